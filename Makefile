@@ -1,0 +1,46 @@
+# Two commands matter: `make run` (everything, on a fresh machine) and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test check lock bench clean help
+
+help:
+	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
+	@echo "make test   install into .venv, then the test suite"
+	@echo "make check  ruff, mypy, import-linter"
+	@echo "make bench  measure the last run against its peers; writes docs/benchmarks.md"
+	@echo "make lock   resolve requirements.lock again from pyproject.toml"
+
+run: $(VENV)/.installed
+	@$(BIN)/sluice run $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.lifecycle $(ARGS)
+
+# The stamp is written last, so an interrupted install is done again rather than trusted.
+$(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) infra/install.sh
+	@touch $@
+
+# CUDA wheels are left to torch's own pins: the lock must serve machines with and without a GPU.
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest --extra dev --no-annotate \
+	  $$(for name in triton cuda-bindings cuda-toolkit cuda-pathfinder nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	    nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	    nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx; do echo --no-emit-package $$name; done) \
+	  --custom-compile-command "make lock" --quiet --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) artifacts metrics .sluice

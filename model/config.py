@@ -1,0 +1,110 @@
+"""Settings of the model room. Light on purpose: every command validates them before torch is imported."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data.config import Block
+
+
+class ModelConfig(Block):
+    """Shape of the decoder-only transformer; the vocabulary size comes from the tokenizer."""
+
+    hidden_size: int = Field(256, ge=8)
+    layers: int = Field(6, ge=1)
+    heads: int = Field(8, ge=1)
+    kv_heads: int = Field(2, ge=1)
+    intermediate_size: int | None = Field(None, ge=8)
+    """Unset: 8/3 of the width, rounded up to a multiple of 64."""
+    context: int = Field(256, ge=8)
+    """Longest sequence in tokens."""
+    rope_theta: float = Field(10_000.0, gt=0)
+    norm_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> "ModelConfig":
+        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} over heads {self.heads} must be a whole, even head size")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class PretrainConfig(Block):
+    """One pretraining run."""
+
+    workers: int = Field(2, ge=1)
+    """Data-parallel processes."""
+    zero_stage: Literal[0, 1] = 1
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    """Sequences an optimizer step, over all workers."""
+    micro_batch_size: int = Field(16, ge=1)
+    """Sequences a forward pass of one worker."""
+    learning_rate: float = Field(3e-3, gt=0)
+    min_learning_rate_ratio: float = Field(0.05, ge=0, le=1)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    checkpoint_every: int = Field(200, ge=1)
+    validate_every: int = Field(250, ge=1)
+    validation_batches: int = Field(8, ge=1)
+    seed: int = 1234
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "PretrainConfig":
+        if self.batch_size % (self.workers * self.micro_batch_size):
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
+                f"= {self.workers} x {self.micro_batch_size}"
+            )
+        if self.dtype == "bf16" and self.zero_stage < 1:
+            raise ValueError("dtype bf16 needs zero_stage 1: at stage 0 DeepSpeed's bf16 Adam is one step off")
+        return self
+
+
+class TuneConfig(Block):
+    """Supervised fine-tuning on question/answer pairs made from the training documents."""
+
+    steps: int = Field(150, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    max_pairs: int = Field(20_000, ge=1)
+    seed: int = 1234
+
+
+class EvaluateConfig(Block):
+    """What the candidate is measured on; all of it held-out (test split) text."""
+
+    documents: int = Field(120, ge=1)
+    """Held-out documents scored for bits per byte."""
+    max_document_bytes: int = Field(8_000, ge=100)
+    multiple_choice_items: int = Field(300, ge=1)
+    choices: int = Field(4, ge=2)
+    max_passage_bytes: int = Field(400, ge=40)
+    golden_max_tokens: int = Field(32, ge=1)
+    latency_prompts: int = Field(16, ge=1)
+    latency_max_tokens: int = Field(32, ge=2)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(10_000, ge=100)
+    seed: int = 1234
+
+
+class GateConfig(Block):
+    """Bounds of the verdict. Differences are candidate minus champion on the same items."""
+
+    max_bits_per_byte: float = Field(3.0, gt=0)
+    """The upper end of the candidate's interval must lie below this, champion or not."""
+    max_bits_per_byte_increase: float = Field(0.02, ge=0)
+    """Non-inferiority margin: the upper end of the paired difference must lie below it."""
+    min_choice_accuracy_over_chance: float = Field(0.0)
+    """The lower end of the accuracy's interval must exceed 1/choices by more than this."""
+    max_choice_accuracy_drop: float = Field(0.05, ge=0)
+    min_golden_pass_rate: float = Field(1.0, ge=0, le=1)
+    max_first_token_p95_ms: float = Field(1500.0, gt=0)
+    min_samples: int = Field(30, ge=1)
+    """Fewer items than this is `inconclusive`, which holds the candidate."""

@@ -1,0 +1,51 @@
+"""Settings of the serving room."""
+
+from pydantic import Field, model_validator
+
+from data.config import Block
+
+
+class RegisterConfig(Block):
+    """The MLflow registry entry."""
+
+    model_name: str = Field("sluice", pattern=r"^[A-Za-z0-9_.-]+$")
+
+
+class ServeConfig(Block):
+    """The server."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    max_batch: int = Field(8, ge=1)
+    """Sequences decoded together."""
+    max_queued: int = Field(64, ge=1)
+    """Requests waiting beyond this are answered 503 with Retry-After."""
+    max_tokens: int = Field(256, ge=1)
+    """Most tokens one request may ask for."""
+    request_timeout_s: float = Field(60.0, gt=0)
+    threads: int = Field(1, ge=1)
+    """torch threads of one engine."""
+
+
+class RolloutConfig(Block):
+    """Steps of the canary and what moves it on."""
+
+    weights: list[int] = [10, 50, 100]
+    """Percent of traffic on the challenger, step by step; the last must be 100."""
+    requests_per_step: int = Field(30, ge=1)
+    """Challenger requests needed before a step is judged."""
+    max_error_rate: float = Field(0.02, gt=0, lt=1)
+    max_latency_ratio: float = Field(1.5, gt=0)
+    """Bound on challenger p95 over champion p95 of the whole answer, each a token."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    step_timeout_s: float = Field(120.0, gt=0)
+    smoke_prompts: int = Field(8, ge=1)
+    concurrency: int = Field(4, ge=1)
+    max_tokens: int = Field(24, ge=1)
+    seed: int = 1234
+
+    @model_validator(mode="after")
+    def _rises(self) -> "RolloutConfig":
+        if not self.weights or self.weights != sorted(set(self.weights)) or self.weights[0] < 1 or self.weights[-1] != 100:
+            raise ValueError(f"weights {self.weights} must rise from at least 1 to exactly 100")
+        return self
