@@ -1,5 +1,7 @@
 """Settings of the data room. Light on purpose: every command validates them before anything heavy is imported."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -20,6 +22,8 @@ class PackageSource(Block):
     include: list[str]
     """Globs inside the archive, below its top folder, such as `docs/**/*.txt`."""
     exclude: list[str] = []
+    markup: Literal["rst", "md", "html", "txt"] | None = None
+    """Of every file, where the suffix does not say it: Django's `.txt` files are reStructuredText."""
 
 
 class IngestConfig(Block):
@@ -30,6 +34,8 @@ class IngestConfig(Block):
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1)
     documents_per_shard: int = Field(512, ge=1)
+    fallback_bytes: int = Field(16_000_000, ge=1)
+    """Text taken from the installed packages' documentation when the package index cannot be reached."""
 
     @model_validator(mode="after")
     def _some_source(self) -> "IngestConfig":

@@ -42,13 +42,23 @@ class PretrainConfig(Block):
     """Sequences an optimizer step, over all workers."""
     micro_batch_size: int = Field(16, ge=1)
     """Sequences a forward pass of one worker."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices by Muon (momentum orthogonalized by Newton-Schulz), embedding and norms by AdamW."""
     learning_rate: float = Field(3e-3, gt=0)
-    min_learning_rate_ratio: float = Field(0.05, ge=0, le=1)
+    """Peak of AdamW's learning rate."""
+    muon_learning_rate: float = Field(0.02, gt=0)
+    """Peak of Muon's learning rate, in units of spectral norm; unused with adamw."""
+    muon_momentum: float = Field(0.95, ge=0, lt=1)
+    min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
+    """Last learning rate over the peak."""
     warmup_steps: int = Field(50, ge=0)
+    decay_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the steps, at the end, in which the rate falls linearly; before, it stays at its peak."""
     weight_decay: float = Field(0.1, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; unset: no clipping. Muon's update does not depend on the gradient's norm."""
     checkpoint_every: int = Field(200, ge=1)
     validate_every: int = Field(250, ge=1)
     validation_batches: int = Field(8, ge=1)
@@ -63,6 +73,11 @@ class PretrainConfig(Block):
             )
         if self.dtype == "bf16" and self.zero_stage < 1:
             raise ValueError("dtype bf16 needs zero_stage 1: at stage 0 DeepSpeed's bf16 Adam is one step off")
+        if self.optimizer == "muon" and self.gradient_clip is not None:
+            raise ValueError(
+                f"gradient_clip {self.gradient_clip} does not go with optimizer muon, whose updates have a fixed norm: "
+                "set it to null, or optimizer to adamw"
+            )
         return self
 
 
@@ -89,6 +104,8 @@ class EvaluateConfig(Block):
     golden_max_tokens: int = Field(32, ge=1)
     latency_prompts: int = Field(16, ge=1)
     latency_max_tokens: int = Field(32, ge=2)
+    latency_rounds: int = Field(4, ge=1)
+    """Times each latency prompt is measured; prompts x rounds are the samples the gate counts."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100)
     seed: int = 1234
@@ -108,3 +125,7 @@ class GateConfig(Block):
     max_first_token_p95_ms: float = Field(1500.0, gt=0)
     min_samples: int = Field(30, ge=1)
     """Fewer items than this is `inconclusive`, which holds the candidate."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """With which all intervals of a verdict hold together."""
+    resamples: int = Field(10_000, ge=100)
+    seed: int = 1234

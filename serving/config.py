@@ -46,6 +46,11 @@ class RolloutConfig(Block):
 
     @model_validator(mode="after")
     def _rises(self) -> "RolloutConfig":
-        if not self.weights or self.weights != sorted(set(self.weights)) or self.weights[0] < 1 or self.weights[-1] != 100:
+        if (
+            not self.weights
+            or self.weights != sorted(set(self.weights))
+            or self.weights[0] < 1
+            or self.weights[-1] != 100
+        ):
             raise ValueError(f"weights {self.weights} must rise from at least 1 to exactly 100")
         return self

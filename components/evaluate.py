@@ -1,0 +1,22 @@
+"""Step 7, evaluate: the tuned model on held-out documents."""
+
+from components.stage import Stage, main
+from data.config import PackConfig
+from model.config import EvaluateConfig
+
+
+def work(stage: Stage) -> object:
+    from model.evaluation.harness import evaluate
+
+    return evaluate(
+        stage.block("evaluate", EvaluateConfig),
+        stage.input("tune"),
+        stage.input("refine"),
+        stage.block("pack", PackConfig),
+        stage.out,
+        progress=stage.progress,
+    )
+
+
+if __name__ == "__main__":
+    main("evaluate", work)

@@ -1,0 +1,72 @@
+"""What a step says while it works, as lines of one file.
+
+A file, because it is the one channel that KFP, DVC and Ray leave alone: their standard output belongs to the log.
+Appending a short line is atomic on a local disk, so the processes of a step need no lock; the terminal follows the
+file.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+EVENTS_VARIABLE = "SLUICE_EVENTS"
+_SECONDS_BETWEEN = 0.2
+
+
+def emit(step: str, kind: str, **fields: Any) -> None:
+    """Append one event to the run's file; without a run there is nobody to tell."""
+    if path := os.environ.get(EVENTS_VARIABLE):
+        _append(Path(path), {"time": round(time.time(), 3), "step": step, "kind": kind, **fields})
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of an events file; a line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    return list(parse(path.read_bytes()))
+
+
+def parse(chunk: bytes) -> Iterator[dict[str, Any]]:
+    for line in chunk.split(b"\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+@dataclass
+class EventProgress:
+    """A `data.progress.Progress` that appends to the events file. Picklable, so it may travel to a Ray worker."""
+
+    step: str
+    path: str = field(default_factory=lambda: os.environ.get(EVENTS_VARIABLE, ""))
+    _last: float = 0.0
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        if not self.path or (now - self._last < _SECONDS_BETWEEN and done < total):
+            return
+        self._last = now
+        event = {
+            "time": round(time.time(), 3),
+            "step": self.step,
+            "kind": "progress",
+            "done": done,
+            "total": total,
+            "note": note,
+        }
+        _append(Path(self.path), event)
+
+
+def _append(path: Path, event: dict[str, Any]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, json.dumps(event).encode() + b"\n")
+    finally:
+        os.close(descriptor)

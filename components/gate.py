@@ -1,0 +1,86 @@
+"""Step 8, gate: the candidate against the bounds and the live champion, measured on the same held-out items."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.events import EventProgress
+from components.params import load_block
+from components.release import open_registry, open_releases
+from components.stage import artifact_hash, check_artifact, plain, read_metrics, run_effect_step, write_json
+from components.workspace import Workspace
+from data.config import PackConfig
+from model.config import EvaluateConfig, GateConfig
+
+_TIMINGS = "timings.json"
+
+
+def gate(root: str | Path | Workspace) -> str:
+    """Write the signed verdict; returns its outcome, `promote | hold | reject`."""
+    workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
+    return str(run_effect_step(workspace, "gate", lambda: _work(workspace))["outcome"])
+
+
+def _work(workspace: Workspace) -> dict[str, Any]:
+    from model.evaluation.evidence import load_evaluation
+    from model.evaluation.gate import decide
+    from model.evaluation.verdict import write_verdict
+
+    check_artifact(workspace.artifact("evaluate"))
+    bounds = load_block(workspace, "gate")
+    assert isinstance(bounds, GateConfig)
+    candidate = load_evaluation(workspace.artifact("evaluate"), read_metrics(workspace, "evaluate")["timings"])
+    champion = open_releases(workspace).state().champion
+    baseline = None
+    if champion is not None:
+        folder = _champion_evaluation(workspace, champion, candidate.hashes["model"])
+        baseline = load_evaluation(folder, json.loads((folder / _TIMINGS).read_text()))
+    verdict = decide(candidate, baseline, bounds)
+    verdict = verdict.model_copy(
+        update={"hashes": {**verdict.hashes, "evaluate_artifact": artifact_hash(workspace.artifact("evaluate"))}}
+    )
+    workspace.verdict.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = write_verdict(verdict, workspace.verdict, workspace.keys)
+    checks = {check.metric: check.outcome for check in verdict.checks}
+    return {
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+        "champion": champion,
+        "checks": checks,
+        "verdict_sha256": sha256,
+    }
+
+
+def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: str) -> Path:
+    """The champion on the candidate's items: the candidate's own evaluation where they are one model, else measured
+    once and kept.
+    """
+    from model.checkpoint import model_hash
+
+    folder = open_registry(workspace).model_folder(champion)
+    champion_hash = model_hash(folder)
+    key = f"{champion_hash[:16]}-{artifact_hash(workspace.artifact('evaluate'))[:16]}"
+    kept = workspace.state / "evaluations" / key
+    if not kept.is_dir():
+        partial = kept.with_name(f".{key}")
+        shutil.rmtree(partial, ignore_errors=True)
+        if champion_hash == candidate_hash:
+            shutil.copytree(workspace.artifact("evaluate"), partial)
+            write_json(partial / _TIMINGS, read_metrics(workspace, "evaluate")["timings"])
+        else:
+            partial.mkdir(parents=True)
+            write_json(partial / _TIMINGS, _evaluate(workspace, folder, partial))
+        partial.rename(kept)
+    return kept
+
+
+def _evaluate(workspace: Workspace, model: Path, out: Path) -> dict[str, float]:
+    from model.evaluation.harness import evaluate
+
+    config, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
+    assert isinstance(config, EvaluateConfig)
+    assert isinstance(split, PackConfig)
+    report = plain(evaluate(config, model, workspace.artifact("refine"), split, out, progress=EventProgress("gate")))
+    timings: dict[str, float] = report["timings"]
+    return timings

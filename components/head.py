@@ -1,0 +1,50 @@
+"""The run's one Ray head, asked for by the steps and started by the runner.
+
+Asking is a file, so it crosses KFP and DVC; starting overlaps with the first steps, and a run that finds everything
+cached never pays for it. On a cluster RAY_ADDRESS is set and there is nothing to ask for.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from components.stage import StepFailed
+
+HEAD_VARIABLE = "SLUICE_RAY_HEAD"
+"""Path of the file that will hold the head's address."""
+_TIMEOUT_S = 180.0
+_POLL_S = 0.1
+
+
+def wanted_file(head: Path) -> Path:
+    return head.with_suffix(".wanted")
+
+
+def request_head() -> None:
+    """Say that this run will need Ray, without waiting."""
+    if (path := os.environ.get(HEAD_VARIABLE)) and not os.environ.get("RAY_ADDRESS"):
+        wanted_file(Path(path)).touch()
+
+
+def use_head_if_up() -> None:
+    """Set RAY_ADDRESS where the head is up already; a step that can also work without Ray does not wait for it."""
+    request_head()
+    if (path := os.environ.get(HEAD_VARIABLE)) and Path(path).is_file():
+        os.environ.update(json.loads(Path(path).read_text()))
+
+
+def connect_to_head(timeout_s: float = _TIMEOUT_S) -> None:
+    """Set RAY_ADDRESS to the run's head, waiting for it to come up. Without a run, Ray is left to the room's launcher.
+
+    Raises StepFailed when it does not come up in time.
+    """
+    if not os.environ.get(HEAD_VARIABLE):
+        return
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        use_head_if_up()
+        if os.environ.get("RAY_ADDRESS"):
+            return
+        time.sleep(_POLL_S)
+    raise StepFailed(f"the run's Ray head did not come up within {timeout_s:.0f} s: see the run's log")

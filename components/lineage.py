@@ -1,0 +1,44 @@
+"""Where a model version comes from, as registry tags."""
+
+import hashlib
+import subprocess
+
+from components.reproduce import content_hash
+from components.workspace import Workspace
+
+_GENERATED = (":!dvc.lock", ":!params.yaml")
+"""Files that a run itself rewrites do not make a checkout dirty: their own hashes are tags."""
+
+
+def lineage_tags(workspace: Workspace) -> dict[str, str]:
+    """Git commit and the hashes of everything the version was made from."""
+    return {
+        "git_commit": git_commit(workspace),
+        "dvc_lock": _sha256(workspace, "dvc.lock"),
+        "params": _sha256(workspace, "params.yaml"),
+        "data": content_hash(workspace, "refine"),
+        "tokenizer": content_hash(workspace, "tokenizer"),
+    }
+
+
+def git_commit(workspace: Workspace) -> str:
+    """The commit of the workspace's code, `-dirty` where files differ from it; `unknown` outside a git checkout."""
+    commit = _git(workspace, "rev-parse", "HEAD")
+    if commit is None:
+        return "unknown"
+    changed = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *_GENERATED)
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(workspace: Workspace, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(workspace.root), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _sha256(workspace: Workspace, name: str) -> str:
+    return hashlib.sha256((workspace.root / name).read_bytes()).hexdigest()

@@ -1,0 +1,52 @@
+"""Step 11, monitor: the champion's traffic against its objectives and the reference, with consequences."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from components.events import EventProgress
+from components.params import load_block
+from components.release import open_releases
+from components.stage import run_effect_step
+from components.workspace import Workspace
+from monitoring.config import MonitorConfig
+from serving.release import ReleaseRefused
+
+
+def monitor(root: str | Path | Workspace) -> str:
+    """`ok | alert | rollback`; a rollback has been carried out when this returns, where there was a version to go back
+    to.
+    """
+    workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
+    return str(run_effect_step(workspace, "monitor", lambda: _work(workspace))["outcome"])
+
+
+def _work(workspace: Workspace) -> dict[str, Any]:
+    from monitoring.monitor import monitor as judge
+
+    config = load_block(workspace, "monitor")
+    assert isinstance(config, MonitorConfig)
+    releases = open_releases(workspace)
+    champion = releases.state().champion
+    if champion is None:
+        return {"outcome": "alert", "reason": "nothing serves: there is no champion to watch"}
+    out = workspace.monitoring / time.strftime("%Y%m%d-%H%M%S")
+    out.mkdir(parents=True)
+    progress = EventProgress("monitor")
+    report = judge(config, workspace.traffic, workspace.reference, champion, out, now=time.time(), progress=progress)
+    outcome, reason = report.verdict.outcome, report.verdict.reason
+    if outcome == "rollback":
+        try:
+            back = releases.rollback(f"monitor: {reason}", version=champion).champion
+            reason = f"v{champion} rolled back to v{back}: {reason}"
+        except ReleaseRefused as refusal:
+            outcome, reason = "alert", f"{refusal}; {reason}"
+    return {
+        "outcome": outcome,
+        "reason": reason,
+        "version": champion,
+        "records": report.records,
+        "reference_records": report.reference_records,
+        "report": str(out.relative_to(workspace.root)),
+        "timings": report.timings,
+    }

@@ -1,0 +1,63 @@
+"""params.yaml: one validated block a room."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from components.workspace import Workspace
+from data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
+from model.config import EvaluateConfig, GateConfig, ModelConfig, PretrainConfig, TuneConfig
+from monitoring.config import MonitorConfig
+from serving.config import RegisterConfig, RolloutConfig, ServeConfig
+
+BLOCKS: dict[str, type[Block]] = {
+    "data": IngestConfig,
+    "refine": RefineConfig,
+    "tokenizer": TokenizerConfig,
+    "pack": PackConfig,
+    "model": ModelConfig,
+    "pretrain": PretrainConfig,
+    "tune": TuneConfig,
+    "evaluate": EvaluateConfig,
+    "gate": GateConfig,
+    "register": RegisterConfig,
+    "serve": ServeConfig,
+    "rollout": RolloutConfig,
+    "monitor": MonitorConfig,
+}
+
+
+def validate(values: Mapping[str, Any]) -> dict[str, Block]:
+    """The blocks of params.yaml, checked. Raises one ValueError that names key, value and what is allowed."""
+    if unknown := sorted(set(values) - set(BLOCKS)):
+        raise ValueError(f"unknown key '{unknown[0]}': allowed are {', '.join(BLOCKS)}")
+    return {name: validate_block(name, values.get(name) or {}) for name in BLOCKS}
+
+
+def load_block(workspace: Workspace, name: str) -> Block:
+    """One block of the workspace's params.yaml."""
+    if not workspace.params.is_file():
+        raise ValueError(f"{workspace.params} is missing: `sluice run` composes it from conf/")
+    values = yaml.safe_load(workspace.params.read_text()) or {}
+    return validate_block(name, values.get(name) or {})
+
+
+def validate_block(name: str, values: Mapping[str, Any]) -> Block:
+    """One block, checked as `validate` does."""
+    try:
+        return BLOCKS[name].model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_one_line(name, error)) from None
+
+
+def _one_line(block: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join([block, *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}': allowed are {', '.join(sorted(BLOCKS[block].model_fields))}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{block}: {message}"
+    return f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,24 @@
+"""Step 5, pretrain: token shards -> base model, by DeepSpeed under Ray Train."""
+
+from components.head import connect_to_head
+from components.stage import Stage, main
+from model.config import ModelConfig, PretrainConfig
+
+
+def work(stage: Stage) -> object:
+    connect_to_head()
+    from model.training.pretrain import pretrain
+
+    return pretrain(
+        stage.block("pretrain", PretrainConfig),
+        stage.block("model", ModelConfig),
+        stage.input("pack"),
+        stage.input("tokenizer"),
+        stage.out,
+        stage.workspace.state / "checkpoints",
+        progress=stage.progress,
+    )
+
+
+if __name__ == "__main__":
+    main("pretrain", work)

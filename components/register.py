@@ -1,0 +1,45 @@
+"""Step 9, register: a candidate whose signed verdict promotes becomes a version of the registry and the challenger."""
+
+from pathlib import Path
+from typing import Any
+
+from components.lineage import lineage_tags
+from components.release import open_registry, open_releases
+from components.stage import read_metrics, run_effect_step
+from components.workspace import Workspace
+
+
+def register(root: str | Path | Workspace, forced_reason: str | None = None) -> str:
+    """Version of the challenger; empty where nothing was registered, with the reason in the metrics.
+
+    `forced_reason` takes a candidate past a verdict that does not promote; it is written into the ledger.
+    """
+    workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
+    return str(run_effect_step(workspace, "register", lambda: _work(workspace, forced_reason))["version"])
+
+
+def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
+    from model.evaluation.verdict import read_verdict
+
+    verdict = read_verdict(workspace.verdict, workspace.keys)
+    if verdict.outcome != "promote" and forced_reason is None:
+        return {"outcome": "skipped", "version": "", "reason": f"verdict {verdict.outcome}: {verdict.reason}"}
+    releases = open_releases(workspace)
+    evaluation = read_metrics(workspace, "evaluate")
+    version = open_registry(workspace).register(
+        workspace.artifact("tune"),
+        workspace.verdict,
+        tags=lineage_tags(workspace),
+        metrics={name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)},
+        description=verdict.reason,
+    )
+    state = releases.reconcile()
+    if version == state.champion:
+        return {"outcome": "skipped", "version": "", "reason": f"v{version} is the champion already"}
+    if state.challenger not in (None, version):
+        # One release at a time holds the run's lock, so this rollout's process is dead.
+        releases.drop(f"superseded by v{version} before its rollout ended")
+    if state.challenger != version:
+        reason = forced_reason or f"verdict promote: {verdict.reason}"
+        releases.propose(version, workspace.verdict, reason, forced=forced_reason is not None)
+    return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}

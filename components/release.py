@@ -1,0 +1,41 @@
+"""The workspace's registry, ledger and server, opened: shared by the steps and commands that release."""
+
+from typing import TYPE_CHECKING
+
+from components.params import load_block
+from components.workspace import Workspace
+from serving.config import RegisterConfig, ServeConfig
+from serving.ledger import Ledger
+from serving.registry import Registry
+from serving.release import Releases
+
+if TYPE_CHECKING:
+    from serving.app import Server
+
+
+def open_ledger(workspace: Workspace) -> Ledger:
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    return Ledger(workspace.database_url, _model_name(workspace))
+
+
+def open_registry(workspace: Workspace) -> Registry:
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    return Registry(workspace.database_url, workspace.registry_artifacts, _model_name(workspace))
+
+
+def open_releases(workspace: Workspace) -> Releases:
+    return Releases(open_registry(workspace), open_ledger(workspace), workspace.keys)
+
+
+def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
+    """The workspace's server, not yet started. Importing it takes seconds, so it is imported here."""
+    from serving.app import Server
+
+    releases, registry = open_releases(workspace), open_registry(workspace)
+    return Server(releases, registry.model_folder, config, state_folder=workspace.state, key=workspace.api_key())
+
+
+def _model_name(workspace: Workspace) -> str:
+    config = load_block(workspace, "register")
+    assert isinstance(config, RegisterConfig)
+    return config.model_name

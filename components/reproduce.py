@@ -1,0 +1,84 @@
+"""Bring one content step up to date. DVC decides whether it has to run; this is all that a KFP component of that step
+does.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.events import EVENTS_VARIABLE, emit, read_events
+from components.stage import StepFailed, describe, read_metrics
+from components.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What a content step hands on."""
+
+    content_hash: str
+    """The hash DVC keeps of artifacts/<step> in dvc.lock."""
+    cached: bool
+    metrics: dict[str, Any]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The top-level numbers of the metrics, which is what KFP's metrics artifact can show."""
+        return {name: value for name, value in self.metrics.items() if isinstance(value, int | float)}
+
+
+def reproduce(root: str | Path, step: str) -> Reproduced:
+    """`dvc repro` of this one stage. Raises StepFailed with the step's own message."""
+    workspace = Workspace(Path(root))
+    emit(step, "start")
+    try:
+        changed = _dvc_reproduce(workspace, step)
+    except Exception as error:
+        # DVC's own error only names the stage; what is behind it says why.
+        message = _own_message(step) or describe(error.__cause__ or error)
+        emit(step, "failed", message=message)
+        raise StepFailed(f"{step}: {message}") from error
+    # DVC also counts a stage as run when it restored the outputs of an earlier run with the same inputs.
+    cached = not changed or not _worked(step)
+    emit(step, "done", cached=cached)
+    return Reproduced(content_hash(workspace, step), cached, read_metrics(workspace, step))
+
+
+def content_hash(workspace: Workspace, step: str) -> str:
+    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text())
+    for out in lock["stages"][step]["outs"]:
+        if out["path"] == f"artifacts/{step}":
+            return str(out["md5"])
+    raise StepFailed(f"dvc.lock has no artifacts/{step}")
+
+
+def _dvc_reproduce(workspace: Workspace, step: str) -> bool:
+    from dvc.repo import Repo
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    # The stage's command says `python`: it must be the interpreter that carries the lock.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with Repo(str(workspace.root)) as repo:
+        stages = repo.reproduce(targets=[step], single_item=True)
+    return any(stage.addressing == step for stage in stages)
+
+
+def _own_message(step: str) -> str | None:
+    """What the failed stage itself said, which names the mistake where DVC only names the command."""
+    errors = _events(step, "error")
+    return str(errors[-1]["message"]) if errors else None
+
+
+def _worked(step: str) -> bool:
+    return not os.environ.get(EVENTS_VARIABLE) or bool(_events(step, "work"))
+
+
+def _events(step: str, kind: str) -> list[dict[str, Any]]:
+    path = os.environ.get(EVENTS_VARIABLE)
+    return (
+        [event for event in read_events(Path(path)) if (event["step"], event["kind"]) == (step, kind)] if path else []
+    )

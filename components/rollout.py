@@ -1,0 +1,101 @@
+"""Step 10, rollout: the challenger takes the traffic step by step, or is dropped with the reason.
+
+After a promotion the new champion answers two more samples of held-out prompts: the first becomes the reference that
+monitoring holds later traffic against, the second is its bake, the first traffic that is watched.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.events import EventProgress, emit
+from components.head import connect_to_head
+from components.params import load_block
+from components.prompts import held_out_prompts, split_prompts
+from components.release import make_server, open_releases
+from components.stage import StepFailed, plain, run_effect_step
+from components.workspace import Workspace
+from monitoring.config import MonitorConfig
+from serving.client import Client, find_server
+from serving.config import RolloutConfig, ServeConfig
+
+_RECORDS_TIMEOUT_S = 60.0
+_POLL_S = 0.5
+
+
+def rollout(root: str | Path | Workspace) -> str:
+    """What became of the challenger: `promoted | dropped | superseded`, or `skipped` where there is none."""
+    workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
+    return str(run_effect_step(workspace, "rollout", lambda: _work(workspace))["outcome"])
+
+
+def _work(workspace: Workspace) -> dict[str, Any]:
+    from serving.rollout import run_rollout
+
+    releases = open_releases(workspace)
+    state = releases.state()
+    if state.challenger is None:
+        serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
+        return {"outcome": "skipped", "reason": f"there is no challenger; {serving}"}
+    config = load_block(workspace, "rollout")
+    assert isinstance(config, RolloutConfig)
+    canary, reference, bake = split_prompts(held_out_prompts(workspace))
+    with a_server(workspace) as client:
+        report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
+        if report.outcome == "promoted":
+            client.wait_for_champion(report.version)
+            _freeze_reference(workspace, client, report.version, reference, config)
+            _replay(client, bake, _requests(workspace), config, "bake")
+    return plain(report)
+
+
+@contextmanager
+def a_server(workspace: Workspace) -> Iterator[Client]:
+    """A client of the workspace's live server, or of one that lives as long as this step."""
+    if (running := find_server(workspace.state)) is not None:
+        emit("rollout", "note", message=f"through the live server at {running.url}")
+        yield running
+        return
+    connect_to_head()
+    config = load_block(workspace, "serve")
+    assert isinstance(config, ServeConfig)
+    emit("rollout", "note", message="starting Ray Serve")
+    with make_server(workspace, config) as server:
+        server.ready()
+        yield server.client
+
+
+def _requests(workspace: Workspace) -> int:
+    """Enough for the monitoring's least sample, twice over."""
+    config = load_block(workspace, "monitor")
+    assert isinstance(config, MonitorConfig)
+    return 2 * config.min_records
+
+
+def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfig, note: str) -> None:
+    progress = EventProgress("rollout")
+
+    def ask(number: int) -> None:
+        client.complete(prompts[number % len(prompts)], config.max_tokens, config.seed + number)
+
+    with ThreadPoolExecutor(config.concurrency) as pool:
+        for done, _ in enumerate(pool.map(ask, range(count)), 1):
+            progress(done, count, note)
+
+
+def _freeze_reference(
+    workspace: Workspace, client: Client, version: str, prompts: list[str], config: RolloutConfig
+) -> None:
+    """Replay, then wait until the gateway has written the records: they reach the disk a moment after the answers."""
+    from monitoring.monitor import save_reference
+
+    count, since = _requests(workspace), time.time()
+    _replay(client, prompts, count, config, "reference")
+    deadline = time.monotonic() + _RECORDS_TIMEOUT_S
+    while save_reference(workspace.traffic, workspace.reference, version, since) < count:
+        if time.monotonic() > deadline:
+            raise StepFailed(f"fewer than {count} traffic records of v{version} within {_RECORDS_TIMEOUT_S:.0f} s")
+        time.sleep(_POLL_S)

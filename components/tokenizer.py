@@ -1,0 +1,15 @@
+"""Step 3, tokenizer: byte-level BPE, trained on the training split alone."""
+
+from components.stage import Stage, main
+from data.config import PackConfig, TokenizerConfig
+
+
+def work(stage: Stage) -> object:
+    from data.tokenizer import train_tokenizer
+
+    config, split = stage.block("tokenizer", TokenizerConfig), stage.block("pack", PackConfig)
+    return train_tokenizer(config, stage.input("refine"), stage.out, split=split, progress=stage.progress)
+
+
+if __name__ == "__main__":
+    main("tokenizer", work)

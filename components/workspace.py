@@ -1,0 +1,99 @@
+"""Where everything of a run lies. On a laptop the checkout; on a cluster a run's own folder on the shared volume."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTENT_STEPS = ("ingest", "refine", "tokenizer", "pack", "pretrain", "tune", "evaluate")
+"""Deterministic: DVC stages."""
+EFFECT_STEPS = ("gate", "register", "rollout", "monitor")
+"""They act on the world outside the workspace, so they are never cached."""
+STEPS = CONTENT_STEPS + EFFECT_STEPS
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Workspace":
+        """`SLUICE_WORKSPACE`, else the nearest folder upwards that holds dvc.yaml and conf/, else the installed
+        checkout.
+
+        Raises ValueError where there is none.
+        """
+        if named := os.environ.get("SLUICE_WORKSPACE"):
+            folders = [Path(named).resolve()]
+        else:
+            here = (start or Path.cwd()).resolve()
+            folders = [here, *here.parents, Path(__file__).resolve().parents[1]]
+        for folder in folders:
+            if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
+                return cls(folder)
+        raise ValueError(f"no sluice workspace at {folders[0]}: go to a checkout (a folder with dvc.yaml and conf/)")
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def conf(self) -> Path:
+        return self.root / "conf"
+
+    def artifact(self, step: str) -> Path:
+        return self.root / "artifacts" / step
+
+    def metrics(self, step: str) -> Path:
+        return self.root / "metrics" / f"{step}.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.artifact("gate") / "verdict.json"
+
+    @property
+    def state(self) -> Path:
+        """What outlives a run and is not content: registry, ledger, traffic, keys, logs."""
+        return self.root / ".sluice"
+
+    @property
+    def runs(self) -> Path:
+        return self.state / "runs"
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
+    def traffic(self) -> Path:
+        return self.state / "traffic"
+
+    @property
+    def reference(self) -> Path:
+        """Traffic the champion is held against."""
+        return self.state / "reference"
+
+    @property
+    def monitoring(self) -> Path:
+        return self.state / "monitoring"
+
+    @property
+    def database_url(self) -> str:
+        """MLflow's registry and the ledger, in one database (`SLUICE_DATABASE`: any SQLAlchemy URL)."""
+        return os.environ.get("SLUICE_DATABASE") or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def registry_artifacts(self) -> str:
+        return os.environ.get("SLUICE_ARTIFACT_ROOT") or (self.state / "mlartifacts").as_uri()
+
+    def api_key(self) -> str:
+        """`SLUICE_API_KEY`, else a key made once and kept readable by the owner alone."""
+        if key := os.environ.get("SLUICE_API_KEY"):
+            return key
+        path = self.state / "api_key"
+        if not path.exists():
+            self.state.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return path.read_text().strip()

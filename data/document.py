@@ -1,0 +1,68 @@
+"""The document: datatrove's, named by the hash of what it says, kept as deterministic JSONL shards."""
+
+import gzip
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from datatrove.data import Document
+
+
+def content_id(text: str) -> str:
+    """The first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal text, equal id, from any source."""
+    return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def document_shards(folder: Path) -> list[Path]:
+    """The shards `documents-*.jsonl.gz` of a folder in name order. ValueError if there are none."""
+    shards = sorted(folder.glob("documents-*.jsonl.gz"))
+    if not shards:
+        raise ValueError(f"{folder} holds no documents-*.jsonl.gz: run the step that writes it first")
+    return shards
+
+
+def read_shard(path: Path) -> Iterator[Document]:
+    """The documents of one shard. ValueError naming file and line if it is damaged."""
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                document = Document(text=row["text"], id=row["id"], metadata=row["metadata"])
+                number += 1
+                yield document
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged after line {number}: {error}; delete it and run its step again") from error
+
+
+def read_documents(folder: Path) -> Iterator[Document]:
+    """Every document of a folder, in shard name order. ValueError if there is no shard or one is damaged."""
+    for shard in document_shards(folder):
+        yield from read_shard(shard)
+
+
+def write_shard(documents: Iterable[Document], path: Path) -> int:
+    """Write one shard, byte-identical for equal documents, and return how many it holds."""
+    count = 0
+    # Neither time nor file name enters the gzip header, so the bytes are a function of the documents alone.
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+        for document in documents:
+            row = {"id": document.id, "text": document.text, "metadata": document.metadata}
+            packed.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            count += 1
+    return count
+
+
+def write_documents(
+    documents: Iterable[Document], folder: Path, per_shard: int, *, prefix: str = "documents"
+) -> list[Path]:
+    """Write `{prefix}-NNNN.jsonl.gz` of `per_shard` documents each; at least one shard, so that none is said too."""
+    rest = iter(documents)
+    paths: list[Path] = []
+    while (batch := list(islice(rest, per_shard))) or not paths:
+        paths.append(folder / f"{prefix}-{len(paths):04d}.jsonl.gz")
+        write_shard(batch, paths[-1])
+    return paths

@@ -1,0 +1,134 @@
+"""The room's one launcher: independent tasks on the run's Ray cluster, or else in local processes."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from data.progress import Progress, no_progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PATIENCE_S = 600.0
+"""How long nothing may finish before the call gives up and names what it waited for."""
+
+
+class TaskFailed(RuntimeError):
+    """A task raised, died or did not end; the message names its item."""
+
+
+def run_tasks(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    progress: Progress = no_progress,
+    note: str = "tasks",
+    patience_s: float = PATIENCE_S,
+) -> list[Result]:
+    """`[function(item) for item in items]`, at most `workers` at a time, on Ray if RAY_ADDRESS is set.
+
+    Function, items and results travel between processes. Raises TaskFailed for the first task that fails, after which
+    no further task starts, or when none finishes within `patience_s` seconds.
+    """
+    if workers < 1:
+        raise ValueError(f"workers {workers} must be at least 1")
+    if os.environ.get("RAY_ADDRESS"):
+        finished = _on_ray(function, items, workers, patience_s)
+    elif workers == 1 or len(items) <= 1:
+        finished = _here(function, items)
+    else:
+        finished = _in_processes(function, items, workers, patience_s)
+    results: dict[int, Result] = {}
+    for index, result in finished:
+        results[index] = result
+        progress(len(results), len(items), note)
+    assert len(results) == len(items), f"{len(results)} results for {len(items)} items"
+    return [results[index] for index in range(len(items))]
+
+
+def _here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    for index, item in enumerate(items):
+        try:
+            yield index, function(item)
+        except Exception as error:
+            raise _failed(item, error) from error
+
+
+def _in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, patience_s: float
+) -> Iterator[tuple[int, Result]]:
+    # Fresh interpreters: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held lock.
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
+    try:
+        running: dict[Future[Result], int] = {pool.submit(function, item): i for i, item in enumerate(items)}
+        while running:
+            done, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
+            if not done:
+                raise _stalled([items[index] for index in running.values()], patience_s)
+            for future in done:
+                index = running.pop(future)
+                try:
+                    result = future.result()
+                except Exception as error:
+                    raise _failed(items[index], error) from error
+                yield index, result
+    except BaseException:
+        _abandon(pool)
+        raise
+    pool.shutdown()
+
+
+def _abandon(pool: ProcessPoolExecutor) -> None:
+    """End the workers instead of waiting for tasks whose results nobody wants."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _on_ray(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, patience_s: float
+) -> Iterator[tuple[int, Result]]:
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    # A worker lost to a crash of its node is tried again; an error raised by the function is not.
+    task = ray.remote(num_cpus=1, max_retries=1)(function)
+    waiting = list(enumerate(items))[::-1]
+    running: dict[Any, int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, item = waiting.pop()
+                running[task.remote(item)] = index
+            done, _ = ray.wait(list(running), num_returns=1, timeout=patience_s)
+            if not done:
+                raise _stalled([items[index] for index in running.values()], patience_s)
+            index = running.pop(done[0])
+            try:
+                result = ray.get(done[0])
+            except Exception as error:
+                raise _failed(items[index], error) from error
+            yield index, result
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _failed(item: object, error: BaseException) -> TaskFailed:
+    # Ray wraps the task's own error in one whose text is a traceback.
+    cause = getattr(error, "cause", None) or error
+    return TaskFailed(f"task {_name(item)} failed: {type(cause).__name__}: {cause}")
+
+
+def _stalled(items: Sequence[object], patience_s: float) -> TaskFailed:
+    return TaskFailed(f"no task finished within {patience_s:g} s; waited for {', '.join(map(_name, items[:4]))}")
+
+
+def _name(item: object) -> str:
+    name = str(item)
+    return name if len(name) <= 200 else f"{name[:200]}..."

@@ -1,0 +1,32 @@
+"""Markup to the document text contract: `#` headings, paragraphs on one line, `- ` items, code indented by four."""
+
+import unicodedata
+from collections.abc import Callable
+
+from data.markup.blocks import Block, render
+from data.markup.html import html_blocks
+from data.markup.markdown import markdown_blocks
+from data.markup.plain import plain_blocks
+from data.markup.rst import rst_blocks
+
+_READERS: dict[str, Callable[[str], list[Block]]] = {
+    "rst": rst_blocks,
+    "md": markdown_blocks,
+    "html": html_blocks,
+    "txt": plain_blocks,
+}
+_ALIASES = {"markdown": "md", "htm": "html", "text": "txt", "jsonl": "txt"}
+MARKUPS = (*_READERS, *_ALIASES)
+
+
+def extract(text: str, suffix: str) -> str:
+    """Clean text of a document whose markup is `suffix` (rst, md, html, txt; a leading dot is allowed), in NFC.
+
+    ValueError for a markup that no reader knows.
+    """
+    name = suffix.lower().lstrip(".")
+    reader = _READERS.get(_ALIASES.get(name, name))
+    if reader is None:
+        raise ValueError(f"markup {suffix!r} is not known; allowed: {', '.join(MARKUPS)}")
+    unix = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", render(reader(unix)))

@@ -1,0 +1,102 @@
+"""Documentation of the packages installed in this environment: real text that needs no network."""
+
+import ast
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.document import Document, content_id
+from data.progress import Progress, no_progress
+
+_BYTES_A_PACKAGE = 800_000
+"""A few packages would otherwise be most of the corpus."""
+_MAX_MODULE_BYTES = 1_000_000
+_NOT_DOCUMENTATION = frozenset({"test", "tests", "testing", "_vendor", "vendor", "vendored"})
+_TITLE, _SECTION = "#", "^"
+"""Adornments that docstrings do not use for sections of their own."""
+
+
+def installed_documents(max_bytes: int, *, progress: Progress = no_progress) -> Iterator[Document]:
+    """Long descriptions and docstrings, by package name, until `max_bytes` of text have been given."""
+    # importlib.metadata parses a distribution's metadata anew on every access, so it is read once.
+    found = [(distribution.metadata.json, distribution) for distribution in distributions()]
+    found.sort(key=lambda pair: (str(pair[0]["name"]).lower(), str(pair[0]["version"])))
+    given = 0
+    for metadata, distribution in found:
+        of_package = 0
+        for document in _documents(distribution, metadata):
+            of_package += len(document.text.encode())
+            yield document
+            if of_package >= _BYTES_A_PACKAGE:
+                break
+        given += of_package
+        progress(min(given, max_bytes), max_bytes, f"read {metadata['name']}")
+        if given >= max_bytes:
+            return
+
+
+def _documents(distribution: Distribution, metadata: dict[str, Any]) -> Iterator[Document]:
+    source = {"source": f"{metadata['name']}=={metadata['version']}", "licence": licence_of(metadata)}
+    description = str(metadata.get("description") or "")
+    if description.strip() not in ("", "UNKNOWN"):
+        kind = str(metadata.get("description_content_type") or "text/x-rst").partition(";")[0].strip().lower()
+        markup = {"text/markdown": "md", "text/plain": "txt"}.get(kind, "rst")
+        yield _document(description, source | {"path": "description", "title": metadata["name"], "markup": markup})
+    for file in sorted(distribution.files or [], key=str):
+        path = PurePosixPath(str(file))
+        if path.suffix != ".py" or not _NOT_DOCUMENTATION.isdisjoint(path.parts):
+            continue
+        module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        text = docstrings(Path(str(file.locate())), module)
+        if text:
+            yield _document(text, source | {"path": str(path), "title": module, "markup": "rst"})
+
+
+def _document(text: str, metadata: dict[str, str]) -> Document:
+    return Document(text=text, id=content_id(text), metadata=metadata)
+
+
+def licence_of(metadata: dict[str, Any]) -> str:
+    """The SPDX expression a package declares, else its licence field or classifier, else `unspecified`."""
+    expression = metadata.get("license_expression") or metadata.get("license") or ""
+    if expression and len(expression) <= 80:
+        return str(expression).strip()
+    classifiers = metadata.get("classifier") or []
+    return next((each.rsplit(" :: ", 1)[-1] for each in classifiers if each.startswith("License ::")), "unspecified")
+
+
+def docstrings(path: Path, module: str) -> str:
+    """The docstrings of a Python file as one reStructuredText document, or "" if it has none that can be read."""
+    try:
+        if path.stat().st_size > _MAX_MODULE_BYTES:
+            return ""
+        source = path.read_text(encoding="utf-8")
+        if '"""' not in source and "'''" not in source:
+            return ""
+        tree = ast.parse(source)
+    except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
+        return ""  # Templates, Python 2 leftovers and files a package lists but did not install.
+    lead, members = ast.get_docstring(tree), list(_members(tree, ""))
+    if not lead and not members:
+        return ""
+    parts = [_under(module, _TITLE, lead or ""), *(_under(name, _SECTION, text) for name, text in members)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _members(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    for child in getattr(node, "body", []):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{prefix}{child.name}"
+            text = ast.get_docstring(child)
+            if text and len(text) > 40:
+                signature = "" if isinstance(child, ast.ClassDef) else f"({ast.unparse(child.args)})"
+                yield f"{name}{signature}", text
+            if isinstance(child, ast.ClassDef):
+                yield from _members(child, f"{name}.")
+
+
+def _under(title: str, adornment: str, text: str) -> str:
+    # Stars and trailing underscores of a signature are text, not markup.
+    shown = title.replace("\\", "\\\\").replace("*", "\\*").replace("_", "\\_")
+    return f"{shown}\n{adornment * max(len(shown), 4)}\n\n{text}"

@@ -1,0 +1,64 @@
+"""The blocks every markup is read into, and the one way they are written as the document text contract.
+
+Paragraphs stand on one line and are parted by blank lines; headings are `#` lines; code is indented by four spaces;
+consecutive list items are `- ` lines without a blank line between them.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heading:
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: str
+
+
+@dataclass(frozen=True)
+class Item:
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+
+
+Block = Heading | Paragraph | Item | Code
+
+_MARKS = re.compile(r"\A(?:(?:#{1,6}|[-*•]) +)+")
+_LETTER = re.compile(r"[^\W\d_]")
+_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+
+
+def render(blocks: Iterable[Block]) -> str:
+    """The text of a document. Blocks without text and paragraphs without a letter (rules, numbers) are left out."""
+    parts: list[str] = []
+    previous: Block | None = None
+    for block in blocks:
+        if not block.text.strip() or (isinstance(block, Paragraph) and not _LETTER.search(block.text)):
+            continue
+        both_items = isinstance(block, Item) and isinstance(previous, Item)
+        parts.append(("\n" if both_items else "\n\n") + _render_one(block))
+        previous = block
+    return "".join(parts).strip("\n")
+
+
+def _render_one(block: Block) -> str:
+    match block:
+        case Heading(level, text):
+            return f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
+        case Item(text):
+            return f"- {' '.join(text.split())}"
+        case Code(text):
+            # Blank lines inside code would end the block for a reader of the contract: they keep no more than one.
+            return "\n".join(f"    {line}".rstrip() for line in _BLANK_LINES.sub("\n\n", text).split("\n"))
+        case Paragraph(text):
+            # A paragraph that happens to begin like a heading or an item stays a paragraph.
+            return _MARKS.sub("", " ".join(text.split()))

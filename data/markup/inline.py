@@ -1,0 +1,86 @@
+"""Inline markup of reStructuredText (with Sphinx's roles) to plain words; literals become `literal`."""
+
+import re
+from collections.abc import Mapping
+
+# One pass over the text: what stands inside a literal must not be read as markup again, so the alternatives are tried
+# from the most to the least binding, as docutils does.
+_INLINE = re.compile(
+    r"""
+      ``(?P<literal>.+?)``(?!`)
+    | :(?P<role>[A-Za-z][\w.+:-]*):`(?P<target>[^`]+)`
+    | (?<![\w`])_?`(?P<interpreted>[^`\s](?:[^`]*[^`\s])?)`
+      (?::(?P<trailing_role>[A-Za-z][\w.+:-]*):|__?)?(?!`)
+    | (?<![\w|])\|(?P<substitution>[^|\s](?:[^|]*[^|\s])?)\|_{0,2}(?![\w|])
+    | (?<![\w*])\*\*(?P<strong>[^\s*](?:.*?[^\s])?)\*\*(?!\w)
+    | (?<![\w*])\*(?P<emphasis>[^\s*](?:[^*]*[^\s*])?)\*(?![\w*])
+    | \s?\[(?P<footnote>\#?[\w.-]*|\*)\]_(?!\w)
+    | (?<![\w`/:.@])(?P<word>[A-Za-z0-9](?:[\w.+-]*[A-Za-z0-9])?)__?(?=[\s.,;:!?)\]'"]|$)
+    | \\(?P<escaped>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SPACE_BEFORE_PUNCTUATION = re.compile(r"(?<=[\w`)\"']) (?=[,.;](?:\s|\Z))")
+_TITLE_AND_TARGET = re.compile(r"(?P<title>.*?)\s*<[^<>]*>\Z", re.DOTALL)
+_CALLABLE_ROLES = frozenset({"func", "meth"})
+# What Sphinx-Gallery puts around the name of an example.
+_GALLERY = re.compile(r"\Asphx_glr_(?:auto_examples_)?|_py\Z")
+_NUMBER_ROLES = frozenset({"ticket", "issue", "pull", "pr", "gh"})
+_SILENT_ROLES = frozenset({"index", "raw", "raw-html", "bdg-primary", "octicon"})
+
+
+def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str, str] | None = None) -> str:
+    """The words a reader of the rendered page would see in one paragraph, on one line.
+
+    `labels` maps the targets of `:ref:` to the titles they stand over.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        kind = match.lastgroup
+        if kind == "literal":
+            return f"`{' '.join(match['literal'].split())}`"
+        if match["target"] is not None:
+            return role_text(match["role"], match["target"], labels)
+        if match["interpreted"] is not None:
+            return role_text(match["trailing_role"] or "", match["interpreted"], labels)
+        if match["substitution"] is not None:
+            return substitutions.get(match["substitution"], match["substitution"])
+        if match["footnote"] is not None:
+            # A numbered mark says nothing without its note; a citation key such as [Knuth1997] is a name.
+            return f" [{match['footnote']}]" if match["footnote"][:1].isalpha() else ""
+        if match["escaped"] is not None:
+            return "" if match["escaped"].isspace() else match["escaped"]
+        inner = match["strong"] or match["emphasis"]
+        if inner is not None:
+            return plain_words(inner, substitutions, labels)
+        return match["word"]
+
+    return _SPACE_BEFORE_PUNCTUATION.sub("", " ".join(_INLINE.sub(replace, text).split()))
+
+
+def role_text(role: str, target: str, labels: Mapping[str, str] | None = None) -> str:
+    """What the role shows: its title if it has one, else the target as Sphinx abbreviates it."""
+    short = role.rsplit(":", 1)[-1]
+    if short in _SILENT_ROLES:
+        return ""
+    if short == "math":
+        return target
+    titled = _TITLE_AND_TARGET.match(target)
+    if titled and titled["title"]:
+        return titled["title"].replace("\\", "")
+    name = target.strip().strip("<>")
+    if name.startswith("!"):
+        name = name[1:]
+    elif name.startswith("~"):
+        name = name[1:].rsplit(".", 1)[-1]
+    name = name.lstrip(".") if role else name
+    if short in ("ref", "doc", "numref"):
+        # A title in another file is not known here; a label's own words come close to it.
+        return (labels or {}).get(name.lower()) or " ".join(
+            re.split(r"[-_:\s]+", _GALLERY.sub("", name.rsplit("/", 1)[-1]))
+        ).strip()
+    if short in _NUMBER_ROLES and name.isdigit():
+        return f"#{name}"
+    if short in _CALLABLE_ROLES and not name.endswith(")"):
+        name += "()"
+    return {"pep": f"PEP {name}", "rfc": f"RFC {name}", "cve": f"CVE-{name}"}.get(short, name)

@@ -1,0 +1,100 @@
+"""Markdown (CommonMark, tables, MyST's fenced directives) to blocks, parsed by markdown-it."""
+
+import re
+from collections.abc import Iterator
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from data.markup.blocks import Block, Code, Heading, Item, Paragraph
+from data.markup.directives import Treatment, label_of, treatment_of
+from data.markup.html import html_blocks
+from data.markup.inline import role_text
+
+_PARSER = MarkdownIt("commonmark").enable("table")
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
+_OPTION_LINE = re.compile(r"\A(?::[\w-]+:.*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
+_MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)
+_MYST_ROLE = re.compile(r"\{([\w:.+-]+)\}\Z")
+
+
+def markdown_blocks(text: str) -> list[Block]:
+    """The blocks of one Markdown document in reading order."""
+    body = _MYST_TARGET.sub("", _FRONT_MATTER.sub("", text, count=1))
+    return list(_blocks(_PARSER.parse(body)))
+
+
+def _blocks(tokens: list[Token]) -> Iterator[Block]:
+    heading, item_open, in_cell, cells = 0, False, False, list[str]()
+    for token in tokens:
+        match token.type:
+            case "heading_open":
+                heading = int(token.tag[1:])
+            case "heading_close":
+                heading = 0
+            case "list_item_open":
+                item_open = True
+            case "list_item_close":
+                item_open = False
+            case "tr_open":
+                cells = []
+            case "td_open" | "th_open" | "td_close" | "th_close":
+                in_cell = token.nesting == 1
+            case "tr_close":
+                yield Item(" | ".join(filter(None, cells)))
+            case "fence" | "code_block":
+                yield from _fence(token.info.strip(), token.content)
+            case "html_block":
+                yield from html_blocks(token.content)
+            case "inline":
+                text = _inline(token)
+                if in_cell:
+                    cells.append(text)
+                elif heading:
+                    yield Heading(heading, text)
+                elif item_open:
+                    yield Item(text)
+                    item_open = False
+                else:
+                    yield Paragraph(text)
+
+
+def _fence(info: str, content: str) -> Iterator[Block]:
+    directive = _FENCED_DIRECTIVE.match(info)
+    if directive is None:
+        yield Code(content.strip("\n"))
+        return
+    name, argument = directive["name"].lower(), directive["argument"].strip()
+    treatment = treatment_of(name)
+    content = _OPTION_LINE.sub("", content, count=1)
+    if treatment is Treatment.CODE:
+        yield Code(content.strip("\n"))
+    elif treatment is not Treatment.DROP:
+        inner = markdown_blocks(content)
+        label = f"{label_of(name, argument)}:" if treatment is Treatment.LABELLED else argument
+        if inner and isinstance(inner[0], Paragraph) and treatment is Treatment.LABELLED:
+            inner[0] = Paragraph(f"{label} {inner[0].text}")
+        elif label:
+            yield Paragraph(label)
+        yield from inner
+
+
+def _inline(token: Token) -> str:
+    """The words of one inline token: links and emphasis lose their marks, code keeps its backticks."""
+    words: list[str] = []
+    for child in token.children or []:
+        match child.type:
+            case "text":
+                words.append(child.content)
+            case "code_inline":
+                # MyST writes a role as its name in braces right before a literal.
+                role = _MYST_ROLE.search(words[-1]) if words else None
+                if role:
+                    words[-1] = words[-1][: role.start()]
+                words.append(role_text(role[1], child.content) if role else f"`{child.content}`")
+            case "softbreak" | "hardbreak":
+                words.append(" ")
+            case "html_inline" if child.content.lower().startswith("<br"):
+                words.append(" ")
+    return "".join(words)

@@ -1,0 +1,64 @@
+"""Plain text to blocks: hard-wrapped lines are joined. Text that already keeps the contract passes unchanged."""
+
+import re
+
+from data.markup.blocks import Block, Code, Heading, Item, Paragraph
+
+_HEADING = re.compile(r"(#{1,6}) +(\S.*)")
+_ITEM = re.compile(r"[-*•] +(\S.*)")
+# A line longer than this was not wrapped by hand: it is a paragraph of its own.
+_LONGEST_WRAPPED_LINE = 120
+
+
+def plain_blocks(text: str) -> list[Block]:
+    """Blocks of text whose only markup is indentation, `#` headings and `-` lists."""
+    blocks: list[Block] = []
+    code: list[str] = []
+    lines: list[str] = []
+
+    def flush() -> None:
+        blocks.extend(_paragraphs(lines))
+        lines.clear()
+        if any(code):
+            blocks.append(Code(_dedent("\n".join(code).strip("\n"))))
+        code.clear()
+
+    for line in map(str.rstrip, text.expandtabs(8).split("\n")):
+        if line.startswith("    ") and not lines:
+            code.append(line)
+            continue
+        if not line:
+            if code:
+                code.append("")
+            else:
+                flush()
+            continue
+        if code:
+            flush()
+        heading, item = _HEADING.fullmatch(line), _ITEM.fullmatch(line)
+        if heading:
+            flush()
+            blocks.append(Heading(len(heading[1]), heading[2]))
+        elif item:
+            flush()
+            lines.append(line)
+        else:
+            lines.append(line)
+    flush()
+    return blocks
+
+
+def _paragraphs(lines: list[str]) -> list[Block]:
+    if not lines:
+        return []
+    item = _ITEM.fullmatch(lines[0])
+    if item:
+        return [Item(" ".join([item[1], *lines[1:]]))]
+    if max(map(len, lines)) > _LONGEST_WRAPPED_LINE:
+        return [Paragraph(line) for line in lines]
+    return [Paragraph(" ".join(lines))]
+
+
+def _dedent(text: str) -> str:
+    """Less the contract's own four spaces, so that reading clean text again changes nothing."""
+    return "\n".join(line[4:] if line.startswith("    ") else line.lstrip() for line in text.split("\n"))

@@ -1,0 +1,9 @@
+"""How a long function says how far it is: a callable taking (done, total, note). Whoever listens decides where it goes."""
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int, str], None]
+
+
+def no_progress(done: int, total: int, note: str) -> None:
+    """The listener of callers that do not listen."""

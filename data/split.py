@@ -1,0 +1,18 @@
+"""Which side of the split a document is on: a pure function of its content id."""
+
+import hashlib
+from typing import Literal, get_args
+
+from data.config import PackConfig
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def split_of(document_id: str, config: PackConfig) -> Split:
+    """The side of a document. Equal text is on one side, whatever else is in the corpus and however it is sharded."""
+    digest = hashlib.sha256(f"{config.split_salt}:{document_id}".encode()).digest()
+    point = int.from_bytes(digest[:8], "big") / 2**64
+    if point < config.test_fraction:
+        return "test"
+    return "valid" if point < config.test_fraction + config.valid_fraction else "train"

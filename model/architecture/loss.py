@@ -1,0 +1,88 @@
+"""Next-token cross-entropy over the output head, without ever holding the logits of a whole batch.
+
+With a vocabulary of 8k the logits outweigh every other activation many times. So rows go through the head a chunk at a
+time, and the gradient of a chunk is formed while its logits are still in cache (the idea of Liger Kernel's
+FusedLinearCrossEntropy, arXiv 2410.10989).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from model.architecture.transformer import Transformer
+
+_CHUNK_LOGITS = 1 << 20
+"""Logits held at a time: 4 MiB of float32, about what a core's share of cache takes."""
+
+
+def cross_entropy_sum(
+    model: Transformer, ids: Tensor, targets: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy in nats of `targets` given `ids`, both [batch, seq], and the number of tokens summed.
+
+    Both are scalars, the sum float32 and differentiable, the count int64. `mask` [batch, seq] bool counts only where it
+    is True; whatever `targets` holds elsewhere is not read. Divide by the number of tokens of the whole optimizer step.
+    """
+    hidden = model.hidden(ids)
+    if mask is None:
+        chosen, wanted = hidden.flatten(0, 1), targets.flatten()
+    else:
+        chosen, wanted = hidden[mask], targets[mask]
+    total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted)
+    return total, torch.tensor(wanted.numel(), device=ids.device)
+
+
+@torch.inference_mode()
+def token_nats(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats of each of `targets` given `ids`: [batch, seq] each -> [batch, seq] float32."""
+    hidden, wanted = model.hidden(ids).flatten(0, 1), targets.flatten()
+    rows = _chunk_rows(model.config.vocab_size)
+    parts = [
+        functional.cross_entropy(functional.linear(chunk, model.head_weight).float(), target, reduction="none")
+        for chunk, target in zip(hidden.split(rows), wanted.split(rows), strict=True)
+    ]
+    return torch.cat(parts).view(ids.shape)
+
+
+def _chunk_rows(vocab_size: int) -> int:
+    return max(1, _CHUNK_LOGITS // vocab_size)
+
+
+class _HeadCrossEntropy(torch.autograd.Function):
+    """[rows, hidden], [vocab, hidden], [rows] -> summed nats.
+
+    The gradient of the sum is known as soon as the logits are: softmax(logits) - onehot(target). It is formed in the
+    forward pass, and the backward pass only scales it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        needed = any(ctx.needs_input_grad)
+        hidden_gradient = torch.empty_like(hidden) if needed else None
+        weight_gradient = torch.zeros_like(weight) if needed else None
+        rows = _chunk_rows(len(weight))
+        for start in range(0, len(hidden), rows):
+            chunk, target = hidden[start : start + rows], targets[start : start + rows, None]
+            logits = functional.linear(chunk, weight).float()
+            normalizer = logits.logsumexp(dim=-1, keepdim=True)
+            total += (normalizer - logits.gather(1, target)).sum()
+            if hidden_gradient is None or weight_gradient is None:
+                continue
+            gradient = logits.sub_(normalizer).exp_()
+            gradient.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
+            gradient = gradient.to(weight.dtype)
+            torch.mm(gradient, weight, out=hidden_gradient[start : start + rows])
+            weight_gradient.addmm_(gradient.T, chunk)
+        if hidden_gradient is not None and weight_gradient is not None:
+            ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * upstream, weight_gradient * upstream, None

@@ -1,0 +1,127 @@
+"""What a language model has to beat in bits per byte: an n-gram model of bytes, and xz.
+
+The n-gram model is interpolated modified Kneser-Ney (Chen and Goodman, 1999). A gram of up to six bytes is one
+number with the newest byte lowest, so counting is sorting, the grams of one context lie side by side, and scoring is
+binary search: the whole is numpy.
+"""
+
+import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint64]
+
+_BYTE = np.uint64(8)
+_START = b"\x00"  # stands before a document; clean text holds no NUL
+MAX_ORDER = 7  # context bytes: with the byte itself, what a 64-bit number holds
+
+
+def _low_bytes(count: int) -> np.uint64:
+    return np.uint64((1 << 8 * count) - 1)
+
+
+def _grams(texts: Sequence[bytes], order: int) -> Codes:
+    """Every byte with the `order` bytes before it, as one number: [bytes of all texts]."""
+    padded = np.frombuffer(b"".join(_START * order + text for text in texts), dtype=np.uint8)
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    codes = np.zeros(len(padded), dtype=np.uint64)
+    for back in range(order + 1):
+        codes[back:] |= padded[: len(padded) - back].astype(np.uint64) << np.uint64(8 * back)
+    is_text = np.repeat(
+        np.tile([False, True], len(lengths)), np.stack([np.full_like(lengths, order), lengths], 1).ravel()
+    )
+    return codes[is_text]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Grams of one length with their discounted probabilities, sorted by code."""
+
+    grams: Codes
+    probability: NDArray[np.float64]
+    contexts: Codes
+    backoff: NDArray[np.float64]
+    """Mass the context leaves to the next shorter one."""
+
+    def interpolate(self, codes: Codes, shorter: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+        """Probabilities at this length from those of the next shorter: [bytes]."""
+        wanted = codes & _low_bytes(length)
+        context_at, context_known = _find(self.contexts, wanted >> _BYTE)
+        gram_at, gram_known = _find(self.grams, wanted)
+        seen = np.where(gram_known, self.probability[gram_at], 0.0)
+        return np.where(context_known, seen + self.backoff[context_at] * shorter, shorter)
+
+
+def _find(table: Codes, wanted: Codes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    at = np.minimum(np.searchsorted(table, wanted), len(table) - 1)
+    return at, table[at] == wanted
+
+
+def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What is taken from grams counted once, twice, three times or more (Chen and Goodman, equation 26)."""
+    n1, n2, n3, n4 = (int((counts == times).sum()) for times in (1, 2, 3, 4))
+    if min(n1, n2, n3, n4) == 0:
+        return np.array([0.5, 1.0, 1.5])  # too little text to estimate them; KenLM's fallback
+    y = n1 / (n1 + 2 * n2)
+    estimate = np.array([1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+    return np.clip(estimate, 0.01, [1.0, 2.0, 3.0])  # never zero: an unseen byte keeps a probability
+
+
+def _level(grams: Codes, counts: NDArray[np.int64]) -> _Level:
+    discount = _discounts(counts)[np.minimum(counts, 3) - 1]
+    contexts, first = np.unique(grams >> _BYTE, return_index=True)
+    total = np.add.reduceat(counts, first)
+    of_gram = np.repeat(total, np.diff(np.append(first, len(grams))))
+    return _Level(grams, (counts - discount) / of_gram, contexts, np.add.reduceat(discount, first) / total)
+
+
+class NgramModel:
+    """Byte n-gram model with interpolated back-off; `order` is the number of bytes it conditions on."""
+
+    def __init__(self, texts: Sequence[bytes], order: int = 5) -> None:
+        """Count `texts`; about 40 bytes of memory for each of theirs. ValueError without text."""
+        if not 0 <= order <= MAX_ORDER:
+            raise ValueError(f"order {order} must lie between 0 and {MAX_ORDER}")
+        if not any(texts):
+            raise ValueError("no text to count: the n-gram baseline needs a train split")
+        self.order = order
+        grams, counts = np.unique(_grams(texts, order), return_counts=True)
+        levels = [_level(grams, counts)]
+        for length in range(order, 0, -1):
+            # Kneser-Ney: a shorter gram counts the bytes it was seen after, not how often.
+            grams, counts = np.unique(grams & _low_bytes(length), return_counts=True)
+            levels.append(_level(grams, counts))
+        self._levels = levels[::-1]
+
+    def probabilities(self, text: bytes) -> NDArray[np.float64]:
+        """Probability of each byte of `text` given those before it: [bytes]."""
+        codes = _grams([text], self.order)
+        found = np.full(len(codes), 1 / 256)
+        for length, level in enumerate(self._levels, start=1):
+            found = level.interpolate(codes, found, length)
+        return found
+
+    def bits(self, text: bytes) -> float:
+        """Bits this model needs for `text` as a document of its own."""
+        return float(-np.log2(self.probabilities(text)).sum())
+
+    def bits_per_byte(self, texts: Sequence[bytes]) -> float:
+        """Bits over bytes of all `texts` together."""
+        return sum(map(self.bits, texts)) / sum(map(len, texts))
+
+
+def xz_bits_per_byte(texts: Sequence[bytes], primed_with: bytes = b"") -> float:
+    """Bits per byte of `xz -9` over the texts in one stream.
+
+    primed_with: text compressed ahead of them and not counted; xz -9 looks back 64 MiB.
+    """
+    size = sum(map(len, texts))
+    if size == 0:
+        raise ValueError("no text to compress: the xz baseline needs held-out documents")
+    compressed = len(lzma.compress(primed_with + b"".join(texts), preset=9))
+    if primed_with:
+        compressed -= len(lzma.compress(primed_with, preset=9))
+    return 8 * compressed / size

@@ -1,0 +1,106 @@
+"""Golden prompts: not what a model knows, but that it answers. A small sound model passes, a broken one fails."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from pydantic import TypeAdapter
+from tokenizers import Tokenizer
+
+from data.config import Block
+from data.progress import Progress, no_progress
+from data.tokenizer import SPECIAL_TOKENS
+from model.architecture.generation import generate
+from model.architecture.transformer import Transformer
+from model.evaluation.evidence import canonical_json
+from model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
+
+_FILE = Path(__file__).with_name("golden.yaml")
+_REPLACEMENT = "\ufffd"
+_LONG_ENOUGH_TO_VARY = 4  # tokens
+
+
+class GoldenPrompt(Block):
+    """One prompt of golden.yaml."""
+
+    id: str
+    kind: Literal["chat", "completion"]
+    prompt: str
+
+    @property
+    def item_id(self) -> str:
+        return hashlib.sha256(canonical_json(self.model_dump())).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to a prompt at temperature 0, twice."""
+
+    ids: Sequence[int]
+    again: Sequence[int]
+    text: str
+    logits_finite: bool
+    """Of prompt and answer, read in one pass."""
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """A prompt, the answer's text, and the checks that it failed."""
+
+    prompt: GoldenPrompt
+    text: str
+    failed: list[str]
+
+
+def load_prompts(path: Path = _FILE) -> list[GoldenPrompt]:
+    """The committed prompts, or those of another file of the same form."""
+    return TypeAdapter(list[GoldenPrompt]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def failed_checks(answer: Answer, special: frozenset[int]) -> list[str]:
+    """Names of the checks that `answer` fails; `special` are the ids that must not stand inside a text."""
+    # A character cut in two by the length limit is no fault; one inside the text is.
+    whole = answer.text.rstrip(_REPLACEMENT) if len(answer.ids) == answer.max_tokens else answer.text
+    checks = {
+        "finite_logits": answer.logits_finite,
+        "deterministic": list(answer.ids) == list(answer.again),
+        "not_empty": bool(whole.strip()),
+        "valid_utf8": _REPLACEMENT not in whole,
+        "no_special_tokens": special.isdisjoint(answer.ids),
+        "within_length": len(answer.ids) <= answer.max_tokens,
+        "not_one_token_repeated": len(answer.ids) < _LONG_ENOUGH_TO_VARY or len(set(answer.ids)) > 1,
+    }
+    return [name for name, passed in checks.items() if not passed]
+
+
+def run_golden(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[GoldenPrompt],
+    max_tokens: int,
+    progress: Progress = no_progress,
+) -> list[GoldenResult]:
+    """Ask every prompt and check the answers."""
+    special = frozenset(special_id(tokenizer, token) for token in SPECIAL_TOKENS)
+    results = []
+    for done, prompt in enumerate(prompts, start=1):
+        answer = _ask(model, tokenizer, prompt, max_tokens)
+        results.append(GoldenResult(prompt, answer.text, failed_checks(answer, special)))
+        progress(done, len(prompts), "golden prompts")
+    return results
+
+
+def _ask(model: Transformer, tokenizer: Tokenizer, prompt: GoldenPrompt, max_tokens: int) -> Answer:
+    render = chat_prompt if prompt.kind == "chat" else completion_prompt
+    limit = min(max_tokens, model.config.context // 2)
+    ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)
+    first, again = (generate(model, ids, limit, stop_ids=stop_ids(tokenizer)) for _ in range(2))
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*ids, *first]], device=model.embedding.weight.device))
+    text = tokenizer.decode(first, skip_special_tokens=False)
+    return Answer(first, again, text, bool(torch.isfinite(logits).all()), limit)

@@ -1,0 +1,53 @@
+"""How long one request alone waits for its first token, and for each token after it."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from data.progress import Progress, no_progress
+from model.architecture.generation import generate
+from model.architecture.transformer import Transformer
+from model.evaluation.prompts import completion_prompt
+from model.evaluation.statistics import percentile
+
+
+def measure_latency(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    rounds: int,
+    max_tokens: int,
+    progress: Progress = no_progress,
+) -> dict[str, float]:
+    """Medians and 95th percentiles in milliseconds over `texts` x `rounds`, prompts of up to half a context each.
+
+    An answer never stops early here, so that every sample is of the same work.
+    """
+    prompts = [completion_prompt(tokenizer, text, max_tokens=model.config.context // 2) for text in texts]
+    for prompt in prompts[:1]:
+        generate(model, prompt, max_tokens)  # the first call pays for allocations that no later one does
+    first_ms, per_token_ms = [], []
+    for done in range(rounds):
+        for prompt in prompts:
+            started = time.perf_counter()
+            generate(model, prompt, 1)
+            first = time.perf_counter() - started
+            tokens = len(generate(model, prompt, max_tokens))
+            whole = time.perf_counter() - started - first
+            first_ms.append(1000 * first)
+            if tokens > 1:
+                per_token_ms.append(1000 * (whole - first) / (tokens - 1))
+        progress(done + 1, rounds, "latency")
+    return _summary("first_token", first_ms) | _summary("per_token", per_token_ms)
+
+
+def _summary(name: str, samples_ms: Sequence[float]) -> dict[str, float]:
+    samples = np.array(samples_ms)
+    return {
+        f"{name}_p50_ms": percentile(samples, 0.5),
+        f"{name}_p95_ms": percentile(samples, 0.95),
+        f"{name}_samples": float(len(samples)),
+    }

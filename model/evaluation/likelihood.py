@@ -1,0 +1,69 @@
+"""How likely a model finds tokens given those before: the one measurement under bits per byte and multiple choice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from data.progress import Progress, no_progress
+from model.architecture.loss import token_nats
+from model.architecture.transformer import Transformer
+
+_TOKENS_AT_ONCE = 8_192
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens of which those from `start` on are scored, each given all before it."""
+
+    ids: Sequence[int]
+    start: int
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of `text`; a special token quoted in it is read as the characters it is written with."""
+    tokenizer.encode_special_tokens = True
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@torch.inference_mode()
+def negative_log_likelihoods(
+    model: Transformer, spans: Sequence[Span], progress: Progress = no_progress, note: str = "scoring"
+) -> list[float]:
+    """Nats of each span's scored tokens. Not finite where the model's logits are not."""
+    nats = torch.zeros(len(spans), dtype=torch.float64)
+    done = 0
+    for batch in _batches(spans):
+        nats[batch] = _batch_nats(model, [spans[i] for i in batch])
+        done += len(batch)
+        progress(done, len(spans), note)
+    return nats.tolist()
+
+
+def _batches(spans: Sequence[Span]) -> Iterator[list[int]]:
+    """Indices of spans of similar length, so that little of a batch is padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(spans)), key=lambda i: (-len(spans[i].ids), i)):
+        assert 1 <= spans[index].start < len(spans[index].ids), "a span scores a token, which has one before it"
+        if batch and (len(batch) + 1) * len(spans[batch[0]].ids) > _TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _batch_nats(model: Transformer, spans: Sequence[Span]) -> Tensor:
+    """[spans] float64. Padding stands on the right, where a causal model cannot see it."""
+    width = max(len(span.ids) for span in spans)
+    ids = torch.zeros(len(spans), width, dtype=torch.int64)
+    scored = torch.zeros(len(spans), width - 1, dtype=torch.bool)
+    for row, span in enumerate(spans):
+        ids[row, : len(span.ids)] = torch.tensor(span.ids)
+        scored[row, span.start - 1 : len(span.ids) - 1] = True
+    ids = ids.to(model.embedding.weight.device)
+    nats = token_nats(model, ids[:, :-1], ids[:, 1:]).cpu().double()
+    return torch.where(scored, nats, 0.0).sum(dim=1)

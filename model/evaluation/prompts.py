@@ -1,0 +1,34 @@
+"""Prompts as the tuned model was taught to read them."""
+
+from tokenizers import Tokenizer
+
+from data.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
+from model.evaluation.likelihood import encode
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Id of a special token; ValueError for a tokenizer without it."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no {token}; train it again")
+    return int(found)
+
+
+def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = None) -> list[int]:
+    """`<|user|>content<|end|><|assistant|>` as ids; the content is cut so that no more than `max_tokens` result."""
+    content_ids = encode(tokenizer, content)
+    if max_tokens is not None:
+        content_ids = content_ids[: max_tokens - 3]
+    user, end, assistant = (special_id(tokenizer, token) for token in (USER, END_OF_TURN, ASSISTANT))
+    return [user, *content_ids, end, assistant]
+
+
+def completion_prompt(tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> list[int]:
+    """`<|endoftext|>text` as ids: the beginning of a document."""
+    ids = [special_id(tokenizer, END_OF_TEXT), *encode(tokenizer, text)]
+    return ids if max_tokens is None else ids[:max_tokens]
+
+
+def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that end an answer."""
+    return frozenset((special_id(tokenizer, END_OF_TEXT), special_id(tokenizer, END_OF_TURN)))

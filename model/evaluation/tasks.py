@@ -1,0 +1,129 @@
+"""Multiple choice on held-out documents: which of these passages answers this heading?"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from data.progress import Progress, no_progress
+from data.sections import sections
+from model.architecture.transformer import Transformer
+from model.evaluation.evidence import canonical_json
+from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from model.evaluation.perplexity import cut
+from model.evaluation.prompts import chat_prompt
+
+_POOL_PER_DISTRACTOR = 8  # passages nearest in length, among which the seed chooses
+
+
+@dataclass(frozen=True)
+class ChoiceItem:
+    """One question. The order of the passages is part of it."""
+
+    question: str
+    passages: tuple[str, ...]
+    answer: int
+    """Index of the passage that stands under the heading."""
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(canonical_json([self.question, self.passages, self.answer])).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Passage:
+    document: str
+    heading: str
+    text: str
+    size_bytes: int
+    rank: str
+    """Hash that orders passages independently of where they stand."""
+
+
+def build_items(
+    documents: Sequence[tuple[str, str]], *, items: int, choices: int, max_passage_bytes: int, seed: int
+) -> list[ChoiceItem]:
+    """Up to `items` questions from (document id, text), the same for the same documents in any order.
+
+    A heading that stands over several sections ("Examples") asks nothing and is left out. Distractors come from other
+    documents and are close in length, so that neither length nor the document's own words give the answer away.
+    """
+    passages = _passages(documents, max_passage_bytes, seed)
+    by_size = sorted(passages, key=lambda p: (p.size_bytes, p.rank))
+    asked_of: Counter[str] = Counter()
+    turns = []
+    for passage in sorted(passages, key=lambda p: p.rank):
+        turns.append((asked_of[passage.document], passage.rank, passage))
+        asked_of[passage.document] += 1
+    # Every document's first question comes before any one's second: items of one document are alike.
+    built: list[ChoiceItem] = []
+    for _, _, passage in sorted(turns, key=lambda turn: turn[:2]):
+        distractors = _distractors(passage, by_size, choices - 1)
+        if len(distractors) < choices - 1 or len(built) == items:
+            continue
+        draw = random.Random(f"{seed}:{passage.rank}")
+        texts = [passage.text, *(d.text for d in draw.sample(distractors, choices - 1))]
+        draw.shuffle(texts)
+        built.append(ChoiceItem(passage.heading, tuple(texts), texts.index(passage.text)))
+    return built
+
+
+def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -> list[_Passage]:
+    found: dict[str, _Passage] = {}
+    headings: Counter[str] = Counter()
+    for document, text in documents:
+        for section in sections(text):
+            headings[section.heading.casefold()] += 1
+            body = _without_heading(section.body, section.heading)
+            passage = body if len(body.encode()) <= max_bytes else cut(body, max_bytes).rsplit(maxsplit=1)[0]
+            size = len(passage.encode())
+            # Shorter than a fifth of the space is a remark, not a passage.
+            if section.heading and size >= max_bytes // 5:
+                rank = hashlib.sha256(canonical_json([seed, section.heading, passage])).hexdigest()
+                found.setdefault(passage, _Passage(document, section.heading, passage, size, rank))
+    return [passage for passage in found.values() if headings[passage.heading.casefold()] == 1]
+
+
+def _without_heading(body: str, heading: str) -> str:
+    first, _, rest = body.strip().partition("\n")
+    return rest.strip() if first.strip().casefold() == heading.casefold() else body.strip()
+
+
+def _distractors(passage: _Passage, by_size: Sequence[_Passage], wanted: int) -> list[_Passage]:
+    """The passages of other documents nearest in length, enough for the seed to choose among."""
+    others = [other for other in by_size if other.document != passage.document]
+    nearest = sorted(others, key=lambda other: (abs(other.size_bytes - passage.size_bytes), other.rank))
+    return nearest[: wanted * _POOL_PER_DISTRACTOR]
+
+
+def answer_items(
+    model: Transformer, tokenizer: Tokenizer, items: Sequence[ChoiceItem], progress: Progress = no_progress
+) -> list[float]:
+    """1 or 0 for each item: whether the passage most favoured by the question is the right one; NaN without logits.
+
+    A passage scores log p(passage | question) - log p(passage | no question), by its bytes: the passage's own
+    likelihood, which has nothing to do with the question, cancels (Holtzman et al., arXiv 2104.08315).
+    """
+    empty = chat_prompt(tokenizer, "")
+    spans: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    asked: list[list[tuple[int, int, int]]] = []
+    for item in items:
+        prompt = chat_prompt(tokenizer, item.question, max_tokens=model.config.context // 2)
+        options = []
+        for passage in item.passages:
+            # One token more than the context: the last is only a target.
+            ids = tuple(encode(tokenizer, passage)[: model.config.context + 1 - max(len(prompt), len(empty))])
+            pair = [spans.setdefault((tuple(before), ids), len(spans)) for before in (prompt, empty)]
+            options.append((pair[0], pair[1], len(passage.encode())))
+        asked.append(options)
+    scored = [Span(before + ids, len(before)) for before, ids in spans]
+    nats = negative_log_likelihoods(model, scored, progress, "multiple choice")
+    answers = []
+    for item, options in zip(items, asked, strict=True):
+        gains = np.array([(nats[without] - nats[given]) / size for given, without, size in options])
+        answers.append(float(gains.argmax() == item.answer) if np.isfinite(gains).all() else float("nan"))
+    return answers

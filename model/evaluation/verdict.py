@@ -1,0 +1,135 @@
+"""verdict.json: the gate's decision with its evidence, hashed and signed, so that promotion trusts what it re-reads."""
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.evaluation.evidence import canonical_json
+
+PRIVATE_KEY_FILE = "verdict-ed25519.pem"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Check(_Record):
+    """One comparison. Numbers that are not finite are None; the reason says so."""
+
+    metric: str
+    candidate: float | None
+    baseline: float | None = None
+    """The champion's value on the same items, where this compares with it."""
+    n: int
+    interval: tuple[float | None, float | None] | None = None
+    """Of the candidate's value, or of candidate minus baseline where there is a baseline."""
+    bound: float
+    outcome: Literal["pass", "fail", "inconclusive"]
+    reason: str
+
+
+class Verdict(_Record):
+    """The gate's decision."""
+
+    schema_version: Literal[1] = 1
+    outcome: Literal["promote", "hold", "reject"]
+    reason: str
+    checks: list[Check]
+    confidence: float
+    """All intervals hold together with this confidence."""
+    correction: str
+    hashes: dict[str, str]
+    """sha256 of model, tokenizer, data, evaluation set and items; the champion's under champion_*."""
+    is_first_version: bool
+
+
+def _signing_key(folder: Path) -> Ed25519PrivateKey:
+    """The key of this workspace, made on first use, readable by its owner alone."""
+    path = folder / PRIVATE_KEY_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        fresh = folder / f".{PRIVATE_KEY_FILE}.{secrets.token_hex(8)}"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # link fails where a second process was faster, so both go on with one key, complete.
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return _load_key(path)
+
+
+def _load_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such key, so no verdict can be checked; run the gate here first") from None
+    except ValueError:
+        # The library's own message may quote the file, which is secret.
+        raise ValueError(f"{path}: not an Ed25519 private key; move it away and run the gate again") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path}: not an Ed25519 private key; move it away and run the gate again")
+    return key
+
+
+def write_verdict(verdict: Verdict, path: Path, key_folder: Path) -> str:
+    """Write `verdict` to `path`, signed by the key in `key_folder`. Returns the sha256 of the verdict."""
+    body = canonical_json(verdict.model_dump(mode="json"))
+    signature = _signing_key(key_folder).sign(body)
+    digest = hashlib.sha256(body).hexdigest()
+    document = {
+        "verdict": json.loads(body),
+        "sha256": digest,
+        "signature": base64.b64encode(signature).decode(),
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(canonical_json(document) + b"\n")
+    partial.replace(path)
+    return digest
+
+
+def read_verdict(path: Path, key_folder: Path) -> Verdict:
+    """Read a verdict and check hash and signature; ValueError if one byte of it is not as it was signed."""
+    try:
+        content = path.read_bytes()
+        document = json.loads(content)
+        body = canonical_json(document["verdict"])
+        digest, signature = document["sha256"], base64.b64decode(document["signature"], validate=True)
+        # A file that is not its own canonical form (spaces, repeated keys) may read otherwise to a human than to us.
+        canonical = content == canonical_json(document) + b"\n" and set(document) == {"verdict", "sha256", "signature"}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such verdict; run the gate first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a verdict ({type(error).__name__}); run the gate again") from error
+    if not canonical:
+        raise ValueError(f"{path}: not in canonical form, so changed after it was written; run the gate again")
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise ValueError(f"{path}: the sha256 does not match the verdict; run the gate again")
+    public_key: Ed25519PublicKey = _load_key(key_folder / PRIVATE_KEY_FILE).public_key()
+    try:
+        public_key.verify(signature, body)
+    except InvalidSignature:
+        raise ValueError(f"{path}: not signed by the key in {key_folder}; run the gate again") from None
+    try:
+        return Verdict.model_validate(document["verdict"])
+    except ValidationError as error:
+        raise ValueError(f"{path}: signed, but by another version of the schema; run the gate again") from error

@@ -1,0 +1,91 @@
+"""Where the workers of a pretraining run come from. The room's only file that knows Ray."""
+
+import json
+import os
+from typing import Any
+
+import torch.distributed as dist
+
+from data.progress import Progress
+from model.training.loop import TrainingFailed
+from model.training.worker import Job, join_group, run_worker
+
+
+def launch(job: Job, progress: Progress) -> dict[str, Any]:
+    """Run the job's workers to their end and return what rank 0 reported.
+
+    Under torchrun this process is one of them. Otherwise they run under Ray Train where RAY_ADDRESS is set or there is
+    more than one, and a single one in this process. Raises TrainingFailed in one line if any of them fails.
+    """
+    job.result.unlink(missing_ok=True)
+    if dist.is_torchelastic_launched():
+        if (world := int(os.environ["WORLD_SIZE"])) != job.config.workers:
+            raise ValueError(f"torchrun started {world} processes, but pretrain.workers is {job.config.workers}")
+        join_group()
+        dist.barrier()  # nobody may still be removing the last run's result when rank 0 writes this one's
+        run_worker(job, progress)
+    elif os.environ.get("RAY_ADDRESS") or job.config.workers > 1:
+        _on_ray(job, progress)
+    else:
+        join_group()
+        run_worker(job, progress)
+    result: dict[str, Any] = json.loads(job.result.read_text(encoding="utf-8"))
+    return result
+
+
+def _on_ray(job: Job, progress: Progress) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    embedded = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    if embedded:
+        # Never a cluster that happens to run on this host.
+        ray.init(address="local", num_cpus=job.config.workers, log_to_driver=False)
+    elif not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    try:
+        gpu = _enough_gpus(ray.cluster_resources(), job.config.workers)
+        trainer = TorchTrainer(
+            _ray_worker,
+            train_loop_config={"job": job, "progress": progress},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name="ray", storage_path=str(job.state.resolve()), failure_config=FailureConfig(max_failures=0)
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise TrainingFailed(_first_cause(error)) from error
+    finally:
+        if embedded:
+            ray.shutdown()
+
+
+def _ray_worker(settings: dict[str, Any]) -> None:
+    """Runs in a worker of Ray Train, which has made the process group."""
+    run_worker(settings["job"], settings["progress"])
+
+
+def _enough_gpus(resources: dict[str, float], workers: int) -> bool:
+    """Whether every worker gets a GPU: some on GPUs and some on CPUs could not talk to each other."""
+    return resources.get("GPU", 0) >= workers
+
+
+def _first_cause(error: Exception) -> str:
+    """The failure that brought the others down, in one line naming its worker."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    if not failures:
+        return " ".join(str(error).split())
+    # When a worker dies, its peers fail too, in the middle of a collective: blame the one with a reason of its own.
+    rank, cause = min(sorted(failures.items()), key=lambda item: _is_lost_peer(item[1]))
+    cause = getattr(cause, "cause", None) or cause
+    text = " ".join(str(cause).split())
+    return f"worker {rank}: {text if isinstance(cause, TrainingFailed) else f'{type(cause).__name__}: {text}'}"
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    return any(mark in str(error) for mark in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))

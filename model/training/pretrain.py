@@ -1,0 +1,151 @@
+"""Pretraining, whole: token shards -> base model. Also `torchrun ... -m model.training.pretrain job.json`."""
+
+import hashlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from data.progress import Progress, no_progress
+from model.config import ModelConfig, PretrainConfig
+from model.training.launch import launch
+from model.training.worker import Job
+
+_ROOM = Path(__file__).resolve().parents[1]
+_CODE = ("architecture", "training", "checkpoint.py", "huggingface.py")
+"""What, below the model room, decides the weights that a run ends with."""
+
+
+class PretrainReport(BaseModel):
+    """What a run made. All but `timings` is the same for the same inputs, settings and number of workers."""
+
+    parameters: int
+    parameters_without_embedding: int
+    steps: int
+    tokens: int
+    """Tokens trained on."""
+    final_loss: float
+    """Nats a token in the last training step."""
+    validation_loss: float
+    """Nats a token after it, on text that was not trained on."""
+    validation_bits_per_byte: float
+    fingerprint: str
+    timings: dict[str, float] = {}
+
+
+def pretrain(  # noqa: PLR0917
+    config: PretrainConfig,
+    model: ModelConfig,
+    packed: Path,
+    tokenizer: Path,
+    out: Path,
+    checkpoints: Path,
+    *,
+    progress: Progress = no_progress,
+) -> PretrainReport:
+    """Train a model on the packed tokens and write it to `out`, with training.jsonl, a row a step.
+
+    Goes on from the newest intact checkpoint of the same run below `checkpoints`, if a process of it died, and ends
+    with the same bits as if none had. Workers come from Ray Train, torchrun or this process: see `launch`.
+
+    Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
+    """
+    started = time.time()
+    index = _read_index(packed)
+    fingerprint = run_fingerprint(config, model, packed)
+    job = Job(
+        config=config,
+        model=model,
+        packed=packed,
+        tokenizer=tokenizer,
+        out=out,
+        state=checkpoints / fingerprint,
+        lineage={
+            "pretrain": config.model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "packed_sha256": _sha256(packed / "index.json"),
+            "fingerprint": fingerprint,
+        },
+        started=started,
+    )
+    job.state.mkdir(parents=True, exist_ok=True)
+    result = launch(job, progress)
+    valid = index["splits"]["valid"]
+    timings = {**result["timings"], "total_seconds": time.time() - started}
+    return PretrainReport(
+        parameters=result["parameters"],
+        parameters_without_embedding=result["parameters_without_embedding"],
+        steps=config.steps,
+        tokens=config.steps * config.batch_size * model.context,
+        final_loss=result["final_loss"],
+        validation_loss=result["validation_loss"],
+        validation_bits_per_byte=result["validation_loss"] / math.log(2) * valid["tokens"] / valid["bytes"],
+        fingerprint=fingerprint,
+        timings=timings,
+    )
+
+
+def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:
+    """Names everything that decides a run's bits: settings (workers among them), tokens, and our own code.
+
+    A run with another fingerprint never goes on from this one's checkpoints.
+    """
+    index = json.loads((packed / "index.json").read_text(encoding="utf-8"))
+    shards = sorted(name for split in index["splits"].values() for name in split["shards"])
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "packed": {name: _sha256(packed / name) for name in ("index.json", *shards)},
+        "code": {
+            path.relative_to(_ROOM).as_posix(): _sha256(path)
+            for name in _CODE
+            for path in sorted((_ROOM / name).rglob("*.py") if (_ROOM / name).is_dir() else [_ROOM / name])
+        },
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_index(packed: Path) -> dict[str, Any]:
+    path = packed / "index.json"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: run the pack step first")
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return index
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Request(BaseModel):
+    """The arguments of `pretrain`, for a process that torchrun starts."""
+
+    config: PretrainConfig
+    model: ModelConfig
+    packed: Path
+    tokenizer: Path
+    out: Path
+    checkpoints: Path
+
+
+def main() -> None:
+    """`torchrun --nproc-per-node N -m model.training.pretrain request.json`, N being config.workers."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: torchrun --nproc-per-node N -m model.training.pretrain request.json")
+    request = Request.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    arguments = {name: getattr(request, name) for name in Request.model_fields}
+    report = pretrain(**arguments, progress=_print_progress)
+    sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+
+
+def _print_progress(done: int, total: int, note: str) -> None:
+    sys.stderr.write(f"{done}/{total} {note}\n")
+
+
+if __name__ == "__main__":
+    main()

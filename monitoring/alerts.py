@@ -1,0 +1,59 @@
+"""From checks and drift tests to one verdict: ok, alert or rollback."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from monitoring.config import MonitorConfig
+from monitoring.drift import Drift
+from monitoring.slo import Check
+
+EMBEDDING = "embedding"
+
+
+class MonitorVerdict(BaseModel):
+    """What to do, and the comparisons that say so."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Literal["ok", "alert", "rollback"]
+    reason: str
+
+
+def judge(checks: Sequence[Check], drifts: Sequence[Drift], config: MonitorConfig) -> MonitorVerdict:
+    """Rollback when an objective clearly fails; alert when one is in doubt, data is missing or inputs drifted.
+
+    Drift alone never rolls back: another version would meet the same traffic.
+    """
+    failed = [check.reason for check in checks if check.outcome == "fail"]
+    if failed:
+        return MonitorVerdict(outcome="rollback", reason="; ".join(failed))
+    doubts = [check.reason for check in checks if check.outcome == "inconclusive"]
+    doubts += [drift.reason for drift in drifts if drift.outcome == "inconclusive"]
+    doubts += _drift_alerts(drifts, config.min_drift_share)
+    doubts += [
+        f"no {kind}: nothing was measured"
+        for kind, measured in (("checks", checks), ("drift tests", drifts))
+        if not measured
+    ]
+    if doubts:
+        return MonitorVerdict(outcome="alert", reason="; ".join(doubts))
+    drifted = sum(drift.outcome == "fail" for drift in drifts)
+    reasons = [*(check.reason for check in checks), f"drift in {drifted} of {len(drifts)} tests"]
+    return MonitorVerdict(outcome="ok", reason="; ".join(reasons))
+
+
+def _drift_alerts(drifts: Sequence[Drift], min_share: float) -> list[str]:
+    """The embedding speaks for itself; of the columns, which move together, a share must drift."""
+    alerts = [
+        drift.reason
+        for drift in drifts
+        if drift.outcome == "fail" and (drift.name == EMBEDDING or drift.p_value is None)
+    ]
+    columns = [drift for drift in drifts if drift.name != EMBEDDING]
+    drifted = [drift for drift in columns if drift.outcome == "fail"]
+    if drifted and len(drifted) >= min_share * len(columns):
+        named = "; ".join(drift.reason for drift in drifted)
+        alerts.append(f"drift in {len(drifted)} of {len(columns)} columns >= {min_share:.0%} ({named})")
+    return alerts

@@ -1,0 +1,191 @@
+"""Anytime-valid tests for a canary: look after every request, stop whenever you like, and keep the level.
+
+An e-process starts at 1 and is, under the null hypothesis, a non-negative supermartingale; by Ville's inequality it
+ever reaches 1/alpha with probability at most alpha (arXiv 2210.01948; for deployments 2205.14762). So no correction for
+the number of looks is needed, where repeating a fixed-sample test at 0.05 over 20 looks falsely aborts about every
+fourth healthy canary.
+
+Standard library only: the gateway imports this.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+ODDS_STEP = 1.25
+"""Neighbouring alternatives of the error-rate mixture differ by this factor in odds."""
+HIGHEST_RATE = 0.99
+LARGEST_LOG = 700.0
+"""exp of more than about 709 does not fit a float."""
+BETS = tuple(index / 20 for index in range(1, 20))
+"""Fractions of the capital staked in the latency mixture; below 1, so that no single answer ruins it."""
+
+
+def _log_mean_exp(values: Sequence[float], log_weights: Sequence[float]) -> float:
+    terms = [value + weight for value, weight in zip(values, log_weights, strict=True)]
+    top = max(terms)
+    return top + math.log(sum(math.exp(term - top) for term in terms))
+
+
+def _check_level(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha {alpha} must lie between 0 and 1")
+
+
+def _error_rates_above(limit: float) -> list[float]:
+    """Alternatives from just above `limit` to nearly 1, evenly spaced in log odds."""
+    odds, rates = limit / (1 - limit) * ODDS_STEP, []
+    while odds / (1 + odds) < HIGHEST_RATE:
+        rates.append(odds / (1 + odds))
+        odds *= ODDS_STEP
+    return [*rates, max(HIGHEST_RATE, (1 + limit) / 2)]
+
+
+@dataclass
+class ErrorRateTest:
+    """Tests the null hypothesis "error rate <= limit" for one arm.
+
+    The e-value is a mixture of binomial likelihood ratios of rates above the limit against the limit itself: a
+    beta-binomial with the prior Beta(-1/2, 1/2) cut off at the limit and laid on a grid. Each ratio is a
+    supermartingale under every rate <= limit, hence so is any mixture, whatever the grid. It depends on the totals
+    alone, so nothing accumulates rounding.
+    """
+
+    limit: float
+    alpha: float = 0.05
+    errors: int = 0
+    requests: int = 0
+    _largest_log_e: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < 1:
+            raise ValueError(f"error-rate limit {self.limit} must lie between 0 and 1")
+        _check_level(self.alpha)
+        self._rates = _error_rates_above(self.limit)
+        # Near rates weigh more: they are the slow ones to tell, and one early error alone must not condemn a canary.
+        weights = [((1 - rate) / rate) ** 0.5 for rate in self._rates]
+        self._log_weights = [math.log(weight / sum(weights)) for weight in weights]
+
+    def update(self, errors: int, requests: int) -> "ErrorRateTest":
+        """Adds `errors` failures among `requests` further requests."""
+        if not 0 <= errors <= requests:
+            raise ValueError(f"errors {errors} must lie between 0 and requests {requests}")
+        self.errors += errors
+        self.requests += requests
+        self._largest_log_e = max(self._largest_log_e, self.log_e_value)
+        return self
+
+    @property
+    def log_e_value(self) -> float:
+        successes = self.requests - self.errors
+        ratios = [
+            self.errors * math.log(rate / self.limit) + successes * (math.log1p(-rate) - math.log1p(-self.limit))
+            for rate in self._rates
+        ]
+        return _log_mean_exp(ratios, self._log_weights)
+
+    @property
+    def e_value(self) -> float:
+        """Evidence against the null now; `inf` where it no longer fits a float."""
+        return math.exp(self.log_e_value) if self.log_e_value < LARGEST_LOG else math.inf
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the error rate was shown to exceed the limit at any look so far."""
+        return self._largest_log_e >= -math.log(self.alpha)
+
+    def reason(self) -> str:
+        sign, bound = (">=", "shown above") if self.rejected else ("<", "not shown above")
+        rate = f"{self.errors / self.requests:.1%}" if self.requests else "unknown"
+        evidence = math.exp(min(self._largest_log_e, LARGEST_LOG))
+        return (
+            f"error rate {rate} {bound} {self.limit:.1%}: "
+            f"largest e-value {evidence:.3g} {sign} {1 / self.alpha:.3g}, n={self.requests}"
+        )
+
+
+@dataclass
+class LatencyTest:
+    """Tests the null hypothesis "a challenger answer exceeds `ratio` x a champion answer at most every second time".
+
+    A test of a bounded mean by betting (arXiv 2010.09686). Answers are grouped in order of arrival, so both arms of a
+    group met the same load; the share of a group's pairs in which the challenger exceeds ratio x the champion (a tie
+    counts half) lies in [0, 1] and has mean at most 1/2 under the null. The capital prod(1 + bet * (2 share - 1)),
+    averaged over bets in (0, 1), is then an e-process. No shape of latency is assumed, only that a group's comparison
+    is not foretold by earlier ones. It sees the body of the distribution: a tail that alone grew is for the quantile's
+    interval (monitoring.slo.latency_slo).
+    """
+
+    ratio: float
+    alpha: float = 0.05
+    groups: int = 0
+    exceeded: float = 0.0
+    """Sum over groups of the share of pairs in which the challenger was beyond ratio x the champion."""
+    _largest_log_e: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0 or math.isinf(self.ratio):
+            raise ValueError(f"latency ratio {self.ratio} must be a positive number")
+        _check_level(self.alpha)
+        self._log_capital = [0.0] * len(BETS)
+        self._champion: list[float] = []
+        self._challenger: list[float] = []
+
+    def update(self, champion_ms: Sequence[float], challenger_ms: Sequence[float]) -> "LatencyTest":
+        """Adds further answers of both arms, each in order of arrival; an arm without a counterpart yet waits."""
+        for latency_ms in (*champion_ms, *challenger_ms):
+            if not (math.isfinite(latency_ms) and latency_ms >= 0):
+                raise ValueError(
+                    f"latency {latency_ms} ms must be finite and not negative; an answer without one counts as an error"
+                )
+        self._champion.extend(champion_ms)
+        self._challenger.extend(challenger_ms)
+        groups = min(len(self._champion), len(self._challenger))
+        for index in range(groups):
+            share = self._share_exceeded(_part(self._champion, index, groups), _part(self._challenger, index, groups))
+            self._log_capital = [
+                capital + math.log1p(bet * (2 * share - 1))
+                for capital, bet in zip(self._log_capital, BETS, strict=True)
+            ]
+            self.groups += 1
+            self.exceeded += share
+            self._largest_log_e = max(self._largest_log_e, self.log_e_value)
+        if groups:
+            self._champion.clear()
+            self._challenger.clear()
+        return self
+
+    def _share_exceeded(self, champion: Sequence[float], challenger: Sequence[float]) -> float:
+        wins = 0.0
+        for slow in challenger:
+            for base in champion:
+                wins += 1.0 if slow > self.ratio * base else 0.5 if slow == self.ratio * base else 0.0
+        return wins / (len(champion) * len(challenger))
+
+    @property
+    def log_e_value(self) -> float:
+        return _log_mean_exp(self._log_capital, [-math.log(len(BETS))] * len(BETS))
+
+    @property
+    def e_value(self) -> float:
+        """Evidence against the null now; `inf` where it no longer fits a float."""
+        return math.exp(self.log_e_value) if self.log_e_value < LARGEST_LOG else math.inf
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the challenger was shown to be slower than ratio x the champion at any look so far."""
+        return self._largest_log_e >= -math.log(self.alpha)
+
+    def reason(self) -> str:
+        sign, bound = (">=", "shown above") if self.rejected else ("<", "not shown above")
+        share = f"{self.exceeded / self.groups:.0%}" if self.groups else "an unknown share"
+        evidence = math.exp(min(self._largest_log_e, LARGEST_LOG))
+        return (
+            f"challenger slower than {self.ratio:g} x champion in {share} of pairs {bound} 50%: "
+            f"largest e-value {evidence:.3g} {sign} {1 / self.alpha:.3g}, n={self.groups}"
+        )
+
+
+def _part(values: Sequence[float], index: int, parts: int) -> Sequence[float]:
+    """The index-th of `parts` nearly equal consecutive runs of `values`."""
+    return values[index * len(values) // parts : (index + 1) * len(values) // parts]

@@ -1,0 +1,95 @@
+"""The `sluice` command. Only the parser lives here, so that `--help` answers at once; each command is a module of its
+own.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+DESCRIPTION = "Takes raw text to a served, watched language model that can be rolled back, with evidence at each gate."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    parser = argparse.ArgumentParser(prog="sluice", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    overrides = "profile=NAME or block.key=value, as in conf/ (profile=tiny, pretrain.steps=100, data.sources=path)"
+    command = add("run", "run the lifecycle; finished steps are not repeated")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+
+    command = add("status", "what the last run did, and what serves")
+    command.add_argument("--json", action="store_true", help="for machines")
+
+    command = add("plan", "parameters, memory, arithmetic and time of the model that conf/ describes")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    command.add_argument("--json", action="store_true", help="for machines")
+
+    command = add("serve", "serve the champion (and a challenger in rollout) on an OpenAI-style API, until Ctrl-C")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="serve.port=8001, serve.host=..., serve.max_batch=..."
+    )
+
+    command = add("chat", "talk to the served model")
+    command.add_argument("--message", help="ask once and print the answer, instead of a conversation")
+    command.add_argument("--max-tokens", type=int, default=96)
+
+    command = add("promote", "release the candidate of the last run: register, canary rollout, champion")
+    command.add_argument(
+        "--force", action="store_true", help="past a verdict that does not promote; goes into the ledger"
+    )
+    command.add_argument("--reason", default="", help="why; required with --force")
+
+    command = add("rollback", "put the previous champion back; a running server follows at once")
+    command.add_argument("--reason", default="asked for by hand", help="goes into the ledger")
+
+    command = add("history", "the ledger: every release decision, and whether its hash chain is whole")
+    command.add_argument("--json", action="store_true", help="for machines")
+
+    command = add("monitor", "hold the live traffic against the reference: ok, alert or rollback")
+    command.add_argument("--json", action="store_true", help="for machines")
+
+    command = add("mlflow", "open the registry's web page on loopback, until Ctrl-C")
+    command.add_argument("--port", type=int, default=5000)
+
+    command = add("doctor", "check this machine and say what to mend")
+    command.add_argument("--json", action="store_true", help="for machines")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    # A supervisor's SIGTERM ends a command as Ctrl-C does: children first, then one line.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        module = importlib.import_module(f"pipelines.commands.{arguments.command}")
+        return int(module.run(arguments) or 0)
+    except KeyboardInterrupt:
+        print(f"sluice {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing more can be said, not even at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if arguments.debug:
+            raise
+        from components.stage import describe
+
+        print(f"sluice {arguments.command}: {describe(error)}", file=sys.stderr)
+        return 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

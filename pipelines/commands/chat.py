@@ -1,0 +1,30 @@
+"""`sluice chat`: a conversation with the served model, in the terminal."""
+
+import argparse
+import sys
+from contextlib import suppress
+
+from components.workspace import Workspace
+from serving.client import Client, find_server
+
+
+def run(arguments: argparse.Namespace) -> int:
+    client = find_server(Workspace.find().state)
+    if client is None:
+        raise ValueError("no server of this workspace answers: start one with `sluice serve` in another terminal")
+    if arguments.message is not None:
+        _answer(client, [{"role": "user", "content": arguments.message}], arguments.max_tokens)
+        return 0
+    if sys.stdin.isatty():
+        print(f"v{client.state()['champion']} at {client.url}; an empty line ends the conversation")
+    with suppress(EOFError):
+        while question := input("> " if sys.stdin.isatty() else "").strip():
+            # A model of this size answers one question at a time: it was never tuned on conversations.
+            _answer(client, [{"role": "user", "content": question}], arguments.max_tokens)
+    return 0
+
+
+def _answer(client: Client, messages: list[dict[str, str]], max_tokens: int) -> None:
+    for piece in client.chat(messages, max_tokens=max_tokens):
+        print(piece, end="", flush=True)
+    print()

@@ -1,0 +1,23 @@
+"""`sluice doctor`: what is wrong with this machine, and what mends it."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from components.workspace import Workspace
+from pipelines.doctor import Health, examine
+from pipelines.parameters import compose
+
+_MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    findings = examine(workspace, compose(workspace, []))
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mend = f"; {finding.mend}" if finding.mend else ""
+            print(f"{_MARKS[finding.health]}  {finding.name:<10} {finding.message}{mend}")
+    return 1 if any(finding.health == Health.FAIL for finding in findings) else 0

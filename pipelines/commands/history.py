@@ -1,0 +1,22 @@
+"""`sluice history`: what was released, by whom, why; and whether anybody changed the record since."""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+
+from components.release import open_ledger
+from components.workspace import Workspace
+
+
+def run(arguments: argparse.Namespace) -> int:
+    ledger = open_ledger(Workspace.find())
+    entries, check = ledger.history(), ledger.verify()
+    if arguments.json:
+        print(json.dumps({"ok": check.ok, "entries": [asdict(entry) for entry in entries]}, indent=2))
+        return 0 if check.ok else 1
+    for entry in entries:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+        print(f"{entry.sequence:>4}  {moment}  {entry.action:<10} v{entry.version or '-':<4} {entry.reason}")
+    print(f"{len(entries)} entries; hash chain {'whole' if check.ok else f'BROKEN at entry {check.broken_at}'}")
+    return 0 if check.ok else 1

@@ -1,0 +1,19 @@
+"""`sluice monitor`: one look at the live traffic, with consequences."""
+
+import argparse
+import json
+
+from components.monitor import monitor
+from components.stage import read_metrics
+from components.workspace import Workspace
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    outcome = monitor(workspace)
+    result = read_metrics(workspace, "monitor")
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"{outcome}: {result['reason']}\nreport: {workspace.monitoring}")
+    return 0 if outcome == "ok" else 1

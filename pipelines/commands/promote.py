@@ -1,0 +1,26 @@
+"""`sluice promote`: release the last run's candidate by the same way a run does, or past the gate with a reason on
+record.
+"""
+
+import argparse
+import sys
+
+from components.register import register
+from components.rollout import rollout
+from components.stage import read_metrics
+from components.workspace import Workspace
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    if arguments.force and not arguments.reason.strip():
+        raise ValueError("--force needs --reason: say why, it goes into the ledger")
+    forced = arguments.reason.strip() if arguments.force else None
+    version = register(workspace, forced_reason=forced)
+    if not version:
+        refusal = read_metrics(workspace, "register")["reason"]
+        print(f"not promoted: {refusal}; past the gate only with --force --reason ..", file=sys.stderr)
+        return 1
+    outcome = rollout(workspace)
+    print(f"v{version}: {outcome}: {read_metrics(workspace, 'rollout')['reason']}")
+    return 0 if outcome == "promoted" else 1

@@ -1,0 +1,20 @@
+"""`sluice rollback`: the previous champion serves again."""
+
+import argparse
+
+from components.release import open_releases
+from components.workspace import Workspace
+from serving.client import find_server
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    releases = open_releases(workspace)
+    before = releases.state().champion
+    after = releases.rollback(arguments.reason).champion
+    print(f"rolled back from v{before} to v{after}: {arguments.reason}")
+    server = find_server(workspace.state)
+    if server is not None:
+        server.wait_for_champion(str(after))
+        print(f"the server at {server.url} answers with v{after}")
+    return 0

@@ -1,0 +1,30 @@
+"""`sluice serve`: the server of this workspace, in the foreground."""
+
+import argparse
+import os
+import threading
+
+from components.release import make_server, open_releases
+from components.workspace import Workspace
+from pipelines.head import prepare_environment
+from pipelines.parameters import override_block
+from serving.client import find_server
+from serving.config import ServeConfig
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    config = override_block(workspace, "serve", arguments.overrides)
+    assert isinstance(config, ServeConfig)
+    if (running := find_server(workspace.state)) is not None:
+        raise ValueError(f"a server of this workspace already answers at {running.url}")
+    if open_releases(workspace).state().champion is None:
+        raise ValueError("there is no champion to serve: `sluice run` makes one")
+    prepare_environment()
+    print("starting Ray Serve ..", flush=True)
+    with make_server(workspace, config) as server:
+        server.ready()
+        key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
+        print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
+        threading.Event().wait()
+    return 0

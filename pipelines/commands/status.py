@@ -1,0 +1,24 @@
+"""`sluice status`."""
+
+import argparse
+import json
+
+from components.workspace import Workspace
+from pipelines.status import status
+from pipelines.summary import print_steps
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = status(Workspace.find())
+    if arguments.json:
+        print(json.dumps(found))
+        return 0
+    print_steps(found["steps"], found["metrics"])
+    champion, challenger = _version(found["champion"]), _version(found["challenger"])
+    print(f"verdict {found['verdict'] or '-'}   champion {champion}   challenger {challenger}")
+    print(f"ledger {'whole' if found['ledger_ok'] else 'BROKEN: see `sluice history`'}")
+    return 0
+
+
+def _version(version: str | None) -> str:
+    return f"v{version}" if version else "-"

@@ -1,0 +1,225 @@
+"""Is this machine fit for a run? Looked at before anything starts, so that a run does not fail late for a reason known
+early.
+"""
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from components.workspace import Workspace
+
+GIB = 1024**3
+_NEEDED_DISK_GIB = 2.0
+_ADVISED_DISK_GIB = 6.0
+_NEEDED_MEMORY_GIB = 4.0
+_NETWORK_TIMEOUT_S = 3.0
+
+
+class Health(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    health: Health
+    message: str
+    mend: str = ""
+
+
+def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
+    """All findings for a run with these settings (the composed blocks)."""
+    from components.stage import MANIFEST
+
+    serve, data = values["serve"], values["data"]
+    needs_network = not data["sources"] and not (workspace.artifact("ingest") / MANIFEST).is_file()
+    return [
+        judge_python(sys.version_info[:2]),
+        judge_packages(_locked(workspace), _installed()),
+        judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
+        judge_disk(shutil.disk_usage(workspace.root).free),
+        judge_memory(_memory_bytes()),
+        judge_writable(workspace.root, os.access(workspace.root, os.W_OK)),
+        judge_port(
+            serve["host"],
+            serve["port"],
+            _port_taken(serve["host"], serve["port"]),
+            _served_by_us(workspace, serve["port"]),
+        ),
+        judge_sources([source for source in _local_sources(data) if not Path(source).expanduser().exists()]),
+        judge_network(_index_answers(_index_url()) if needs_network else None),
+    ]
+
+
+def require_healthy(findings: list[Finding]) -> None:
+    """Print warnings; raise ValueError with every failure in one line."""
+    for finding in findings:
+        if finding.health == Health.WARN:
+            print(f"doctor: {finding.message}{f'; {finding.mend}' if finding.mend else ''}", flush=True)
+    if failed := [finding for finding in findings if finding.health == Health.FAIL]:
+        raise ValueError("; ".join(f"{finding.message}: {finding.mend}" for finding in failed))
+
+
+def judge_python(version: tuple[int, ...]) -> Finding:
+    text = ".".join(map(str, version))
+    if (3, 11) <= version < (3, 13):
+        return Finding("python", Health.OK, f"Python {text}")
+    return Finding(
+        "python", Health.FAIL, f"Python {text} is not supported", "use 3.11 or 3.12 (make PYTHON=python3.11)"
+    )
+
+
+def judge_packages(locked: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
+    """The direct requirements, by the lock; a local version label such as +cpu is no difference."""
+    wrong = [
+        f"{name} {installed.get(name, 'missing')} (locked {version})"
+        for name, version in sorted(locked.items())
+        if installed.get(name, "").split("+")[0] != version
+    ]
+    if wrong:
+        return Finding(
+            "packages", Health.FAIL, f"not as locked: {', '.join(wrong[:4])}", "run `make .venv/.installed` again"
+        )
+    return Finding("packages", Health.OK, f"{len(locked)} packages as locked")
+
+
+def judge_tools(paths: Mapping[str, str | None]) -> Finding:
+    if missing := [tool for tool, path in paths.items() if not path]:
+        return Finding(
+            "tools", Health.FAIL, f"{' and '.join(missing)} not found", "install it with the system's package manager"
+        )
+    return Finding("tools", Health.OK, ", ".join(paths))
+
+
+def judge_disk(free_bytes: int) -> Finding:
+    free = free_bytes / GIB
+    if free < _NEEDED_DISK_GIB:
+        return Finding(
+            "disk", Health.FAIL, f"{free:.1f} GiB free, {_NEEDED_DISK_GIB:.0f} are needed", "make room on this disk"
+        )
+    if free < _ADVISED_DISK_GIB:
+        return Finding(
+            "disk", Health.WARN, f"{free:.1f} GiB free, {_ADVISED_DISK_GIB:.0f} are advised", "make room on this disk"
+        )
+    return Finding("disk", Health.OK, f"{free:.0f} GiB free")
+
+
+def judge_memory(total_bytes: int) -> Finding:
+    total = total_bytes / GIB
+    if total < _NEEDED_MEMORY_GIB:
+        return Finding(
+            "memory",
+            Health.WARN,
+            f"{total:.1f} GiB of memory, {_NEEDED_MEMORY_GIB:.0f} are advised",
+            "try profile=tiny",
+        )
+    return Finding("memory", Health.OK, f"{total:.0f} GiB")
+
+
+def judge_writable(root: Path, writable: bool) -> Finding:
+    if writable:
+        return Finding("workspace", Health.OK, str(root))
+    return Finding("workspace", Health.FAIL, f"{root} cannot be written", "run in a folder of your own")
+
+
+def judge_port(host: str, port: int, taken: bool, ours: bool) -> Finding:
+    if taken and not ours:
+        return Finding(
+            "port",
+            Health.FAIL,
+            f"port {port} on {host} is taken by another program",
+            f"stop it or set serve.port={port + 1}",
+        )
+    return Finding("port", Health.OK, f"{host}:{port} {'serves this workspace' if ours else 'is free'}")
+
+
+def judge_sources(missing: list[str]) -> Finding:
+    if missing:
+        return Finding(
+            "sources",
+            Health.FAIL,
+            f"source {missing[0]} does not exist",
+            "set data.sources to a file or directory that does",
+        )
+    return Finding("sources", Health.OK, "present")
+
+
+def judge_network(reachable: bool | None) -> Finding:
+    """None: nothing has to be fetched."""
+    if reachable is None:
+        return Finding("network", Health.OK, "not needed")
+    if reachable:
+        return Finding("network", Health.OK, "the package index answers")
+    message = (
+        "no network: the package index does not answer, so the installed packages' documentation will be read instead"
+    )
+    return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
+
+
+def _local_sources(data: Mapping[str, Any]) -> list[str]:
+    sources = data["sources"] or []
+    return [sources] if isinstance(sources, str) else list(sources)
+
+
+def _locked(workspace: Workspace) -> dict[str, str]:
+    """The eight libraries the whole stands on, and the two whose versions are known to matter."""
+    names = {"torch", "ray", "mlflow", "dvc", "kfp", "datatrove", "evidently", "deepspeed", "tokenizers", "pandas"}
+    path = workspace.root / "requirements.lock"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    pins = [line.split(";")[0].strip().split("==") for line in lines if "==" in line and not line.startswith("#")]
+    return {pin[0].split("[")[0]: pin[1] for pin in pins if pin[0].split("[")[0] in names}
+
+
+def _installed() -> dict[str, str]:
+    return {(item.metadata["Name"] or "").lower(): item.version for item in metadata.distributions()}
+
+
+def _memory_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _port_taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _served_by_us(workspace: Workspace, port: int) -> bool:
+    from serving.client import find_server
+
+    client = find_server(workspace.state)
+    return client is not None and urlsplit(client.url).port == port
+
+
+def _index_url() -> str:
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+    return os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
+
+
+def _index_answers(url: str) -> bool:
+    """Whether something listens there; a proxy of the environment stands for the index behind it."""
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    parts = urlsplit(proxy or url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=_NETWORK_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

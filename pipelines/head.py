@@ -1,0 +1,59 @@
+"""The run's embedded Ray head: started when the first step asks, shared by all, gone with the run."""
+
+import json
+import os
+import secrets
+import tempfile
+import threading
+from pathlib import Path
+
+from components.head import wanted_file
+
+_POLL_S = 0.1
+
+
+def prepare_environment() -> None:
+    """Before any process of the run starts: one token for the head and everybody who connects to it."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def start_on_request(address_file: Path, cpus: int) -> threading.Thread:
+    """Watch for the first request in the background; then start the head and publish its address."""
+    thread = threading.Thread(target=_serve_request, args=(address_file, cpus), name="ray-head", daemon=True)
+    thread.start()
+    return thread
+
+
+def _serve_request(address_file: Path, cpus: int) -> None:
+    pause = threading.Event()
+    while not wanted_file(address_file).exists():
+        pause.wait(_POLL_S)
+    publish(start_head(cpus), address_file)
+    # Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG), so it has to live on.
+    pause.wait()
+
+
+def start_head(cpus: int) -> str:
+    """Start Ray in this process and return its address. Its processes end when this one does."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        # Ray Train polls the State API for minutes where the dashboard is off.
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        # Short: the sockets below it may have no more than 107 characters.
+        _temp_dir=tempfile.mkdtemp(prefix="sluice-ray-"),
+    )
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def publish(address: str, address_file: Path) -> None:
+    temporary = address_file.with_suffix(".partial")
+    temporary.write_text(json.dumps({"RAY_ADDRESS": address}))
+    temporary.replace(address_file)

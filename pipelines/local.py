@@ -1,0 +1,83 @@
+"""The child process of a local run: kfp.local runs the lifecycle here, with everything it prints going to the run's
+log.
+
+Its parent holds the other end of a pipe. When the parent dies, even by SIGKILL, the pipe closes and the whole process
+group ends with it, so a run leaves nothing behind that could disturb the next one.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from components.events import EVENTS_VARIABLE
+from components.head import HEAD_VARIABLE
+from components.params import load_block
+from components.workspace import Workspace
+from model.config import PretrainConfig
+from pipelines.head import prepare_environment, start_on_request
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="folder of this run: events, log, Ray address")
+    parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that closes when the parent dies")
+    arguments = parser.parse_args()
+    threading.Thread(target=_end_with_parent, args=(arguments.lifeline,), name="lifeline", daemon=True).start()
+    run_lifecycle(Workspace(arguments.workspace), arguments.run)
+
+
+def run_lifecycle(workspace: Workspace, run: Path) -> None:
+    head = run / "ray.json"
+    os.environ.update(
+        {
+            EVENTS_VARIABLE: str(run / "events.jsonl"),
+            HEAD_VARIABLE: str(head),
+            "SLUICE_WORKSPACE": str(workspace.root),
+            "PYTHONPATH": str(workspace.root),
+            "DO_NOT_TRACK": "1",
+        }
+    )
+    os.chdir(workspace.root)
+    prepare_environment()
+    pretrain = load_block(workspace, "pretrain")
+    assert isinstance(pretrain, PretrainConfig)
+    # One more than the workers hold, so that small tasks are never starved.
+    start_on_request(head, max(os.cpu_count() or 1, pretrain.workers) + 1)
+
+    from kfp import local
+
+    from pipelines.lifecycle import lifecycle
+
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(run / "kfp"),
+        raise_on_error=True,
+    )
+    try:
+        lifecycle(workspace=str(workspace.root))
+    finally:
+        _stop_head()
+
+
+def _stop_head() -> None:
+    """Stop Ray where it was started, and take its folder of sockets and logs away."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    session = Path(ray._private.worker._global_node.get_temp_dir_path())
+    ray.shutdown()
+    shutil.rmtree(session, ignore_errors=True)
+
+
+def _end_with_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

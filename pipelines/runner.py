@@ -1,0 +1,220 @@
+"""A local run, seen from the outside: starts the child that runs the pipeline, shows what it says, ends with a record
+and a verdict on the run itself. Light: nothing of KFP, DVC or Ray is imported here.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from components.events import parse, read_events
+from components.stage import StepFailed, read_metrics, write_json
+from components.workspace import STEPS, Workspace
+from pipelines.terminal import View, open_view
+
+_POLL_S = 0.1
+_LOCK_WAIT_S = 20.0
+_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`.sluice/runs/<name>`."""
+
+    path: Path
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+
+def latest_run(workspace: Workspace) -> RunFolder | None:
+    """Names are times, so the last by name is the last by time."""
+    folders = sorted(path for path in workspace.runs.glob("*") if path.is_dir())
+    return RunFolder(folders[-1]) if folders else None
+
+
+def run_pipeline(workspace: Workspace) -> dict[str, Any]:
+    """Run the lifecycle to its end and return the record of the run. Raises StepFailed with the failing step's own
+    line.
+    """
+    with _only_run(workspace) as lock:
+        folder = RunFolder(workspace.runs / time.strftime("%Y%m%d-%H%M%S"))
+        folder.path.mkdir(parents=True)
+        started = time.time()
+        view = open_view(STEPS)
+        try:
+            code = _run_child(workspace, folder, lock, view)
+        finally:
+            view.close()
+        record = make_record(read_events(folder.events), workspace, time.time() - started)
+        write_json(folder.record, record)
+        _check(record, code, folder)
+        return record
+
+
+def make_record(events: list[dict[str, Any]], workspace: Workspace, seconds: float) -> dict[str, Any]:
+    """What became of each step, and how much of the time was the steps' own work.
+
+    A content step's own work is its room's function, less what that function spent on starting workers.
+    """
+    steps = [step_record(events, step) for step in STEPS]
+    for step in steps:
+        timings = (
+            read_metrics(workspace, step["name"]).get("timings", {})
+            if step["state"] == "done" and not step["cached"]
+            else {}
+        )
+        step["work_seconds"] = round(max(0.0, timings.get("work_seconds", 0.0) - timings.get("launch_seconds", 0.0)), 2)
+    work = sum(step["work_seconds"] for step in steps)
+    return {"seconds": round(seconds, 2), "work_seconds": round(work, 2), "steps": steps}
+
+
+def step_record(events: list[dict[str, Any]], step: str) -> dict[str, Any]:
+    """State of one step by its events: `pending`, `running`, `done` or `failed`."""
+    record: dict[str, Any] = {
+        "name": step,
+        "state": "pending",
+        "seconds": None,
+        "cached": False,
+        "outcome": None,
+        "message": None,
+    }
+    started = None
+    for event in events:
+        if event["step"] != step:
+            continue
+        if event["kind"] == "start":
+            started = event["time"]
+            record["state"] = "running"
+        elif event["kind"] in {"done", "failed"}:
+            record["state"] = event["kind"]
+            record["seconds"] = round(event["time"] - (started or event["time"]), 2)
+            record["cached"] = bool(event.get("cached"))
+            record["outcome"] = event.get("outcome")
+            record["message"] = event.get("message")
+    return record
+
+
+def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
+    """kfp.local can report success where nothing ran, so success is every step's own word, not an exit code."""
+    for step in record["steps"]:
+        if step["state"] == "failed":
+            raise StepFailed(f"{step['message']} (log: {folder.log})")
+    missing = [step["name"] for step in record["steps"] if step["state"] != "done"]
+    if missing or code:
+        raise StepFailed(
+            f"the run ended with status {code} before {', '.join(missing) or 'its end'} (log: {folder.log})"
+        )
+
+
+@contextmanager
+def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
+    """One run a workspace. The child inherits the lock, so it is free only when the whole of an earlier run is gone."""
+    workspace.runs.mkdir(parents=True, exist_ok=True)
+    with (workspace.state / "run.lock").open("a+") as lock:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while not _try_lock(lock):
+            lock.seek(0)
+            holder = lock.read().strip()
+            if alive(holder) or time.monotonic() > deadline:
+                raise ValueError(
+                    f"another run (process {holder or 'unknown'}) is going in {workspace.root}: wait for it or end it"
+                )
+            time.sleep(_POLL_S)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def alive(pid: str) -> bool:
+    """Whether a process with this number lives."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: View) -> int:
+    """Start the child in a process group of its own, follow its events, return its exit status."""
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "pipelines.local", "--workspace", str(workspace.root), "--run", str(folder.path)]
+    with folder.log.open("ab") as log:
+        child = subprocess.Popen(
+            [*command, "--lifeline", str(read_end)],
+            cwd=workspace.root,
+            env={**os.environ, "PYTHONPATH": str(workspace.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(read_end, lock.fileno()),
+            start_new_session=True,
+        )
+    os.close(read_end)
+    try:
+        _follow(child, folder.events, view)
+    finally:
+        _end_group(child)
+        os.close(write_end)
+    return child.wait()
+
+
+def _follow(child: subprocess.Popen[bytes], events: Path, view: View) -> None:
+    """Show whole lines as they are appended, until the child has ended and its last line is shown."""
+    rest, offset = b"", 0
+    while True:
+        ended = child.poll() is not None
+        if events.is_file():
+            with events.open("rb") as file:
+                file.seek(offset)
+                chunk = file.read()
+            offset += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for event in parse(b"\n".join(lines)):
+                view.show(event)
+        if ended:
+            return
+        time.sleep(_POLL_S)
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """Nothing of the run outlives it, whatever ended it."""
+    if child.poll() is None:
+        _signal_group(child, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
+    _signal_group(child, signal.SIGKILL)
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,58 @@
+"""What the last run did and what serves now, as plain values."""
+
+import json
+from typing import Any
+
+from components.events import read_events
+from components.release import open_ledger
+from components.stage import read_metrics
+from components.workspace import STEPS, Workspace
+from pipelines.runner import latest_run, step_record
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to ask at any moment, also during
+    a run.
+    """
+    from serving.release import fold
+
+    ledger = open_ledger(workspace)
+    state = fold(ledger.history())
+    return {
+        "steps": _steps(workspace),
+        "metrics": {step: metrics for step in STEPS if (metrics := read_metrics(workspace, step))},
+        "verdict": read_metrics(workspace, "gate").get("outcome"),
+        "champion": state.champion,
+        "challenger": state.challenger,
+        "ledger_ok": ledger.verify().ok,
+    }
+
+
+def _steps(workspace: Workspace) -> list[dict[str, Any]]:
+    run = latest_run(workspace)
+    if run is None:
+        return [{"name": step, "state": "pending", "seconds": None, "cached": False} for step in STEPS]
+    events = read_events(run.events)
+    records = [step_record(events, step) for step in STEPS]
+    if not run.record.is_file() and not _going(workspace):
+        # The run died without a word: what was running then is not running now.
+        records = [
+            {**record, "state": "interrupted" if record["state"] == "running" else record["state"]}
+            for record in records
+        ]
+    return [{name: record[name] for name in ("name", "state", "seconds", "cached")} for record in records]
+
+
+def _going(workspace: Workspace) -> bool:
+    from pipelines.runner import alive
+
+    lock = workspace.state / "run.lock"
+    return lock.is_file() and alive(lock.read_text().strip())
+
+
+def last_record(workspace: Workspace) -> dict[str, Any] | None:
+    run = latest_run(workspace)
+    if run is None or not run.record.is_file():
+        return None
+    record: dict[str, Any] = json.loads(run.record.read_text())
+    return record

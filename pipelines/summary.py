@@ -1,0 +1,58 @@
+"""The end of a run, for a person."""
+
+from typing import Any
+
+from components.stage import read_metrics
+from components.workspace import STEPS, Workspace
+from pipelines.status import status
+from pipelines.terminal import clock
+
+
+def print_summary(workspace: Workspace, record: dict[str, Any]) -> None:
+    found = status(workspace)
+    print()
+    print_steps(record["steps"], found["metrics"])
+    print(f"\n{clock(record['seconds'])} in all, of which {outside_share(record):.0%} outside the steps' own work")
+    print(f"gate     {found['verdict']}: {read_metrics(workspace, 'gate')['reason']}")
+    for step in ("rollout", "monitor"):
+        result = read_metrics(workspace, step)
+        print(f"{step:<8} {result['outcome']}: {result['reason']}")
+    if found["champion"]:
+        print(f"champion v{found['champion']}   next: sluice serve, sluice chat, sluice mlflow, sluice history")
+
+
+def outside_share(record: dict[str, Any]) -> float:
+    """Share of the wall time that no step's own work accounts for: orchestration, imports, starting Ray and workers."""
+    return 1 - record["work_seconds"] / record["seconds"]
+
+
+def print_steps(steps: list[dict[str, Any]], metrics: dict[str, dict[str, Any]]) -> None:
+    """A line a step: what became of it, how long it took, and its figures."""
+    for number, step in enumerate(steps, 1):
+        state = "cached" if step["cached"] else step["state"]
+        seconds = "" if step["seconds"] is None else clock(step["seconds"])
+        figures = describe_metrics(step["name"], metrics.get(step["name"], {})) if step["state"] == "done" else ""
+        print(f"{number:>2}/{len(STEPS)} {step['name']:<10} {state:<11} {seconds:>12}   {figures}")
+
+
+def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
+    """The figures of a step that a person asks for first. An absent figure is left out."""
+    if step in {"gate", "register", "rollout", "monitor"}:
+        return str(metrics.get("outcome", ""))
+    shown = {name: metrics[name] for name in HEADLINES[step] if metrics.get(name) is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in shown.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "ingest": ("documents", "bytes", "rejected"),
+    "refine": ("documents", "bytes", "dropped"),
+    "tokenizer": ("vocab_size", "bytes_per_token", "round_trip"),
+    "pack": ("train_tokens", "valid_tokens", "test_tokens"),
+    "pretrain": ("parameters", "tokens", "final_loss", "validation_bits_per_byte"),
+    "tune": ("pairs", "final_loss"),
+    "evaluate": ("bits_per_byte", "choice_accuracy", "golden_pass_rate"),
+}

@@ -1,0 +1,100 @@
+"""A run as the terminal shows it: a bar a step with its time left, or plain lines where there is no terminal."""
+
+import sys
+import time
+from typing import Any, Protocol
+
+STATES = {"start": "running", "done": "done", "failed": "failed"}
+
+
+class View(Protocol):
+    """Shows events as they come."""
+
+    def show(self, event: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_view(steps: tuple[str, ...]) -> View:
+    return BarView(steps) if sys.stdout.isatty() else LineView()
+
+
+class LineView:
+    """One line when a step starts and ends, and one every ten seconds in between."""
+
+    seconds_between = 10.0
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
+
+    def show(self, event: dict[str, Any]) -> None:
+        step, kind, now = event["step"], event["kind"], event["time"]
+        if kind == "start":
+            self._started[step] = now
+            self._shown[step] = now
+        elif kind == "progress" and now - self._shown.get(step, 0.0) >= self.seconds_between:
+            self._shown[step] = now
+            print(f"{step:<10} {event['done']}/{event['total']} {event['note']}{self._left(event)}", flush=True)
+        elif kind == "note":
+            print(f"{step:<10} {event['message']}", flush=True)
+        elif kind == "done":
+            print(f"{step:<10} {ending(event)} in {now - self._started.get(step, now):.1f} s", flush=True)
+
+    def _left(self, event: dict[str, Any]) -> str:
+        elapsed = event["time"] - self._started.get(event["step"], event["time"])
+        if not event["done"] or event["done"] >= event["total"]:
+            return ""
+        return f", about {elapsed * (event['total'] - event['done']) / event['done']:.0f} s left"
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class BarView:
+    """Rich's live bars, one a step that has begun."""
+
+    def __init__(self, steps: tuple[str, ...]) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.fields[number]:>5} {task.description:<10}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        self._numbers = {step: f"{i}/{len(steps)}" for i, step in enumerate(steps, 1)}
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def show(self, event: dict[str, Any]) -> None:
+        step, kind = event["step"], event["kind"]
+        if step not in self._tasks:
+            self._tasks[step] = self._progress.add_task(step, total=None, note="", number=self._numbers.get(step, ""))
+        task = self._tasks[step]
+        if kind == "progress":
+            self._progress.update(task, completed=event["done"], total=event["total"] or None, note=event["note"])
+        elif kind == "note":
+            self._progress.update(task, note=event["message"])
+        elif kind == "done":
+            self._progress.update(task, completed=1, total=1, note=ending(event))
+            self._progress.stop_task(task)
+        elif kind == "failed":
+            self._progress.update(task, note="failed")
+            self._progress.stop_task(task)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def ending(event: dict[str, Any]) -> str:
+    if event.get("cached"):
+        return "cached"
+    return str(event.get("outcome") or "done")
+
+
+def clock(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s`."""
+    return f"{seconds:.1f} s" if seconds < 60 else time.strftime("%-M min %S s", time.gmtime(seconds))

@@ -1,0 +1,151 @@
+"""A client of the server, for commands, the rollout and scripts."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:  # these come with numpy and the ledger, and most commands only ask where the server is
+    from serving.measurements import Measurements
+    from serving.rollout import Completion
+    from serving.routing import Arm, Source
+
+PROBE_TIMEOUT_S = 3.0
+POLL_S = 0.1
+
+
+class ServerError(RuntimeError):
+    """The server refused or failed a request; the message is the server's."""
+
+
+class Client:
+    """Talks to one server. Threads may share it; every call is bounded by `timeout_s`."""
+
+    def __init__(self, url: str, key: str, timeout_s: float = 120.0) -> None:
+        self.url = url
+        # The server is where the caller says it is, never behind a proxy of the environment.
+        headers = {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def answers(self) -> bool:
+        """Whether a gateway that knows the key is there."""
+        try:
+            return self._http.get("/v1/models", timeout=PROBE_TIMEOUT_S).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, stream: bool = True, **fields: Any) -> Iterator[str]:
+        """The answer to a conversation, in pieces as they come, or as one where it does not stream.
+
+        `fields` are further fields of OpenAI's API. Raises ServerError.
+        """
+        body = {"messages": [dict(message) for message in messages], "stream": stream, **fields}
+        with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code != 200 or not stream:
+                response.read()
+                yield _checked(response)["choices"][0]["message"]["content"]
+                return
+            for line in response.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    chunk = json.loads(line.removeprefix("data: "))
+                    if "error" in chunk:
+                        raise ServerError(chunk["error"]["message"])
+                    for choice in chunk["choices"]:
+                        yield choice["delta"].get("content", "")
+
+    def complete(
+        self, prompt: str, max_tokens: int, seed: int, source: "Source" = "replay", arm: "Arm | None" = None
+    ) -> "Completion":
+        """One completion, routed by weight or pinned to an arm. A refusal or failure is in `status`, not raised."""
+        from serving.rollout import Completion
+
+        headers = {"x-sluice-source": source} | ({"x-sluice-arm": arm} if arm else {})
+        body = {"prompt": prompt, "max_tokens": max_tokens, "seed": seed}
+        started = time.perf_counter()
+        response = self._http.post("/v1/completions", json=body, headers=headers)
+        total_ms = 1e3 * (time.perf_counter() - started)
+        timing = _server_timing(response.headers.get("server-timing", ""))
+        return Completion(
+            version=response.headers.get("x-sluice-version", ""),
+            arm=response.headers.get("x-sluice-arm", ""),
+            status=response.status_code,
+            text=response.json()["choices"][0]["text"] if response.status_code == 200 else "",
+            first_token_ms=timing.get("first", math.nan),
+            per_token_ms=timing.get("token", math.nan),
+            total_ms=total_ms,
+            fell_back="x-sluice-fell-back" in response.headers,
+        )
+
+    def measurements(self, version: str, since: float = 0.0) -> "Measurements":
+        """What the gateway remembers of a version since `since` (epoch seconds)."""
+        from serving.measurements import Measurements
+
+        found = _checked(self._http.get("/admin/measurements", params={"version": version, "since": since}))
+        return Measurements(**found)
+
+    def state(self) -> dict[str, Any]:
+        """Routes in force, versions loaded, errors of loading, counts by version."""
+        return _checked(self._http.get("/admin/state"))
+
+    def wait_for_champion(self, version: str, timeout_s: float = 60.0) -> None:
+        """Returns when `version` answers as the champion; TimeoutError says what does instead."""
+        deadline = time.monotonic() + timeout_s
+        while (state := self.state())["champion"] != version:
+            if time.monotonic() > deadline:
+                error = state["deploy_errors"].get(version) or state["error"] or "it is still being loaded"
+                raise TimeoutError(
+                    f"version {version} did not become champion within {timeout_s:.0f} s, "
+                    f"version {state['champion']} answers: {error}"
+                )
+            time.sleep(POLL_S)
+
+
+def server_file(state_folder: Path) -> Path:
+    """Where a running server says where it is: {"pid", "url", "started"}."""
+    return state_folder / "server.json"
+
+
+def find_server(state_folder: Path, key: str | None = None) -> Client | None:
+    """A client of the workspace's server, if it lives and answers; a file left by one that was killed is no server.
+
+    The key is `key`, else SLUICE_API_KEY, else the one in the state folder.
+    """
+    try:
+        found = json.loads(server_file(state_folder).read_text())
+        key = key or os.environ.get("SLUICE_API_KEY") or (state_folder / "api_key").read_text().strip()
+        url, pid = str(found["url"]), int(found["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    client = Client(url, key)
+    return client if _is_alive(pid) and client.answers() else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _checked(response: httpx.Response) -> Any:
+    if response.status_code != 200:
+        try:
+            message = response.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = response.text[:200]
+        raise ServerError(f"{response.status_code}: {message}")
+    return response.json()
+
+
+def _server_timing(header: str) -> dict[str, float]:
+    """Durations in ms of a Server-Timing header (`first;dur=3.1, total;dur=9`)."""
+    parts = (part.split(";dur=") for part in header.split(",") if ";dur=" in part)
+    return {name.strip(): float(value) for name, value in parts}

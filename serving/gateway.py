@@ -1,0 +1,294 @@
+"""The HTTP server in front of the model versions: OpenAI's API, health, metrics and what the release needs to know.
+
+It neither loads a model nor knows Ray: versions are asked through `Backends`, and which of them answers stands in a
+`RouteTable` that somebody else keeps up to date.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from monitoring.traffic import TrafficRecord
+from serving import api
+from serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
+from serving.config import ServeConfig
+from serving.engine.request import Finish, GenerationError, TokenEvent
+from serving.exchange import CLIENT_GONE, Backends, Exchange
+from serving.guard import Guard
+from serving.measurements import Exporter, Window, as_json
+from serving.routing import Arm, RouteTable, Source, legs
+
+DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
+OPEN_PATHS = ("/health", "/", "/dashboard")
+RETRY_AFTER_S = 1
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class TrafficSink(Protocol):
+    """Where traffic records go (monitoring.traffic.TrafficWriter)."""
+
+    lost: int
+
+    def write(self, record: TrafficRecord) -> None: ...
+    def close(self) -> None: ...
+
+
+class Gateway:
+    """What the endpoints share."""
+
+    def __init__(self, backends: Backends, config: ServeConfig, traffic: TrafficSink, routes: RouteTable) -> None:
+        self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
+        self.window, self.exporter = Window(), Exporter(routes)
+        self.started = int(time.time())
+
+    def open(self, request: Request, asked: SamplingRequest) -> Exchange:
+        """Decides who may answer; ApiError where nobody may."""
+        header = request.headers.get
+        given = header("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        arm = _one_of(header("x-sluice-arm"), "x-sluice-arm", ("champion", "challenger"))
+        source = cast(
+            Source, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
+        )
+        chosen = legs(self.routes.current, request_id, cast(Arm | None, arm), source)
+        if not chosen:
+            raise ApiError(503, _why_nobody(self.routes, arm), code="no_model", retry_after_s=RETRY_AFTER_S)
+        # From the id, so that a request can be repeated without having asked for a seed.
+        seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
+        wanted = asked.to_engine(request_id, self.config.max_tokens, seed)
+        timeout_s = self.config.request_timeout_s
+        return Exchange(self.backends, wanted, chosen, source=source, timeout_s=timeout_s, record=self.record)
+
+    def record(self, record: TrafficRecord) -> None:
+        """Keeps one attempt, in memory and on disk."""
+        self.window.add(record)
+        self.exporter.add(record)
+        self.traffic.write(record)
+
+    def headers(self, exchange: Exchange) -> dict[str, str]:
+        """What an answer says about where it comes from."""
+        leg = exchange.leg
+        found = {"x-request-id": exchange.request_id, "x-sluice-version": leg.version, "x-sluice-arm": leg.arm}
+        return found | ({"x-sluice-fell-back": "1"} if exchange.fell_back else {})
+
+    async def answer(self, request: Request, kind: type[SamplingRequest]) -> Response:
+        """One completion, streamed or whole."""
+        asked = api.parse(kind, await request.body(), self.config.max_tokens)
+        exchange = self.open(request, asked)
+        events = exchange.events()
+        try:
+            # The first event comes before the headers: what fails until then has a status of its own.
+            first = await _while_connected(request, anext(events))
+        except Exception as error:
+            raise _api_error(error) from error
+        reply = api.Response(asked, exchange.request_id, exchange.leg.version, int(time.time()))
+        if asked.stream:
+            return EventStream(self._stream(exchange, first, events, reply), headers=self.headers(exchange))
+        assert first.finish is not None, "an answer that is not streamed is one event"
+        await events.aclose()
+        self._count(exchange)
+        headers = self.headers(exchange) | {"server-timing": _server_timing(first.finish)}
+        return JSONResponse(reply.whole(first.text, first.finish), headers=headers)
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        event: TokenEvent,
+        events: AsyncGenerator[TokenEvent, None],
+        reply: api.Response,
+    ) -> AsyncGenerator[str, None]:
+        opening = reply.first()
+        try:
+            while event.finish is None:
+                if chunk := opening + reply.piece(event.text):
+                    yield chunk
+                opening = ""
+                event = await anext(events)
+            yield opening + reply.piece(event.text) + reply.last(event.finish)
+        except Exception as error:
+            yield api.stream_error(_api_error(error))
+        finally:
+            await events.aclose()
+            self._count(exchange)
+
+    def _count(self, exchange: Exchange) -> None:
+        if exchange.fell_back:
+            self.exporter.add_fallback()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. When the client leaves, the generator is closed at once and not by a later collection."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncGenerator[str, None], headers: dict[str, str]) -> None:
+        super().__init__(chunks, headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._chunks.aclose()
+
+
+def create_app(
+    backends: Backends, config: ServeConfig, key_hashes: Collection[str], traffic: TrafficSink, routes: RouteTable
+) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    `key_hashes` are `guard.hash_key` of the keys that open it. The traffic sink is closed with the application.
+    """
+    gateway = Gateway(backends, config, traffic, routes)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(traffic.close)
+
+    app = FastAPI(title="sluice", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, key_hashes=key_hashes, open_paths=OPEN_PATHS)
+    _add_error_handlers(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok" if routes.current.champion else "no champion yet"}
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/dashboard", include_in_schema=False)
+    async def dashboard() -> FileResponse:
+        return FileResponse(DASHBOARD, headers=_PAGE_HEADERS)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(gateway.exporter.text(traffic.lost), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/admin/state")
+    async def state() -> dict[str, Any]:
+        return {
+            **asdict(routes.current),
+            "versions": gateway.window.overview(),
+            "traffic_records_lost": traffic.lost,
+            "started": gateway.started,
+            "time": time.time(),
+        }
+
+    @app.get("/admin/measurements")
+    async def measurements(version: str, since: float = Query(0.0, ge=0)) -> dict[str, Any]:
+        return as_json(gateway.window.measurements(version, since))
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return api.model_list(gateway.started)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        return await gateway.answer(request, CompletionRequest)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        return await gateway.answer(request, ChatCompletionRequest)
+
+    return app
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Every error leaves in OpenAI's shape."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return JSONResponse(ApiError(error.status_code, message).body, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return JSONResponse(ApiError(400, f"{name}: {first['msg']}", param=name).body, 400)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected %s", type(error).__name__)
+        return JSONResponse(ApiError(500, "the gateway failed").body, 500)
+
+
+def _server_timing(finish: Finish) -> str:
+    durations = {"queue": finish.queue_ms, "first": finish.first_token_ms, "token": finish.per_token_ms}
+    return ", ".join(f"{name};dur={value:.3f}" for name, value in durations.items() if value is not None)
+
+
+async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """The result of `work`, which is cancelled when the client leaves before it is there."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ApiError(CLIENT_GONE, "the client left")
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _api_error(error: Exception) -> ApiError:
+    """What a failed request tells its client: our own words, never a stranger's exception text."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, TimeoutError):
+        return ApiError(504, "the model did not answer in time (serve.request_timeout_s)", code="timeout")
+    if isinstance(error, GenerationError):
+        retry_after_s = RETRY_AFTER_S if error.status == 503 else 0
+        param = "messages" if error.status == 400 else None
+        return ApiError(error.status, str(error), param=param, code=type(error).__name__, retry_after_s=retry_after_s)
+    log.error("a backend failed: %s", type(error).__name__)
+    return ApiError(502, f"the model server failed ({type(error).__name__})", code="backend_failed")
+
+
+def _one_of(value: str | None, header: str, allowed: tuple[str, ...]) -> str | None:
+    if value is not None and value not in allowed:
+        raise ApiError(400, f"header {header} is '{value}', but must be one of {', '.join(allowed)}", param=header)
+    return value
+
+
+def _why_nobody(routes: RouteTable, arm: str | None) -> str:
+    current = routes.current
+    if arm == "challenger":
+        return "there is no challenger that is ready"
+    if current.release.get("champion"):
+        return f"version {current.release['champion']} is being loaded; try again shortly"
+    return "no version has been promoted yet; run `sluice run`, or `sluice promote`"

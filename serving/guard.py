@@ -1,0 +1,74 @@
+"""The gateway's door: a key for everything but a few open paths, and a bound on what a request may send."""
+
+import hashlib
+import hmac
+from collections.abc import Collection
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.api import ApiError
+
+MAX_BODY_BYTES = 256 * 1024
+
+
+def hash_key(key: str) -> str:
+    """What the gateway keeps of a key: sha256 hex, which is enough to know it again (keys are long and random)."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Guard:
+    """ASGI middleware. Closed unless a path is listed, so a route added later is closed too."""
+
+    def __init__(self, app: ASGIApp, key_hashes: Collection[str], open_paths: Collection[str]) -> None:
+        assert key_hashes, "a gateway without keys would answer nobody"
+        self._app, self._key_hashes, self._open_paths = app, tuple(key_hashes), frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        headers = dict(scope["headers"])
+        error = self._refusal(scope["path"], headers)
+        if error is not None:
+            return await JSONResponse(error.body, error.status, _challenge(error))(scope, receive, send)
+        return await self._app(scope, _bounded(receive), send)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
+        if path not in self._open_paths and not self._knows(headers.get(b"authorization", b"")):
+            return ApiError(401, "send the server's key as `Authorization: Bearer KEY`", code="invalid_api_key")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            return _too_large()
+        return None
+
+    def _knows(self, authorization: bytes) -> bool:
+        scheme, _, key = authorization.partition(b" ")
+        found = hashlib.sha256(key.strip()).hexdigest()
+        # Every key is compared, in constant time: how long a refusal takes says nothing.
+        known = [hmac.compare_digest(found, key_hash) for key_hash in self._key_hashes]
+        return scheme.lower() == b"bearer" and any(known)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Holds a body of undeclared length to the bound, too."""
+    size = 0
+
+    async def bounded() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        return message
+
+    return bounded
+
+
+def _too_large() -> ApiError:
+    return ApiError(413, f"the request is longer than {MAX_BODY_BYTES} bytes")
+
+
+def _challenge(error: ApiError) -> dict[str, str]:
+    return {"www-authenticate": "Bearer"} if error.status == 401 else {}

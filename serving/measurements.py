@@ -1,0 +1,148 @@
+"""What the gateway remembers of its recent requests: for the rollout's decisions, the dashboard and Prometheus."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from monitoring.traffic import TrafficRecord
+from serving.routing import RouteTable
+
+KEPT_RECORDS = 20_000
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One attempt of one version."""
+
+    time: float
+    """Epoch seconds at which the request arrived."""
+    version: str
+    source: str
+    is_error: bool
+    first_token_ms: float | None
+    latency_ms: float | None
+    """Of the whole answer, each token; None where there was no whole answer."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What one version did."""
+
+    version: str
+    requests: int
+    errors: int
+    """Attempts that failed on the server's side, hidden from the user or not."""
+    latencies_ms: list[float]
+    """Of whole answers, each token."""
+
+
+class Window:
+    """The newest samples."""
+
+    def __init__(self, size: int = KEPT_RECORDS) -> None:
+        self._samples: deque[Sample] = deque(maxlen=size)
+
+    def add(self, record: TrafficRecord) -> None:
+        """Keeps what the decisions need of a record."""
+        is_whole = record.status < 400 and record.completion_tokens > 0 and record.total_ms is not None
+        latency_ms = record.total_ms / record.completion_tokens if is_whole and record.total_ms is not None else None
+        sample = Sample(
+            record.time, record.version, record.source, record.status >= 500, record.first_token_ms, latency_ms
+        )
+        self._samples.append(sample)
+
+    def measurements(self, version: str, since: float = 0.0) -> Measurements:
+        """Of the requests to `version` that arrived at `since` (epoch seconds) or later."""
+        found = [sample for sample in self._samples if sample.version == version and sample.time >= since]
+        latencies = [sample.latency_ms for sample in found if sample.latency_ms is not None]
+        return Measurements(version, len(found), sum(sample.is_error for sample in found), latencies)
+
+    def overview(self) -> dict[str, dict[str, float | int | None]]:
+        """By version: counts, and quantiles of the time to the first token and of the answer, each a token."""
+        found = {}
+        for version in sorted({sample.version for sample in self._samples}, key=lambda name: (len(name), name)):
+            counted = self.measurements(version)
+            first = [
+                sample.first_token_ms
+                for sample in self._samples
+                if sample.version == version and sample.first_token_ms is not None
+            ]
+            found[version] = {
+                "requests": counted.requests,
+                "errors": counted.errors,
+                "latency_p50_ms": quantile(counted.latencies_ms, 0.5),
+                "latency_p95_ms": quantile(counted.latencies_ms, 0.95),
+                "first_token_p50_ms": quantile(first, 0.5),
+                "first_token_p95_ms": quantile(first, 0.95),
+            }
+        return found
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least `share` of `values` do not exceed (nearest rank); None of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+class Exporter:
+    """The gateway's Prometheus metrics."""
+
+    def __init__(self, routes: RouteTable) -> None:
+        self._routes = routes
+        self._registry = registry = CollectorRegistry()
+        by_version = ("version", "arm")
+        self._requests = Counter(
+            "sluice_requests", "Attempts to answer.", (*by_version, "source", "status"), registry=registry
+        )
+        self._errors = Counter("sluice_errors", "Failed attempts.", (*by_version, "error"), registry=registry)
+        self._fallbacks = Counter("sluice_fallbacks", "Requests the champion took over.", registry=registry)
+        self._tokens = Counter("sluice_tokens", "Tokens.", (*by_version, "kind"), registry=registry)
+        self._total = Histogram(
+            "sluice_request_seconds", "Time of an answered request.", by_version, buckets=_SECONDS, registry=registry
+        )
+        self._first_token = Histogram(
+            "sluice_first_token_seconds", "Time to the first token.", by_version, buckets=_SECONDS, registry=registry
+        )
+        self._weight = Gauge("sluice_challenger_weight_percent", "Challenger's share.", registry=registry)
+        self._ready = Gauge("sluice_version_ready", "1 for a loaded version.", ("version",), registry=registry)
+        self._lost = Gauge("sluice_traffic_records_lost", "Records that were not written.", registry=registry)
+
+    def add(self, record: TrafficRecord) -> None:
+        """Counts one attempt."""
+        labels = (record.version, record.arm)
+        self._requests.labels(*labels, record.source, str(record.status)).inc()
+        if record.error:
+            self._errors.labels(*labels, record.error).inc()
+        self._tokens.labels(*labels, "prompt").inc(record.prompt_tokens)
+        self._tokens.labels(*labels, "completion").inc(record.completion_tokens)
+        if record.status < 400 and record.total_ms is not None:
+            self._total.labels(*labels).observe(record.total_ms / 1e3)
+        if record.first_token_ms is not None:
+            self._first_token.labels(*labels).observe(record.first_token_ms / 1e3)
+
+    def add_fallback(self) -> None:
+        """Counts a request that the champion took over."""
+        self._fallbacks.inc()
+
+    def text(self, lost_records: int) -> bytes:
+        """The exposition in Prometheus' text format."""
+        self._weight.set(self._routes.current.challenger_weight)
+        self._ready.clear()
+        for version in self._routes.current.ready:
+            self._ready.labels(version).set(1)
+        self._lost.set(lost_records)
+        return generate_latest(self._registry)
+
+
+def as_json(measurements: Measurements) -> dict[str, Any]:
+    """Plain values, latencies rounded to the microsecond."""
+    return {**asdict(measurements), "latencies_ms": _rounded(measurements.latencies_ms)}
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(value, 3) for value in values]

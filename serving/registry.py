@@ -1,0 +1,259 @@
+"""Model versions in MLflow: the files, where they came from, the evidence, and the aliases.
+
+A version is the model directory as it stands (Hugging Face layout, no pickle, no MLflow flavour) together with its
+verdict, both artifacts of one MLflow run that also carries the metrics. MLflow takes 6 s to import, so it is imported
+when a registry is first asked something.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.tracking.client import MlflowClient
+
+MODEL_FOLDER, VERDICT_FOLDER = "model", "verdict"
+MODEL_HASH, VERDICT_HASH = "model_hash", "verdict"
+"""Tags that every version has, computed from its files; lineage (git_commit, dvc_lock, data, ..) stands beside them."""
+_ANCHOR = "sluice_ledger_head"
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One registered version."""
+
+    version: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    description: str
+    created_s: float
+    """Seconds since the epoch."""
+    run_id: str
+
+
+class Registry:
+    """The registered model `model_name` at an MLflow tracking URI (`sqlite:///..`, `postgresql://..`, `http://..`).
+
+    `artifact_root`, a local folder or a URI such as `s3://bucket/prefix`, is where a new experiment keeps its
+    artifacts; `downloads` is where those of a remote store are copied to (unset: a temporary folder of this process).
+    Raises ValueError for a version or a file that is not there or not as it was registered.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: str | Path,
+        model_name: str = "sluice",
+        *,
+        downloads: Path | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self._tracking_uri, self._downloads = tracking_uri, downloads
+        root = str(artifact_root)
+        self._artifact_root = root if urlparse(root).scheme else Path(root).resolve().as_uri()
+
+    def register(
+        self,
+        model_dir: Path,
+        verdict_path: Path,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        description: str = "",
+    ) -> str:
+        """Register the model directory with its verdict; returns the version.
+
+        The same model with the same verdict is the same version, so a process that was killed here may register again.
+        """
+        identity = {MODEL_HASH: _model_hash(model_dir), VERDICT_HASH: _sha256(verdict_path)}
+        if computed := sorted(identity.keys() & tags.keys()):
+            raise ValueError(f"tags {computed} are computed from the files: leave them out")
+        for found in self._search():
+            if identity.items() <= found.tags.items():
+                return str(found.version)
+        artifacts, run_id = self._log_run(model_dir, verdict_path, metrics)
+        if self._registered() is None:
+            self._client.create_registered_model(self.model_name)
+        # The tags go in with the version, in one transaction: there is no version without its hashes.
+        created = self._client.create_model_version(
+            self.model_name,
+            source=f"{artifacts}/{MODEL_FOLDER}",
+            run_id=run_id,
+            tags={**tags, **identity},
+            description=description,
+        )
+        return str(created.version)
+
+    def versions(self) -> list[VersionInfo]:
+        """All versions, oldest first."""
+        aliases = self.aliases()
+        return [
+            VersionInfo(
+                version=str(found.version),
+                aliases=tuple(sorted(alias for alias, version in aliases.items() if version == str(found.version))),
+                tags=dict(found.tags),
+                metrics=dict(self._client.get_run(found.run_id).data.metrics) if found.run_id else {},
+                description=found.description or "",
+                created_s=found.creation_timestamp / 1000,
+                run_id=found.run_id or "",
+            )
+            for found in self._search()
+        ]
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> version."""
+        registered = self._registered()
+        return {alias: str(version) for alias, version in registered.aliases.items()} if registered else {}
+
+    def alias(self, name: str) -> str | None:
+        """The version that the alias points at."""
+        return self.aliases().get(name)
+
+    def set_alias(self, name: str, version: str) -> None:
+        """Point the alias at `version`."""
+        self._version(version)
+        self._client.set_registered_model_alias(self.model_name, name, version)
+
+    def drop_alias(self, name: str) -> None:
+        """Remove the alias."""
+        self._client.delete_registered_model_alias(self.model_name, name)
+
+    def model_folder(self, version: str) -> Path:
+        """Local folder of the version's model, in place where artifacts are local files; its hash is checked."""
+        return self._checked_model(version)[0]
+
+    def check_model(self, version: str) -> str:
+        """Hash the version's files again and return the hash, which is the one they were registered with."""
+        return self._checked_model(version)[1]
+
+    def verdict_path(self, version: str) -> Path:
+        """Local file of the verdict that was registered with the version."""
+        found = self._version(version)
+        if VERDICT_HASH not in found.tags:
+            raise ValueError(f"version {version} of {self.model_name} has no verdict: it was not registered by sluice")
+        folder = self._local(found, VERDICT_FOLDER)
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        if len(files) != 1 or _sha256(files[0]) != found.tags[VERDICT_HASH]:
+            raise ValueError(f"{folder} does not hold the verdict that version {version} was registered with")
+        return files[0]
+
+    def anchor(self) -> tuple[int, str] | None:
+        """Sequence and hash of the ledger entry that the aliases last followed."""
+        registered = self._registered()
+        note = registered.tags.get(_ANCHOR) if registered else None
+        if not note:
+            return None
+        sequence, _, head = note.partition(" ")
+        return int(sequence), head
+
+    def set_anchor(self, sequence: int, head: str) -> None:
+        """Note the ledger's head outside of the ledger, where a chain cut off at its end shows."""
+        self._client.set_registered_model_tag(self.model_name, _ANCHOR, f"{sequence} {head}")
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        # Read by MLflow at import; without it every process would try to report usage to its makers.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking.client import MlflowClient
+
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+
+    def _log_run(self, model_dir: Path, verdict_path: Path, metrics: Mapping[str, float]) -> tuple[str, str]:
+        """Logs metrics and artifacts; returns the URI of the run's artifacts and its id."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        run = self._client.create_run(self._experiment_id())
+        run_id, status = run.info.run_id, "FAILED"
+        try:
+            self._client.log_batch(run_id, [Metric(name, value, now_ms, 0) for name, value in sorted(metrics.items())])
+            self._client.log_artifacts(run_id, str(model_dir), MODEL_FOLDER)
+            self._client.log_artifact(run_id, str(verdict_path), VERDICT_FOLDER)
+            status = "FINISHED"
+        finally:
+            self._client.set_terminated(run_id, status)
+        return run.info.artifact_uri, run_id
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self.model_name)
+        if found:
+            return found.experiment_id
+        return self._client.create_experiment(self.model_name, artifact_location=self._artifact_root)
+
+    def _registered(self) -> "RegisteredModel | None":
+        found = self._client.search_registered_models(f"name = '{self.model_name}'")
+        return found[0] if found else None
+
+    def _search(self) -> "list[ModelVersion]":
+        found: list[ModelVersion] = []
+        token: str | None = None
+        while token != "":
+            page = self._client.search_model_versions(f"name = '{self.model_name}'", page_token=token)
+            found.extend(page)
+            token = page.token or ""
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _version(self, version: str) -> "ModelVersion":
+        versions = self._search()
+        for found in versions:
+            if str(found.version) == version:
+                return found
+        known = ", ".join(str(found.version) for found in versions) or "none"
+        raise ValueError(f"{self.model_name} has no version {version}; registered: {known}")
+
+    def _checked_model(self, version: str) -> tuple[Path, str]:
+        found = self._version(version)
+        folder = self._local(found, MODEL_FOLDER)
+        expected, actual = found.tags.get(MODEL_HASH, ""), _model_hash(folder)
+        if actual != expected:
+            raise ValueError(
+                f"{folder}: model hash {actual[:12]} is not {expected[:12] or None}, which version {version} was "
+                "registered with; restore the files or register the model anew"
+            )
+        return folder, actual
+
+    def _local(self, version: "ModelVersion", part: str) -> Path:
+        """Local folder of the version's artifacts `part`."""
+        if not version.source or not version.run_id:
+            raise ValueError(f"version {version.version} of {self.model_name} was not registered by sluice")
+        uri = urlparse(f"{version.source.removesuffix('/' + MODEL_FOLDER)}/{part}")
+        if uri.scheme in ("", "file"):
+            return Path(url2pathname(uri.path))
+        from mlflow.artifacts import download_artifacts
+
+        if self._downloads is None:
+            self._downloads = Path(tempfile.mkdtemp(prefix="sluice-models-"))
+        final = self._downloads / f"{self.model_name}-{version.version}" / version.run_id / part
+        if not final.exists():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{part}-", dir=final.parent))
+            fetched = Path(
+                download_artifacts(artifact_uri=uri.geturl(), dst_path=str(partial), tracking_uri=self._tracking_uri)
+            )
+            fetched.replace(final)
+        return final
+
+
+def _model_hash(folder: Path) -> str:
+    # Imported here: torch comes with it.
+    from model.checkpoint import model_hash
+
+    return model_hash(folder)
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such verdict; run the gate first")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

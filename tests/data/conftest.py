@@ -1,0 +1,38 @@
+"""A small corpus of real documentation, made by the room itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.config import IngestConfig, RefineConfig
+from data.refine import refine
+from data.sources import ingest
+
+
+@pytest.fixture(autouse=True)
+def _local_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Refined documentation of the standard library's modules: about 150 documents."""
+    root = tmp_path_factory.mktemp("corpus")
+    texts = list(_standard_library())
+    source = root / "stdlib.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    for name in ("raw", "clean"):
+        (root / name).mkdir()
+    ingest(IngestConfig(sources=str(source)), root / "raw")
+    refine(RefineConfig(workers=1), root / "raw", root / "clean")
+    return root / "clean"
+
+
+def _standard_library() -> list[str]:
+    from data.extract import extract
+    from data.installed import docstrings
+
+    folder = Path(json.__file__).parent.parent
+    found = ((path, docstrings(path, path.stem)) for path in sorted(folder.glob("[a-z]*.py")))
+    return [extract(text, "rst") for _, text in found if len(text) > 500]

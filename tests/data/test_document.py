@@ -1,0 +1,53 @@
+"""Content ids and deterministic shards."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.document import Document, content_id, read_documents, read_shard, write_documents
+
+
+def document(text: str) -> Document:
+    return Document(text=text, id=content_id(text), metadata={"source": "local", "path": "a.txt"})
+
+
+def test_content_id_is_of_the_normalised_text():
+    assert content_id("caf\u00e9") == content_id("cafe\u0301")
+    assert content_id("a") != content_id("b")
+    assert len(content_id("")) == 32
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=12), st.integers(1, 5))
+def test_documents_come_back_as_written(tmp_path_factory: pytest.TempPathFactory, texts: list[str], per_shard: int):
+    folder = tmp_path_factory.mktemp("shards")
+    paths = write_documents(map(document, texts), folder, per_shard)
+    assert list(read_documents(folder)) == [document(text) for text in texts]
+    assert len(paths) == max(1, -(-len(texts) // per_shard))
+
+
+def test_shards_are_byte_identical_wherever_they_are_written(tmp_path: Path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_documents([document("x"), document("y")], tmp_path / name, 512)
+    first, second = ((tmp_path / name / "documents-0000.jsonl.gz").read_bytes() for name in ("one", "two"))
+    assert first == second
+    assert first[4:8] == bytes(4), "the gzip header must not carry a time"
+
+
+def test_damage_names_the_file_and_the_line(tmp_path: Path):
+    path = tmp_path / "documents-0000.jsonl.gz"
+    write_documents([document("x"), document("y" * 10_000)], tmp_path, 512)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"documents-0000.jsonl.gz is damaged after line \d"):
+        list(read_shard(path))
+    path.write_bytes(gzip.compress(b'{"id": 1}\n'))
+    with pytest.raises(ValueError, match="damaged after line 0"):
+        list(read_shard(path))
+
+
+def test_folder_without_shards_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="holds no documents"):
+        list(read_documents(tmp_path))

@@ -1,0 +1,72 @@
+"""Tasks in local processes: order, failures that name their item, waits that end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from data.executor import TaskFailed, run_tasks
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def fail_on_three(number: int) -> int:
+    if number == 3:
+        raise KeyError("three")
+    return number
+
+
+def die_on_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def hang(_: int) -> int:
+    time.sleep(600)
+    return 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items(workers: int):
+    heard: list[tuple[int, int, str]] = []
+    results = run_tasks(square, range(9), workers=workers, progress=lambda *said: heard.append(said), note="squares")
+    assert results == [number * number for number in range(9)]
+    assert heard == [(done, 9, "squares") for done in range(1, 10)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_task_fails_the_call_and_is_named(workers: int):
+    with pytest.raises(TaskFailed, match="task 3 failed: KeyError: 'three'"):
+        run_tasks(fail_on_three, range(5), workers=workers)
+
+
+def test_a_killed_worker_fails_the_call():
+    with pytest.raises(TaskFailed, match=r"task \d failed: BrokenProcessPool"):
+        run_tasks(die_on_three, range(5), workers=2)
+
+
+def test_a_task_that_never_ends_is_given_up_and_named():
+    with pytest.raises(TaskFailed, match=r"no task finished within 0\.5 s; waited for 0, 1"):
+        run_tasks(hang, range(2), workers=2, patience_s=0.5)
+
+
+def test_no_items_is_no_work():
+    assert run_tasks(square, [], workers=2) == []
+    with pytest.raises(ValueError, match="workers 0"):
+        run_tasks(square, [1], workers=0)
+
+
+def test_progress_that_appends_to_a_file_hears_every_task(tmp_path: Path):
+    path = tmp_path / "progress"
+    run_tasks(square, range(3), workers=1, progress=lambda done, total, _: path.open("a").write(f"{done}/{total}\n"))
+    assert path.read_text() == "1/3\n2/3\n3/3\n"

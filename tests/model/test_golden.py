@@ -1,0 +1,68 @@
+"""Golden prompts: what breaks an answer is named, and a sound model passes."""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from evaluation_fixtures import corpus, side_of, tiny_model, tokenizer, train  # noqa: F401
+
+from model.evaluation.golden import Answer, failed_checks, load_prompts, run_golden
+from model.evaluation.latency import measure_latency
+
+SOUND = Answer(ids=[5, 6, 7, 8], again=[5, 6, 7, 8], text="all is well", logits_finite=True, max_tokens=8)
+SPECIAL = frozenset({0, 1, 2, 3})
+
+
+def test_a_sound_answer_passes():
+    assert failed_checks(SOUND, SPECIAL) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        ({"logits_finite": False}, ["finite_logits"]),
+        ({"again": [5, 6, 7, 9]}, ["deterministic"]),
+        ({"ids": [], "again": [], "text": ""}, ["not_empty"]),
+        ({"text": " \n "}, ["not_empty"]),
+        ({"text": "a \ufffd b"}, ["valid_utf8"]),
+        ({"text": "stopped inside \ufffd"}, ["valid_utf8"]),
+        ({"ids": [5, 2, 7, 8], "again": [5, 2, 7, 8]}, ["no_special_tokens"]),
+        ({"ids": [5, 6] * 5, "again": [5, 6] * 5}, ["within_length"]),
+        ({"ids": [5] * 4, "again": [5] * 4}, ["not_one_token_repeated"]),
+    ],
+)
+def test_what_breaks_an_answer_is_named(change, failed):
+    assert failed_checks(replace(SOUND, **change), SPECIAL) == failed
+
+
+def test_a_character_cut_by_the_length_limit_is_no_fault():
+    assert failed_checks(replace(SOUND, text="caf\ufffd", max_tokens=4), SPECIAL) == []
+
+
+def test_the_committed_prompts_are_distinct_and_cover_both_kinds():
+    prompts = load_prompts()
+    assert len(prompts) == 12 == len({p.id for p in prompts}) == len({p.item_id for p in prompts})
+    assert {p.kind for p in prompts} == {"chat", "completion"}
+
+
+def test_a_trained_model_passes_and_the_same_one_broken_fails(corpus, tokenizer):
+    model = train(tiny_model(tokenizer), tokenizer, side_of(corpus, "train"), 60)
+    prompts = [prompt for prompt in load_prompts() if prompt.kind == "completion"]
+    assert [result.failed for result in run_golden(model, tokenizer, prompts, 16)] == [[]] * len(prompts)
+    with torch.no_grad():
+        model.norm.weight[0] = math.nan
+    assert all("finite_logits" in result.failed for result in run_golden(model, tokenizer, prompts, 16))
+
+
+def test_prompts_longer_than_the_context_are_cut(tokenizer):
+    results = run_golden(tiny_model(tokenizer, context=16), tokenizer, load_prompts(), 32)
+    assert len(results) == 12
+
+
+def test_latency_counts_prompts_times_rounds(tokenizer):
+    timings = measure_latency(tiny_model(tokenizer), tokenizer, ["one text", "another"], rounds=3, max_tokens=4)
+    assert timings["first_token_samples"] == timings["per_token_samples"] == 6
+    assert 0 < timings["first_token_p50_ms"] <= timings["first_token_p95_ms"]

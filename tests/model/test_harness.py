@@ -1,0 +1,153 @@
+"""The evaluation artifact: repeatable, honest about what is missing, and what the gate can read."""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import json
+import math
+
+import pytest
+from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_of, tokenizer  # noqa: F401
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import model_hash
+from model.config import EvaluateConfig, GateConfig
+from model.evaluation.evidence import BITS_PER_BYTE, METRICS, Item, item_lines
+from model.evaluation.gate import decide
+from model.evaluation.harness import evaluate, load_evaluation
+from model.evaluation.report import render
+
+CONFIG = EvaluateConfig(
+    documents=40,
+    max_document_bytes=600,
+    multiple_choice_items=40,
+    max_passage_bytes=150,
+    golden_max_tokens=8,
+    latency_prompts=4,
+    latency_max_tokens=3,
+    latency_rounds=2,
+    resamples=500,
+)
+LENIENT = GateConfig(
+    max_bits_per_byte=7.5,
+    min_choice_accuracy_over_chance=-0.25,
+    max_choice_accuracy_drop=0.9,
+    max_bits_per_byte_increase=0.1,
+    min_golden_pass_rate=0.0,
+    min_samples=8,
+    resamples=500,
+)
+
+
+@pytest.fixture(scope="module")
+def models(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "trained": saved_model(corpus, folder / "trained"),
+        "untrained": saved_model(corpus, folder / "untrained", steps=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(corpus, models, tmp_path_factory):
+    found = {}
+    for name, model in models.items():
+        out = tmp_path_factory.mktemp(name)
+        found[name] = (out, evaluate(CONFIG, model, corpus / "refine", SPLIT, out))
+    return found
+
+
+def test_the_artifact_repeats_to_the_byte(corpus, models, evaluated, tmp_path):
+    evaluate(CONFIG, models["trained"], corpus / "refine", SPLIT, tmp_path)
+    first = evaluated["trained"][0]
+    names = sorted(path.name for path in first.iterdir())
+    assert names == ["evaluation.html", "golden.json", "items.jsonl", "results.json"]
+    assert all((tmp_path / name).read_bytes() == (first / name).read_bytes() for name in names)
+
+
+def test_results_say_what_was_measured(corpus, models, evaluated):
+    out, report = evaluated["trained"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["hashes"]["model"] == model_hash(models["trained"])
+    held_out = side_of(corpus, "test")
+    assert results["planned"] == {
+        "bits_per_byte": min(40, len(held_out)),
+        "choice_accuracy": report.choice_items,
+        "golden_pass_rate": 12,
+    }
+    low, high = results["metrics"]["bits_per_byte"]["interval"]
+    assert low < report.bits_per_byte < high
+    assert report.bits_per_byte < evaluated["untrained"][1].bits_per_byte - 0.5
+    assert 0.3 < report.ngram_bits_per_byte < report.xz_bits_per_byte < 4.0
+    assert report.timings["first_token_samples"] == 8 and "bits_per_byte_s" in report.timings
+    json.dumps(report.model_dump(), allow_nan=False)
+
+
+def test_every_model_is_asked_the_same(evaluated):
+    hashes = [json.loads((out / "results.json").read_text())["hashes"] for out, _ in evaluated.values()]
+    assert hashes[0]["evaluation_set"] == hashes[1]["evaluation_set"]
+    assert hashes[0]["items"] != hashes[1]["items"]
+
+
+def test_the_gate_reads_it_and_keeps_the_better_model(evaluated):
+    loaded = {name: load_evaluation(out, report.timings) for name, (out, report) in evaluated.items()}
+    assert set(loaded["trained"].items) == set(METRICS)
+    assert decide(loaded["trained"], loaded["untrained"], LENIENT).outcome == "promote"
+    verdict = decide(loaded["untrained"], loaded["trained"], LENIENT)
+    assert verdict.outcome == "reject" and "bits_per_byte_difference +" in verdict.reason
+    assert decide(loaded["trained"], loaded["trained"], LENIENT).outcome == "hold"
+    without_timings = load_evaluation(evaluated["trained"][0], {})
+    assert decide(without_timings, None, LENIENT).outcome == "hold"
+
+
+def test_a_model_with_nan_weights_is_measured_and_rejected(corpus, models, tmp_path):
+    broken, out = tmp_path / "broken", tmp_path / "out"
+    broken.mkdir()
+    out.mkdir()
+    for path in models["trained"].iterdir():
+        if path.name != "lineage.json":
+            (broken / path.name).write_bytes(path.read_bytes())
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    report = evaluate(CONFIG, broken, corpus / "refine", SPLIT, out)
+    assert report.bits_per_byte is None and report.choice_accuracy is None and report.golden_pass_rate == 0.0
+    verdict = decide(load_evaluation(out, report.timings), None, LENIENT)
+    assert verdict.outcome == "reject" and "bits_per_byte is NaN on" in verdict.reason
+    assert "no number" in (out / "evaluation.html").read_text()
+
+
+def test_a_corpus_without_a_test_document_is_one_clear_line(corpus, models, tmp_path):
+    with pytest.raises(ValueError, match=r"0 test and \d+ train documents"):
+        evaluate(
+            CONFIG, models["trained"], corpus / "refine", SPLIT.model_copy(update={"test_fraction": 1e-9}), tmp_path
+        )
+
+
+def test_tampered_or_missing_evidence_is_refused(evaluated, tmp_path):
+    out, report = evaluated["trained"]
+    with pytest.raises(ValueError, match=r"no results\.json"):
+        load_evaluation(tmp_path, report.timings)
+    for path in out.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = (tmp_path / "items.jsonl").read_bytes()
+    (tmp_path / "items.jsonl").write_bytes(rows[: rows.rindex(b"\n", 0, -1) + 1])
+    with pytest.raises(ValueError, match=r"items\.jsonl: does not match the hash"):
+        load_evaluation(tmp_path, report.timings)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="not an evaluation result"):
+        load_evaluation(tmp_path, report.timings)
+
+
+def test_nan_is_written_as_null():
+    assert b'"value":null' in item_lines([Item(BITS_PER_BYTE, "a", math.nan, 3.0)])
+
+
+def test_the_page_needs_nothing_from_outside_and_escapes_what_a_model_says(evaluated):
+    out, report = evaluated["trained"]
+    results = json.loads((out / "results.json").read_text())
+    verdict = decide(load_evaluation(out, report.timings), None, LENIENT)
+    said = [{"prompt": "<script>", "answer": "<img src=x>", "failed": ["not_empty"], "id": "a", "kind": "chat"}]
+    page = render(results, said, verdict)
+    assert "<script" not in page and "<img" not in page and "http" not in page and "url(" not in page
+    assert "&lt;script&gt;" in page and "Bonferroni over 2 intervals" in page
+    assert f"{report.bits_per_byte:.3f}" in page and "byte n-gram, order 5" in page

@@ -1,0 +1,85 @@
+"""The judgments of `sluice doctor`, and the refusal of a run on a machine that cannot finish it."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipelines.doctor import (
+    GIB,
+    Finding,
+    Health,
+    _index_answers,
+    _port_taken,
+    judge_disk,
+    judge_network,
+    judge_packages,
+    judge_port,
+    judge_python,
+    judge_sources,
+    judge_tools,
+    require_healthy,
+)
+
+
+def test_python_outside_the_supported_range_fails() -> None:
+    assert judge_python((3, 11)).health == judge_python((3, 12)).health == Health.OK
+    assert judge_python((3, 10)).health == judge_python((3, 13)).health == Health.FAIL
+
+
+def test_disk_is_judged_by_what_is_free() -> None:
+    assert [judge_disk(int(gib * GIB)).health for gib in (0.1, 3, 50)] == [Health.FAIL, Health.WARN, Health.OK]
+
+
+def test_packages_name_what_differs_from_the_lock() -> None:
+    locked = {"torch": "2.13.0", "ray": "2.60.0"}
+    assert judge_packages(locked, {"torch": "2.13.0+cpu", "ray": "2.60.0"}).health == Health.OK
+    finding = judge_packages(locked, {"torch": "2.12.0"})
+    assert finding.health == Health.FAIL
+    assert "torch 2.12.0 (locked 2.13.0)" in finding.message
+    assert "ray missing" in finding.message
+
+
+def test_a_taken_port_fails_unless_it_is_our_own_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert _port_taken("127.0.0.1", port)
+        finding = judge_port("127.0.0.1", port, taken=True, ours=False)
+    assert finding.health == Health.FAIL
+    assert str(port) in finding.message
+    assert "serve.port=" in finding.mend
+    assert judge_port("127.0.0.1", port, taken=True, ours=True).health == Health.OK
+
+
+def test_no_network_is_a_warning_that_says_what_happens_instead() -> None:
+    assert not _index_answers("http://127.0.0.1:9/simple/")
+    finding = judge_network(False)
+    assert finding.health == Health.WARN
+    assert "installed packages' documentation" in finding.message
+
+
+def test_missing_tools_and_sources_are_named() -> None:
+    assert "c++" in judge_tools({"git": "/usr/bin/git", "c++": None}).message
+    assert "/no/such" in judge_sources(["/no/such"]).message
+
+
+def test_failures_come_as_one_line_with_what_mends_them(capsys: pytest.CaptureFixture[str]) -> None:
+    require_healthy([Finding("disk", Health.WARN, "little room", "make some")])
+    assert "little room; make some" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="little room: make some; port taken: move"):
+        require_healthy(
+            [
+                Finding("disk", Health.FAIL, "little room", "make some"),
+                Finding("port", Health.FAIL, "port taken", "move"),
+                Finding("python", Health.OK, "fine"),
+            ]
+        )
+
+
+def test_lock_of_this_checkout_is_installed(root: Path) -> None:
+    from components.workspace import Workspace
+    from pipelines.doctor import _installed, _locked
+
+    locked = _locked(Workspace(root))
+    assert len(locked) >= 8
+    assert judge_packages(locked, _installed()).health == Health.OK

@@ -1,0 +1,128 @@
+"""A registry with versions in it, its ledger, and the verdicts: what the tests of releases and rollouts begin with."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pgserver
+import pytest
+
+from model.checkpoint import model_hash
+from model.evaluation.verdict import Verdict, write_verdict
+from serving.ledger import Ledger
+from serving.registry import Registry
+from serving.release import Releases
+
+
+def write_model(folder: Path, text: str) -> Path:
+    """A folder with the files that identify a model; their content is all that a registry looks at."""
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text(f"{name} {text}")
+    return folder
+
+
+@dataclass
+class Workspace:
+    """One workspace on sqlite with local artifacts."""
+
+    root: Path
+    registry: Registry
+    ledger: Ledger
+    verdicts: dict[str, Path] = field(default_factory=dict)
+    time_s: float = 1000.0
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.registry, self.ledger, self.keys, actor="test", clock=lambda: self.time_s)
+
+    def register(
+        self, text: str, outcome: Literal["promote", "hold", "reject"] = "promote", judged: str | None = None
+    ) -> str:
+        """Registers the model `text` with a signed verdict, of the model `judged` if that is another one."""
+        folder = write_model(self.root / "models" / text, text)
+        verdict = Verdict(
+            outcome=outcome,
+            reason=f"the gate says {outcome}",
+            checks=[],
+            confidence=0.95,
+            correction="none",
+            hashes={"model": judged or model_hash(folder)},
+            is_first_version=False,
+        )
+        path = self.root / f"verdict-{text}.json"
+        write_verdict(verdict, path, self.keys)
+        version = self.registry.register(folder, path, {"git_commit": "0" * 40}, {"bits_per_byte": 2.5})
+        self.verdicts[version] = path
+        return version
+
+    def propose(self, version: str, forced: bool = False) -> None:
+        self.releases.propose(version, self.verdicts[version], "measured", forced)
+
+    def promote(self, *versions: str) -> None:
+        for version in versions:
+            self.propose(version)
+            self.releases.promote("the rollout went well")
+
+    def aliases(self) -> dict[str, str | None]:
+        found = self.registry.aliases()
+        return {name: found.get(name) for name in ("previous-champion", "champion", "challenger")}
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server of our own."""
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes 4 s to make its tables, so they are made once and copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{path}", path.parent).versions()
+    return path
+
+
+def copied(database: Path, folder: Path) -> str:
+    """URL of a copy of the SQLite database."""
+    return f"sqlite:///{shutil.copyfile(database, folder / 'mlflow.db')}"
+
+
+def open_workspace(root: Path, url: str) -> Workspace:
+    return Workspace(root, Registry(url, root / "mlartifacts"), Ledger(url))
+
+
+@pytest.fixture
+def workspace(empty_database: Path, tmp_path: Path) -> Workspace:
+    """Nothing registered yet."""
+    return open_workspace(tmp_path, copied(empty_database, tmp_path))
+
+
+@pytest.fixture(scope="session")
+def released_template(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    root = tmp_path_factory.mktemp("released")
+    template = open_workspace(root, copied(empty_database, root))
+    versions = [template.register(text) for text in ("one", "two", "three")]
+    template.promote(*versions[:2])
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return template
+
+
+@pytest.fixture
+def released(released_template: Workspace, tmp_path: Path) -> Workspace:
+    """Version 2 is champion, 1 previous champion, 3 registered. A database of its own; the files are shared."""
+    root = released_template.root
+    found = open_workspace(root, copied(root / "mlflow.db", tmp_path))
+    found.verdicts.update(released_template.verdicts)
+    return found

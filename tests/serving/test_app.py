@@ -1,0 +1,258 @@
+"""The server on Ray Serve, with real models, a real registry and a real ledger: one cluster, one server, for all tests."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint import model_hash
+from model.evaluation.verdict import Verdict, write_verdict
+from serving.app import Server
+from serving.client import Client, ServerError, find_server, server_file
+from serving.config import ServeConfig
+from serving.ledger import Ledger
+from serving.registry import Registry
+from serving.release import Releases
+
+KEY = "a-key-of-this-test-that-is-long"
+WAIT_S = 120.0
+pytestmark = pytest.mark.usefixtures("ray_head")
+
+
+@dataclass
+class World:
+    """A workspace, its server and a client."""
+
+    root: Path
+    registry: Registry
+    releases: Releases
+    server: Server
+    client: Client
+
+    def register(self, folder: Path) -> str:
+        """Registers a model with a verdict that lets it pass."""
+        verdict = Verdict(
+            outcome="promote",
+            reason="for the test",
+            checks=[],
+            confidence=0.95,
+            correction="none",
+            hashes={"model": model_hash(folder)},
+            is_first_version=False,
+        )
+        path = self.root / f"verdict-{folder.name}.json"
+        write_verdict(verdict, path, self.root / "keys")
+        return self.registry.register(folder, path, {}, {})
+
+    def wait_until(self, what: Callable[[dict[str, object]], bool], name: str) -> None:
+        """Polls the server's state."""
+        deadline = time.monotonic() + WAIT_S
+        while not what(state := self.client.state()):
+            assert time.monotonic() < deadline, f"{name}: not within {WAIT_S} s; the state is {state}"
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("workspace")
+    url = f"sqlite:///{root / 'mlflow.db'}"
+    registry, ledger = Registry(url, root / "mlartifacts"), Ledger(url)
+    releases = Releases(registry, ledger, root / "keys", actor="test")
+    config = ServeConfig(port=free_port(), max_batch=4, max_tokens=400, request_timeout_s=30)
+    server = Server(releases, registry.model_folder, config, state_folder=root / "state", key=KEY)
+    world = World(root, registry, releases, server, server.client)
+    releases.propose(world.register(make_model(1, context=512)))
+    releases.promote("the first one")
+    with server:
+        server.ready(WAIT_S)
+        yield world
+    assert not server_file(root / "state").exists()
+
+
+class Users:
+    """Live requests without a pause, from several threads, until told to stop."""
+
+    def __init__(self, client: Client, threads: int = 3) -> None:
+        self.answers: list[tuple[int, str]] = []
+        self._client, self._done = client, threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
+
+    def __enter__(self) -> "Users":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            answer = self._client.complete("The quick", 4, 1, source="live")
+            self.answers.append((answer.status, answer.version))
+
+
+def test_the_server_answers_and_can_be_found(world: World) -> None:
+    messages = [{"role": "user", "content": "Who answers?"}]
+    whole = "".join(world.client.chat(messages, stream=False, temperature=0, max_tokens=12))
+    assert "".join(world.client.chat(messages, temperature=0, max_tokens=12)) == whole
+    found = find_server(world.root / "state", KEY)
+    assert found is not None
+    assert found.url == world.server.url
+    assert json.loads(server_file(world.root / "state").read_text())["pid"] == os.getpid()
+    assert find_server(world.root / "state", "another key") is None
+    assert find_server(world.root, KEY) is None
+    with pytest.raises(ServerError, match="401: send the server's key"):
+        Client(world.server.url, "another key").state()
+
+
+def test_a_second_server_is_refused(world: World, tmp_path: Path) -> None:
+    port = int(world.server.url.rpartition(":")[2])
+    again = Server(world.releases, world.registry.model_folder, ServeConfig(port=port), state_folder=tmp_path, key=KEY)
+    with pytest.raises(ValueError, match="another server runs in this Ray cluster"):
+        again.start()
+    beside = Server(
+        world.releases, world.registry.model_folder, ServeConfig(port=port), state_folder=world.root / "state", key=KEY
+    )
+    with pytest.raises(ValueError, match="a server of this workspace already answers"):
+        beside.start()
+    assert world.client.answers()
+
+
+def test_promotion_and_rollback_under_load_lose_no_request(world: World, make_model: Callable[..., Path]) -> None:
+    first = world.releases.state().champion
+    assert first is not None
+    second = world.register(make_model(2))
+    with Users(world.client) as users:
+        world.releases.propose(second)
+        world.releases.set_weight(50)
+        world.wait_until(lambda state: state["challenger"] == second, "challenger")
+        world.wait_until(lambda _: (200, second) in users.answers, "an answer of the challenger")
+        world.releases.promote("it is better")
+        world.client.wait_for_champion(second, WAIT_S)
+        promoted = len(users.answers)
+        world.wait_until(lambda _: len(users.answers) > promoted + 10, "answers after the promotion")
+        assert {version for _, version in users.answers[promoted + 3 :]} == {second}
+        began = time.monotonic()
+        world.releases.rollback("it was not better")
+        world.client.wait_for_champion(first, WAIT_S)
+        print(f"rollback in force after {time.monotonic() - began:.2f} s")
+        world.wait_until(lambda state: state["ready"] == [first], "removal of the version rolled back")
+    assert {status for status, _ in users.answers} == {200}
+    assert len(users.answers) > promoted + 10
+
+
+def test_a_poisoned_challenger_never_reaches_the_user(world: World, make_model: Callable[..., Path]) -> None:
+    champion = world.releases.state().champion
+    poisoned = world.register(make_model(3, poisoned=True))
+    world.releases.propose(poisoned)
+    world.releases.set_weight(100)
+    world.wait_until(lambda state: state["challenger"] == poisoned, "challenger")
+    answers = [world.client.complete("The quick", 4, seed, source="live") for seed in range(8)]
+    assert {(answer.status, answer.version, answer.fell_back) for answer in answers} == {(200, champion, True)}
+    measured = world.client.measurements(poisoned)
+    assert measured.errors == measured.requests >= len(answers)
+    world.releases.drop("it answers NaN")
+    world.wait_until(lambda state: state["challenger"] is None, "drop")
+
+
+def test_a_version_that_cannot_be_loaded_is_told_and_harms_nobody(
+    world: World, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    champion = world.releases.state().champion
+    folder = tmp_path / "truncated"
+    shutil.copytree(make_model(4), folder)
+    (folder / "lineage.json").unlink()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    broken = world.register(folder)
+    world.releases.propose(broken)
+    world.wait_until(lambda state: broken in state["deploy_errors"], "deploy error")  # type: ignore[operator]
+    error = world.client.state()["deploy_errors"][broken]
+    assert "model.safetensors" in error
+    assert "damaged" in error
+    answer = world.client.complete("The quick", 4, 1, arm="challenger")
+    assert (answer.status, answer.version, answer.fell_back) == (200, champion, True)
+    assert world.client.measurements(broken).errors == 1
+    world.releases.drop("it cannot be loaded")
+    world.wait_until(lambda state: not state["deploy_errors"], "drop")
+
+
+def test_a_version_that_is_not_what_was_registered_is_not_loaded(world: World, make_model: Callable[..., Path]) -> None:
+    tampered = world.register(make_model(5))
+    world.releases.propose(tampered)
+    world.releases.drop("changed below")
+    with (world.registry.model_folder(tampered) / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    # Proposing checks the files too, so the release is asked for by hand.
+    state = world.releases.state()
+    world.server._reconciler._releases = Wanting(state.champion, tampered)
+    try:
+        world.wait_until(lambda found: tampered in found["deploy_errors"], "deploy error")  # type: ignore[operator]
+    finally:
+        world.server._reconciler._releases = world.releases
+    world.wait_until(lambda found: not found["deploy_errors"], "recovery")
+
+
+class Wanting:
+    """A release state of its own."""
+
+    def __init__(self, champion: str | None, challenger: str) -> None:
+        from serving.release import ReleaseState
+
+        self._state = ReleaseState(champion=champion, challenger=challenger)
+
+    def state(self):  # type: ignore[no-untyped-def]
+        return self._state
+
+
+def test_a_client_that_leaves_a_stream_frees_its_slot(world: World) -> None:
+    messages = [{"role": "user", "content": "Say much."}]
+    pieces = world.client.chat(messages, max_tokens=400, temperature=1.5)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + WAIT_S
+    while 'status="499"' not in world.client._http.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_ledger_that_cannot_be_read_changes_nothing(world: World) -> None:
+    class Broken:
+        def state(self) -> None:
+            raise OSError("the database is away")
+
+    world.server._reconciler._releases = Broken()  # type: ignore[assignment]
+    try:
+        world.wait_until(lambda state: state["error"] == "OSError: the database is away", "error")
+        assert world.client.complete("The quick", 4, 1).status == 200
+    finally:
+        world.server._reconciler._releases = world.releases
+    world.wait_until(lambda state: state["error"] == "", "recovery")
+
+
+def test_port_taken_is_said_before_ray_starts(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.app import _check_port
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"cannot listen on 127.0.0.1:{port}: .*set serve.port"):
+            _check_port("127.0.0.1", port)
+    with pytest.raises(ValueError, match="no address of this machine"):
+        _check_port("no.such.host.invalid", 8000)

@@ -1,0 +1,505 @@
+"""The gateway in-process, with real engines behind it."""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from monitoring.traffic import TrafficRecord
+from serving.config import ServeConfig
+from serving.engine.engine import Engine
+from serving.engine.request import GenerationRequest, TokenEvent
+from serving.gateway import create_app
+from serving.guard import MAX_BODY_BYTES, hash_key
+from serving.routing import Routes, RouteTable, is_challenged, legs
+
+KEY = "k" * 32
+WAIT_S = 60.0
+CONFIG = ServeConfig(max_batch=4, max_queued=8, max_tokens=48, request_timeout_s=20.0)
+CHAT = {"messages": [{"role": "user", "content": "Who answers?"}], "max_tokens": 8, "temperature": 0}
+
+
+class Backends:
+    """Engines by version. Version `hangs` takes a request and never answers."""
+
+    def __init__(self, engines: dict[str, Engine]) -> None:
+        self.engines = engines
+        self.hanging = 0
+
+    async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        if version == "hangs":
+            self.hanging += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.hanging -= 1
+        async for event in self.engines[version].generate(request):
+            yield event
+
+
+class Traffic:
+    """Keeps records in a list."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.records: list[TrafficRecord] = []
+
+    def write(self, record: TrafficRecord) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    """A gateway, what is behind it and a client in front of it."""
+
+    def __init__(self, backends: Backends, routes: Routes, config: ServeConfig = CONFIG) -> None:
+        self.backends, self.traffic, self.routes = backends, Traffic(), RouteTable(routes)
+        self.app = create_app(backends, config, [hash_key(KEY)], self.traffic, self.routes)
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
+            base_url="http://gateway",
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+
+    def run(self, work: Callable[["World"], Awaitable[None]]) -> None:
+        asyncio.run(asyncio.wait_for(work(self), WAIT_S))  # type: ignore[arg-type]
+
+    async def chat(self, arm: str | None = None, source: str = "live", **fields: object) -> httpx.Response:
+        headers = {"x-sluice-source": source} | ({"x-sluice-arm": arm} if arm else {})
+        return await self.client.post("/v1/chat/completions", json={**CHAT, **fields}, headers=headers)
+
+    @property
+    def outcomes(self) -> list[tuple[str, str, int, str]]:
+        return [(record.version, record.arm, record.status, record.error) for record in self.traffic.records]
+
+
+@pytest.fixture(scope="module")
+def backends(make_model: Callable[..., Path]) -> Iterator[Backends]:
+    folders = {
+        "1": make_model(1),
+        "2": make_model(2),
+        "poisoned": make_model(1, poisoned=True),
+        "breaks-late": make_model(1),
+        "short": make_model(3, context=16),
+    }
+    engines = {version: Engine(folder, CONFIG) for version, folder in folders.items()}
+    rotary = engines["breaks-late"]._model.rotary
+    rotary(torch.tensor([[0]]))
+    for table in next(iter(rotary._tables.values())):
+        table[25:] = math.nan
+    yield Backends(engines)
+    for engine in engines.values():
+        engine.stop()
+
+
+@pytest.fixture
+def world(backends: Backends) -> World:
+    return World(backends, Routes(champion="1", ready=("1",)))
+
+
+def challenged(backends: Backends, challenger: str, weight: int = 100, config: ServeConfig = CONFIG) -> World:
+    return World(backends, Routes(champion="1", challenger=challenger, challenger_weight=weight), config)
+
+
+def events_of(response: httpx.Response) -> list[dict[str, object]]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def text_of(response: httpx.Response) -> str:
+    chunks = events_of(response)
+    return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])  # type: ignore
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/metrics", "/admin/state", "/openapi.json", "/no/such/path"]
+)
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x"])
+def test_nothing_answers_without_the_key(world: World, path: str, authorization: str | None) -> None:
+    async def work(world: World) -> None:
+        del world.client.headers["authorization"]
+        headers = {} if authorization is None else {"authorization": authorization}
+        for answer in (await world.client.get(path, headers=headers), await world.client.post(path, headers=headers)):
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+
+    world.run(work)
+
+
+def test_health_and_the_dashboards_page_are_open(world: World) -> None:
+    async def work(world: World) -> None:
+        del world.client.headers["authorization"]
+        assert (await world.client.get("/health")).json() == {"status": "ok"}
+        page = await world.client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+
+    world.run(work)
+
+
+def test_chat_answers_in_openais_shape(world: World) -> None:
+    async def work(world: World) -> None:
+        answer = await world.client.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "mine-1"})
+        body = answer.json()
+        assert answer.status_code == 200
+        assert (body["object"], body["id"], body["model"]) == ("chat.completion", "chatcmpl-mine-1", "sluice-v1")
+        assert body["choices"][0]["message"]["role"] == "assistant"
+        assert body["choices"][0]["finish_reason"] in ("stop", "length")
+        usage = body["usage"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        names = ("x-request-id", "x-sluice-version", "x-sluice-arm")
+        assert [answer.headers[name] for name in names] == ["mine-1", "1", "champion"]
+        assert "x-sluice-fell-back" not in answer.headers
+        (record,) = world.traffic.records
+        assert (record.prompt_text, record.completion_text) == (
+            "Who answers?",
+            body["choices"][0]["message"]["content"],
+        )
+        assert (record.prompt_tokens, record.completion_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
+        assert record.total_ms is not None
+        assert record.first_token_ms is not None
+        assert record.total_ms >= record.first_token_ms
+
+    world.run(work)
+
+
+def test_streamed_answer_is_the_whole_one_in_pieces(world: World) -> None:
+    async def work(world: World) -> None:
+        whole = (await world.chat(max_tokens=12)).json()
+        streamed = await world.chat(max_tokens=12, stream=True, stream_options={"include_usage": True})
+        assert streamed.headers["content-type"].startswith("text/event-stream")
+        chunks = events_of(streamed)
+        assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"  # type: ignore[index]
+        assert text_of(streamed) == whole["choices"][0]["message"]["content"]
+        assert chunks[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]  # type: ignore[index]
+        assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], whole["usage"])
+
+    world.run(work)
+
+
+def test_plain_completion_streams_too(world: World) -> None:
+    async def work(world: World) -> None:
+        fields = {"prompt": ["The quick"], "max_tokens": 6, "temperature": 0}
+        whole = (await world.client.post("/v1/completions", json=fields)).json()
+        streamed = events_of(await world.client.post("/v1/completions", json={**fields, "stream": True}))
+        assert whole["object"] == "text_completion"
+        assert "".join(chunk["choices"][0]["text"] for chunk in streamed) == whole["choices"][0]["text"]  # type: ignore
+
+    world.run(work)
+
+
+def test_a_request_repeats_by_its_id_or_its_seed(world: World) -> None:
+    async def work(world: World) -> None:
+        async def text(request_id: str, **fields: object) -> str:
+            body = {**CHAT, "temperature": 1.5, "max_tokens": 20, **fields}
+            answer = await world.client.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})
+            return answer.json()["choices"][0]["message"]["content"]
+
+        assert await text("a") == await text("a") != await text("b")
+        assert await text("a", seed=5) == await text("b", seed=5)
+
+    world.run(work)
+
+
+REFUSED = [
+    ({"n": 2}, "n 2 is not supported", None),
+    ({"tools": [{"type": "function"}]}, "tools", None),
+    ({"temprature": 1}, "unknown field temprature", "temprature"),
+    ({"temperature": 3}, "less than or equal to 2", "temperature"),
+    ({"temperature": "hot"}, "valid number", "temperature"),
+    ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
+    ({"max_tokens": 49}, "max_tokens 49 is more than this server gives (48)", "max_tokens"),
+    ({"stop": [""]}, "empty stop string", "stop"),
+    ({"stop": list("abcde")}, "at most 4", "stop"),
+    ({"messages": []}, "at least 1", "messages"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "last message must be the user's", None),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type 'text'", None),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "'user'", "messages.0.role"),
+    ({"messages": [{"role": "user", "content": "word " * 200}]}, "the context holds 64", "messages"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message", "param"), REFUSED)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_not_supported_is_refused_clearly(
+    world: World, fields: dict[str, object], message: str, param: str | None, stream: bool
+) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat(**{"stream": stream, **fields})
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert message in error["message"]
+        assert error["type"] == "invalid_request_error"
+        if param:
+            assert error["param"] == param
+
+    world.run(work)
+
+
+def test_other_bad_requests(world: World) -> None:
+    async def work(world: World) -> None:
+        post, get = world.client.post, world.client.get
+        cases = [
+            (await post("/v1/chat/completions", content=b"{"), 400),
+            (await post("/v1/chat/completions", content=b"\xff\xfe"), 400),
+            (await post("/v1/chat/completions", json=[1]), 400),
+            (await post("/v1/completions", json={"prompt": [1, 2]}), 400),
+            (await world.chat(model="other"), 404),
+            (await world.chat(arm="third"), 400),
+            (await post("/v1/chat/completions", content=b" " * (MAX_BODY_BYTES + 1)), 413),
+            (await post("/v1/chat/completions", content=iter_chunks(MAX_BODY_BYTES + 1)), 413),
+            (await get("/v1/nothing"), 404),
+            (await get("/v1/chat/completions"), 405),
+            (await get("/admin/measurements"), 400),
+            (await get("/admin/measurements?version=1&since=x"), 400),
+        ]
+        for answer, status in cases:
+            assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
+
+    world.run(work)
+
+
+async def iter_chunks(size: int) -> AsyncGenerator[bytes, None]:
+    for start in range(0, size, 4096):
+        yield b" " * min(4096, size - start)
+
+
+def test_fields_without_effect_are_read_over(world: World) -> None:
+    async def work(world: World) -> None:
+        neutral = {"n": 1, "user": "u", "logit_bias": {}, "presence_penalty": 0, "response_format": {"type": "text"}}
+        assert (await world.chat(**neutral, logprobs=None, max_tokens=None, max_completion_tokens=4)).status_code == 200
+        parts = [{"role": "user", "content": [{"type": "text", "text": "Who "}, {"type": "text", "text": "answers?"}]}]
+        assert (await world.chat(messages=parts)).json()["choices"] == (await world.chat()).json()["choices"]
+
+    world.run(work)
+
+
+def test_weights_split_by_request_id() -> None:
+    ids = [f"request-{number}" for number in range(4000)]
+    by_weight = {weight: {name for name in ids if is_challenged(name, "2", weight)} for weight in (0, 10, 50, 100)}
+    assert [len(found) for found in by_weight.values()] == [
+        0,
+        pytest.approx(400, rel=0.2),
+        pytest.approx(2000, rel=0.1),
+        4000,
+    ]
+    assert by_weight[10] < by_weight[50]
+    assert by_weight[50] != {name for name in ids if is_challenged(name, "3", 50)}
+
+
+def test_arms_are_asked_in_order() -> None:
+    def versions(routes: Routes, arm: str | None = None, source: str = "live") -> list[str]:
+        return [leg.version for leg in legs(routes, "id", arm, source)]  # type: ignore[arg-type]
+
+    both = Routes(champion="1", challenger="2", challenger_weight=100)
+    assert versions(both) == ["2", "1"]
+    assert versions(Routes(champion="1", challenger="2")) == ["1"]
+    assert versions(both, arm="champion") == ["1"]
+    assert versions(both, arm="challenger", source="smoke") == ["2"]
+    first = Routes(challenger="1", challenger_weight=100)
+    assert versions(first) == versions(first, arm="challenger") == []
+    assert versions(first, source="smoke") == versions(first, source="replay") == ["1"]
+    assert versions(first, arm="champion", source="smoke") == []
+
+
+def test_before_the_first_champion_only_smoke_tests_are_answered(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        refused = await world.chat()
+        assert refused.status_code == 503
+        assert "no version has been promoted yet" in refused.json()["error"]["message"]
+        assert refused.headers["retry-after"] == "1"
+        answered = await world.chat(arm="challenger", source="smoke")
+        assert (answered.status_code, answered.headers["x-sluice-version"]) == (200, "2")
+        assert (await world.client.get("/health")).json() == {"status": "no champion yet"}
+
+    World(backends, Routes(challenger="2")).run(work)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failing_challenger_never_reaches_the_user(backends: Backends, stream: bool) -> None:
+    async def work(world: World) -> None:
+        champion = (await world.chat(arm="champion")).json()["choices"][0]["message"]["content"]
+        answer = await world.chat(stream=stream)
+        text = text_of(answer) if stream else answer.json()["choices"][0]["message"]["content"]
+        assert (answer.status_code, text) == (200, champion)
+        names = ("x-sluice-version", "x-sluice-arm", "x-sluice-fell-back")
+        assert [answer.headers[name] for name in names] == ["1", "champion", "1"]
+        assert world.outcomes[1:] == [
+            ("poisoned", "challenger", 500, "NonFiniteLogits"),
+            ("1", "champion", 200, ""),
+        ]
+        measured = (await world.client.get("/admin/measurements?version=poisoned")).json()
+        assert (measured["requests"], measured["errors"], measured["latencies_ms"]) == (1, 1, [])
+        assert b"sluice_fallbacks_total 1.0" in (await world.client.get("/metrics")).content
+
+    challenged(backends, "poisoned").run(work)
+
+
+def test_the_champion_goes_on_in_the_middle_of_a_stream(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        fields = {"prompt": "The quick", "max_tokens": 40, "temperature": 0, "stream": True}
+        answer = await world.client.post("/v1/completions", json={**fields, "stream_options": {"include_usage": True}})
+        chunks = events_of(answer)
+        text = "".join(chunk["choices"][0]["text"] for chunk in chunks if chunk["choices"])  # type: ignore
+        broken, taken_over = world.traffic.records
+        assert (broken.error, broken.status, taken_over.status) == ("NonFiniteLogits", 500, 200)
+        assert broken.completion_text
+        assert taken_over.completion_text
+        assert text == broken.completion_text + taken_over.completion_text
+        assert answer.headers["x-sluice-version"] == "breaks-late"
+        usage = chunks[-1]["usage"]
+        assert usage["completion_tokens"] == broken.completion_tokens + taken_over.completion_tokens  # type: ignore
+        again = GenerationRequest("x", "The quick", taken_over.completion_tokens, 0, 0.0, prefix=broken.completion_text)
+        continued = [event.text async for event in world.backends.generate("1", again)]
+        assert "".join(continued) == taken_over.completion_text
+
+    challenged(backends, "breaks-late").run(work)
+
+
+def test_a_challenger_that_hangs_leaves_time_for_the_champion(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat()
+        assert (answer.status_code, answer.headers["x-sluice-version"]) == (200, "1")
+        assert world.outcomes == [("hangs", "challenger", 504, "TimeoutError"), ("1", "champion", 200, "")]
+        assert backends.hanging == 0
+
+    challenged(backends, "hangs", config=CONFIG.model_copy(update={"request_timeout_s": 2.0})).run(work)
+
+
+def test_nobody_behind_a_champion_that_hangs(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat()
+        assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
+
+    World(backends, Routes(champion="hangs"), CONFIG.model_copy(update={"request_timeout_s": 0.2})).run(work)
+
+
+def test_a_failing_backend_says_nothing_of_its_inside(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat()
+        assert answer.status_code == 502
+        assert answer.json()["error"]["message"] == "the model server failed (KeyError)"
+
+    World(backends, Routes(champion="missing")).run(work)
+
+
+def test_what_only_the_challenger_refuses_is_its_error(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        messages = [{"role": "user", "content": "The quick brown fox jumps over the lazy dog, and nobody"}]
+        assert (await world.chat(messages=messages)).status_code == 200
+        assert [outcome[2:] for outcome in world.outcomes] == [(500, "PromptTooLong"), (200, "")]
+        too_long = [{"role": "user", "content": "word " * 100}]
+        assert (await world.chat(messages=too_long)).status_code == 400
+        assert [outcome[2:] for outcome in world.outcomes[2:]] == [(400, "PromptTooLong")] * 2
+        measured = (await world.client.get("/admin/measurements?version=short")).json()
+        assert (measured["requests"], measured["errors"]) == (2, 1)
+
+    challenged(backends, "short").run(work)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_request(backends: Backends, stream: bool) -> None:
+    async def work(world: World) -> None:
+        asking = asyncio.create_task(world.chat(stream=stream))
+        while not backends.hanging:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert backends.hanging == 0
+        assert world.outcomes == [("hangs", "champion", 499, "ClientGone")]
+
+    World(backends, Routes(champion="hangs")).run(work)
+
+
+def test_a_disconnect_while_waiting_cancels_too(backends: Backends) -> None:
+    """As a server tells it: by a message, not by cancelling the handler."""
+
+    async def work(world: World) -> None:
+        body = json.dumps(CHAT).encode()
+        messages = asyncio.Queue[dict[str, object]]()
+        messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        headers = [(b"authorization", f"Bearer {KEY}".encode())]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": headers,
+            "query_string": b"",
+        }
+
+        async def send(message: object) -> None:
+            pass
+
+        handling = asyncio.ensure_future(world.app(scope, messages.get, send))  # type: ignore[arg-type]
+        while not backends.hanging:
+            await asyncio.sleep(0)
+        messages.put_nowait({"type": "http.disconnect"})
+        await handling
+        assert backends.hanging == 0
+        assert world.outcomes[0][2:] == (499, "ClientGone")
+
+    World(backends, Routes(champion="hangs")).run(work)
+
+
+def test_a_full_queue_is_503_with_retry_after(make_model: Callable[..., Path]) -> None:
+    config = CONFIG.model_copy(update={"max_batch": 1, "max_queued": 1})
+    engine = Engine(make_model(1), config)
+
+    async def work(world: World) -> None:
+        answers = await asyncio.gather(*(world.chat(max_tokens=40) for _ in range(12)))
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert all(answer.status_code in (200, 503) for answer in answers)
+        assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+        assert {answer.json()["error"]["code"] for answer in refused} == {"QueueFull"}
+        assert (await world.chat()).status_code == 200
+
+    try:
+        World(Backends({"1": engine}), Routes(champion="1"), config).run(work)
+    finally:
+        engine.stop()
+
+
+def test_measurements_count_from_a_time_on(world: World) -> None:
+    async def work(world: World) -> None:
+        await world.chat()
+        since = time.time()
+        await world.chat(source="replay")
+        await world.chat(source="replay", messages=[{"role": "user", "content": "word " * 100}])
+        measured = (await world.client.get("/admin/measurements", params={"version": "1", "since": since})).json()
+        assert (measured["version"], measured["requests"], measured["errors"]) == ("1", 2, 0)
+        assert len(measured["latencies_ms"]) == 1
+        state = (await world.client.get("/admin/state")).json()
+        assert state["versions"]["1"]["requests"] == 3
+        assert state["champion"] == "1"
+        assert [record.source for record in world.traffic.records] == ["live", "replay", "replay"]
+        text = (await world.client.get("/metrics")).text
+        assert 'sluice_requests_total{arm="champion",source="replay",status="400",version="1"} 1.0' in text
+        assert 'sluice_version_ready{version="1"} 1.0' in text
+
+    world.run(work)
+
+
+def test_routes_are_replaced_while_requests_run(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        async def one() -> str:
+            answer = await world.chat()
+            assert answer.status_code == 200
+            return answer.headers["x-sluice-version"]
+
+        before = [asyncio.create_task(one()) for _ in range(4)]
+        await asyncio.sleep(0)
+        world.routes.current = Routes(champion="2")
+        assert await one() == "2"
+        assert set(await asyncio.gather(*before)) <= {"1", "2"}
+
+    World(backends, Routes(champion="1")).run(work)

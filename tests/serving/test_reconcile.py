@@ -1,0 +1,101 @@
+"""The plan that moves the server towards the release."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.reconcile import Observed, plan
+from serving.release import ReleaseState
+from serving.routing import Routes
+
+VERSIONS = st.sampled_from(["1", "2", "3", "4"])
+
+
+def test_a_cold_start_loads_the_champion_first_and_routes_to_nobody() -> None:
+    release = ReleaseState(champion="2", challenger="3", previous_champion="1", challenger_weight=10)
+    step = plan(release, Observed(), Routes())
+    assert step.deploy == step.waiting == ("2", "3", "1")
+    assert (step.routes.champion, step.routes.challenger, step.routes.challenger_weight) == (None, None, 0)
+
+
+def test_the_challenger_gets_traffic_when_it_is_ready() -> None:
+    release = ReleaseState(champion="1", challenger="2", challenger_weight=10)
+    before = plan(release, Observed(loading={"2"}, ready={"1"}), Routes(champion="1")).routes
+    after = plan(release, Observed(ready={"1", "2"}), before).routes
+    assert (before.champion, before.challenger, before.challenger_weight) == ("1", None, 0)
+    assert (after.champion, after.challenger, after.challenger_weight) == ("1", "2", 10)
+
+
+def test_a_promotion_changes_roles_and_keeps_both_loaded() -> None:
+    step = plan(
+        ReleaseState(champion="2", previous_champion="1"),
+        Observed(ready={"1", "2"}),
+        Routes(champion="1", challenger="2"),
+    )
+    assert (step.routes.champion, step.routes.challenger, step.deploy, step.unneeded) == ("2", None, (), ())
+
+
+def test_the_old_champion_answers_until_the_new_one_is_ready() -> None:
+    release = ReleaseState(champion="2", previous_champion="1")
+    during = plan(release, Observed(loading={"2"}, ready={"1"}), Routes(champion="1"))
+    assert during.routes.champion == "1"
+    # Even when the release has forgotten it.
+    forgotten = plan(ReleaseState(champion="2"), Observed(loading={"2"}, ready={"1"}), Routes(champion="1"))
+    assert (forgotten.routes.champion, forgotten.unneeded) == ("1", ())
+    done = plan(ReleaseState(champion="2"), Observed(ready={"1", "2"}), during.routes)
+    assert (done.routes.champion, done.unneeded) == ("2", ("1",))
+
+
+def test_a_rollback_is_a_change_of_routes_alone() -> None:
+    step = plan(ReleaseState(champion="1"), Observed(ready={"1", "2"}), Routes(champion="2"))
+    assert (step.routes.champion, step.deploy, step.unneeded) == ("1", (), ("2",))
+
+
+def test_a_challenger_that_cannot_be_loaded_keeps_its_route_and_says_why() -> None:
+    release = ReleaseState(champion="1", challenger="2", challenger_weight=50)
+    step = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}), Routes(champion="1"))
+    assert (step.routes.challenger, step.routes.challenger_weight) == ("2", 50)
+    assert step.routes.deploy_errors == {"2": "damaged"}
+    assert (step.deploy, step.waiting) == ((), ())
+    again = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}, retry={"2"}), Routes(champion="1"))
+    assert again.deploy == ("2",)
+
+
+def test_the_predecessor_stands_in_for_a_champion_that_cannot_be_loaded() -> None:
+    release = ReleaseState(champion="2", previous_champion="1")
+    step = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}), Routes())
+    assert step.routes.champion == "1"
+    assert step.routes.deploy_errors == {"2": "damaged"}
+
+
+RELEASES = st.builds(
+    lambda names, weight, roles: ReleaseState(
+        champion=names[0] if roles > 0 else None,
+        challenger=names[1] if roles != 1 else None,
+        previous_champion=names[2] if roles > 2 else None,
+        challenger_weight=weight if roles != 1 else 0,
+    ),
+    st.permutations(["1", "2", "3", "4"]),
+    st.integers(0, 100),
+    st.integers(0, 3),
+)
+
+
+@given(RELEASES, st.dictionaries(VERSIONS, st.sampled_from(["loading", "ready", "failed"])), st.none() | VERSIONS)
+def test_laws_of_every_plan(release: ReleaseState, states: dict[str, str], routed: str | None) -> None:
+    def having(state: str) -> frozenset[str]:
+        return frozenset(name for name, found in states.items() if found == state)
+
+    ready = having("ready")
+    observed = Observed(having("loading"), ready, dict.fromkeys(having("failed"), "why"))
+    step = plan(release, observed, Routes(champion=routed))
+    wanted = {release.champion, release.challenger, release.previous_champion} - {None}
+    # Live traffic goes to versions that are ready, and a champion that is ready is the champion.
+    assert step.routes.champion is None or step.routes.champion in ready
+    assert release.champion not in ready or step.routes.champion == release.champion
+    # Who answered goes on answering until somebody else can.
+    if routed in ready and release.champion is not None and routed != release.challenger:
+        assert step.routes.champion is not None
+    # Nothing in use is deleted, nothing that is there is loaded again.
+    assert not {*step.unneeded} & {*wanted, step.routes.champion}
+    assert {*step.deploy} <= wanted - states.keys()
+    assert step.routes.challenger in (None, release.challenger)

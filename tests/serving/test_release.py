@@ -1,0 +1,348 @@
+"""Releases: the transitions alone, and with a real registry and ledger, killed and raced."""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from release_fixtures import (  # noqa: F401
+    Workspace,
+    empty_database,
+    open_workspace,
+    postgresql,
+    released,
+    released_template,
+    workspace,
+)
+
+from serving.ledger import Entry, LedgerConflict, RecordedEntry
+from serving.registry import Registry
+from serving.release import (
+    Evidence,
+    Intent,
+    Refusal,
+    ReleaseRefused,
+    Releases,
+    ReleaseState,
+    apply,
+    fold,
+    transition,
+)
+
+GOOD = Evidence(outcome="promote", verdict_hash="v", judged_model="m", registered_model="m")
+
+
+def intent(action: str, version: str | None = None, **more: object) -> Intent:
+    evidence = GOOD if action in ("propose", "promote") else None
+    fields: dict[str, object] = {"evidence": evidence, "reason": "because", "time": 5.0, "actor": "test", **more}
+    return Intent(action=action, version=version, **fields)  # type: ignore[arg-type]
+
+
+def after(state: ReleaseState, wanted: Intent) -> ReleaseState:
+    decided = transition(state, wanted)
+    assert isinstance(decided, Entry), decided
+    place = {"sequence": state.sequence + 1, "previous_hash": "", "hash": ""}
+    return apply(state, RecordedEntry(**{**vars(decided), **place}))
+
+
+def refusal(state: ReleaseState, wanted: Intent) -> str:
+    decided = transition(state, wanted)
+    assert isinstance(decided, Refusal), decided
+    return decided.reason
+
+
+def champions(*versions: str) -> ReleaseState:
+    state = ReleaseState()
+    for version in versions:
+        state = after(after(state, intent("propose", version)), intent("promote"))
+    return state
+
+
+def test_a_version_goes_from_challenger_to_champion_to_previous_champion() -> None:
+    state = after(ReleaseState(), intent("propose", "1"))
+    assert (state.champion, state.challenger, state.challenger_weight) == (None, "1", 0)
+    state = after(state, intent("weight", weight=50))
+    assert state.challenger_weight == 50
+    state = after(state, intent("promote"))
+    assert (state.champion, state.challenger, state.challenger_weight, state.previous_champion) == ("1", None, 0, None)
+    state = after(after(state, intent("propose", "2")), intent("promote"))
+    assert state.aliases() == {"champion": "2", "previous-champion": "1", "challenger": None}
+
+
+def test_a_dropped_challenger_leaves_the_champion_alone() -> None:
+    state = after(after(champions("1"), intent("propose", "2")), intent("weight", weight=10))
+    assert replace(after(state, intent("drop")), sequence=0) == replace(champions("1"), sequence=0)
+
+
+def test_rollbacks_go_back_champion_by_champion_and_then_refuse() -> None:
+    state = after(champions("1", "2", "3"), intent("rollback"))
+    assert (state.champion, state.previous_champion, state.rolled_back) == ("2", "1", ("3",))
+    state = after(state, intent("rollback"))
+    assert (state.champion, state.previous_champion, state.rolled_back) == ("1", None, ("3", "2"))
+    assert "version 1 has no previous champion" in refusal(state, intent("rollback"))
+    assert "nothing serves yet" in refusal(ReleaseState(), intent("rollback"))
+
+
+def test_a_version_is_never_the_way_out_of_itself() -> None:
+    state = after(champions("1", "2", "1"), intent("rollback"))
+    assert (state.champion, state.previous_champion) == ("2", None)
+    state = after(champions("1", "2", "1", "2"), intent("rollback"))
+    assert (state.champion, state.previous_champion) == ("1", None)
+
+
+def test_a_rolled_back_version_comes_back_by_force_alone() -> None:
+    state = after(champions("1", "2"), intent("rollback"))
+    assert "version 2 was rolled back" in refusal(state, intent("propose", "2"))
+    again = after(state, intent("propose", "2", forced=True))
+    assert again.challenger == "2" and again.challenger_forced
+    assert "version 2 was rolled back" in refusal(after(again, intent("drop")), intent("propose", "2"))
+    assert after(again, intent("promote")).rolled_back == ()
+
+
+def test_a_rollback_ends_a_rollout() -> None:
+    state = after(after(champions("1", "2"), intent("propose", "3")), intent("weight", weight=50))
+    decided = transition(state, intent("rollback"))
+    assert isinstance(decided, Entry) and decided.details == {"to": "1", "dropped": "3"}
+    state = after(state, intent("rollback"))
+    assert (state.champion, state.challenger, state.challenger_weight) == ("1", None, 0)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_second_challenger_is_refused_naming_the_first(forced: bool) -> None:
+    state = after(after(champions("1"), intent("propose", "2")), intent("weight", weight=10))
+    assert "version 2 is in rollout at 10 %" in refusal(state, intent("propose", "3", forced=forced))
+
+
+@pytest.mark.parametrize("outcome", ["hold", "reject"])
+def test_what_the_gate_did_not_pass_needs_force_and_a_reason(outcome: str) -> None:
+    evidence = replace(GOOD, outcome=outcome)
+    assert outcome in refusal(ReleaseState(), intent("propose", "1", evidence=evidence))
+    nothing = intent("propose", "1", evidence=evidence, forced=True, reason=" ")
+    assert "needs a reason" in refusal(ReleaseState(), nothing)
+    state = after(ReleaseState(), intent("propose", "1", evidence=evidence, forced=True))
+    assert state.challenger_forced
+    assert after(state, intent("promote", evidence=evidence)).champion == "1"
+
+
+def test_force_does_not_help_against_another_models_verdict() -> None:
+    evidence = replace(GOOD, judged_model="another")
+    for forced in (False, True):
+        assert "force does not help" in refusal(
+            ReleaseState(), intent("propose", "1", evidence=evidence, forced=forced)
+        )
+
+
+def test_promotion_checks_the_evidence_again() -> None:
+    state = after(ReleaseState(), intent("propose", "1"))
+    assert "another verdict" in refusal(state, intent("promote", evidence=replace(GOOD, verdict_hash="other")))
+    assert "verdict speaks of model" in refusal(state, intent("promote", evidence=replace(GOOD, registered_model="x")))
+    assert "is hold, not promote" in refusal(state, intent("promote", evidence=replace(GOOD, outcome="hold")))
+
+
+@pytest.mark.parametrize("action", ["weight", "promote", "drop"])
+def test_acting_on_a_challenger_that_is_gone_is_refused(action: str) -> None:
+    assert "there is no challenger" in refusal(champions("1"), intent(action, "2"))
+    state = after(champions("1"), intent("propose", "3"))
+    assert "version 2 is not the challenger any more, 3 is" in refusal(state, intent(action, "2"))
+
+
+def test_other_refusals() -> None:
+    assert "champion already" in refusal(champions("1"), intent("propose", "1", forced=True))
+    assert "not the champion any more, 2 is" in refusal(champions("1", "2"), intent("rollback", "1"))
+    state = after(champions("1"), intent("propose", "2"))
+    for weight in (-1, 101):
+        assert str(weight) in refusal(state, intent("weight", weight=weight))
+
+
+INTENTS = st.builds(
+    intent,
+    st.sampled_from(["propose", "weight", "promote", "drop", "rollback"]),
+    st.sampled_from([None, "1", "2", "3"]),
+    weight=st.integers(-5, 105),
+    forced=st.booleans(),
+)
+
+
+@given(st.lists(INTENTS, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_no_sequence_of_intents_leads_to_a_senseless_state(wanted: list[Intent]) -> None:
+    state, entries = ReleaseState(), []
+    for one in wanted:
+        if one.action == "propose" and one.version is None:
+            one = replace(one, version="4")
+        decided = transition(state, one)
+        if isinstance(decided, Refusal):
+            assert decided.reason
+            continue
+        entries.append(RecordedEntry(**vars(decided), sequence=len(entries) + 1))
+        before, state = state, apply(state, entries[-1])
+        named = [version for version in state.aliases().values() if version is not None]
+        assert len(set(named)) >= len(named) - (state.challenger == state.previous_champion)
+        assert state.champion != state.challenger or state.champion is None
+        assert state.champion != state.previous_champion or state.champion is None
+        assert state.challenger is not None or (state.challenger_weight, state.challenger_forced) == (0, False)
+        assert state.champion is not None or before.champion is None
+        assert not {state.champion, state.previous_champion, *state.earlier_champions} & set(state.rolled_back)
+    assert fold(entries) == state
+
+
+def test_aliases_follow_the_ledger(released: Workspace) -> None:
+    released.propose("3")
+    assert released.aliases() == {"previous-champion": "1", "champion": "2", "challenger": "3"}
+    state = released.releases.set_weight(10)
+    assert state == released.releases.state() and state.challenger_weight == 10
+    released.releases.drop("too slow")
+    released.releases.rollback("errors in production")
+    assert released.aliases() == {"previous-champion": None, "champion": "1", "challenger": None}
+    history = released.releases.history()
+    assert [entry.action for entry in history] == [*("propose", "promote") * 2, "propose", "weight", "drop", "rollback"]
+    assert history[-1].reason == "errors in production" and history[-1].version == "2" and history[-1].actor == "test"
+    assert released.releases.verify().ok
+
+
+@pytest.mark.parametrize("action", ["propose", "promote", "drop", "rollback"])
+def test_a_process_killed_between_ledger_and_aliases_is_made_good(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    if action in ("promote", "drop"):
+        released.propose("3")
+    before = released.aliases()
+
+    def killed(self: Registry, *args: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for move in ("set_alias", "drop_alias"):
+            patch.setattr(Registry, move, killed)
+        with pytest.raises(KeyboardInterrupt):
+            if action == "propose":
+                released.propose("3")
+            else:
+                getattr(released.releases, action)("because")
+    assert released.aliases() == before
+    state = released.releases.reconcile()
+    assert released.aliases() == state.aliases() != before
+    assert released.releases.reconcile() == state and released.releases.verify().ok
+
+
+def test_a_release_on_postgresql(postgresql: str, tmp_path: Path) -> None:
+    workspace = open_workspace(tmp_path, postgresql)
+    workspace.promote(workspace.register("one"), workspace.register("two"))
+    assert workspace.releases.rollback("errors in production").champion == "1"
+    assert workspace.aliases() == {"previous-champion": None, "champion": "1", "challenger": None}
+    assert workspace.releases.verify().ok and len(workspace.releases.history()) == 5
+
+
+def test_aliases_moved_by_hand_are_moved_back(released: Workspace) -> None:
+    released.registry.set_alias("champion", "1")
+    released.registry.set_alias("challenger", "2")
+    released.releases.reconcile()
+    assert released.aliases() == {"previous-champion": "1", "champion": "2", "challenger": None}
+
+
+def test_a_verdict_of_another_model_is_refused_always(workspace: Workspace) -> None:
+    version = workspace.register("one", judged="f" * 64)
+    for forced in (False, True):
+        with pytest.raises(ReleaseRefused, match="force does not help"):
+            workspace.propose(version, forced)
+    assert workspace.releases.history() == []
+
+
+def test_the_force_stands_in_the_ledger(workspace: Workspace) -> None:
+    version = workspace.register("one", "reject")
+    with pytest.raises(ReleaseRefused, match="verdict of version 1 is reject"):
+        workspace.propose(version)
+    workspace.propose(version, forced=True)
+    (entry,) = workspace.releases.history()
+    assert entry.details["forced"] is True and entry.details["verdict"] == "reject" and entry.reason == "measured"
+    assert workspace.releases.promote("smoke test passed").champion == version
+
+
+def test_evidence_that_changed_stops_a_proposal_and_a_promotion(workspace: Workspace) -> None:
+    one, two = workspace.register("one"), workspace.register("two")
+    with pytest.raises(ReleaseRefused, match="not the verdict that version 1"):
+        workspace.releases.propose(one, workspace.verdicts[two], "mixed up")
+    with pytest.raises(ValueError, match="no such verdict"):
+        workspace.releases.propose(one, workspace.root / "nothing.json", "mixed up")
+    workspace.propose(one)
+    (workspace.registry.model_folder(one) / "model.safetensors").write_text("other weights")
+    with pytest.raises(ValueError, match="model hash"):
+        workspace.releases.promote("went well")
+    (workspace.keys / "verdict-ed25519.pem").unlink()
+    with pytest.raises(ValueError, match="key"):
+        workspace.propose(two)
+    assert [entry.action for entry in workspace.releases.history()] == ["propose"]
+
+
+def test_a_broken_ledger_is_neither_followed_nor_written(released: Workspace) -> None:
+    with sa.create_engine(released.ledger.url).begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_DELETE")
+        connection.exec_driver_sql("DELETE FROM sluice_ledger WHERE sequence > 2")
+    assert released.ledger.verify().ok
+    assert released.releases.verify().broken_at == 3
+    for act in (released.releases.reconcile, lambda: released.releases.rollback("because")):
+        with pytest.raises(ValueError, match="broken at entry 3"):
+            act()
+    assert len(released.ledger.history()) == 2 and released.aliases()["champion"] == "2"
+
+
+def test_a_conflict_is_decided_anew_in_the_new_state(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    released.releases.rollback("errors in production")
+    released.propose("3")
+    append = released.ledger.append
+
+    def overtaken(entry: Entry, *, expected_head: str) -> RecordedEntry:
+        """Somebody else puts another challenger in place between our look and our write."""
+        monkeypatch.setattr(released.ledger, "append", append)
+        released.releases.drop("by hand")
+        released.propose("2", forced=True)
+        return append(entry, expected_head=expected_head)
+
+    monkeypatch.setattr(released.ledger, "append", overtaken)
+    with pytest.raises(ReleaseRefused, match="version 3 is not the challenger any more, 2 is"):
+        released.releases.promote("went well")
+    assert released.releases.state().challenger == "2"
+
+
+def test_losing_for_ever_is_said(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def conflict(entry: Entry, *, expected_head: str) -> RecordedEntry:
+        raise LedgerConflict("another writer")
+
+    monkeypatch.setattr(released.ledger, "append", conflict)
+    with pytest.raises(LedgerConflict, match="propose lost 5 times"):
+        released.propose("3")
+
+
+def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> None:
+    released.releases.rollback("errors in production")
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(2, timeout=60), context.SimpleQueue()
+
+    def propose(version: str) -> None:
+        start.wait()
+        try:
+            released.propose(version, forced=True)
+            results.put("")
+        except ReleaseRefused as error:
+            results.put(str(error))
+
+    processes = [context.Process(target=propose, args=(version,)) for version in ("2", "3")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    reasons = sorted(results.get() for _ in processes)
+    winner = released.releases.state().challenger
+    assert reasons[0] == "" and f"version {winner} is in rollout" in reasons[1]
+    assert released.aliases()["challenger"] == winner and released.ledger.verify().entries == 6
+
+
+def test_registry_and_ledger_must_speak_of_one_model(released: Workspace) -> None:
+    other = Registry(released.ledger.url, released.root, "other")
+    with pytest.raises(AssertionError, match="different models"):
+        Releases(other, released.ledger, released.keys)
