@@ -31,13 +31,20 @@ def use_head_if_up() -> None:
     """Set RAY_ADDRESS where the head is up already; a step that can also work without Ray does not wait for it."""
     request_head()
     if (path := os.environ.get(HEAD_VARIABLE)) and Path(path).is_file():
-        os.environ.update(json.loads(Path(path).read_text()))
+        found = json.loads(Path(path).read_text())
+        if "RAY_ADDRESS" in found:
+            os.environ["RAY_ADDRESS"] = found["RAY_ADDRESS"]
+
+
+def _failure() -> str | None:
+    path = Path(os.environ[HEAD_VARIABLE])
+    return json.loads(path.read_text()).get("error") if path.is_file() else None
 
 
 def connect_to_head(timeout_s: float = _TIMEOUT_S) -> None:
     """Set RAY_ADDRESS to the run's head, waiting for it to come up. Without a run, Ray is left to the room's launcher.
 
-    Raises StepFailed when it does not come up in time.
+    Raises StepFailed when it does not come up, or not in time.
     """
     if not os.environ.get(HEAD_VARIABLE):
         return
@@ -46,5 +53,7 @@ def connect_to_head(timeout_s: float = _TIMEOUT_S) -> None:
         use_head_if_up()
         if os.environ.get("RAY_ADDRESS"):
             return
+        if failure := _failure():
+            raise StepFailed(f"{failure} (see the run's log)")
         time.sleep(_POLL_S)
     raise StepFailed(f"the run's Ray head did not come up within {timeout_s:.0f} s: see the run's log")

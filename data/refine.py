@@ -50,7 +50,7 @@ class RefineReport(Tally):
     masked: dict[str, int] = {}
     by_source: dict[str, Tally] = {}
     timings: dict[str, float] = {}
-    """Seconds: of each datatrove block over all workers, and of the whole phases."""
+    """Seconds: of each kind of block, summed over the workers, and of the phases."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def clean(task: CleanTask) -> CleanResult:
     for step in steps:
         stream = step(stream, task.number)
     kept = sorted(stream, key=_order)
-    result.seconds.update({step.name: step.stats.time_stats.total for step in steps})
+    for step in steps:
+        name = "filter" if isinstance(step, SignalFilter) else str(step.name)
+        result.seconds[name] = result.seconds.get(name, 0.0) + step.stats.time_stats.total
     result.masked = masking.masked
 
     started = time.perf_counter()

@@ -135,11 +135,7 @@ def plan(
         flops=flops,
         kv_cache={dtype: kv_cache_size(shape, dtype) for dtype in _WEIGHT_BYTES},
         workers=run.workers,
-        memory=[
-            worker_memory(shape, dtype, stage, run)
-            for dtype in _WEIGHT_BYTES
-            for stage in range(4)
-        ],
+        memory=[worker_memory(shape, dtype, stage, run) for dtype in _WEIGHT_BYTES for stage in range(4)],
         tokens_per_step=tokens_per_step,
         tokens=tokens_per_step * run.steps,
         compute_optimal_tokens=TOKENS_PER_PARAMETER * parameters.total,
@@ -235,7 +231,9 @@ def measure_matmul_flops(dtype: Dtype, threads: int, seconds: float = 0.3) -> fl
     import torch
 
     size = 1024
-    left, right = (torch.ones(size, size, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for _ in range(2))
+    left, right = (
+        torch.ones(size, size, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for _ in range(2)
+    )
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

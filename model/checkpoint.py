@@ -23,8 +23,8 @@ _STOP_TOKENS = ("<|endoftext|>", "<|end|>")
 def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage: dict[str, Any]) -> None:
     """Writes config.json, model.safetensors, the tokenizer's files, generation_config.json and lineage.json.
 
-    The same weights, tokenizer and `lineage` (plain JSON values) give the same bytes. lineage.json also holds the sha256
-    of every other file, which `load_model` checks.
+    The same weights, tokenizer and `lineage` (plain JSON values) give the same bytes. lineage.json also holds the
+    sha256 of every other file, which `load_model` checks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in _TOKENIZER_FILES:
@@ -32,6 +32,8 @@ def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage
             raise ValueError(f"{tokenizer_folder / name} does not exist: train the tokenizer first")
         shutil.copyfile(tokenizer_folder / name, folder / name)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if (size := tokenizer.get_vocab_size()) > model.config.vocab_size:
+        raise ValueError(f"the tokenizer has {size} tokens but the model only {model.config.vocab_size}")
     stops = [token for text in _STOP_TOKENS if (token := tokenizer.token_to_id(text)) is not None]
     special = {"bos_token_id": None, "eos_token_id": stops[0] if stops else None, "pad_token_id": None}
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")

@@ -89,6 +89,8 @@ class TuneConfig(Block):
     learning_rate: float = Field(5e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
     max_pairs: int = Field(20_000, ge=1)
+    unasked_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of answers learned without their question: what multiple choice compares an answer's likelihood with."""
     seed: int = 1234
 
 

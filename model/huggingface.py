@@ -34,7 +34,7 @@ def to_huggingface(state: dict[str, Tensor], config: TransformerConfig) -> dict[
     """Our state dict -> that of LlamaForCausalLM."""
     queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
     rows = {"attention.qkv.weight": [queries, keys, keys], "feedforward.gate_up.weight": [config.intermediate_size] * 2}
-    translated = {}
+    translated: dict[str, Tensor] = {}
     for ours, theirs in names(config).items():
         weight = state[ours]
         sizes = rows.get(ours.partition(".")[2].partition(".")[2], [len(weight)])

@@ -5,11 +5,13 @@ import os
 import secrets
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 from components.head import wanted_file
 
 _POLL_S = 0.1
+_ATTEMPTS = 3
 
 
 def prepare_environment() -> None:
@@ -31,15 +33,33 @@ def _serve_request(address_file: Path, cpus: int) -> None:
     pause = threading.Event()
     while not wanted_file(address_file).exists():
         pause.wait(_POLL_S)
-    publish(start_head(cpus), address_file)
+    try:
+        found = {"RAY_ADDRESS": start_head(cpus)}
+    except Exception as error:
+        found = {"error": f"Ray did not start: {' '.join(str(error).split())}"}
+    publish(found, address_file)
     # Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG), so it has to live on.
     pause.wait()
 
 
 def start_head(cpus: int) -> str:
     """Start Ray in this process and return its address. Its processes end when this one does."""
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            return _start(cpus)
+        except Exception:
+            # Ray gives its own processes 30 s to start, which a machine busy with the first steps may exceed.
+            if attempts == _ATTEMPTS:
+                raise
+            traceback.print_exc()
+
+
+def _start(cpus: int) -> str:
     import ray
 
+    ray.shutdown()
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -53,7 +73,8 @@ def start_head(cpus: int) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def publish(address: str, address_file: Path) -> None:
+def publish(found: dict[str, str], address_file: Path) -> None:
+    """Write what became of the head, whole, where the steps look for it."""
     temporary = address_file.with_suffix(".partial")
-    temporary.write_text(json.dumps({"RAY_ADDRESS": address}))
+    temporary.write_text(json.dumps(found))
     temporary.replace(address_file)

@@ -27,6 +27,7 @@ class LineView:
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._shown: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
 
     def show(self, event: dict[str, Any]) -> None:
         step, kind, now = event["step"], event["kind"], event["time"]
@@ -34,6 +35,7 @@ class LineView:
             self._started[step] = now
             self._shown[step] = now
         elif kind == "progress" and now - self._shown.get(step, 0.0) >= self.seconds_between:
+            self._first.setdefault(step, (now, event["done"]))
             self._shown[step] = now
             print(f"{step:<10} {event['done']}/{event['total']} {event['note']}{self._left(event)}", flush=True)
         elif kind == "note":
@@ -42,10 +44,12 @@ class LineView:
             print(f"{step:<10} {ending(event)} in {now - self._started.get(step, now):.1f} s", flush=True)
 
     def _left(self, event: dict[str, Any]) -> str:
-        elapsed = event["time"] - self._started.get(event["step"], event["time"])
-        if not event["done"] or event["done"] >= event["total"]:
+        """By the pace since the first progress: starting workers says nothing of how fast they work."""
+        since, before = self._first[event["step"]]
+        done = event["done"] - before
+        if done <= 0 or event["done"] >= event["total"]:
             return ""
-        return f", about {elapsed * (event['total'] - event['done']) / event['done']:.0f} s left"
+        return f", about {(event['time'] - since) * (event['total'] - event['done']) / done:.0f} s left"
 
     def close(self) -> None:
         sys.stdout.flush()

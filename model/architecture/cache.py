@@ -16,7 +16,8 @@ class KVCache:
     """Keys and values of `slots` sequences of up to `max_length` tokens.
 
     `keys[layer]` and `values[layer]` are [slots, kv_heads, max_length, head_size]; `lengths` is [slots] int64 on the
-    CPU, the number of tokens each slot holds. `Transformer.forward(ids, cache=cache, slots=slots)` reads and extends it.
+    CPU, the number of tokens each slot holds. `Transformer.forward(ids, cache=cache, slots=slots)` reads and extends
+    it.
     """
 
     def __init__(
@@ -48,15 +49,16 @@ class KVCache:
         for tensor in (*self.keys, *self.values):
             tensor[chosen] = 0
 
-    def begin(self, batch: int, seq: int, slots: Tensor | None) -> "CacheStep":
+    def begin(self, batch: int, seq: int, slots: Tensor | None, counts: Tensor | None) -> "CacheStep":
         """Opens a step in which row i of [batch, seq] new tokens continues `slots[i]` (slot i without `slots`)."""
         if slots is None and batch != self.slots:
-            raise ValueError(
-                f"a batch of {batch} rows needs `slots` to say which of the {self.slots} slots they continue"
-            )
-        if slots is not None and slots.shape != (batch,):
-            raise ValueError(f"slots of shape {tuple(slots.shape)} must name one slot for each of {batch} rows")
-        starts = self.lengths if slots is None else self.lengths[slots]
+            raise ValueError(f"a batch of {batch} rows needs `slots` to say which of {self.slots} slots they continue")
+        slots = torch.arange(batch) if slots is None else self._checked(slots.cpu(), batch)
+        if counts is None:
+            counts = torch.full((batch,), seq)
+        elif counts.shape != (batch,) or int(counts.min()) < 0 or int(counts.max()) > seq:
+            raise ValueError(f"counts {counts.tolist()} must hold, for each of {batch} rows, 0 to {seq} tokens")
+        starts = self.lengths[slots]
         longest = int(starts.max()) + seq
         if longest > self.max_length:
             raise ValueError(f"sequence of {longest} tokens is longer than the cache's max_length {self.max_length}")
@@ -65,14 +67,18 @@ class KVCache:
         # Prefill of empty slots is plain causal attention over the new tokens, for which SDPA needs no mask.
         fresh = not bool(starts.any())
         mask = None if fresh else torch.arange(longest, device=device) <= positions[:, None, :, None]
-        return CacheStep(self, None if slots is None else slots.to(device), positions, mask, longest)
+        whole = torch.equal(slots, torch.arange(self.slots))
+        return CacheStep(self, slots.to(device), counts.cpu(), positions, mask, longest, whole)
 
-    def advance(self, slots: Tensor | None, counts: Tensor | int) -> None:
-        """Records that each slot grew by `counts` tokens."""
-        if slots is None:
-            self.lengths += counts
-        else:
-            self.lengths[slots] += counts
+    def _checked(self, slots: Tensor, batch: int) -> Tensor:
+        names = slots.tolist()
+        if slots.shape != (batch,):
+            raise ValueError(f"slots {names} must name one slot for each of {batch} rows")
+        if wrong := [slot for slot in names if not 0 <= slot < self.slots]:
+            raise ValueError(f"slot {wrong[0]} is not one of 0 to {self.slots - 1}")
+        if len(set(names)) < batch:
+            raise ValueError(f"slots {names} name one slot twice")
+        return slots
 
 
 @dataclass(frozen=True)
@@ -80,22 +86,30 @@ class CacheStep:
     """One forward pass's view of the cache."""
 
     cache: KVCache
-    slots: Tensor | None
+    slots: Tensor
+    """[batch] int64: the slot each row continues."""
+    counts: Tensor
+    """[batch] int64: how many of a row's new tokens are real, the rest being padding on the right."""
     positions: Tensor
     """[batch, seq] int64: the place of each new token in its own sequence."""
     mask: Tensor | None
     """[batch, 1, seq, longest] bool, True where a query may look; None where plain causal attention is meant."""
     longest: int
+    whole: bool
+    """The rows are all slots in their order, so the cache is read in place."""
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores new [batch, kv_heads, seq, head_size] and returns all that the step's queries may look at."""
-        stored_keys, stored_values = self.cache.keys[layer], self.cache.values[layer]
-        rows = torch.arange(keys.shape[0], device=keys.device) if self.slots is None else self.slots
-        # Two index tensors split by a slice put the indexed dimensions first: [batch, seq, kv_heads, head_size].
-        stored_keys[rows[:, None], :, self.positions] = keys.transpose(1, 2).to(stored_keys.dtype)
-        stored_values[rows[:, None], :, self.positions] = values.transpose(1, 2).to(stored_values.dtype)
+        stored = self.cache.keys[layer], self.cache.values[layer]
+        for place, new in zip(stored, (keys, values), strict=True):
+            # Two index tensors around a slice put the indexed dimensions first: [batch, seq, kv_heads, head_size].
+            place[self.slots[:, None], :, self.positions] = new.transpose(1, 2).to(place.dtype)
         if self.mask is None:
             return keys, values
-        if self.slots is None:
-            return stored_keys[:, :, : self.longest], stored_values[:, :, : self.longest]
-        return stored_keys[self.slots, :, : self.longest], stored_values[self.slots, :, : self.longest]
+        if self.whole:
+            return stored[0][:, :, : self.longest], stored[1][:, :, : self.longest]
+        return stored[0][self.slots, :, : self.longest], stored[1][self.slots, :, : self.longest]
+
+    def commit(self) -> None:
+        """Makes the new tokens part of their sequences, once every layer has stored them."""
+        self.cache.lengths[self.slots.cpu()] += self.counts

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.config import ModelConfig
 
@@ -35,18 +35,26 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate_size: int
-    context: int
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    context: int = Field(ge=1)
     """Longest sequence in tokens."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
     """The output head is the embedding matrix (Press and Wolf, arXiv 1608.05859)."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> "TransformerConfig":
+        if self.hidden_size % self.heads or self.head_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} over heads {self.heads} must be a whole, even head size")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
 
     @property
     def head_size(self) -> int:
@@ -115,6 +123,10 @@ class TransformerConfig(BaseModel):
             )
         except KeyError as missing:
             raise ValueError(f"config.json: field {missing} is missing; is this a Llama model?") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = " ".join(str(part) for part in first["loc"])
+            raise ValueError(f"config.json: {where} {first['msg']}, not {first['input']!r}") from None
         if (head_dim := rest.pop("head_dim", config.head_size)) not in (None, config.head_size):
             raise ValueError(f"config.json: head_dim is {head_dim}, but only {config.head_size} is supported")
         if rest:

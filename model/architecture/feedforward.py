@@ -42,5 +42,6 @@ class _SwiGLU(torch.autograd.Function):
         gradient = torch.empty_like(gate_up)
         gate_gradient, up_gradient = gradient.chunk(2, dim=-1)
         torch.mul(upstream, active, out=up_gradient)
-        torch.ops.aten.silu_backward.grad_input(upstream * up, gate, grad_input=gate_gradient)
+        torch.mul(upstream, up, out=gate_gradient)
+        torch.ops.aten.silu_backward.grad_input(gate_gradient, gate, grad_input=gate_gradient)
         return gradient

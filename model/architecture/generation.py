@@ -14,8 +14,8 @@ def sample(
 ) -> Tensor:
     """Draws one token a row: [batch, vocab] -> [batch] int64.
 
-    `temperature` and `top_p` are one number for all rows or a tensor [batch]. Temperature 0 is greedy. `top_p` keeps the
-    fewest most probable tokens whose probabilities reach it (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+    `temperature` and `top_p` are one number for all rows or a tensor [batch]. Temperature 0 is greedy. `top_p` keeps
+    the fewest most probable tokens whose probabilities reach it (nucleus sampling, Holtzman et al., arXiv 1904.09751).
     """
     logits = logits.float()
     temperatures = torch.as_tensor(temperature, device=logits.device).expand(len(logits))

@@ -15,7 +15,10 @@ from torch.nn import functional
 from model.architecture.transformer import Transformer
 
 _CHUNK_LOGITS = 1 << 20
-"""Logits held at a time: 4 MiB of float32, about what a core's share of cache takes."""
+"""Logits held at a time on a CPU: 4 MiB of float32, about what a core's share of cache takes."""
+
+_ACCELERATOR_CHUNK_LOGITS = 1 << 26
+"""The same on an accelerator, whose products must be large to be fast."""
 
 
 def cross_entropy_sum(
@@ -39,7 +42,7 @@ def cross_entropy_sum(
 def token_nats(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats of each of `targets` given `ids`: [batch, seq] each -> [batch, seq] float32."""
     hidden, wanted = model.hidden(ids).flatten(0, 1), targets.flatten()
-    rows = _chunk_rows(model.config.vocab_size)
+    rows = _chunk_rows(model.head_weight)
     parts = [
         functional.cross_entropy(functional.linear(chunk, model.head_weight).float(), target, reduction="none")
         for chunk, target in zip(hidden.split(rows), wanted.split(rows), strict=True)
@@ -47,8 +50,9 @@ def token_nats(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(parts).view(ids.shape)
 
 
-def _chunk_rows(vocab_size: int) -> int:
-    return max(1, _CHUNK_LOGITS // vocab_size)
+def _chunk_rows(weight: Tensor) -> int:
+    logits = _CHUNK_LOGITS if weight.device.type == "cpu" else _ACCELERATOR_CHUNK_LOGITS
+    return max(1, logits // len(weight))
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
@@ -64,15 +68,19 @@ class _HeadCrossEntropy(torch.autograd.Function):
         needed = any(ctx.needs_input_grad)
         hidden_gradient = torch.empty_like(hidden) if needed else None
         weight_gradient = torch.zeros_like(weight) if needed else None
-        rows = _chunk_rows(len(weight))
+        rows = _chunk_rows(weight)
         for start in range(0, len(hidden), rows):
             chunk, target = hidden[start : start + rows], targets[start : start + rows, None]
             logits = functional.linear(chunk, weight).float()
-            normalizer = logits.logsumexp(dim=-1, keepdim=True)
-            total += (normalizer - logits.gather(1, target)).sum()
+            # Less the row's largest, so that no exponential overflows.
+            logits -= logits.amax(dim=-1, keepdim=True)
+            wanted = logits.gather(1, target)
+            exponentials = logits.exp_()
+            normalizer = exponentials.sum(dim=-1, keepdim=True)
+            total += (normalizer.log() - wanted).sum()
             if hidden_gradient is None or weight_gradient is None:
                 continue
-            gradient = logits.sub_(normalizer).exp_()
+            gradient = exponentials.div_(normalizer)
             gradient.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
             gradient = gradient.to(weight.dtype)
             torch.mm(gradient, weight, out=hidden_gradient[start : start + rows])

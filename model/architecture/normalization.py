@@ -25,17 +25,21 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(norm.square() / x.shape[-1] + eps).to(x.dtype)  # 1 / rms, [..., 1]
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        scale = torch.rsqrt(norm.square() / x.shape[-1] + eps)  # 1 / rms, [..., 1]
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        return (x * scale).to(x.dtype).mul_(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        product = (upstream * x).view(-1, x.shape[-1])
+        narrow, size = x.dtype, x.shape[-1]
+        x, weight, upstream = x.to(scale.dtype), weight.to(scale.dtype), upstream.to(scale.dtype)
+        product = (upstream * x).view(-1, size)
         weight_gradient = scale.view(-1) @ product
         # d scale / d x = -scale^3 x / size, reached through every entry of the row.
-        pull = (product @ weight).view(scale.shape) * scale.pow(3) / -x.shape[-1]
-        return (upstream * weight).mul_(scale).addcmul_(x, pull), weight_gradient, None
+        pull = (product @ weight).view(scale.shape) * scale.pow(3) / -size
+        gradient = (upstream * weight).mul_(scale).addcmul_(x, pull)
+        return gradient.to(narrow), weight_gradient.to(narrow), None

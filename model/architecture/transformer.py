@@ -1,4 +1,4 @@
-"""Decoder-only transformer: RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied embeddings, no biases (Llama, arXiv 2302.13971)."""
+"""Decoder-only transformer (Llama, arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases."""
 
 import torch
 from torch import Tensor, nn
@@ -85,18 +85,20 @@ class Transformer(nn.Module):
         if cache is not None:
             if positions is not None:
                 raise ValueError("positions follow from the cache: give one of the two")
-            step = cache.begin(batch, seq, slots)
+            step = cache.begin(batch, seq, slots, counts)
             positions = step.positions
         elif slots is not None or counts is not None:
             raise ValueError("slots and counts belong to a cache, and none was given")
         elif positions is None:
             positions = torch.arange(seq, device=ids.device)
+        elif (last := int(positions.max())) >= self.config.context:
+            raise ValueError(f"position {last} is beyond the last of the context {self.config.context}")
         rotary = self.rotary(positions)
         x = self.embedding(ids)
         for layer in self.layers:
             x = layer(x, rotary, step)
-        if cache is not None:
-            cache.advance(slots, seq if counts is None else counts)
+        if step is not None:
+            step.commit()
         return self.norm(x)
 
     def _check(self, ids: Tensor) -> None:

@@ -13,7 +13,7 @@ def learning_rate_scale(step: int, steps: int, *, warmup_steps: int, decay_fract
     warmup_steps = min(warmup_steps, steps - 1)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    decay_start = max(warmup_steps, round(steps * (1 - decay_fraction)))
+    decay_start = max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
     if step < decay_start:
         return 1.0
-    return 1 - (1 - last) * (step - decay_start) / max(1, steps - 1 - decay_start)
+    return 1 - (1 - last) * (step - decay_start + 1) / (steps - decay_start)

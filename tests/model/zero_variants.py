@@ -1,4 +1,4 @@
-"""Run by torchrun, from test_engine_truth.py: trains every variant on the same global batches and saves what came out."""
+"""Run by torchrun, from test_engine_truth.py: trains every variant on the same batches and saves what came out."""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""The server on Ray Serve, with real models, a real registry and a real ledger: one cluster, one server, for all tests."""
+"""The server on Ray Serve, with real models, registry and ledger: one cluster and one server for all tests.
+
+serving.app is imported after the head is up: importing ray.serve fixes Ray's authentication mode.
+"""
 
 import json
 import os
@@ -9,17 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from model.checkpoint import model_hash
 from model.evaluation.verdict import Verdict, write_verdict
-from serving.app import Server
 from serving.client import Client, ServerError, find_server, server_file
 from serving.config import ServeConfig
 from serving.ledger import Ledger
 from serving.registry import Registry
-from serving.release import Releases
+from serving.release import Releases, ReleaseState
+
+if TYPE_CHECKING:
+    from serving.app import Server
 
 KEY = "a-key-of-this-test-that-is-long"
 WAIT_S = 120.0
@@ -33,7 +39,7 @@ class World:
     root: Path
     registry: Registry
     releases: Releases
-    server: Server
+    server: "Server"
     client: Client
 
     def register(self, folder: Path) -> str:
@@ -67,6 +73,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    from serving.app import Server
+
     root = tmp_path_factory.mktemp("workspace")
     url = f"sqlite:///{root / 'mlflow.db'}"
     registry, ledger = Registry(url, root / "mlartifacts"), Ledger(url)
@@ -121,6 +129,8 @@ def test_the_server_answers_and_can_be_found(world: World) -> None:
 
 
 def test_a_second_server_is_refused(world: World, tmp_path: Path) -> None:
+    from serving.app import Server
+
     port = int(world.server.url.rpartition(":")[2])
     again = Server(world.releases, world.registry.model_folder, ServeConfig(port=port), state_folder=tmp_path, key=KEY)
     with pytest.raises(ValueError, match="another server runs in this Ray cluster"):
@@ -212,11 +222,9 @@ class Wanting:
     """A release state of its own."""
 
     def __init__(self, champion: str | None, challenger: str) -> None:
-        from serving.release import ReleaseState
-
         self._state = ReleaseState(champion=champion, challenger=challenger)
 
-    def state(self):  # type: ignore[no-untyped-def]
+    def state(self) -> ReleaseState:
         return self._state
 
 
@@ -245,7 +253,7 @@ def test_a_ledger_that_cannot_be_read_changes_nothing(world: World) -> None:
     world.wait_until(lambda state: state["error"] == "", "recovery")
 
 
-def test_port_taken_is_said_before_ray_starts(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_said() -> None:
     from serving.app import _check_port
 
     with socket.socket() as taken:

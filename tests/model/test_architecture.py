@@ -1,0 +1,199 @@
+"""The transformer: causality, bad input, initialization, loss, and gradients of the hand-written operations."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from model.architecture.config import TransformerConfig
+from model.architecture.feedforward import FeedForward
+from model.architecture.loss import cross_entropy_sum, token_nats
+from model.architecture.normalization import RMSNorm
+from model.architecture.positions import RotaryEmbedding, rotate
+from model.architecture.transformer import Transformer, initialize
+from model.config import ModelConfig
+
+VOCAB = 61
+CONTEXT = 24
+
+
+def tiny(seed: int = 0, tied: bool = True) -> Transformer:
+    settings_ = ModelConfig(hidden_size=32, layers=2, heads=4, kv_heads=2, context=CONTEXT)
+    config = TransformerConfig.from_settings(settings_, VOCAB)
+    model = Transformer(config.model_copy(update={"tie_embeddings": tied}))
+    initialize(model, seed)
+    return model.eval()
+
+
+def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=25, deadline=None)
+@given(length=st.integers(2, CONTEXT), data=st.data())
+def test_a_token_changes_no_logits_before_it(length: int, data: st.DataObject) -> None:
+    changed = data.draw(st.integers(0, length - 1))
+    model, ids = tiny(), tokens(1, length)
+    other = ids.clone()
+    other[0, changed] = (other[0, changed] + 1) % VOCAB
+    with torch.no_grad():
+        before, after = model(ids), model(other)
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert not torch.allclose(before[:, changed], after[:, changed])
+
+
+def test_attention_sees_relative_positions_only() -> None:
+    model, ids = tiny(), tokens(2, 8)
+    shifted = (torch.arange(8) + 11).expand(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, positions=shifted), model(ids), atol=1e-5, rtol=0)
+        stretched = model(ids, positions=torch.arange(8).expand(2, 8) * 2)
+        assert not torch.allclose(stretched, model(ids), atol=1e-5)
+
+
+@pytest.mark.parametrize(("token", "said"), [(VOCAB, f"token id {VOCAB}"), (-1, "token id -1")])
+def test_a_token_outside_the_vocabulary_is_named(token: int, said: str) -> None:
+    ids = tokens(2, 5)
+    ids[1, 3] = token
+    with pytest.raises(ValueError, match=f"{said} .*0 to {VOCAB - 1}"):
+        tiny()(ids)
+
+
+def test_a_sequence_longer_than_the_context_is_named() -> None:
+    with pytest.raises(ValueError, match=f"{CONTEXT + 1} tokens .* context {CONTEXT}"):
+        tiny()(tokens(1, CONTEXT + 1))
+
+
+def test_a_position_beyond_the_context_is_named() -> None:
+    with pytest.raises(ValueError, match=f"position {CONTEXT} .* context {CONTEXT}"):
+        tiny()(tokens(1, 3), positions=torch.tensor([[0, 1, CONTEXT]]))
+
+
+def test_initialization_follows_from_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = tiny(seed=5).state_dict()
+    torch.manual_seed(2)
+    again, other = tiny(seed=5).state_dict(), tiny(seed=6).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+
+
+def test_initialization_has_the_stated_scales() -> None:
+    config = TransformerConfig.from_settings(ModelConfig(hidden_size=128, layers=8, heads=4, kv_heads=2), 512)
+    model = Transformer(config)
+    initialize(model, 0)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1:
+            assert torch.equal(weight, torch.ones_like(weight)), name
+        else:
+            expected = 0.005 if name.endswith(("output.weight", "down.weight")) else 0.02
+            assert weight.std().item() == pytest.approx(expected, rel=0.03), name
+
+
+def test_a_fresh_model_is_as_uncertain_as_chance() -> None:
+    ids = tokens(4, CONTEXT)
+    total, count = cross_entropy_sum(tiny(), ids[:, :-1], ids[:, 1:])
+    assert (total / count).item() == pytest.approx(torch.log(torch.tensor(float(VOCAB))).item(), abs=0.1)
+
+
+def test_the_state_dict_holds_weights_only_in_any_dtype() -> None:
+    model = tiny()
+    model(tokens(1, 4))
+    assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+    half = tiny().to(torch.bfloat16)
+    logits = half(tokens(1, 8))
+    assert logits.dtype == torch.bfloat16
+    cosine, _ = half.rotary(torch.arange(4))
+    assert cosine.dtype == torch.float32
+    torch.testing.assert_close(logits.float(), tiny()(tokens(1, 8)), atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_chunked_loss_is_torchs_cross_entropy(tied: bool, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", 5 * VOCAB)  # 40 rows in chunks of 5
+    model, ids = tiny(tied=tied), tokens(2, 21)
+    mask = torch.rand(2, 20, generator=torch.Generator().manual_seed(3)) < 0.5 if masked else None
+    total, count = cross_entropy_sum(model, ids[:, :-1], ids[:, 1:], mask)
+    (total / count).backward()
+    ours = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+
+    wanted = ids[:, 1:] if mask is None else ids[:, 1:].masked_fill(~mask, -100)
+    expected = functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), wanted.flatten(), reduction="sum")
+    number = 40 if mask is None else int(mask.sum())
+    (expected / number).backward()
+    assert int(count) == number
+    torch.testing.assert_close(total, expected)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(ours[name], weight.grad, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_targets_under_the_mask_are_not_read() -> None:
+    ids, mask = tokens(1, 6), torch.tensor([[True, False, True, True, False, True]])
+    total, _ = cross_entropy_sum(tiny(), ids, ids.masked_fill(~mask, -100), mask)
+    same, _ = cross_entropy_sum(tiny(), ids, ids, mask)
+    assert torch.equal(total, same)
+
+
+def test_an_empty_mask_gives_zero_and_no_gradient() -> None:
+    model, ids = tiny(), tokens(2, 6)
+    total, count = cross_entropy_sum(model, ids, ids, torch.zeros(2, 6, dtype=torch.bool))
+    total.backward()
+    assert (total.item(), int(count)) == (0.0, 0)
+    assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_token_nats_sum_to_the_loss() -> None:
+    model, ids = tiny(), tokens(3, 12)
+    nats = token_nats(model, ids[:, :-1], ids[:, 1:])
+    total, _ = cross_entropy_sum(model, ids[:, :-1], ids[:, 1:])
+    assert nats.shape == (3, 11)
+    torch.testing.assert_close(nats.sum(), total.detach())
+
+
+def test_rms_norm_is_the_papers_formula() -> None:
+    norm, x = RMSNorm(16, 1e-5).double(), torch.randn(3, 5, 16, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(0))
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
+    torch.testing.assert_close(norm(x), expected)
+    assert torch.autograd.gradcheck(norm, x)
+    assert torch.autograd.gradcheck(lambda weight: torch.func.functional_call(norm, {"weight": weight}, x), norm.weight)
+
+
+def test_rms_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    norm, wide = RMSNorm(256, 1e-5).bfloat16(), RMSNorm(256, 1e-5)
+    found, expected = norm(x), wide(x.float())
+    assert torch.equal(found, expected.bfloat16())
+    (gradient,) = torch.autograd.grad(found.float().pow(3).sum(), [x])
+    (reference,) = torch.autograd.grad(expected.pow(3).sum(), [x])
+    torch.testing.assert_close(gradient, reference.to(gradient.dtype), atol=0.05, rtol=0.02)
+
+
+def test_the_gradients_of_swiglu_and_rotation_pass_gradcheck() -> None:
+    config = TransformerConfig.from_settings(ModelConfig(hidden_size=8, layers=1, heads=2, kv_heads=1), VOCAB)
+    feedforward = FeedForward(config.model_copy(update={"intermediate_size": 6})).double()
+    assert torch.autograd.gradcheck(feedforward, torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True))
+
+    angles = RotaryEmbedding(4, CONTEXT, 10_000.0)(torch.arange(3) + 5)
+    heads = torch.randn(2, 3, 5, 4, requires_grad=True)
+    first, second = heads[:, :, :3].chunk(2, dim=-1)
+    cosine, sine = (table[..., :2] for table in angles)
+    turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    expected = torch.cat((turned, heads[:, :, 3:]), dim=2)
+    weights = torch.randn(expected.shape)
+    torch.testing.assert_close(rotate(heads, *angles, count=3), expected)
+    (ours,) = torch.autograd.grad((rotate(heads, *angles, count=3) * weights).sum(), [heads])
+    (theirs,) = torch.autograd.grad((expected * weights).sum(), [heads])
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_default_width_of_swiglu_is_eight_thirds_rounded_up_to_64() -> None:
+    widths = {
+        hidden: TransformerConfig.from_settings(ModelConfig(hidden_size=hidden), VOCAB).intermediate_size
+        for hidden in (192, 256, 4096)
+    }
+    assert widths == {192: 512, 256: 704, 4096: 10944}
