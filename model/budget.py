@@ -4,10 +4,13 @@ Everything but `measure_matmul_flops` is arithmetic over the configuration. FLOP
 leave out element-wise work, as the papers do. Sizes are bytes, times are seconds.
 """
 
+import time
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
+from model.architecture import causal
 from model.architecture.config import TransformerConfig
 from model.config import PretrainConfig
 
@@ -17,6 +20,7 @@ TOKENS_PER_PARAMETER = 20
 """Compute-optimal data for a model's size (Chinchilla, Hoffmann et al., arXiv 2203.15556)."""
 
 _WEIGHT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
+_TORCH_DTYPE: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # A float32 master copy goes with bf16 weights (ZeRO, arXiv 1910.02054, section 3.1).
 _MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4}
 
@@ -214,9 +218,13 @@ def activations_bytes(shape: TransformerConfig, dtype: Dtype, micro_batch_size: 
     """Estimate of what a micro-batch keeps for its backward pass, without activation checkpointing."""
     hidden, intermediate = shape.hidden_size, shape.intermediate_size
     queries_keys_values = (shape.heads + 2 * shape.kv_heads) * shape.head_size
-    # A layer keeps: both norms' inputs and outputs, rotated queries/keys/values, the heads' output, [gate | up],
+    # The CPU's float32 attention keeps its probabilities, half of them being masked; the other kernels keep none.
+    keeps = dtype == "fp32" and shape.context <= causal.LONGEST
+    probabilities = shape.heads * (shape.context + causal.BLOCK) // 2 if keeps else 0
+    # A layer keeps: both norms' inputs and outputs, rotated queries/keys/values, the heads' output, gate, up,
     # silu(gate) and its product with up. Outside the layers: the last norm's input, the loss's gradient by its output.
-    per_token = shape.layers * (5 * hidden + queries_keys_values + 4 * intermediate) + 2 * hidden
+    per_layer = 5 * hidden + queries_keys_values + probabilities + 4 * intermediate
+    per_token = shape.layers * per_layer + 2 * hidden
     head_gradient = shape.vocab_size * hidden
     return (micro_batch_size * shape.context * per_token + head_gradient) * _WEIGHT_BYTES[dtype]
 
@@ -226,14 +234,8 @@ def measure_matmul_flops(dtype: Dtype, threads: int, seconds: float = 0.3) -> fl
 
     At least one product is timed, however long it takes. torch's thread count is as before on return.
     """
-    import time
-
-    import torch
-
     size = 1024
-    left, right = (
-        torch.ones(size, size, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for _ in range(2)
-    )
+    left, right = (torch.ones(size, size, dtype=_TORCH_DTYPE[dtype]) for _ in range(2))
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

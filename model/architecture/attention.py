@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.architecture import causal
 from model.architecture.cache import CacheStep
 from model.architecture.config import TransformerConfig
 from model.architecture.positions import rotate
@@ -14,16 +15,23 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.head_size = layer, config.heads, config.kv_heads, config.head_size
-        # One product for queries, keys and values: rows are [query heads | key heads | value heads].
-        self.qkv = nn.Linear(config.hidden_size, (config.heads + 2 * config.kv_heads) * config.head_size, bias=False)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.query = nn.Linear(config.hidden_size, config.heads * config.head_size, bias=False)
+        self.key = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
+        self.value = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
+        self.output = nn.Linear(config.heads * config.head_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: CacheStep | None = None) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]; `rotary` from RotaryEmbedding for the rows' positions."""
-        batch, seq, hidden = x.shape
-        qkv = self.qkv(x).view(batch, seq, -1, self.head_size)
-        qkv = rotate(qkv, *rotary, count=self.heads + self.kv_heads).transpose(1, 2)
-        queries, keys, values = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        batch, seq, _ = x.shape
+        queries = rotate(self.query(x).view(batch, seq, self.heads, self.head_size), *rotary)
+        keys = rotate(self.key(x).view(batch, seq, self.kv_heads, self.head_size), *rotary)
+        values = self.value(x).view(batch, seq, self.kv_heads, self.head_size)
+        return self.output(self._mix(queries, keys, values, cache).reshape(batch, seq, -1))
+
+    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, cache: CacheStep | None) -> Tensor:
+        if cache is None and causal.suits(queries):
+            return causal.causal_attention(queries, keys, values)
+        queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         mask = None
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
@@ -31,4 +39,4 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
         )
-        return self.output(mixed.transpose(1, 2).reshape(batch, seq, hidden))
+        return mixed.transpose(1, 2)

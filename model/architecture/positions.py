@@ -1,10 +1,7 @@
 """Rotary position embedding (Su et al., arXiv 2104.09864), in the half-rotation layout of Hugging Face Llama."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class RotaryEmbedding(nn.Module):
@@ -20,47 +17,17 @@ class RotaryEmbedding(nn.Module):
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., seq] int64 -> cosine and sine, each [..., seq, 1, head_size] float32."""
+        """[..., seq] int64 -> cosine and signed sine for `rotate`, each [..., seq, 1, head_size] float32."""
         if positions.device not in self._tables:
             exponents = torch.arange(0, self.head_size, 2, device=positions.device).float() / self.head_size
             angles = torch.outer(torch.arange(self.context, device=positions.device).float(), self.theta**-exponents)
-            angles = torch.cat((angles, angles), dim=-1)
-            self._tables[positions.device] = angles.cos(), angles.sin()
+            cosine, sine = angles.cos(), angles.sin()
+            self._tables[positions.device] = torch.cat((cosine, cosine), -1), torch.cat((-sine, sine), -1)
         cosine, sine = self._tables[positions.device]
         return cosine[positions].unsqueeze(-2), sine[positions].unsqueeze(-2)
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor, count: int) -> Tensor:
-    """Turns each pair (i, i + head_size/2) of the first `count` heads by its position's angle.
-
-    [batch, seq, heads, head_size] -> the same; heads after the first `count` (the values') pass as they are.
-    """
-    return _Rotation.apply(x, cosine, sine, count)
-
-
-class _Rotation(torch.autograd.Function):
-    """The gradient of a rotation is the rotation back, so nothing but the angles is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(cosine, sine)
-        ctx.count = count
-        return _turn(x, cosine, sine, count)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        cosine, sine = ctx.saved_tensors
-        return _turn(upstream, cosine, -sine, ctx.count), None, None, None
-
-
-def _turn(x: Tensor, cosine: Tensor, sine: Tensor, count: int) -> Tensor:
-    half = x.shape[-1] // 2
-    heads = x[:, :, :count].float()
-    turned = heads * cosine
-    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
-    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:])
-    result = torch.empty_like(x)
-    result[:, :, :count] = turned
-    result[:, :, count:] = x[:, :, count:]
-    return result
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turns each pair (i, i + head_size/2) of [batch, seq, heads, head_size] by its position's angle."""
+    # Rolled by half, every entry meets its partner; the sign of the rotation is in the sine's table.
+    return (x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine).to(x.dtype)

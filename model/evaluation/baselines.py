@@ -78,50 +78,55 @@ def _level(grams: Codes, counts: NDArray[np.int64]) -> _Level:
     return _Level(grams, (counts - discount) / of_gram, contexts, np.add.reduceat(discount, first) / total)
 
 
+@dataclass(frozen=True)
 class NgramModel:
     """Byte n-gram model with interpolated back-off; `order` is the number of bytes it conditions on."""
 
-    def __init__(self, texts: Sequence[bytes], order: int = 5) -> None:
-        """Count `texts`; about 40 bytes of memory for each of theirs. ValueError without text."""
+    order: int
+    levels: Sequence[_Level]
+    """By gram length, shortest first."""
+
+    @classmethod
+    def train(cls, texts: Sequence[str], order: int = 5) -> "NgramModel":
+        """Count `texts`, each a document, in about 40 bytes of memory a byte. ValueError without text."""
         if not 0 <= order <= MAX_ORDER:
             raise ValueError(f"order {order} must lie between 0 and {MAX_ORDER}")
         if not any(texts):
             raise ValueError("no text to count: the n-gram baseline needs a train split")
-        self.order = order
-        grams, counts = np.unique(_grams(texts, order), return_counts=True)
+        grams, counts = np.unique(_grams([text.encode() for text in texts], order), return_counts=True)
         levels = [_level(grams, counts)]
         for length in range(order, 0, -1):
             # Kneser-Ney: a shorter gram counts the bytes it was seen after, not how often.
             grams, counts = np.unique(grams & _low_bytes(length), return_counts=True)
             levels.append(_level(grams, counts))
-        self._levels = levels[::-1]
+        return cls(order, levels[::-1])
 
     def probabilities(self, text: bytes) -> NDArray[np.float64]:
         """Probability of each byte of `text` given those before it: [bytes]."""
         codes = _grams([text], self.order)
         found = np.full(len(codes), 1 / 256)
-        for length, level in enumerate(self._levels, start=1):
+        for length, level in enumerate(self.levels, start=1):
             found = level.interpolate(codes, found, length)
         return found
 
-    def bits(self, text: bytes) -> float:
+    def bits(self, text: str) -> float:
         """Bits this model needs for `text` as a document of its own."""
-        return float(-np.log2(self.probabilities(text)).sum())
+        return float(-np.log2(self.probabilities(text.encode())).sum())
 
-    def bits_per_byte(self, texts: Sequence[bytes]) -> float:
-        """Bits over bytes of all `texts` together."""
-        return sum(map(self.bits, texts)) / sum(map(len, texts))
+    def bits_per_byte(self, texts: Sequence[str]) -> float:
+        """Bits over UTF-8 bytes of all `texts` together."""
+        return sum(map(self.bits, texts)) / sum(len(text.encode()) for text in texts)
 
 
-def xz_bits_per_byte(texts: Sequence[bytes], primed_with: bytes = b"") -> float:
+def xz_bits_per_byte(texts: Sequence[str], primed_by: Sequence[str] = ()) -> float:
     """Bits per byte of `xz -9` over the texts in one stream.
 
-    primed_with: text compressed ahead of them and not counted; xz -9 looks back 64 MiB.
+    primed_by: texts compressed ahead of them and not counted; xz -9 looks back 64 MiB.
     """
-    size = sum(map(len, texts))
-    if size == 0:
+    measured, before = ("".join(part).encode() for part in (texts, primed_by))
+    if not measured:
         raise ValueError("no text to compress: the xz baseline needs held-out documents")
-    compressed = len(lzma.compress(primed_with + b"".join(texts), preset=9))
-    if primed_with:
-        compressed -= len(lzma.compress(primed_with, preset=9))
-    return 8 * compressed / size
+    size = len(lzma.compress(before + measured, preset=9))
+    if before:
+        size -= len(lzma.compress(before, preset=9))
+    return 8 * size / len(measured)

@@ -41,7 +41,7 @@ from model.evaluation.perplexity import cut, document_bits
 from model.evaluation.report import REPORT_FILE, render
 from model.evaluation.tasks import answer_items, build_items
 
-__all__ = ["EvaluationReport", "evaluate", "load_evaluation"]
+__all__ = ["EvaluationReport", "evaluate", "held_out_texts", "load_evaluation", "training_texts"]
 
 _GOLDEN_FILE = "golden.json"
 _NGRAM_ORDER = 5
@@ -73,7 +73,7 @@ class _HeldOut:
 
     test: list[tuple[str, str]]
     """(id, text), whole."""
-    train: list[bytes]
+    train: list[str]
     data_hash: str
 
     def scored(self, config: EvaluateConfig) -> list[tuple[str, str]]:
@@ -177,6 +177,16 @@ def _write(
     return results
 
 
+def held_out_texts(documents: Path, split: PackConfig, config: EvaluateConfig) -> list[str]:
+    """The very texts that bits per byte is measured on, cut as there."""
+    return [text for _, text in _read(documents, split).scored(config)]
+
+
+def training_texts(documents: Path, split: PackConfig) -> list[str]:
+    """The texts that baselines may learn from: those the model learned from."""
+    return _read(documents, split).train
+
+
 def _read(documents: Path, split: PackConfig) -> _HeldOut:
     test, train, digest = [], [], hashlib.sha256()
     for document in sorted(read_documents(documents), key=lambda d: d.id):
@@ -185,7 +195,7 @@ def _read(documents: Path, split: PackConfig) -> _HeldOut:
         if side == "test" and document.text.strip():
             test.append((document.id, document.text))
         elif side == "train":
-            train.append(document.text.encode())
+            train.append(document.text)
     if not test or not train:
         raise ValueError(
             f"{documents}: {len(test)} test and {len(train)} train documents, evaluation needs both; "
@@ -224,11 +234,11 @@ def _choice_items(
 
 
 def _baselines(
-    config: EvaluateConfig, train: Sequence[bytes], scored: Sequence[tuple[str, str]], bits: Sequence[Item]
+    config: EvaluateConfig, train: Sequence[str], scored: Sequence[tuple[str, str]], bits: Sequence[Item]
 ) -> dict[str, Any]:
     """Bits per byte of the n-gram model and of xz -9 on the same bytes; the former paired with the model."""
-    texts = [text.encode() for _, text in scored]
-    ngram = NgramModel(train, _NGRAM_ORDER)
+    texts = [text for _, text in scored]
+    ngram = NgramModel.train(train, _NGRAM_ORDER)
     theirs, sizes = np.array([ngram.bits(text) for text in texts]), np.array([item.weight for item in bits])
     ours = np.array([item.value for item in bits])
     less = statistics.ratio_interval(ours - theirs, sizes, config.confidence, config.resamples, config.seed)

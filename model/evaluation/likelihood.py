@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 
 from data.progress import Progress, no_progress
-from model.architecture.loss import token_nats
 from model.architecture.transformer import Transformer
 
 _TOKENS_AT_ONCE = 8_192
+_LOGITS_AT_ONCE = 1 << 21  # 8 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def _batch_nats(model: Transformer, spans: Sequence[Span]) -> Tensor:
     for row, span in enumerate(spans):
         ids[row, : len(span.ids)] = torch.tensor(span.ids)
         scored[row, span.start - 1 : len(span.ids) - 1] = True
-    ids = ids.to(model.embedding.weight.device)
-    nats = token_nats(model, ids[:, :-1], ids[:, 1:]).cpu().double()
-    return torch.where(scored, nats, 0.0).sum(dim=1)
+    device = model.embedding.weight.device
+    # Only what is scored goes through the head: of overlapping windows that is half, and the head half the work.
+    hidden = model.hidden(ids[:, :-1].to(device))[scored.to(device)]  # [scored tokens, hidden]
+    rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+    nats = [
+        functional.cross_entropy(functional.linear(part, model.head_weight).float(), targets, reduction="none")
+        for part, targets in zip(hidden.split(rows), ids[:, 1:][scored].to(device).split(rows), strict=True)
+    ]
+    owner = torch.arange(len(spans))[:, None].expand_as(scored)[scored]
+    return torch.zeros(len(spans), dtype=torch.float64).index_add_(0, owner, torch.cat(nats).double().cpu())

@@ -2,8 +2,9 @@
 
 from tokenizers import Tokenizer
 
-from data.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
+from data.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN
 from model.evaluation.likelihood import encode
+from model.tuning.chat import Message, render
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
@@ -16,11 +17,10 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
 
 def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = None) -> list[int]:
     """`<|user|>content<|end|><|assistant|>` as ids; the content is cut so that no more than `max_tokens` result."""
-    content_ids = encode(tokenizer, content)
+    *asked, end = render(tokenizer, [Message("user", content)]).ids
     if max_tokens is not None:
-        content_ids = content_ids[: max_tokens - 3]
-    user, end, assistant = (special_id(tokenizer, token) for token in (USER, END_OF_TURN, ASSISTANT))
-    return [user, *content_ids, end, assistant]
+        asked = asked[: max_tokens - 2]
+    return [*asked, end, special_id(tokenizer, ASSISTANT)]
 
 
 def completion_prompt(tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> list[int]:

@@ -105,8 +105,9 @@ def answer_items(
 ) -> list[float]:
     """1 or 0 for each item: whether the passage most favoured by the question is the right one; NaN without logits.
 
-    A passage scores log p(passage | question) - log p(passage | no question), by its bytes: the passage's own
-    likelihood, which has nothing to do with the question, cancels (Holtzman et al., arXiv 2104.08315).
+    A passage scores log p(passage | question) - log p(passage | empty question), by its bytes: the passage's own
+    likelihood, which has nothing to do with the question, cancels (Holtzman et al., arXiv 2104.08315). Tuning shows
+    the model answers to an empty question too, so that the second term is no guess.
     """
     empty = chat_prompt(tokenizer, "")
     spans: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}

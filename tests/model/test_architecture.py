@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from model.architecture import causal
 from model.architecture.config import TransformerConfig
-from model.architecture.feedforward import FeedForward
 from model.architecture.loss import cross_entropy_sum, token_nats
 from model.architecture.normalization import RMSNorm
 from model.architecture.positions import RotaryEmbedding, rotate
@@ -173,22 +173,36 @@ def test_rms_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
     torch.testing.assert_close(gradient, reference.to(gradient.dtype), atol=0.05, rtol=0.02)
 
 
-def test_the_gradients_of_swiglu_and_rotation_pass_gradcheck() -> None:
-    config = TransformerConfig.from_settings(ModelConfig(hidden_size=8, layers=1, heads=2, kv_heads=1), VOCAB)
-    feedforward = FeedForward(config.model_copy(update={"intermediate_size": 6})).double()
-    assert torch.autograd.gradcheck(feedforward, torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True))
+def test_rotation_turns_each_pair_by_its_angle() -> None:
+    table = RotaryEmbedding(4, CONTEXT, 10_000.0)(torch.arange(3) + 5)
+    x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    angles = torch.tensor([[position * 1.0, position * 0.01] for position in (5.0, 6.0, 7.0)])
+    pairs = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones(3, 2), angles)[:, None]
+    torch.testing.assert_close(rotate(x, *table), torch.cat((pairs.real, pairs.imag), dim=-1))
 
-    angles = RotaryEmbedding(4, CONTEXT, 10_000.0)(torch.arange(3) + 5)
-    heads = torch.randn(2, 3, 5, 4, requires_grad=True)
-    first, second = heads[:, :, :3].chunk(2, dim=-1)
-    cosine, sine = (table[..., :2] for table in angles)
-    turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
-    expected = torch.cat((turned, heads[:, :, 3:]), dim=2)
-    weights = torch.randn(expected.shape)
-    torch.testing.assert_close(rotate(heads, *angles, count=3), expected)
-    (ours,) = torch.autograd.grad((rotate(heads, *angles, count=3) * weights).sum(), [heads])
-    (theirs,) = torch.autograd.grad((expected * weights).sum(), [heads])
-    torch.testing.assert_close(ours, theirs)
+
+@settings(max_examples=20, deadline=None)
+@given(length=st.integers(1, 3 * causal.BLOCK + 1), kv_heads=st.sampled_from([1, 2, 4]))
+def test_the_cpus_causal_attention_is_torchs(length: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    sizes = [(2, length, heads, 8) for heads in (4, kv_heads, kv_heads)]
+    inputs = [torch.randn(size, generator=generator).requires_grad_() for size in sizes]
+    weights = torch.randn(sizes[0], generator=generator)
+    assert causal.suits(inputs[0])
+    found = causal.causal_attention(*inputs)
+    turned = (tensor.transpose(1, 2) for tensor in inputs)
+    expected = functional.scaled_dot_product_attention(*turned, is_causal=True, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    gradients = [torch.autograd.grad((mixed * weights).sum(), inputs) for mixed in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_training_and_evaluation_take_different_kernels_to_the_same_logits() -> None:
+    model, ids = tiny(), tokens(2, CONTEXT)
+    trained = model(ids)
+    with torch.no_grad():
+        torch.testing.assert_close(trained, model(ids), atol=1e-6, rtol=1e-5)
 
 
 def test_the_default_width_of_swiglu_is_eight_thirds_rounded_up_to_64() -> None:

@@ -69,8 +69,8 @@ def test_the_count_is_the_models_own(shape: TransformerConfig) -> None:
 
     assert parameters.total == sum(sizes.values())
     assert parameters.embedding == of("embedding.")
-    assert parameters.attention == of("attention.qkv", "attention.output")
-    assert parameters.feedforward == of("feedforward.gate_up", "feedforward.down")
+    assert parameters.attention == of("attention.query", "attention.key", "attention.value", "attention.output")
+    assert parameters.feedforward == of("feedforward.gate", "feedforward.up", "feedforward.down")
     assert parameters.norms == of("norm.")
     assert parameters.head == of("head.")
     assert parameters.non_embedding == parameters.total - parameters.embedding - parameters.head

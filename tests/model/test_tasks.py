@@ -71,12 +71,17 @@ def test_a_model_that_reads_the_question_is_right_and_an_untrained_one_is_not(to
     model = tiny_model(tokenizer, context=32)
     items = [_item(word, words) for word in words]
     assert sum(answer_items(model, tokenizer, items)) < 6
-    texts = [[*chat_prompt(tokenizer, word), *encode(tokenizer, _passage(word))] for word in words]
+    # As tuning does: answers to their question, and to none.
+    texts = [
+        [*chat_prompt(tokenizer, question), *encode(tokenizer, _passage(word))]
+        for word in words
+        for question in (word, "")
+    ]
     width = max(map(len, texts))
     batch = torch.tensor([ids + [0] * (width - len(ids)) for ids in texts])
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(120):
         logits = model(batch[:, :-1]).flatten(0, 1)
         torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten(), ignore_index=0).backward()
         optimizer.step()
