@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from components.events import EventProgress, emit
+from components.events import EVENTS_VARIABLE, EventProgress, emit
 from components.params import load_block
 from components.workspace import Workspace
 from data.config import Block
@@ -105,7 +105,9 @@ def run_effect_step(workspace: Workspace, step: str, work: Callable[[], dict[str
     try:
         result = work()
     except Exception as error:
-        traceback.print_exc()
+        if os.environ.get(EVENTS_VARIABLE):
+            # Into the run's log; a command shows it with --debug.
+            traceback.print_exc()
         message = describe(error)
         emit(step, "failed", message=message)
         raise StepFailed(f"{step}: {message}") from error

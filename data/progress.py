@@ -1,4 +1,4 @@
-"""How a long function says how far it is: a callable taking (done, total, note). Whoever listens decides where it goes."""
+"""How a long function says how far it is: a callable taking (done, total, note)."""
 
 from collections.abc import Callable
 

@@ -73,7 +73,8 @@ def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> Transf
                 raise ValueError(f"{path.name} is damaged: {error}") from error
         with torch.device("meta"):
             model = Transformer(config)
-        ours = {name: weight.to(dtype) for name, weight in from_huggingface(state, config).items()}
+        # Copied, because safetensors maps the file: a server must not depend on what becomes of it.
+        ours = {name: weight.to(dtype, copy=True) for name, weight in from_huggingface(state, config).items()}
         _check_shapes(model, ours)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
@@ -85,7 +86,10 @@ def check_files(folder: Path) -> None:
     """Holds every file that lineage.json lists to its sha256; a directory without lineage.json passes."""
     if not (folder / "lineage.json").is_file():
         return
-    for name, expected in _read_json(folder / "lineage.json").get("files", {}).items():
+    files = _read_json(folder / "lineage.json").get("files", {})
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder / 'lineage.json'} is damaged: 'files' is not an object")
+    for name, expected in files.items():
         if _sha256(_existing(folder / name)) != expected:
             raise ValueError(f"{folder / name} is not the file that was saved (sha256 differs): restore the directory")
 

@@ -17,8 +17,6 @@ ODDS_STEP = 1.25
 HIGHEST_RATE = 0.99
 LARGEST_LOG = 700.0
 """exp of more than about 709 does not fit a float."""
-BETS = tuple(index / 20 for index in range(1, 20))
-"""Fractions of the capital staked in the latency mixture; below 1, so that no single answer ruins it."""
 
 
 def _log_mean_exp(values: Sequence[float], log_weights: Sequence[float]) -> float:
@@ -102,90 +100,3 @@ class ErrorRateTest:
             f"error rate {rate} {bound} {self.limit:.1%}: "
             f"largest e-value {evidence:.3g} {sign} {1 / self.alpha:.3g}, n={self.requests}"
         )
-
-
-@dataclass
-class LatencyTest:
-    """Tests the null hypothesis "a challenger answer exceeds `ratio` x a champion answer at most every second time".
-
-    A test of a bounded mean by betting (arXiv 2010.09686). Answers are grouped in order of arrival, so both arms of a
-    group met the same load; the share of a group's pairs in which the challenger exceeds ratio x the champion (a tie
-    counts half) lies in [0, 1] and has mean at most 1/2 under the null. The capital prod(1 + bet * (2 share - 1)),
-    averaged over bets in (0, 1), is then an e-process. No shape of latency is assumed, only that a group's comparison
-    is not foretold by earlier ones. It sees the body of the distribution: a tail that alone grew is for the quantile's
-    interval (monitoring.slo.latency_slo).
-    """
-
-    ratio: float
-    alpha: float = 0.05
-    groups: int = 0
-    exceeded: float = 0.0
-    """Sum over groups of the share of pairs in which the challenger was beyond ratio x the champion."""
-    _largest_log_e: float = field(default=0.0, repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.ratio > 0 or math.isinf(self.ratio):
-            raise ValueError(f"latency ratio {self.ratio} must be a positive number")
-        _check_level(self.alpha)
-        self._log_capital = [0.0] * len(BETS)
-        self._champion: list[float] = []
-        self._challenger: list[float] = []
-
-    def update(self, champion_ms: Sequence[float], challenger_ms: Sequence[float]) -> "LatencyTest":
-        """Adds further answers of both arms, each in order of arrival; an arm without a counterpart yet waits."""
-        for latency_ms in (*champion_ms, *challenger_ms):
-            if not (math.isfinite(latency_ms) and latency_ms >= 0):
-                raise ValueError(
-                    f"latency {latency_ms} ms must be finite and not negative; an answer without one counts as an error"
-                )
-        self._champion.extend(champion_ms)
-        self._challenger.extend(challenger_ms)
-        groups = min(len(self._champion), len(self._challenger))
-        for index in range(groups):
-            share = self._share_exceeded(_part(self._champion, index, groups), _part(self._challenger, index, groups))
-            self._log_capital = [
-                capital + math.log1p(bet * (2 * share - 1))
-                for capital, bet in zip(self._log_capital, BETS, strict=True)
-            ]
-            self.groups += 1
-            self.exceeded += share
-            self._largest_log_e = max(self._largest_log_e, self.log_e_value)
-        if groups:
-            self._champion.clear()
-            self._challenger.clear()
-        return self
-
-    def _share_exceeded(self, champion: Sequence[float], challenger: Sequence[float]) -> float:
-        wins = 0.0
-        for slow in challenger:
-            for base in champion:
-                wins += 1.0 if slow > self.ratio * base else 0.5 if slow == self.ratio * base else 0.0
-        return wins / (len(champion) * len(challenger))
-
-    @property
-    def log_e_value(self) -> float:
-        return _log_mean_exp(self._log_capital, [-math.log(len(BETS))] * len(BETS))
-
-    @property
-    def e_value(self) -> float:
-        """Evidence against the null now; `inf` where it no longer fits a float."""
-        return math.exp(self.log_e_value) if self.log_e_value < LARGEST_LOG else math.inf
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the challenger was shown to be slower than ratio x the champion at any look so far."""
-        return self._largest_log_e >= -math.log(self.alpha)
-
-    def reason(self) -> str:
-        sign, bound = (">=", "shown above") if self.rejected else ("<", "not shown above")
-        share = f"{self.exceeded / self.groups:.0%}" if self.groups else "an unknown share"
-        evidence = math.exp(min(self._largest_log_e, LARGEST_LOG))
-        return (
-            f"challenger slower than {self.ratio:g} x champion in {share} of pairs {bound} 50%: "
-            f"largest e-value {evidence:.3g} {sign} {1 / self.alpha:.3g}, n={self.groups}"
-        )
-
-
-def _part(values: Sequence[float], index: int, parts: int) -> Sequence[float]:
-    """The index-th of `parts` nearly equal consecutive runs of `values`."""
-    return values[index * len(values) // parts : (index + 1) * len(values) // parts]

@@ -30,7 +30,7 @@ class ServeConfig(Block):
 class RolloutConfig(Block):
     """Steps of the canary and what moves it on."""
 
-    weights: list[int] = [10, 50, 100]
+    weights: list[int] = Field([10, 50, 100], min_length=1)
     """Percent of traffic on the challenger, step by step; the last must be 100."""
     requests_per_step: int = Field(30, ge=1)
     """Challenger requests needed before a step is judged."""

@@ -32,11 +32,19 @@ class Attention(nn.Module):
         if cache is None and causal.suits(queries):
             return causal.causal_attention(queries, keys, values)
         queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-        mask = None
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
-            mask = cache.mask
+            if cache.mask is not None:
+                return self._mix_cached(queries, keys, values, cache.mask)
         mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
+            queries, keys, values, is_causal=True, enable_gqa=self.heads != self.kv_heads
         )
         return mixed.transpose(1, 2)
+
+    def _mix_cached(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        # The heads that share keys and values become rows of one query: nothing of the cache is repeated for them.
+        batch, heads, seq, size = queries.shape
+        group = heads // self.kv_heads
+        rows = queries.reshape(batch, self.kv_heads, group * seq, size)
+        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.repeat(1, 1, group, 1))
+        return mixed.view(batch, heads, seq, size).transpose(1, 2)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 class RMSNorm(nn.Module):
@@ -17,11 +18,16 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]; the statistics are float32 whatever the type of x."""
-        return _RMSNorm.apply(x, self.weight, self.eps)
+        if torch.is_grad_enabled():
+            return _RMSNorm.apply(x, self.weight, self.eps)
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Written out because torch computes it on CPUs as a chain of seven operations, each a pass over memory."""
+    """Written out because torch differentiates it on CPUs as a chain of operations, each a pass over memory.
+
+    Forward and backward together take 0.6 of the time of torch's; forward alone, for one token, torch's is faster.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -52,9 +52,7 @@ def _on_ray(job: Job, progress: Progress) -> None:
             train_loop_config={"job": job, "progress": progress},
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=gpu),
-            run_config=RunConfig(
-                name="ray", storage_path=str(job.state.resolve()), failure_config=FailureConfig(max_failures=0)
-            ),
+            run_config=RunConfig(name="ray", storage_path=str(job.state), failure_config=FailureConfig(max_failures=0)),
         )
         try:
             trainer.fit()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -60,10 +61,11 @@ def pretrain(  # noqa: PLR0917
     job = Job(
         config=config,
         model=model,
-        packed=packed,
-        tokenizer=tokenizer,
-        out=out,
-        state=checkpoints / fingerprint,
+        # Absolute: a worker may have another working directory.
+        packed=packed.resolve(),
+        tokenizer=tokenizer.resolve(),
+        out=out.resolve(),
+        state=checkpoints.resolve() / fingerprint,
         lineage={
             "pretrain": config.model_dump(mode="json"),
             "model": model.model_dump(mode="json"),
@@ -140,7 +142,8 @@ def main() -> None:
     request = Request.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     arguments = {name: getattr(request, name) for name in Request.model_fields}
     report = pretrain(**arguments, progress=_print_progress)
-    sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(report.model_dump_json() + "\n")
 
 
 def _print_progress(done: int, total: int, note: str) -> None:

@@ -1,70 +1,188 @@
-"""The whole way on the tiny profile, for real: undisturbed, again, killed and resumed, rejected, forced and rolled back.
+"""The whole way on the tiny profile, for real: undisturbed, again, rejected, forced and rolled back, served.
 
-One checkout goes through its life from test to test, in the order of the file: a run costs minutes, so each is used for all it shows.
+One checkout goes through its life from test to test, in the order of the file: a run costs a minute or two, so each is
+used for all it shows. Killing and resuming has a file of its own.
 """
 
 import json
-import os
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
+from lifecycle_checkout import Checkout
 
+from components.release import open_registry, open_releases
 from components.workspace import CONTENT_STEPS, STEPS
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def checkout(new_checkout):
-    """The undisturbed run, finished."""
-    checkout = new_checkout("undisturbed")
-    checkout.run()
-    return checkout
-
-
-def test_one_command_takes_text_to_a_served_and_watched_champion(checkout) -> None:
-    status = checkout.status()
+def test_one_command_takes_text_to_a_served_and_watched_champion(
+    undisturbed: Checkout, undisturbed_hashes: dict[str, str]
+) -> None:
+    status = undisturbed.status()
     assert [step["name"] for step in status["steps"]] == list(STEPS)
     assert all(step["state"] == "done" and not step["cached"] and step["seconds"] >= 0 for step in status["steps"])
     assert status["verdict"] == "promote"
     assert (status["champion"], status["challenger"]) == ("1", None)
     assert status["ledger_ok"] is True
     assert status["metrics"]["monitor"]["outcome"] == "ok", status["metrics"]["monitor"]
+    assert status["metrics"]["monitor"]["records"] > 0
     assert status["metrics"]["refine"]["dropped"]
     assert 0 < status["metrics"]["evaluate"]["bits_per_byte"] < 4
+    assert set(undisturbed_hashes) == {f"artifacts/{step}" for step in CONTENT_STEPS}
 
 
-def test_version_carries_its_lineage(checkout) -> None:
-    from components.release import open_registry
-
-    version = open_registry(checkout.workspace).versions()[-1]
+def test_version_carries_its_lineage(undisturbed: Checkout) -> None:
+    version = open_registry(undisturbed.workspace).versions()[-1]
     assert version.aliases == ("champion",)
     assert {"git_commit", "dvc_lock", "data", "tokenizer", "verdict", "model_hash"} <= set(version.tags)
     assert len(version.tags["git_commit"]) == 40
 
 
-def test_model_directory_is_loadable_by_transformers_as_it_stands(checkout) -> None:
+def test_model_directory_is_loadable_by_transformers_as_it_stands(undisturbed: Checkout) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = checkout.workspace.artifact("tune")
+    folder = undisturbed.workspace.artifact("tune")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "argparse"}], add_generation_prompt=True, return_tensors="pt")
-    ids = ids["input_ids"] if hasattr(ids, "keys") else ids
-    assert model(ids).logits.isfinite().all()
+    question = [{"role": "user", "content": "argparse"}]
+    text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    assert text == "<|user|>argparse<|end|><|assistant|>"
+    assert model(**tokenizer(text, return_tensors="pt")).logits.isfinite().all()
 
 
-def test_second_run_repeats_nothing_and_releases_nothing(checkout) -> None:
-    before = checkout.artifact_hashes()
-    checkout.run()
-    status = checkout.status()
-    cached = {step["name"] for step in status["steps"] if step["cached"]}
-    assert cached == set(CONTENT_STEPS)
+def test_second_run_repeats_nothing_and_releases_nothing(undisturbed: Checkout) -> None:
+    before = undisturbed.artifact_hashes()
+    undisturbed.run()
+    status = undisturbed.status()
+    assert {step["name"] for step in status["steps"] if step["cached"]} == set(CONTENT_STEPS)
     assert status["verdict"] == "hold"
     assert "already the champion" in status["metrics"]["gate"]["reason"]
     assert status["champion"] == "1"
-    assert checkout.artifact_hashes() == before
+    assert undisturbed.artifact_hashes() == before
+
+
+def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undisturbed: Checkout) -> None:
+    undisturbed.run("pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
+    status = undisturbed.status()
+    assert {step["name"] for step in status["steps"] if step["cached"]} == {"ingest", "refine", "tokenizer", "pack"}
+    assert status["verdict"] == "reject"
+    reason = status["metrics"]["gate"]["reason"]
+    assert "bits_per_byte_difference" in reason
+    assert "> +0.300" in reason
+    assert (status["champion"], status["challenger"]) == ("1", None)
+    assert status["metrics"]["rollout"]["outcome"] == "skipped"
+    refused = undisturbed.sluice("promote")
+    assert refused.returncode == 1
+    assert "verdict reject" in refused.stderr
+
+
+def test_forced_candidate_that_answers_nan_is_dropped_without_one_failed_request(undisturbed: Checkout) -> None:
+    """It goes past the gate by force, into a server under load, and out again; no user notices."""
+    poison(undisturbed)
+    assert undisturbed.sluice("promote", "--force").returncode == 1, "force needs a reason"
+    with serving(undisturbed) as url, users(undisturbed, url) as answers:
+        forced = undisturbed.sluice("promote", "--force", "--reason", "trying our luck")
+    assert forced.returncode == 1
+    assert "dropped" in forced.stdout
+    assert len(answers) >= 20
+    assert [answer.status_code for answer in answers if answer.status_code != 200] == []
+    assert {answer.headers["x-sluice-version"] for answer in answers} == {"1"}
+    assert any("x-sluice-fell-back" in answer.headers for answer in answers), "no request met the bad challenger"
+    status = undisturbed.status()
+    assert (status["champion"], status["challenger"]) == ("1", None)
+    history = json.loads(undisturbed.sluice("history", "--json").stdout)
+    assert history["ok"]
+    dropped = history["entries"][-1]
+    assert dropped["action"] == "drop"
+    assert any(
+        entry["action"] == "propose" and entry["details"]["forced"] and entry["reason"] == "trying our luck"
+        for entry in history["entries"]
+    )
+
+
+def test_rollback_takes_effect_in_the_running_server(undisturbed: Checkout) -> None:
+    """A second good version becomes champion through the live server; the rollback moves the alias and the traffic."""
+    refused = undisturbed.sluice("rollback")
+    assert refused.returncode == 1
+    assert "no previous champion" in refused.stderr
+    with serving(undisturbed) as url, users(undisturbed, url) as answers:
+        undisturbed.run("pretrain.seed=7")
+        assert undisturbed.status()["metrics"]["rollout"]["outcome"] == "promoted", undisturbed.status()["metrics"]
+        promoted = undisturbed.status()["champion"]
+        assert promoted != "1"
+        back = undisturbed.sluice("rollback", "--reason", "a drill")
+        assert back.returncode == 0, back.stderr
+        assert ask(undisturbed, url).headers["x-sluice-version"] == "1"
+        chat = undisturbed.sluice("chat", "--message", "argparse", "--max-tokens", "4")
+        assert chat.returncode == 0, chat.stderr
+        busy = undisturbed.sluice("serve")
+        assert busy.returncode == 1
+        assert "already answers" in busy.stderr
+    assert [answer.status_code for answer in answers if answer.status_code != 200] == []
+    assert {answer.headers["x-sluice-version"] for answer in answers} == {"1", promoted}
+    assert open_registry(undisturbed.workspace).alias("champion") == "1"
+    assert open_releases(undisturbed.workspace).state().rolled_back == (promoted,)
+
+
+def poison(checkout: Checkout) -> None:
+    """Make the candidate's weights NaN, and have evaluation and gate look at it as at any candidate."""
+    from safetensors.numpy import load_file, save_file
+
+    from components.evaluate import work
+    from components.gate import gate
+    from components.stage import run_content_step
+
+    artifact = checkout.workspace.artifact("tune")
+    weights = load_file(artifact / "model.safetensors")
+    weights["model.norm.weight"] *= float("nan")
+    save_file(weights, artifact / "model.safetensors", metadata={"format": "pt"})
+    run_content_step(checkout.workspace, "evaluate", work)
+    assert gate(checkout.workspace) == "reject"
+
+
+@contextmanager
+def serving(checkout: Checkout) -> Iterator[str]:
+    """`sluice serve` until the block ends; yields its address."""
+    server = checkout.start("serve")
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if line.startswith("serving at "):
+                yield line.split()[2]
+                return
+        raise AssertionError(f"the server ended with {server.wait()}")
+    finally:
+        server.terminate()
+        assert server.wait(60) == 130
+
+
+def ask(checkout: Checkout, url: str) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": "argparse"}], "max_tokens": 4}
+    headers = {"authorization": f"Bearer {checkout.workspace.api_key()}"}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
+
+
+@contextmanager
+def users(checkout: Checkout, url: str) -> Iterator[list[Any]]:
+    """Two users who ask without a pause; what they were answered."""
+    answers: list[Any] = []
+    done = threading.Event()
+
+    def user() -> None:
+        while not done.is_set():
+            answers.append(ask(checkout, url))
+            done.wait(0.1)
+
+    threads = [threading.Thread(target=user) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()

@@ -159,6 +159,8 @@ def test_rms_norm_is_the_papers_formula() -> None:
         norm.weight.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(0))
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
     torch.testing.assert_close(norm(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), expected)
     assert torch.autograd.gradcheck(norm, x)
     assert torch.autograd.gradcheck(lambda weight: torch.func.functional_call(norm, {"weight": weight}, x), norm.weight)
 
@@ -171,6 +173,14 @@ def test_rms_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
     (gradient,) = torch.autograd.grad(found.float().pow(3).sum(), [x])
     (reference,) = torch.autograd.grad(expected.pow(3).sum(), [x])
     torch.testing.assert_close(gradient, reference.to(gradient.dtype), atol=0.05, rtol=0.02)
+
+
+def test_a_model_first_used_for_inference_trains_on() -> None:
+    model, ids = tiny(), tokens(2, CONTEXT)
+    with torch.inference_mode():
+        model(ids)
+    model(ids).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring.sequential import ErrorRateTest, LatencyTest
+from monitoring.sequential import ErrorRateTest
 
 
 def first_rejection(rate: float, requests: int, generator: np.random.Generator, alpha: float = 0.05) -> int | None:
@@ -101,46 +101,8 @@ def test_reasons_state_the_comparison():
         lambda: ErrorRateTest(0.02, alpha=0),
         lambda: ErrorRateTest(0.02).update(2, 1),
         lambda: ErrorRateTest(0.02).update(-1, 1),
-        lambda: LatencyTest(0.0),
-        lambda: LatencyTest(1.5).update([1.0], [math.nan]),
-        lambda: LatencyTest(1.5).update([-1.0], [1.0]),
     ],
 )
 def test_senseless_input_is_refused(make):
     with pytest.raises(ValueError, match="must"):
         make()
-
-
-def slower_found_after(slowness: float, groups: int, generator: np.random.Generator, champions: int = 1) -> int | None:
-    test = LatencyTest(ratio=1.5)
-    for _ in range(groups):
-        test.update(generator.lognormal(4, 0.5, champions), slowness * generator.lognormal(4, 0.5, 1))
-        if test.rejected:
-            return test.groups
-    return None
-
-
-@pytest.mark.parametrize(("slowness", "champions"), [(1.5, 1), (1.5, 9), (1.0, 1)])
-def test_latency_at_the_ratio_is_falsely_rejected_at_most_alpha(slowness, champions):
-    generator = np.random.default_rng(2)
-    runs = 250
-    rejections = sum(slower_found_after(slowness, 200, generator, champions) is not None for _ in range(runs))
-    assert rejections <= stats.binom.ppf(0.999, runs, 0.05)
-
-
-@pytest.mark.parametrize(("slowness", "most"), [(2.5, 30), (5.0, 10)])
-def test_latency_beyond_the_ratio_is_found(slowness, most):
-    generator = np.random.default_rng(3)
-    found = [slower_found_after(slowness, 400, generator) for _ in range(200)]
-    assert None not in found
-    assert median(found) <= most
-
-
-def test_an_arm_without_counterpart_waits_and_is_then_used():
-    test = LatencyTest(ratio=1.5)
-    test.update([10.0] * 8, [])
-    assert test.groups == 0
-    test.update([], [100.0] * 8)
-    assert (test.groups, test.exceeded) == (8, 8.0)
-    assert test.rejected
-    assert "in 100% of pairs shown above 50%" in test.reason()

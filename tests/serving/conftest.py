@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.head import prepare_environment
+
+# Importing ray fixes its authentication mode, so the token has to be there before.
+prepare_environment()
+
 TEXT = """A request joins the running batch at the next step, and leaves it when its answer is complete.
 Größe, naïve, 日本語のテキスト, эта строка, 🙂🙃: characters of two, three and four bytes.
 The champion answers when the challenger fails, and nobody notices. The quick brown fox jumps over the lazy dog.

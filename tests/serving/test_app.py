@@ -1,7 +1,4 @@
-"""The server on Ray Serve, with real models, registry and ledger: one cluster and one server for all tests.
-
-serving.app is imported after the head is up: importing ray.serve fixes Ray's authentication mode.
-"""
+"""The server on Ray Serve, with real models, registry and ledger: one cluster and one server for all tests."""
 
 import json
 import os

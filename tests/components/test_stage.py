@@ -1,0 +1,151 @@
+"""A step's artifact is whole or absent, says what it was made from, and a failing step says one clear line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.events import EVENTS_VARIABLE, EventProgress, read_events
+from components.stage import (
+    StepFailed,
+    artifact_hash,
+    check_artifact,
+    describe,
+    read_metrics,
+    run_content_step,
+    run_effect_step,
+)
+from components.workspace import Workspace
+
+
+@dataclass
+class Report:
+    documents: int
+    timings: dict[str, float]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, root: Path) -> Workspace:
+    """A workspace with the real settings and stage definitions, and code of its own to depend on."""
+    (tmp_path / "conf").mkdir()
+    shutil.copy(root / "dvc.yaml", tmp_path)
+    shutil.copy(root / "params.yaml", tmp_path)
+    for path in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["ingest"]["deps"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(root / path, tmp_path / path)
+    return Workspace(tmp_path)
+
+
+def write_two_files(stage) -> Report:
+    (stage.out / "b.txt").write_text("second")
+    (stage.out / "a.txt").write_text("first")
+    return Report(2, {"read_s": 1.5})
+
+
+def test_artifact_is_sealed_with_what_it_holds_and_was_made_from(workspace: Workspace) -> None:
+    run_content_step(workspace, "ingest", write_two_files)
+    folder = workspace.artifact("ingest")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [entry["name"] for entry in manifest["files"]] == ["a.txt", "b.txt"]
+    assert manifest["report"] == {"documents": 2}
+    assert set(manifest["parameters"]) == {"data"}
+    check_artifact(folder)
+    metrics = read_metrics(workspace, "ingest")
+    assert metrics["documents"] == 2
+    assert metrics["timings"]["read_s"] == 1.5
+    assert metrics["timings"]["work_seconds"] >= 0
+
+
+def test_the_same_step_again_gives_the_same_bytes(workspace: Workspace) -> None:
+    hashes = set()
+    for _ in range(2):
+        run_content_step(workspace, "ingest", write_two_files)
+        hashes.add(artifact_hash(workspace.artifact("ingest")))
+    assert len(hashes) == 1
+    (workspace.root / "data/sources.py").write_text("changed = True\n")
+    run_content_step(workspace, "ingest", write_two_files)
+    assert artifact_hash(workspace.artifact("ingest")) not in hashes, "the code is part of what it was made from"
+
+
+def test_a_step_that_fails_leaves_the_artifact_before_it_alone(workspace: Workspace) -> None:
+    run_content_step(workspace, "ingest", write_two_files)
+    before = artifact_hash(workspace.artifact("ingest"))
+
+    def fail_half_way(stage) -> Report:
+        (stage.out / "a.txt").write_text("half")
+        raise ValueError("a source is broken")
+
+    with pytest.raises(ValueError, match="a source is broken"):
+        run_content_step(workspace, "ingest", fail_half_way)
+    assert artifact_hash(workspace.artifact("ingest")) == before
+
+
+def test_an_artifact_that_lost_a_byte_is_refused(workspace: Workspace) -> None:
+    run_content_step(workspace, "ingest", write_two_files)
+    folder = workspace.artifact("ingest")
+    (folder / "a.txt").write_text("firs")
+    with pytest.raises(ValueError, match=r"a\.txt has 4 bytes, its manifest says 5"):
+        check_artifact(folder)
+    with pytest.raises(ValueError, match=r"missing or has no manifest\.json"):
+        check_artifact(workspace.artifact("refine"))
+
+
+def test_effects_say_how_they_ended(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events.jsonl"
+    monkeypatch.setenv(EVENTS_VARIABLE, str(events))
+    run_effect_step(workspace, "gate", lambda: {"outcome": "hold", "reason": "n=3 < 30"})
+
+    def fail() -> dict[str, str]:
+        raise OSError("No space left on device")
+
+    with pytest.raises(StepFailed, match="register: OSError: No space left on device"):
+        run_effect_step(workspace, "register", fail)
+    said = [(event["step"], event["kind"], event.get("outcome")) for event in read_events(events)]
+    assert said == [
+        ("gate", "start", None),
+        ("gate", "done", "hold"),
+        ("register", "start", None),
+        ("register", "failed", None),
+    ]
+    assert read_metrics(workspace, "gate")["reason"] == "n=3 < 30"
+
+
+def test_a_mistake_speaks_for_itself_and_anything_else_says_its_kind() -> None:
+    assert describe(ValueError("a\n  b")) == "a b"
+    assert describe(KeyError("x")) == "KeyError: 'x'"
+
+
+def test_a_stage_names_the_missing_source_in_one_line(workspace: Workspace, root: Path, tmp_path: Path) -> None:
+    params = yaml.safe_load(workspace.params.read_text())
+    params["data"]["sources"] = "/no/such/folder"
+    workspace.params.write_text(yaml.safe_dump(params))
+    done = subprocess.run(
+        [sys.executable, "-m", "components.ingest"],
+        cwd=root,
+        env={"SLUICE_WORKSPACE": str(workspace.root), "PATH": "/usr/bin:/bin", EVENTS_VARIABLE: str(tmp_path / "e")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "/no/such/folder" in done.stderr.splitlines()[-1]
+    (error,) = [event for event in read_events(tmp_path / "e") if event["kind"] == "error"]
+    assert "/no/such/folder" in error["message"]
+    assert not workspace.artifact("ingest").exists()
+
+
+def test_progress_reaches_the_file_whole_and_survives_pickling(tmp_path: Path) -> None:
+    import pickle
+
+    path = tmp_path / "events.jsonl"
+    progress = pickle.loads(pickle.dumps(EventProgress("pack", str(path))))
+    progress(1, 3, "first")
+    progress(2, 3, "too soon after the first to be worth a line")
+    progress(3, 3, "last")
+    with path.open("ab") as file:
+        file.write(b'{"step": "pack", "kind": "cut o')
+    assert [(event["done"], event["note"]) for event in read_events(path)] == [(1, "first"), (3, "last")]

@@ -1,0 +1,102 @@
+"""A copy of the project in a folder of its own, and the commands in it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.events import read_events
+from components.workspace import Workspace
+from pipelines.runner import latest_run
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project in a folder of its own, and the commands in it."""
+
+    workspace: Workspace
+    corpus: Path
+    port: int
+
+    @property
+    def settings(self) -> list[str]:
+        return ["profile=tiny", f"data.sources={self.corpus}", f"serve.port={self.port}"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        root = str(self.workspace.root)
+        environment = {**os.environ, "SLUICE_WORKSPACE": root, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+        # Not the session's head: a run has its own.
+        return {name: value for name, value in environment.items() if name not in {"RAY_ADDRESS", "SLUICE_EVENTS"}}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pipelines.cli", *arguments]
+
+    def sluice(self, *arguments: str, timeout: float = 420) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.workspace.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def run(self, *settings: str) -> subprocess.CompletedProcess[str]:
+        done = self.sluice("run", *self.settings, *settings)
+        assert done.returncode == 0, done.stdout + done.stderr + self.log_tail()
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command and leave it running."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.workspace.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def status(self) -> dict[str, Any]:
+        done = self.sluice("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events of the newest run."""
+        run = latest_run(self.workspace)
+        return read_events(run.events) if run else []
+
+    def artifact_hashes(self) -> dict[str, str]:
+        """DVC's hash of every content step's artifact."""
+        lock = yaml.safe_load((self.workspace.root / "dvc.lock").read_text())
+        return {
+            out["path"]: out["md5"]
+            for stage in lock["stages"].values()
+            for out in stage["outs"]
+            if out["path"].startswith("artifacts/")
+        }
+
+    def log_tail(self) -> str:
+        logs = sorted(self.workspace.runs.glob("*/log.txt"))
+        return logs[-1].read_text()[-6000:] if logs else ""
+
+    def wait_for(
+        self, process: subprocess.Popen[str], step: str, kind: str, done: int = 0, timeout: float = 300
+    ) -> None:
+        """Return when the running command has said this much."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            if any((e["step"], e["kind"]) == (step, kind) and e.get("done", 0) >= done for e in self.events()):
+                return
+            assert process.poll() is None, f"ended before {step} {kind}: {self.log_tail()}"
+            time.sleep(0.05)
+        raise AssertionError(f"no {step} {kind} within 300 s: {self.log_tail()}")

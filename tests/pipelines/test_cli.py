@@ -1,0 +1,106 @@
+"""The `sluice` command: what it loads, and how it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import build_parser, main
+
+COMMANDS = (
+    "run",
+    "status",
+    "plan",
+    "serve",
+    "chat",
+    "promote",
+    "rollback",
+    "history",
+    "monitor",
+    "mlflow",
+    "doctor",
+)
+
+
+@pytest.fixture
+def empty_workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace in which nothing has run."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text((root / name).read_text())
+    (tmp_path / "conf").symlink_to(root / "conf")
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    return tmp_path
+
+
+def test_help_loads_nothing_but_the_standard_library(root: Path) -> None:
+    code = (
+        "import sys\nfrom pipelines.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'kfp', 'dvc', 'pydantic', 'yaml', 'rich', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_a_module(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import importlib
+
+    with pytest.raises(SystemExit) as end:
+        build_parser().parse_args([command, "--help"])
+    assert end.value.code == 0
+    assert "--debug" in capsys.readouterr().out
+    assert callable(importlib.import_module(f"pipelines.commands.{command}").run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "pretrain.stepz=3"], "unknown key 'pretrain.stepz'"),
+        (["run", "data.sources=/no/such/path", "serve.port=0"], "serve.port"),
+        (["chat", "--message", "hello"], "sluice serve"),
+        (["serve"], "there is no champion"),
+        (["serve", "pretrain.steps=3"], "only serve.key=value"),
+        (["rollback"], "nothing"),
+        (["promote"], "run the gate first"),
+        (["promote", "--force"], "--reason"),
+    ],
+)
+def test_a_failure_is_one_line_and_a_status(
+    empty_workspace: Path, arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    said = capsys.readouterr().err.strip()
+    assert named in said
+    assert said.startswith(f"sluice {arguments[0]}: ")
+    assert "Traceback" not in said.splitlines()[-1]
+
+
+def test_debug_shows_the_traceback(empty_workspace: Path) -> None:
+    with pytest.raises(ValueError, match=r"pretrain\.stepz"):
+        main(["run", "pretrain.stepz=3", "--debug"])
+
+
+def test_status_and_history_of_an_empty_workspace(empty_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert set(status) == {"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}
+    assert {step["state"] for step in status["steps"]} == {"pending"}
+    assert status["champion"] is None
+    assert status["ledger_ok"] is True
+    assert main(["history"]) == 0
+    assert "0 entries" in capsys.readouterr().out
+
+
+def test_outside_a_workspace_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.workspace import Workspace
+
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"no sluice workspace at .*dvc\.yaml"):
+        Workspace.find()

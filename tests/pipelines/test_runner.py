@@ -1,0 +1,84 @@
+"""What a run records and shows, from the events of its steps."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.stage import write_metrics
+from components.workspace import STEPS, Workspace
+from pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
+from pipelines.summary import outside_share
+from pipelines.terminal import LineView, clock
+
+
+def event(step: str, kind: str, time: float, **fields: Any) -> dict[str, Any]:
+    return {"step": step, "kind": kind, "time": time, **fields}
+
+
+def test_step_record_follows_the_events() -> None:
+    events = [event("pack", "start", 10.0), event("ingest", "start", 11.0)]
+    assert step_record(events, "pack")["state"] == "running"
+    assert step_record(events, "gate")["state"] == "pending"
+    done = step_record([*events, event("pack", "done", 12.5, cached=True)], "pack")
+    assert (done["state"], done["seconds"], done["cached"]) == ("done", 2.5, True)
+    failed = step_record([*events, event("pack", "failed", 13.0, message="why")], "pack")
+    assert (failed["state"], failed["message"]) == ("failed", "why")
+
+
+def test_own_work_is_without_cached_steps_and_without_starting_workers(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_metrics(workspace, "ingest", {}, {"work_seconds": 50.0})
+    write_metrics(workspace, "pretrain", {}, {"work_seconds": 30.0, "launch_seconds": 20.0})
+    events = [
+        event("ingest", "start", 0.0),
+        event("ingest", "done", 1.0, cached=True),
+        event("pretrain", "start", 1.0),
+        event("pretrain", "done", 35.0, cached=False),
+    ]
+    record = make_record(events, workspace, 40.0)
+    assert record["work_seconds"] == 10.0
+    assert outside_share(record) == pytest.approx(0.75)
+
+
+def test_success_is_every_steps_own_word(tmp_path: Path) -> None:
+    """kfp.local can say SUCCESS where nothing ran; the record must not."""
+    workspace, folder = Workspace(tmp_path), RunFolder(tmp_path)
+    whole = [e for step in STEPS for e in (event(step, "start", 0.0), event(step, "done", 1.0))]
+    _check(make_record(whole, workspace, 1.0), 0, folder)
+    with pytest.raises(Exception, match="status 0 before monitor"):
+        _check(make_record(whole[:-1], workspace, 1.0), 0, folder)
+    with pytest.raises(Exception, match="before ingest"):
+        _check(make_record([], workspace, 1.0), 0, folder)
+    broken = [*whole[:-1], event("monitor", "failed", 2.0, message="monitor: no traffic")]
+    with pytest.raises(Exception, match="monitor: no traffic"):
+        _check(make_record(broken, workspace, 1.0), 1, folder)
+
+
+def test_two_runs_never_share_a_workspace(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with _only_run(workspace), pytest.raises(ValueError, match="another run"), _only_run(workspace):
+        pass
+    with _only_run(workspace):
+        assert (workspace.state / "run.lock").is_file()
+
+
+def test_plain_lines_tell_start_pace_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    view = LineView()
+    view.show(event("pretrain", "start", 0.0))
+    view.show(event("pretrain", "progress", 60.0, done=0, total=100, note="starting workers"))
+    view.show(event("pretrain", "progress", 65.0, done=5, total=100, note="too soon for another line"))
+    view.show(event("pretrain", "progress", 80.0, done=50, total=100, note="loss 2.5"))
+    view.show(event("pretrain", "done", 100.0, cached=False))
+    view.show(event("gate", "start", 100.0))
+    view.show(event("gate", "done", 101.0, outcome="hold"))
+    assert capsys.readouterr().out.splitlines() == [
+        "pretrain   0/100 starting workers",
+        "pretrain   50/100 loss 2.5, about 20 s left",
+        "pretrain   done in 100.0 s",
+        "gate       hold in 1.0 s",
+    ]
+
+
+def test_clock() -> None:
+    assert [clock(seconds) for seconds in (4.21, 185)] == ["4.2 s", "3 min 05 s"]
