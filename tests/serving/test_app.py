@@ -54,6 +54,12 @@ class World:
         write_verdict(verdict, path, self.root / "keys")
         return self.registry.register(folder, path, {}, {})
 
+    def propose(self, folder: Path) -> str:
+        """Registers a model and makes it the challenger."""
+        version = self.register(folder)
+        self.releases.propose(version, self.registry.verdict_path(version), "for the test")
+        return version
+
     def wait_until(self, what: Callable[[dict[str, object]], bool], name: str) -> None:
         """Polls the server's state."""
         deadline = time.monotonic() + WAIT_S
@@ -79,7 +85,7 @@ def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pyte
     config = ServeConfig(port=free_port(), max_batch=4, max_tokens=400, request_timeout_s=30)
     server = Server(releases, registry.model_folder, config, state_folder=root / "state", key=KEY)
     world = World(root, registry, releases, server, server.client)
-    releases.propose(world.register(make_model(1, context=512)))
+    world.propose(make_model(1, context=512))
     releases.promote("the first one")
     with server:
         server.ready(WAIT_S)
@@ -143,9 +149,8 @@ def test_a_second_server_is_refused(world: World, tmp_path: Path) -> None:
 def test_promotion_and_rollback_under_load_lose_no_request(world: World, make_model: Callable[..., Path]) -> None:
     first = world.releases.state().champion
     assert first is not None
-    second = world.register(make_model(2))
     with Users(world.client) as users:
-        world.releases.propose(second)
+        second = world.propose(make_model(2))
         world.releases.set_weight(50)
         world.wait_until(lambda state: state["challenger"] == second, "challenger")
         world.wait_until(lambda _: (200, second) in users.answers, "an answer of the challenger")
@@ -165,8 +170,7 @@ def test_promotion_and_rollback_under_load_lose_no_request(world: World, make_mo
 
 def test_a_poisoned_challenger_never_reaches_the_user(world: World, make_model: Callable[..., Path]) -> None:
     champion = world.releases.state().champion
-    poisoned = world.register(make_model(3, poisoned=True))
-    world.releases.propose(poisoned)
+    poisoned = world.propose(make_model(3, poisoned=True))
     world.releases.set_weight(100)
     world.wait_until(lambda state: state["challenger"] == poisoned, "challenger")
     answers = [world.client.complete("The quick", 4, seed, source="live") for seed in range(8)]
@@ -186,8 +190,7 @@ def test_a_version_that_cannot_be_loaded_is_told_and_harms_nobody(
     (folder / "lineage.json").unlink()
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    broken = world.register(folder)
-    world.releases.propose(broken)
+    broken = world.propose(folder)
     world.wait_until(lambda state: broken in state["deploy_errors"], "deploy error")  # type: ignore[operator]
     error = world.client.state()["deploy_errors"][broken]
     assert "model.safetensors" in error
@@ -201,8 +204,6 @@ def test_a_version_that_cannot_be_loaded_is_told_and_harms_nobody(
 
 def test_a_version_that_is_not_what_was_registered_is_not_loaded(world: World, make_model: Callable[..., Path]) -> None:
     tampered = world.register(make_model(5))
-    world.releases.propose(tampered)
-    world.releases.drop("changed below")
     with (world.registry.model_folder(tampered) / "model.safetensors").open("ab") as file:
         file.write(b"x")
     # Proposing checks the files too, so the release is asked for by hand.
