@@ -45,7 +45,7 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
     needs_network = not data["sources"] and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
         judge_python(sys.version_info[:2]),
-        judge_packages(_locked(workspace), _installed()),
+        judge_packages(locked_versions(workspace), installed_versions()),
         judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
         judge_disk(shutil.disk_usage(workspace.root).free),
         judge_memory(_memory_bytes()),
@@ -53,11 +53,11 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
         judge_port(
             serve["host"],
             serve["port"],
-            _port_taken(serve["host"], serve["port"]),
+            port_taken(serve["host"], serve["port"]),
             _served_by_us(workspace, serve["port"]),
         ),
         judge_sources([source for source in _local_sources(data) if not Path(source).expanduser().exists()]),
-        judge_network(_index_answers(_index_url()) if needs_network else None),
+        judge_network(index_answers(_index_url()) if needs_network else None),
     ]
 
 
@@ -171,7 +171,7 @@ def _local_sources(data: Mapping[str, Any]) -> list[str]:
     return [sources] if isinstance(sources, str) else list(sources)
 
 
-def _locked(workspace: Workspace) -> dict[str, str]:
+def locked_versions(workspace: Workspace) -> dict[str, str]:
     """The eight libraries the whole stands on, and the two whose versions are known to matter."""
     names = {"torch", "ray", "mlflow", "dvc", "kfp", "datatrove", "evidently", "deepspeed", "tokenizers", "pandas"}
     path = workspace.root / "requirements.lock"
@@ -180,7 +180,7 @@ def _locked(workspace: Workspace) -> dict[str, str]:
     return {pin[0].split("[")[0]: pin[1] for pin in pins if pin[0].split("[")[0] in names}
 
 
-def _installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     return {(item.metadata["Name"] or "").lower(): item.version for item in metadata.distributions()}
 
 
@@ -190,7 +190,7 @@ def _memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _port_taken(host: str, port: int) -> bool:
+def port_taken(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -213,7 +213,7 @@ def _index_url() -> str:
     return os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
 
 
-def _index_answers(url: str) -> bool:
+def index_answers(url: str) -> bool:
     """Whether something listens there; a proxy of the environment stands for the index behind it."""
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     parts = urlsplit(proxy or url)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from components.stage import read_metrics
-from components.workspace import STEPS, Workspace
+from components.workspace import EFFECT_STEPS, STEPS, Workspace
 from pipelines.status import status
 from pipelines.terminal import clock
 
@@ -37,10 +37,18 @@ def print_steps(steps: list[dict[str, Any]], metrics: dict[str, dict[str, Any]])
 
 def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
     """The figures of a step that a person asks for first. An absent figure is left out."""
-    if step in {"gate", "register", "rollout", "monitor"}:
+    if step in EFFECT_STEPS:
         return str(metrics.get("outcome", ""))
-    shown = {name: metrics[name] for name in HEADLINES[step] if metrics.get(name) is not None}
+    flat = {**metrics, **_totals(metrics)}
+    shown = {name: flat[name] for name in HEADLINES[step] if flat.get(name) is not None}
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in shown.items())
+
+
+def _totals(metrics: dict[str, Any]) -> dict[str, int]:
+    """One number of what a step counts by kind."""
+    totals = {name: sum(metrics[name].values()) for name in ("rejects", "dropped", "masked") if name in metrics}
+    splits = metrics.get("splits", {})
+    return {**totals, **{f"{side}_tokens": split["tokens"] for side, split in splits.items()}}
 
 
 def _number(value: Any) -> str:
@@ -48,11 +56,11 @@ def _number(value: Any) -> str:
 
 
 HEADLINES: dict[str, tuple[str, ...]] = {
-    "ingest": ("documents", "bytes", "rejected"),
-    "refine": ("documents", "bytes", "dropped"),
+    "ingest": ("documents", "bytes", "rejects"),
+    "refine": ("documents_kept", "bytes_kept", "dropped", "masked"),
     "tokenizer": ("vocab_size", "bytes_per_token", "round_trip"),
     "pack": ("train_tokens", "valid_tokens", "test_tokens"),
     "pretrain": ("parameters", "tokens", "final_loss", "validation_bits_per_byte"),
-    "tune": ("pairs", "final_loss"),
-    "evaluate": ("bits_per_byte", "choice_accuracy", "golden_pass_rate"),
+    "tune": ("pairs", "steps", "validation_loss_before", "validation_loss"),
+    "evaluate": ("bits_per_byte", "ngram_bits_per_byte", "choice_accuracy", "golden_pass_rate"),
 }

@@ -241,7 +241,16 @@ class Server:
         if not ray.is_initialized():
             # Short: the sockets below it may have no more than 107 characters.
             self._ray_folder = tempfile.mkdtemp(prefix="sluice-ray-")
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, _temp_dir=self._ray_folder)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=self._ray_folder,
+                # Else Ray listens on the machine's outer address.
+                _node_ip_address="127.0.0.1",
+            )
+        # Its notices of everyday events would land in the terminal of whoever serves.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             proxy_location="HeadOnly",
             http_options=HTTPOptions(host=self._config.host, port=self._config.port),

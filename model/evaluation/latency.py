@@ -22,9 +22,10 @@ def measure_latency(
     max_tokens: int,
     progress: Progress = no_progress,
 ) -> dict[str, float]:
-    """Medians and 95th percentiles in milliseconds over `texts` x `rounds`, prompts of up to half a context each.
+    """Medians and 95th percentiles in milliseconds, prompts of up to half a context each.
 
-    An answer never stops early here, so that every sample is of the same work.
+    The first token is measured `rounds` times a prompt; the tokens after it once, as each sample is a mean over
+    `max_tokens` already. An answer never stops early here, so that every sample is of the same work.
     """
     prompts = [completion_prompt(tokenizer, text, max_tokens=model.config.context // 2) for text in texts]
     for prompt in prompts[:1]:
@@ -32,16 +33,21 @@ def measure_latency(
     first_ms, per_token_ms = [], []
     for done in range(rounds):
         for prompt in prompts:
-            started = time.perf_counter()
-            generate(model, prompt, 1)
-            first = time.perf_counter() - started
-            tokens = len(generate(model, prompt, max_tokens))
-            whole = time.perf_counter() - started - first
-            first_ms.append(1000 * first)
-            if tokens > 1:
-                per_token_ms.append(1000 * (whole - first) / (tokens - 1))
-        progress(done + 1, rounds, "latency")
+            first_ms.append(_elapsed_ms(model, prompt, 1)[0])
+        progress(done + 1, rounds + 1, "latency")
+    for number, prompt in enumerate(prompts):
+        whole_ms, tokens = _elapsed_ms(model, prompt, max_tokens)
+        if tokens > 1:
+            per_token_ms.append((whole_ms - first_ms[number]) / (tokens - 1))
+    progress(rounds + 1, rounds + 1, "latency")
     return _summary("first_token", first_ms) | _summary("per_token", per_token_ms)
+
+
+def _elapsed_ms(model: Transformer, prompt: Sequence[int], max_tokens: int) -> tuple[float, int]:
+    """Milliseconds of one answer, and its tokens."""
+    started = time.perf_counter()
+    tokens = len(generate(model, prompt, max_tokens))
+    return 1000 * (time.perf_counter() - started), tokens
 
 
 def _summary(name: str, samples_ms: Sequence[float]) -> dict[str, float]:

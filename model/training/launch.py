@@ -42,9 +42,11 @@ def _on_ray(job: Job, progress: Progress) -> None:
     embedded = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     if embedded:
         # Never a cluster that happens to run on this host.
-        ray.init(address="local", num_cpus=job.config.workers, log_to_driver=False)
+        workers = job.config.workers
+        ray.init(address="local", num_cpus=workers, log_to_driver=False, _node_ip_address="127.0.0.1")
     elif not ray.is_initialized():
         ray.init(log_to_driver=False)
+    _settle_ray_train(len(ray.nodes()))
     try:
         gpu = _enough_gpus(ray.cluster_resources(), job.config.workers)
         trainer = TorchTrainer(
@@ -61,6 +63,15 @@ def _on_ray(job: Job, progress: Progress) -> None:
     finally:
         if embedded:
             ray.shutdown()
+
+
+def _settle_ray_train(nodes: int) -> None:
+    """Settings that Ray Train reads from this process's environment; what the user has set stays."""
+    # On a busy small machine two workers import torch for longer than the default minute.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    if nodes == 1:
+        # The one machine is not taken away while the caller lives; watching for it is a process of its own.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def _ray_worker(settings: dict[str, Any]) -> None:

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 from components.workspace import Workspace
-from pipelines.doctor import _port_taken
+from pipelines.doctor import port_taken
 
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
-    if _port_taken("127.0.0.1", arguments.port):
+    if port_taken("127.0.0.1", arguments.port):
         raise ValueError(f"port {arguments.port} is taken: choose another with --port")
     workspace.state.mkdir(exist_ok=True)
     print(f"registry at http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)

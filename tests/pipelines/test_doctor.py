@@ -9,8 +9,8 @@ from pipelines.doctor import (
     GIB,
     Finding,
     Health,
-    _index_answers,
-    _port_taken,
+    index_answers,
+    port_taken,
     judge_disk,
     judge_network,
     judge_packages,
@@ -43,7 +43,7 @@ def test_packages_name_what_differs_from_the_lock() -> None:
 def test_a_taken_port_fails_unless_it_is_our_own_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert _port_taken("127.0.0.1", port)
+        assert port_taken("127.0.0.1", port)
         finding = judge_port("127.0.0.1", port, taken=True, ours=False)
     assert finding.health == Health.FAIL
     assert str(port) in finding.message
@@ -52,7 +52,7 @@ def test_a_taken_port_fails_unless_it_is_our_own_server() -> None:
 
 
 def test_no_network_is_a_warning_that_says_what_happens_instead() -> None:
-    assert not _index_answers("http://127.0.0.1:9/simple/")
+    assert not index_answers("http://127.0.0.1:9/simple/")
     finding = judge_network(False)
     assert finding.health == Health.WARN
     assert "installed packages' documentation" in finding.message
@@ -78,8 +78,8 @@ def test_failures_come_as_one_line_with_what_mends_them(capsys: pytest.CaptureFi
 
 def test_lock_of_this_checkout_is_installed(root: Path) -> None:
     from components.workspace import Workspace
-    from pipelines.doctor import _installed, _locked
+    from pipelines.doctor import installed_versions, locked_versions
 
-    locked = _locked(Workspace(root))
+    locked = locked_versions(Workspace(root))
     assert len(locked) >= 8
-    assert judge_packages(locked, _installed()).health == Health.OK
+    assert judge_packages(locked, installed_versions()).health == Health.OK
