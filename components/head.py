@@ -13,7 +13,7 @@ from components.stage import StepFailed
 
 HEAD_VARIABLE = "SLUICE_RAY_HEAD"
 """Path of the file that will hold the head's address."""
-_TIMEOUT_S = 180.0
+_TIMEOUT_S = 300.0
 _POLL_S = 0.1
 
 

@@ -122,9 +122,9 @@ class GateConfig(Block):
     """Non-inferiority margin: the upper end of the paired difference must lie below it."""
     min_choice_accuracy_over_chance: float = Field(0.0)
     """The lower end of the accuracy's interval must exceed 1/choices by more than this."""
-    max_choice_accuracy_drop: float = Field(0.05, ge=0)
+    max_choice_accuracy_drop: float = Field(0.10, ge=0)
     min_golden_pass_rate: float = Field(1.0, ge=0, le=1)
-    max_first_token_p95_ms: float = Field(1500.0, gt=0)
+    max_first_token_p95_ms: float = Field(3000.0, gt=0)
     min_samples: int = Field(30, ge=1)
     """Fewer items than this is `inconclusive`, which holds the candidate."""
     confidence: float = Field(0.95, gt=0.5, lt=1)

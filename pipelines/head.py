@@ -11,7 +11,7 @@ from pathlib import Path
 from components.head import wanted_file
 
 _POLL_S = 0.1
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 
 
 def prepare_environment() -> None:

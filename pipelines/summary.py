@@ -46,14 +46,16 @@ def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
 
 def _totals(metrics: dict[str, Any]) -> dict[str, int]:
     """One number of what a step counts by kind."""
-    totals = {name: sum(metrics[name].values()) for name in ("rejects", "dropped", "masked") if name in metrics}
-    splits = metrics.get("splits", {})
-    return {**totals, **{f"{side}_tokens": split["tokens"] for side, split in splits.items()}}
+    totals: dict[str, int] = {name: sum(metrics[name].values()) for name in COUNTED_BY_KIND if name in metrics}
+    totals.update({f"{side}_tokens": split["tokens"] for side, split in metrics.get("splits", {}).items()})
+    return totals
 
 
 def _number(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
+
+COUNTED_BY_KIND = ("rejects", "dropped", "masked")
 
 HEADLINES: dict[str, tuple[str, ...]] = {
     "ingest": ("documents", "bytes", "rejects"),

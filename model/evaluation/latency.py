@@ -30,10 +30,10 @@ def measure_latency(
     prompts = [completion_prompt(tokenizer, text, max_tokens=model.config.context // 2) for text in texts]
     for prompt in prompts[:1]:
         generate(model, prompt, max_tokens)  # the first call pays for allocations that no later one does
-    first_ms, per_token_ms = [], []
+    first_ms: list[float] = []
+    per_token_ms: list[float] = []
     for done in range(rounds):
-        for prompt in prompts:
-            first_ms.append(_elapsed_ms(model, prompt, 1)[0])
+        first_ms += [_elapsed_ms(model, prompt, 1)[0] for prompt in prompts]
         progress(done + 1, rounds + 1, "latency")
     for number, prompt in enumerate(prompts):
         whole_ms, tokens = _elapsed_ms(model, prompt, max_tokens)

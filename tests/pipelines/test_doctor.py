@@ -10,7 +10,6 @@ from pipelines.doctor import (
     Finding,
     Health,
     index_answers,
-    port_taken,
     judge_disk,
     judge_network,
     judge_packages,
@@ -18,6 +17,7 @@ from pipelines.doctor import (
     judge_python,
     judge_sources,
     judge_tools,
+    port_taken,
     require_healthy,
 )
 
