@@ -150,7 +150,7 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         config, traffic = ServeConfig.model_validate(self._config), TrafficWriter(Path(self._traffic_folder))
-        return create_app(self._backends, config, self._key_hashes, traffic, self._routes)
+        return create_app(self._backends, config, self._key_hashes, traffic, self._routes, names_requests=False)
 
     async def set_routes(self, routes: Routes) -> None:
         """Puts a route table in force."""
@@ -350,6 +350,8 @@ class Reconciler:
         )
 
     def _load(self, version: str) -> None:
+        if version in self._failed:
+            self._failed[version] = self._failed[version][0], time.monotonic()
         try:
             folder = self._model_folder(version)
         except ValueError as error:

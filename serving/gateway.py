@@ -35,7 +35,7 @@ from serving.routing import Arm, RouteTable, Source, legs
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/", "/dashboard")
 RETRY_AFTER_S = 1
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; "
@@ -60,8 +60,17 @@ class TrafficSink(Protocol):
 class Gateway:
     """What the endpoints share."""
 
-    def __init__(self, backends: Backends, config: ServeConfig, traffic: TrafficSink, routes: RouteTable) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        config: ServeConfig,
+        traffic: TrafficSink,
+        routes: RouteTable,
+        *,
+        names_requests: bool,
+    ) -> None:
         self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
+        self._names_requests = names_requests
         self.window, self.exporter = Window(), Exporter(routes)
         self.started = int(time.time())
 
@@ -92,8 +101,12 @@ class Gateway:
     def headers(self, exchange: Exchange) -> dict[str, str]:
         """What an answer says about where it comes from."""
         leg = exchange.leg
-        found = {"x-request-id": exchange.request_id, "x-sluice-version": leg.version, "x-sluice-arm": leg.arm}
-        return found | ({"x-sluice-fell-back": "1"} if exchange.fell_back else {})
+        found = {"x-sluice-version": leg.version, "x-sluice-arm": leg.arm}
+        if self._names_requests:
+            found["x-request-id"] = exchange.request_id
+        if exchange.fell_back:
+            found["x-sluice-fell-back"] = "1"
+        return found
 
     async def answer(self, request: Request, kind: type[SamplingRequest]) -> Response:
         """One completion, streamed or whole."""
@@ -157,13 +170,20 @@ class EventStream(StreamingResponse):
 
 
 def create_app(
-    backends: Backends, config: ServeConfig, key_hashes: Collection[str], traffic: TrafficSink, routes: RouteTable
+    backends: Backends,
+    config: ServeConfig,
+    key_hashes: Collection[str],
+    traffic: TrafficSink,
+    routes: RouteTable,
+    *,
+    names_requests: bool = True,
 ) -> FastAPI:
     """The gateway as an ASGI application.
 
-    `key_hashes` are `guard.hash_key` of the keys that open it. The traffic sink is closed with the application.
+    `key_hashes` are `guard.hash_key` of the keys that open it. The traffic sink is closed with the application. Behind
+    a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `names_requests` is False.
     """
-    gateway = Gateway(backends, config, traffic, routes)
+    gateway = Gateway(backends, config, traffic, routes, names_requests=names_requests)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

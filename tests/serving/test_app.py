@@ -38,6 +38,7 @@ class World:
     releases: Releases
     server: "Server"
     client: Client
+    config: ServeConfig
 
     def register(self, folder: Path) -> str:
         """Registers a model with a verdict that lets it pass."""
@@ -84,7 +85,7 @@ def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pyte
     releases = Releases(registry, ledger, root / "keys", actor="test")
     config = ServeConfig(port=free_port(), max_batch=4, max_tokens=400, request_timeout_s=30)
     server = Server(releases, registry.model_folder, config, state_folder=root / "state", key=KEY)
-    world = World(root, registry, releases, server, server.client)
+    world = World(root, registry, releases, server, server.client, config)
     world.propose(make_model(1, context=512))
     releases.promote("the first one")
     with server:
@@ -121,6 +122,8 @@ def test_the_server_answers_and_can_be_found(world: World) -> None:
     messages = [{"role": "user", "content": "Who answers?"}]
     whole = "".join(world.client.chat(messages, stream=False, temperature=0, max_tokens=12))
     assert "".join(world.client.chat(messages, temperature=0, max_tokens=12)) == whole
+    named = world.client._http.post("/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "mine"})
+    assert (named.json()["id"], named.headers.get_list("x-request-id")) == ("cmpl-mine", ["mine"])
     found = find_server(world.root / "state", KEY)
     assert found is not None
     assert found.url == world.server.url
@@ -262,3 +265,21 @@ def test_a_port_that_is_taken_is_said() -> None:
             _check_port("127.0.0.1", port)
     with pytest.raises(ValueError, match="no address of this machine"):
         _check_port("no.such.host.invalid", 8000)
+
+
+def test_what_a_killed_server_left_in_the_cluster_is_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last in this file: it takes the others' server down."""
+    from serving import app
+
+    # A process that is killed stops leading, and takes neither Ray Serve nor its file with it.
+    world.server._reconciler.stop()
+    server_file(world.root / "state").write_text(json.dumps({"pid": 2**22 + 1, "url": world.server.url}))
+    assert world.client.answers()
+    assert find_server(world.root / "state", KEY) is None
+    monkeypatch.setattr(app, "LEADERLESS_S", 0.0)
+    releases, registry = world.releases, world.registry
+    again = app.Server(releases, registry.model_folder, world.config, state_folder=world.root / "state", key=KEY)
+    with again:
+        again.ready(WAIT_S)
+        assert again.client.state()["champion"] == releases.state().champion
+        assert find_server(world.root / "state", KEY) is not None
