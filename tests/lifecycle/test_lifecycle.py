@@ -65,6 +65,7 @@ def test_second_run_repeats_nothing_and_releases_nothing(undisturbed: Checkout) 
     assert undisturbed.artifact_hashes() == before
 
 
+@pytest.mark.drill
 def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undisturbed: Checkout) -> None:
     undisturbed.run("pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
     status = undisturbed.status()
@@ -80,6 +81,7 @@ def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undistur
     assert "verdict reject" in refused.stderr
 
 
+@pytest.mark.drill
 def test_forced_candidate_that_answers_nan_is_dropped_without_one_failed_request(undisturbed: Checkout) -> None:
     """It goes past the gate by force, into a server under load, and out again; no user notices."""
     poison(undisturbed)
@@ -104,6 +106,7 @@ def test_forced_candidate_that_answers_nan_is_dropped_without_one_failed_request
     )
 
 
+@pytest.mark.drill
 def test_rollback_takes_effect_in_the_running_server(undisturbed: Checkout) -> None:
     """A second good version becomes champion through the live server; the rollback moves the alias and the traffic."""
     refused = undisturbed.sluice("rollback")
