@@ -66,8 +66,6 @@ def _start(cpus: int) -> str:
         # Ray Train polls the State API for minutes where the dashboard is off.
         include_dashboard=True,
         dashboard_host="127.0.0.1",
-        # Else Ray listens on the machine's outer address.
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         # Short: the sockets below it may have no more than 107 characters.
         _temp_dir=tempfile.mkdtemp(prefix="sluice-ray-"),

@@ -246,8 +246,6 @@ class Server:
                 include_dashboard=False,
                 log_to_driver=False,
                 _temp_dir=self._ray_folder,
-                # Else Ray listens on the machine's outer address.
-                _node_ip_address="127.0.0.1",
             )
         # Its notices of everyday events would land in the terminal of whoever serves.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

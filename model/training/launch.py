@@ -42,8 +42,7 @@ def _on_ray(job: Job, progress: Progress) -> None:
     embedded = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     if embedded:
         # Never a cluster that happens to run on this host.
-        workers = job.config.workers
-        ray.init(address="local", num_cpus=workers, log_to_driver=False, _node_ip_address="127.0.0.1")
+        ray.init(address="local", num_cpus=job.config.workers, log_to_driver=False)
     elif not ray.is_initialized():
         ray.init(log_to_driver=False)
     _settle_ray_train(len(ray.nodes()))
