@@ -22,7 +22,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
 
 drill: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/lifecycle -m drill $(ARGS)
+	$(BIN)/python -m pytest -m drill $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

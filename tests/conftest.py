@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +29,7 @@ def ray_head() -> Iterator[str]:
     from pipelines.head import prepare_environment, start_head
 
     prepare_environment()
-    # What a test hands to a worker may be defined in the test's own module.
-    ours = [str(ROOT), *(path for path in sys.path if path.startswith(str(ROOT / "tests")))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(ours)
+    os.environ["PYTHONPATH"] = str(ROOT)
     address = start_head(cpus=4)
     os.environ["RAY_ADDRESS"] = address
     folder = ray._private.worker._global_node.get_temp_dir_path()

@@ -185,6 +185,7 @@ class Listener:
             file.write(json.dumps([done, total, note]) + "\n")
 
 
+@pytest.mark.drill
 def test_two_workers_under_ray_train(ray_head: str, packed_corpus: Path, tmp_path: Path) -> None:  # noqa: F811
     settings = {**SMALL, "workers": 2, "micro_batch_size": 4}
     report = pretrain_in(tmp_path, packed_corpus, settings, progress=Listener(tmp_path / "heard"))
