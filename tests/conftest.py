@@ -24,11 +24,11 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[str]:
     """Address of the session's Ray head, also in RAY_ADDRESS."""
-    import ray
-
     from pipelines.head import prepare_environment, start_head
 
     prepare_environment()
+    import ray  # fixes its authentication at import, so the token comes first
+
     os.environ["PYTHONPATH"] = str(ROOT)
     address = start_head(cpus=4)
     os.environ["RAY_ADDRESS"] = address

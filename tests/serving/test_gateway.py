@@ -17,7 +17,7 @@ from serving.engine.engine import Engine
 from serving.engine.request import GenerationRequest, TokenEvent
 from serving.gateway import create_app
 from serving.guard import MAX_BODY_BYTES, hash_key
-from serving.routing import Routes, RouteTable, is_challenged, legs
+from serving.routing import Routes, RouteTable
 
 KEY = "k" * 32
 WAIT_S = 60.0
@@ -281,34 +281,6 @@ def test_fields_without_effect_are_read_over(world: World) -> None:
         assert (await world.chat(messages=parts)).json()["choices"] == (await world.chat()).json()["choices"]
 
     world.run(work)
-
-
-def test_weights_split_by_request_id() -> None:
-    ids = [f"request-{number}" for number in range(4000)]
-    by_weight = {weight: {name for name in ids if is_challenged(name, "2", weight)} for weight in (0, 10, 50, 100)}
-    assert [len(found) for found in by_weight.values()] == [
-        0,
-        pytest.approx(400, rel=0.2),
-        pytest.approx(2000, rel=0.1),
-        4000,
-    ]
-    assert by_weight[10] < by_weight[50]
-    assert by_weight[50] != {name for name in ids if is_challenged(name, "3", 50)}
-
-
-def test_arms_are_asked_in_order() -> None:
-    def versions(routes: Routes, arm: str | None = None, source: str = "live") -> list[str]:
-        return [leg.version for leg in legs(routes, "id", arm, source)]  # type: ignore[arg-type]
-
-    both = Routes(champion="1", challenger="2", challenger_weight=100)
-    assert versions(both) == ["2", "1"]
-    assert versions(Routes(champion="1", challenger="2")) == ["1"]
-    assert versions(both, arm="champion") == ["1"]
-    assert versions(both, arm="challenger", source="smoke") == ["2"]
-    first = Routes(challenger="1", challenger_weight=100)
-    assert versions(first) == versions(first, arm="challenger") == []
-    assert versions(first, source="smoke") == versions(first, source="replay") == ["1"]
-    assert versions(first, arm="champion", source="smoke") == []
 
 
 def test_before_the_first_champion_only_smoke_tests_are_answered(backends: Backends) -> None:
