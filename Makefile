@@ -5,12 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test drill check lock bench clean help
+.PHONY: run test check lock bench clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
 	@echo "make test   install into .venv, then the test suite"
-	@echo "make drill  whole runs killed, rejected, forced and rolled back (minutes each)"
 	@echo "make check  ruff, mypy, import-linter"
 	@echo "make bench  measure the last run against its peers; writes docs/benchmarks.md"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
@@ -20,9 +19,6 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
-
-drill: $(VENV)/.installed
-	$(BIN)/python -m pytest -m drill $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ a gateway that was restarted has it again half a second later.
 """
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -226,10 +228,12 @@ class Server:
         """Ends the server; requests on their way are finished first."""
         self._reconciler.stop()
         server_file(self._state_folder).unlink(missing_ok=True)
-        serve.shutdown()
-        if self._ray_folder is not None:
-            ray.shutdown()
-            shutil.rmtree(self._ray_folder, ignore_errors=True)
+        # Ray reports the end of its own controller as a failure, to the terminal of whoever stops a server.
+        with redirect_stdout(io.StringIO()):
+            serve.shutdown()
+            if self._ray_folder is not None:
+                ray.shutdown()
+                shutil.rmtree(self._ray_folder, ignore_errors=True)
 
     def __enter__(self) -> "Server":
         return self.start()
@@ -245,6 +249,7 @@ class Server:
                 address="local",
                 include_dashboard=False,
                 log_to_driver=False,
+                logging_level=logging.WARNING,
                 _temp_dir=self._ray_folder,
             )
         # Its notices of everyday events would land in the terminal of whoever serves.

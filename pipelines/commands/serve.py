@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import threading
 
 from components.release import make_server, open_releases
@@ -22,7 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("there is no champion to serve: `sluice run` makes one")
     prepare_environment()
     print("starting Ray Serve ..", flush=True)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with make_server(workspace, config) as server:
+        # Ray has put a handler of its own in the way, which dumps its stack and aborts.
+        signal.signal(signal.SIGTERM, on_sigterm)
         server.ready()
         key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
         print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)

@@ -9,7 +9,7 @@ from lifecycle_checkout import Checkout
 
 from components.stage import read_metrics
 
-pytestmark = [pytest.mark.e2e, pytest.mark.drill]
+pytestmark = pytest.mark.e2e
 
 
 def test_killed_in_training_and_in_the_rollout_it_ends_as_if_nothing_had_happened(

@@ -65,7 +65,6 @@ def test_second_run_repeats_nothing_and_releases_nothing(undisturbed: Checkout) 
     assert undisturbed.artifact_hashes() == before
 
 
-@pytest.mark.drill
 def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undisturbed: Checkout) -> None:
     undisturbed.run("pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
     status = undisturbed.status()
@@ -79,47 +78,39 @@ def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undistur
     refused = undisturbed.sluice("promote")
     assert refused.returncode == 1
     assert "verdict reject" in refused.stderr
-
-
-@pytest.mark.drill
-def test_forced_candidate_that_answers_nan_is_dropped_without_one_failed_request(undisturbed: Checkout) -> None:
-    """It goes past the gate by force, into a server under load, and out again; no user notices."""
-    poison(undisturbed)
     assert undisturbed.sluice("promote", "--force").returncode == 1, "force needs a reason"
-    with serving(undisturbed) as url, users(undisturbed, url) as answers:
-        forced = undisturbed.sluice("promote", "--force", "--reason", "trying our luck")
-    assert forced.returncode == 1
-    assert "dropped" in forced.stdout
-    assert len(answers) >= 20
-    assert [answer.status_code for answer in answers if answer.status_code != 200] == []
-    assert {answer.headers["x-sluice-version"] for answer in answers} == {"1"}
-    assert any("x-sluice-fell-back" in answer.headers for answer in answers), "no request met the bad challenger"
-    status = undisturbed.status()
-    assert (status["champion"], status["challenger"]) == ("1", None)
-    history = json.loads(undisturbed.sluice("history", "--json").stdout)
-    assert history["ok"]
-    dropped = history["entries"][-1]
-    assert dropped["action"] == "drop"
-    assert any(
-        entry["action"] == "propose" and entry["details"]["forced"] and entry["reason"] == "trying our luck"
-        for entry in history["entries"]
-    )
-
-
-@pytest.mark.drill
-def test_rollback_takes_effect_in_the_running_server(undisturbed: Checkout) -> None:
-    """A second good version becomes champion through the live server; the rollback moves the alias and the traffic."""
     refused = undisturbed.sluice("rollback")
     assert refused.returncode == 1
     assert "no previous champion" in refused.stderr
-    with serving(undisturbed) as url, users(undisturbed, url) as answers:
-        undisturbed.run("pretrain.seed=7")
-        assert undisturbed.status()["metrics"]["rollout"]["outcome"] == "promoted", undisturbed.status()["metrics"]
+
+
+@pytest.fixture(scope="module")
+def server(undisturbed: Checkout) -> Iterator[str]:
+    """`sluice serve` while the tests below last; yields its address."""
+    process = undisturbed.start("serve")
+    try:
+        assert process.stdout is not None
+        url = next((line.split()[2] for line in process.stdout if line.startswith("serving at ")), None)
+        assert url is not None, f"the server ended with {process.wait()}"
+        yield url
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "sluice serve: interrupted\n")
+
+
+def test_forced_candidate_is_promoted_and_rolled_back_in_the_running_server(undisturbed: Checkout, server: str) -> None:
+    """The rejected candidate answers badly but without errors, so force makes it champion; the rollback moves the alias
+    and the traffic.
+    """
+    with users(undisturbed, server) as answers:
+        forced = undisturbed.sluice("promote", "--force", "--reason", "trying our luck")
+        assert forced.returncode == 0, forced.stdout + forced.stderr
         promoted = undisturbed.status()["champion"]
         assert promoted != "1"
         back = undisturbed.sluice("rollback", "--reason", "a drill")
         assert back.returncode == 0, back.stderr
-        assert ask(undisturbed, url).headers["x-sluice-version"] == "1"
+        assert ask(undisturbed, server).headers["x-sluice-version"] == "1"
         chat = undisturbed.sluice("chat", "--message", "argparse", "--max-tokens", "4")
         assert chat.returncode == 0, chat.stderr
         busy = undisturbed.sluice("serve")
@@ -131,36 +122,46 @@ def test_rollback_takes_effect_in_the_running_server(undisturbed: Checkout) -> N
     assert open_releases(undisturbed.workspace).state().rolled_back == (promoted,)
 
 
+def test_forced_candidate_that_answers_nan_is_dropped_without_one_failed_request(
+    undisturbed: Checkout, server: str
+) -> None:
+    """It goes past the gate by force, into a server under load, and out again; no user notices."""
+    poison(undisturbed)
+    with users(undisturbed, server) as answers:
+        forced = undisturbed.sluice("promote", "--force", "--reason", "against better knowledge")
+    assert forced.returncode == 1
+    assert "dropped" in forced.stdout
+    assert len(answers) >= 20
+    assert [answer.status_code for answer in answers if answer.status_code != 200] == []
+    assert {answer.headers["x-sluice-version"] for answer in answers} == {"1"}
+    status = undisturbed.status()
+    assert (status["champion"], status["challenger"]) == ("1", None)
+    history = json.loads(undisturbed.sluice("history", "--json").stdout)
+    assert history["ok"]
+    dropped = history["entries"][-1]
+    assert dropped["action"] == "drop"
+    assert "error rate 100.0%" in dropped["reason"]
+    proposed = [entry for entry in history["entries"] if entry["action"] == "propose"][-1]
+    assert (proposed["details"]["forced"], proposed["reason"]) == (True, "against better knowledge")
+
+
 def poison(checkout: Checkout) -> None:
     """Make the candidate's weights NaN, and have evaluation and gate look at it as at any candidate."""
     from safetensors.numpy import load_file, save_file
 
     from components.evaluate import work
     from components.gate import gate
-    from components.stage import run_content_step
+    from components.stage import file_hash, run_content_step, write_json
 
     artifact = checkout.workspace.artifact("tune")
     weights = load_file(artifact / "model.safetensors")
     weights["model.norm.weight"] *= float("nan")
     save_file(weights, artifact / "model.safetensors", metadata={"format": "pt"})
+    lineage = json.loads((artifact / "lineage.json").read_text())
+    lineage["files"]["model.safetensors"] = file_hash(artifact / "model.safetensors")
+    write_json(artifact / "lineage.json", lineage)
     run_content_step(checkout.workspace, "evaluate", work)
     assert gate(checkout.workspace) == "reject"
-
-
-@contextmanager
-def serving(checkout: Checkout) -> Iterator[str]:
-    """`sluice serve` until the block ends; yields its address."""
-    server = checkout.start("serve")
-    try:
-        assert server.stdout is not None
-        for line in server.stdout:
-            if line.startswith("serving at "):
-                yield line.split()[2]
-                return
-        raise AssertionError(f"the server ended with {server.wait()}")
-    finally:
-        server.terminate()
-        assert server.wait(60) == 130
 
 
 def ask(checkout: Checkout, url: str) -> httpx.Response:
