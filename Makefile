@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check lock bench clean help
+.PHONY: run test check lock bench bench-data clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
 	@echo "make test   install into .venv, then the test suite"
 	@echo "make check  ruff, mypy, import-linter"
-	@echo "make bench  measure the last run against its peers; writes docs/benchmarks.md"
+	@echo "make bench  run a fresh clone twice and measure it against its peers; writes docs/benchmarks.md"
+	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 run: $(VENV)/.installed
@@ -28,6 +29,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.lifecycle $(ARGS)
+
+bench-data: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.data $(ARGS)
 
 # The stamp is written last, so an interrupted install is done again rather than trusted.
 $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh

@@ -6,7 +6,7 @@ from data.config import IngestConfig
 
 
 def work(stage: Stage) -> object:
-    from data.sources import ingest
+    from data.sources.ingest import ingest
 
     request_head()  # comes up while the sources are read; refine is the first to use it
     downloads = stage.workspace.state / "downloads"

@@ -1,15 +1,29 @@
 """Step 2, refine: raw documents -> clean, deduplicated, masked text; every dropped document is kept with its reason."""
 
+import json
+import shutil
+
 from components.head import use_head_if_up
-from components.stage import Stage, main
+from components.stage import MANIFEST, Stage, main, write_json
 from data.config import RefineConfig
 
 
 def work(stage: Stage) -> object:
+    from data.evidence import EVIDENCE, INGEST, REJECTS
     from data.refine import refine
 
     use_head_if_up()
-    return refine(stage.block("refine", RefineConfig), stage.input("ingest"), stage.out, progress=stage.progress)
+    config, root = stage.block("refine", RefineConfig), stage.workspace.root
+    # Paths of conf/ are meant from the checkout. What was scored stays for the next run with other thresholds.
+    sets = [each.model_copy(update={"path": str(root / each.path)}) for each in config.sets]
+    config = config.model_copy(update={"evaluation_sets": sets})
+    scored = stage.workspace.state / "scored"
+    raw = stage.input("ingest")
+    report = refine(config, raw, stage.out, work=scored, progress=stage.progress)
+    ingested = json.loads((raw / MANIFEST).read_text())["report"]
+    write_json(stage.out / EVIDENCE / INGEST, ingested)
+    shutil.copyfile(raw / REJECTS, stage.out / EVIDENCE / REJECTS)
+    return report
 
 
 if __name__ == "__main__":

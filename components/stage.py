@@ -25,9 +25,8 @@ from components.events import EVENTS_VARIABLE, EventProgress, emit
 from components.params import load_block
 from components.workspace import Workspace
 from data.config import Block
+from data.manifest import MANIFEST, SCHEMA, file_hash, list_files
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 
 
@@ -183,24 +182,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def _manifest(stage: Stage, report: dict[str, Any]) -> dict[str, Any]:
     """Nothing of time or place in it: equal inputs, code and parameters give an equal manifest."""
-    files = sorted(path for path in stage.out.rglob("*") if path.is_file())
     return {
         "schema": SCHEMA,
         "step": stage.step,
         "report": report,
-        "parameters": {
-            name: load_block(stage.workspace, name).model_dump(mode="json") for name in stage.definition["params"]
-        },
+        "parameters": {name: load_block(stage.workspace, name).shown() for name in stage.definition["params"]},
         "code_sha256": tree_hash(stage.workspace.root, stage.code),
         "inputs": {step: artifact_hash(stage.workspace.artifact(step)) for step in stage.inputs},
-        "files": [
-            {
-                "name": path.relative_to(stage.out).as_posix(),
-                "size_bytes": path.stat().st_size,
-                "sha256": file_hash(path),
-            }
-            for path in files
-        ],
+        "files": list_files(stage.out),
     }
 
 
@@ -213,8 +202,3 @@ def tree_hash(root: Path, names: list[str]) -> str:
             if path.suffix in {".py", ".yaml"}:
                 digest.update(f"{path.relative_to(root).as_posix()} {file_hash(path)}\n".encode())
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,7 @@ from data.config import PackConfig, TokenizerConfig
 
 
 def work(stage: Stage) -> object:
-    from data.tokenizer import train_tokenizer
+    from data.tokenization import train_tokenizer
 
     config, split = stage.block("tokenizer", TokenizerConfig), stage.block("pack", PackConfig)
     return train_tokenizer(config, stage.input("refine"), stage.out, split=split, progress=stage.progress)

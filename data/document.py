@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 from datatrove.data import Document
 
@@ -17,10 +18,10 @@ def content_id(text: str) -> str:
 
 
 def document_shards(folder: Path) -> list[Path]:
-    """The shards `documents-*.jsonl.gz` of a folder in name order. ValueError if there are none."""
-    shards = sorted(folder.glob("documents-*.jsonl.gz"))
+    """The shards `documents-*.jsonl` (or `.jsonl.gz`) of a folder in name order. ValueError if there are none."""
+    shards = sorted([*folder.glob("documents-*.jsonl"), *folder.glob("documents-*.jsonl.gz")])
     if not shards:
-        raise ValueError(f"{folder} holds no documents-*.jsonl.gz: run the step that writes it first")
+        raise ValueError(f"{folder} holds no documents-*.jsonl: run the step that writes it first")
     return shards
 
 
@@ -28,14 +29,18 @@ def read_shard(path: Path) -> Iterator[Document]:
     """The documents of one shard. ValueError naming file and line if it is damaged."""
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with _open(path) as lines:
             for line in lines:
                 row = json.loads(line)
                 document = Document(text=row["text"], id=row["id"], metadata=row["metadata"])
                 number += 1
                 yield document
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged after line {number}: {error}; delete it and run its step again") from error
+
+
+def _open(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
@@ -45,24 +50,36 @@ def read_documents(folder: Path) -> Iterator[Document]:
 
 
 def write_shard(documents: Iterable[Document], path: Path) -> int:
-    """Write one shard, byte-identical for equal documents, and return how many it holds."""
+    """Write one shard, byte-identical for equal documents and whole or absent, and return how many it holds.
+
+    OSError naming the shard where the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
     count = 0
-    # Neither time nor file name enters the gzip header, so the bytes are a function of the documents alone.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-        for document in documents:
-            row = {"id": document.id, "text": document.text, "metadata": document.metadata}
-            packed.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-            count += 1
+    try:
+        with partial.open("wb") as file:
+            for document in documents:
+                row = {"id": document.id, "text": document.text, "metadata": document.metadata}
+                file.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+                count += 1
+        partial.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        # A write that the disk refuses does not say where.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return count
 
 
 def write_documents(
     documents: Iterable[Document], folder: Path, per_shard: int, *, prefix: str = "documents"
 ) -> list[Path]:
-    """Write `{prefix}-NNNN.jsonl.gz` of `per_shard` documents each; at least one shard, so that none is said too."""
+    """Write `{prefix}-NNNN.jsonl` of `per_shard` documents each; at least one shard, so that none is said too."""
     rest = iter(documents)
     paths: list[Path] = []
     while (batch := list(islice(rest, per_shard))) or not paths:
-        paths.append(folder / f"{prefix}-{len(paths):04d}.jsonl.gz")
+        paths.append(folder / f"{prefix}-{len(paths):04d}.jsonl")
         write_shard(batch, paths[-1])
     return paths

@@ -1,9 +1,12 @@
 """The room's one launcher: independent tasks on the run's Ray cluster, or else in local processes."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from data.progress import Progress, no_progress
@@ -13,6 +16,7 @@ Result = TypeVar("Result")
 
 PATIENCE_S = 600.0
 """How long nothing may finish before the call gives up and names what it waited for."""
+_JOIN_S = 5.0
 
 
 class TaskFailed(RuntimeError):
@@ -62,19 +66,26 @@ def _in_processes(
 ) -> Iterator[tuple[int, Result]]:
     # Fresh interpreters: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held lock.
     pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
+    waiting = list(enumerate(items))[::-1]
+    # No more than there are workers, so that it is known what was under way when one of them dies.
+    running: dict[Future[Result], int] = {}
     try:
-        running: dict[Future[Result], int] = {pool.submit(function, item): i for i, item in enumerate(items)}
-        while running:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, item = waiting.pop()
+                running[pool.submit(function, item)] = index
+            processes = list((pool._processes or {}).values())
             done, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
             if not done:
                 raise _stalled([items[index] for index in running.values()], patience_s)
             for future in done:
-                index = running.pop(future)
                 try:
                     result = future.result()
+                except BrokenProcessPool as error:
+                    raise _died([items[index] for index in running.values()], processes) from error
                 except Exception as error:
-                    raise _failed(items[index], error) from error
-                yield index, result
+                    raise _failed(items[running[future]], error) from error
+                yield running.pop(future), result
     except BaseException:
         _abandon(pool)
         raise
@@ -123,6 +134,15 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
     # Ray wraps the task's own error in one whose text is a traceback.
     cause = getattr(error, "cause", None) or error
     return TaskFailed(f"task {_name(item)} failed: {type(cause).__name__}: {cause}")
+
+
+def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFailed:
+    # The pool ends the other workers with SIGTERM; whichever ended otherwise is the one that died.
+    for process in processes:
+        process.join(timeout=_JOIN_S)
+    codes = [process.exitcode for process in processes if process.exitcode not in {None, 0, -signal.SIGTERM}]
+    how = f"was killed by {signal.Signals(-codes[0]).name}" if codes and codes[0] < 0 else "ended without a word"
+    return TaskFailed(f"a worker process {how} at {' or '.join(map(_name, items))}")
 
 
 def _stalled(items: Sequence[object], patience_s: float) -> TaskFailed:

@@ -3,16 +3,17 @@
 import unicodedata
 from collections.abc import Callable
 
+from data.encoding import mend
 from data.markup.blocks import Block, render
-from data.markup.html import html_blocks
 from data.markup.markdown import markdown_blocks
 from data.markup.plain import plain_blocks
 from data.markup.rst import rst_blocks
+from data.markup.webpage import webpage_blocks
 
 _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,
     "md": markdown_blocks,
-    "html": html_blocks,
+    "html": webpage_blocks,
     "txt": plain_blocks,
 }
 _ALIASES = {"markdown": "md", "htm": "html", "text": "txt", "jsonl": "txt"}
@@ -20,7 +21,8 @@ MARKUPS = (*_READERS, *_ALIASES)
 
 
 def extract(text: str, suffix: str) -> str:
-    """Clean text of a document whose markup is `suffix` (rst, md, html, txt; a leading dot is allowed), in NFC.
+    """Clean text of a document whose markup is `suffix` (rst, md, html, txt; a leading dot is allowed), in NFC, with
+    its encoding mended.
 
     ValueError for a markup that no reader knows.
     """
@@ -28,5 +30,5 @@ def extract(text: str, suffix: str) -> str:
     reader = _READERS.get(_ALIASES.get(name, name))
     if reader is None:
         raise ValueError(f"markup {suffix!r} is not known; allowed: {', '.join(MARKUPS)}")
-    unix = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    unix = mend(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", render(reader(unix)))

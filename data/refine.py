@@ -1,194 +1,57 @@
-"""Raw documents to a clean corpus: extract, filter, mask, deduplicate. What is dropped is kept with its reason."""
+"""Raw documents to a clean corpus: score, compare, decide, cut, write. What is dropped is kept with its reason, and
+every document's scores stay, so that thresholds can be cut again.
+"""
 
-import heapq
-import re
+import hashlib
+import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from datatrove.data import Document, DocumentsPipeline
-from datatrove.pipeline.base import PipelineStep
-from pydantic import BaseModel
 
 from data.config import RefineConfig
-from data.deduplication import Duplicate, exact_duplicates, near_duplicates, shingles, signature
-from data.document import content_id, document_shards, read_shard, write_documents, write_shard
+from data.corpus import ScoredCorpus
+from data.cuts import plan_cuts, too_short
+from data.decontamination import EvaluationSets
+from data.deduplication.index import DuplicateIndex
+from data.deduplication.near import Duplicate, greedy_ranks, verified_pairs
+from data.deduplication.parts import SketchPart
+from data.document import document_shards
+from data.evidence import EARLIER, EVIDENCE, PAIRS, REPORT, SKETCHES, write_twins
 from data.executor import run_tasks
-from data.extract import extract
-from data.filters import RULES, MeasureSignals, SignalFilter
-from data.privacy import mask
+from data.keeping import Decision, decide
+from data.outcome import write_outcome
 from data.progress import Progress, no_progress
+from data.quality.rules import breaches
+from data.report import RefineReport
+from data.scoring import ScoreTask, Summary, score_part
 
-_DOCUMENTS_A_TASK = 64
-_DOCUMENTS_A_SHARD = 512
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
-
-
-class Tally(BaseModel):
-    """Documents of one source, or of all of them."""
-
-    documents_in: int = 0
-    bytes_in: int = 0
-    documents_kept: int = 0
-    bytes_kept: int = 0
-    """UTF-8 bytes of clean text."""
-    dropped: dict[str, int] = {}
-    """Documents by reason."""
-
-
-class RefineReport(Tally):
-    """What refine kept and why it dropped the rest."""
-
-    dropped_bytes: dict[str, int] = {}
-    """UTF-8 bytes of the extracted text of dropped documents, by reason."""
-    masked: dict[str, int] = {}
-    by_source: dict[str, Tally] = {}
-    timings: dict[str, float] = {}
-    """Seconds: of each kind of block, summed over the workers, and of the phases."""
-
-
-@dataclass(frozen=True)
-class CleanTask:
-    """A range of one shard to extract, filter and mask; the parts it writes carry its number."""
-
-    shard: Path
-    start: int
-    stop: int
-    number: int
-    parts: Path
-    config: RefineConfig
-
-    def __str__(self) -> str:
-        return f"{self.shard.name} documents {self.start} to {self.stop - 1}"
-
-
-@dataclass
-class CleanResult:
-    """Of one task: what the driver needs to know without opening its parts. Rows are in the order of the kept part."""
-
-    number: int
-    ids: list[str] = field(default_factory=list)
-    provenance: list[tuple[str, ...]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """source -> (documents, UTF-8 bytes) before anything was dropped."""
-    masked: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-class ReadRange(PipelineStep):
-    """The task's documents."""
-
-    type = "📖 - READER"
-    name = "read"
-
-    def __init__(self, task: CleanTask) -> None:
-        super().__init__()
-        self.task = task
-
-    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        for row, document in enumerate(read_shard(self.task.shard)):
-            if row >= self.task.stop:
-                break
-            if row >= self.task.start:
-                yield document
-
-
-class ExtractMarkup(PipelineStep):
-    """Markup to the document text contract; the title becomes the first heading where there is one."""
-
-    type = "⛏ - EXTRACT"
-    name = "extract"
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        for document in data:
-            with self.track_time():
-                document.text = extract(document.text, document.metadata.pop("markup", "txt"))
-                document.metadata["raw_id"] = document.id
-                document.id = content_id(document.text)
-                if heading := _HEADING.search(document.text):
-                    document.metadata["title"] = heading[1]
-            yield document
-
-
-class MaskPersonalData(PipelineStep):
-    """Placeholders for personal data; then the text is final, and so is its id."""
-
-    type = "🕶 - PRIVACY"
-    name = "mask"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.masked: Counter[str] = Counter()
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        for document in data:
-            with self.track_time():
-                document.text, counts = mask(_CONTROL.sub("", document.text))
-                document.id = content_id(document.text)
-                document.metadata.pop("signals")
-                self.masked.update(counts)
-            yield document
-
-
-class DroppedDocuments:
-    """Exclusion writer of datatrove's filters: holds the documents until the task writes them as one part."""
-
-    def __init__(self) -> None:
-        self.documents: list[Document] = []
-
-    def __enter__(self) -> "DroppedDocuments":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def write(self, document: Document, rank: int = 0) -> None:
-        document.metadata.pop("filter_reason", None)
-        self.documents.append(document)
-
-
-def clean(task: CleanTask) -> CleanResult:
-    """Run one task's datatrove pipeline; writes kept, dropped and MinHash parts below `task.parts`."""
-    result = CleanResult(task.number)
-    dropped, masking = DroppedDocuments(), MaskPersonalData()
-    steps: list[PipelineStep] = [
-        ExtractMarkup(),
-        MeasureSignals(),
-        *(SignalFilter(rule, task.config, dropped) for rule in RULES),
-        masking,
-    ]
-    stream: Any = _counted(ReadRange(task)(), result)
-    for step in steps:
-        stream = step(stream, task.number)
-    kept = sorted(stream, key=_order)
-    for step in steps:
-        name = "filter" if isinstance(step, SignalFilter) else str(step.name)
-        result.seconds[name] = result.seconds.get(name, 0.0) + step.stats.time_stats.total
-    result.masked = masking.masked
-
-    started = time.perf_counter()
-    hashes = [shingles(document.text, task.config.minhash_ngram) for document in kept]
-    shape = (0, task.config.minhash_buckets, task.config.minhash_hashes_per_bucket)
-    np.savez(
-        _part(task.parts, "hashes", task.number, "npz"),
-        signatures=np.array([signature(each, task.config) for each in hashes], dtype=np.uint32).reshape(-1, *shape[1:]),
-        shingles=np.concatenate([np.empty(0, np.uint64), *hashes]),
-        offsets=np.cumsum([0, *map(len, hashes)]),
-    )
-    result.seconds["minhash"] = time.perf_counter() - started
-    write_shard(kept, _part(task.parts, "kept", task.number))
-    write_shard(sorted(dropped.documents, key=_order), _part(task.parts, "dropped", task.number))
-    result.ids = [document.id for document in kept]
-    result.provenance = [_order(document)[1:] for document in kept]
-    result.lengths = [len(document.text) for document in kept]
-    return result
+_PARTS = 16
+_LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
+"""Raw bytes a part: enough parts for some workers, small enough that a worker's memory knows nothing of the corpus."""
+PAIR_FLOOR = 0.5
+"""Pairs below this Jaccard similarity are not stored: no threshold may be lower."""
+RECUT = frozenset(
+    {name for name in RefineConfig.model_fields if name.startswith(("min_", "max_"))}
+    - {"max_piece_copies", "min_piece_words", "min_substring_words"}
+) | {"languages", "contamination_policy"}
+"""Settings that decide what is kept, over scores that are there. All others change what is measured."""
+_CODE = Path(__file__).parent
+_MEASURED_BY = (
+    "datatrove",
+    "detect-secrets",
+    "ftfy",
+    "markdown-it-py",
+    "numpy",
+    "phonenumbers",
+    "py3langid",
+    "trafilatura",
+)
+"""Libraries that decide what is measured."""
 
 
 def refine(
@@ -196,146 +59,188 @@ def refine(
     documents: Path,
     out: Path,
     *,
-    executor: Callable[..., list[CleanResult]] = run_tasks,
+    work: Path | None = None,
+    executor: Callable[..., list[Summary]] = run_tasks,
     progress: Progress = no_progress,
 ) -> RefineReport:
-    """Clean the documents of a folder into `out`: documents-*.jsonl.gz sorted by id, dropped-*.jsonl.gz with reasons.
+    """Clean the documents of a folder into `out`: documents-*.jsonl sorted by id, and evidence/ about all of them.
 
-    The outcome depends on the documents and the settings only, not on order, shards or workers. `executor` is called
-    like `data.executor.run_tasks`. ValueError if the folder is empty or nothing is kept.
+    The outcome depends on the documents and the settings only, not on order, shards or workers. Scored parts stay in
+    `work`, where a later run of the same inputs and code finds them: after a run that died, and after thresholds
+    changed. `executor` is called like `data.executor.run_tasks`. ValueError if the folder is empty or nothing is kept.
     """
-    parts = out / ".parts"
-    parts.mkdir()
-    try:
-        started = time.perf_counter()
-        tasks = _plan(config, documents, parts)
-        results = executor(clean, tasks, workers=config.workers, progress=progress, note="extract, filter, mask")
-        cleaned = time.perf_counter()
-        duplicates = _find_duplicates(results, parts, config)
-        compared = time.perf_counter()
-        report = _write(results, duplicates, parts, out)
-        report.timings = {
-            **{f"{name}_workers_s": sum(r.seconds[name] for r in results) for name in results[0].seconds},
-            "clean_s": cleaned - started,
-            "deduplicate_s": compared - cleaned,
-            "write_s": time.perf_counter() - compared,
-        }
-    finally:
-        shutil.rmtree(parts)
-    if not report.documents_kept:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items())
-        raise ValueError(
-            f"refine kept none of {report.documents_in} documents ({reasons}): loosen refine.* or add text"
-        )
+    started = time.perf_counter()
+    if config.min_quality is not None and config.quality_model is None:
+        raise ValueError(f"min_quality {config.min_quality} needs quality_model, the classifier that scores it")
+    sets = load_sets(config)
+    inputs = _hash_inputs(documents)
+    parts = _own_folder(work or out / ".work", _fingerprint(config, inputs, sets))
+    tasks = plan_tasks(config, documents, parts, sets)
+    summaries = executor(score_part, tasks, workers=config.workers, progress=progress, note="extract, mask, score")
+    scored = time.perf_counter()
+    filled = [task for task, summary in zip(tasks, summaries, strict=True) if summary.documents]
+    if not filled:
+        raise ValueError(f"{documents} holds no document: add a source")
+    corpus = ScoredCorpus.open([task.scores for task in filled])
+    sketches = [SketchPart(task.sketches) for task in filled]
+    pairs = _pairs(config, corpus, sketches)
+    index = DuplicateIndex.open(Path(config.index), config) if config.index else None
+    name = hashlib.sha256("\n".join(corpus.columns.ids).encode()).hexdigest()[:32]
+    earlier = _earlier(corpus, sketches, index, name)
+    compared = time.perf_counter()
+    write_evidence(filled, corpus, pairs, earlier, out / EVIDENCE)
+    report = keep(config, corpus, sketches, pairs, earlier, out, progress=progress)
+    report.masked = dict(sorted(sum((Counter(summary.masked) for summary in summaries), Counter[str]()).items()))
+    report.evaluation_sets = sets.counts
+    write_report(report, out)
+    if index is not None:
+        index.add(sketches, _ids_along(corpus), report.kept_rows[corpus.part_rows], name)
+    report.timings = {
+        **_worker_seconds(summaries),
+        "score_s": scored - started,
+        "compare_s": compared - scored,
+        "write_s": time.perf_counter() - compared,
+    }
+    if work is None:
+        shutil.rmtree(parts.parent)
     return report
 
 
-def _plan(config: RefineConfig, documents: Path, parts: Path) -> list[CleanTask]:
-    tasks: list[CleanTask] = []
-    for shard in document_shards(documents):
-        count = sum(1 for _ in read_shard(shard))
-        for start in range(0, count, _DOCUMENTS_A_TASK):
-            stop = min(start + _DOCUMENTS_A_TASK, count)
-            tasks.append(CleanTask(shard, start, stop, len(tasks), parts, config))
-    if not tasks:
-        raise ValueError(f"{documents} holds no document: add a source")
+def keep(  # noqa: PLR0917
+    config: RefineConfig,
+    corpus: ScoredCorpus,
+    sketches: Sequence[SketchPart],
+    pairs: np.ndarray,
+    earlier: Mapping[str, Duplicate],
+    out: Path,
+    *,
+    progress: Progress = no_progress,
+) -> RefineReport:
+    """Decide by `config` and write documents and decisions into `out`. ValueError if nothing is kept.
+
+    A document of which too little is left after cutting falls, and what fell is nobody's twin and holds nobody's piece:
+    so it is decided again without it, until nothing more falls.
+    """
+    fallen: dict[int, Decision] = {}
+    while True:
+        decisions = decide(corpus.columns, pairs, earlier, config, fallen)
+        cuts = plan_cuts(corpus, sketches, decisions, config)
+        falling = too_short(corpus, decisions, cuts, config)
+        if not falling:
+            return write_outcome(corpus, decisions, cuts, out, progress=progress)
+        fallen |= falling
+
+
+def load_sets(config: RefineConfig) -> EvaluationSets:
+    return EvaluationSets.load([Path(each.path) for each in config.sets], config.contamination_ngrams, config.masks)
+
+
+def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: EvaluationSets) -> list[ScoreTask]:
+    """Raw shards in groups of about equal size. The plan knows nothing of workers."""
+    shards = document_shards(documents)
+    sizes = {path: path.stat().st_size for path in shards}
+    wanted = min(max(sum(sizes.values()) // _PARTS, _LEAST_PART_BYTES), _MOST_PART_BYTES)
+    tasks: list[ScoreTask] = []
+    group: list[Path] = []
+    for shard in shards:
+        group.append(shard)
+        if sum(map(sizes.__getitem__, group)) >= wanted or shard == shards[-1]:
+            tasks.append(ScoreTask(tuple(group), len(tasks), work, config, sets))
+            group = []
     return tasks
 
 
-def _counted(documents: Iterator[Document], result: CleanResult) -> Iterator[Document]:
-    for document in documents:
-        count, size = result.seen.get(document.metadata["source"], (0, 0))
-        result.seen[document.metadata["source"]] = (count + 1, size + len(document.text.encode()))
-        yield document
+def _hash_inputs(documents: Path) -> str:
+    digest = hashlib.sha256()
+    for path in document_shards(documents):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:32]
 
 
-def _find_duplicates(
-    results: Sequence[CleanResult], parts: Path, config: RefineConfig
-) -> dict[tuple[int, int], tuple[str, Duplicate]]:
-    """(part, row) -> (reason, duplicate) of every document to remove."""
-    rows = [(result.number, row) for result in results for row in range(len(result.ids))]
-    ids = [identity for result in results for identity in result.ids]
-    provenance = [each for result in results for each in result.provenance]
-    exact = set(exact_duplicates(zip(ids, provenance, strict=True)))
-    removed = {rows[i]: ("exact_duplicate", Duplicate(ids[i], ids[i], 1.0)) for i in exact}
-    distinct = [i for i in range(len(ids)) if i not in exact]
-    lengths = [length for result in results for length in result.lengths]
-    signatures: list[np.ndarray] = []
-    hashes: list[np.ndarray] = []
-    for result in results:
-        with np.load(_part(parts, "hashes", result.number, "npz")) as arrays:
-            signatures.append(arrays["signatures"])
-            hashes.extend(np.split(arrays["shingles"], arrays["offsets"][1:-1]) if result.ids else [])
-    near = near_duplicates(
-        [ids[i] for i in distinct],
-        [lengths[i] for i in distinct],
-        np.concatenate(signatures)[distinct],
-        [hashes[i] for i in distinct],
-        config.min_jaccard,
-    )
-    row_of = {ids[i]: rows[i] for i in distinct}
-    return removed | {row_of[duplicate.id]: ("near_duplicate", duplicate) for duplicate in near}
+def _fingerprint(config: RefineConfig, inputs: str, sets: EvaluationSets) -> str:
+    """Names what decides the scored parts: inputs, the settings that are measured with, and the code of this room."""
+    measured = config.model_dump_json(exclude={*RECUT, "workers", "evaluation_sets", "index"})
+    versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
+    digest = hashlib.sha256(f"{inputs} {measured} {sets.fingerprint} {versions}".encode())
+    models = [Path(config.quality_model)] if config.quality_model else []
+    for path in [*models, *sorted(_CODE.rglob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def _write(
-    results: Sequence[CleanResult],
-    duplicates: dict[tuple[int, int], tuple[str, Duplicate]],
-    parts: Path,
-    out: Path,
-) -> RefineReport:
-    report = RefineReport(masked=dict(sorted(sum((r.masked for r in results), Counter[str]()).items())))
-    for result in results:
-        for source, (count, size) in result.seen.items():
-            for tally in (report, report.by_source.setdefault(source, Tally())):
-                tally.documents_in += count
-                tally.bytes_in += size
-    dropped: list[Document] = []
-
-    def kept() -> Iterator[Document]:
-        streams = (_rows(_part(parts, "kept", result.number), result.number) for result in results)
-        for _, position, document in heapq.merge(*streams, key=lambda entry: (entry[0], entry[1])):
-            if position not in duplicates:
-                for tally in (report, report.by_source[document.metadata["source"]]):
-                    tally.documents_kept += 1
-                    tally.bytes_kept += len(document.text.encode())
-                yield document
-                continue
-            reason, duplicate = duplicates[position]
-            twin = {"duplicate_of": duplicate.duplicate_of, "jaccard": duplicate.jaccard}
-            document.metadata.update(reason=reason, **twin)
-            dropped.append(document)
-
-    write_documents(kept(), out, _DOCUMENTS_A_SHARD)
-    for result in results:
-        dropped.extend(read_shard(_part(parts, "dropped", result.number)))
-    write_documents(sorted(dropped, key=_order), out, _DOCUMENTS_A_SHARD, prefix="dropped")
-    for document in dropped:
-        reason, size = document.metadata["reason"], len(document.text.encode())
-        report.dropped_bytes[reason] = report.dropped_bytes.get(reason, 0) + size
-        for tally in (report, report.by_source[document.metadata["source"]]):
-            tally.dropped[reason] = tally.dropped.get(reason, 0) + 1
-    report.by_source = dict(sorted(report.by_source.items()))
-    for table in (report.dropped, report.dropped_bytes, *(tally.dropped for tally in report.by_source.values())):
-        _sort_keys(table)
-    return report
+def _own_folder(work: Path, name: str) -> Path:
+    """`work/name`; what runs of other inputs or settings left beside it is removed."""
+    if work.is_dir():
+        for other in work.iterdir():
+            if other.name != name:
+                shutil.rmtree(other)
+    (work / name).mkdir(parents=True, exist_ok=True)
+    return work / name
 
 
-def _rows(path: Path, number: int) -> Iterator[tuple[tuple[str, ...], tuple[int, int], Document]]:
-    for row, document in enumerate(read_shard(path)):
-        yield _order(document), (number, row), document
+def _ids_along(corpus: ScoredCorpus) -> list[str]:
+    """Ids as the parts hold the documents, one after another."""
+    return [corpus.columns.ids[row] for row in corpus.part_rows]
 
 
-def _order(document: Document) -> tuple[str, ...]:
-    """Id, then where the document came from: a total order that does not know of shards."""
-    metadata = document.metadata
-    return document.id, metadata["source"], metadata["path"], metadata["raw_id"]
+def _is_first(corpus: ScoredCorpus) -> np.ndarray:
+    """Whether a document is the first of its id, [documents] bool, as the parts hold them."""
+    first = np.zeros(len(corpus), dtype=bool)
+    first[corpus.columns.first_rows()] = True
+    return first[corpus.part_rows]
 
 
-def _part(parts: Path, kind: str, number: int, suffix: str = "jsonl.gz") -> Path:
-    return parts / f"{kind}-{number:06d}.{suffix}"
+def _pairs(config: RefineConfig, corpus: ScoredCorpus, sketches: Sequence[SketchPart]) -> np.ndarray:
+    """[n] PAIR over the distinct ids: who is how similar to whom, from PAIR_FLOOR on.
+
+    Looked for among all documents, for other thresholds, and once more among those that these rules keep: in a large
+    band a document is compared with some only, and none of these may be wasted on documents that are dropped.
+    """
+    columns, distinct = corpus.columns, corpus.distinct_index()[corpus.part_rows]
+    lengths = columns.characters[corpus.part_rows].tolist()
+    passes = np.array([breach is None for breach in breaches(columns.scores, columns.languages, config).first])
+    found = []
+    for eligible in (_is_first(corpus), _is_first(corpus) & passes[corpus.part_rows]):
+        pairs = verified_pairs(sketches, greedy_ranks(_ids_along(corpus), lengths, eligible), PAIR_FLOOR)
+        first, second = distinct[pairs["first"]], distinct[pairs["second"]]
+        pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
+        found.append(pairs)
+    return np.unique(np.concatenate(found))
 
 
-def _sort_keys(table: dict[str, int]) -> None:
-    items = sorted(table.items())
-    table.clear()
-    table.update(items)
+def _earlier(
+    corpus: ScoredCorpus, sketches: Sequence[SketchPart], index: DuplicateIndex | None, name: str
+) -> dict[str, Duplicate]:
+    """Id -> its twin among what earlier runs kept. `name` is this run's in the index: that of the texts it is about."""
+    if index is None:
+        return {}
+    found = index.duplicates(sketches, _ids_along(corpus), _is_first(corpus), PAIR_FLOOR, name)
+    return {duplicate.id: duplicate for duplicate in found}
+
+
+def write_evidence(
+    tasks: Sequence[ScoreTask],
+    corpus: ScoredCorpus,
+    pairs: np.ndarray,
+    earlier: Mapping[str, Duplicate],
+    evidence: Path,
+) -> None:
+    """What a later cut of the thresholds needs: scores, what repeats, and who resembles whom."""
+    evidence.mkdir(parents=True)
+    ids = [corpus.columns.ids[row] for row in corpus.columns.first_rows()]
+    write_twins([(ids[one], ids[other], similarity) for one, other, similarity in pairs.tolist()], evidence / PAIRS)
+    write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
+    for number, task in enumerate(tasks):
+        shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
+        # Shingles outweigh the text, and all that was to be known of them is in the pairs.
+        shutil.copytree(task.sketches, evidence / SKETCHES.format(number), ignore=shutil.ignore_patterns("shingles*"))
+
+
+def write_report(report: RefineReport, out: Path) -> None:
+    text = json.dumps(report.model_dump(exclude={"timings"}), indent=2, sort_keys=True, ensure_ascii=False)
+    (out / EVIDENCE / REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def _worker_seconds(summaries: Sequence[Summary]) -> dict[str, float]:
+    return {f"{name}_workers_s": sum(each.seconds[name] for each in summaries) for name in summaries[0].seconds}

@@ -101,7 +101,7 @@ class TrafficWriter:
         self._thread.start()
 
     def write(self, record: TrafficRecord) -> None:
-        """Takes one record; e-mail and IP addresses in its text are masked before it is kept. Thread-safe, no disk."""
+        """Takes one record; personal data in its text is masked before it is kept. Thread-safe, no disk."""
         scrubbed = replace(
             record,
             prompt_text=mask(record.prompt_text)[0],

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 DESCRIPTION = "Takes raw text to a served, watched language model that can be rolled back, with evidence at each gate."
 
@@ -59,20 +60,76 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("mlflow", "open the registry's web page on loopback, until Ctrl-C")
     command.add_argument("--port", type=int, default=5000)
 
+    _add_data(commands, common)
+
     command = add("doctor", "check this machine and say what to mend")
     command.add_argument("--json", action="store_true", help="for machines")
     return parser
 
 
+def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "the data room alone: build clean documents, ask why one went, cut thresholds again, compare, draw the card"
+    actions = commands.add_parser("data", help=text, description=text).add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+
+    def add(name: str, text: str, *, has_json: bool = True) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, parents=[common])
+        if has_json:
+            action.add_argument("--json", action="store_true", help="for machines")
+        return action
+
+    action = add("build", "sources to clean documents in a folder, with the evidence about all of them")
+    action.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="file, folder, glob, https:// s3:// gs://, pypi:NAME==VERSION, hf:OWNER/NAME, installed: (repeatable; "
+        "default: the packages of conf/)",
+    )
+    action.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="EVAL.jsonl",
+        help="evaluation set to keep out of the documents: any JSONL whose strings are its items (repeatable)",
+    )
+    action.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to write; an earlier build there is replaced"
+    )
+    action.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="refine.min_words=60, data.max_file_bytes=..."
+    )
+
+    action = add("why", "which rule, or which twin, removed a document")
+    action.add_argument("id", metavar="ID", help="its id, the beginning of it, or the path it was read from")
+    action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build, or artifacts/refine")
+
+    action = add("recut", "apply new thresholds to a build, in place, without scoring it again")
+    action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build")
+    action.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="min_words=60, max_symbol_word_ratio=null, .."
+    )
+
+    action = add("diff", "what two builds have in common, and what not")
+    action.add_argument("first", metavar="A")
+    action.add_argument("second", metavar="B")
+
+    action = add("card", "draw the data card of a build: one HTML page", has_json=False)
+    action.add_argument("folder", metavar="DIR", help="a build, or artifacts/refine")
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    name = " ".join(["sluice", arguments.command, *([arguments.action] if "action" in arguments else [])])
     # A supervisor's SIGTERM ends a command as Ctrl-C does: children first, then one line.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         module = importlib.import_module(f"pipelines.commands.{arguments.command}")
         return int(module.run(arguments) or 0)
-    except KeyboardInterrupt:
-        print(f"sluice {arguments.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"{name}: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; nothing more can be said, not even at interpreter exit.
@@ -83,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from components.stage import describe
 
-        print(f"sluice {arguments.command}: {describe(error)}", file=sys.stderr)
+        print(f"{name}: {describe(error)}", file=sys.stderr)
         return 1
 
 

@@ -56,7 +56,7 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
             port_taken(serve["host"], serve["port"]),
             _served_by_us(workspace, serve["port"]),
         ),
-        judge_sources([source for source in _local_sources(data) if not Path(source).expanduser().exists()]),
+        judge_sources(_source_faults(data)),
         judge_network(index_answers(_index_url()) if needs_network else None),
     ]
 
@@ -143,14 +143,9 @@ def judge_port(host: str, port: int, taken: bool, ours: bool) -> Finding:
     return Finding("port", Health.OK, f"{host}:{port} {'serves this workspace' if ours else 'is free'}")
 
 
-def judge_sources(missing: list[str]) -> Finding:
-    if missing:
-        return Finding(
-            "sources",
-            Health.FAIL,
-            f"source {missing[0]} does not exist",
-            "set data.sources to a file or directory that does",
-        )
+def judge_sources(faults: list[str]) -> Finding:
+    if faults:
+        return Finding("sources", Health.FAIL, faults[0], "set data.sources to what there is")
     return Finding("sources", Health.OK, "present")
 
 
@@ -166,9 +161,18 @@ def judge_network(reachable: bool | None) -> Finding:
     return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
 
 
-def _local_sources(data: Mapping[str, Any]) -> list[str]:
-    sources = data["sources"] or []
-    return [sources] if isinstance(sources, str) else list(sources)
+def _source_faults(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the sources as they are named; whether a place elsewhere answers shows when it is read."""
+    from data.config import IngestConfig
+    from data.sources.location import locate
+
+    faults = []
+    for source in IngestConfig.model_validate(data).given:
+        try:
+            locate(source)
+        except ValueError as fault:
+            faults.append(str(fault))
+    return faults
 
 
 def locked_versions(workspace: Workspace) -> dict[str, str]:

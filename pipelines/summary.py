@@ -17,7 +17,9 @@ def print_summary(workspace: Workspace, record: dict[str, Any]) -> None:
     for step in ("rollout", "monitor"):
         result = read_metrics(workspace, step)
         print(f"{step:<8} {result['outcome']}: {result['reason']}")
-    if found["champion"]:
+    if not found["champion"]:
+        print("nothing serves yet   next: mend what the gate says, or sluice promote --force --reason ..")
+    else:
         print(f"champion v{found['champion']}   next: sluice serve, sluice chat, sluice mlflow, sluice history")
 
 

@@ -5,8 +5,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,12 +18,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class SharedFixturesTogether(LoadScopeScheduling):
     """Tests that share a costly fixture stay in one of the test processes: whole runs, Ray's head, a module's own."""
-    for item in items:
-        room = item.path.parent.name
-        shared = "runs" if room == "lifecycle" else "ray" if "ray_head" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(shared))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if "/lifecycle/" in module:
+            return "runs"
+        return "ray" if "ray_head" in (ROOT / module).read_text() else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedFixturesTogether:
+    return SharedFixturesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: whole runs take one process about as long as all the rest takes the other."""
+    items.sort(key=lambda item: item.path.parent.name != "lifecycle")
 
 
 @pytest.fixture(scope="session")

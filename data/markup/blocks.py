@@ -58,7 +58,7 @@ def _render_one(block: Block) -> str:
             return f"- {' '.join(text.split())}"
         case Code(text):
             # Blank lines inside code would end the block for a reader of the contract: they keep no more than one.
-            return "\n".join(f"    {line}".rstrip() for line in _BLANK_LINES.sub("\n\n", text).split("\n"))
+            return "\n".join(f"    {line}".rstrip() for line in _BLANK_LINES.sub("\n\n", text).split("\n")).strip("\n")
         case Paragraph(text):
             # A paragraph that happens to begin like a heading or an item stays a paragraph.
             return _MARKS.sub("", " ".join(text.split()))

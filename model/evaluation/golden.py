@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from data.config import Block
 from data.progress import Progress, no_progress
-from data.tokenizer import SPECIAL_TOKENS
+from data.tokenization import SPECIAL_TOKENS
 from model.architecture.generation import generate
 from model.architecture.transformer import Transformer
 from model.evaluation.evidence import canonical_json

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from data.progress import Progress, no_progress
-from data.tokenizer import END_OF_TEXT
+from data.tokenization import END_OF_TEXT
 from model.architecture.transformer import Transformer
 from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
 

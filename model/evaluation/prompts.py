@@ -2,7 +2,7 @@
 
 from tokenizers import Tokenizer
 
-from data.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN
+from data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN
 from model.evaluation.likelihood import encode
 from model.tuning.chat import Message, render
 

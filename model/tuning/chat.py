@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from data.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
+from data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
 from model.training.loop import Batch
 
 _ROLES = {"user": USER, "assistant": ASSISTANT}

@@ -17,6 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0 if check.ok else 1
     for entry in entries:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-        print(f"{entry.sequence:>4}  {moment}  {entry.action:<10} v{entry.version or '-':<4} {entry.reason}")
+        forced = "forced: " if entry.details.get("forced") else ""
+        print(f"{entry.sequence:>4}  {moment}  {entry.action:<10} v{entry.version or '-':<4} {forced}{entry.reason}")
     print(f"{len(entries)} entries; hash chain {'whole' if check.ok else f'BROKEN at entry {check.broken_at}'}")
     return 0 if check.ok else 1

@@ -1,9 +1,12 @@
 """`sluice serve`: the server of this workspace, in the foreground."""
 
 import argparse
+import fcntl
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from components.release import make_server, open_releases
 from components.workspace import Workspace
@@ -21,6 +24,23 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"a server of this workspace already answers at {running.url}")
     if open_releases(workspace).state().champion is None:
         raise ValueError("there is no champion to serve: `sluice run` makes one")
+    with _only_server(workspace):
+        _serve(workspace, config)
+    return 0
+
+
+@contextmanager
+def _only_server(workspace: Workspace) -> Iterator[None]:
+    """One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it."""
+    with (workspace.state / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it") from None
+        yield
+
+
+def _serve(workspace: Workspace, config: ServeConfig) -> None:
     prepare_environment()
     print("starting Ray Serve ..", flush=True)
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -31,4 +51,3 @@ def run(arguments: argparse.Namespace) -> int:
         key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
         print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
         threading.Event().wait()
-    return 0

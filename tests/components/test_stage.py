@@ -37,7 +37,8 @@ def workspace(tmp_path: Path, root: Path) -> Workspace:
     shutil.copy(root / "params.yaml", tmp_path)
     for path in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["ingest"]["deps"]:
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        shutil.copy(root / path, tmp_path / path)
+        copy = shutil.copytree if (root / path).is_dir() else shutil.copy
+        copy(root / path, tmp_path / path)
     return Workspace(tmp_path)
 
 
@@ -67,7 +68,7 @@ def test_the_same_step_again_gives_the_same_bytes(workspace: Workspace) -> None:
         run_content_step(workspace, "ingest", write_two_files)
         hashes.add(artifact_hash(workspace.artifact("ingest")))
     assert len(hashes) == 1
-    (workspace.root / "data/sources.py").write_text("changed = True\n")
+    (workspace.root / "data/sources/files.py").write_text("changed = True\n")
     run_content_step(workspace, "ingest", write_two_files)
     assert artifact_hash(workspace.artifact("ingest")) not in hashes, "the code is part of what it was made from"
 

@@ -7,7 +7,7 @@ import pytest
 
 from data.config import IngestConfig, RefineConfig
 from data.refine import refine
-from data.sources import ingest
+from data.sources.ingest import ingest
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _standard_library() -> list[str]:
     from data.extract import extract
-    from data.installed import docstrings
+    from data.sources.installed import docstrings
 
     folder = Path(json.__file__).parent.parent
     found = ((path, docstrings(path, path.stem)) for path in sorted(folder.glob("[a-z]*.py")))

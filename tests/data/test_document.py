@@ -1,13 +1,15 @@
 """Content ids and deterministic shards."""
 
 import gzip
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.document import Document, content_id, read_documents, read_shard, write_documents
+from data.document import Document, content_id, read_documents, read_shard, write_documents, write_shard
 
 
 def document(text: str) -> Document:
@@ -32,16 +34,52 @@ def test_shards_are_byte_identical_wherever_they_are_written(tmp_path: Path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_documents([document("x"), document("y")], tmp_path / name, 512)
-    first, second = ((tmp_path / name / "documents-0000.jsonl.gz").read_bytes() for name in ("one", "two"))
+    first, second = ((tmp_path / name / "documents-0000.jsonl").read_bytes() for name in ("one", "two"))
     assert first == second
-    assert first[4:8] == bytes(4), "the gzip header must not carry a time"
+
+
+def test_compressed_shards_of_others_are_read_too(tmp_path: Path):
+    write_documents([document("x"), document("y")], tmp_path, 1)
+    first = tmp_path / "documents-0000.jsonl"
+    (tmp_path / "documents-0000.jsonl.gz").write_bytes(gzip.compress(first.read_bytes()))
+    first.unlink()
+    assert [each.text for each in read_documents(tmp_path)] == ["x", "y"]
+
+
+def test_a_full_disk_names_the_shard_and_leaves_nothing_half(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"documents-0001.jsonl"):
+            write_documents([document("x"), document("y" * 200_000)], tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["documents-0000.jsonl"]
+
+
+def test_a_shard_that_fails_half_way_leaves_the_one_before_it(tmp_path: Path):
+    path = tmp_path / "documents-0000.jsonl"
+    write_shard([document("x")], path)
+
+    def broken() -> Iterator[Document]:
+        yield document("y")
+        raise RuntimeError("source is gone")
+
+    with pytest.raises(RuntimeError):
+        write_shard(broken(), path)
+    assert [each.text for each in read_shard(path)] == ["x"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_damage_names_the_file_and_the_line(tmp_path: Path):
-    path = tmp_path / "documents-0000.jsonl.gz"
     write_documents([document("x"), document("y" * 10_000)], tmp_path, 512)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"documents-0000.jsonl.gz is damaged after line \d"):
+    plain = tmp_path / "documents-0000.jsonl"
+    plain.write_bytes(plain.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"documents-0000.jsonl is damaged after line 1"):
+        list(read_shard(plain))
+    path = tmp_path / "documents-0001.jsonl.gz"
+    path.write_bytes(gzip.compress(plain.read_bytes())[:-20])
+    with pytest.raises(ValueError, match=r"documents-0001.jsonl.gz is damaged after line \d"):
         list(read_shard(path))
     path.write_bytes(gzip.compress(b'{"id": 1}\n'))
     with pytest.raises(ValueError, match="damaged after line 0"):

@@ -14,7 +14,7 @@ def test_the_pinned_documentation_is_valid_and_permissively_licensed():
     text = PATH.read_text(encoding="utf-8")
     assert text.startswith("# @package data\n")
     config = IngestConfig.model_validate(yaml.safe_load(text))
-    assert config.local_sources == []
+    assert config.given == []
     assert {package.licence for package in config.packages} <= PERMISSIVE
     names = [package.name for package in config.packages]
     assert len(names) == len(set(names)) >= 10

@@ -321,3 +321,40 @@ def test_any_text_is_extracted_into_the_contract(pieces: list[str], markup: str,
 def test_clean_text_read_again_as_plain_text_is_unchanged(pieces: list[str], markup: str):
     clean = extract("\n".join(pieces), markup)
     assert extract(clean, "txt") == clean
+
+
+PAGE = """<!DOCTYPE html><html><head><title>Locks</title></head><body>
+<div class="nav"><ul><li><a href="/">Home</a></li><li><a href="/shop">Shop</a></li></ul></div>
+<article><h1>On locks</h1><p>A lock lifts boats with <em>water</em> alone,
+and needs 2*3*4 <code>gates_of_iron</code> at most.</p><h2>How it works</h2><p>The keeper opens the lower gate,<br>and
+writes &lt;b&gt; into the <a href="/log">log</a> of the day.</p>
+<ul><li>close the gate</li><li>open the sluice<ul><li>slowly at first</li></ul></li></ul>
+<pre><code>def lift(boat):
+    return boat + 1</code></pre><pre><code>lift --now
+</code></pre>
+<p>Then the boat goes on its way to the upper pound, and the next one comes in.</p></article>
+<div class="sidebar">Subscribe to our newsletter!</div>
+<div id="footer">Copyright, all rights reserved</div></body></html>"""
+
+
+def test_a_web_page_gives_its_own_text_without_what_stands_around_it():
+    assert extract(PAGE, "html") == (
+        "# On locks\n\nA lock lifts boats with water alone, and needs 2*3*4 `gates_of_iron` at most.\n\n"
+        "## How it works\n\nThe keeper opens the lower gate, and writes <b> into the log of the day.\n\n"
+        "- close the gate\n- open the sluice\n- slowly at first\n\n"
+        "    def lift(boat):\n        return boat + 1\n\n    lift --now\n\n"
+        "Then the boat goes on its way to the upper pound, and the next one comes in."
+    )
+
+
+def test_a_page_in_which_no_text_of_its_own_is_found_gives_all_of_it():
+    rows = "".join(f"<tr><td>name {n}</td><td>what the setting of number {n} does</td></tr>" for n in range(40))
+    text = extract(f"<html><body><table>{rows}</table><p>One line.</p><p>Another.</p></body></html>", "html")
+    assert "name 39 | what the setting of number 39 does" in text
+    assert extract("<html><body></body></html>", "html") == ""
+
+
+@given(st.lists(_MARKUP_PIECES, max_size=25))
+def test_any_page_is_extracted_into_the_contract(pieces: list[str]):
+    clean = extract("<html><body><h1>A</h1><p>word</p>" + "\n".join(pieces), "html")
+    assert extract(clean, "txt") == clean

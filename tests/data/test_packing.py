@@ -1,44 +1,84 @@
 """Token shards: every token comes back, across shard borders too, and no document is on two sides."""
+# ruff: noqa: F811
 
+import hashlib
+import io
 import json
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packing_fixtures import CONFIG, VOCABULARY, made_documents, mixed_corpus, small_tokenizer, write_corpus  # noqa: F401
+from tokenizers import Tokenizer
 
-from data.config import PackConfig, TokenizerConfig
+from data.config import PackConfig
 from data.document import read_documents
 from data.packing import PackedTokens, PackReport, pack, split_of
-from data.tokenizer import load_tokenizer, train_tokenizer
-
-CONFIG = PackConfig(valid_fraction=0.15, test_fraction=0.2, tokens_per_shard=5000)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(TokenizerConfig(vocab_size=500), corpus, out, split=CONFIG)
-    return out
-
-
-@pytest.fixture(scope="module")
-def packed(corpus: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PackReport]:
+def packed(
+    mixed_corpus: Path,
+    small_tokenizer: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, PackReport]:
     out = tmp_path_factory.mktemp("packed")
-    return out, pack(CONFIG, corpus, tokenizer, out)
+    return out, pack(CONFIG, mixed_corpus, small_tokenizer, out)
 
 
-def test_every_document_comes_back_in_order_on_one_side(corpus: Path, tokenizer: Path, packed: tuple[Path, PackReport]):
-    decoder = load_tokenizer(tokenizer)
+def load(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def reference_files(documents: Path, tokenizer: Path) -> dict[str, str]:
+    """sha256 of each binary file, written the plainest way: a document's ids, the end token, cut into shards."""
+    files: dict[str, bytes] = {}
+    encoder = load(tokenizer)
+    eos = encoder.token_to_id("<|endoftext|>")
+    for split in ("train", "valid", "test"):
+        ids, offsets = [], [0]
+        for document in read_documents(documents):
+            if split_of(document.id, CONFIG) == split:
+                ids += [*encoder.encode(document.text).ids, eos]
+                offsets.append(len(ids))
+        for number, start in enumerate(range(0, len(ids), CONFIG.tokens_per_shard)):
+            shard = ids[start : start + CONFIG.tokens_per_shard]
+            files[f"{split}-{number:04d}.bin"] = np.array(shard, dtype="<u2").tobytes()
+        saved = io.BytesIO()
+        np.save(saved, np.array(offsets, dtype=np.int64))
+        files[f"{split}.offsets.npy"] = saved.getvalue()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def test_the_default_layout_is_the_plain_one_byte_for_byte(
+    mixed_corpus: Path,
+    small_tokenizer: Path,
+    packed: tuple[Path, PackReport],
+):
+    written = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in packed[0].iterdir()}
+    del written["index.json"]
+    assert written == reference_files(mixed_corpus, small_tokenizer)
+
+
+def test_every_document_comes_back_in_order_on_one_side(
+    mixed_corpus: Path,
+    small_tokenizer: Path,
+    packed: tuple[Path, PackReport],
+):
+    decoder = load(small_tokenizer)
     for split in ("train", "valid", "test"):
         side = PackedTokens(packed[0], split)
-        expected = [document.text for document in read_documents(corpus) if split_of(document.id, CONFIG) == split]
-        documents = [side.document(index) for index in range(len(side.offsets) - 1)]
+        expected = [each.text for each in read_documents(mixed_corpus) if split_of(each.id, CONFIG) == split]
+        documents = [side.document(index) for index in range(side.documents)]
         assert [decoder.decode(ids[:-1].tolist(), skip_special_tokens=False) for ids in documents] == expected
         assert all(ids[-1] == side.eos_id and side.eos_id not in ids[:-1] for ids in documents)
-        assert packed[1].splits[split].documents == len(expected)
+        assert len(side.offsets) - 1 == packed[1].splits[split].documents == len(expected)
         assert packed[1].splits[split].bytes == sum(len(text.encode()) for text in expected)
 
 
@@ -48,37 +88,78 @@ def test_shards_are_full_but_the_last_and_small_vocabularies_take_two_bytes(pack
     assert len(sizes) > 2
     assert set(sizes[:-1]) == {CONFIG.tokens_per_shard * 2}
     assert sum(sizes) == report.splits["train"].tokens * 2
-    assert (report.dtype, report.vocab_size, report.eos_id) == ("uint16", 500, 0)
+    assert (report.dtype, report.vocab_size, report.eos_id) == ("uint16", VOCABULARY, 0)
     assert json.loads((folder / "index.json").read_text()) == report.model_dump(exclude={"timings"})
 
 
+def test_without_a_mix_each_source_is_used_whole(packed: tuple[Path, PackReport]):
+    sources = packed[1].sources
+    assert sorted(sources) == ["guide==1.0", "manual==2.1", "notes"]
+    assert all(each.used == each.planned == each.available and each.epochs == 1 for each in sources.values())
+    assert sum(each.used for each in sources.values()) == packed[1].splits["train"].tokens
+    assert sum(each.documents for each in sources.values()) == packed[1].splits["train"].documents
+
+
 def test_any_window_equals_the_window_of_the_whole(packed: tuple[Path, PackReport]):
-    tokens = PackedTokens(packed[0], "train").tokens
+    side = PackedTokens(packed[0], "train")
+    tokens = side.tokens
     whole = tokens.read(0, len(tokens))
+    owners = np.repeat(np.arange(side.documents), np.diff(side.offsets))
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, len(tokens)), st.integers(0, 12_000))
     def windows(start: int, length: int) -> None:
         length = min(length, len(tokens) - start)
         assert np.array_equal(tokens.read(start, length), whole[start : start + length])
+        assert np.array_equal(side.document_ids(start, length), owners[start : start + length])
 
     windows()
-    with pytest.raises(IndexError):
-        tokens.read(len(tokens), 1)
-    with pytest.raises(IndexError):
-        tokens.read(-1, 1)
+    for read in (tokens.read, side.document_ids):
+        with pytest.raises(IndexError):
+            read(len(tokens), 1)
+        with pytest.raises(IndexError):
+            read(-1, 1)
 
 
 def test_packing_twice_is_byte_identical(
-    corpus: Path, tokenizer: Path, packed: tuple[Path, PackReport], tmp_path: Path
+    mixed_corpus: Path,
+    small_tokenizer: Path,
+    packed: tuple[Path, PackReport],
+    tmp_path: Path,
 ):
-    pack(CONFIG, corpus, tokenizer, tmp_path)
+    pack(CONFIG, mixed_corpus, small_tokenizer, tmp_path)
     for path in sorted(packed[0].iterdir()):
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
-def test_a_truncated_shard_is_refused(corpus: Path, tokenizer: Path, tmp_path: Path):
-    report = pack(CONFIG, corpus, tokenizer, tmp_path)
+def test_a_document_longer_than_a_batch_is_packed_as_any_other(
+    small_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packed: tuple[Path, PackReport],
+):
+    # The package has a function of the same name as the module.
+    monkeypatch.setattr(import_module("data.packing.pack"), "_CHARACTERS_AT_ONCE", 100)
+    (tmp_path / "out").mkdir()
+    seen = []
+    refined = write_corpus(made_documents(), tmp_path / "refine")
+    pack(CONFIG, refined, small_tokenizer, tmp_path / "out", progress=lambda done, total, note: seen.append(done))
+    assert len(seen) > 100
+    assert (tmp_path / "out" / "train-0000.bin").read_bytes() == (packed[0] / "train-0000.bin").read_bytes()
+
+
+def test_an_index_of_before_layouts_is_read(packed: tuple[Path, PackReport], tmp_path: Path):
+    for path in packed[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    index = json.loads((tmp_path / "index.json").read_text())
+    for key in ("layout", "row_tokens", "costs", "sources"):
+        del index[key]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert len(PackedTokens(tmp_path, "train").tokens) == packed[1].splits["train"].tokens
+
+
+def test_a_truncated_shard_is_refused(mixed_corpus: Path, small_tokenizer: Path, tmp_path: Path):
+    report = pack(CONFIG, mixed_corpus, small_tokenizer, tmp_path)
     shard = tmp_path / report.splits["test"].shards[-1]
     shard.write_bytes(shard.read_bytes()[:-2])
     with pytest.raises(ValueError, match="pack again"):
@@ -87,9 +168,17 @@ def test_a_truncated_shard_is_refused(corpus: Path, tokenizer: Path, tmp_path: P
         PackedTokens(tmp_path / "nowhere", "test")
 
 
-def test_an_empty_side_is_refused(corpus: Path, tokenizer: Path, tmp_path: Path):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["train-0000.bin", "valid-0000.bin", "train.offsets.npy", "index.json"])
+def test_a_full_disk_is_named(name: str, mixed_corpus: Path, small_tokenizer: Path, tmp_path: Path):
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"{name}'$"):
+        pack(CONFIG, mixed_corpus, small_tokenizer, tmp_path)
+
+
+def test_an_empty_side_is_refused(mixed_corpus: Path, small_tokenizer: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"no document falls into valid \(train \d+, valid 0, test \d+\)"):
-        pack(PackConfig(valid_fraction=1e-9, test_fraction=0.2), corpus, tokenizer, tmp_path)
+        pack(PackConfig(valid_fraction=1e-9, test_fraction=0.2), mixed_corpus, small_tokenizer, tmp_path)
 
 
 @given(st.text("0123456789abcdef", min_size=32, max_size=32))

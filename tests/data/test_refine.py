@@ -1,13 +1,19 @@
 """Refine on whole folders: what it drops keeps its reason, and its outcome knows of no order, shard or worker."""
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data.config import RefineConfig
-from data.document import Document, content_id, read_documents, read_shard, write_documents
-from data.refine import RefineReport, refine
+import data.scoring
+from data.config import EvaluationSet, RefineConfig
+from data.document import Document, content_id, read_documents, write_documents
+from data.evidence import EVIDENCE, read_decisions
+from data.executor import run_tasks
+from data.refine import refine
+from data.report import RefineReport
 
 TITLES = ("queries", "signals", "templates", "caching", "sessions", "logging", "testing", "settings")
 VERBS = ("reads", "writes", "keeps", "drops", "counts", "sorts", "joins", "splits", "checks", "names")
@@ -43,65 +49,165 @@ def planted() -> list[Document]:
 
 
 def run(
-    tmp_path: Path, documents: list[Document], name: str, *, per_shard: int = 512, workers: int = 1
+    tmp_path: Path,
+    documents: list[Document],
+    name: str,
+    *,
+    per_shard: int = 512,
+    work: Path | None = None,
+    executor: Any = run_tasks,
+    **settings: Any,
 ) -> RefineReport:
     (tmp_path / f"{name}-in").mkdir()
     (tmp_path / name).mkdir()
     write_documents(documents, tmp_path / f"{name}-in", per_shard)
-    return refine(RefineConfig(workers=workers), tmp_path / f"{name}-in", tmp_path / name)
+    config = RefineConfig(**{"workers": 1, **settings})
+    return refine(config, tmp_path / f"{name}-in", tmp_path / name, work=work, executor=executor)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*"))}
+def kept_bytes(folder: Path) -> dict[str, bytes]:
+    names = [*folder.glob("documents-*"), folder / EVIDENCE / "decisions.parquet", folder / EVIDENCE / "report.json"]
+    return {path.name: path.read_bytes() for path in names}
 
 
 def test_every_document_is_kept_clean_or_dropped_with_its_reason(tmp_path: Path):
     report = run(tmp_path, planted(), "out")
     kept = list(read_documents(tmp_path / "out"))
-    dropped = list(read_shard(tmp_path / "out" / "dropped-0000.jsonl.gz"))
-    assert len(kept) + len(dropped) == len(planted()) == report.documents_in
+    decisions = read_decisions(tmp_path / "out")
+    assert len(decisions) == len(planted()) == report.documents_in
     assert report.dropped == {"empty": 1, "exact_duplicate": 3, "near_duplicate": 2, "too_few_words": 1}
     # Of equal documents the one whose source sorts first is kept.
     pages = {f"page{n}.rst" for n in range(3, 20)} | {f"copy{n}.rst" for n in range(3)}
     assert {document.metadata["path"] for document in kept} == pages | {"private.rst"}
     assert [document.id for document in kept] == sorted(content_id(document.text) for document in kept)
     assert not any("``" in document.text or ":class:" in document.text for document in kept)
-    assert all(document.metadata["title"] for document in kept)
-    raw_ids = {document.id for document in planted()}
-    assert all(document.metadata["raw_id"] in raw_ids for document in kept + dropped)
+    assert all(document.metadata["title"] and document.metadata["language"] == "en" for document in kept)
+    # Of a text that was masked not even the hash is told.
+    masked = {document.id for document in planted() if document.metadata["path"] == "private.rst"}
+    raw_ids = {row["raw_id"] for row in decisions if row["path"] != "private.rst"}
+    assert raw_ids == {document.id for document in planted()} - masked
+    assert masked.isdisjoint(row["raw_id"] for row in decisions)
 
     ids = {document.id for document in kept}
-    for document in dropped:
-        if document.metadata["reason"].endswith("duplicate"):
-            assert document.metadata["duplicate_of"] in ids
-            assert document.metadata["jaccard"] >= RefineConfig().min_jaccard
+    assert {row["final_id"] for row in decisions if row["kept"]} == ids
+    for row in decisions:
+        if row["kept"]:
+            assert (row["rule"], row["twin"]) == (None, None)
+        elif row["rule"].endswith("duplicate"):
+            assert row["twin"] in ids
+            assert row["jaccard"] >= RefineConfig().min_jaccard
         else:
-            assert "<" in document.metadata["comparison"]
+            assert "<" in row["comparison"]
 
-    private = next(document for document in kept if document.metadata["path"] == "private.rst")
+
+def test_personal_data_reaches_no_file(tmp_path: Path):
+    report = run(tmp_path, planted(), "out", work=tmp_path / "work")
+    private = next(d for d in read_documents(tmp_path / "out") if d.metadata["path"] == "private.rst")
     assert private.text.endswith("Write to <EMAIL> or to <IP_ADDRESS> about it.")
-    assert report.masked == {"<EMAIL>": 1, "<IP_ADDRESS>": 1}
+    assert {kind: count for kind, count in report.masked.items() if count} == {"EMAIL": 1, "IP_ADDRESS": 1}
+    import pyarrow.parquet as pq
+
+    for part in (*(tmp_path / "work").rglob("*.parquet"), *(tmp_path / "out").rglob("*.parquet")):
+        assert "corp.example" not in str(pq.read_table(part).to_pylist())
 
 
-def test_the_report_counts_by_source(tmp_path: Path):
+def test_the_report_counts_by_source_and_language(tmp_path: Path):
     report = run(tmp_path, planted(), "out")
     other, package = report.by_source["other==2.0"], report.by_source["package==1.0"]
     assert (other.documents_in, other.documents_kept, other.dropped) == (3, 3, {})
     assert (package.documents_in, package.documents_kept) == (25, 18)
     assert report.bytes_kept == sum(len(document.text.encode()) for document in read_documents(tmp_path / "out"))
     assert report.documents_kept == sum(tally.documents_kept for tally in report.by_source.values())
+    assert report.documents_in == sum(tally.documents_in for tally in report.by_language.values())
     assert all(seconds >= 0 for seconds in report.timings.values())
 
 
 @pytest.mark.parametrize(("seed", "per_shard", "workers"), [(1, 512, 1), (2, 3, 1), (3, 7, 2)])
 def test_the_outcome_is_byte_identical_whatever_the_order_shards_and_workers(
-    tmp_path: Path, seed: int, per_shard: int, workers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, per_shard: int, workers: int
 ):
-    run(tmp_path, planted(), "first")
+    cutting = {"max_piece_copies": 2, "min_substring_words": 20}
+    run(tmp_path, planted(), "first", **cutting)
     shuffled = planted()
     random.Random(seed).shuffle(shuffled)
-    run(tmp_path, shuffled, "second", per_shard=per_shard, workers=workers)
-    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    monkeypatch.setattr("data.refine._LEAST_PART_BYTES", 2000)  # several parts, small as the corpus is
+    run(tmp_path, shuffled, "second", per_shard=per_shard, workers=workers, **cutting)
+    assert len(list((tmp_path / "second" / EVIDENCE).glob("scores-*"))) >= (2 if per_shard < 20 else 1)
+    assert kept_bytes(tmp_path / "first") == kept_bytes(tmp_path / "second")
+
+
+def test_scored_parts_are_not_scored_again_neither_after_a_death_nor_for_new_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("data.refine._LEAST_PART_BYTES", 2000)
+    scored: list[str] = []
+    score = data.scoring.score
+
+    def counting(text: str, quality: Any = None) -> Any:
+        scored.append(text)
+        return score(text, quality)
+
+    monkeypatch.setattr(data.scoring, "score", counting)
+
+    def dying(function: Any, tasks: Any, **_: Any) -> list[Any]:
+        for task in tasks[:3]:
+            function(task)
+        raise KeyboardInterrupt
+
+    work = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, planted(), "killed", per_shard=3, work=work, executor=dying)
+    before = len(scored)
+    assert 0 < before < len(planted())
+    report = run(tmp_path, planted(), "again", per_shard=3, work=work)
+    assert len(scored) == len(planted()) == report.documents_in
+    looser = run(tmp_path, planted(), "looser", per_shard=3, work=work, min_jaccard=1.0)
+    assert len(scored) == len(planted())
+    assert looser.documents_kept == report.documents_kept + report.dropped["near_duplicate"]
+    run(tmp_path, planted(), "undisturbed", per_shard=3)
+    assert kept_bytes(tmp_path / "again") == kept_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("policy", ["drop", "cut", "report"])
+def test_contamination_is_treated_by_the_policy_of_its_set(tmp_path: Path, policy: str):
+    question = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
+    path = tmp_path / "quiz.jsonl"
+    path.write_text(json.dumps({"question": question}) + "\n")
+    leaked = page("caching", 5).replace("step", f"step. {question.upper()}? Then", 1)
+    documents = [raw(page("caching", 6), "clean.rst"), raw(leaked, "leaked.rst")]
+    report = run(tmp_path, documents, "out", evaluation_sets=[EvaluationSet(path=str(path), policy=policy)])
+    assert (report.contaminated, report.evaluation_sets) == ({"quiz": 1}, {"quiz": 1})
+    texts = {document.metadata["path"]: document.text for document in read_documents(tmp_path / "out")}
+    assert "clean.rst" in texts
+    if policy == "drop":
+        assert report.dropped == {"contaminated": 1}
+        assert set(texts) == {"clean.rst"}
+    else:
+        assert ("SEVEN SEAS" in texts["leaked.rst"]) is (policy == "report")
+        assert report.contamination_cut == (1 if policy == "cut" else 0)
+
+
+def test_repeated_lines_and_runs_are_cut_and_what_is_left_is_named_anew(tmp_path: Path):
+    banner = "This page is part of the handbook that every new member of the team has to read before the first day."
+    documents = [raw(f"{page('testing', n)}\n{banner}\n", f"page{n}.rst") for n in range(4)]
+    report = run(tmp_path, documents, "out", max_piece_copies=1)
+    kept = list(read_documents(tmp_path / "out"))
+    assert sum(banner in document.text for document in kept) == 1
+    assert report.pieces_removed == 3
+    assert all(document.id == content_id(document.text) for document in kept)
+    assert sum("cut_from" in document.metadata for document in kept) == 3
+    assert sum(row["cut_characters"] >= len(banner) for row in read_decisions(tmp_path / "out")) == 3
+
+
+def test_what_an_earlier_run_kept_is_not_kept_twice(tmp_path: Path):
+    index = str(tmp_path / "index")
+    first = run(tmp_path, planted(), "monday", index=index)
+    new = [raw(page("sessions", n), f"new{n}.rst") for n in range(100, 103)]
+    second = run(tmp_path, [*planted(), *new], "tuesday", index=index)
+    assert {d.metadata["path"] for d in read_documents(tmp_path / "tuesday")} == {d.metadata["path"] for d in new}
+    assert second.dropped["earlier_duplicate"] >= first.documents_kept
+    again = run(tmp_path, planted(), "monday-again", index=index)
+    assert again.documents_kept == first.documents_kept
 
 
 def test_nothing_kept_is_an_error_that_says_why(tmp_path: Path):

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from data.config import PackConfig, TokenizerConfig
 from data.document import content_id, read_documents, write_documents
 from data.split import split_of
-from data.tokenizer import load_tokenizer, train_tokenizer
+from data.tokenization import load_tokenizer, train_tokenizer
 from model.architecture.config import TransformerConfig
 from model.architecture.transformer import Transformer, initialize
 from model.checkpoint import save_model

@@ -49,7 +49,7 @@ def test_the_committed_prompts_are_distinct_and_cover_both_kinds():
 
 
 def test_a_trained_model_passes_and_the_same_one_broken_fails(corpus, tokenizer):
-    model = train(tiny_model(tokenizer), tokenizer, side_of(corpus, "train"), 60)
+    model = train(tiny_model(tokenizer), tokenizer, side_of(corpus, "train"), 150)
     prompts = [prompt for prompt in load_prompts() if prompt.kind == "completion"]
     assert [result.failed for result in run_golden(model, tokenizer, prompts, 16)] == [[]] * len(prompts)
     with torch.no_grad():

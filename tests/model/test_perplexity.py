@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from data.tokenizer import SPECIAL_TOKENS
+from data.tokenization import SPECIAL_TOKENS
 from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
 from model.evaluation.perplexity import cut, document_bits, windows
 

@@ -8,7 +8,7 @@ from training_fixtures import packed_corpus  # noqa: F401
 
 from data.document import read_documents
 from data.split import split_of
-from data.tokenizer import load_tokenizer
+from data.tokenization import load_tokenizer
 from model.architecture.loss import cross_entropy_sum
 from model.checkpoint import load_model
 from model.config import TuneConfig

@@ -11,7 +11,14 @@ import yaml
 from components.params import BLOCKS
 from components.workspace import CONTENT_STEPS, EFFECT_STEPS, STEPS
 
-PLUMBING = {"components.events", "components.head", "components.params", "components.stage", "components.workspace"}
+PLUMBING = {
+    "components.events",
+    "components.head",
+    "components.params",
+    "components.stage",
+    "components.workspace",
+    "data.manifest",
+}
 """What carries a step but does not make its content. Settings modules are out too: their values are in params.yaml."""
 
 

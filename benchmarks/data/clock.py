@@ -1,0 +1,49 @@
+"""CPU time of pieces of work that are measured beside each other."""
+
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+from pydantic import BaseModel
+
+RUNS = 3
+
+
+class Rate(BaseModel):
+    """How fast something went through some text."""
+
+    size_bytes: int
+    cpu_s: list[float]
+    """Of each run: user and system time of all threads."""
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.cpu_s)
+
+    @property
+    def megabytes_a_second(self) -> float:
+        """MB (10**6 bytes) a CPU-second, at the median run."""
+        return self.size_bytes / 1e6 / self.median_s
+
+
+def measure(works: Mapping[str, Callable[[], object]], size_bytes: int, runs: int) -> dict[str, Rate]:
+    """Run each of `works` over its `size_bytes` of text, in turns, so that all see the same machine."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(runs):
+        for name, work in works.items():
+            gc.collect()
+            started = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - started)
+    return {name: Rate(size_bytes=size_bytes, cpu_s=spent) for name, spent in seconds.items()}
+
+
+def utf8_bytes(texts: list[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+def load() -> float:
+    """Processes that ran or wanted to, mean of the last minute."""
+    return os.getloadavg()[0]

@@ -1,0 +1,38 @@
+"""All that one run of the benchmark measured; kept as JSON, so that the page can be written again without measuring."""
+
+from pydantic import BaseModel
+
+from benchmarks.data.blocks import Trained
+from benchmarks.data.clock import Rate
+from benchmarks.data.neighbours import Merges, Recall
+from benchmarks.data.scale import Size
+from benchmarks.data.workers import Builds
+
+
+class Results(BaseModel):
+    """Of one process on one machine."""
+
+    machine: str
+    text: str
+    """What was measured on."""
+    runs: int
+    """Of everything but the sizes and what is counted."""
+    loads: dict[str, float] = {}
+    """Load average of the minute before each section, the benchmark's own work included."""
+    seconds: dict[str, float] = {}
+    """Wall time of each section."""
+    filters: dict[str, Rate] = {}
+    minhash: dict[str, Rate] = {}
+    encoding: dict[str, Rate] = {}
+    training: list[Trained] = []
+    others: dict[str, Rate] = {}
+    extraction: dict[str, Rate] = {}
+    formats: dict[str, Rate] = {}
+    recall: list[Recall] = []
+    merges: Merges = Merges(documents=0, removed=0, false=0)
+    builds: dict[str, Builds] = {}
+    build_bytes: int = 0
+    """Raw text of those builds."""
+    sizes: list[Size] = []
+    """From the smallest on; the first is there to take the start-up out of the others."""
+    session: str = ""

@@ -1,0 +1,86 @@
+"""CPU a document and peak memory as the corpus grows. Each size is built by a process of its own and its workers."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel
+
+from data.config import RefineConfig
+
+_SAMPLE_S = 0.05
+
+
+class Size(BaseModel):
+    """One build."""
+
+    text_bytes: int
+    documents: int
+    kept: int
+    cpu_s: float
+    """Of all processes, imports included."""
+    wall_s: float
+    largest_process_bytes: int
+    """Peak resident memory of the largest process."""
+    all_processes_bytes: int
+    """Peak of the sum over all processes; what they share is counted in each."""
+    timings: dict[str, float]
+
+    @property
+    def cpu_ms_a_document(self) -> float:
+        return 1000 * self.cpu_s / self.documents
+
+
+def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: int) -> Size:
+    """Build `source` in a process of its own and watch its memory. RuntimeError if it fails."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.data.watched",
+        str(source),
+        str(folder / "out"),
+        config.model_dump_json(),
+    ]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    largest = together = 0
+    while True:
+        sizes = _resident(process.pid)
+        largest, together = max([largest, *sizes]), max(together, sum(sizes))
+        try:
+            process.wait(_SAMPLE_S)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    assert process.stdout is not None
+    with process.stdout as output:
+        lines = output.read().splitlines()
+    if process.returncode:
+        raise RuntimeError(f"the build of {source} ended with {process.returncode}")
+    told = json.loads(lines[-1])
+    return Size(
+        text_bytes=text_bytes,
+        wall_s=time.perf_counter() - started,
+        # Between two samples a process may have been larger for a moment; the kernel knows.
+        largest_process_bytes=max(largest, told.pop("largest_process_bytes")),
+        all_processes_bytes=together,
+        **told,
+    )
+
+
+def _resident(pid: int) -> list[int]:
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    sizes = []
+    for process in family:
+        try:
+            sizes.append(process.memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+    return sizes

@@ -1,0 +1,63 @@
+"""The commands of `sluice data` on a handful of documents, with what they print."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.data.texts import sample
+from data.evidence import read_decisions
+
+ROOT = Path(__file__).resolve().parents[2]
+_SAMPLE_BYTES = 300_000
+_WIDTH = 118
+_LINES = 32
+_PROGRESS = re.compile(r"^data {4,}.*\n", re.MULTILINE)
+
+
+def transcript(texts: Sequence[str], folder: Path) -> str:
+    """A console session in `folder`: build, why, recut, diff, card."""
+    source = folder / "texts"
+    source.mkdir()
+    chosen = sample([text for text in texts if 2_000 < len(text) < 20_000], _SAMPLE_BYTES)
+    halved = chosen[0].split("\n\n")
+    # A copy without its second paragraph, and a page that says who to ask.
+    planted = ["\n\n".join([halved[0], *halved[2:]]), f"{chosen[1]}\nQuestions go to jane.roe@example.org.\n"]
+    for number, text in enumerate([*chosen, *planted]):
+        (source / f"{number:03d}.md").write_text(text, encoding="utf-8")
+    parts = [_shown("data build --source texts --out clean", folder)]
+    rows = read_decisions(folder / "clean")
+    dropped = min((row for row in rows if row["rule"] == "near_duplicate"), key=lambda row: str(row["id"]))
+    parts.append(_shown(f"data why {dropped['id']} --in clean", folder))
+    parts.append(_shown("data build --source texts --out strict refine.min_words=300 --json", folder))
+    parts.append(_shown("data diff clean strict", folder))
+    parts.append(_shown("data recut --in clean min_words=300", folder))
+    parts.append(_shown("data card clean", folder))
+    return "\n\n".join(parts)
+
+
+def _shown(command: str, folder: Path) -> str:
+    """The command and its output, long lines folded. RuntimeError where it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(_WIDTH), "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *shlex.split(command)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"sluice {command} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    printed = _PROGRESS.sub("", done.stdout.replace(f"{folder}/", ""))
+    if "--json" in command:
+        printed = json.dumps(json.loads(printed), ensure_ascii=False)
+    lines = [
+        line[start : start + _WIDTH] for line in printed.splitlines() for start in range(0, len(line) or 1, _WIDTH)
+    ]
+    if len(lines) > _LINES:
+        lines = [*lines[:_LINES], ".."]
+    return "\n".join([f"$ sluice {command}", *lines])

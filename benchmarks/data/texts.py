@@ -1,0 +1,106 @@
+"""The text that the data room is measured on: real documentation, and more of it made from its paragraphs."""
+
+import json
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from benchmarks.data.clock import utf8_bytes
+from data.config import IngestConfig
+from data.document import Document, read_documents
+from data.extract import extract
+from data.sources.ingest import ingest
+
+_REPLACED_EVERY = 12
+"""Words: with one of 12 changed, no line of 12 and no run of 64 words stands as it did in an earlier pass."""
+_DOCUMENTS_A_FILE = 1000
+NEAR_EVERY, EXACT_EVERY = 50, 100
+"""Every so many-th document is an earlier one without a paragraph, or exactly an earlier one."""
+
+
+def documentation(config: IngestConfig, cache: Path) -> tuple[list[Document], str]:
+    """The raw documents of the pinned packages, and what they are; without an index, of the installed packages."""
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        report = ingest(config, Path(folder), cache=cache)
+        documents = list(read_documents(Path(folder)))
+    kind = "the packages installed here" if report.fallback_reason else f"{len(report.sources)} pinned packages"
+    return documents, kind
+
+
+def extracted(documents: Sequence[Document]) -> list[str]:
+    return [extract(document.text, document.metadata["markup"]) for document in documents]
+
+
+def sample(texts: Sequence[str], size_bytes: int) -> list[str]:
+    """Texts from all over, about `size_bytes` of UTF-8 in all."""
+    shuffled = sorted(texts)
+    random.Random(0).shuffle(shuffled)
+    chosen, size = [], 0
+    for text in shuffled:
+        if size >= size_bytes:
+            break
+        chosen.append(text)
+        size += len(text.encode())
+    return chosen
+
+
+def write_files(documents: Sequence[Document], folder: Path) -> None:
+    """Raw documents as files whose suffix says their markup."""
+    folder.mkdir(parents=True)
+    for number, document in enumerate(documents):
+        (folder / f"{number:05d}.{document.metadata['markup']}").write_text(document.text, encoding="utf-8")
+
+
+def recombined(texts: Sequence[str]) -> Iterator[str]:
+    """Documents without end, as long as the real ones are, of their paragraphs in another order; always the same.
+
+    The paragraphs are dealt like a pack of cards that is shuffled when it is used up, so that documents share few of
+    them. From the second pass on one word of twelve is another one, so that hardly a line is a copy either.
+    """
+    generator = random.Random(0)
+    divided = [text.strip("\n").split("\n\n") for text in texts]
+    lengths = [len(paragraphs) for paragraphs in divided]
+    pack = [paragraph for paragraphs in divided for paragraph in paragraphs]
+    vocabulary = [word for paragraph in pack for word in paragraph.split(" ") if word.isalpha()]
+    dealt = _deal(pack, vocabulary, generator)
+    number, last = 0, ["", ""]
+    while True:
+        number += 1
+        if number % EXACT_EVERY == 0:
+            paragraphs = last
+        elif number % NEAR_EVERY == 0:
+            paragraphs = [*last[: len(last) // 2], *last[len(last) // 2 + 1 :]]
+        else:
+            paragraphs = last = list(islice(dealt, generator.choice(lengths)))
+        yield "\n\n".join(paragraphs) + "\n"
+
+
+def _deal(pack: list[str], vocabulary: list[str], generator: random.Random) -> Iterator[str]:
+    generator.shuffle(pack)
+    yield from pack
+    while True:
+        generator.shuffle(pack)
+        for paragraph in pack:
+            words = paragraph.split(" ")
+            start = int(generator.random() * min(_REPLACED_EVERY, len(words)))
+            for place in range(start, len(words), _REPLACED_EVERY):
+                if words[place].isalpha():
+                    words[place] = vocabulary[int(generator.random() * len(vocabulary))]
+            yield " ".join(words)
+
+
+def write_recombined(texts: Sequence[str], size_bytes: int, folder: Path) -> int:
+    """JSONL files in `folder` with at least `size_bytes` of UTF-8 text; the bytes it came to."""
+    folder.mkdir(parents=True)
+    documents, written, number = recombined(texts), 0, 0
+    while written < size_bytes:
+        with (folder / f"{number:04d}.jsonl").open("w", encoding="utf-8") as file:
+            for text in islice(documents, _DOCUMENTS_A_FILE):
+                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                written += utf8_bytes([text])
+                if written >= size_bytes:
+                    break
+        number += 1
+    return written

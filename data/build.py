@@ -1,0 +1,151 @@
+"""Sources to clean documents, without the rest of the lifecycle: the function behind `sluice data build`."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from data.card.card import write_card
+from data.config import IngestConfig, RefineConfig
+from data.evidence import EVIDENCE, INGEST, REJECTS
+from data.manifest import MANIFEST, write_manifest
+from data.progress import Progress, no_progress
+from data.refine import load_sets, refine
+from data.report import IngestReport, RefineReport
+from data.sources.ingest import ingest
+from data.sources.location import LocalFiles, locate
+
+
+class BuildReport(BaseModel):
+    """What came in, what was kept, and what became of the rest."""
+
+    ingest: IngestReport
+    refine: RefineReport
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers a script asks for first. `in` is `kept` plus everything under `dropped`."""
+        return {
+            "in": self.refine.documents_in,
+            "kept": self.refine.documents_kept,
+            "dropped": self.refine.dropped,
+            "rejects": self.ingest.rejects,
+            "masked": self.refine.masked,
+            "contaminated": self.refine.contaminated,
+            "cut": {
+                "contamination": self.refine.contamination_cut,
+                "pieces": self.refine.pieces_removed,
+                "substrings": self.refine.substrings_cut,
+            },
+            "sources": {name: counts.documents for name, counts in self.ingest.sources.items()},
+            "bytes_in": self.refine.bytes_in,
+            "bytes_kept": self.refine.bytes_kept,
+            "content_sha256": self.refine.content_sha256,
+        }
+
+
+def build(
+    ingest_config: IngestConfig,
+    refine_config: RefineConfig,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> BuildReport:
+    """Write clean documents and the evidence about all of them into `out`, which appears when it is complete.
+
+    What a run that died had scored is found again by the next run of the same sources, settings and code. An earlier
+    build in `out` is replaced; ValueError where something else is in the way, or another build is under way there.
+    """
+    out = out.resolve()
+    _refuse_strangers(out)
+    _refuse_own_source(ingest_config, out)
+    load_sets(refine_config)  # A mistake in an evaluation set shows before anything is fetched.
+    with _only_build(out) as half:
+        raw, result = half / "raw", half / "result"
+        try:
+            for folder in (raw, result):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+            ingested = ingest(ingest_config, raw, cache=cache, progress=progress)
+            refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
+            _write_ingested(ingested, raw, result / EVIDENCE)
+            report = BuildReport(ingest=ingested, refine=refined)
+            seal(report, {"data": ingest_config.shown(), "refine": refine_config.shown()}, result)
+            put_in_place(result, out)
+        finally:
+            # Raw text is not masked: it stays no longer than it is needed.
+            shutil.rmtree(raw, ignore_errors=True)
+            shutil.rmtree(result, ignore_errors=True)
+        shutil.rmtree(half)
+    return report
+
+
+def seal(report: BuildReport, parameters: dict[str, Any], result: Path) -> None:
+    """Complete a folder of documents and evidence with its manifest and its card."""
+    summary = report.summary()
+    write_manifest(result, report=summary, parameters=parameters, content_sha256=summary["content_sha256"])
+    write_card(result)
+
+
+def put_in_place(result: Path, out: Path) -> None:
+    """Move a finished folder to `out`; whatever an earlier build left there goes when the new one has arrived."""
+    old = _old(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    result.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
+
+
+def _write_ingested(report: IngestReport, raw: Path, evidence: Path) -> None:
+    (evidence / INGEST).write_text(report.model_dump_json(exclude={"timings"}, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(raw / REJECTS, evidence / REJECTS)
+
+
+def _refuse_strangers(out: Path) -> None:
+    if not out.exists() and _old(out).is_dir():
+        # A build died between putting the old one aside and the new one in its place.
+        _old(out).rename(out)
+    for parent in (out, *out.parents):
+        if parent.exists() and not parent.is_dir():
+            raise ValueError(f"--out {out}: {parent} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not ((out / MANIFEST).is_file() and (out / EVIDENCE).is_dir()):
+        raise ValueError(f"--out {out} holds something that is not a build: name an empty or a new folder")
+
+
+def _refuse_own_source(config: IngestConfig, out: Path) -> None:
+    for source in config.given:
+        location = locate(source)
+        if isinstance(location, LocalFiles):
+            top = location.top.resolve()
+            reaches_below = location.glob is None or "**" in location.glob
+            if out == top or out in top.parents or (reaches_below and top in out.parents):
+                raise ValueError(f"--out {out} and source {location.name} lie in each other: write somewhere else")
+
+
+@contextmanager
+def _only_build(out: Path) -> Iterator[Path]:
+    """The folder of what is half made; ValueError if another process builds there. An empty one is not left behind."""
+    half = out.with_name(f".{out.name}.partial")
+    half.mkdir(parents=True, exist_ok=True)
+    lock = os.open(half, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another build is under way in {out}: wait for it, or name another folder") from None
+        yield half
+    finally:
+        os.close(lock)
+        if half.is_dir() and not any(half.iterdir()):
+            half.rmdir()

@@ -1,0 +1,53 @@
+"""The data card: one page about a refined folder, without outside assets, the same bytes for the same folder."""
+
+import os
+from pathlib import Path
+
+from data.card import numbers
+from data.card.folder import open_folder
+from data.card.view import make_card
+
+CARD_FILE = "card.html"
+_HERE = Path(__file__).parent
+
+
+def write_card(
+    folder: Path, out: Path | None = None, *, tokenizer: Path | None = None, packed: Path | None = None
+) -> Path:
+    """Write the card of a refined folder to `out`, by default card.html inside it; returns where it is.
+
+    `tokenizer` and `packed` are the folders of those steps, whose reports then are on the page. ValueError, naming the
+    file, where a folder is not what it should be.
+    """
+    path = out or folder / CARD_FILE
+    page = render(folder, tokenizer=tokenizer, packed=packed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # A lone surrogate of some source's path has no UTF-8; the page shows it escaped.
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    partial.replace(path)
+    return path
+
+
+def render(folder: Path, *, tokenizer: Path | None = None, packed: Path | None = None) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    card = make_card(open_folder(folder), tokenizer, packed)
+    # Documents are strangers' text: everything is escaped but the charts, whose labels escape themselves.
+    page = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    for name in ("count", "size", "share", "label"):
+        page.filters[name] = getattr(numbers, name)
+    page.filters["unescaped"] = Markup
+    page.filters["heat"] = heat
+    style = (_HERE / "card.css").read_text(encoding="utf-8")
+    return page.get_template("card.html.j2").render(card=card, style=style)
+
+
+def heat(passed: int, asked: int) -> int:
+    """How strongly a pass rate is coloured, from 0 where nearly every document passes to 5 where most do not."""
+    failing = 1 - passed / asked if asked else 0.0
+    return sum(failing > step for step in (0.01, 0.03, 0.1, 0.25, 0.5))

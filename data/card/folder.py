@@ -1,0 +1,121 @@
+"""What a refined folder says of itself, read leniently: an older run's files show what they have."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from data.evidence import DECISIONS, EVIDENCE, INGEST, REPORT
+from data.report import IngestReport, RefineReport
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A refined folder opened: small files read, large ones named."""
+
+    path: Path
+    report: RefineReport
+    ingested: IngestReport | None
+    parameters: Mapping[str, Any]
+    """The settings of refine, or of all of `data build` by block."""
+    content_sha256: str
+    """Over the ids of what was kept."""
+    decisions: Path
+    scores: tuple[Path, ...]
+
+    @property
+    def thresholds(self) -> Mapping[str, Any]:
+        """The settings that cut: the refine block, where parameters hold several."""
+        block = self.parameters.get("refine")
+        return block if isinstance(block, dict) else self.parameters
+
+
+def open_folder(path: Path) -> Folder:
+    """ValueError, with the file at fault, if this is no refined folder or one of its files is damaged."""
+    evidence = path / EVIDENCE
+    decisions = evidence / DECISIONS
+    for needed in (evidence / REPORT, decisions):
+        if not needed.is_file():
+            raise ValueError(f"{path} has no {needed.relative_to(path)}: `sluice data build --out {path}` writes it")
+    manifest = read_json(path / "manifest.json") or {}
+    ingested = evidence / INGEST
+    content = manifest.get("content_sha256") or (manifest.get("report") or {}).get("content_sha256")
+    return Folder(
+        path=path,
+        report=_model(RefineReport, evidence / REPORT),
+        ingested=_model(IngestReport, ingested) if ingested.is_file() else None,
+        parameters=manifest.get("parameters") or {},
+        content_sha256=content or _content(decisions),
+        decisions=decisions,
+        scores=tuple(sorted(evidence.glob("scores-*.parquet"))),
+    )
+
+
+def read_json(path: Path) -> Any:
+    """None where there is no such file. ValueError if it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): run the step that writes it again") from error
+
+
+def rows(path: Path, columns: list[str]) -> Iterator["pa.RecordBatch"]:
+    """A Parquet file's columns in batches, so that memory is bounded by the batch. ValueError for another schema."""
+    with _parquet(path) as file:
+        missing = [name for name in columns if name not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(missing)}: build the folder again")
+        yield from file.iter_batches(batch_size=16_384, columns=columns)
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of a Parquet file's columns."""
+    with _parquet(path) as file:
+        names: list[str] = file.schema_arrow.names
+        return names
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator["pq.ParquetFile"]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        # Some of them are ValueErrors, but long ones that do not name the file.
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({first}): build the folder again") from error
+
+
+def _model(kind: type[Any], path: Path) -> Any:
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} is damaged ({where}: {first['msg']}): build the folder again") from error
+
+
+def _content(decisions: Path) -> str:
+    """sha256 over the sorted ids of what was kept, a line each."""
+    kept: set[str] = set()
+    for batch in rows(decisions, ["final_id", "kept"]):
+        finals, flags = (column.to_pylist() for column in batch.columns)
+        kept.update(name for name, is_kept in zip(finals, flags, strict=True) if is_kept)
+    digest = hashlib.sha256()
+    for name in sorted(kept):
+        digest.update(f"{name}\n".encode())
+    return digest.hexdigest()

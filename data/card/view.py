@@ -1,0 +1,189 @@
+"""The card's content from a refined folder: figures, tables and charts, ready to be set on the page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.card.attachments import Attachment, read_attachment
+from data.card.decisions import Observed, observe
+from data.card.examples import Excerpt, excerpts
+from data.card.folder import Folder
+from data.card.funnel import funnel, group_of, ordered_drops
+from data.card.numbers import count, share, size
+from data.card.passes import Passed, RulePasses, rule_passes
+from data.card.plots import (
+    amount_bars,
+    bound_text,
+    group_bars,
+    language_bars,
+    length_histogram,
+    score_charts,
+    similarity_histogram,
+)
+from data.report import RefineReport
+
+_COLUMNS = 5
+"""Sources and languages beside one another in the table of pass rates."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """What one source gave and kept."""
+
+    name: str
+    licence: str
+    documents_in: int
+    bytes_in: int
+    documents_kept: int
+    bytes_kept: int
+
+
+@dataclass(frozen=True)
+class DropRow:
+    """What one rule dropped."""
+
+    rule: str
+    group: str
+    documents: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """A rule's pass rates: of all documents, then one a column."""
+
+    rule: str
+    bound: str
+    rates: list[Passed]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Pass rates; a column is a source or a language."""
+
+    columns: list[str]
+    rows: list[HeatRow]
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that the page shows."""
+
+    content_sha256: str
+    report: RefineReport
+    summary: str
+    figures: list[tuple[str, str, str]]
+    """Name, figure, note."""
+    funnel: str
+    sources: list[SourceRow]
+    drops: list[DropRow]
+    rejects: str
+    heats: list[Heat]
+    histograms: list[tuple[str, str, str]]
+    """Title, note, chart."""
+    examples: dict[str, list[Excerpt]]
+    languages: str
+    lengths: str
+    similarity: str
+    groups: str
+    contamination: str
+    masked: str
+    settings: list[tuple[str, str]]
+    tokenizer: Attachment | None
+    packed: Attachment | None
+
+
+def make_card(folder: Folder, tokenizer: Path | None, packed: Path | None) -> Card:
+    """Reads the evidence and draws the charts. Charts are SVG, or empty where there is nothing to draw."""
+    report, observed, passes = folder.report, observe(folder), rule_passes(folder)
+    sources = _sources(folder, observed)
+    licences = sorted({row.licence for row in sources if row.licence})
+    drops = ordered_drops(report.dropped)
+    rejects = folder.ingested.rejects if folder.ingested else {}
+    return Card(
+        content_sha256=folder.content_sha256,
+        report=report,
+        summary=f"{count(report.documents_kept)} documents, {size(report.bytes_kept)} of clean text from "
+        f"{_of(len(sources), 'source')} under {_of(len(licences), 'licence')}.",
+        figures=_figures(report, len(sources), len(licences)),
+        funnel=funnel(report),
+        sources=sources,
+        drops=[DropRow(rule, group_of(rule), n, report.dropped_bytes.get(rule, 0)) for rule, n in drops],
+        rejects=amount_bars(rejects, "Rejects", "Files and lines not read, by reason", "soft"),
+        heats=_heats(passes, report),
+        histograms=score_charts(passes),
+        examples=excerpts(folder, {rule: observed.examples.get(rule, []) for rule, _ in drops}),
+        languages=language_bars(report),
+        lengths=length_histogram(observed),
+        similarity=similarity_histogram(observed, folder.thresholds.get("min_jaccard")),
+        groups=group_bars(observed),
+        contamination=amount_bars(report.contaminated, "Evaluation sets", "Documents that share text", "contaminated"),
+        masked=amount_bars(report.masked, "Personal data", "Values replaced by a placeholder, by kind", "masked"),
+        settings=sorted(_flat(folder.parameters).items()),
+        tokenizer=read_attachment(tokenizer, ("report.json",)) if tokenizer else None,
+        packed=read_attachment(packed, ("index.json", "report.json")) if packed else None,
+    )
+
+
+def _of(amount: int, noun: str) -> str:
+    return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")
+
+
+def _figures(report: RefineReport, sources: int, licences: int) -> list[tuple[str, str, str]]:
+    groups = {"duplicate": 0, "quality": 0, "contaminated": 0}
+    for rule, amount in report.dropped.items():
+        groups[group_of(rule)] += amount
+    cut = [_of(report.pieces_removed, "piece"), _of(report.substrings_cut, "run")]
+    whole = report.documents_in
+    return [
+        ("Documents read", count(whole), f"{size(report.bytes_in)} from {_of(sources, 'source')}"),
+        ("Documents kept", count(report.documents_kept), f"{share(report.documents_kept, whole)} of those read"),
+        ("Clean text", size(report.bytes_kept), f"{share(report.bytes_kept, report.bytes_in)} of the raw bytes"),
+        ("Licences", count(licences), "kept with every document"),
+        ("Below quality", count(groups["quality"]), share(groups["quality"], whole)),
+        ("Duplicates", count(groups["duplicate"]), f"{cut[0]} and {cut[1]} cut out besides"),
+        ("Contaminated", count(sum(report.contaminated.values())), "documents with text of an evaluation set"),
+        ("Values masked", count(sum(report.masked.values())), "personal data and secrets"),
+    ]
+
+
+def _sources(folder: Folder, observed: Observed) -> list[SourceRow]:
+    """By bytes kept, the largest first; a source of which everything was rejected is still named."""
+    read = folder.ingested.sources if folder.ingested else {}
+    found = []
+    for name in sorted({*folder.report.by_source, *read}):
+        tally = folder.report.by_source.get(name)
+        licence = (read[name].licence if name in read else "") or observed.licences.get(name, "")
+        if tally:
+            kept = (tally.documents_in, tally.bytes_in, tally.documents_kept, tally.bytes_kept)
+        else:
+            kept = (read[name].documents, read[name].bytes, 0, 0)
+        found.append(SourceRow(name, licence, *kept))
+    return sorted(found, key=lambda row: (-row.bytes_kept, row.name))
+
+
+def _heats(passes: list[RulePasses], report: RefineReport) -> list[Heat]:
+    """One table by source, one by language; the largest of each."""
+    heats = []
+    for tallies, kind in ((report.by_source, "by_source"), (report.by_language, "by_language")):
+        names = sorted(tallies, key=lambda name: (-tallies[name].documents_in, name))[:_COLUMNS]
+        lines = []
+        for each in passes:
+            groups: Mapping[str, Passed] = getattr(each, kind)
+            cells = [groups.get(name, Passed()) for name in names]
+            lines.append(HeatRow(each.rule.reason, bound_text(each), [each.total, *cells]))
+        if lines and names:
+            heats.append(Heat(names, lines))
+    return heats
+
+
+def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings by dotted key, as text."""
+    found: dict[str, str] = {}
+    for key, value in parameters.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = "off" if value is None else str(value)
+    return found

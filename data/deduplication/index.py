@@ -1,0 +1,203 @@
+"""The duplicate index: sketches of what earlier runs kept, so that a later run keeps nothing twice."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.config import RefineConfig
+from data.deduplication.columns import RowReader, write_column
+from data.deduplication.near import Duplicate
+from data.deduplication.parts import SketchPart, band, buckets, folders, write_bands
+from data.deduplication.shingles import jaccard
+
+_RUN = re.compile(r"\A(\d{6})-([0-9a-f]{1,64})\Z")
+_ENTRIES_A_KEY = 64
+_SCHEMA = 1
+_IDS = "ids.npy"
+
+
+@dataclass(frozen=True)
+class DuplicateIndex:
+    """A folder with a folder `NNNNNN-FINGERPRINT` for each run, in the order in which the runs were added.
+
+    A run's fingerprint (hex) names its inputs and settings. A run is compared with the runs added before it only: when
+    it is repeated, neither its own entries nor later ones are its duplicates, and its outcome is the same.
+    """
+
+    folder: Path
+    settings: dict[str, int]
+
+    @classmethod
+    def open(cls, folder: Path, config: RefineConfig) -> "DuplicateIndex":
+        """ValueError if the index was made under other MinHash settings. Nothing is written yet."""
+        index = cls(
+            folder,
+            {
+                "schema": _SCHEMA,
+                "minhash_buckets": config.minhash_buckets,
+                "minhash_hashes_per_bucket": config.minhash_hashes_per_bucket,
+                "minhash_ngram": config.minhash_ngram,
+            },
+        )
+        path = folder / "index.json"
+        if path.exists():
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged: {error}; use another folder for index") from error
+            if stored != index.settings:
+                raise ValueError(
+                    f"index {folder} was made with {stored}, not with {index.settings}: "
+                    "set the same values or use another folder"
+                )
+        return index
+
+    def runs(self) -> list[Path]:
+        """Folders of the runs, in the order in which they were added."""
+        if not self.folder.exists():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _RUN.match(path.name))
+
+    def earlier_runs(self, fingerprint: str) -> list[Path]:
+        """Those before the run of this fingerprint, or all if it is not there."""
+        before = []
+        for path in self.runs():
+            if path.name.partition("-")[2] == fingerprint:
+                break
+            before.append(path)
+        return before
+
+    def duplicates(
+        self,
+        parts: Sequence[SketchPart],
+        ids: Sequence[str],
+        eligible: np.ndarray,
+        min_jaccard: float,
+        fingerprint: str,
+    ) -> list[Duplicate]:
+        """The eligible documents ([documents] bool) that an earlier run kept or that are near one it kept, by id.
+
+        Of several twins the most similar is named; of equally similar ones the document itself, else the smallest id.
+        """
+        best: dict[str, Duplicate] = {}
+        documents = np.flatnonzero(eligible)
+        with RowReader(folders(parts), "shingles") as shingles:
+            for run in self.earlier_runs(fingerprint):
+                twins = _twins(run, parts, ids, documents, shingles=shingles, min_jaccard=min_jaccard)
+                for document, twin, similarity in twins:
+                    found = Duplicate(ids[document], twin, similarity)
+                    known = best.get(found.id)
+                    if known is None or _preference(found) < _preference(known):
+                        best[found.id] = found
+        return sorted(best.values(), key=lambda duplicate: duplicate.id)
+
+    def add(self, parts: Sequence[SketchPart], ids: Sequence[str], kept: np.ndarray, fingerprint: str) -> bool:
+        """Put in what a run kept ([documents] bool, distinct ids): whole or not at all. False if it is there already.
+
+        A run that is repeated and now keeps other documents has its entries replaced, in its place in the order.
+        ValueError if another process is adding to the index at this moment.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,64}", fingerprint):
+            raise ValueError(f"fingerprint {fingerprint!r} must be 1 to 64 hex digits")
+        with self._lock():
+            runs = self.runs()
+            number = int(runs[-1].name.partition("-")[0]) + 1 if runs else 0
+            known = [path for path in runs if path.name.partition("-")[2] == fingerprint]
+            place = known[0] if known else self.folder / f"{number:06d}-{fingerprint}"
+            unfinished = self.folder / ".unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            _write_run(unfinished, parts, ids, np.flatnonzero(kept))
+            if known and (place / _IDS).read_bytes() == (unfinished / _IDS).read_bytes():
+                shutil.rmtree(unfinished)
+                return False
+            shutil.rmtree(place, ignore_errors=True)
+            unfinished.rename(place)
+        return True
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another run is adding to index {self.folder}: run this one again after it"
+                ) from error
+            if not (self.folder / "index.json").exists():
+                unfinished = self.folder / f".index.json.{os.getpid()}"
+                unfinished.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+                unfinished.replace(self.folder / "index.json")
+            yield
+
+
+def _preference(found: Duplicate) -> tuple[float, bool, str]:
+    return -found.jaccard, found.duplicate_of != found.id, found.duplicate_of
+
+
+def _write_run(folder: Path, parts: Sequence[SketchPart], ids: Sequence[str], documents: np.ndarray) -> None:
+    """In the order of ids, so that the bytes do not depend on the parts."""
+    names = np.asarray([ids[document] for document in documents], dtype="S32")
+    order = np.argsort(names)
+    documents, names = documents[order], names[order]
+    assert len(np.unique(names)) == len(names), "an index holds distinct ids: remove exact duplicates first"
+    np.save(folder / _IDS, names)
+    keys = [band(parts, bucket)[documents] for bucket in range(buckets(parts))]
+    write_bands(folder, np.array(keys, dtype=np.uint64).reshape(len(keys), len(documents)).T)
+    with RowReader(folders(parts), "shingles") as shingles:
+        write_column(folder, "shingles", (shingles[document] for document in documents.tolist()))
+
+
+def _twins(
+    run: Path,
+    parts: Sequence[SketchPart],
+    ids: Sequence[str],
+    documents: np.ndarray,
+    *,
+    shingles: RowReader,
+    min_jaccard: float,
+) -> Iterator[tuple[int, str, float]]:
+    """(document, id of its twin in the run, Jaccard); a document that the run holds itself has that twin alone."""
+    kept = np.load(run / _IDS)
+    if not len(kept) or not len(documents):
+        return
+    names = np.asarray([ids[document] for document in documents], dtype="S32")
+    places = np.minimum(np.searchsorted(kept, names), len(kept) - 1)
+    same = kept[places] == names
+    for document in documents[same].tolist():
+        yield document, ids[document], 1.0
+    with RowReader([run], "shingles") as of_run:
+        held, of_held = -1, np.empty(0, np.uint64)
+        for document, entry in _candidates(SketchPart(run), parts, documents[~same]).tolist():
+            if document != held:
+                held, of_held = document, shingles[document]
+            similarity = jaccard(of_held, of_run[entry])
+            if similarity >= min_jaccard:
+                yield document, kept[entry].decode(), similarity
+
+
+def _candidates(run: SketchPart, parts: Sequence[SketchPart], documents: np.ndarray) -> np.ndarray:
+    """(document, entry of the run) that agree in a band, [pairs, 2] int64, sorted.
+
+    Entries are kept documents, no two of them near each other, so few share a key: 64 of them, the smallest ids, are
+    compared at most.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for bucket in range(run.buckets):
+        keys, entries = band(parts, bucket)[documents], run.band(bucket)
+        order = np.argsort(entries, kind="stable")
+        entries = entries[order]
+        first, end = np.searchsorted(entries, keys), np.searchsorted(entries, keys, side="right")
+        count = np.minimum(end - first, _ENTRIES_A_KEY)
+        offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        found.append(np.stack([np.repeat(documents, count), order[np.repeat(first, count) + offset]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)

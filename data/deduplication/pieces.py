@@ -1,0 +1,81 @@
+"""Repeated paragraphs and lines: boilerplate that many documents hold stays in a few of them (CCNet, arXiv 1911.00359).
+
+In the document text contract (data/markup/blocks.py) a paragraph, a heading and a list item each stand on one line, so
+a piece is a line. Lines of code are no pieces: code with a hole in it is not code.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data.deduplication.columns import repeated_values
+from data.deduplication.cutting import cut
+from data.deduplication.parts import SketchPart, folders
+from data.deduplication.shingles import distinct
+from data.deduplication.words import hash_of, words
+
+_CODE = "    "
+
+
+def piece_hashes(text: str, min_words: int) -> np.ndarray:
+    """Sorted distinct hashes of the pieces of at least `min_words` words, [n] uint64.
+
+    Only the words count: pieces that differ in case, spacing or punctuation are the same.
+    """
+    return distinct(np.fromiter((value for value, _, _ in _pieces(text, min_words)), dtype=np.uint64))
+
+
+def _pieces(text: str, min_words: int) -> Iterator[tuple[int, int, int]]:
+    """Hash, start and end (with its line break) of each piece."""
+    start = 0
+    for line in text.split("\n"):
+        end = start + len(line) + 1
+        # n words take 2n - 1 characters at least.
+        if len(line) >= 2 * min_words - 1 and not line.startswith(_CODE):
+            found = words(line)
+            if len(found) >= max(min_words, 1):
+                yield hash_of(" ".join(found)), start, min(end, len(text))
+        start = end
+
+
+def surplus_pieces(
+    parts: Sequence[SketchPart], ids: Sequence[str], eligible: np.ndarray, max_copies: int
+) -> dict[str, np.ndarray]:
+    """Id -> sorted hashes of the pieces to remove from that document, [n] uint64; documents without any are left out.
+
+    `ids` and `eligible` ([documents] bool; of equal ids one at most) go along the parts. Of the eligible documents that
+    hold a piece, the `max_copies` of the smallest ids keep it.
+    """
+    by_id = np.argsort(np.asarray(ids))
+    ranks = np.full(len(ids), -1, dtype=np.int64)
+    ranks[by_id] = np.arange(len(ids))
+    ranks[~np.asarray(eligible, dtype=bool)] = -1
+    found: dict[int, list[np.ndarray]] = {}
+    for values, of_rank in repeated_values(folders(parts), "pieces", ranks):
+        beyond = copies_before(values) >= max_copies
+        order = np.argsort(of_rank[beyond], kind="stable")
+        for rank, hashes in runs(of_rank[beyond][order], values[beyond][order]):
+            found.setdefault(rank, []).append(hashes)
+    return {ids[by_id[rank]]: np.concatenate(hashes) for rank, hashes in sorted(found.items())}
+
+
+def runs(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each distinct key of sorted keys [n] with its values, in order."""
+    edges = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    for group, start in zip(np.split(values, edges), [0, *edges.tolist()], strict=True):
+        if len(group):
+            yield int(keys[start]), group
+
+
+def copies_before(values: np.ndarray) -> np.ndarray:
+    """How many equal values stand before each, [n] int64, of sorted values [n]."""
+    places = np.arange(len(values))
+    begins = np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+    return places - np.maximum.accumulate(np.where(begins, places, 0))
+
+
+def remove(text: str, hashes: np.ndarray, min_words: int) -> tuple[str, int]:
+    """The text without the pieces of these sorted hashes [n] uint64, and how many lines that took."""
+    unwanted = set(hashes.tolist())
+    spans = [(start, end) for value, start, end in _pieces(text, min_words) if value in unwanted]
+    return cut(text, spans), len(spans)

@@ -1,0 +1,47 @@
+"""Shingles: the set of a text's word n-grams (Broder 1997), and the Jaccard similarity of two such sets."""
+
+import numpy as np
+
+from data.deduplication.words import word_hashes
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+def shingles(text: str, ngram: int) -> np.ndarray:
+    """Sorted distinct 64-bit hashes of the word n-grams, [n] uint64; a text shorter than one n-gram is one shingle."""
+    hashes = word_hashes(text)
+    return distinct(ngrams(hashes, max(min(ngram, len(hashes)), 1)))
+
+
+def ngrams(hashes: np.ndarray, length: int) -> np.ndarray:
+    """Hashes of the runs of `length` words, in order, [max(words - length + 1, 0)] uint64, of word hashes [words]."""
+    count = max(len(hashes) - length + 1, 0)
+    mixed = hashes[:count].copy()
+    for offset in range(1, length):
+        # Polynomial in the position, so that the order of the words counts; arithmetic is modulo 2**64.
+        mixed *= _PRIME
+        mixed += hashes[offset : offset + count]
+    return mix(mixed)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64: neighbouring inputs end up far apart."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values once each, sorted. numpy's unique does the same at twice the cost."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Jaccard similarity of two sorted arrays of distinct shingles; two empty ones are equal."""
+    if not len(first) or not len(second):
+        return float(len(first) == len(second))
+    small, large = sorted((first, second), key=len)
+    places = np.searchsorted(large, small)
+    shared = int(np.count_nonzero(large[np.minimum(places, len(large) - 1)] == small))
+    return shared / (len(first) + len(second) - shared)

@@ -1,0 +1,60 @@
+"""The sketch of a document: all that deduplication needs to know of it once its text is put away."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.config import RefineConfig
+from data.deduplication.columns import write_column
+from data.deduplication.minhash import band_keys, signature
+from data.deduplication.parts import write_bands
+from data.deduplication.pieces import piece_hashes
+from data.deduplication.shingles import distinct, ngrams
+from data.deduplication.winnowing import anchors
+from data.deduplication.words import word_hashes
+
+_NONE = np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Of one document. Hashes are 64-bit; pieces and anchors are empty where the settings leave them unused."""
+
+    signature: np.ndarray
+    """MinHash, [buckets, hashes a bucket] uint32."""
+    shingles: np.ndarray
+    """Word n-grams, sorted and distinct, [n] uint64."""
+    pieces: np.ndarray
+    """Paragraphs and lines, sorted and distinct, [n] uint64."""
+    anchors: np.ndarray
+    """Winnowed word runs, sorted; one that occurs at several places is there twice. [n] uint64."""
+
+
+def sketch(text: str, config: RefineConfig, hashes: np.ndarray | None = None) -> Sketch:
+    """The sketch of a text; `hashes` are its `word_hashes` where the caller has them."""
+    words = word_hashes(text) if hashes is None else hashes
+    grams = distinct(ngrams(words, max(min(config.minhash_ngram, len(words)), 1)))
+    return Sketch(
+        signature=signature(grams, config),
+        shingles=grams,
+        pieces=_NONE if config.max_piece_copies is None else piece_hashes(text, config.min_piece_words),
+        anchors=_NONE if config.min_substring_words is None else anchors(words, config.min_substring_words),
+    )
+
+
+def write_sketches(path: Path, sketches: Sequence[Sketch], config: RefineConfig) -> None:
+    """Write the sketches of one part, in order, as the folder `path`; a folder that is there already is replaced."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    shape = (-1, config.minhash_buckets, config.minhash_hashes_per_bucket)
+    signatures = np.array([each.signature for each in sketches], dtype=np.uint32).reshape(shape)
+    write_bands(unfinished, band_keys(signatures))
+    for name in ("shingles", "pieces", "anchors"):
+        write_column(unfinished, name, (getattr(each, name) for each in sketches))
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)

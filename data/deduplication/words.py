@@ -1,0 +1,50 @@
+"""Words, as deduplication and decontamination know them: `\\w+` of the lower-cased text, each by a 64-bit hash."""
+
+import hashlib
+import re
+
+import numpy as np
+
+_WORD = re.compile(r"\w+")
+_REMEMBERED = 1 << 18
+_GROWS = "İ"  # The one character whose lower case is longer than itself: two characters.
+
+
+def words(text: str) -> list[str]:
+    """The words in the order of the text, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def hash_of(text: str) -> int:
+    """A 64-bit hash, equal in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class _Hashes(dict[str, int]):
+    """Word -> hash, computed when a word is first met."""
+
+    def __missing__(self, word: str) -> int:
+        value = self[word] = hash_of(word)
+        return value
+
+
+_hashes = _Hashes()
+
+
+def word_hashes(text: str) -> np.ndarray:
+    """Hashes of the words in the order of the text, [words] uint64; equal words, equal hashes, in every process."""
+    found = words(text)
+    hashes = np.fromiter(map(_hashes.__getitem__, found), dtype=np.uint64, count=len(found))
+    if len(_hashes) > _REMEMBERED:
+        _hashes.clear()
+    return hashes
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of `word_hashes` stand in `text`: start and end in characters, in the same order."""
+    lowered = text.lower()
+    spans = [match.span() for match in _WORD.finditer(lowered)]
+    if len(lowered) == len(text):
+        return spans
+    origin = [place for place, character in enumerate(text) for _ in range(2 if character == _GROWS else 1)]
+    return [(origin[start], origin[end - 1] + 1) for start, end in spans]

@@ -1,0 +1,54 @@
+"""Encoding mended where a text shows damage; all other text is only brought into Unicode NFC."""
+
+import re
+import unicodedata
+
+# A lone surrogate, a control character of Latin-1 where Windows-1252 has a letter, the mark of what was lost, and the
+# colours of a terminal: no sound text has them.
+_BROKEN = re.compile("[\x80-\x9f\ud800-\udfff\ufffd]|\x1b\\[")
+# What every pattern of ftfy's measure holds: two characters beyond ASCII side by side, or one of these four. The
+# measure itself is slow, and most lines of a Western language have neither.
+_SUSPECT = re.compile(f"[^\x00-\x7f]{{2}}|[ÂÃŒœ]|{_BROKEN.pattern}")
+
+
+def mend(text: str) -> str:
+    """The text as it was before it was decoded wrongly, in NFC.
+
+    ftfy undoes UTF-8 read as another encoding, line by line; it is asked only where its own measure finds damage, so
+    sound text comes back as it is, and fast. Quotes, ligatures, widths, entities and line ends are left alone. What
+    was lost for good (U+FFFD) stays.
+    """
+    if text.isascii():
+        return _mend_line(text) if "\x1b[" in text else text
+    text = unicodedata.normalize("NFC", text)
+    # Each line is decoded on its own: damage in one does not touch the others.
+    lines = text.split("\n")
+    suspects = [
+        number for number, line in enumerate(lines) if (not line.isascii() or "\x1b" in line) and _SUSPECT.search(line)
+    ]
+    if not _is_damaged("\n".join(lines[number] for number in suspects)):
+        return text
+    for number in suspects:
+        lines[number] = _mend_line(lines[number])
+    return unicodedata.normalize("NFC", "\n".join(lines))
+
+
+def _is_damaged(text: str) -> bool:
+    from ftfy.badness import is_bad
+
+    return _BROKEN.search(text) is not None or is_bad(text)
+
+
+def _mend_line(line: str) -> str:
+    from ftfy import TextFixerConfig, fix_text
+
+    config = TextFixerConfig(
+        unescape_html=False,
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        uncurl_quotes=False,
+        fix_line_breaks=False,
+        remove_control_chars=False,
+        explain=False,
+    )
+    return fix_text(line, config)

@@ -1,0 +1,90 @@
+"""The items of an evaluation set as it lies on disk: JSONL, JSON or YAML of any shape, of which the strings count."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".jsonl", ".json", ".yaml", ".yml")
+
+
+def read_items(path: Path) -> Iterator[list[str]]:
+    """The strings of each item, at whatever depth, in the order of the file.
+
+    An item is a line of JSONL; in JSON and YAML an element of the list, or of the lists in the mapping, that the file
+    holds; without a list, all of it. ValueError naming file and line if it cannot be read.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"evaluation set {path} is none of {', '.join(SUFFIXES)}: convert it to JSONL, an item a line")
+    try:
+        for value in _values(path):
+            yield _strings(value)
+    except OSError as error:
+        raise ValueError(f"evaluation set {path} cannot be read: {error.strerror or error}; mend the path") from error
+
+
+def _values(path: Path) -> Iterator[Any]:
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _parsed_json(path, line.strip(), number)
+        return
+    content = path.read_bytes()
+    documents = [_parsed_json(path, content, 1)] if path.suffix == ".json" else _parsed_yaml(path, content)
+    for document in documents:
+        yield from _elements(document)
+
+
+def _elements(document: Any) -> list[Any]:
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict):
+        return [document]
+    lists = [value for value in document.values() if isinstance(value, list)]
+    rest = [value for value in document.values() if not isinstance(value, list)]
+    if not lists:
+        return [document]
+    return [*(element for each in lists for element in each), *([rest] if _strings(rest) else [])]
+
+
+def _parsed_json(path: Path, content: bytes, first_line: int) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        line, reason = first_line + error.lineno - 1, error.msg
+    except UnicodeDecodeError as error:
+        line, reason = first_line + content[: error.start].count(b"\n"), "not UTF-8"
+    except RecursionError:
+        line, reason = first_line, "nested too deeply"
+    raise ValueError(f"evaluation set {path} line {line} is not JSON ({reason}): mend or remove it")
+
+
+def _parsed_yaml(path: Path, content: bytes) -> list[Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return list(yaml.load_all(content.decode("utf-8-sig"), loader))
+    except yaml.MarkedYAMLError as error:
+        line, reason = error.problem_mark.line + 1 if error.problem_mark else 1, error.problem
+    except UnicodeDecodeError as error:
+        line, reason = content[: error.start].count(b"\n") + 1, "not UTF-8"
+    except (yaml.YAMLError, RecursionError) as error:
+        line, reason = 1, type(error).__name__
+    raise ValueError(f"evaluation set {path} line {line} is not YAML ({reason}): mend or remove it")
+
+
+def _strings(item: Any) -> list[str]:
+    """Depth first; a container that YAML's aliases repeat counts once, or a small file could be endless."""
+    found: list[str] = []
+    seen: set[int] = set()
+    waiting = [item]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(reversed(list(value.values()) if isinstance(value, dict) else value))
+    return found

@@ -1,0 +1,143 @@
+"""How many training tokens each source gives, and which of its documents: weights, epoch caps, a hash of the id."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from fractions import Fraction
+
+import numpy as np
+
+from data.config import MixShare
+from data.packing.order import keyed
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one source gives."""
+
+    available: int
+    """Tokens of its training documents."""
+    planned: int
+    """Tokens."""
+    epochs: float
+    """planned / available."""
+
+
+def plan(
+    tokens_by_source: Mapping[str, int], mix: Mapping[str, MixShare], train_tokens: int | None
+) -> dict[str, Share]:
+    """Tokens to take of each source, by name; they add up to `train_tokens`.
+
+    An entry's weight is shared out among its sources in proportion to their tokens. A source without an entry weighs
+    its own share of all tokens, and is used once at most. A source at its cap gives the cap, and the others give the
+    rest in proportion to their weights. Without `train_tokens`, as many as keep every weight exactly: the source that
+    reaches its cap first sets the whole. With neither, all text once. ValueError if an entry names no source, two
+    globs name the same one, or `train_tokens` is more than the caps allow.
+    """
+    names = sorted(tokens_by_source)
+    available = {name: tokens_by_source[name] for name in names}
+    if not mix and train_tokens is None:
+        planned = dict(available)
+    else:
+        entries = _entries(names, mix)
+        weights = _weights(available, entries, mix)
+        # Through the decimal that the user wrote: 0.1 epochs of 10 tokens are 1 token.
+        caps = {
+            name: int(available[name] * Fraction(str(mix[entries[name]].max_epochs if name in entries else 1)))
+            for name in weights
+        }
+        planned = _fill(weights, caps, train_tokens)
+    return {
+        name: Share(tokens, planned.get(name, 0), planned.get(name, 0) / max(tokens, 1))
+        for name, tokens in available.items()
+    }
+
+
+def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> np.ndarray:
+    """How often each document of one source is used, [documents] int64: in all at most `planned` tokens.
+
+    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document; a part of one takes
+    documents by the hash of (id, epoch, seed) until the next does not fit, whatever their order or sharding.
+    """
+    total = int(tokens.sum())
+    if not total:
+        return np.zeros(len(tokens), dtype=np.int64)
+    epochs, rest = divmod(planned, total)
+    copies = np.full(len(tokens), epochs, dtype=np.int64)
+    # The hash of the id settles equal keys; documents equal in that too hold the same text.
+    order = np.lexsort((hashes, keyed(hashes, "sample", seed, epochs)))
+    copies[order[np.cumsum(tokens[order]) <= rest]] += 1
+    return copies
+
+
+def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:
+    """The entry of every source that has one: its own name, or else the one glob that matches it."""
+    entries = {name: name for name in names if name in mix}
+    globs = [entry for entry in mix if entry not in entries]
+    for name in names:
+        matching = [glob for glob in globs if fnmatchcase(name, glob)]
+        if len(matching) > 1 and name not in entries:
+            raise ValueError(f"pack.mix: {matching[0]!r} and {matching[1]!r} both match source {name!r}: narrow one")
+        if matching:
+            entries.setdefault(name, matching[0])
+    for entry in mix:
+        if entry not in entries.values():
+            raise ValueError(
+                f"pack.mix: {entry!r} matches no source that has no entry of its own; the sources are {_listed(names)}"
+            )
+    return entries
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
+def _weights(
+    available: Mapping[str, int], entries: Mapping[str, str], mix: Mapping[str, MixShare]
+) -> dict[str, Fraction]:
+    """Weights above 0 of the sources that hold tokens."""
+    total = sum(available.values())
+    of_entry: dict[str, int] = {}
+    for name, entry in entries.items():
+        of_entry[entry] = of_entry.get(entry, 0) + available[name]
+    weights = {
+        name: Fraction(str(mix[entries[name]].weight)) * Fraction(tokens, of_entry[entries[name]])
+        if name in entries
+        else Fraction(tokens, total)
+        for name, tokens in available.items()
+        if tokens
+    }
+    weights = {name: weight for name, weight in weights.items() if weight}
+    if not weights:
+        raise ValueError("pack.mix gives every source that holds training tokens weight 0: give one a weight")
+    return weights
+
+
+def _fill(weights: Mapping[str, Fraction], caps: Mapping[str, int], train_tokens: int | None) -> dict[str, int]:
+    """Integers by weight that add up to `train_tokens`, none above its cap."""
+    # The smaller the cap for its weight, the earlier it binds; past the first that does not, none does.
+    by_cap = sorted(weights, key=lambda name: (caps[name] / weights[name], name))
+    if train_tokens is None:
+        return _rounded({name: weights[name] * caps[by_cap[0]] / weights[by_cap[0]] for name in by_cap}, caps)
+    if train_tokens > sum(caps.values()):
+        raise ValueError(
+            f"pack.train_tokens {train_tokens} is more than pack.mix gives ({sum(caps.values())}): lower it, raise "
+            "max_epochs, or add documents"
+        )
+    shares: dict[str, Fraction] = {}
+    rest, weight = Fraction(train_tokens), sum(weights.values(), Fraction(0))
+    for name in by_cap:
+        shares[name] = min(Fraction(caps[name]), rest * weights[name] / weight)
+        rest, weight = rest - shares[name], weight - weights[name]
+    return _rounded(shares, caps)
+
+
+def _rounded(shares: Mapping[str, Fraction], caps: Mapping[str, int]) -> dict[str, int]:
+    """Whole tokens that add up to the whole part of the sum: the largest remainders are rounded up."""
+    planned = {name: int(share) for name, share in shares.items()}
+    missing = int(sum(shares.values(), Fraction(0))) - sum(planned.values())
+    for name in sorted(shares, key=lambda name: (planned[name] - shares[name], name))[:missing]:
+        planned[name] += 1
+        assert planned[name] <= caps[name], f"{name} is rounded past its cap"
+    return planned

@@ -1,0 +1,62 @@
+"""Orders that are functions of content and seed alone: hashes of document ids, and a permutation that needs no memory.
+
+Both are plain 64-bit arithmetic: numpy promises no stable stream of its generators across versions, and an order must
+outlive them.
+"""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+_MASK = 2**64 - 1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = 6
+# Each use hashes under a name of its own: were the order of a shuffle that of the sampling, the documents
+# sampled for a part of an epoch would all come first.
+Purpose = Literal["sample", "shuffle", "rows", "phase"]
+
+
+def identity_hash(identity: str) -> int:
+    """64 bits of a document id."""
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little")
+
+
+def keyed(hashes: np.ndarray, purpose: Purpose, seed: int, epoch: int | np.ndarray = 0) -> np.ndarray:
+    """Hashes [n] uint64 anew under purpose, seed and epoch (one, or [n]): uint64 [n], independent for each."""
+    words = (identity_hash(purpose), seed & _MASK, epoch)
+    for word in words:
+        hashes = _mix(hashes ^ _mix(np.atleast_1d(np.asarray(word, dtype=np.uint64)) + _GOLDEN))
+    return hashes
+
+
+def permuted(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """Where positions [n] int64 below `size` go under the permutation of (seed, epoch): [n] int64.
+
+    A Feistel network over the next even number of bits is a bijection whatever its round function; a value that lands
+    beyond `size` goes through again until it is back (cycle walking: Black and Rogaway 2002), which keeps it one.
+    """
+    assert size >= 1 and (not len(positions) or (positions.min() >= 0 and positions.max() < size))
+    half = np.uint64(max(3, ((size - 1).bit_length() + 1) // 2))
+    keys = keyed(np.arange(_ROUNDS, dtype=np.uint64), "rows", seed, epoch)
+    values = positions.astype(np.uint64)
+    outside = np.ones(len(values), dtype=bool)
+    while outside.any():
+        values[outside] = _feistel(values[outside], half, keys)
+        outside = values >= size
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
+    low = (np.uint64(1) << half) - np.uint64(1)
+    left, right = values >> half, values & low
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & low)
+    return (left << half) | right
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64 (Steele et al. 2014): neighbouring inputs end up far apart."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

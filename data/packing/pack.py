@@ -1,0 +1,132 @@
+"""The pack step: documents encoded, split by content hash, mixed by source, ordered, laid out."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datatrove.data import Document
+
+from data.config import PackConfig
+from data.document import read_documents
+from data.packing.report import PackReport, SplitCounts
+from data.packing.shards import ShardWriter, TokenSequence, naming
+from data.packing.training import Training, TrainingTable
+from data.progress import Progress, no_progress
+from data.split import SPLITS, Split, split_of
+
+if TYPE_CHECKING:
+    from data.tokenization.encoder import Encoder
+
+_DOCUMENTS_AT_ONCE = 256
+# Long documents come in smaller batches: what a batch takes in memory is bounded, not its number alone.
+_CHARACTERS_AT_ONCE = 2_000_000
+
+
+def pack(
+    config: PackConfig, documents: Path, tokenizer: Path, out: Path, *, progress: Progress = no_progress
+) -> PackReport:
+    """Encode every document, an end-of-text token after it, to `{split}-NNNN.bin`, `{split}.offsets.npy`, index.json.
+
+    Documents keep the order of `documents` and may cross shards. Where the settings mix, shuffle or lay out anew, the
+    training documents are first encoded as they are stored and then written again; the held-out sides never are.
+    ValueError if a side of the split stays empty or the mix cannot be had.
+    """
+    from data.tokenization.encoder import load_encoder
+
+    started = time.perf_counter()
+    encoder = load_encoder(tokenizer)
+    dtype = np.dtype("<u2" if encoder.vocab_size <= 2**16 else "<u4")
+    again = _written_again(config)
+    stored = out / "encoded" if again else out
+    stored.mkdir(exist_ok=True)
+    writers = {
+        split: ShardWriter(stored if split == "train" else out, split, dtype, config.tokens_per_shard)
+        for split in SPLITS
+    }
+    table = _encode(config, documents, encoder, writers, progress)
+    counts = {split: writer.close() for split, writer in writers.items()}
+    _refuse_empty(counts)
+    training = Training(config, table)
+    report = PackReport(
+        dtype=dtype.name,
+        vocab_size=encoder.vocab_size,
+        eos_id=encoder.end_of_text,
+        splits=counts,
+        layout=config.layout,
+        row_tokens=config.row_tokens,
+        sources=training.sources(),
+    )
+    if again:
+        encoded = TokenSequence([stored / name for name in counts["train"].shards], dtype)
+        writer = ShardWriter(out, "train", dtype, config.tokens_per_shard)
+        report.costs = training.lay_out(encoded, writer, encoder.end_of_text)
+        report.splits["train"] = writer.close()
+        shutil.rmtree(stored)
+    index = json.dumps(report.model_dump(exclude={"timings"}), indent=2, sort_keys=True)
+    with naming(out / "index.json"):
+        (out / "index.json").write_text(index + "\n", encoding="utf-8")
+    report.timings = {"pack_s": time.perf_counter() - started}
+    return report
+
+
+def _written_again(config: PackConfig) -> bool:
+    """Whether training documents are used in another order, number or layout than they are stored in."""
+    mixed = bool(config.mix) or config.train_tokens is not None
+    return mixed or config.order != "stored" or config.layout != "concatenated"
+
+
+def _encode(
+    config: PackConfig,
+    documents: Path,
+    encoder: "Encoder",
+    writers: Mapping[Split, ShardWriter],
+    progress: Progress,
+) -> TrainingTable:
+    """Write every document by the writer of its side; the training documents are listed in the order stored."""
+    table = TrainingTable()
+    total = sum(1 for _ in read_documents(documents))
+    done = 0
+    for batch in _batches(read_documents(documents)):
+        for document, ids in zip(batch, encoder.encode_batch([each.text for each in batch]), strict=True):
+            split, source, size_bytes = split_of(document.id, config), _source(document), len(document.text.encode())
+            writer = writers[split]
+            writer.write(np.array([*ids, encoder.end_of_text], dtype=writer.dtype))
+            writer.counts.documents += 1
+            writer.counts.bytes += size_bytes
+            table.number(source)
+            if split == "train":
+                table.add(document.id, source, len(ids) + 1, size_bytes)
+        done += len(batch)
+        progress(done, total, "encoding documents")
+    return table
+
+
+def _source(document: Document) -> str:
+    return str(document.metadata.get("source", "unnamed"))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == _DOCUMENTS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _refuse_empty(counts: Mapping[Split, SplitCounts]) -> None:
+    empty = [split for split, count in counts.items() if not count.documents]
+    if empty:
+        held = ", ".join(f"{split} {count.documents}" for split, count in counts.items())
+        raise ValueError(
+            f"no document falls into {' or '.join(empty)} ({held}): add documents, or raise pack.valid_fraction and "
+            "pack.test_fraction"
+        )

@@ -1,0 +1,168 @@
+"""Token shards on disk: appended to by one writer, read as memory maps."""
+
+import errno
+import json
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from data.packing.report import Layout, SplitCounts
+from data.split import Split
+
+PADDING = -1
+"""The document of a token that only fills its row."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError from inside: a write that the disk refuses does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def save(path: Path, values: array) -> None:
+    """Write int64 values [n] as .npy."""
+    with naming(path):
+        np.save(path, np.array(values, dtype=np.int64))
+
+
+class ShardWriter:
+    """Appends tokens to `{split}-NNNN.bin`, each shard full but the last. OSError naming the file where that fails."""
+
+    def __init__(self, out: Path, split: Split, dtype: np.dtype, tokens_per_shard: int) -> None:
+        self.out, self.split, self.dtype, self.tokens_per_shard = out, split, dtype, tokens_per_shard
+        self.counts = SplitCounts()
+        self.offsets = array("q", [0])
+        self.file: IO[bytes] | None = None
+
+    def write(self, tokens: np.ndarray) -> None:
+        """Append the tokens [n] of one whole document, or of one piece of a row."""
+        while len(tokens):
+            room = self.tokens_per_shard - self.counts.tokens % self.tokens_per_shard
+            if self.file is None or room == self.tokens_per_shard:
+                self._open_next()
+            assert self.file is not None
+            with naming(self.out / self.counts.shards[-1]):
+                self.file.write(tokens[:room].tobytes())
+            self.counts.tokens += len(tokens[:room])
+            tokens = tokens[room:]
+        self.offsets.append(self.counts.tokens)
+
+    def _open_next(self) -> None:
+        self._close_last()
+        self.counts.shards.append(f"{self.split}-{len(self.counts.shards):04d}.bin")
+        self.file = (self.out / self.counts.shards[-1]).open("wb")
+
+    def _close_last(self) -> None:
+        if self.file is not None:
+            with naming(self.out / self.counts.shards[-1]):
+                self.file.close()
+
+    def close(self) -> SplitCounts:
+        self._close_last()
+        save(self.out / f"{self.split}.offsets.npy", self.offsets)
+        return self.counts
+
+
+class PackedTokens:
+    """One side of a packed folder, mapped into memory.
+
+    Concatenated: document i is tokens[offsets[i] : offsets[i + 1]], its end included. best_fit: those are the pieces
+    of rows of `row_tokens`, padding a piece of its own; `documents.npy` says whose each is.
+    """
+
+    def __init__(self, folder: Path, split: Split) -> None:
+        path = folder / "index.json"
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist: run the pack step first")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        counts = index["splits"][split]
+        self.split = split
+        self.vocab_size: int = index["vocab_size"]
+        self.eos_id: int = index["eos_id"]
+        self.layout: Layout = index.get("layout", "concatenated") if split == "train" else "concatenated"
+        self.row_tokens: int | None = index.get("row_tokens") if self.layout == "best_fit" else None
+        self.documents: int = counts["documents"]
+        self.sequence = TokenSequence([folder / name for name in counts["shards"]], np.dtype(index["dtype"]))
+        """All tokens, padding included."""
+        self.offsets: np.ndarray = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
+        """[pieces + 1] int64."""
+        self._owners: np.ndarray | None = None
+        if self.layout == "best_fit":
+            self._owners = np.load(folder / f"{split}.documents.npy", mmap_mode="r")
+        if len(self.sequence) != counts["tokens"] or int(self.offsets[-1]) != counts["tokens"]:
+            raise ValueError(
+                f"{folder} holds {len(self.sequence)} {split} tokens, index.json says {counts['tokens']}: pack again"
+            )
+
+    @property
+    def tokens(self) -> "TokenSequence":
+        """One sequence over all shards. ValueError where it is rows: windows across them would learn the padding."""
+        if self.layout == "best_fit":
+            raise ValueError(
+                f"the {self.split} tokens lie in rows of {self.row_tokens} (pack.layout best_fit) and are no plain "
+                "sequence: read them by data.packing.Loader, or set pack.layout to concatenated"
+            )
+        return self.sequence
+
+    def document(self, index: int) -> np.ndarray:
+        """Tokens of one document, its end token included; it may lie in several rows."""
+        if self._owners is None:
+            return self._piece(index)
+        pieces = np.flatnonzero(self._owners == index)
+        lengths = self.offsets[pieces + 1] - self.offsets[pieces]
+        # The rest of a cut document is shorter than its full rows, and may lie before them.
+        return np.concatenate([self._piece(int(piece)) for piece in pieces[np.argsort(-lengths, kind="stable")]])
+
+    def _piece(self, index: int) -> np.ndarray:
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        return self.sequence.read(start, end - start)
+
+    def document_ids(self, start: int, length: int) -> np.ndarray:
+        """Document of each of the tokens [start, start + length), [length] int64; PADDING where there is none.
+
+        Tokens of one row or window may attend to each other where these are equal.
+        """
+        if start < 0 or length < 0 or start + length > len(self.sequence):
+            raise IndexError(f"tokens {start} to {start + length} of {len(self.sequence)}")
+        if not length:
+            return np.empty(0, dtype=np.int64)
+        first, last = np.searchsorted(self.offsets, [start, start + length - 1], side="right") - 1
+        bounds = np.clip(self.offsets[first : last + 2], start, start + length)
+        pieces = np.arange(first, last + 1)
+        return np.repeat(pieces if self._owners is None else self._owners[pieces], np.diff(bounds))
+
+
+class TokenSequence:
+    """A 1-D view over token shards of equal length (the last may be shorter)."""
+
+    def __init__(self, shards: list[Path], dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.maps = [np.memmap(shard, dtype=dtype, mode="r") for shard in shards]
+        self.starts = np.cumsum([0, *map(len, self.maps)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """Tokens [start, start + length) as a new array, [length]. IndexError past either end."""
+        if start < 0 or length < 0 or start + length > len(self):
+            raise IndexError(f"tokens {start} to {start + length} of {len(self)}")
+        return np.concatenate([np.empty(0, self.dtype), *self._pieces(start, start + length)])
+
+    def _pieces(self, start: int, end: int) -> Iterator[np.ndarray]:
+        shard = int(np.searchsorted(self.starts, start, side="right")) - 1
+        while start < end:
+            base = int(self.starts[shard])
+            piece = self.maps[shard][start - base : end - base]
+            yield piece
+            start += len(piece)
+            shard += 1

@@ -1,0 +1,116 @@
+"""The training documents as the mix repeats them or leaves them out, in their order, laid out."""
+
+from array import array
+
+import numpy as np
+
+from data.config import PackConfig
+from data.packing.best_fit import best_fit_cost, concatenated_cost, lay_rows
+from data.packing.mix import plan, sample
+from data.packing.order import identity_hash, keyed
+from data.packing.report import Layout, LayoutCost, SourceTokens
+from data.packing.shards import PADDING, ShardWriter, TokenSequence, save
+
+
+class TrainingTable:
+    """What mixing and ordering need of the training documents, as they are stored: 28 bytes each."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        """Of every source, those without training documents too."""
+        self.hashes, self.source, self.tokens, self.bytes = array("Q"), array("i"), array("q"), array("q")
+
+    def number(self, source: str) -> int:
+        return self.numbers.setdefault(source, len(self.numbers))
+
+    def add(self, identity: str, source: str, tokens: int, size_bytes: int) -> None:
+        self.hashes.append(identity_hash(identity))
+        self.source.append(self.number(source))
+        self.tokens.append(tokens)
+        self.bytes.append(size_bytes)
+
+
+class Training:
+    """Which training documents are used, how often. Arrays are [documents], as they are stored."""
+
+    def __init__(self, config: PackConfig, table: TrainingTable) -> None:
+        self.config, self.numbers = config, table.numbers
+        self.tokens = np.array(table.tokens, dtype=np.int64)
+        self.offsets = np.cumsum(self.tokens) - self.tokens
+        self.hashes = np.array(table.hashes, dtype=np.uint64)
+        self.source = np.array(table.source, dtype=np.int64)
+        self.bytes = np.array(table.bytes, dtype=np.int64)
+        available = self._by_source(self.tokens)
+        self.plan = plan(available, config.mix, config.train_tokens)
+        self.copies = np.zeros(len(self.tokens), dtype=np.int64)
+        for name, share in self.plan.items():
+            mine = np.flatnonzero(self.source == self.numbers[name])
+            self.copies[mine] = sample(self.tokens[mine], self.hashes[mine], share.planned, config.seed)
+        if not self.copies.any():
+            raise ValueError(
+                f"pack.mix and pack.train_tokens leave {sum(share.planned for share in self.plan.values())} training "
+                "tokens, less than a document of any source: raise train_tokens or max_epochs"
+            )
+
+    def _by_source(self, values: np.ndarray) -> dict[str, int]:
+        """Sum of the values [documents] of each source."""
+        # Floats hold these sums exactly: they stay below 2**53.
+        sums = np.bincount(self.source, weights=values, minlength=len(self.numbers))
+        return {name: int(sums[number]) for name, number in self.numbers.items()}
+
+    def sources(self) -> dict[str, SourceTokens]:
+        """Tokens planned and used by source."""
+        used, documents = self._by_source(self.copies * self.tokens), self._by_source(self.copies)
+        return {
+            name: SourceTokens(
+                available=share.available,
+                planned=share.planned,
+                used=used[name],
+                epochs=used[name] / max(share.available, 1),
+                documents=documents[name],
+            )
+            for name, share in self.plan.items()
+        }
+
+    def order(self) -> np.ndarray:
+        """Documents [uses] in the order of training, one number a use: epoch after epoch, or shuffled over all."""
+        used = [np.flatnonzero(self.copies > epoch) for epoch in range(int(self.copies.max()))]
+        order = np.concatenate(used)
+        if self.config.order == "stored":
+            return order
+        epochs = np.repeat(np.arange(len(used)), [len(each) for each in used])
+        hashes = self.hashes[order]
+        return order[np.lexsort((epochs, hashes, keyed(hashes, "shuffle", self.config.seed, epochs)))]
+
+    def lay_out(self, encoded: TokenSequence, writer: ShardWriter, eos: int) -> dict[Layout, LayoutCost]:
+        """Write the uses of the documents, whose tokens lie in `encoded` as they are stored."""
+        order = self.order()
+        writer.counts.documents, writer.counts.bytes = len(order), int(self.bytes[order].sum())
+        if self.config.row_tokens is not None:
+            return self._lay_rows(order, self.config.row_tokens, encoded, writer, eos)
+        for start, length in zip(self.offsets[order].tolist(), self.tokens[order].tolist(), strict=True):
+            writer.write(encoded.read(start, length))
+        return {}
+
+    def _lay_rows(
+        self, order: np.ndarray, row_tokens: int, encoded: TokenSequence, writer: ShardWriter, eos: int
+    ) -> dict[Layout, LayoutCost]:
+        rows = lay_rows(self.tokens[order], row_tokens)
+        starts = self.offsets[order[rows.document]] + rows.start
+        is_last = np.append(np.diff(rows.row) > 0, True)
+        owners = array("q")
+        for owner, start, length, last in zip(
+            rows.document.tolist(), starts.tolist(), rows.length.tolist(), is_last.tolist(), strict=True
+        ):
+            writer.write(encoded.read(start, length))
+            owners.append(owner)
+            padding = -writer.counts.tokens % row_tokens
+            if last and padding:
+                writer.write(np.full(padding, eos, dtype=writer.dtype))
+                writer.counts.padding += padding
+                owners.append(PADDING)
+        save(writer.out / f"{writer.split}.documents.npy", owners)
+        return {
+            "best_fit": best_fit_cost(rows, row_tokens),
+            "concatenated": concatenated_cost(self.tokens[order], row_tokens),
+        }

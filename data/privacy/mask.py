@@ -1,0 +1,87 @@
+"""Personal data to typed placeholders: what is looked for, in which order, and how it is replaced."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from data.privacy.addresses import Range, emails, ip_addresses
+from data.privacy.numbers import cards, ibans
+from data.privacy.phones import phones
+from data.privacy.secrets import secrets
+
+Finder = Callable[[str], Iterator[Range]]
+
+# Where two overlap, the earlier kind holds: a password in a URL looks like an e-mail address, a card like a phone.
+_FINDERS: dict[str, Finder] = {
+    "SECRET": secrets,
+    "EMAIL": emails,
+    "IBAN": ibans,
+    "CARD": cards,
+    "PHONE": phones,
+    "IP_ADDRESS": ip_addresses,
+}
+KINDS: tuple[str, ...] = tuple(_FINDERS)
+
+# Seven digits near each other: texts without hold no phone and no card, and are asked no more than this.
+_NUMBER = re.compile(r"[0-9](?:[ ().\u00a0\u2011/-]{0,2}[0-9]){6}")
+_NUMERIC = ("CARD", "PHONE")
+
+
+class Found(NamedTuple):
+    """A kind of personal data, and its start and end in characters."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str, int]]:
+    """The text with placeholders such as `<EMAIL>`, and how many of each kind asked for were put in.
+
+    `kinds` are of KINDS; None: all. ValueError for another. Masking again changes nothing: a placeholder may uncover a
+    neighbour, so the text is searched until nothing is found. No error holds anything of the text.
+    """
+    asked = _asked(kinds)
+    counts = dict.fromkeys(asked, 0)
+    while found := find(text, asked):
+        pieces, position = [], 0
+        for kind, start, end in found:
+            pieces += [text[position:start], f"<{kind}>"]
+            position = end
+            counts[kind] += 1
+        text = "".join([*pieces, text[position:]])
+    return text, counts
+
+
+def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
+    """What `mask` replaces first, by position and without overlaps."""
+    taken: list[Found] = []
+    has_number = _NUMBER.search(text) is not None
+    for kind in _asked(kinds):
+        if kind in _NUMERIC and not has_number:
+            continue
+        for start, end in _ranges(kind, text):
+            place = bisect_right(taken, start, key=lambda other: other.start)
+            before_is_free = place == 0 or taken[place - 1].end <= start
+            if before_is_free and (place == len(taken) or end <= taken[place].start):
+                taken.insert(place, Found(kind, start, end))
+    return taken
+
+
+def _ranges(kind: str, text: str) -> list[Range]:
+    try:
+        return list(_FINDERS[kind](text))
+    except Exception as error:
+        # A library's own message may quote the value, and would carry it into a log.
+        raise RuntimeError(f"looking for {kind} failed with {type(error).__name__}") from None
+
+
+def _asked(kinds: Collection[str] | None) -> tuple[str, ...]:
+    """The kinds in their fixed order. ValueError for one that is none."""
+    if kinds is None:
+        return KINDS
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise ValueError(f"masks {unknown[0]} is no kind of personal data: use some of {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in kinds)

@@ -1,0 +1,97 @@
+"""Where phone numbers stand, as the phonenumbers library (libphonenumber's rules and metadata) knows them.
+
+Documentation is full of numbers, so a number has to look like a phone's before the library is asked: written
+internationally, in North American groups, or after a word that speaks of phones. Numbers reserved for fiction
+(555-0100) are masked too: the library takes them for valid, and so would a caller.
+"""
+
+import re
+from collections.abc import Iterator
+
+from data.privacy.addresses import Range
+
+_INTERNATIONAL = re.compile(r"\+(?<![\w+.^*/]\+)[ (]{0,2}[1-9][0-9 ().\u00a0\u2011/-]{5,22}[0-9](?![\w%])")
+_NORTH_AMERICAN = re.compile(
+    r"[(0-9](?<![\w.+/(-].)(?:(?<=\()[2-9][0-9]{2}\) ?[2-9][0-9]{2}[-. ][0-9]{4}"
+    r"|(?<=1)-[2-9][0-9]{2}-[2-9][0-9]{2}-[0-9]{4}"
+    r"|(?<=[2-9])[0-9]{2}-[2-9][0-9]{2}-[0-9]{4})(?![\w/-]|\.[0-9])"
+)
+_NATIONAL = re.compile(r"[(0-9](?<![\w.+-].)[0-9][0-9 ()./-]{4,18}[0-9](?![\w%])")
+_PHONE_BEFORE = re.compile(
+    r"(?<![a-z])(?:tele?(?:phone|fax|fon|copy)?|phone|fax|mobile|mob|hotline|helpline|whatsapp|sms|dial|handy|portable"
+    r"|t[ée]l(?:[ée]phone)?|tel[ée]fono|m[óo]vil|telefono|tlf|cellulare|cell ?phone"
+    r"|call(?= (?:us|me|him|her|them|now)\b))"
+    r"(?:[ _-]?(?:number|num|no|nr|nummer)\b)?[^\w\n]{0,5}(?:[^\W\d]{1,10}[^\w\n]{1,4}){0,2}\Z",
+    re.IGNORECASE,
+)
+_CONTEXT = 40
+"""Characters before a candidate in which the words above are looked for."""
+
+_LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
+"""A North American number within its area."""
+_NO_PHONE = re.compile(r"\+?[0-9]+\.[0-9]+|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+"""A decimal, an IP address."""
+_DATE = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}([-/.])[01][0-9]\1[0-3][0-9](?![0-9])")
+_EXTENSION = re.compile(r"\s{0,2}(?:,\s?)?(?:ext(?:ension|\.)?|x|#)\s?[0-9]{1,6}(?!\w)", re.IGNORECASE)
+_GROUP_END = re.compile(r"(?<=[0-9])(?![0-9])")
+
+_REGIONS = (
+    "US",
+    "GB",
+    "DE",
+    "FR",
+    "IT",
+    "ES",
+    "NL",
+    "BE",
+    "CH",
+    "AT",
+    "SE",
+    "PL",
+    "PT",
+    "DK",
+    "NO",
+    "AU",
+    "IN",
+    "JP",
+    "BR",
+)
+"""Whose national notation is known, after a word that speaks of phones."""
+
+
+def phones(text: str) -> Iterator[Range]:
+    """Phone numbers with their extensions."""
+    for match in _INTERNATIONAL.finditer(text):
+        yield from _longest(text, match.span(), (None,))
+    for match in _NORTH_AMERICAN.finditer(text):
+        yield from _longest(text, match.span(), ("US",))
+    for match in _NATIONAL.finditer(text):
+        start, end = match.span()
+        if _PHONE_BEFORE.search(text, max(0, start - _CONTEXT), start):
+            yield from _longest(text, (start, end), _REGIONS)
+
+
+def _longest(text: str, candidate: Range, regions: tuple[str | None, ...]) -> Iterator[Range]:
+    """The longest valid number that the candidate begins with: other numbers may follow it as more groups."""
+    start, end = candidate
+    if _DATE.search(text, start, end) or _NO_PHONE.fullmatch(text, start, end):
+        return
+    ends = [boundary.start() for boundary in _GROUP_END.finditer(text, start, end)]
+    for stop in reversed(ends):
+        number = text[start:stop]
+        if not _NO_PHONE.fullmatch(number) and any(_is_valid(number, region) for region in regions):
+            extension = _EXTENSION.match(text, stop)
+            yield start, extension.end() if extension else stop
+            return
+
+
+def _is_valid(number: str, region: str | None) -> bool:
+    """Whether `number` is one that `region` issues; without a region it has to be written internationally."""
+    import phonenumbers
+
+    if region == "US" and _LOCAL.fullmatch(number):
+        return True
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+    except phonenumbers.NumberParseException:
+        return False

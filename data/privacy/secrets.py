@@ -1,0 +1,205 @@
+"""Where keys, tokens and passwords stand.
+
+Tokens by the patterns of detect-secrets' plugins, taken from the plugins one by one: their `analyze_string` returns
+only the prefix of a token whose pattern has a group (`ghp` of GitHub's), and scanning through its settings may verify
+a secret over the network. Left out are its plugins that take ordinary words of documentation for secrets (Artifactory's
+`APEnvironment..`, the keyword plugin's `password="secret"`), any hash (the entropy plugins) or any value of one name
+(IBM, Azure, npm): instead, a value is masked where the name before it says what it is AND it looks random.
+
+What stands for a secret without being one (`<password>`, `your-api-key`, `AKIA..EXAMPLE`) stays.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib import import_module
+from math import log2
+from typing import NamedTuple
+
+from data.privacy.addresses import Range
+
+_SHORTEST = 16
+# Of a run of 16 characters or more, any digit has 8 or more on one side.
+_DIGIT_IN_RUN = re.compile(r"[0-9](?:\S{8}|(?<=\S{9}))")
+_LONGEST = 2048  # So that no pattern is quadratic in more than this.
+_RUN = re.compile(rf"\S{{1,{_LONGEST}}}")
+
+
+class _Tokens(NamedTuple):
+    """One plugin of detect-secrets."""
+
+    module: str
+    plugin: str
+    sign: str
+    """Pattern of which every token of the plugin holds a match; cheaper than the plugin's own."""
+    is_exact: bool = False
+    """Whether what is longer than the plugin's pattern is something else, such as a hash or base64."""
+
+
+_PLUGINS = (
+    _Tokens("aws", "AWSKeyDetector", "AKIA|ASIA|ABIA|ACCA|A3T", is_exact=True),
+    _Tokens("github_token", "GitHubTokenDetector", "gh[pousr]_"),
+    _Tokens("gitlab_token", "GitLabTokenDetector", "gl[a-z]{2,5}-|GR1348941"),
+    _Tokens("slack", "SlackDetector", "xox|hooks[.]slack"),
+    _Tokens("stripe", "StripeDetector", "k_live_"),
+    _Tokens("sendgrid", "SendGridDetector", "SG[.]"),
+    _Tokens("discord", "DiscordBotTokenDetector", r"[.][\w-]{6}[.][\w-]{27}", is_exact=True),
+    _Tokens("telegram_token", "TelegramBotTokenDetector", r":[\w-]{35}", is_exact=True),
+    _Tokens("openai", "OpenAIDetector", "T3BlbkFJ"),
+    _Tokens("pypi_token", "PypiTokenDetector", "pypi-AgE"),
+    _Tokens("square_oauth", "SquareOAuthDetector", "sq0csp-"),
+    _Tokens("mailchimp", "MailchimpDetector", "-us[0-9]", is_exact=True),
+    _Tokens("twilio", "TwilioKeyDetector", "AC[a-z0-9]{32}|SK[a-z0-9]{32}", is_exact=True),
+)
+# Younger than detect-secrets 1.5: GitHub, npm, Google, Hugging Face, Docker and Anthropic.
+_YOUNGER = re.compile(
+    r"github_pat_\w{50,255}|npm_[A-Za-z0-9]{36}|AIza[\w-]{35}|hf_[A-Za-z0-9]{34}|dckr_pat_[\w-]{27}|sk-ant-[\w-]{40,200}"
+)
+_YOUNGER_SIGN = re.compile("github_pat_|npm_|AIza|hf_|dckr_pat_|sk-ant-")
+_WEB_TOKEN = re.compile(r"eyJ[\w=-]{4,}\.[\w=-]{4,}(?:\.[\w=-]*)?")
+_REST = re.compile(r"[A-Za-z0-9_-]*")
+
+_NAME_BEFORE = re.compile(
+    r"(?:secret|token|passw(?:or)?d|passphrase|pwd|credential|"
+    r"(?:api|access|auth|private|account|client|signing|encryption)[_-]?key)s?"
+    r"(?:[_-]?(?:access|key|id|value|secret|token|prod|dev|test|[0-9]{1,2})){0,2}"
+    r"(?:[\"'`\]]{0,2}\s{0,3}(?:=>|:=|={1,2}|:|\bis\b)\s{0,3}|\s)"
+    r"(?:Bearer |Token |Basic |[rbu](?=[\"']))?[\"'`(]{0,2}\Z"
+    r"|\bBearer [\"'`]?\Z",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"[A-Za-z0-9](?<![\w$/+.-].)[A-Za-z0-9+/_-]{15,511}={0,2}(?![\w(]|\.\w)")
+# Letters and digits that alternate, as in no word with its version.
+_MIXED = re.compile(r"(?=[A-Za-z0-9]*?(?:[A-Za-z][0-9]+[A-Za-z]|[0-9][A-Za-z]+[0-9]))[A-Za-z0-9]{8,}")
+_CHANGE = re.compile(r"[a-z](?=[A-Z0-9])|[A-Z](?=[a-z0-9])|[0-9](?=[A-Za-z])")
+_LEAST_CHANGES = 0.45
+"""A character: random letters and digits have 0.6, names in camel case 0.3."""
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_LEAST_ENTROPY = 3.0
+"""Bits a character: detect-secrets' limit for hexadecimal strings. `deadbeef` repeated has 2.3."""
+
+_STAND_IN = re.compile(
+    r"example|your|placeholder|dummy|sample|redacted|changeme|xxxx|0123456|1234567|abcdef|\.\.\.|\A[<{\[$%*]",
+    re.IGNORECASE,
+)
+# The pattern of detect-secrets leaves out passwords with `!` or `$`, which RFC 3986 allows.
+_URL_PASSWORD = re.compile(r"://([^\s/@:]{0,64}):([^\s/@]{1,128})@")
+_STAND_IN_PASSWORD = re.compile(
+    r"(?:[a-z]+[_-])*(?:my|user|the|your)?(?:password|passwd|passw0rd|pass|pwd|pw|secret|token|key|apikey|test)\d?|x{1,3}",
+    re.IGNORECASE,
+)
+
+_PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_BODY = re.compile(r"(?:(?:\\[nr]|[\s\"'+,]){0,12}[A-Za-z0-9+/=]{16,128})*")
+_KEY_LINE = re.compile(r"[A-Za-z0-9+/]{40}")
+_LONGEST_KEY = 20_000
+
+
+def secrets(text: str) -> Iterator[Range]:
+    """Private keys in PEM, passwords in URLs, tokens, and random values with a secret's name."""
+    if "PRIVATE KEY" in text:
+        yield from _private_keys(text)
+    if "://" in text:
+        yield from _passwords_in_urls(text)
+    ranges = list(_runs(text))
+    runs = "\n".join(text[start:end] for start, end in ranges)
+    finders: list[Callable[[str, int, int], Iterator[Range]]] = [
+        partial(_tokens, tokens=tokens) for tokens in _PLUGINS if re.search(tokens.sign, runs)
+    ]
+    if _YOUNGER_SIGN.search(runs):
+        finders.append(partial(_whole, pattern=_YOUNGER, is_exact=False))
+    if "eyJ" in runs:
+        finders.append(_web_tokens)
+    if any(_is_random(match[0]) for match in _VALUE.finditer(runs)):
+        finders.append(_named_values)
+    for start, end in ranges if finders else ():
+        for finder in finders:
+            yield from finder(text, start, end)
+
+
+def _runs(text: str) -> Iterator[Range]:
+    """Long runs without whitespace and with a digit, as all tokens have; most texts hold few. A very long one comes in
+    pieces.
+    """
+    place = 0
+    while digit := _DIGIT_IN_RUN.search(text, place):
+        start, floor = digit.start(), max(place, digit.start() - _LONGEST + 1)
+        while start > floor and not text[start - 1].isspace():
+            start -= 1
+        run = _RUN.match(text, start)
+        assert run is not None, "it holds the digit"
+        place = run.end()
+        if place - start >= _SHORTEST:
+            yield start, place
+
+
+def _private_keys(text: str) -> Iterator[Range]:
+    """Whole blocks; one without an end goes as far as its lines are a key's. A header alone is no secret."""
+    for header in _PRIVATE_KEY.finditer(text):
+        start, end = header.span()
+        closing = text.find("-----", end, end + _LONGEST_KEY)
+        footer = _KEY_END.match(text, closing) if closing >= 0 else None
+        if footer is None:
+            footer = _KEY_BODY.match(text, end, end + _LONGEST_KEY)
+            assert footer is not None, "the body may be empty"
+        if _KEY_LINE.search(text, end, footer.end()):
+            yield start, footer.end()
+
+
+def _passwords_in_urls(text: str) -> Iterator[Range]:
+    for match in _URL_PASSWORD.finditer(text):
+        user, password = match.groups()
+        if password != user and not _STAND_IN_PASSWORD.fullmatch(password) and not _STAND_IN.search(password):
+            yield match.span(2)
+
+
+def _tokens(text: str, start: int, end: int, tokens: _Tokens) -> Iterator[Range]:
+    for pattern in _patterns(tokens.module, tokens.plugin):
+        yield from _whole(text, start, end, pattern, tokens.is_exact)
+
+
+def _whole(text: str, start: int, end: int, pattern: re.Pattern[str], is_exact: bool) -> Iterator[Range]:
+    """Matches at the beginning of a word, with what follows in it, or none where that `is_exact`; no stand-ins."""
+    for match in pattern.finditer(text, start, end):
+        first, last = match.span()
+        rest = _REST.match(text, last, end)
+        assert rest is not None, "it may be empty"
+        is_inside = first > 0 and (text[first - 1].isalnum() or text[first - 1] in "_-")
+        if is_inside or (is_exact and rest[0]) or _STAND_IN.search(match[0]) or not re.search("[0-9]", match[0]):
+            continue
+        yield first, rest.end()
+
+
+def _web_tokens(text: str, start: int, end: int) -> Iterator[Range]:
+    """JSON Web Tokens. The plugin's own pattern stops before the signature, so it only judges."""
+    from detect_secrets.plugins.jwt import JwtTokenDetector
+
+    for match in _WEB_TOKEN.finditer(text, start, end):
+        if JwtTokenDetector.is_formally_valid(match[0]):
+            yield match.span()
+
+
+def _named_values(text: str, start: int, end: int) -> Iterator[Range]:
+    for match in _VALUE.finditer(text, start, end):
+        first = match.start()
+        if _is_random(match[0]) and _NAME_BEFORE.search(text, max(0, first - 64), first):
+            yield match.span()
+
+
+def _is_random(value: str) -> bool:
+    """Whether a value changes between letters and digits, or cases, as no word, version or slug does, and is no
+    stand-in.
+    """
+    is_mixed = bool(_MIXED.search(value) or _UUID.fullmatch(value)) and sum(map(str.isdigit, value)) >= 2
+    if not is_mixed and sum(1 for _ in _CHANGE.finditer(value)) < _LEAST_CHANGES * len(value):
+        return False
+    shares = [value.count(character) / len(value) for character in set(value)]
+    return -sum(share * log2(share) for share in shares) >= _LEAST_ENTROPY and not _STAND_IN.search(value)
+
+
+@cache
+def _patterns(module: str, plugin: str) -> tuple[re.Pattern[str], ...]:
+    """The patterns of one plugin. AWS's second needs a quoted value with a name: `_named_values` finds it."""
+    patterns = tuple(getattr(import_module(f"detect_secrets.plugins.{module}"), plugin).denylist)
+    return patterns[:1] if plugin == "AWSKeyDetector" else patterns

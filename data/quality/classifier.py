@@ -1,0 +1,171 @@
+"""A quality classifier that anyone can train: logistic regression over hashed word 1- and 2-grams.
+
+The family of fastText classifiers (arXiv 1607.01759) that chose DCLM's data (arXiv 2406.11794), and as quick: the score
+of a document is the mean weight of its n-grams.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from data.document import content_id
+from data.quality.prose import Prose
+
+_FORMAT = "sluice-quality-1"
+_DIMENSIONS = 1 << 18
+_HELD_OUT = 5
+"""One document in so many is held out."""
+_MIN_DOCUMENTS = 20
+_SCALE = 30.0
+"""Of a document's n-gram shares, so that the usual strength of regularization suits them."""
+
+
+class TrainingReport(BaseModel):
+    """How well the classifier tells good from bad documents that it was not trained on."""
+
+    trained_good: int
+    trained_bad: int
+    held_out_good: int
+    held_out_bad: int
+    held_out_auc: float
+    """Probability that a good document scores higher than a bad one."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Weights of the n-grams [dimensions] float32, and what is added to their mean."""
+
+    weights: NDArray[np.float32]
+    bias: float
+    report: TrainingReport
+
+    def score(self, prose: Prose) -> float:
+        """Probability that the document is one of the good; one without words scores what the bias says."""
+        found = features(prose, len(self.weights))
+        mean = float(self._weights64[found].mean()) if len(found) else 0.0
+        return _sigmoid(_SCALE * mean + self.bias)
+
+    @cached_property
+    def _weights64(self) -> NDArray[np.float64]:
+        return self.weights.astype(np.float64)
+
+
+def features(prose: Prose, dimensions: int) -> NDArray[np.int64]:
+    """Hashes of all 1-grams and then of all 2-grams of the words, [2 * words - 1], below `dimensions`."""
+    distinct = np.fromiter(
+        (zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in prose.vocabulary),
+        np.uint64,
+        len(prose.vocabulary),
+    )
+    words = _mix(distinct)[prose.word_numbers]
+    pairs = _mix(words[:-1] * np.uint64(0x9E3779B97F4A7C15) + words[1:])
+    return (np.concatenate((words, pairs)) % np.uint64(dimensions)).astype(np.int64)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of splitmix64: neighbouring inputs end up far apart."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> TrainingReport:
+    """Train on four fifths of the documents, judge on the rest, and write the classifier to `out` as safetensors.
+
+    The outcome does not depend on the order of the documents, and equal ones count once. ValueError if a side has too
+    few, or if a document is on both.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    by_id = [{content_id(text): text for text in texts} for texts in (good, bad)]
+    _check(by_id[0], by_id[1])
+    splits = [_split(texts, seed) for texts in by_id]
+    (held_good, train_good), (held_bad, train_bad) = splits
+    model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000, random_state=seed)
+    model.fit(_matrix([*train_good, *train_bad]), [1] * len(train_good) + [0] * len(train_bad))
+    margins = _matrix([*held_good, *held_bad]) @ model.coef_[0] + model.intercept_
+    report = TrainingReport(
+        trained_good=len(train_good),
+        trained_bad=len(train_bad),
+        held_out_good=len(held_good),
+        held_out_bad=len(held_bad),
+        held_out_auc=round(float(roc_auc_score([1] * len(held_good) + [0] * len(held_bad), margins)), 4),
+        seed=seed,
+    )
+    _save(Classifier(model.coef_[0].astype(np.float32), float(model.intercept_[0]), report), out)
+    return report
+
+
+def _check(good: dict[str, str], bad: dict[str, str]) -> None:
+    for name, texts in (("good", good), ("bad", bad)):
+        if len(texts) < _MIN_DOCUMENTS:
+            raise ValueError(
+                f"{len(texts)} different {name} documents: the quality classifier needs at least {_MIN_DOCUMENTS}"
+            )
+    if both := sorted(good.keys() & bad.keys()):
+        raise ValueError(f"{len(both)} documents are both good and bad, the first of them {both[0]}: take them out")
+
+
+def _split(texts: dict[str, str], seed: int) -> tuple[list[Prose], list[Prose]]:
+    """Held out and trained on, by a hash of content id and seed."""
+    order = sorted(texts, key=lambda identity: content_id(f"{seed} {identity}"))
+    proses = [Prose.of(texts[identity]) for identity in order]
+    held_out = len(proses) // _HELD_OUT
+    return proses[:held_out], proses[held_out:]
+
+
+def _matrix(proses: Sequence[Prose]):  # type: ignore[no-untyped-def]
+    """[documents, dimensions] CSR matrix of the n-grams' shares of each document."""
+    from scipy.sparse import csr_matrix
+
+    rows = [features(prose, _DIMENSIONS) for prose in proses]
+    lengths = np.array([len(row) for row in rows])
+    shares = np.repeat(_SCALE / np.maximum(lengths, 1), lengths)
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    matrix = csr_matrix((shares, np.concatenate(rows), starts), shape=(len(rows), _DIMENSIONS))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else 1 - 1 / (1 + math.exp(value))
+
+
+def _save(classifier: Classifier, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, NDArray[Any]] = {"weights": classifier.weights, "bias": np.array([classifier.bias], np.float64)}
+    # One entry only: safetensors writes several in an order of its own, and equal training would differ in bytes.
+    about = {"format": _FORMAT, "report": classifier.report.model_dump()}
+    save_file(tensors, path, metadata={"quality": json.dumps(about, sort_keys=True)})
+
+
+def load(path: Path) -> Classifier:
+    """The classifier that `train` wrote. ValueError if the file is missing, damaged or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ValueError(f"quality_model {path} does not exist: train one with data.quality.classifier.train")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["quality"])
+            weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
+            report = TrainingReport.model_validate(about["report"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"quality_model {path} is no quality classifier ({why}): train it anew") from error
+    finite = np.isfinite(weights).all() and np.isfinite(bias).all()
+    if about["format"] != _FORMAT or weights.ndim != 1 or not len(weights) or bias.shape != (1,) or not finite:
+        raise ValueError(f"quality_model {path} is no quality classifier of format {_FORMAT}: train it anew")
+    return Classifier(weights, float(bias[0]), report)

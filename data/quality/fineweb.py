@@ -1,0 +1,24 @@
+"""FineWeb's scores (arXiv 2406.17557, section 3.5), over prose.
+
+Its share of characters in lines that occurred before is Gopher's `duplicate_line_fraction`, and stands there.
+"""
+
+from datatrove.utils.text import TERMINAL_PUNCTUATION
+
+from data.quality.prose import Prose
+
+SHORT_LINE_CHARACTERS = 30
+"""A line up to this long is short."""
+
+_TERMINAL = frozenset(TERMINAL_PUNCTUATION)
+assert max(map(len, _TERMINAL)) == 1, "the last character of a line decides"
+
+
+def scores(prose: Prose) -> dict[str, float]:
+    """Fractions of the lines that hold something, and newlines a word; 0 for a document without prose."""
+    lines = max(len(prose.lines), 1)
+    return {
+        "punctuated_line_fraction": sum(line[-1] in _TERMINAL for line in prose.lines) / lines,
+        "short_line_fraction": sum(len(line) <= SHORT_LINE_CHARACTERS for line in prose.lines) / lines,
+        "newline_word_ratio": prose.text.count("\n") / max(len(prose.tokens), 1),
+    }

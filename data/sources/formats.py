@@ -1,0 +1,82 @@
+"""What is in a file, by its suffix, and the reader that goes with it. Every fault of a file is a reject."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from data.config import Markup
+from data.sources.compression import PACKINGS, Damaged, open_stream
+from data.sources.files import cannot_be_read
+from data.sources.parquet import read_parquet
+from data.sources.records import Limits, Origin, Read, too_large
+from data.sources.rows import read_csv, read_json_lines
+from data.sources.warc import read_warc
+
+MARKUP_OF_SUFFIX: dict[str, Markup] = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".md": "md",
+    ".markdown": "md",
+    ".rst": "rst",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+}
+Reader = Callable[[Path, str | None, str, Origin, Limits], Read]
+_READERS: dict[str, Reader] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+    ".warc": read_warc,
+}
+SUFFIXES = (*MARKUP_OF_SUFFIX, *_READERS)
+"""Each of them, Parquet aside, also with .gz or .zst after it."""
+
+
+def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
+    """The documents of one file, and rejects for what in it is none. `shown` is its name in them, and has its suffix.
+
+    A damaged file gives what stands before the damage, then one reject.
+    """
+    suffix, packing = kind(shown)
+    reader = _READERS.get(suffix)
+    if reader is None and suffix not in MARKUP_OF_SUFFIX and origin.markup is None:
+        yield origin.reject(shown, f"unsupported suffix {suffix or '(none)'}")
+        return
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            yield origin.reject(shown, "not a regular file")
+        elif not status.st_size:
+            yield origin.reject(shown, "empty")
+        else:
+            yield from (reader or _read_text)(path, packing, shown, origin, limits)
+    except Damaged as damage:
+        yield origin.reject(shown, str(damage), damage.line)
+    except OSError as error:
+        yield origin.reject(shown, cannot_be_read(error))
+
+
+def kind(name: str) -> tuple[str, str | None]:
+    """(suffix that says the format, packing): `a.jsonl.gz` is (.jsonl, gzip)."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    if suffixes and suffixes[-1] in PACKINGS:
+        return (suffixes[-2] if len(suffixes) > 1 else ""), PACKINGS[suffixes[-1]]
+    return (suffixes[-1] if suffixes else ""), None
+
+
+def markup_of(name: str) -> Markup:
+    """The markup a text file's suffix says; plain text where it says none."""
+    return MARKUP_OF_SUFFIX.get(kind(name)[0], "txt")
+
+
+def _read_text(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+    """The whole file as one document."""
+    with open_stream(path, limits, packing) as stream:
+        content = stream.read(limits.document_bytes + 1)
+    if len(content) > limits.document_bytes:
+        yield origin.reject(shown, too_large(limits.document_bytes))
+    else:
+        yield origin.of_file(content, shown, origin.markup or markup_of(shown))

@@ -1,0 +1,112 @@
+"""The sources that the settings list, one after the other, each by the reader its URI asks for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.config import IngestConfig, Source
+from data.document import Document
+from data.progress import Progress
+from data.sources.archive import IndexUnreachable, Pin, fetch
+from data.sources.cache import file_sha256
+from data.sources.files import Found, find
+from data.sources.formats import SUFFIXES, read_file
+from data.sources.globs import Choice
+from data.sources.installed import installed_documents
+from data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
+from data.sources.packages import read_distribution
+from data.sources.records import Limits, Origin, Read, Reject
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is needed to read the listed sources."""
+
+    config: IngestConfig
+    cache: Path
+    digests: dict[str, str] = field(default_factory=dict)
+    """Source -> sha256 of the one file that it is, as far as that was checked."""
+
+    def read(self, progress: Progress) -> Read:
+        """Every source's documents. ValueError for a source that does not exist or holds no document."""
+        # All are located first: a mistake in the last is told before the first is read.
+        located = [(source, locate(source)) for source in self.config.given]
+        for done, (source, location) in enumerate(located, start=1):
+            documents = rejects = 0
+            first: Reject | None = None
+            for each in self._of_source(source, location, alone=len(located) == 1):
+                if isinstance(each, Document):
+                    documents += 1
+                else:
+                    rejects += 1
+                    first = first or each
+                yield each
+            if not documents:
+                raise ValueError(
+                    f"data.sources: {location.name} holds no document ({why_none(first, rejects)}); "
+                    f"files of {', '.join(SUFFIXES)} are read"
+                )
+            progress(done, len(located), f"read {documents} documents from {location.name}")
+
+    def _of_source(self, source: Source, location: Location, alone: bool) -> Read:
+        name = "local" if alone and isinstance(location, LocalFiles) else location.name
+        origin = Origin(name, source.licence, source.text_field, source.markup)
+        choice, limits = Choice(tuple(source.include), tuple(source.exclude)), Limits.of(self.config)
+        match location:
+            case LocalFiles():
+                yield from self._local(source, location, choice, origin, limits)
+            case RemoteFiles():
+                for shown, copy in self._remote(source, location, choice):
+                    yield from read_file(copy, shown, origin, limits)
+            case Release(project, version):
+                yield from read_distribution(self._release(project, version, source), choice, origin, limits)
+            case HubDataset():
+                from data.sources.dataset import read_dataset
+
+                yield from read_dataset(location, source.split, origin, limits)
+            case Installed():
+                yield from installed_documents(self.config.fallback_bytes)
+
+    def _local(self, source: Source, location: LocalFiles, choice: Choice, origin: Origin, limits: Limits) -> Read:
+        if source.sha256:
+            self._check_pin(source.sha256, location, origin)
+        for found in find(location, choice, origin):
+            if isinstance(found, Found):
+                yield from read_file(found.path, found.shown, origin, limits)
+            else:
+                yield found
+
+    def _check_pin(self, sha256: str, location: LocalFiles, origin: Origin) -> None:
+        if not location.top.is_file():
+            raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
+        found = file_sha256(location.top)
+        if found != sha256:
+            raise ValueError(
+                f"data.sources: {location.name} has sha256 {found}, the source pins {sha256}; "
+                "do not use it, or correct the pin"
+            )
+        self.digests[origin.source] = sha256
+
+    def _remote(self, source: Source, location: RemoteFiles, choice: Choice) -> Iterator[tuple[str, Path]]:
+        from data.sources.remote import Remote
+
+        remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
+        yield from remote.files(choice, source.sha256)
+        if source.sha256:
+            self.digests[location.name] = source.sha256
+
+    def _release(self, project: str, version: str, source: Source) -> Path:
+        try:
+            path, sha256 = fetch(Pin(project, version, source.sha256, "data.sources"), self.cache)
+        except IndexUnreachable as error:
+            raise ValueError(f"data.sources: pypi:{project}=={version} cannot be read: {error}") from error
+        self.digests[f"{project}=={version}"] = sha256
+        return path
+
+
+def why_none(first: Reject | None, rejects: int) -> str:
+    """Why a source gave no document, with its first reject."""
+    if first is None:
+        return "it is empty"
+    where = f"{first.path}:{first.line}" if first.line else first.path
+    return f"{rejects} rejected, first {where}: {first.reason}"

@@ -1,0 +1,47 @@
+"""Globs over paths with `/`: `**/` is any folders or none; `*`, `?` and `[a-z]` stay within a name."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_PIECE = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?[^\]/]+\])")
+_SPECIAL = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def is_glob(path: str) -> bool:
+    return _PIECE.search(path) is not None
+
+
+def any_of(globs: Sequence[str]) -> re.Pattern[str]:
+    """Matches, in full, the paths that one of the globs names; without a glob none."""
+    return re.compile("|".join(map(_translate, globs)) or r"(?!)", re.DOTALL)
+
+
+def at_or_below(glob: str) -> re.Pattern[str]:
+    """Matches, in full, the paths that the glob names, and those below a folder that it names."""
+    return re.compile(f"{_translate(glob)}(?:/.*)?", re.DOTALL)
+
+
+class Choice(NamedTuple):
+    """Which paths are read: those of `include`, or all where it is empty, less those of `exclude`."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __call__(self, path: str) -> bool:
+        wanted = not self.include or any_of(self.include).fullmatch(path) is not None
+        return wanted and any_of(self.exclude).fullmatch(path) is None
+
+
+def _translate(glob: str) -> str:
+    return "".join(_translate_piece(piece) for piece in _PIECE.split(glob))
+
+
+def _translate_piece(piece: str) -> str:
+    if piece in _SPECIAL:
+        return _SPECIAL[piece]
+    if _PIECE.fullmatch(piece):
+        negated, names = piece[1] == "!", piece[1:-1].removeprefix("!")
+        escaped = names.replace("\\", "\\\\").replace("^", "\\^").replace("[", "\\[")
+        return f"[{'^/' if negated else ''}{escaped}]"
+    return re.escape(piece)

@@ -1,0 +1,80 @@
+"""Text comes in: the listed sources, or the pinned packages. What is unreadable is counted, with its place."""
+
+import csv
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from data.config import IngestConfig
+from data.document import Document, write_documents
+from data.privacy import mask
+from data.progress import Progress, no_progress
+from data.report import IngestReport, SourceCounts
+from data.sources.given import Given, why_none
+from data.sources.packages import packages
+from data.sources.records import Read, Reject
+
+
+def ingest(
+    config: IngestConfig, out: Path, *, cache: Path | None = None, progress: Progress = no_progress
+) -> IngestReport:
+    """Write documents-*.jsonl and rejects.csv (source, path, line, reason) of the configured sources into `out`.
+
+    Listed sources go before packages. Downloads are kept in `cache`. ValueError for a source that does not exist, holds
+    no document, or is not the file its pin names.
+    """
+    started = time.perf_counter()
+    report = IngestReport()
+    with ExitStack() as stack:
+        kept = cache or Path(stack.enter_context(TemporaryDirectory(prefix="sluice-")))
+        given = Given(config, kept)
+        if config.given:
+            found = given.read(progress)
+        else:
+            found, report.fallback_reason = packages(config, kept, progress)
+        fetched = time.perf_counter()
+        rejects = stack.enter_context(
+            (out / "rejects.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        )
+        account = _Account(report, rejects)
+        write_documents(account.kept(found), out, config.documents_per_shard)
+    if not report.documents:
+        why = why_none(account.first, sum(report.rejects.values()))
+        raise ValueError(f"no document in data.packages ({why}): correct their include globs")
+    for source, sha256 in given.digests.items():
+        if source in report.sources:
+            report.sources[source].sha256 = sha256
+    report.sources = dict(sorted(report.sources.items()))
+    report.rejects = dict(sorted(report.rejects.items()))
+    report.timings = {"fetch_s": fetched - started, "read_s": time.perf_counter() - fetched}
+    return report
+
+
+class _Account:
+    """Counts documents and rejects as they pass, and writes the rejects down."""
+
+    def __init__(self, report: IngestReport, rejects: IO[str]) -> None:
+        self.report = report
+        self.first: Reject | None = None
+        self.table = csv.writer(rejects, lineterminator="\n")
+        self.table.writerow(("source", "path", "line", "reason"))
+
+    def kept(self, found: Read) -> Iterator[Document]:
+        for each in found:
+            if isinstance(each, Reject):
+                self.first = self.first or each
+                # A name may hold an address too.
+                self.table.writerow((each.source, mask(each.path)[0], each.line, each.reason))
+                self.report.rejects[each.reason] = self.report.rejects.get(each.reason, 0) + 1
+                continue
+            counts = self.report.sources.setdefault(
+                each.metadata["source"], SourceCounts(licence=each.metadata["licence"])
+            )
+            size = len(each.text.encode())
+            for tally in (counts, self.report):
+                tally.documents += 1
+                tally.bytes += size
+            yield each

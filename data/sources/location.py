@@ -1,0 +1,139 @@
+"""A source's URI, taken apart into what has to be done to read it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from data.config import Source, without_secrets
+from data.sources.globs import is_glob
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A file or directory, or below one the paths that a glob names."""
+
+    top: Path
+    glob: str | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.top / self.glob) if self.glob else str(self.top)
+
+
+@dataclass(frozen=True)
+class RemoteFiles:
+    """A file, directory or glob behind fsspec."""
+
+    uri: str
+
+    @property
+    def name(self) -> str:
+        return without_secrets(self.uri)
+
+    @property
+    def protocol(self) -> str:
+        return self.uri.partition("://")[0].lower()
+
+
+@dataclass(frozen=True)
+class Release:
+    """The source distribution of one version of a project on the package index."""
+
+    project: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.project}=={self.version}"
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A data set of the Hugging Face hub, or one configuration of it."""
+
+    repository: str
+    configuration: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"hf:{self.repository}" + (f":{self.configuration}" if self.configuration else "")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The documentation of the packages in this environment."""
+
+    name: str = "installed:"
+
+
+Location = LocalFiles | RemoteFiles | Release | HubDataset | Installed
+
+_RELEASE = re.compile(r"(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
+_DATASET = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<configuration>[\w.-]+))?")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+# A setting that would be ignored is an error, not a silence.
+_SETTINGS: dict[type[Any], set[str]] = {
+    LocalFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
+    RemoteFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
+    Release: {"sha256", "include", "exclude", "markup", "licence"},
+    HubDataset: {"text_field", "split", "markup", "licence"},
+    Installed: set(),
+}
+
+
+def locate(source: Source) -> Location:
+    """What the source's URI names. ValueError for a URI no reader knows and for settings that it does not use."""
+    location = parse(source.uri)
+    unused = source.model_fields_set - {"uri"} - _SETTINGS[type(location)]
+    if unused:
+        allowed = ", ".join(sorted(_SETTINGS[type(location)])) or "none"
+        _refuse(location.name, f"takes no {', '.join(sorted(unused))}; settings it takes: {allowed}")
+    return location
+
+
+def parse(uri: str) -> Location:
+    """What the URI names. ValueError, one line, for one that no reader knows."""
+    scheme, colon, rest = uri.partition(":")
+    if scheme == "pypi" and colon:
+        release = _RELEASE.fullmatch(rest) or _refuse(uri, "must be pypi:NAME==VERSION, such as pypi:django==5.2.19")
+        return Release(release["project"], release["version"])
+    if scheme == "hf" and colon and not rest.startswith("//"):
+        dataset = _DATASET.fullmatch(rest) or _refuse(uri, "must be hf:OWNER/NAME or hf:OWNER/NAME:CONFIGURATION")
+        return HubDataset(dataset["repository"], dataset["configuration"])
+    if scheme == "installed" and colon:
+        return Installed() if not rest else _refuse(uri, "must be installed: alone")
+    if match := _SCHEME.match(uri):
+        if match[1].lower() != "file":
+            return _remote(uri, match[1].lower())
+        uri = unquote(urlsplit(uri).path)
+    return _local(uri)
+
+
+def _local(name: str) -> LocalFiles:
+    path = Path(name).expanduser()
+    if path.exists() or not is_glob(name):
+        if not path.exists():
+            _refuse(name, "does not exist; correct it, or name a glob, a directory or a URI")
+        return LocalFiles(path)
+    parts = path.parts
+    fixed = next(number for number, part in enumerate(parts) if is_glob(part))
+    top = Path(*parts[:fixed])
+    if not top.is_dir():
+        _refuse(name, f"does not exist: {top} is no directory")
+    return LocalFiles(top, "/".join(parts[fixed:]))
+
+
+def _remote(uri: str, protocol: str) -> RemoteFiles:
+    from fsspec import available_protocols
+
+    if protocol not in available_protocols():
+        known = "use a path, https://, s3://, gs://, pypi:, hf: or installed:"
+        _refuse(without_secrets(uri), f"has the unknown scheme {protocol}://; {known}")
+    return RemoteFiles(uri)
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise ValueError(f"data.sources: {name} {why}")

@@ -1,0 +1,72 @@
+"""Documentation inside source distributions: every pinned package, or none of them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from data.config import IngestConfig
+from data.progress import Progress
+from data.sources.archive import IndexUnreachable, Pin, fetch, read_members
+from data.sources.compression import Damaged
+from data.sources.formats import MARKUP_OF_SUFFIX, markup_of
+from data.sources.globs import Choice
+from data.sources.installed import installed_documents
+from data.sources.records import Limits, Origin, Read, too_large
+
+_DOWNLOADS_AT_ONCE = 4
+_EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)
+
+
+def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Read, str | None]:
+    """The pinned packages' documents, or the installed packages' and the reason for it.
+
+    All or nothing: a corpus of whichever packages happened to arrive would be another corpus on every machine.
+    """
+    try:
+        pins = [Pin(package.name, package.version, package.sha256) for package in config.packages]
+        return _read_packages(config, _fetch_all(pins, cache, progress), progress), None
+    except IndexUnreachable as error:
+        reason = f"{error}; took the documentation of the installed packages instead"
+        progress(0, config.fallback_bytes, reason)
+        return installed_documents(config.fallback_bytes, progress=progress), reason
+
+
+def _fetch_all(pins: Sequence[Pin], cache: Path, progress: Progress) -> list[Path]:
+    pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download")
+    try:
+        fetching = {pool.submit(fetch, pin, cache): pin for pin in pins}
+        for done, future in enumerate(as_completed(fetching), start=1):
+            future.result()
+            progress(done, len(pins), f"fetched {fetching[future].name}")
+        return [future.result()[0] for future in fetching]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_packages(config: IngestConfig, archives: list[Path], progress: Progress) -> Read:
+    for done, (package, archive) in enumerate(zip(config.packages, archives, strict=True), start=1):
+        origin = Origin(f"{package.name}=={package.version}", package.licence, markup=package.markup)
+        choice = Choice(tuple(package.include), tuple(package.exclude))
+        found = 0
+        for each in read_distribution(archive, choice, origin, Limits.of(config)):
+            found += 1
+            yield each
+        if not found:
+            raise ValueError(f"{origin.source}: no file matches include {package.include}; correct data.packages")
+        progress(done, len(archives), f"read {origin.source}")
+
+
+def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:
+    """The chosen text files of one source distribution, in path order; without `include` those of a known suffix."""
+    chosen = choice if choice.include else choice._replace(include=_EVERY_TEXT)
+    try:
+        # The order inside an archive is whatever the packager's file system gave.
+        members = sorted(read_members(archive, chosen, limits), key=lambda member: member[0])
+    except Damaged as damage:
+        yield origin.reject(archive.name, str(damage))
+        return
+    for path, content in members:
+        if content is None:
+            yield origin.reject(path, too_large(limits.document_bytes))
+        else:
+            yield origin.of_file(content, path, origin.markup or markup_of(path))

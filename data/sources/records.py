@@ -1,0 +1,87 @@
+"""What a source gives: documents with their origin, and counted rejects for all that is none."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from data.config import IngestConfig, Markup
+from data.document import Document, content_id
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file, or a line or row of one, that is not a document."""
+
+    source: str
+    path: str
+    reason: str
+    line: int | None = None
+
+
+Read = Iterator[Document | Reject]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is read before it is refused."""
+
+    document_bytes: int
+    file_bytes: int
+    """Of one file, decompressed."""
+    expansion: float
+    """Decompressed over compressed bytes."""
+
+    @classmethod
+    def of(cls, config: IngestConfig) -> "Limits":
+        return cls(config.max_document_bytes, config.max_file_bytes, config.max_expansion)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where documents come from, and what is known of all of them."""
+
+    source: str
+    licence: str = "unspecified"
+    text_field: str = "text"
+    markup: Markup | None = None
+    """Of every file, where the suffix does not say it."""
+
+    def document(self, text: str, path: str, markup: str) -> Document:
+        metadata = {
+            "source": self.source,
+            "path": path,
+            "licence": self.licence,
+            "title": PurePosixPath(path).stem,
+            "markup": markup,
+        }
+        return Document(text=text, id=content_id(text), metadata=metadata)
+
+    def reject(self, path: str, reason: str, line: int | None = None) -> Reject:
+        return Reject(self.source, path, reason, line)
+
+    def of_file(self, content: bytes, path: str, markup: str) -> Document | Reject:
+        """A whole file as one document."""
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return self.reject(path, "not UTF-8 text")
+        if "\0" in text:
+            return self.reject(path, "binary")
+        return self.document(text, path, markup) if text.strip() else self.reject(path, "empty")
+
+    def of_row(self, text: str, path: str, number: int, limits: Limits) -> Document | Reject:
+        """A line or row of a file as a document; numbers begin at 1."""
+        if not text.strip():
+            return self.reject(path, "empty", number)
+        if longer_than(text, limits.document_bytes):
+            return self.reject(path, too_large(limits.document_bytes), number)
+        return self.document(text, f"{path}:{number}", self.markup or "txt")
+
+
+def longer_than(text: str, size_bytes: int) -> bool:
+    """Whether the UTF-8 form of the text takes more bytes; no character takes more than four."""
+    return len(text) * 4 > size_bytes and len(text.encode("utf-8", "surrogatepass")) > size_bytes
+
+
+def too_large(size_bytes: int) -> str:
+    return f"larger than {size_bytes} bytes"

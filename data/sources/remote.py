@@ -1,0 +1,162 @@
+"""Remote files by fsspec: fetched whole before they are read, tried again with growing pauses, checked by hash."""
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from fsspec import AbstractFileSystem
+from fsspec.callbacks import Callback
+
+from data.config import without_secrets
+from data.sources.cache import complete_or_nothing, file_sha256
+from data.sources.globs import Choice, is_glob
+from data.sources.location import RemoteFiles
+from data.sources.records import too_large
+
+Result = TypeVar("Result")
+
+FIRST_PAUSE_S = 0.5
+_CONNECT_S, _READ_S = 10.0, 60.0
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_VERSION = (
+    *("ETag", "etag", "Content-MD5", "md5Hash", "mtime"),
+    *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
+)
+"""What file systems call the version of a file."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The remote side of a source."""
+
+    location: RemoteFiles
+    cache: Path
+    attempts: int
+    max_bytes: int
+    pause: Callable[[float], None] = time.sleep
+
+    def files(self, choice: Choice, sha256: str | None = None) -> Iterator[tuple[str, Path]]:
+        """(path below the source, local copy) of each file, in name order, each fetched when it is asked for.
+
+        A copy in the cache is taken where it has the pinned hash, or where the remote side still names the version it
+        is of. ValueError naming the URI for what cannot be had, or is not what `sha256` pins.
+        """
+        name = self.location.name
+        system, path = self._retried(self._open, name)
+        listed = self._retried(lambda: self._list(system, path), name)
+        if listed is None:
+            yield self._shown(path), self._fetch(system, path, name, sha256)
+            return
+        if sha256:
+            raise ValueError(f"data.sources: {name} is a directory; sha256 pins one file")
+        base = _fixed(path)
+        for each in sorted(listed):
+            below = each.removeprefix(base).lstrip("/")
+            if choice(below) and not any(part.startswith(".") for part in below.split("/")):
+                yield below, self._fetch(system, each, without_secrets(system.unstrip_protocol(each)))
+
+    def _open(self) -> tuple[AbstractFileSystem, str]:
+        from fsspec.core import url_to_fs
+
+        options: dict[str, Any] = {}
+        if self._is_web:
+            import aiohttp
+
+            options["client_kwargs"] = {
+                "timeout": aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+            }
+        system, path = url_to_fs(self.location.uri, **options)
+        return system, str(path)
+
+    @property
+    def _is_web(self) -> bool:
+        return self.location.protocol in ("http", "https")
+
+    def _list(self, system: AbstractFileSystem, path: str) -> list[str] | None:
+        """The files of a directory or glob; None for a single file."""
+        if self._is_web:
+            return None  # a web server has no directories
+        system.invalidate_cache()
+        if is_glob(path):
+            return [each for each in system.glob(path) if not system.isdir(each)]
+        return list(system.find(path)) if system.isdir(path) else None
+
+    def _shown(self, path: str) -> str:
+        return unquote(PurePosixPath(urlsplit(path).path if self._is_web else path).name) or "index"
+
+    def _fetch(self, system: AbstractFileSystem, path: str, name: str, sha256: str | None = None) -> Path:
+        # A web server's own word on its versions is not to be had reliably: without a pin the file is fetched anew.
+        version = sha256 or ("" if self._is_web else self._retried(lambda: _version(system, path), name))
+        key = hashlib.sha256(f"{self.location.protocol} {path} {version}".encode()).hexdigest()[:16]
+        copy = self.cache / f"{key}-{self._shown(path)[-100:]}"
+        if version and copy.is_file() and (not sha256 or file_sha256(copy) == sha256):
+            return copy
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with complete_or_nothing(copy) as partial:
+            self._retried(lambda: system.get_file(path, str(partial), callback=_AtMost(self.max_bytes)), name)
+            if sha256 and (found := file_sha256(partial)) != sha256:
+                raise ValueError(
+                    f"data.sources: {name} has sha256 {found}, the source pins {sha256}; "
+                    "do not use it, or correct the pin"
+                )
+        return copy
+
+    def _retried(self, action: Callable[[], Result], name: str) -> Result:
+        """The action's result. Transport errors and the server's own are tried again; others are final at once."""
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return action()
+            except FileNotFoundError as error:
+                raise ValueError(f"data.sources: {name} does not exist; correct the URI") from error
+            except PermissionError as error:
+                raise ValueError(f"data.sources: {name} may not be read; check the credentials") from error
+            except ImportError as error:
+                raise ValueError(f"data.sources: {name} needs a package that is not installed: {error}") from error
+            except Exception as error:  # every file system has errors of its own
+                if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                    raise OSError(error.errno, error.strerror, str(self.cache)) from error
+                status = getattr(error, "status", None)
+                reason = f"HTTP {status}" if status else type(error).__name__
+                if isinstance(error, ValueError) or (status and status < 500 and status not in (408, 429)):
+                    raise ValueError(f"data.sources: {name} cannot be read ({_said(error, reason)})") from error
+            if attempt < self.attempts:
+                self.pause(FIRST_PAUSE_S * 2 ** (attempt - 1))
+        raise ValueError(
+            f"data.sources: {name} cannot be read ({reason}, {self.attempts} attempts); "
+            "check the address and the connection, then run again"
+        )
+
+
+class _AtMost(Callback):
+    """Ends a transfer that brings more than the limit."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self.max_bytes = max_bytes
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        if self.value > self.max_bytes:
+            raise ValueError(too_large(self.max_bytes))
+
+
+def _version(system: AbstractFileSystem, path: str) -> str:
+    """What the remote side says of the file's version, or "" if nothing."""
+    info = system.info(path)
+    known = {name: str(info[name]) for name in _VERSION if info.get(name)}
+    return json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
+
+
+def _fixed(path: str) -> str:
+    """The folders before the first one with a wildcard."""
+    parts = path.split("/")
+    return "/".join(parts[: next((n for n, part in enumerate(parts) if is_glob(part)), len(parts))])
+
+
+def _said(error: Exception, reason: str) -> str:
+    return str(error).splitlines()[0] if isinstance(error, ValueError) and str(error) else reason

@@ -1,0 +1,107 @@
+"""JSON lines and CSV: one document a row, its text under one name."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.document import Document
+from data.sources.compression import lines, open_stream
+from data.sources.records import Limits, Origin, Read, Reject, too_large
+
+
+def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+    """A JSON object a line. A line that is none, or without a string under the text field, is a reject."""
+    blank = True
+    with open_stream(path, limits, packing) as stream:
+        for number, line in lines(stream, limits.document_bytes):
+            if line is None:
+                yield origin.reject(shown, too_large(limits.document_bytes), number)
+            elif line.strip():
+                yield _of_line(line, number, shown, origin, limits)
+            else:
+                continue
+            blank = False
+    if blank:
+        yield origin.reject(shown, "empty")
+
+
+def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limits) -> Document | Reject:
+    try:
+        # What comes before a byte order mark's place in the first line is never part of JSON.
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError:
+        return origin.reject(shown, "not UTF-8 text", number)
+    except (ValueError, RecursionError):
+        row = None
+    text = row.get(origin.text_field) if isinstance(row, dict) else None
+    # A lone surrogate, which JSON can escape, has no UTF-8 form.
+    if not isinstance(text, str) or not _encodes(text):
+        reason = f"line is not a JSON object with a string under `{origin.text_field}`"
+        return origin.reject(shown, reason, number)
+    return origin.of_row(text, shown, number, limits)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+    """A document a row; the first row names the columns. Numbers count lines, since a field may hold several."""
+    broken: list[Reject] = []
+    before = csv.field_size_limit(limits.document_bytes)  # of the process: the module has no other
+    try:
+        with open_stream(path, limits, packing) as stream:
+            texts = _texts(lines(stream, limits.document_bytes), shown, origin, limits, broken)
+            rows = csv.reader(texts, delimiter="\t" if ".tsv" in shown.lower() else ",")
+            names = next(rows, None)
+            if names is None or origin.text_field not in names:
+                yield from broken
+                yield origin.reject(shown, no_column(origin.text_field))
+                return
+            place = names.index(origin.text_field)
+            while True:
+                number = rows.line_num + 1
+                try:
+                    row = next(rows, None)
+                except csv.Error:
+                    # An open quote swallowed the lines up to the limit.
+                    yield origin.reject(shown, "row is not CSV", number)
+                    continue
+                yield from broken
+                broken.clear()
+                if row is None:
+                    return
+                if len(row) == len(names):
+                    yield origin.of_row(row[place], shown, number, limits)
+                elif row:
+                    yield origin.reject(shown, "row has another number of fields than the header", number)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _texts(
+    numbered: Iterator[tuple[int, bytes | None]], shown: str, origin: Origin, limits: Limits, broken: list[Reject]
+) -> Iterator[str]:
+    for number, line in numbered:
+        if line is None:
+            broken.append(origin.reject(shown, too_large(limits.document_bytes), number))
+            yield "\n"
+            continue
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            broken.append(origin.reject(shown, "not UTF-8 text", number))
+            yield "\n"
+
+
+def no_column(field: str, schema: list[str] | None = None) -> str:
+    """`schema` names columns where they are names for sure: the first row of a CSV may be data, and private."""
+    if schema is None:
+        return f"no text column `{field}`: set text_field"
+    shown = ", ".join(schema[:12]) + (", .." if len(schema) > 12 else "")
+    return f"no text column `{field}`; columns: {shown or 'none'}; set text_field"

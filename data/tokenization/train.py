@@ -1,0 +1,102 @@
+"""The tokenizer step: train on the training split or adopt, measure on the test split, hold to the gate."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datatrove.data import Document
+from tokenizers import Tokenizer
+
+from data.config import PackConfig, TokenizerConfig
+from data.document import read_documents
+from data.progress import Progress, no_progress
+from data.split import split_of
+from data.tokenization.bpe import train_bpe
+from data.tokenization.encoder import encoder_of
+from data.tokenization.existing import adopt
+from data.tokenization.folder import save_tokenizer
+from data.tokenization.gate import judge, refuse
+from data.tokenization.report import TokenizerReport, measure
+from data.tokenization.special import special_tokens
+from data.tokenization.unigram import train_unigram
+from data.tokenization.wordpiece import train_wordpiece
+
+_TRAINERS: dict[str, Callable[..., tuple[Tokenizer, str]]] = {
+    "bpe": train_bpe,
+    "wordpiece": train_wordpiece,
+    "unigram": train_unigram,
+}
+
+
+def train_tokenizer(
+    config: TokenizerConfig,
+    documents: Path,
+    out: Path,
+    *,
+    split: PackConfig,
+    progress: Progress = no_progress,
+) -> TokenizerReport:
+    """Write tokenizer.json and tokenizer_config.json (Hugging Face layout), trained on the training split of
+    `documents` or taken from `config.path`, and report on the test split.
+
+    The files are a function of the settings and the set of training documents alone. ValueError if a side that is
+    needed has no document, the text is too small for the vocabulary, or the tokenizer fails its gate.
+    """
+    started = time.perf_counter()
+    special = special_tokens(config)
+    training, held_out = _sides(documents, split, training_needed=config.path is None)
+    changes: list[str] = []
+    source_sha256 = None
+    if config.path is None:
+        tokenizer, trainer = _trained(config, training, special, progress)
+    else:
+        tokenizer, changes, source_sha256 = adopt(Path(config.path), special)
+        trainer = "given"
+    trained = time.perf_counter()
+    save_tokenizer(tokenizer, special, out)
+    report = measure(tokenizer, encoder_of(tokenizer), held_out)
+    report.algorithm = config.algorithm if config.path is None else type(tokenizer.model).__name__.lower()
+    report.trainer, report.changes, report.source_sha256 = trainer, changes, source_sha256
+    report.training_documents = len(training)
+    report.training_bytes = sum(len(text.encode()) for text in training)
+    report.timings = {"train_s": trained - started, "measure_s": time.perf_counter() - trained}
+    refuse(judge(report, config))
+    return report
+
+
+def _sides(documents: Path, split: PackConfig, *, training_needed: bool) -> tuple[list[str], list[Document]]:
+    """Texts to train on, in the order of their ids, and documents to measure on."""
+    training: list[tuple[str, str]] = []
+    held_out: list[Document] = []
+    for document in read_documents(documents):
+        side = split_of(document.id, split)
+        if side == "train" and training_needed:
+            training.append((document.id, document.text))
+        elif side == "test":
+            held_out.append(document)
+    if not held_out or (training_needed and not training):
+        raise ValueError(
+            f"{len(training)} training and {len(held_out)} test documents: the tokenizer needs both; "
+            "add documents or raise pack.test_fraction"
+        )
+    return [text for _, text in sorted(training)], held_out
+
+
+def _trained(
+    config: TokenizerConfig, training: Sequence[str], special: tuple[str, ...], progress: Progress
+) -> tuple[Tokenizer, str]:
+    least = 256 + len(special)
+    if config.vocab_size < least:
+        raise ValueError(
+            f"tokenizer.vocab_size {config.vocab_size} is less than the bytes and special tokens: "
+            f"it must be at least {least}"
+        )
+    tokenizer, trainer = _TRAINERS[config.algorithm](
+        training, config.vocab_size, config.min_frequency, special, progress=progress
+    )
+    size = tokenizer.get_vocab_size()
+    if size < config.vocab_size:
+        raise ValueError(
+            f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): lower it or add documents"
+        )
+    return tokenizer, trainer

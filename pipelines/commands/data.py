@@ -1,0 +1,161 @@
+"""`sluice data ..`: the data room alone. Builds clean documents, says why one went, cuts thresholds again, compares."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.workspace import Workspace
+from data.config import IngestConfig, RefineConfig
+from pipelines.terminal import View, open_view
+
+_STEP = "data"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    actions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "build": _build,
+        "why": _why,
+        "recut": _recut,
+        "diff": _diff,
+        "card": _card,
+    }
+    actions[arguments.action](arguments)
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from data.build import build
+
+    workspace = Workspace.find()
+    ingest, refine = _settings(workspace, arguments)
+    with _Progress(arguments.json) as progress:
+        report = build(
+            ingest, refine, Path(arguments.out), cache=workspace.state / "downloads", progress=progress
+        ).summary()
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    print(f"kept {report['kept']:,} of {report['in']:,} documents, {report['bytes_kept']:,} bytes, in {arguments.out}")
+    for title, counts in (
+        ("dropped", report["dropped"]),
+        ("rejected", report["rejects"]),
+        ("masked", report["masked"]),
+    ):
+        if any(counts.values()):
+            print(f"{title:<9} {', '.join(f'{name} {count:,}' for name, count in counts.items() if count)}")
+    print(f"hash      {report['content_sha256']}\ncard      {Path(arguments.out) / 'card.html'}")
+
+
+def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
+    """The settings of conf/ with the command line's laid over them."""
+    from components.params import validate_block
+    from pipelines.parameters import compose
+
+    for override in arguments.overrides:
+        if not override.startswith(("data.", "refine.", "profile=")):
+            raise ValueError(
+                f"'{override.partition('=')[0]}' has no effect here: only data.KEY, refine.KEY and profile do"
+            )
+    values = compose(workspace, arguments.overrides)
+    if arguments.source:
+        if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
+            raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
+        values["data"]["sources"] = arguments.source
+    ingest, refine = validate_block("data", values["data"]), validate_block("refine", values["refine"])
+    assert isinstance(ingest, IngestConfig)
+    assert isinstance(refine, RefineConfig)
+    sets = [each.model_copy(update={"path": _below(workspace, each.path)}) for each in refine.sets]
+    return ingest, refine.model_copy(update={"evaluation_sets": [*sets, *arguments.against]})
+
+
+def _below(workspace: Workspace, name: str) -> str:
+    """A path of conf/ is meant from the checkout, wherever the command is called."""
+    return name if Path(name).exists() else str(workspace.root / name)
+
+
+def _why(arguments: argparse.Namespace) -> None:
+    from data.why import why
+
+    found = why(Path(arguments.folder), arguments.id)
+    if arguments.json:
+        print(json.dumps([each.model_dump() for each in found], ensure_ascii=False))
+    else:
+        print("\n".join(map(str, found)))
+
+
+def _recut(arguments: argparse.Namespace) -> None:
+    from data.recut import recut
+
+    changes: dict[str, Any] = {}
+    for override in arguments.overrides:
+        name, _, value = override.removeprefix("refine.").partition("=")
+        if not value:
+            raise ValueError(f"'{override}' is not key=value: for example min_words=60, or =null to turn it off")
+        if name in changes:
+            raise ValueError(f"{name} is given twice: say once what it shall be")
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"'{override}': {value} is no value; for example min_words=60 or languages=[en]") from None
+    with _Progress(arguments.json) as progress:
+        done = recut(Path(arguments.folder), changes, progress=progress)
+    before, after = done.before, done.after
+    if arguments.json:
+        report = {"in": after.documents_in, "kept": after.documents_kept, "dropped": after.dropped}
+        print(json.dumps({**report, "kept_before": before.documents_kept, "dropped_before": before.dropped}))
+        return
+    for name, (old, new) in done.changed.items():
+        print(f"{name}: {old} -> {new}")
+    print(f"kept {after.documents_kept:,} of {after.documents_in:,} documents, {before.documents_kept:,} before")
+    for rule in sorted({*before.dropped, *after.dropped}):
+        was, now = before.dropped.get(rule, 0), after.dropped.get(rule, 0)
+        if was != now:
+            print(f"  {rule:<24} {was:>8,} -> {now:,}")
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    from data.card.diff import diff
+    from data.card.difftext import render_text
+
+    found = diff(Path(arguments.first), Path(arguments.second))
+    print(json.dumps(found.model_dump(mode="json")) if arguments.json else render_text(found))
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    from data.card.card import write_card
+    from data.manifest import read_manifest
+
+    folder = Path(arguments.folder)
+    # A page inside a step's artifact would be a change of what DVC keeps.
+    is_artifact = "step" in read_manifest(folder)
+    print(write_card(folder, Workspace.find().state / "data-card.html" if is_artifact else None))
+
+
+class _Progress:
+    """The data room's progress on the terminal; on standard error's behalf nothing where the output is for machines."""
+
+    def __init__(self, silent: bool) -> None:
+        self._view: View | None = None if silent else open_view((_STEP,))
+
+    def __enter__(self) -> "_Progress":
+        self._show("start")
+        return self
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        self._show("progress", done=done, total=total, note=note)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._show("failed" if kind else "done")
+        if self._view is not None:
+            self._view.close()
+        sys.stdout.flush()
+
+    def _show(self, kind: str, **fields: Any) -> None:
+        if self._view is not None:
+            self._view.show({"step": _STEP, "kind": kind, "time": time.time(), **fields})

@@ -1,0 +1,84 @@
+"""The text that sizes are measured on, and a page that hides no miss."""
+
+from itertools import islice
+
+from benchmarks.data.blocks import Trained
+from benchmarks.data.clock import Rate
+from benchmarks.data.neighbours import Merges, Recall
+from benchmarks.data.page import render
+from benchmarks.data.results import Results
+from benchmarks.data.scale import Size
+from benchmarks.data.targets import down, targets, up
+from benchmarks.data.texts import EXACT_EVERY, recombined
+from benchmarks.data.workers import Builds
+
+REAL = [
+    f"# Page {page}\n\n" + "\n\n".join(f"word{page} of line {line}" for line in range(page + 2)) for page in range(9)
+]
+
+
+def test_the_text_of_a_size_begins_with_that_of_a_smaller_one_and_holds_planted_copies():
+    texts = list(islice(recombined(REAL), EXACT_EVERY))
+    assert texts[:40] == list(islice(recombined(REAL), 40))
+    assert texts[-1] == texts[-2]
+    assert len(set(texts)) > EXACT_EVERY // 2
+
+
+def test_figures_are_rounded_against_us():
+    assert (down(1.699, 2), up(0.501, 2)) == (1.69, 0.51)
+
+
+def test_what_is_missed_is_named():
+    results = _results(ray_s=1.69)
+    missed = [target.name for target in targets(results) if not target.is_met]
+    assert missed == [
+        "2 Ray workers beside 1, scoring phase, wall time",
+        "2 Ray workers beside 1, whole build, wall time",
+    ]
+    page = render(results)
+    assert all(name in page for name in missed)
+    assert "**not met**" in page
+    assert "**not met**" not in render(_results(ray_s=1.8))
+
+
+def _results(ray_s: float) -> Results:
+    rates = {"sluice": _rate(0.1), "datatrove": _rate(1)}
+    builds = Builds(score_s={1: [ray_s], 2: [1]}, build_s={1: [ray_s], 2: [1]}, hashes={"a"})
+    lengths = {"sluice": 3.0, "tokenizers": 3.0}
+    trained = Trained(
+        vocab_size=300,
+        rates={"sluice": _rate(0.1), "tokenizers": _rate(1)},
+        library="rustbpe",
+        bytes_a_token=lengths,
+    )
+    return Results(
+        machine="a machine",
+        text="a text",
+        runs=3,
+        filters=rates,
+        minhash=rates,
+        encoding=rates,
+        training=[trained],
+        recall=[Recall(low=low, high=low + 0.1, pairs=9, sluice=1, stock=1) for low in (0.9, 0.8, 0.7)],
+        merges=Merges(documents=9, removed=3, false=0),
+        builds={"local": builds, "ray": builds},
+        build_bytes=1,
+        sizes=[_size(documents) for documents in (10, 100, 1000)],
+    )
+
+
+def _rate(cpu_s: float) -> Rate:
+    return Rate(size_bytes=1_000_000, cpu_s=[cpu_s])
+
+
+def _size(documents: int) -> Size:
+    return Size(
+        text_bytes=documents * 10_000,
+        documents=documents,
+        kept=documents,
+        cpu_s=documents * 0.01,
+        wall_s=1,
+        largest_process_bytes=1,
+        all_processes_bytes=1,
+        timings={},
+    )

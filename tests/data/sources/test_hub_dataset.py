@@ -1,0 +1,38 @@
+"""Data sets of the hub, without the hub: rows that stream, and the one line where none can."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.config import IngestConfig, Source
+from data.document import read_documents
+from data.sources.ingest import ingest
+
+
+def test_rows_are_streamed_with_their_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[Any, ...]] = []
+
+    def load(name: str, configuration: str | None, *, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
+        asked.append((name, configuration, split, streaming))
+        yield from ({"story": "one", "n": 1}, {"story": None}, {"story": "three"})
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    source = Source(uri="hf:owner/name:small", split="test", text_field="story", licence="MIT")
+    report = ingest(IngestConfig(sources=[source]), tmp_path)
+    assert asked == [("owner/name", "small", "test", True)]
+    documents = list(read_documents(tmp_path))
+    assert [(each.text, each.metadata["path"]) for each in documents] == [("one", "test:1"), ("three", "test:3")]
+    assert documents[0].metadata["source"] == "hf:owner/name:small"
+    assert report.rejects == {"no string under `story`": 1}
+    with pytest.raises(ValueError, match=r"hf:owner/name has no text column `text`; columns: story, n; set text_field"):
+        ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
+
+
+def test_without_the_hub_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"data.sources: hf:owner/name \(split train\) cannot be read") as error:
+        ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,221 @@
+"""The data card of a whole refined folder: complete, escaped, self-contained, the same bytes every time."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from refined_folder import PACK_INDEX, TOKENIZER_REPORT, texts, write_json, write_refined
+
+from data.card.card import heat, render, write_card
+from data.card.examples import excerpt
+from data.config import RefineConfig
+
+VOID = {"meta", "link", "br", "img"}
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_refined(tmp_path_factory.mktemp("card") / "refined")
+
+
+@pytest.fixture(scope="module")
+def page(refined: Path) -> str:
+    return render(refined)
+
+
+class Elements(HTMLParser):
+    """Checks that tags close in order; collects names and addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(page: str) -> Elements:
+    elements = Elements()
+    elements.feed(page)
+    assert not elements.open
+    return elements
+
+
+def shown(page: str) -> str:
+    return " ".join(" ".join(parsed(page).text).split())
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing_outside(page: str):
+    elements = parsed(page)
+    assert "script" not in elements.names
+    assert elements.addresses == ["data:,"]
+    assert "url(" not in page and "@import" not in page
+
+
+def test_the_page_shows_each_part(page: str, refined: Path):
+    report = json.loads((refined / "evidence" / "report.json").read_text())
+    text = shown(page)
+    for title in (
+        "From sources to clean documents",
+        "Sources and licences",
+        "What was dropped",
+        "Pass rates",
+        "Scores and thresholds",
+        "Languages and lengths",
+        "Duplicates",
+        "Evaluation sets and personal data",
+        "Examples of what is dropped",
+        "Settings",
+    ):
+        assert title in text
+    assert json.loads((refined / "manifest.json").read_text())["content_sha256"] in text
+    for source, tally in report["by_source"].items():
+        assert source in text and f"{tally['documents_kept']:,}" in text
+    for rule, amount in report["dropped"].items():
+        assert f"{rule.replace('_', ' ')} {amount}" in text
+    assert "CC-BY-4.0" in text and "not UTF-8 text" in text and "EMAIL" in text and "quiz" in text
+    assert "words ≥ 40" in text and "min 40" in text and "refine.min_words" in text
+
+
+def test_pass_rates_are_each_rules_own(page: str):
+    lengths = [(language, len(text.split())) for language, text in texts()]
+    copies = [each for place, each in enumerate(lengths) if place % 23 == 4]
+    every = lengths + copies
+    passing = sum(words >= 40 for _, words in every)
+    japanese = [words for language, words in every if language == "ja"]
+    rows = re.findall(r"too few words</th><td class=\"bound\">words ≥ 40</td>(.*?)</tr>", page, re.DOTALL)
+    cells = [re.findall(r">([^<>]+)</td>", row) for row in rows]
+    assert len(cells) == 2
+    assert all(row[0] == f"{100 * passing / len(every):.1f} %" for row in cells)
+    share = 100 * sum(words >= 40 for words in japanese) / len(japanese)
+    assert 0 < share < 100 and f"{share:.1f} %" in cells[1]
+
+
+def test_strangers_text_is_escaped_everywhere(tmp_path: Path):
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    folder = write_refined(tmp_path / "refined", RefineConfig(min_words=99), edit=lambda _, text: f"{hostile} {text}")
+    evidence = folder / "evidence"
+    report = json.loads((evidence / "report.json").read_text())
+    report["by_source"][hostile] = report["by_source"].pop("handbook==2.0")
+    report["by_language"][hostile] = report["by_language"].pop("ja")
+    report["masked"][hostile] = 3
+    report["contaminated"][hostile] = 1
+    write_json(evidence / "report.json", report)
+    ingest = json.loads((evidence / "ingest.json").read_text())
+    ingest["rejects"][hostile] = 2
+    write_json(evidence / "ingest.json", ingest)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parameters"][hostile] = hostile
+    write_json(folder / "manifest.json", manifest)
+    write_json(tmp_path / "tokenizer" / "report.json", {hostile: 1, "by_language": {hostile: {hostile: hostile}}})
+    page = render(folder, tokenizer=tmp_path / "tokenizer")
+    assert "<script" not in page and "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    parsed(page)
+
+
+def test_the_same_folder_gives_the_same_bytes_wherever_it_is_and_however_it_is_cut(tmp_path: Path, page: str):
+    assert render(write_refined(tmp_path / "again", parts=5)) == page
+    shutil.move(tmp_path / "again", tmp_path / "moved")
+    path = write_card(tmp_path / "moved")
+    assert path == tmp_path / "moved" / "card.html"
+    assert path.read_text(encoding="utf-8") == page
+    assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_page_can_go_elsewhere(refined: Path, tmp_path: Path):
+    assert write_card(refined, tmp_path / "docs" / "card.html").stat().st_size > 20_000
+    assert not (refined / "card.html").exists()
+
+
+def test_files_that_are_not_there_are_left_out(tmp_path: Path):
+    folder = write_refined(tmp_path / "refined")
+    (folder / "evidence" / "ingest.json").unlink()
+    (folder / "manifest.json").unlink()
+    for part in (folder / "evidence").glob("scores-*"):
+        part.unlink()
+    text = shown(render(folder))
+    assert "Pass rates" not in text and "Rejects" not in text and "Settings" not in text
+    # Licences are then those that the documents carry.
+    assert "PSF-2.0" in text
+    assert re.search(r"sha256:[0-9a-f]{64}", text)
+
+
+def test_tokenizer_and_packing_are_on_the_page_where_they_are_given(refined: Path, tmp_path: Path):
+    write_json(tmp_path / "tokenizer" / "manifest.json", {"report": TOKENIZER_REPORT})
+    write_json(tmp_path / "pack" / "index.json", PACK_INDEX)
+    text = shown(render(refined, tokenizer=tmp_path / "tokenizer", packed=tmp_path / "pack"))
+    assert "bytes per token 3.551" in text and "round trip 1" in text and "91,234" in text
+    assert "train s" not in text
+    with pytest.raises(ValueError, match=r"holds none of index.json"):
+        render(refined, packed=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("evidence/report.json", b"{", r"report\.json is damaged"),
+        ("evidence/report.json", b'{"documents_in": "many"}', r"report\.json is damaged \(documents_in"),
+        ("evidence/decisions.parquet", b"PAR1", r"decisions\.parquet is damaged"),
+        ("evidence/scores-0000.parquet", b"", r"scores-0000\.parquet is damaged"),
+        ("manifest.json", b"[}", r"manifest\.json is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, message: str):
+    folder = write_refined(tmp_path / "refined")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        write_card(folder)
+    assert not (folder / "card.html").exists()
+
+
+def test_a_folder_that_is_not_refined_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"has no evidence/report\.json: `sluice data build"):
+        write_card(tmp_path)
+
+
+def test_numbers_that_do_not_add_up_are_refused(tmp_path: Path):
+    folder = write_refined(tmp_path / "refined")
+    report = json.loads((folder / "evidence" / "report.json").read_text())
+    write_json(folder / "evidence" / "report.json", report | {"documents_kept": report["documents_kept"] - 1})
+    with pytest.raises(ValueError, match="do not add up"):
+        write_card(folder)
+
+
+def test_excerpts_are_short_and_end_between_words():
+    text = "A line.\n\n\n" + "word " * 200
+    short = excerpt(text)
+    assert short.startswith("A line.\nword word") and short.endswith("word …") and len(short) <= 262
+    assert excerpt("As it is.") == "As it is."
+    assert len(excerpt("x" * 10_000_000)) <= 262
+
+
+def test_heat_grows_with_what_does_not_pass():
+    assert [heat(*each) for each in ((9, 9), (0, 0), (98, 100), (95, 100), (85, 100), (70, 100), (1, 9))] == [
+        0,
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]

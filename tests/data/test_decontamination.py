@@ -1,0 +1,222 @@
+"""Text shared with evaluation sets: what of an item is found, where, in which set, and what is left after a cut."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.decontamination import (
+    EvaluationSets,
+    Span,
+    character_spans,
+    find,
+)
+from data.deduplication.cutting import cut
+from data.deduplication.words import word_hashes, word_spans
+
+QUESTION = "Which of the seven bridges of the old town did Euler cross twice before he gave up in despair?"
+TITLE = "The seven bridges of old Königsberg by night"
+
+
+def jsonl(path: Path, *items: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    return path
+
+
+def load(*paths: Path) -> EvaluationSets:
+    return EvaluationSets.load(paths)
+
+
+def spans(text: str, sets: EvaluationSets) -> list[Span]:
+    return find(word_hashes(text), sets)
+
+
+def found(text: str, sets: EvaluationSets) -> list[str]:
+    return [text[start:end] for start, end in character_spans(text, spans(text, sets))]
+
+
+@pytest.fixture
+def bridges(tmp_path: Path) -> EvaluationSets:
+    return load(
+        jsonl(tmp_path / "bridges.jsonl", {"id": 7, "question": QUESTION, "choices": ["all of the above", "none"]})
+    )
+
+
+def test_an_item_is_found_where_it_stands(bridges: EvaluationSets):
+    text = f"Some words before it. {QUESTION} And some after, all of the above."
+    assert found(text, bridges) == [QUESTION.rstrip("?")]
+    assert spans(text, bridges) == [Span(4, 23, "bridges")]
+
+
+def test_a_part_of_thirteen_words_is_enough_and_twelve_are_not(bridges: EvaluationSets):
+    words = QUESTION.rstrip("?").split()
+    assert found("x " + " ".join(words[2:15]) + " y", bridges) == [" ".join(words[2:15])]
+    assert found("x " + " ".join(words[2:14]) + " y", bridges) == []
+
+
+def test_case_spacing_and_punctuation_hide_nothing(bridges: EvaluationSets):
+    assert spans(QUESTION.upper().replace(" ", ",\n\t"), bridges) == [Span(0, 19, "bridges")]
+    assert spans(" ".join(reversed(QUESTION.split())), bridges) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "text", "is_found"),
+    [
+        ({"t": TITLE + " again"}, TITLE, True),  # 9 words: by 8-grams
+        ({"t": "Seven bridges of Königsberg"}, "The seven bridges, of Königsberg!", True),  # 4 words: as a whole
+        ({"t": "Seven bridges of Königsberg"}, "Seven bridges of Kaliningrad", False),
+        ({"id": "q-1", "t": "Count the seven bridges"}, "Please count the seven bridges.", True),
+        (
+            {"a": "seven bridges", "b": ["of old", {"c": "Königsberg town"}]},
+            "seven bridges of old Königsberg town",
+            True,
+        ),
+        ([["deep", ["er still it goes down"]]], "er still it goes down", True),
+    ],
+)
+def test_short_items(tmp_path: Path, item: object, text: str, is_found: bool):
+    assert bool(spans(text, load(jsonl(tmp_path / "short.jsonl", item)))) == is_found
+
+
+def test_items_too_short_to_mean_anything_are_counted(tmp_path: Path):
+    sets = load(jsonl(tmp_path / "answers.jsonl", {"t": TITLE}, {"t": "yes"}, {"t": "Paris it is"}, {"n": 4}))
+    assert (sets.counts, sets.ignored) == ({"answers": 1}, {"answers": 3})
+    assert spans("yes, Paris it is", sets) == []
+
+
+def test_every_set_is_named(tmp_path: Path):
+    sets = load(
+        jsonl(tmp_path / "a" / "test.jsonl", QUESTION),
+        jsonl(tmp_path / "b" / "test.jsonl", QUESTION, TITLE),
+        jsonl(tmp_path / "b" / "other.jsonl", TITLE),
+    )
+    assert sets.names == ("a/test.jsonl", "b/test.jsonl", "other")
+    shared = spans(f"{QUESTION} {TITLE}", sets)
+    assert shared == [
+        Span(0, 19, "a/test.jsonl"),
+        Span(0, 27, "b/test.jsonl"),  # neighbours are one span
+        Span(19, 27, "other"),
+    ]
+
+
+def test_the_order_of_the_sets_does_not_matter(tmp_path: Path):
+    paths = [jsonl(tmp_path / f"{name}.jsonl", QUESTION, f"{TITLE} {name}") for name in "abc"]
+    first, second = load(*paths), load(*reversed(paths), paths[0])
+    assert first.fingerprint == second.fingerprint
+    assert spans(f"{TITLE} b {QUESTION}", first) == spans(f"{TITLE} b {QUESTION}", second)
+    assert load(*paths[:2]).fingerprint != first.fingerprint
+
+
+def test_no_set_finds_nothing():
+    assert spans(QUESTION, load()) == []
+
+
+def test_json_and_yaml_hold_items_in_lists(tmp_path: Path):
+    items = {"version": 1, "data": [{"q": QUESTION}, {"q": TITLE}]}
+    (tmp_path / "j.json").write_text(json.dumps(items), encoding="utf-8")
+    (tmp_path / "y.yaml").write_text(f"- &a {{q: '{TITLE}', a: 1}}\n- [*a, *a]\n", encoding="utf-8")
+    sets = load(tmp_path / "j.json", tmp_path / "y.yaml")
+    assert sets.counts == {"j": 2, "y": 2}
+    assert {span.set for span in spans(TITLE, sets)} == {"j", "y"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"t": "fine"}\n\n{"t": \n', r"a\.jsonl line 3 is not JSON"),
+        ("a.jsonl", b'{"t": "fine"}\n{"t": "\xff"}\n', r"a\.jsonl line 2 is not JSON \(not UTF-8\)"),
+        ("a.jsonl", b"[" * 200_000 + b"\n", r"a\.jsonl line 1 is not JSON"),
+        ("a.json", b'[\n"fine",\n}', r"a\.json line 3 is not JSON"),
+        ("a.yaml", b"fine: 1\nbad: [\n", r"a\.yaml line \d is not YAML"),
+        ("a.csv", b"text\n", r"a\.csv is none of \.jsonl, \.json"),
+        ("a.jsonl", b"", r"a\.jsonl has 0 items, none of 4 words or more"),
+        ("a.jsonl", b'{"t": "yes"}\n', r"a\.jsonl has 1 items, none of 4 words or more"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes, said: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said) as raised:
+        load(tmp_path / name)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"gone\.jsonl cannot be read: No such file"):
+        load(tmp_path / "gone.jsonl")
+
+
+def test_a_small_file_of_yaml_aliases_is_not_endless(tmp_path: Path):
+    lines = ["- &a0 four words and more"] + [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+    (tmp_path / "laughs.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert load(tmp_path / "laughs.yaml").counts == {"laughs": 40}
+
+
+def test_policies(bridges: EvaluationSets):
+    text = f"Before.\n\n{QUESTION}\n\nAfter."
+    shared = spans(text, bridges)
+    assert cut(text, character_spans(text, shared)) == "Before.\n\n?\n\nAfter."
+
+
+WORDS = [f"{letter}{number}" for letter in "abcdefgh" for number in range(40)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.integers(13, 60),
+    before=st.integers(0, 50),
+    after=st.integers(0, 50),
+    spaces=st.lists(st.sampled_from([" ", "\n", " \t", ", ", "; ", "\n\n", "-"]), min_size=1, max_size=5),
+)
+def test_a_planted_item_is_found_wherever_and_however_it_stands(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, length: int, before: int, after: int, spaces: list[str]
+):
+    draw = random.Random(seed)
+    item = draw.choices(WORDS, k=length)
+    sets = load(jsonl(tmp_path_factory.mktemp("sets") / "planted.jsonl", {"nested": [{"t": " ".join(item)}]}))
+    planted = [draw.choice([str.upper, str.lower, str.title])(word) for word in item]
+    parts = [f"x{n}" for n in range(before)] + planted + [f"y{n}" for n in range(after)]
+    text = "".join(part + draw.choice(spaces) for part in parts)
+    assert spans(text, sets) == [Span(before, before + length, "planted")]
+    assert spans(cut(text, character_spans(text, spans(text, sets))), sets) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    item=st.lists(st.sampled_from("abcd"), min_size=4, max_size=40),
+    text=st.lists(st.sampled_from("abcd"), max_size=120),
+)
+def test_a_span_is_exactly_what_shared_ngrams_cover(
+    tmp_path_factory: pytest.TempPathFactory, item: list[str], text: list[str]
+):
+    sets = load(jsonl(tmp_path_factory.mktemp("sets") / "s.jsonl", " ".join(item)))
+    length = 13 if len(item) >= 13 else 8 if len(item) >= 8 else len(item)
+    grams = {tuple(item[start : start + length]) for start in range(len(item) - length + 1)}
+    covered = np.zeros(len(text), dtype=bool)
+    for start in range(len(text) - length + 1):
+        if tuple(text[start : start + length]) in grams:
+            covered[start : start + length] = True
+    marked = np.zeros(len(text), dtype=bool)
+    for span in spans(" ".join(text), sets):
+        marked[span.first_word : span.last_word] = True
+    assert marked.tolist() == covered.tolist()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSets:
+    return load(
+        jsonl(tmp_path_factory.mktemp("sets") / "elsewhere.jsonl", *(" ".join(WORDS[at:]) for at in range(300)))
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(), shared=st.integers(0, 12))
+def test_a_text_without_a_shared_ngram_has_no_span(elsewhere: EvaluationSets, text: str, shared: int):
+    mixed = f"{text} {' '.join(WORDS[40 : 40 + shared])} {text}"
+    assert len(word_spans(mixed)) == len(word_hashes(mixed))
+    assert spans(mixed, elsewhere) == []

@@ -1,0 +1,67 @@
+"""Words, shingles and signatures: what is equal is equal, and the share of equal hashes is the Jaccard similarity."""
+
+import numpy as np
+from deduplication_fixtures import edited, passage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.config import RefineConfig
+from data.deduplication.minhash import band_keys, signature
+from data.deduplication.shingles import jaccard, shingles
+from data.deduplication.words import hash_of, word_hashes, word_spans, words
+
+
+def test_a_hash_is_the_same_in_every_process():
+    assert hash_of("word") == 10776770685243991114
+    assert word_hashes("Word, word!").tolist() == [hash_of("word")] * 2
+
+
+@given(st.text(alphabet="aBß İΣςé_9-.\n\t漢字", max_size=60))
+def test_spans_name_the_words_of_the_hashes(text: str):
+    spans = word_spans(text)
+    assert len(spans) == len(word_hashes(text)) == len(words(text))
+    assert spans == sorted(spans)
+    for (start, end), word in zip(spans, words(text), strict=True):
+        assert word in text[start:end].lower() or "σ" in word or "ς" in word  # The final sigma knows its neighbours.
+
+
+def test_shingles_are_distinct_ngrams_and_their_order_counts():
+    assert len(shingles("a b c d e f", 5)) == 2
+    assert len(shingles("a b c d e a b c d e", 5)) == 5
+    assert not np.intersect1d(shingles("a b c d e", 5), shingles("e d c b a", 5)).size
+    assert np.array_equal(shingles("A, b. C d e!", 5), shingles("a b c d e", 5))
+    assert len(shingles("two words", 5)) == 1
+    assert len(shingles("", 5)) == 0
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)), st.lists(st.integers(0, 2**64 - 1)))
+def test_jaccard_is_exact(one: list[int], other: list[int]):
+    first, second = (np.unique(np.array(each, np.uint64)) for each in (one, other))
+    union = len(set(one) | set(other))
+    assert jaccard(first, second) == (len(set(one) & set(other)) / union if union else 1.0)
+
+
+def test_the_share_of_equal_hashes_estimates_the_jaccard_similarity():
+    config = RefineConfig(minhash_buckets=64, minhash_hashes_per_bucket=16)
+    for edits in (20, 100, 200, 400):
+        text = passage(edits, 4000)
+        first, second = shingles(" ".join(text), 5), shingles(edited(text, edits, 1), 5)
+        agreement = float((signature(first, config) == signature(second, config)).mean())
+        assert abs(agreement - jaccard(first, second)) < 0.05  # 1024 hashes: standard error below 0.016
+
+
+def test_a_signature_is_the_minimum_over_all_shingles_however_many():
+    config = RefineConfig()
+    values = shingles(" ".join(passage(1, 3000)), 5)
+    halves = np.minimum(signature(values[:1000], config), signature(values[1000:], config))
+    assert np.array_equal(signature(values, config), halves)
+    assert signature(values[:0], config).shape == (14, 8)
+    assert (signature(values[:0], config) == 2**32 - 1).all()
+
+
+def test_equal_bands_have_equal_keys_and_others_have_not():
+    signatures = np.arange(3 * 2 * 2, dtype=np.uint32).reshape(3, 2, 2)
+    signatures[2, 1] = signatures[0, 1]
+    keys = band_keys(signatures)
+    assert keys[0, 1] == keys[2, 1]
+    assert len(np.unique(keys)) == 5

@@ -1,0 +1,143 @@
+"""Each rule drops what it is for and leaves technical prose alone; fresh scores and stored ones fall alike."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.config import RefineConfig
+from data.quality.rules import LANGUAGE, RULES, breaches, first_breach, score
+
+SCORES = sorted({rule.score for rule in RULES if rule is not LANGUAGE})
+THRESHOLDS = [rule.setting for rule in RULES if rule.setting and rule is not LANGUAGE]
+COUNTS = frozenset(name for name in THRESHOLDS if "int" in str(RefineConfig.model_fields[name].annotation))
+PROSE = (
+    "# Making queries\n\nOnce you have created your models, the library gives you an interface that lets you create, "
+    "retrieve, update and delete objects. This document explains how to use it, and what it costs.\n\n"
+    "    for entry in Entry.objects.all():\n        print(entry.headline)\n        print(entry.headline)\n\n"
+    "- The first argument is `#id` or `...`, and the second is a callable that returns the value to be stored.\n"
+    "- Returns: the number of rows that have been changed by the statement."
+)
+TOP_OFF = dict.fromkeys(f"max_top_{n}gram_fraction" for n in (2, 3, 4))
+LINE = "The same line of boilerplate stands here again and again."
+
+
+def breach(text: str, **settings: object) -> tuple[str, str] | None:
+    scored = score(text)
+    return first_breach(scored.scores, scored.language, RefineConfig.model_validate(settings))
+
+
+def reason(text: str, **settings: object) -> str | None:
+    found = breach(text, **settings)
+    return found[0] if found else None
+
+
+def test_technical_prose_passes_every_rule():
+    assert breach(PROSE) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "settings"),
+    [
+        ("", "empty", {}),
+        ("Only a few words here.", "too_few_words", {}),
+        (PROSE + "\x00\x01" * 20, "control_characters", {}),
+        ("a b c d to of " * 20, "short_words", {}),
+        ("the and internationalisation_of_subsystems " * 30, "long_words", {}),
+        (PROSE + " # # # # # # # # # #", "symbols", {}),
+        ("- The first of the words to be in a list, and the second\n" * 9, "bullet_lines", {}),
+        ("Read on to see the rest of what you have with it...\n" * 9, "ellipsis_lines", {}),
+        ("the of " + "125 | 1039 " * 40 + "words", "few_alphabetic_words", {}),
+        ("Dolor sit amet consectetur adipiscing elit sed eiusmod " * 8, "few_stop_words", {}),
+        (f"{PROSE}\n\n{LINE * 12}\n{LINE * 12}", "duplicate_lines", {}),
+        (f"{PROSE}\n\n{LINE}\n{PROSE}\n\n{LINE}\n{PROSE}", "duplicate_paragraphs", {"max_duplicate_line_fraction": 1}),
+        ("the value of " * 3 + "and ".join(["some words to read "] * 30), "repeated_2gram", {}),
+        (PROSE + " " + LINE * 9, "repeated_5gram", {**TOP_OFF, "max_duplicate_5gram_fraction": 0.15}),
+        (PROSE + " " + LINE * 9, "repeated_10gram", {**TOP_OFF, "max_duplicate_10gram_fraction": 0.1}),
+        (PROSE, "few_sentences", {"min_sentences": 5}),
+        (PROSE + " {x}", "curly_brackets", {"max_curly_brackets": 0}),
+        (PROSE + " Lorem ipsum.", "placeholder_text", {}),
+        (PROSE + "\n\nPlease enable Javascript", "javascript_lines", {"max_javascript_lines": 0}),
+        (PROSE + "\n\nOur terms of use", "policy_lines", {"max_policy_lines": 0}),
+        (PROSE.replace(".", ""), "unpunctuated_lines", {"min_punctuated_line_fraction": 0.12}),
+        (PROSE + "".join(f"\n\nItem {n}" for n in range(20)), "short_lines", {"max_short_line_fraction": 0.67}),
+        (PROSE + "\n" * 50, "list_of_lines", {"max_newline_word_ratio": 0.3}),
+        (PROSE, "language", {"languages": ["de", "fr"]}),
+        ("The quick brown fox. " * 30, "uncertain_language", {"min_language_probability": 0.5}),
+    ],
+)
+def test_each_rule_drops_what_it_is_for(text: str, expected: str, settings: dict[str, object]):
+    assert reason(text, **settings) == expected
+
+
+def test_thresholds_come_from_the_settings_and_null_is_off():
+    assert breach(PROSE, min_words=1000) == ("too_few_words", "words 66 < 1000")
+    assert breach(PROSE, max_words=10) == ("too_many_words", "words 66 > 10")
+    assert breach(PROSE, languages=["de", "fr"]) == ("language", "language en not in de, fr")
+    assert breach(PROSE, languages=["en"]) is None
+    assert reason("Few words of the text.", min_words=None, min_stop_words=None, max_top_2gram_fraction=None) is None
+
+
+def test_every_setting_of_a_rule_exists_and_reasons_are_distinct():
+    RefineConfig.model_validate(dict.fromkeys(rule.setting for rule in RULES if rule.setting))
+    assert len({rule.reason for rule in RULES}) == len(RULES)
+    assert set(score(PROSE).scores) | {"quality"} == set(SCORES)
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_the_threshold_itself_passes_and_nan_never_does(name: str):
+    rule = next(rule for rule in RULES if rule.setting == name)
+    bound = 7 if name in COUNTS else 0.3
+    off: dict[str, object] = dict.fromkeys(THRESHOLDS)
+    config = RefineConfig.model_validate(off | {name: bound})
+    # 0.3 has no exact binary form: in 32 bits it is larger than in 64.
+    for exact in (bound, float(np.float32(bound))):
+        assert first_breach({"characters": 1, rule.score: exact}, "en", config) is None
+    beyond = bound - 0.001 if rule.is_minimum else bound + 0.001
+    for value in (beyond, math.nan):
+        found = first_breach({"characters": 1, rule.score: value}, "en", config)
+        assert found is not None
+        assert found[0] == rule.reason
+        # The comparison shows two different numbers.
+        assert found[1].split()[1] != found[1].split()[-1]
+
+
+def test_a_threshold_whose_score_is_missing_is_refused():
+    config = RefineConfig(min_quality=0.5)
+    with pytest.raises(ValueError, match=r"min_quality is set.* no score quality: set quality_model"):
+        first_breach(score(PROSE).scores, "en", config)
+    columns = {name: [value] for name, value in score(PROSE).scores.items()}
+    with pytest.raises(ValueError, match="min_quality is set"):
+        breaches(columns, ["en"], config)
+
+
+def test_scores_fit_the_stored_column_exactly():
+    values = list(score(PROSE * 3).scores.values())
+    assert np.array(values, np.float32).tolist() == values
+
+
+any_value = st.one_of(
+    st.sampled_from([0.0, 0.1, 0.3, float(np.float32(0.3)), 1.0, 2.0, 40.0]), st.floats(0, 1), st.just(math.nan)
+)
+documents = st.lists(
+    st.tuples(st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "und"])), max_size=6
+)
+configs = st.fixed_dictionaries(
+    {name: st.sampled_from([None, 0, 1] if name in COUNTS - {"max_words"} else [None, 1]) for name in sorted(COUNTS)}
+    | {name: st.sampled_from([None, 0.1, 0.3, 1.0]) for name in THRESHOLDS if name not in COUNTS}
+    | {"languages": st.sampled_from([None, [], ["en"], ["en", "de"]])}
+).map(RefineConfig.model_validate)
+
+
+@settings(deadline=None)
+@given(documents, configs)
+def test_many_documents_at_once_fall_as_each_does_alone(rows: list[tuple[dict[str, float], str]], config: RefineConfig):
+    columns = {name: np.array([scores[name] for scores, _ in rows], np.float32) for name in SCORES}
+    found = breaches(columns, [language for _, language in rows], config)
+    assert found.first == [first_breach(scores, language, config) for scores, language in rows]
+    for number, first in enumerate(found.first):
+        alone = [name for name, drops in found.alone.items() if drops[number]]
+        assert alone[:1] == ([first[0]] if first else [])
+    assert set(found.alone) == {rule.reason for rule in RULES if rule.bound(config) is not None}

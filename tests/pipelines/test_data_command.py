@@ -1,0 +1,237 @@
+"""`sluice data ..` as a user calls it: what it prints, what it leaves in the folder, what it refuses."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+
+import data.scoring
+from data.document import content_id
+from pipelines.cli import main
+
+EVALUATION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
+
+
+WORDS = sorted(set(re.findall(r"[a-z]{3,9}", " ".join(topics.values()))))
+
+
+def article(topic: str, number: int) -> str:
+    """Seventy words that no other topic and number have in this order."""
+    words = " ".join(random.Random(f"{topic}{number}").sample(WORDS, 60))
+    return f"Part {number} of the text that we have on {topic} is {words}."
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten good documents, a copy, a near copy, a leak, a short one, a private one, and a line that is no JSON."""
+    texts = [article("garden", number) for number in range(10)]
+    texts.append(texts[0])
+    texts.append(" ".join([*[article("kitchen", n) for n in range(6)], "The end of it."]))
+    texts.append(" ".join(article("kitchen", n) for n in range(6)))
+    texts.append(f"{article('harbour', 1)} {EVALUATION}?")
+    texts.append("Too short.")
+    texts.append(f"{article('office', 1)} Write to jane.doe@corp.example about the key of it.")
+    path = tmp_path_factory.mktemp("source") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{broken\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def against(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("against") / "quiz.jsonl"
+    path.write_text(json.dumps({"question": EVALUATION, "answer": "the black sea"}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, against: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "out"
+    assert main(["data", "build", "--source", str(source), "--against", str(against), "--out", str(out), *ONE]) == 0
+    return out
+
+
+ONE = ["refine.workers=1", "refine.min_substring_words=null"]
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main(["data", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["data", *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert "Traceback" not in error
+    return error
+
+
+def documents(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_build_counts_every_document_once(
+    source: Path, against: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    report = said(capsys, "build", "--source", str(source), "--against", str(against), "--out", str(out), *ONE)
+    assert report["in"] == 16
+    assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1, "near_duplicate": 1, "too_few_words": 1}
+    assert report["kept"] == 12 == report["in"] - sum(report["dropped"].values())
+    assert sum(report["rejects"].values()) == 1
+    assert report["contaminated"]["quiz"] == 1
+    kept = documents(out)
+    assert len(kept) == 12
+    assert all(set(row) == {"id", "text", "metadata"} and row["id"] == content_id(row["text"]) for row in kept)
+    assert not any("corp.example" in row["text"] or EVALUATION in row["text"] for row in kept)
+    assert any("<EMAIL>" in row["text"] for row in kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing half-made is left behind"
+
+
+def test_a_second_build_replaces_the_first_with_the_same_bytes(built: Path, source: Path, against: Path) -> None:
+    before = json.loads((built / "manifest.json").read_text())
+    assert main(["data", "build", "--source", str(source), "--against", str(against), "--out", str(built), *ONE]) == 0
+    assert json.loads((built / "manifest.json").read_text()) == before
+
+
+def test_why_names_the_rule_or_the_twin(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (short,) = said(capsys, "why", content_id("Too short."), "--in", str(built))
+    assert (short["rule"], short["comparison"]) == ("too_few_words", "words 2 < 40")
+    near = content_id(" ".join(article("kitchen", n) for n in range(6)))
+    (near_copy,) = said(capsys, "why", near, "--in", str(built))
+    assert near_copy["rule"] == "near_duplicate"
+    assert 0.7 <= near_copy["jaccard"] < 1
+    assert near_copy["twin"] in {row["id"] for row in documents(built)}
+    assert near_copy["twin_path"] == "texts.jsonl:12"
+    copies = said(capsys, "why", content_id(article("garden", 0)), "--in", str(built))
+    assert sorted(row["rule"] or "kept" for row in copies) == ["exact_duplicate", "kept"]
+    (leak,) = said(capsys, "why", "texts.jsonl:14", "--in", str(built))
+    assert "words with quiz" in leak["comparison"]
+    assert main(["data", "why", "texts.jsonl:15", "--in", str(built)]) == 0
+    assert "dropped by too_few_words: words 2 < 40" in capsys.readouterr().out
+    assert "no document of" in refusal(capsys, "why", "0000000000", "--in", str(built))
+    assert "not a refined folder" in refusal(capsys, "why", "0000000000", "--in", str(built.parent))
+
+
+def test_recut_applies_new_thresholds_without_scoring(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.quality.rules.score", None)
+    before = documents(copy)
+    scores = (copy / "evidence" / "scores-0000.parquet").read_bytes()
+    report = said(capsys, "recut", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
+    assert (report["kept_before"], report["kept"]) == (12, 13)
+    assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1, "few_stop_words": 1}
+    assert len(documents(copy)) == 13
+    assert (copy / "evidence" / "scores-0000.parquet").read_bytes() == scores
+    said(capsys, "recut", "--in", str(copy), "min_words=40", "min_jaccard=0.7")
+    assert documents(copy) == before, "the old thresholds give the old documents"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("min_wrods=1", "unknown key 'min_wrods'"),
+        ("minhash_ngram=3", "build again with refine.minhash_ngram="),
+        ("min_words=many", "min_words='many'"),
+        ("min_words=100000", "refine kept none of 16 documents"),
+        ("min_words", "is not key=value"),
+    ],
+)
+def test_recut_refuses_and_leaves_the_build_alone(
+    copy: Path, capsys: pytest.CaptureFixture[str], change: str, says: str
+) -> None:
+    before = documents(copy)
+    assert says in refusal(capsys, "recut", "--in", str(copy), change)
+    assert documents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = said(capsys, "diff", str(built), str(copy))
+    said(capsys, "recut", "--in", str(copy), "min_jaccard=1.0")
+    assert main(["data", "diff", str(built), str(copy)]) == 0
+    assert "near_duplicate" in capsys.readouterr().out
+    assert same != said(capsys, "diff", str(built), str(copy))
+    assert main(["data", "card", str(copy)]) == 0
+    card = Path(capsys.readouterr().out.strip())
+    assert card.parent == copy
+    assert "few stop words" in card.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--source", "/no/such/place"], "/no/such/place"),
+        (["--source", "{source}", "refine.min_wrods=1"], "did you mean 'min_words'?"),
+        (["--source", "{source}", "model.layers=3"], "has no effect here"),
+        (["--source", "{source}", "--against", "/no/such/set.jsonl"], "/no/such/set.jsonl"),
+    ],
+)
+def test_build_refuses_in_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    filled = [each.format(source=source) for each in arguments]
+    assert says in refusal(capsys, "build", *filled, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_never_overwrites_what_is_not_a_build(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "not a build" in refusal(capsys, "build", "--source", str(source), "--out", str(tmp_path))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_bytes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "many.jsonl"
+    texts = (" ".join(article(f"t{n}", place) for place in range(40)) for n in range(600))
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    out, half = tmp_path / "out", tmp_path / ".out.partial"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "data", "build", "--source", str(source), "--out", str(out), *ONE],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (finished := list(half.glob("work/*/summary-*.json"))):
+        assert process.poll() is None, "it ended before it could be killed: give it more documents"
+        assert time.monotonic() < deadline, "no part was scored within 120 s"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert not out.exists()
+    before = {path.name.replace("summary", "scores").replace("json", "parquet") for path in finished}
+    written: list[str] = []
+
+    def writing(rows: Any, schema: Any, path: Path) -> None:
+        written.append(path.name)
+        write_rows(rows, schema, path)
+
+    write_rows = data.scoring.write_rows
+    monkeypatch.setattr(data.scoring, "write_rows", writing)
+    assert main(["data", "build", "--source", str(source), "--out", str(out), *ONE]) == 0
+    assert written, "nothing was left to be done"
+    assert not before & set(written), "a finished part was scored again"
+    assert main(["data", "build", "--source", str(source), "--out", str(tmp_path / "undisturbed"), *ONE]) == 0
+    assert documents(out) == documents(tmp_path / "undisturbed")
+    assert len(documents(out)) == 600
