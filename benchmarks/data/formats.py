@@ -21,6 +21,7 @@ from data.sources.records import Limits, Origin
 
 def reading(texts: list[str], runs: int) -> dict[str, Rate]:
     """By suffix: one file of all texts, or for .txt a file each. ValueError where a document is missing."""
+    texts = [text for text in texts if text.strip()]  # an empty file is a reject
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         written = _write(texts, Path(folder))
         for suffix, paths in written.items():

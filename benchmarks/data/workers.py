@@ -50,7 +50,7 @@ def _in_turns(source: Path, refine: RefineConfig, folder: Path, runs: int) -> Bu
             report = build(ingest, refine.model_copy(update={"workers": workers}), out)
             found.build_s[workers].append(time.perf_counter() - started)
             found.score_s[workers].append(report.refine.timings["score_s"])
-            found.hashes.add(report.content_sha256)
+            found.hashes.add(report.refine.content_sha256)
             if workers == 1:
                 found.phases = _phases(report)
     return found
