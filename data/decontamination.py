@@ -16,6 +16,7 @@ import numpy as np
 
 from data.deduplication.words import word_hashes, word_spans
 from data.evaluation_items import read_items
+from data.hashing import mix
 from data.privacy import mask
 
 SHORTEST_ITEM = 4
@@ -189,11 +190,4 @@ def _ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np
             # Polynomial in the position, so that the order of the words counts; arithmetic is modulo 2**64.
             mixed = mixed[:-1] * _PRIME + words[length - 1 :]
         if length in lengths:
-            yield length, _mix(mixed + np.uint64(length))
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64: the index looks at the first bits, so all of them have to depend on every word."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+            yield length, mix(mixed + np.uint64(length))

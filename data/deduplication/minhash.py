@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from data.config import RefineConfig
-from data.deduplication.shingles import mix
+from data.hashing import mix
 
 _SEED = 20260101
 _ROWS_AT_ONCE = 512

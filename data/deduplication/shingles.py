@@ -3,6 +3,7 @@
 import numpy as np
 
 from data.deduplication.words import word_hashes
+from data.hashing import mix
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
@@ -22,13 +23,6 @@ def ngrams(hashes: np.ndarray, length: int) -> np.ndarray:
         mixed *= _PRIME
         mixed += hashes[offset : offset + count]
     return mix(mixed)
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64: neighbouring inputs end up far apart."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def distinct(values: np.ndarray) -> np.ndarray:

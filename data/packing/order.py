@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from data.hashing import mix
+
 _MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = 6
@@ -26,7 +28,7 @@ def keyed(hashes: np.ndarray, purpose: Purpose, seed: int, epoch: int | np.ndarr
     """Hashes [n] uint64 anew under purpose, seed and epoch (one, or [n]): uint64 [n], independent for each."""
     words = (identity_hash(purpose), seed & _MASK, epoch)
     for word in words:
-        hashes = _mix(hashes ^ _mix(np.atleast_1d(np.asarray(word, dtype=np.uint64)) + _GOLDEN))
+        hashes = mix(hashes ^ mix(np.atleast_1d(np.asarray(word, dtype=np.uint64)) + _GOLDEN))
     return hashes
 
 
@@ -51,12 +53,5 @@ def _feistel(values: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarra
     low = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & low
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & low)
+        left, right = right, left ^ (mix(right ^ key) & low)
     return (left << half) | right
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele et al. 2014): neighbouring inputs end up far apart."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

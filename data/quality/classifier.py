@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from data.document import content_id
+from data.hashing import mix
 from data.quality.prose import Prose
 
 _FORMAT = "sluice-quality-1"
@@ -67,16 +68,9 @@ def features(prose: Prose, dimensions: int) -> NDArray[np.int64]:
         np.uint64,
         len(prose.vocabulary),
     )
-    words = _mix(distinct)[prose.word_numbers]
-    pairs = _mix(words[:-1] * np.uint64(0x9E3779B97F4A7C15) + words[1:])
+    words = mix(distinct)[prose.word_numbers]
+    pairs = mix(words[:-1] * np.uint64(0x9E3779B97F4A7C15) + words[1:])
     return (np.concatenate((words, pairs)) % np.uint64(dimensions)).astype(np.int64)
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64: neighbouring inputs end up far apart."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> TrainingReport:

@@ -11,7 +11,8 @@ from typing import TypeVar
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 
-from data.sources.cache import complete_or_nothing, file_sha256
+from data.manifest import file_hash
+from data.sources.cache import complete_or_nothing
 from data.sources.compression import Damaged, open_stream
 from data.sources.globs import Choice
 from data.sources.records import Limits
@@ -62,7 +63,7 @@ def fetch(pin: Pin, cache: Path, *, pause: Callable[[float], None] = time.sleep)
         cache.mkdir(parents=True, exist_ok=True)
         with complete_or_nothing(path) as partial:
             _retried(lambda: _download(client, distribution, partial), pause)
-            found = file_sha256(partial)
+            found = file_hash(partial)
             if found != wanted:
                 says = f"{pin.setting} pins" if pin.sha256 else "the package index says"
                 raise ValueError(
@@ -77,7 +78,7 @@ def _place(pin: Pin, sha256: str, cache: Path) -> Path:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_sha256(path) == sha256
+    return path.is_file() and file_hash(path) == sha256
 
 
 def _digest(distribution: DistributionPackage, pin: Pin) -> str:

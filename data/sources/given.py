@@ -6,9 +6,9 @@ from pathlib import Path
 
 from data.config import IngestConfig, Source
 from data.document import Document
+from data.manifest import file_hash
 from data.progress import Progress
 from data.sources.archive import IndexUnreachable, Pin, fetch
-from data.sources.cache import file_sha256
 from data.sources.files import Found, find
 from data.sources.formats import SUFFIXES, read_file
 from data.sources.globs import Choice
@@ -79,7 +79,7 @@ class Given:
     def _check_pin(self, sha256: str, location: LocalFiles, origin: Origin) -> None:
         if not location.top.is_file():
             raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
-        found = file_sha256(location.top)
+        found = file_hash(location.top)
         if found != sha256:
             raise ValueError(
                 f"data.sources: {location.name} has sha256 {found}, the source pins {sha256}; "

@@ -14,7 +14,8 @@ from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 
 from data.config import without_secrets
-from data.sources.cache import complete_or_nothing, file_sha256
+from data.manifest import file_hash
+from data.sources.cache import complete_or_nothing
 from data.sources.globs import Choice, is_glob
 from data.sources.location import RemoteFiles
 from data.sources.records import too_large
@@ -95,12 +96,12 @@ class Remote:
         version = sha256 or ("" if self._is_web else self._retried(lambda: _version(system, path), name))
         key = hashlib.sha256(f"{self.location.protocol} {path} {version}".encode()).hexdigest()[:16]
         copy = self.cache / f"{key}-{self._shown(path)[-100:]}"
-        if version and copy.is_file() and (not sha256 or file_sha256(copy) == sha256):
+        if version and copy.is_file() and (not sha256 or file_hash(copy) == sha256):
             return copy
         self.cache.mkdir(parents=True, exist_ok=True)
         with complete_or_nothing(copy) as partial:
             self._retried(lambda: system.get_file(path, str(partial), callback=_AtMost(self.max_bytes)), name)
-            if sha256 and (found := file_sha256(partial)) != sha256:
+            if sha256 and (found := file_hash(partial)) != sha256:
                 raise ValueError(
                     f"data.sources: {name} has sha256 {found}, the source pins {sha256}; "
                     "do not use it, or correct the pin"
