@@ -2,14 +2,13 @@
 
 import ast
 import shutil
-import socket
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lifecycle_checkout import Checkout
+from lifecycle_checkout import Checkout, free_port
 
 from components.workspace import Workspace
 
@@ -43,7 +42,7 @@ def new_checkout(root: Path, corpus: Path, tmp_path_factory: pytest.TempPathFact
         author = ["-c", "user.name=sluice", "-c", "user.email=sluice@example.org"]
         for arguments in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "-m", "checkout"]):
             subprocess.run(["git", "-C", str(folder), *arguments], check=True)
-        return Checkout(Workspace(folder), corpus, _free_port())
+        return Checkout(Workspace(folder), corpus, free_port())
 
     return copy
 
@@ -56,12 +55,6 @@ def _documentation(path: Path, library: Path) -> str:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
             parts += [f"## {module} {node.name}", text]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -100,3 +101,9 @@ class Checkout:
             assert process.poll() is None, f"ended before {step} {kind}: {self.log_tail()}"
             time.sleep(0.05)
         raise AssertionError(f"no {step} {kind} within 300 s: {self.log_tail()}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

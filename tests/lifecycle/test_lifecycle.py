@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lifecycle_checkout import Checkout
+from lifecycle_checkout import Checkout, free_port
 
 from components.release import open_registry, open_releases
 from components.workspace import CONTENT_STEPS, STEPS
@@ -82,6 +82,32 @@ def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(undistur
     refused = undisturbed.sluice("rollback")
     assert refused.returncode == 1
     assert "no previous champion" in refused.stderr
+
+
+def test_mlflow_shows_versions_aliases_and_tags(undisturbed: Checkout) -> None:
+    port = free_port()
+    process = undisturbed.start("mlflow", "--port", str(port))
+    try:
+        assert process.stdout is not None
+        page = next((line.split()[2] for line in process.stdout if line.startswith("registry at ")), None)
+        assert page is not None, f"it ended with {process.wait()}"
+        assert page == f"http://127.0.0.1:{port}/#/models/sluice"
+        with httpx.Client(base_url=page.partition("#")[0], timeout=60, trust_env=False) as browser:
+            assert '<div id="root"' in browser.get("/").text
+            # What the page itself asks for, and draws.
+            asked = "/ajax-api/2.0/mlflow/registered-models/get?name=sluice"
+            model = browser.get(asked).json()["registered_model"]
+            asked = "/ajax-api/2.0/mlflow/model-versions/get?name=sluice&version=1"
+            version = browser.get(asked).json()["model_version"]
+        assert {"alias": "champion", "version": "1"} in model["aliases"]
+        assert "champion" in version["aliases"]
+        assert {"git_commit", "dvc_lock", "data", "tokenizer", "verdict", "model_hash"} <= {
+            tag["key"] for tag in version["tags"]
+        }
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "sluice mlflow: interrupted\n")
 
 
 @pytest.fixture(scope="module")
