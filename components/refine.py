@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 from components.head import use_head_if_up
 from components.stage import MANIFEST, Stage, main, write_json
@@ -13,10 +14,8 @@ def work(stage: Stage) -> object:
     from data.refine import refine
 
     use_head_if_up()
-    config, root = stage.block("refine", RefineConfig), stage.workspace.root
-    # Paths of conf/ are meant from the checkout. What was scored stays for the next run with other thresholds.
-    sets = [each.model_copy(update={"path": str(root / each.path)}) for each in config.sets]
-    config = config.model_copy(update={"evaluation_sets": sets})
+    config = _in_workspace(stage.block("refine", RefineConfig), stage.workspace.root)
+    # What was scored stays for the next run with other thresholds.
     scored = stage.workspace.state / "scored"
     raw = stage.input("ingest")
     report = refine(config, raw, stage.out, work=scored, progress=stage.progress)
@@ -24,6 +23,15 @@ def work(stage: Stage) -> object:
     write_json(stage.out / EVIDENCE / INGEST, ingested)
     shutil.copyfile(raw / REJECTS, stage.out / EVIDENCE / REJECTS)
     return report
+
+
+def _in_workspace(config: RefineConfig, root: Path) -> RefineConfig:
+    """Absolute paths: a worker may have been started in any folder."""
+    sets = [each.model_copy(update={"path": str(root / each.path)}) for each in config.sets]
+    places = {
+        name: str(root / path) if (path := getattr(config, name)) else None for name in ("quality_model", "index")
+    }
+    return config.model_copy(update={"evaluation_sets": sets, **places})
 
 
 if __name__ == "__main__":

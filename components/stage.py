@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from components.events import EVENTS_VARIABLE, EventProgress, emit
+from components.files import check_hashes
 from components.params import load_block
 from components.workspace import Workspace
 from data.config import Block
@@ -61,10 +62,14 @@ class Stage:
         return EventProgress(self.step)
 
     def block(self, name: str, kind: type[AnyBlock]) -> AnyBlock:
-        """A block of params.yaml; it must be among the stage's params, or a change to it would go unnoticed."""
+        """A block of params.yaml; it must be among the stage's params, or a change to it would go unnoticed.
+
+        ValueError where a file that it names has changed since params.yaml was composed.
+        """
         assert name in self.definition["params"], f"dvc.yaml: stage {self.step} does not list the params block {name}"
         block = load_block(self.workspace, name)
         assert isinstance(block, kind)
+        check_hashes(block, self.workspace.root)
         return block
 
     def input(self, step: str) -> Path:
@@ -84,11 +89,14 @@ def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], An
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     stage = Stage(workspace, step, partial)
-    report = plain(work(stage))
+    worked = work(stage)
+    report = plain(worked)
     timings = report.pop("timings", {})
     write_json(partial / MANIFEST, _manifest(stage, report))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    if remember := getattr(worked, "remember", None):
+        remember()
     timings["work_seconds"] = time.perf_counter() - started
     write_metrics(workspace, step, report, timings)
 

@@ -8,6 +8,8 @@ def work(stage: Stage) -> object:
     from data.tokenization import train_tokenizer
 
     config, split = stage.block("tokenizer", TokenizerConfig), stage.block("pack", PackConfig)
+    if config.path is not None:
+        config = config.model_copy(update={"path": str(stage.workspace.root / config.path)})
     return train_tokenizer(config, stage.input("refine"), stage.out, split=split, progress=stage.progress)
 
 

@@ -36,6 +36,10 @@ class BuildReport(BaseModel):
             "rejects": self.ingest.rejects,
             "masked": self.refine.masked,
             "contaminated": self.refine.contaminated,
+            "shared_ngrams": {
+                name: {str(words): each.documents for words, each in by_length.items()}
+                for name, by_length in self.refine.shared_ngrams.items()
+            },
             "cut": {
                 "contamination": self.refine.contamination_cut,
                 "pieces": self.refine.pieces_removed,
@@ -77,6 +81,7 @@ def build(
             report = BuildReport(ingest=ingested, refine=refined)
             seal(report, {"data": ingest_config.shown(), "refine": refine_config.shown()}, result)
             put_in_place(result, out)
+            refined.remember()
         finally:
             # Raw text is not masked: it stays no longer than it is needed.
             shutil.rmtree(raw, ignore_errors=True)

@@ -3,7 +3,15 @@
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 
 class Block(BaseModel):
@@ -60,12 +68,20 @@ class Source(Block):
     markup: Markup | None = None
     """Of every file, where the suffix does not say it."""
 
+    @model_serializer(mode="wrap")
+    def _as_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what was set: a setting that the source's kind does not use is refused when it is read again."""
+        return {name: value for name, value in whole(self).items() if name in self.model_fields_set}
+
 
 class IngestConfig(Block):
     """Where the text comes from."""
 
     sources: list[Source | str] | str | None = None
-    """A URI, or a list of URIs and of sources with settings of their own. Unset: the packages below."""
+    """A URI, or a list of URIs and of sources with settings of their own. Unset: the packages below.
+
+    A relative path is from the folder that the command is called in; in conf/ it is from the workspace.
+    """
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
     """A document, a line or a row beyond this is a reject."""
@@ -106,6 +122,7 @@ class IngestConfig(Block):
 
 
 ContaminationPolicy = Literal["cut", "drop", "report"]
+ContaminationSign = Literal["longest", "any"]
 
 
 class EvaluationSet(Block):
@@ -114,6 +131,8 @@ class EvaluationSet(Block):
     path: str
     policy: ContaminationPolicy | None = None
     """What becomes of a document that shares text with it; null: `contamination_policy`."""
+    sha256: str | None = None
+    """Of the file. Filled in when the settings are composed, never set."""
 
 
 class RefineConfig(Block):
@@ -167,6 +186,8 @@ class RefineConfig(Block):
     """Least score of the quality classifier in `quality_model`."""
     quality_model: str | None = None
     """Path of a classifier trained by data.quality.classifier; null: none, and no score."""
+    quality_model_sha256: str | None = None
+    """Of the file. Filled in when the settings are composed, never set."""
 
     # Deduplication
     minhash_buckets: int = Field(14, ge=1)
@@ -187,8 +208,11 @@ class RefineConfig(Block):
     evaluation_sets: list[EvaluationSet | str] = []
     """Each a path, or a path with a policy of its own."""
     contamination_ngrams: list[int] = [13, 8]
-    """Words of an n-gram that must not occur in both; an item shorter than the first is matched by the second, and
-    one shorter than all as a whole."""
+    """Words of the n-grams that are looked for and counted: of each item all that fit into it, and of one shorter than
+    all of them the whole."""
+    contamination_sign: ContaminationSign = "longest"
+    """What a policy acts upon. longest: a shared n-gram of the longest that the item has, so 13 words of an item of 13
+    or more, and 8 of a shorter one; any: a shared n-gram of any length."""
     contamination_policy: ContaminationPolicy = "drop"
     """Of sets without one of their own. cut: what is shared goes; drop: the document goes; report: counted alone."""
 
@@ -219,6 +243,8 @@ class TokenizerConfig(Block):
     min_frequency: int = Field(2, ge=1)
     path: str | None = None
     """An existing tokenizer.json to use instead of training one."""
+    path_sha256: str | None = None
+    """Of the file. Filled in when the settings are composed, never set."""
     special_tokens: list[str] = []
     """Special tokens beside those of documents and chats."""
     # The tokenizer gate: the step fails where the tokenizer does not hold these on held-out text.

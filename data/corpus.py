@@ -1,16 +1,17 @@
-"""The scored corpus, opened: its columns in canonical order, and its texts one at a time."""
+"""The scored corpus, opened: its columns in canonical order, and where its texts lie."""
 
-import heapq
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute
 
-from data.evidence import IDENTITY, ROWS_A_GROUP, read_columns, read_row_group, read_rows, score_columns
+from data.arrow import numbers, table_of
+from data.evidence import IDENTITY, read_columns, score_columns
 from data.keeping import Corpus, parse_contamination
 
 _ORDER = ("id", "source", "path", "raw_id")
@@ -36,22 +37,17 @@ class ScoredCorpus:
         parts = [path for path in parts if score_columns(path)]
         names = score_columns(parts[0]) if parts else []
         tables = [read_columns(path, [*IDENTITY.names, "contamination", *names]) for path in parts]
-        table = pa.concat_tables(
-            tables or [IDENTITY.empty_table().append_column("contamination", pa.array([], pa.string()))]
-        )
-        order = (
-            table.select(list(_ORDER))
-            .append_column("row", pa.array(range(len(table))))
-            .sort_by([(name, "ascending") for name in _ORDER])["row"]
-        )
-        ranks = np.empty(len(table), np.int64)
-        ranks[order.to_numpy()] = np.arange(len(table))
+        empty = pa.schema([*IDENTITY, ("contamination", pa.string())])
+        table = pa.concat_tables(tables or [table_of([], empty)])
+        order = compute.sort_indices(table, sort_keys=[(name, "ascending") for name in _ORDER])
         table = table.take(order)
+        ranks = np.empty(len(table), np.int64)
+        ranks[np.frombuffer(order.buffers()[1], np.uint64, len(table)).astype(np.int64)] = np.arange(len(table))
         columns = Corpus(
             ids=table["id"].to_pylist(),
             languages=[sys.intern(name) for name in table["language"].to_pylist()],
-            characters=table["characters"].to_numpy(),
-            scores={name: table[name].to_numpy() for name in (*names, "characters")},
+            characters=numbers(table["characters"]),
+            scores={name: numbers(table[name]) for name in (*names, "characters")},
             contamination=parse_contamination(table["contamination"].to_pylist()),
         )
         return cls(parts, columns, table.select(IDENTITY.names), ranks, np.cumsum([0, *map(len, tables)]))
@@ -59,34 +55,21 @@ class ScoredCorpus:
     def __len__(self) -> int:
         return len(self.columns.ids)
 
-    def identities(self) -> Iterator[dict[str, Any]]:
-        """The identity of every document in canonical order, some at a time in memory."""
-        for batch in self.identity.to_batches(max_chunksize=1024):
-            yield from batch.to_pylist()
-
-    def texts(self) -> Iterator[tuple[int, str]]:
-        """(row, text) of every document in canonical order, a row group of each part in memory."""
-        streams = (read_rows(path, [*_ORDER, "text"]) for path in self.parts)
-        merged = heapq.merge(*streams, key=lambda row: tuple(row[name] for name in _ORDER))
-        for row, values in enumerate(merged):
-            assert values["id"] == self.columns.ids[row], f"row {row} is {values['id']}, not {self.columns.ids[row]}"
-            yield row, values["text"]
-
     def distinct_index(self) -> np.ndarray:
         """[documents] int64: which of the distinct ids, in order, each row has."""
         first = np.zeros(len(self), np.int64)
         first[self.columns.first_rows()] = 1
         return np.cumsum(first) - 1
 
-    def texts_of(self, documents: Iterable[int]) -> Iterator[str]:
-        """Texts of single documents, numbered as the parts hold them, one row group of each part in memory.
+    def by_part(self, documents: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Parts and the places in them of some documents, whose ascending numbers [n] go along the parts."""
+        edges = np.searchsorted(documents, self.part_starts)
+        for part, (first, end) in enumerate(pairwise(edges.tolist())):
+            if end > first:
+                yield part, documents[first:end] - self.part_starts[part]
 
-        Asked for in canonical order, which is also the order within each part, no group is read twice.
-        """
-        groups: dict[int, tuple[int, list[str]]] = {}
-        for document in documents:
-            part = int(np.searchsorted(self.part_starts, document, side="right")) - 1
-            group, place = divmod(document - int(self.part_starts[part]), ROWS_A_GROUP)
-            if part not in groups or groups[part][0] != group:
-                groups[part] = group, read_row_group(self.parts[part], group, "text")
-            yield groups[part][1][place]
+    def documents_of(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers along the parts of the documents at these rows, [n] int64."""
+        places = np.empty(len(self), np.int64)
+        places[self.part_rows] = np.arange(len(self))
+        return places[rows]

@@ -1,86 +1,93 @@
 """What is cut out of kept documents: repeated pieces, repeated runs of words, spans shared with evaluation sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.config import RefineConfig
 from data.corpus import ScoredCorpus
-from data.decontamination import Span, character_spans
+from data.decontamination import Span
+from data.decontamination import character_spans as shared_spans
 from data.deduplication.cutting import cut
 from data.deduplication.parts import SketchPart
 from data.deduplication.pieces import remove, surplus_pieces
-from data.deduplication.substrings import repeated_substrings
+from data.deduplication.substrings import Cover, Known, character_spans, repeated_substrings
 from data.keeping import KEPT, Decision, spans_under
-from data.quality.prose import Prose
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What goes from one document. Equal cuts of equal texts leave the same."""
+
+    contamination: tuple[Span, ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
+    """Repeated runs of words (first, end) of the scored text."""
+    pieces: tuple[int, ...] = ()
+    """Hashes of repeated pieces, sorted."""
+
+    def apply(self, text: str, min_piece_words: int) -> tuple[str, dict[str, int]]:
+        """The text without what is to be cut, and how many pieces of each kind that took."""
+        shared = shared_spans(text, self.contamination)
+        repeated = character_spans(text, self.runs) if self.runs else []
+        final = cut(text, [*shared, *repeated])
+        removed = {"contamination": len(shared), "substrings": len(repeated)}
+        if self.pieces:
+            final, removed["pieces"] = remove(final, np.array(self.pieces, np.uint64), min_piece_words)
+        return final, removed
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """By row (contamination) or id. A removal counts where it happens, and the text is otherwise as it was."""
+    """By row, of the documents that something is cut out of."""
 
-    contamination: dict[int, list[Span]] = field(default_factory=dict)
-    substrings: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Spans of characters of the scored text."""
-    pieces: dict[str, np.ndarray] = field(default_factory=dict)
-    """Sorted hashes."""
-    min_piece_words: int = 0
+    by_row: Mapping[int, Cut] = field(default_factory=dict)
     split_groups: int = 0
     """Groups of documents too large to compare at once for repeated runs."""
 
-    def touches(self, row: int, name: str) -> bool:
-        return row in self.contamination or name in self.substrings or name in self.pieces
 
-    def apply(self, row: int, name: str, text: str) -> tuple[str, dict[str, int]]:
-        """The text without what is to be cut, and how many pieces of each kind that took."""
-        shared = character_spans(text, self.contamination[row]) if row in self.contamination else []
-        repeated = self.substrings.get(name, [])
-        final = cut(text, [*shared, *repeated])
-        removed = {"contamination": len(shared), "substrings": len(repeated)}
-        if name in self.pieces:
-            final, removed["pieces"] = remove(final, self.pieces[name], self.min_piece_words)
-        return final, removed
-
-
-def too_short(
-    corpus: ScoredCorpus, decisions: Sequence[Decision], cuts: Cuts, config: RefineConfig
-) -> dict[int, Decision]:
-    """Row -> its decision, of the kept documents of which cutting leaves fewer words than the rule asks for."""
-    least = max(config.min_words or 0, 1)
-    found: dict[int, Decision] = {}
-    touched = [document for document, row in enumerate(corpus.part_rows) if cuts.touches(row, corpus.columns.ids[row])]
-    touched = [document for document in touched if decisions[corpus.part_rows[document]] is KEPT]
-    touched.sort(key=corpus.part_rows.__getitem__)
-    for document, text in zip(touched, corpus.texts_of(touched), strict=True):
-        row = int(corpus.part_rows[document])
-        final, _ = cuts.apply(row, corpus.columns.ids[row], text)
-        words = len(Prose.of(final).tokens) if final != text else least
-        if words < least:
-            found[row] = Decision("too_few_words", f"words {words} < {least} after cutting")
-    return found
-
-
-def plan_cuts(
-    corpus: ScoredCorpus, sketches: Sequence[SketchPart], decisions: Sequence[Decision], config: RefineConfig
+def plan_cuts(  # noqa: PLR0917
+    corpus: ScoredCorpus,
+    sketches: Sequence[SketchPart],
+    decisions: Sequence[Decision],
+    config: RefineConfig,
+    cover: Cover,
+    known: Known,
 ) -> Cuts:
-    """What to cut out of the documents that `decisions` keep. `sketches` are of the corpus's parts, in their order."""
+    """What to cut out of the documents that `decisions` keep. `sketches` are of the corpus's parts, in their order.
+
+    `cover` and `known` are as in `repeated_substrings`.
+    """
     kept = np.array([decision is KEPT for decision in decisions], dtype=bool)
-    ids = [corpus.columns.ids[row] for row in corpus.part_rows]
+    ids = corpus.columns.ids
+    along = [ids[row] for row in corpus.part_rows]
     eligible = kept[corpus.part_rows]
     pieces: dict[str, np.ndarray] = {}
-    substrings: dict[str, list[tuple[int, int]]] = {}
+    runs: dict[str, list[tuple[int, int]]] = {}
     split_groups = 0
     if config.max_piece_copies is not None:
-        pieces = surplus_pieces(sketches, ids, eligible, config.max_piece_copies)
+        pieces = surplus_pieces(sketches, along, eligible, config.max_piece_copies)
     if config.min_substring_words is not None:
-        found = repeated_substrings(sketches, ids, corpus.texts_of, eligible, config.min_substring_words)
-        substrings, split_groups = found.spans, found.split_groups
+        found = repeated_substrings(sketches, along, cover, eligible, config.min_substring_words, known)
+        runs, split_groups = found.runs, found.split_groups
     shared = spans_under("cut", corpus.columns, config)
-    return Cuts(
-        contamination={row: spans for row, spans in shared.items() if kept[row]},
-        substrings=substrings,
-        pieces=pieces,
-        min_piece_words=config.min_piece_words,
-        split_groups=split_groups,
-    )
+    by_row = {}
+    for row in np.flatnonzero(kept).tolist():
+        name = ids[row]
+        if row in shared or name in runs or name in pieces:
+            hashes = np.sort(pieces[name]).tolist() if name in pieces else ()
+            by_row[row] = Cut(tuple(shared.get(row, ())), tuple(runs.get(name, ())), tuple(hashes))
+    return Cuts(by_row, split_groups)
+
+
+def too_short(lengths: Mapping[int, int | None], config: RefineConfig) -> dict[int, Decision]:
+    """Row -> its decision, of the documents of which cutting leaves fewer words than the rule asks for.
+
+    Lengths are in words, by row, and None where the text is as it was.
+    """
+    least = max(config.min_words or 0, 1)
+    return {
+        row: Decision("too_few_words", f"words {words} < {least} after cutting")
+        for row, words in lengths.items()
+        if words is not None and words < least
+    }

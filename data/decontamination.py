@@ -1,5 +1,8 @@
 """Text that documents share with evaluation sets, by n-grams of words (GPT-3's 13, arXiv 2005.14165, appendix C).
 
+An item is looked for by every length of n-gram that fits into it. Its longest is the strong sign, upon which documents
+are cut or dropped; the shorter ones are counted beside it, because an edited copy leaves no run of 13 words.
+
 Spans of words are half open, [first_word, last_word), and count the words of `data.deduplication.words`. So neither
 case, spacing, line breaks nor punctuation hide an item.
 """
@@ -7,17 +10,20 @@ case, spacing, line breaks nor punctuation hide an item.
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from data.config import ContaminationSign
+from data.deduplication.cutting import merged
 from data.deduplication.words import word_hashes, word_spans
 from data.evaluation_items import read_items
 from data.hashing import mix
 from data.privacy import mask
+from data.report import Overlap
 
 SHORTEST_ITEM = 4
 """Words. A shorter item, such as a two-word answer, occurs everywhere, so it is left out and counted."""
@@ -28,13 +34,17 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _LEAST_BITS, _MOST_BITS = 16, 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Span:
     """Words of a document, [first_word, last_word), that occur in an evaluation set."""
 
     first_word: int
     last_word: int
     set: str
+    ngram: int
+    """Words of the n-grams that it was found by; of an item shorter than all of `ngrams`, its length."""
+    is_longest: bool = True
+    """Whether these are the longest n-grams that the item has; if not, it is the weaker sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +55,9 @@ class EvaluationSets:
     hashes: np.ndarray
     """Of the n-grams, sorted and distinct, [n] uint64."""
     bounds: np.ndarray
-    """`members[bounds[i]:bounds[i + 1]]` are the sets, by their place in `names`, that hold n-gram i; [n + 1] int64."""
+    """`members[bounds[i]:bounds[i + 1]]` is where n-gram i occurs; [n + 1] int64."""
     members: np.ndarray
+    """Twice the place in `names` of a set, and one more where the item has longer n-grams; int32."""
     lengths: tuple[int, ...]
     """Words of the n-grams that occur, ascending."""
     counts: dict[str, int]
@@ -76,16 +87,18 @@ class EvaluationSets:
                     f"evaluation set {path} has {len(units)} items, none of {SHORTEST_ITEM} words or more: "
                     "nothing could be found by it; mend the file or take it out of evaluation_sets"
                 )
-            for words, length in (unit for item in units for unit in item):
-                found.setdefault(length, []).append((place, next(_ngrams(words, (length,)))[1]))
+            for words, lengths in (unit for item in units for unit in item):
+                for length, hashes in _ngrams(words, lengths):
+                    member = 2 * place + (length < lengths[0])
+                    found.setdefault(length, []).append((member, hashes))
         grams = [gram for grams in found.values() for gram in grams]
         hashes = np.concatenate([gram for _, gram in grams] or [np.zeros(0, np.uint64)])
-        sets = np.repeat([place for place, _ in grams], [len(gram) for _, gram in grams]).astype(np.int32)
-        order = np.lexsort((sets, hashes))
-        hashes, sets = hashes[order], sets[order]
+        members = np.repeat([member for member, _ in grams], [len(gram) for _, gram in grams]).astype(np.int32)
+        order = np.lexsort((members, hashes))
+        hashes, members = hashes[order], members[order]
         is_new = np.ones(len(hashes), dtype=bool)
-        is_new[1:] = (hashes[1:] != hashes[:-1]) | (sets[1:] != sets[:-1])
-        hashes, members = hashes[is_new], sets[is_new]
+        is_new[1:] = (hashes[1:] != hashes[:-1]) | (members[1:] != members[:-1])
+        hashes, members = hashes[is_new], members[is_new]
         distinct, starts = np.unique(hashes, return_index=True)
         bounds = np.append(starts, len(members)).astype(np.int64)
         return cls(tuple(sorted(names)), distinct, bounds, members, tuple(sorted(found)), counts, ignored)
@@ -117,13 +130,16 @@ def set_names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def find(hashes: np.ndarray, sets: EvaluationSets) -> list[Span]:
-    """What a document shares with the sets, by its `word_hashes` [words]: disjoint spans a set, by position and set."""
-    starts, ends, grams = [], [], []
+    """What a document shares with the sets, by its `word_hashes` [words], in the order of the spans.
+
+    Disjoint spans for each set, length of n-grams and `is_longest`: what 13-grams find, 8-grams find again.
+    """
+    starts, lengths, grams = [], [], []
     shift = np.uint64(65 - len(sets._occurs).bit_length())
     for length, ngrams in _ngrams(hashes, sets.lengths):
         places = np.flatnonzero(sets._occurs[ngrams >> shift])
         starts.append(places)
-        ends.append(places + length)
+        lengths.append(np.full(len(places), length))
         grams.append(ngrams[places])
     if not any(map(len, starts)):
         return []
@@ -131,21 +147,53 @@ def find(hashes: np.ndarray, sets: EvaluationSets) -> list[Span]:
     places = np.searchsorted(sets.hashes, wanted)
     places[places == len(sets.hashes)] = 0
     hits = np.flatnonzero(sets.hashes[places] == wanted)
-    shared = sorted(
-        (int(member), int(start), int(end))
-        for place, start, end in zip(
-            places[hits], np.concatenate(starts)[hits], np.concatenate(ends)[hits], strict=True
-        )
-        for member in sets.members[sets.bounds[place] : sets.bounds[place + 1]]
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for place, start, length in zip(
+        places[hits].tolist(),
+        np.concatenate(starts)[hits].tolist(),
+        np.concatenate(lengths)[hits].tolist(),
+        strict=True,
+    ):
+        for member in sets.members[sets.bounds[place] : sets.bounds[place + 1]].tolist():
+            found.setdefault((member, length), []).append((start, start + length))
+    return sorted(
+        Span(start, end, sets.names[member // 2], length, member % 2 == 0)
+        for (member, length), shared in found.items()
+        for start, end in merged(shared)
     )
-    merged: list[tuple[int, int, int]] = []
-    for member, start, end in shared:
-        if merged and merged[-1][0] == member and start <= merged[-1][2]:
-            merged[-1] = member, merged[-1][1], max(end, merged[-1][2])
-        else:
-            merged.append((member, start, end))
-    spans = [Span(start, end, sets.names[member]) for member, start, end in merged]
-    return sorted(spans, key=lambda span: (span.first_word, span.last_word, span.set))
+
+
+def acting(spans: Sequence[Span], by: ContaminationSign) -> list[Span]:
+    """The spans that a policy acts upon, disjoint for each set: those of the items' longest n-grams, or of any."""
+    found: dict[str, list[Span]] = {}
+    for span in spans:
+        if by == "any" or span.is_longest:
+            found.setdefault(span.set, []).append(span)
+    return sorted(
+        Span(start, end, name, max(span.ngram for span in of_set if start <= span.first_word < end))
+        for name, of_set in found.items()
+        for start, end in merged([(span.first_word, span.last_word) for span in of_set])
+    )
+
+
+def count_documents(documents: Iterable[Sequence[Span]], by: ContaminationSign) -> dict[str, int]:
+    """Set -> how many of the documents share with it what a policy acts upon. `documents` are their spans."""
+    counts = Counter(name for spans in documents for name in {span.set for span in acting(spans, by)})
+    return dict(sorted(counts.items()))
+
+
+def count_ngrams(documents: Iterable[Sequence[Span]]) -> dict[str, dict[int, Overlap]]:
+    """Set -> n -> the documents that share n-grams of n words with it, and in how many spans of theirs."""
+    found: dict[str, dict[int, Overlap]] = {}
+    for spans in documents:
+        covered: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for span in spans:
+            covered.setdefault((span.set, span.ngram), []).append((span.first_word, span.last_word))
+        for (name, ngram), shared in covered.items():
+            counts = found.setdefault(name, {}).setdefault(ngram, Overlap())
+            counts.documents += 1
+            counts.spans += len(merged(shared))
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
 def character_spans(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
@@ -158,28 +206,28 @@ def _as_document(text: str, masks: Collection[str] | None) -> str:
     return mask(unicodedata.normalize("NFC", text), masks)[0]
 
 
-def _units(strings: Sequence[str], ngrams: Sequence[int]) -> list[tuple[np.ndarray, int]]:
-    """How an item is matched: hashes of a run of its words, and the length of the n-grams of it that count.
+def _units(strings: Sequence[str], ngrams: Sequence[int]) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """How an item is matched: hashes of a run of its words, and the lengths of its n-grams that count, descending.
 
-    Each string of enough words for an n-gram is matched by the longest that fits, and one of six words or more as a
-    whole. Shorter ones beside them are left out: "all of the above" among the choices is not the item. An item of such
-    strings alone is matched by the longest as a whole, and where that is too short, by all in order as one text.
+    Each string of enough words for an n-gram is matched by all that fit, and one of six words or more as a whole.
+    Shorter ones beside them are left out: "all of the above" among the choices is not the item. An item of such strings
+    alone is matched by the longest as a whole, and where that is too short, by all in order as one text.
     """
     words = [word_hashes(string) for string in strings]
-    units = [(each, _ngram_of(len(each), ngrams) or len(each)) for each in words if len(each) >= _WHOLE_STRING]
+    units = [(each, _lengths(len(each), ngrams)) for each in words if len(each) >= _WHOLE_STRING]
     if units:
         return units
     longest = max(words, key=len, default=np.zeros(0, np.uint64))
     if len(longest) >= SHORTEST_ITEM:
-        return [(longest, len(longest))]
+        return [(longest, (len(longest),))]
     joined = np.concatenate(words) if words else longest
-    length = _ngram_of(len(joined), ngrams) or len(joined)
-    return [(joined, length)] if length >= SHORTEST_ITEM else []
+    lengths = _lengths(len(joined), ngrams)
+    return [(joined, lengths)] if lengths[0] >= SHORTEST_ITEM else []
 
 
-def _ngram_of(words: int, ngrams: Sequence[int]) -> int:
-    """The first of `ngrams` that fits into so many words, 0 if none."""
-    return next((length for length in ngrams if length <= words), 0)
+def _lengths(words: int, ngrams: Sequence[int]) -> tuple[int, ...]:
+    """Those of `ngrams` that fit into so many words; if none does, all the words."""
+    return tuple(length for length in ngrams if length <= words) or (words,)
 
 
 def _ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -49,18 +49,20 @@ def read_documents(folder: Path) -> Iterator[Document]:
         yield from read_shard(shard)
 
 
-def write_shard(documents: Iterable[Document], path: Path) -> int:
-    """Write one shard, byte-identical for equal documents and whole or absent, and return how many it holds.
+def document_line(document: Document) -> bytes:
+    """The document as it stands in a shard: equal documents, equal bytes."""
+    row = {"id": document.id, "text": document.text, "metadata": document.metadata}
+    return json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
-    OSError naming the shard where the disk is full.
-    """
+
+def write_lines(lines: Iterable[bytes], path: Path) -> int:
+    """Write one file, whole or absent, and return how many lines it holds. OSError naming it where the disk is full."""
     partial = path.with_name(f".{path.name}.partial")
     count = 0
     try:
         with partial.open("wb") as file:
-            for document in documents:
-                row = {"id": document.id, "text": document.text, "metadata": document.metadata}
-                file.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            for line in lines:
+                file.write(line)
                 count += 1
         partial.replace(path)
     except OSError as error:
@@ -73,13 +75,26 @@ def write_shard(documents: Iterable[Document], path: Path) -> int:
     return count
 
 
+def write_shard(documents: Iterable[Document], path: Path) -> int:
+    """Write one shard, byte-identical for equal documents and whole or absent, and return how many it holds.
+
+    OSError naming the shard where the disk is full.
+    """
+    return write_lines(map(document_line, documents), path)
+
+
 def write_documents(
     documents: Iterable[Document], folder: Path, per_shard: int, *, prefix: str = "documents"
 ) -> list[Path]:
     """Write `{prefix}-NNNN.jsonl` of `per_shard` documents each; at least one shard, so that none is said too."""
-    rest = iter(documents)
+    return write_line_shards(map(document_line, documents), folder, per_shard, prefix=prefix)
+
+
+def write_line_shards(lines: Iterable[bytes], folder: Path, per_shard: int, *, prefix: str = "documents") -> list[Path]:
+    """`write_documents` of the documents' lines."""
+    rest = iter(lines)
     paths: list[Path] = []
     while (batch := list(islice(rest, per_shard))) or not paths:
         paths.append(folder / f"{prefix}-{len(paths):04d}.jsonl")
-        write_shard(batch, paths[-1])
+        write_lines(batch, paths[-1])
     return paths

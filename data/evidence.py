@@ -3,12 +3,16 @@
 Parquet, because a threshold is cut again, a histogram drawn and a question answered from a few columns of many rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from data.arrow import table_of
+from data.disk import naming
 
 EVIDENCE = "evidence"
 DECISIONS = "decisions.parquet"
@@ -21,8 +25,8 @@ REPORT = "report.json"
 INGEST, REJECTS = "ingest.json", "rejects.csv"
 """What came in, and what did not."""
 ROWS_A_GROUP = 64
-_DECISIONS_A_GROUP = 4096
-"""Few, because a merge over all parts holds one group of each."""
+"""Few, so that single texts are read without the rest of a part."""
+DECISIONS_A_GROUP = 4096
 
 IDENTITY = pa.schema(
     [
@@ -64,7 +68,7 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
 def write_rows(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
     """Write rows as one Parquet file, whole or absent; equal rows give equal bytes."""
     partial = path.with_name(f".{path.name}.partial")
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    table = table_of(rows, schema)
     try:
         pq.write_table(table, partial, compression="zstd", row_group_size=ROWS_A_GROUP)
     except OSError as error:
@@ -83,7 +87,7 @@ def write_twins(twins: Sequence[tuple[str, str, float]], path: Path) -> None:
 
 
 def read_twins(path: Path) -> list[tuple[str, str, float]]:
-    table = pq.read_table(path)
+    table = read_columns(path, _TWINS.names)
     return list(zip(*(table[name].to_pylist() for name in _TWINS.names), strict=True))
 
 
@@ -95,37 +99,20 @@ def score_parts(folder: Path) -> list[Path]:
     return parts
 
 
-class DecisionWriter:
-    """Writes decisions as they are made, a row group in memory; the file appears when all are in it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
-        self._writer = pq.ParquetWriter(self._partial, DECISION, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= _DECISIONS_A_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=DECISION))
-        self._rows.clear()
-
-    def __enter__(self) -> "DecisionWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self._partial.replace(self._path)
+def write_decisions(tables: Iterable[pa.Table], path: Path) -> None:
+    """Write tables of DECISION, a row group each; the file appears when all are in it."""
+    partial = path.with_name(f".{path.name}.partial")
+    with naming(path), pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
+        for table in tables:
+            # Pages end where chunks do, and how a column came to be in chunks must not show.
+            writer.write_table(table.combine_chunks(), row_group_size=DECISIONS_A_GROUP)
+    partial.replace(path)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of one part."""
-    return pq.read_table(path, columns=list(columns))
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns))
 
 
 def score_columns(path: Path) -> list[str]:
@@ -134,18 +121,14 @@ def score_columns(path: Path) -> list[str]:
     return [name for name in pq.read_schema(path).names if name not in fixed]
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one part, a row group in memory at a time."""
+def read_places(path: Path, places: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows at these ascending places of one part, a row group in memory at a time, and no other group read."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_A_GROUP, columns=list(columns) if columns else None):
-            yield from batch.to_pylist()
-
-
-def read_row_group(path: Path, group: int, column: str) -> list[str]:
-    """One column of one row group, which holds ROWS_A_GROUP rows (the last one fewer)."""
-    with pq.ParquetFile(path) as file:
-        values: list[str] = file.read_row_group(group, columns=[column])[column].to_pylist()
-        return values
+        size = file.metadata.row_group(0).num_rows if file.num_row_groups else 1
+        for group, chosen in groupby(places, key=lambda place: place // size):
+            table = file.read_row_group(group, columns=list(columns))
+            for place in chosen:
+                yield table.slice(place % size, 1).to_pylist()[0]
 
 
 def read_decisions(folder: Path) -> list[dict[str, Any]]:
@@ -153,4 +136,4 @@ def read_decisions(folder: Path) -> list[dict[str, Any]]:
     path = folder / EVIDENCE / DECISIONS
     if not path.is_file():
         raise ValueError(f"{folder} is not a refined folder: {path} does not exist")
-    return pq.read_table(path).to_pylist()
+    return read_columns(path, DECISION.names).to_pylist()

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -13,6 +15,8 @@ from data.progress import Progress, no_progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+RunTasks = Callable[..., list[Any]]
+"""Called like `run_tasks`."""
 
 PATIENCE_S = 600.0
 """How long nothing may finish before the call gives up and names what it waited for."""
@@ -31,10 +35,12 @@ def run_tasks(
     progress: Progress = no_progress,
     note: str = "tasks",
     patience_s: float = PATIENCE_S,
+    processes: "Processes | None" = None,
 ) -> list[Result]:
     """`[function(item) for item in items]`, at most `workers` at a time, on Ray if RAY_ADDRESS is set.
 
-    Function, items and results travel between processes. Raises TaskFailed for the first task that fails, after which
+    Function, items and results travel between processes; local ones are those of `processes`, or else end with the
+    call. Raises TaskFailed for the first task that fails, after which
     no further task starts, or when none finishes within `patience_s` seconds.
     """
     if workers < 1:
@@ -44,13 +50,49 @@ def run_tasks(
     elif workers == 1 or len(items) <= 1:
         finished = _here(function, items)
     else:
-        finished = _in_processes(function, items, workers, patience_s)
+        finished = _in_processes(function, items, workers, patience_s, processes)
     results: dict[int, Result] = {}
     for index, result in finished:
         results[index] = result
         progress(len(results), len(items), note)
     assert len(results) == len(items), f"{len(results)} results for {len(items)} items"
     return [results[index] for index in range(len(items))]
+
+
+class Processes:
+    """Local workers that are started when they are first needed and then stay: what they import, they import once."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def pool(self, workers: int) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Fresh interpreters: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held
+            # lock.
+            self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        return self._pool
+
+    def end(self, *, wait: bool = True) -> None:
+        """Without `wait` the workers are ended instead of waiting for tasks whose results nobody wants."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        running = list((pool._processes or {}).values())
+        pool.shutdown(wait=wait, cancel_futures=not wait)
+        for process in [] if wait else running:
+            process.terminate()
+
+
+@contextmanager
+def lasting_workers() -> Iterator[RunTasks]:
+    """`run_tasks` whose local processes last from call to call, to the end of the block."""
+    processes = Processes()
+    try:
+        yield partial(run_tasks, processes=processes)
+    except BaseException:
+        processes.end(wait=False)
+        raise
+    processes.end()
 
 
 def _here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
@@ -62,10 +104,14 @@ def _here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator
 
 
 def _in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, patience_s: float
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    patience_s: float,
+    lasting: Processes | None,
 ) -> Iterator[tuple[int, Result]]:
-    # Fresh interpreters: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held lock.
-    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
+    here = lasting or Processes()
+    pool = here.pool(workers)
     waiting = list(enumerate(items))[::-1]
     # No more than there are workers, so that it is known what was under way when one of them dies.
     running: dict[Future[Result], int] = {}
@@ -87,17 +133,10 @@ def _in_processes(
                     raise _failed(items[running[future]], error) from error
                 yield running.pop(future), result
     except BaseException:
-        _abandon(pool)
+        here.end(wait=False)
         raise
-    pool.shutdown()
-
-
-def _abandon(pool: ProcessPoolExecutor) -> None:
-    """End the workers instead of waiting for tasks whose results nobody wants."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
+    if lasting is None:
+        here.end()
 
 
 def _on_ray(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.config import ContaminationPolicy, RefineConfig
-from data.decontamination import Span, set_names
+from data.decontamination import Span, acting, set_names
 from data.deduplication.near import Duplicate, near_duplicates
 from data.quality.rules import breaches
 
@@ -104,11 +104,14 @@ def _drop_duplicates(
 
 
 def spans_under(policy: ContaminationPolicy, corpus: Corpus, config: RefineConfig) -> dict[int, list[Span]]:
-    """Row -> what the document shares with the evaluation sets of this policy, of the documents that share anything."""
+    """Row -> what the policy acts upon of what the document shares with its evaluation sets, where there is any."""
     names = set_names([Path(each.path) for each in config.sets])
     policy_of = {Path(each.path): each.policy or config.contamination_policy for each in config.sets}
     wanted = {name for name, path in names.items() if policy_of[path] == policy}
-    found = {row: [span for span in spans if span.set in wanted] for row, spans in corpus.contamination.items()}
+    found = {
+        row: acting([span for span in spans if span.set in wanted], config.contamination_sign)
+        for row, spans in corpus.contamination.items()
+    }
     return {row: spans for row, spans in found.items() if spans}
 
 

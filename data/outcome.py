@@ -1,142 +1,151 @@
-"""What refining ends with: the kept documents, one decision a document, and the report. One pass over the texts."""
+"""What refining ends with: the kept documents, one decision a document, and the report.
+
+The texts pass through the workers, a part at a time; what is done here knows of them only what was told.
+"""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.data import Document
+import pyarrow as pa
 
+from data.arrow import column_of
 from data.corpus import ScoredCorpus
 from data.cuts import Cuts
-from data.document import content_id, write_documents
-from data.evidence import DECISIONS, EVIDENCE, DecisionWriter
+from data.document import write_line_shards
+from data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, EVIDENCE, IDENTITY, write_decisions
+from data.executor import RunTasks
+from data.finishing import Left, WriteTask, write_kept
 from data.keeping import KEPT, Decision
 from data.progress import Progress, no_progress
 from data.report import RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512
-_PROGRESS_EVERY = 256
 
 
-def write_outcome(
-    corpus: ScoredCorpus, decisions: Sequence[Decision], cuts: Cuts, out: Path, *, progress: Progress = no_progress
+def write_outcome(  # noqa: PLR0917
+    corpus: ScoredCorpus,
+    decisions: Sequence[Decision],
+    cuts: Cuts,
+    left: Mapping[int, Left],
+    min_piece_words: int,
+    out: Path,
+    scratch: Path,
+    run: RunTasks,
+    workers: int,
+    *,
+    progress: Progress = no_progress,
 ) -> RefineReport:
     """Write documents-*.jsonl and the decisions into `out`. ValueError if nothing is kept.
 
-    Documents stand in the order of their ids; one that something was cut out of has the id of what is left of it, and
-    stands where it stood before.
+    `left` says by row what `cuts` leave. Documents stand in the order of their ids; one that something was cut out of
+    has the id of what is left of it, and stands where it stood before. Parts wait in the empty folder `scratch`.
     """
-    with DecisionWriter(out / EVIDENCE / DECISIONS) as writer:
-        outcome = _Outcome(corpus, decisions, cuts, writer, progress)
-        write_documents(outcome.documents(), out, _DOCUMENTS_A_SHARD)
-    report = outcome.report()
+    decisions = without_copies(corpus.columns.ids, decisions, left)
+    report = _report(corpus, decisions, left)
+    report.split_groups = cuts.split_groups
     if not report.documents_kept:
         reasons = ", ".join(f"{rule} {count}" for rule, count in report.dropped.items())
         raise ValueError(
             f"refine kept none of {report.documents_in} documents ({reasons}): loosen refine.* or add text"
         )
+    rows = np.flatnonzero(report.kept_rows)
+    documents = corpus.documents_of(rows)
+    row_of = dict(zip(documents.tolist(), rows.tolist(), strict=True))
+    tasks = []
+    for part, places in corpus.by_part(np.sort(documents)):
+        numbered = ((place, row_of[place + int(corpus.part_starts[part])]) for place in places.tolist())
+        cut = {place: cuts.by_row[row] for place, row in numbered if row in cuts.by_row}
+        tasks.append(WriteTask(corpus.parts[part], places, cut, min_piece_words, scratch / f"{part:04d}.jsonl"))
+    run(write_kept, tasks, workers=workers, progress=progress, note="write documents")
+    parts = np.searchsorted(corpus.part_starts, documents, side="right") - 1
+    write_line_shards(_merged(parts, scratch), out, _DOCUMENTS_A_SHARD)
+    write_decisions(_decided(corpus, decisions, left), out / EVIDENCE / DECISIONS)
     return report
 
 
-class _Outcome:
-    """The pass, and what it has seen."""
+def without_copies(ids: Sequence[str], decisions: Sequence[Decision], left: Mapping[int, Left]) -> Sequence[Decision]:
+    """The decisions, but that of equal texts the first is kept: what was cut out may be all that told them apart."""
+    settled = list(decisions)
+    seen: set[str] = set()
+    for row, name in enumerate(ids):
+        if settled[row] is not KEPT:
+            continue
+        final_id = left[row].id if row in left else name
+        if final_id in seen:
+            settled[row] = Decision("exact_duplicate", twin=final_id, jaccard=1.0)
+        seen.add(final_id)
+    return settled
 
-    def __init__(
-        self,
-        corpus: ScoredCorpus,
-        decisions: Sequence[Decision],
-        cuts: Cuts,
-        writer: DecisionWriter,
-        progress: Progress,
-    ) -> None:
-        self.corpus, self.decisions, self.cuts, self.writer, self.progress = corpus, decisions, cuts, writer, progress
-        self.tallies = RefineReport(kept_rows=np.zeros(len(corpus), bool))
-        self.removed: dict[str, int] = defaultdict(int)
-        self.final_ids: set[bytes] = set()
 
-    def documents(self) -> Iterator[Document]:
-        for (row, text), identity in zip(self.corpus.texts(), self.corpus.identities(), strict=True):
-            decision, final, removed = self.decisions[row], text, dict[str, int]()
-            if decision is KEPT:
-                final, removed = self.cuts.apply(row, identity["id"], text)
-            final_id = identity["id"] if final == text else content_id(final)
-            if decision is KEPT and bytes.fromhex(final_id) in self.final_ids:
-                # What was cut out of two documents was all that told them apart.
-                decision = Decision("exact_duplicate", twin=final_id, jaccard=1.0)
-            self._record(identity, decision, final_id, text, final)
-            if row % _PROGRESS_EVERY == 0 or row + 1 == len(self.corpus):
-                self.progress(row + 1, len(self.corpus), "writing documents")
-            if decision is not KEPT:
-                continue
-            self.final_ids.add(bytes.fromhex(final_id))
-            self.tallies.kept_rows[row] = True
-            for kind, count in removed.items():
-                self.removed[kind] += count
-            metadata = {name: identity[name] for name in ("source", "path", "licence", "title", "language", "raw_id")}
-            if final_id != identity["id"]:
-                metadata["cut_from"] = identity["id"]
-            yield Document(text=final, id=final_id, metadata=metadata)
+def _merged(parts: np.ndarray, scratch: Path) -> Iterator[bytes]:
+    """The next line of the part that each document is in, [documents]."""
+    with ExitStack() as stack:
+        files = {part: stack.enter_context((scratch / f"{part:04d}.jsonl").open("rb")) for part in set(parts.tolist())}
+        for part in parts.tolist():
+            yield files[part].readline()
 
-    def _record(self, identity: dict[str, Any], decision: Decision, final_id: str, text: str, final: str) -> None:
-        kept = decision is KEPT
-        self.writer.write(
-            {
-                **identity,
-                "final_id": final_id if kept else None,
-                "kept": kept,
-                "rule": decision.rule,
-                "comparison": decision.comparison,
-                "twin": decision.twin,
-                "jaccard": decision.jaccard,
-                "cut_characters": len(text) - len(final) if kept else 0,
-            }
-        )
-        report = self.tallies
-        tallies = (
-            report,
-            report.by_source.setdefault(identity["source"], Tally()),
-            report.by_language.setdefault(identity["language"], Tally()),
-        )
-        for tally in tallies:
-            tally.documents_in += 1
-            tally.bytes_in += identity["bytes"]
-            if kept:
-                tally.documents_kept += 1
-                tally.bytes_kept += len(final.encode())
-            else:
-                assert decision.rule is not None
-                tally.dropped[decision.rule] = tally.dropped.get(decision.rule, 0) + 1
+
+def _decided(corpus: ScoredCorpus, decisions: Sequence[Decision], left: Mapping[int, Left]) -> Iterator[pa.Table]:
+    """Rows of DECISION in canonical order."""
+    for start in range(0, len(decisions), DECISIONS_A_GROUP):
+        some = decisions[start : start + DECISIONS_A_GROUP]
+        identity = corpus.identity.slice(start, len(some))
+        names, characters = identity["id"].to_pylist(), identity["characters"].to_pylist()
+        told: dict[str, list[Any]] = {
+            "final_id": [name if each is KEPT else None for name, each in zip(names, some, strict=True)],
+            "kept": [each is KEPT for each in some],
+            "rule": [each.rule for each in some],
+            "comparison": [each.comparison for each in some],
+            "twin": [each.twin for each in some],
+            "jaccard": [each.jaccard for each in some],
+            "cut_characters": [0] * len(some),
+        }
+        for place in (place for place, each in enumerate(some) if each is KEPT and start + place in left):
+            told["final_id"][place] = left[start + place].id
+            told["cut_characters"][place] = characters[place] - left[start + place].characters
+        columns = [identity[name] for name in IDENTITY.names]
+        columns += [column_of(told[name], DECISION.field(name).type) for name in told]
+        yield pa.Table.from_arrays(columns, schema=DECISION)
+
+
+def _report(corpus: ScoredCorpus, decisions: Sequence[Decision], left: Mapping[int, Left]) -> RefineReport:
+    """The counts; every table sorted by its keys, so that equal contents are equal bytes."""
+    report = RefineReport(kept_rows=np.array([decision is KEPT for decision in decisions], bool))
+    sources, sizes = (corpus.identity[name].to_pylist() for name in ("source", "bytes"))
+    final_ids: list[str] = []
+    for row, (source, size, decision) in enumerate(zip(sources, sizes, decisions, strict=True)):
+        by_source = report.by_source.setdefault(source, Tally())
+        by_language = report.by_language.setdefault(corpus.columns.languages[row], Tally())
+        final = left.get(row) if decision is KEPT else None
+        for tally in (report, by_source, by_language):
+            _count(tally, size, decision.rule, final.size_bytes if final else size)
         if decision.rule is not None:
-            report.dropped_bytes[decision.rule] = report.dropped_bytes.get(decision.rule, 0) + identity["bytes"]
-
-    def report(self) -> RefineReport:
-        report = self.tallies
-        report.pieces_removed = self.removed["pieces"]
-        report.substrings_cut = self.removed["substrings"]
-        report.contamination_cut = self.removed["contamination"]
-        report.split_groups = self.cuts.split_groups
-        report.contaminated = _count_sets(self.corpus)
-        kept = "".join(f"{name.hex()}\n" for name in sorted(self.final_ids))
-        report.content_sha256 = hashlib.sha256(kept.encode()).hexdigest()
-        return _in_order(report)
-
-
-def _count_sets(corpus: ScoredCorpus) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for spans in corpus.columns.contamination.values():
-        for name in {span.set for span in spans}:
-            counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))
-
-
-def _in_order(report: RefineReport) -> RefineReport:
-    """Every table sorted by its keys, so that equal contents are equal bytes."""
+            report.dropped_bytes[decision.rule] = report.dropped_bytes.get(decision.rule, 0) + size
+        else:
+            final_ids.append(final.id if final else corpus.columns.ids[row])
+        if final:
+            report.pieces_removed += final.removed.get("pieces", 0)
+            report.substrings_cut += final.removed["substrings"]
+            report.contamination_cut += final.removed["contamination"]
+    kept = "".join(f"{name}\n" for name in sorted(final_ids))
+    report.content_sha256 = hashlib.sha256(kept.encode()).hexdigest()
     report.by_source = dict(sorted(report.by_source.items()))
     report.by_language = dict(sorted(report.by_language.items()))
     report.dropped_bytes = dict(sorted(report.dropped_bytes.items()))
     for tally in (report, *report.by_source.values(), *report.by_language.values()):
         tally.dropped = dict(sorted(tally.dropped.items()))
     return report
+
+
+def _count(tally: Tally, size_bytes: int, rule: str | None, final_bytes: int) -> None:
+    tally.documents_in += 1
+    tally.bytes_in += size_bytes
+    if rule is None:
+        tally.documents_kept += 1
+        tally.bytes_kept += final_bytes
+    else:
+        tally.dropped[rule] = tally.dropped.get(rule, 0) + 1

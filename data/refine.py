@@ -7,27 +7,27 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data.config import RefineConfig
 from data.corpus import ScoredCorpus
-from data.cuts import plan_cuts, too_short
 from data.decontamination import EvaluationSets
 from data.deduplication.index import DuplicateIndex
 from data.deduplication.near import Duplicate, greedy_ranks, verified_pairs
 from data.deduplication.parts import SketchPart
 from data.document import document_shards
 from data.evidence import EARLIER, EVIDENCE, PAIRS, REPORT, SKETCHES, write_twins
-from data.executor import run_tasks
-from data.keeping import Decision, decide
-from data.outcome import write_outcome
+from data.executor import RunTasks, lasting_workers
+from data.fingerprint import fingerprint
 from data.progress import Progress, no_progress
 from data.quality.rules import breaches
 from data.report import RefineReport
+from data.rounds import keep
 from data.scoring import ScoreTask, Summary, score_part
 
 _PARTS = 16
@@ -35,23 +35,6 @@ _LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
 """Raw bytes a part: enough parts for some workers, small enough that a worker's memory knows nothing of the corpus."""
 PAIR_FLOOR = 0.5
 """Pairs below this Jaccard similarity are not stored: no threshold may be lower."""
-RECUT = frozenset(
-    {name for name in RefineConfig.model_fields if name.startswith(("min_", "max_"))}
-    - {"max_piece_copies", "min_piece_words", "min_substring_words"}
-) | {"languages", "contamination_policy"}
-"""Settings that decide what is kept, over scores that are there. All others change what is measured."""
-_CODE = Path(__file__).parent
-_MEASURED_BY = (
-    "datatrove",
-    "detect-secrets",
-    "ftfy",
-    "markdown-it-py",
-    "numpy",
-    "phonenumbers",
-    "py3langid",
-    "trafilatura",
-)
-"""Libraries that decide what is measured."""
 
 
 def refine(
@@ -60,75 +43,62 @@ def refine(
     out: Path,
     *,
     work: Path | None = None,
-    executor: Callable[..., list[Summary]] = run_tasks,
+    executor: RunTasks | None = None,
     progress: Progress = no_progress,
 ) -> RefineReport:
     """Clean the documents of a folder into `out`: documents-*.jsonl sorted by id, and evidence/ about all of them.
 
     The outcome depends on the documents and the settings only, not on order, shards or workers. Scored parts stay in
     `work`, where a later run of the same inputs and code finds them: after a run that died, and after thresholds
-    changed. `executor` is called like `data.executor.run_tasks`. ValueError if the folder is empty or nothing is kept.
+    changed. `executor` is called like `data.executor.run_tasks`, by default with local processes that last as long as
+    this call, or on Ray. With `work`, whoever puts `out` where it stays calls `report.remember()` then, and not before.
+    ValueError if the folder is empty or nothing is kept.
     """
     started = time.perf_counter()
     if config.min_quality is not None and config.quality_model is None:
         raise ValueError(f"min_quality {config.min_quality} needs quality_model, the classifier that scores it")
     sets = load_sets(config)
-    inputs = _hash_inputs(documents)
-    parts = _own_folder(work or out / ".work", _fingerprint(config, inputs, sets))
+    parts = _own_folder(work or out / ".work", fingerprint(config, documents, sets.fingerprint))
     tasks = plan_tasks(config, documents, parts, sets)
-    summaries = executor(score_part, tasks, workers=config.workers, progress=progress, note="extract, mask, score")
-    scored = time.perf_counter()
-    filled = [task for task, summary in zip(tasks, summaries, strict=True) if summary.documents]
-    if not filled:
-        raise ValueError(f"{documents} holds no document: add a source")
-    corpus = ScoredCorpus.open([task.scores for task in filled])
-    sketches = [SketchPart(task.sketches) for task in filled]
+    with ExitStack() as stack:
+        run = executor or stack.enter_context(lasting_workers())
+        # The longest first: no worker begins with a long one when the others are done.
+        ordered = sorted(tasks, key=lambda task: (-task.size_bytes, task.number))
+        summaries = run(score_part, ordered, workers=config.workers, progress=progress, note="extract, mask, score")
+        scored = time.perf_counter()
+        filled = [task.number for task, summary in zip(ordered, summaries, strict=True) if summary.documents]
+        if not filled:
+            raise ValueError(f"{documents} holds no document: add a source")
+        report = _decide(config, [tasks[number] for number in sorted(filled)], out, run, progress)
+    report.masked = dict(sorted(sum((Counter(summary.masked) for summary in summaries), Counter[str]()).items()))
+    report.evaluation_sets = sets.counts
+    write_report(report, out)
+    report.timings = {**_worker_seconds(summaries), "score_s": scored - started, **report.timings}
+    if work is None:
+        # Nobody else can: the sketches go with the parts.
+        report.remember()
+        shutil.rmtree(parts.parent)
+    return report
+
+
+def _decide(
+    config: RefineConfig, tasks: Sequence[ScoreTask], out: Path, run: RunTasks, progress: Progress
+) -> RefineReport:
+    """All that follows once the parts are scored: compare, keep the evidence, decide, cut, write, remember."""
+    started = time.perf_counter()
+    corpus = ScoredCorpus.open([task.scores for task in tasks])
+    sketches = [SketchPart(task.sketches) for task in tasks]
     pairs = _pairs(config, corpus, sketches)
     index = DuplicateIndex.open(Path(config.index), config) if config.index else None
     name = hashlib.sha256("\n".join(corpus.columns.ids).encode()).hexdigest()[:32]
     earlier = _earlier(corpus, sketches, index, name)
     compared = time.perf_counter()
-    write_evidence(filled, corpus, pairs, earlier, out / EVIDENCE)
-    report = keep(config, corpus, sketches, pairs, earlier, out, progress=progress)
-    report.masked = dict(sorted(sum((Counter(summary.masked) for summary in summaries), Counter[str]()).items()))
-    report.evaluation_sets = sets.counts
-    write_report(report, out)
+    write_evidence(tasks, corpus, pairs, earlier, out / EVIDENCE)
+    report = keep(config, corpus, sketches, pairs, earlier, out, run=run, progress=progress)
     if index is not None:
-        index.add(sketches, _ids_along(corpus), report.kept_rows[corpus.part_rows], name)
-    report.timings = {
-        **_worker_seconds(summaries),
-        "score_s": scored - started,
-        "compare_s": compared - scored,
-        "write_s": time.perf_counter() - compared,
-    }
-    if work is None:
-        shutil.rmtree(parts.parent)
+        report.remember = partial(index.add, sketches, _ids_along(corpus), report.kept_rows[corpus.part_rows], name)
+    report.timings = {"compare_s": compared - started, "write_s": time.perf_counter() - compared}
     return report
-
-
-def keep(  # noqa: PLR0917
-    config: RefineConfig,
-    corpus: ScoredCorpus,
-    sketches: Sequence[SketchPart],
-    pairs: np.ndarray,
-    earlier: Mapping[str, Duplicate],
-    out: Path,
-    *,
-    progress: Progress = no_progress,
-) -> RefineReport:
-    """Decide by `config` and write documents and decisions into `out`. ValueError if nothing is kept.
-
-    A document of which too little is left after cutting falls, and what fell is nobody's twin and holds nobody's piece:
-    so it is decided again without it, until nothing more falls.
-    """
-    fallen: dict[int, Decision] = {}
-    while True:
-        decisions = decide(corpus.columns, pairs, earlier, config, fallen)
-        cuts = plan_cuts(corpus, sketches, decisions, config)
-        falling = too_short(corpus, decisions, cuts, config)
-        if not falling:
-            return write_outcome(corpus, decisions, cuts, out, progress=progress)
-        fallen |= falling
 
 
 def load_sets(config: RefineConfig) -> EvaluationSets:
@@ -148,25 +118,6 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
             tasks.append(ScoreTask(tuple(group), len(tasks), work, config, sets))
             group = []
     return tasks
-
-
-def _hash_inputs(documents: Path) -> str:
-    digest = hashlib.sha256()
-    for path in document_shards(documents):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def _fingerprint(config: RefineConfig, inputs: str, sets: EvaluationSets) -> str:
-    """Names what decides the scored parts: inputs, the settings that are measured with, and the code of this room."""
-    measured = config.model_dump_json(exclude={*RECUT, "workers", "evaluation_sets", "index"})
-    versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
-    digest = hashlib.sha256(f"{inputs} {measured} {sets.fingerprint} {versions}".encode())
-    models = [Path(config.quality_model)] if config.quality_model else []
-    for path in [*models, *sorted(_CODE.rglob("*.py"))]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _own_folder(work: Path, name: str) -> Path:

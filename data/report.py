@@ -1,5 +1,6 @@
 """What ingest and refine report, as it is written and read again."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -42,6 +43,14 @@ class Tally(BaseModel):
     """Documents by rule."""
 
 
+class Overlap(BaseModel):
+    """What all documents share with one evaluation set by n-grams of one length."""
+
+    documents: int = 0
+    spans: int = 0
+    """Runs of words in these documents."""
+
+
 class RefineReport(Tally):
     """What refine kept and why it dropped the rest."""
 
@@ -52,7 +61,9 @@ class RefineReport(Tally):
     evaluation_sets: dict[str, int] = {}
     """Items of each evaluation set that documents were held against."""
     contaminated: dict[str, int] = {}
-    """Documents that share text with an evaluation set, by set, whatever became of them."""
+    """Documents in which `contamination_sign` finds text of an evaluation set, by set, whatever became of them."""
+    shared_ngrams: dict[str, dict[int, Overlap]] = {}
+    """By set and words of the n-gram: a shared run of 13 words is a strong sign, one of 8 a second figure."""
     pieces_removed: int = 0
     substrings_cut: int = 0
     split_groups: int = 0
@@ -65,5 +76,9 @@ class RefineReport(Tally):
     """Of the sorted ids of the kept documents, one a line: equal hashes, equal texts, in whatever files."""
     kept_rows: Any = Field(default=None, exclude=True)
     """[documents] bool, in canonical order: what was kept; not part of what is written."""
+    remember: Callable[[], object] = Field(default=lambda: None, exclude=True)
+    """Puts what was kept into the duplicate index, if there is one: to be called once the folder is where it stays.
+    Sooner, a run that fails at its end would leave documents there that nobody has, and no later run would keep them.
+    """
     timings: dict[str, float] = {}
     """Seconds: of each kind of block, summed over the workers, and of the phases."""

@@ -46,6 +46,11 @@ class ScoreTask:
         return f"{self.shards[0].name} to {self.shards[-1].name}"
 
     @property
+    def size_bytes(self) -> int:
+        """Of the raw shards as they are stored."""
+        return sum(path.stat().st_size for path in self.shards)
+
+    @property
     def scores(self) -> Path:
         return self.work / f"scores-{self.number:04d}.parquet"
 

@@ -1,14 +1,18 @@
 """Which rule, or which twin, removed a document: asked of the evidence."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from data.asked_path import rows_at
 from data.evidence import EVIDENCE, REJECTS, read_decisions
+from data.manifest import MANIFEST, read_manifest
 
 _LEAST_PREFIX = 6
+_SHOWN = 5
 
 
 class Explanation(BaseModel):
@@ -40,16 +44,21 @@ class Explanation(BaseModel):
         return f"{where}: dropped by {self.rule}: Jaccard {self.jaccard:.4g} with {twin}"
 
 
-def why(folder: Path, name: str) -> list[Explanation]:
+def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
     """What became of the document that `name` names: an id (as read, as scored or as kept), its beginning, or a path.
 
-    More than one where the same text was read more than once. ValueError if there is none.
+    A path is absolute, from `here` (unless it is given, the current folder), or below the source. More than one where
+    the same text was read more than once. ValueError if there is none, or a path could be one of several.
     """
     decisions = read_decisions(folder)
-    found = [row for row in decisions if _is_named(row, name)]
+    found = [row for row in decisions if _has_id(row, name)]
     if not found:
-        if rejected := _rejected(folder, name):
-            raise ValueError(f"{name} was never a document: {rejected}")
+        find = partial(rows_at, name=name, uris=_sources(folder), here=here or Path.cwd())
+        found = find(decisions)
+        _refuse_several(found, name)
+    if not found:
+        if rejected := find(_rejects(folder)):
+            raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
         raise ValueError(
             f"no document of {folder} is named {name!r}: give an id, or at least {_LEAST_PREFIX} characters of one, or "
             "the path it was read from"
@@ -60,10 +69,18 @@ def why(folder: Path, name: str) -> list[Explanation]:
     return [_explain(row, twins.get(row["twin"])) for row in found]
 
 
-def _is_named(row: dict[str, Any], name: str) -> bool:
+def _has_id(row: dict[str, Any], name: str) -> bool:
     ids = [each for each in (row["id"], row["final_id"], row["raw_id"]) if each is not None]
-    prefix = len(name) >= _LEAST_PREFIX and any(each.startswith(name) for each in ids)
-    return prefix or row["path"] == name
+    return len(name) >= _LEAST_PREFIX and any(each.startswith(name) for each in ids)
+
+
+def _sources(folder: Path) -> list[str]:
+    """The sources as the build was given them; none for packages, and for a step's artifact."""
+    if not (folder / MANIFEST).is_file():
+        return []
+    sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
+    listed = [sources] if isinstance(sources, str) else sources or []
+    return [each if isinstance(each, str) else each["uri"] for each in listed]
 
 
 def _explain(row: dict[str, Any], twin: dict[str, Any] | None) -> Explanation:
@@ -73,13 +90,18 @@ def _explain(row: dict[str, Any], twin: dict[str, Any] | None) -> Explanation:
     return Explanation(**fields)
 
 
-def _rejected(folder: Path, name: str) -> str | None:
-    """Why the file or line of this path was rejected, if it was; a path with a line is `path:line`."""
+def _refuse_several(found: list[dict[str, Any]], name: str) -> None:
+    if len({(row["source"], row["path"]) for row in found}) > 1:
+        listed = ", ".join(f"{row['id'][:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(f"{name} names {len(found)} documents: give the id of one, {listed}{more}")
+
+
+def _rejects(folder: Path) -> list[dict[str, Any]]:
+    """Files and lines that never became documents; a path with a line is `path:line`."""
     table = folder / EVIDENCE / REJECTS
     if not table.is_file():
-        return None
+        return []
     with table.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if name in {row["path"], f"{row['path']}:{row['line']}"}:
-                return row["reason"]
-    return None
+        rows = list(csv.DictReader(lines))
+    return [{**row, "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]} for row in rows]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
             port_taken(serve["host"], serve["port"]),
             _served_by_us(workspace, serve["port"]),
         ),
-        judge_sources(_source_faults(data)),
+        judge_sources(_source_faults(data, workspace.root)),
         judge_network(index_answers(_index_url()) if needs_network else None),
     ]
 
@@ -161,13 +162,15 @@ def judge_network(reachable: bool | None) -> Finding:
     return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
 
 
-def _source_faults(data: Mapping[str, Any]) -> list[str]:
+def _source_faults(data: Mapping[str, Any], root: Path) -> list[str]:
     """What is wrong with the sources as they are named; whether a place elsewhere answers shows when it is read."""
+    from components.paths import from_folder, with_paths
     from data.config import IngestConfig
     from data.sources.location import locate
 
     faults = []
-    for source in IngestConfig.model_validate(data).given:
+    found = with_paths({"data": data}, partial(from_folder, root=root, here=Path.cwd()))
+    for source in IngestConfig.model_validate(found["data"]).given:
         try:
             locate(source)
         except ValueError as fault:

@@ -2,12 +2,15 @@
 
 import difflib
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.files import with_hashes
 from components.params import BLOCKS, load_block, validate, validate_block
+from components.paths import PATHS, from_workspace, with_paths
 from components.workspace import Workspace
 from data.config import Block
 
@@ -15,7 +18,11 @@ _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value
 
 
 def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
-    """All blocks as plain values. Raises ValueError naming the key and what is allowed."""
+    """All blocks as plain values, with the sha256 of every file that they name.
+
+    Paths of `overrides` are from the current folder, those of conf/ from the workspace. Raises ValueError naming the
+    key and what is allowed.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -33,8 +40,10 @@ def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_line(workspace, overrides, error)) from None
     assert isinstance(values, dict)
-    blocks = validate({str(name): block for name, block in values.items()})
-    return {name: block.model_dump(mode="json") for name, block in blocks.items()}
+    given = [setting for setting in PATHS if any(override.startswith(f"{setting}=") for override in overrides)]
+    here = partial(from_workspace, root=workspace.root, here=Path.cwd())
+    blocks = validate(with_paths({str(name): block for name, block in values.items()}, here, given))
+    return {name: with_hashes(block, workspace.root).model_dump(mode="json") for name, block in blocks.items()}
 
 
 def write_params(workspace: Workspace, values: dict[str, Any]) -> bool:

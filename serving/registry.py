@@ -5,7 +5,6 @@ verdict, both artifacts of one MLflow run that also carries the metrics. MLflow 
 when a registry is first asked something.
 """
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
+
+from data.manifest import file_hash
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -75,7 +76,9 @@ class Registry:
 
         The same model with the same verdict is the same version, so a process that was killed here may register again.
         """
-        identity = {MODEL_HASH: _model_hash(model_dir), VERDICT_HASH: _sha256(verdict_path)}
+        if not verdict_path.is_file():
+            raise ValueError(f"{verdict_path}: no such verdict; run the gate first")
+        identity = {MODEL_HASH: _model_hash(model_dir), VERDICT_HASH: file_hash(verdict_path)}
         if computed := sorted(identity.keys() & tags.keys()):
             raise ValueError(f"tags {computed} are computed from the files: leave them out")
         for found in self._search():
@@ -143,7 +146,7 @@ class Registry:
             raise ValueError(f"version {version} of {self.model_name} has no verdict: it was not registered by sluice")
         folder = self._local(found, VERDICT_FOLDER)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
-        if len(files) != 1 or _sha256(files[0]) != found.tags[VERDICT_HASH]:
+        if len(files) != 1 or file_hash(files[0]) != found.tags[VERDICT_HASH]:
             raise ValueError(f"{folder} does not hold the verdict that version {version} was registered with")
         return files[0]
 
@@ -251,9 +254,3 @@ def _model_hash(folder: Path) -> str:
     from model.checkpoint import model_hash
 
     return model_hash(folder)
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such verdict; run the gate first")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,6 @@ first (the lock and the truth), MLflow's aliases second (a view of it). A proces
 aliases behind the ledger, and `reconcile` brings them up.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from data.manifest import file_hash
 from model.evaluation.verdict import read_verdict
 from serving.ledger import GENESIS, Entry, Ledger, LedgerCheck, LedgerConflict, RecordedEntry
 
@@ -270,7 +270,9 @@ class Releases:
     def propose(self, version: str, verdict: Path, reason: str, forced: bool = False) -> ReleaseState:
         """Make `version` the challenger at weight 0, on the evidence of `verdict`, which was registered with it."""
         evidence = self._evidence(version)
-        if _sha256(verdict) != evidence.verdict_hash:
+        if not verdict.is_file():
+            raise ValueError(f"{verdict}: no such verdict; run the gate first")
+        if file_hash(verdict) != evidence.verdict_hash:
             raise ReleaseRefused(f"{verdict} is not the verdict that version {version} was registered with")
         return self._carry_out("propose", reason, version=version, forced=forced, evidence=evidence)
 
@@ -331,7 +333,7 @@ class Releases:
         verdict = read_verdict(path, self._key_folder)
         return Evidence(
             outcome=verdict.outcome,
-            verdict_hash=_sha256(path),
+            verdict_hash=file_hash(path),
             judged_model=verdict.hashes.get("model", ""),
             registered_model=self._registry.check_model(version),
         )
@@ -349,9 +351,3 @@ class Releases:
                 continue
             return self.reconcile()
         raise LedgerConflict(f"{action} lost {MAX_TRIES} times to other writers of the ledger of {self._ledger.model}")
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such verdict; run the gate first")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -209,7 +209,7 @@ def _sizes(plan: Plan, results: "Results", texts: list[str], refine: "RefineConf
             for _ in range(plan.runs if size <= _SMALL else 1):
                 out = folder / "scale"
                 out.mkdir()
-                found.append(watched_build(source, refine, out, size_bytes))
+                found.append(watched_build(source, refine, out, size_bytes, folder / "bytecode"))
                 shutil.rmtree(out)
             results.sizes.append(sorted(found, key=lambda each: each.cpu_s)[len(found) // 2])
             shutil.rmtree(source)

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.data.clock import Rate
 from benchmarks.data.results import Results
 from benchmarks.data.targets import RECALL, Target, cpu_ms_a_further_document, down, megabytes, targets
-from benchmarks.data.texts import EXACT_EVERY, NEAR_EVERY
+from benchmarks.data.texts import EXACT_EVERY, NEAR_EVERY, PACK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 _GUIDE = Path(__file__).with_name("guide.md")
@@ -60,6 +60,7 @@ def render(results: Results) -> str:
         "sizes": _table(_sizes(results)),
         "near_every": str(NEAR_EVERY),
         "exact_every": str(EXACT_EVERY),
+        "pack": f"{PACK_BYTES / 1e6:g} MB",
         "base": megabytes(results.sizes[0]),
         "tests": _table((what, _existing(where)) for what, where in TESTS.items()),
         "minutes": f"{sum(results.seconds.values()) / 60:.0f}",

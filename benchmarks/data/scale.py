@@ -1,6 +1,7 @@
 """CPU a document and peak memory as the corpus grows. Each size is built by a process of its own and its workers."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -34,8 +35,11 @@ class Size(BaseModel):
         return 1000 * self.cpu_s / self.documents
 
 
-def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: int) -> Size:
-    """Build `source` in a process of its own and watch its memory. RuntimeError if it fails."""
+def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: int, bytecode: Path) -> Size:
+    """Build `source` in a process of its own and watch its memory. RuntimeError if it fails.
+
+    Compiled bytecode is looked for, and left, in `bytecode`: a second build starts as an installed program does.
+    """
     command = [
         sys.executable,
         "-m",
@@ -45,7 +49,10 @@ def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: 
         config.model_dump_json(),
     ]
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # Where bytecode is not to be written, every process of every build would compile all that it imports.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(bytecode)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     largest = together = 0
     while True:
         sizes = _resident(process.pid)

@@ -2,9 +2,10 @@
 
 import json
 import random
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from benchmarks.data.clock import utf8_bytes
@@ -14,7 +15,10 @@ from data.extract import extract
 from data.sources.ingest import ingest
 
 _REPLACED_EVERY = 12
-"""Words: with one of 12 changed, no line of 12 and no run of 64 words stands as it did in an earlier pass."""
+"""Words: with one of 12 changed, no line of 12 and no run of 64 words stands as it did in another pass."""
+PACK_BYTES = 5_000_000
+"""Of the paragraphs of one pass: so that the smallest size that is compared holds whole passes too."""
+_WORD = re.compile(r"\w+")
 _DOCUMENTS_A_FILE = 1000
 NEAR_EVERY, EXACT_EVERY = 50, 100
 """Every so many-th document is an earlier one without a paragraph, or exactly an earlier one."""
@@ -53,17 +57,18 @@ def write_files(documents: Sequence[Document], folder: Path) -> None:
         (folder / f"{number:05d}.{document.metadata['markup']}").write_text(document.text, encoding="utf-8")
 
 
-def recombined(texts: Sequence[str]) -> Iterator[str]:
+def recombined(texts: Sequence[str], pack_bytes: int = PACK_BYTES) -> Iterator[str]:
     """Documents without end, as long as the real ones are, of their paragraphs in another order; always the same.
 
-    The paragraphs are dealt like a pack of cards that is shuffled when it is used up, so that documents share few of
-    them. From the second pass on one word of twelve is another one, so that hardly a line is a copy either.
+    The paragraphs are dealt like a pack of cards that is shuffled when it is used up. In each pass one word of twelve
+    is another one, the same one in paragraphs that are equal: so what repeats in the real text repeats within a pass,
+    and nothing does across passes. The tenth pass is as hard as the first, and documents of any size are of one kind.
     """
     generator = random.Random(0)
-    divided = [text.strip("\n").split("\n\n") for text in texts]
+    divided = [text.strip("\n").split("\n\n") for text in sample(texts, pack_bytes)]
     lengths = [len(paragraphs) for paragraphs in divided]
     pack = [paragraph for paragraphs in divided for paragraph in paragraphs]
-    vocabulary = [word for paragraph in pack for word in paragraph.split(" ") if word.isalpha()]
+    vocabulary = [word for paragraph in pack for word in _WORD.findall(paragraph)]
     dealt = _deal(pack, vocabulary, generator)
     number, last = 0, ["", ""]
     while True:
@@ -78,17 +83,21 @@ def recombined(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _deal(pack: list[str], vocabulary: list[str], generator: random.Random) -> Iterator[str]:
-    generator.shuffle(pack)
-    yield from pack
-    while True:
+    for number in count():
         generator.shuffle(pack)
         for paragraph in pack:
-            words = paragraph.split(" ")
-            start = int(generator.random() * min(_REPLACED_EVERY, len(words)))
-            for place in range(start, len(words), _REPLACED_EVERY):
-                if words[place].isalpha():
-                    words[place] = vocabulary[int(generator.random() * len(vocabulary))]
-            yield " ".join(words)
+            yield _edited(paragraph, vocabulary, random.Random(f"{number} {paragraph}"))
+
+
+def _edited(paragraph: str, vocabulary: list[str], generator: random.Random) -> str:
+    """The paragraph with one word of twelve replaced, from one of the first twelve on, in code as in prose."""
+    words = list(_WORD.finditer(paragraph))
+    start = int(generator.random() * min(_REPLACED_EVERY, len(words)))
+    parts, place = [], 0
+    for word in words[start::_REPLACED_EVERY]:
+        parts += [paragraph[place : word.start()], vocabulary[int(generator.random() * len(vocabulary))]]
+        place = word.end()
+    return "".join([*parts, paragraph[place:]])
 
 
 def write_recombined(texts: Sequence[str], size_bytes: int, folder: Path) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data.arrow import numbers
 from data.card.folder import Folder, rows
 
 EXAMPLES_A_RULE = 3
@@ -51,8 +52,8 @@ def observe(folder: Folder) -> Observed:
     examples: dict[str, list[Example]] = {}
     for batch in rows(folder.decisions, _COLUMNS):
         column = {name: batch.column(name) for name in _COLUMNS}
-        characters.append(column["characters"].to_numpy(zero_copy_only=False).astype(np.int64))
-        kept.append(column["kept"].to_numpy(zero_copy_only=False).astype(np.bool_))
+        characters.append(numbers(column["characters"]))
+        kept.append(np.array(column["kept"].to_pylist(), np.bool_))
         values = {name: column[name].to_pylist() for name in _COLUMNS if name not in ("characters", "kept")}
         for source, licence in set(zip(values["source"], values["licence"], strict=True)):
             licences.setdefault(source, set()).add(licence or "unspecified")

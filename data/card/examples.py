@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from data.card.decisions import Example
-from data.card.folder import Folder
+from data.card.folder import Folder, rows
+from data.evidence import read_places
 
 EXCERPT_CHARACTERS = 260
 
@@ -37,15 +38,12 @@ def excerpt(text: str, characters: int = EXCERPT_CHARACTERS) -> str:
 
 
 def _texts(folder: Folder, ids: list[str]) -> dict[str, str]:
-    """Beginnings of texts by id; row groups that cannot hold one of the ids are skipped by their statistics."""
-    if not ids or not folder.scores:
-        return {}
-    from pyarrow import dataset
-
-    parts = dataset.dataset([str(path) for path in folder.scores], format="parquet")
+    """Beginnings of texts by id. Of the other documents' texts those of the same row groups are read."""
+    wanted = set(ids)
     found: dict[str, str] = {}
-    batches = parts.to_batches(columns=["id", "text"], filter=dataset.field("id").isin(ids), batch_size=256)
-    for batch in batches:
-        for name, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            found.setdefault(name, excerpt(text or ""))
+    for path in folder.scores:
+        names = (name for batch in rows(path, ["id"]) for name in batch.column(0).to_pylist())
+        places = [place for place, name in enumerate(names) if name in wanted]
+        for row in read_places(path, places, ["id", "text"]):
+            found.setdefault(row["id"], excerpt(row["text"] or ""))
     return found

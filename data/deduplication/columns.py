@@ -8,14 +8,20 @@ from types import TracebackType
 
 import numpy as np
 
+from data.disk import naming
+
 _HEADER = {"descr": "<u8", "fortran_order": False}
 _OPEN_FILES = 256
 
 
 def write_column(folder: Path, name: str, rows: Iterable[np.ndarray]) -> None:
-    """Write `{name}.npy` and `{name}-offsets.npy` of `rows`, [size] uint64 each, holding one at a time."""
+    """Write `{name}.npy` and `{name}-offsets.npy` of `rows`, [size] uint64 each, holding one at a time.
+
+    OSError naming the file where the disk is full.
+    """
     offsets = [0]
-    with (folder / f"{name}.npy").open("wb") as file:
+    path = folder / f"{name}.npy"
+    with naming(path), path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**_HEADER, "shape": (0,)})
         start = file.tell()
         for row in rows:
@@ -25,7 +31,9 @@ def write_column(folder: Path, name: str, rows: Iterable[np.ndarray]) -> None:
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, {**_HEADER, "shape": (offsets[-1],)})
         assert file.tell() == start, "the header of a column grew"
-    np.save(folder / f"{name}-offsets.npy", np.array(offsets, dtype=np.int64))
+    path = folder / f"{name}-offsets.npy"
+    with naming(path):
+        np.save(path, np.array(offsets, dtype=np.int64))
 
 
 class RowReader:

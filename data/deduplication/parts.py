@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data.disk import naming
+
 
 def write_bands(folder: Path, keys: np.ndarray) -> None:
-    """Write the keys [documents, buckets] uint64 bucket by bucket, as they are read."""
-    np.save(folder / "bands.npy", np.ascontiguousarray(keys.T))
+    """Write the keys [documents, buckets] uint64 bucket by bucket, as they are read. OSError naming the file."""
+    path = folder / "bands.npy"
+    with naming(path):
+        np.save(path, np.ascontiguousarray(keys.T))
 
 
 @dataclass(frozen=True)

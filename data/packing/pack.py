@@ -11,9 +11,10 @@ import numpy as np
 from datatrove.data import Document
 
 from data.config import PackConfig
+from data.disk import naming
 from data.document import read_documents
 from data.packing.report import PackReport, SplitCounts
-from data.packing.shards import ShardWriter, TokenSequence, naming
+from data.packing.shards import ShardWriter, TokenSequence
 from data.packing.training import Training, TrainingTable
 from data.progress import Progress, no_progress
 from data.split import SPLITS, Split, split_of

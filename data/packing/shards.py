@@ -1,31 +1,19 @@
 """Token shards on disk: appended to by one writer, read as memory maps."""
 
-import errno
 import json
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from data.disk import naming
 from data.packing.report import Layout, SplitCounts
 from data.split import Split
 
 PADDING = -1
 """The document of a token that only fills its row."""
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file in an OSError from inside: a write that the disk refuses does not say where."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename:
-            raise
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
 def save(path: Path, values: array) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from data.quality.ngrams import duplicate_characters, repeated, top_characters
 from data.quality.prose import Prose
+from data.quality.stopwords import stop_words
 
-STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
@@ -16,12 +16,15 @@ _BULLETS = ("-", "•")
 _ELLIPSES = ("...", "…")
 
 
-def scores(prose: Prose) -> dict[str, float]:
-    """Quality and repetition; of a document without prose every count and every fraction is 0."""
-    return _quality(prose) | _repetition(prose)
+def scores(prose: Prose, language: str = "en") -> dict[str, float]:
+    """Quality and repetition; of a document without prose every count and every fraction is 0.
+
+    `language` says whose stop words are counted.
+    """
+    return _quality(prose, language) | _repetition(prose)
 
 
-def _quality(prose: Prose) -> dict[str, float]:
+def _quality(prose: Prose, language: str) -> dict[str, float]:
     tokens, lines = max(len(prose.tokens), 1), max(len(prose.marked_lines), 1)
     ellipses = prose.spoken.count("...") + prose.spoken.count("…")
     return {
@@ -37,7 +40,7 @@ def _quality(prose: Prose) -> dict[str, float]:
         "ellipsis_line_fraction": sum(line.rstrip().endswith(_ELLIPSES) for line in prose.marked_lines) / lines,
         "alphabetic_word_fraction": sum([_has_letter(token) for token in prose.tokens]) / tokens,
         # How many different ones occur.
-        "stop_words": len(STOP_WORDS & prose.vocabulary.keys()),
+        "stop_words": stop_words(prose.vocabulary, language),
     }
 
 

@@ -1,10 +1,13 @@
 """Language identification without network: langid.py's naive Bayes over byte n-grams (Lui and Baldwin, ACL 2012)."""
 
 from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.disk import naming
 from data.quality.prose import Prose
 
 UNDETERMINED = "und"
@@ -36,7 +39,9 @@ def _identifier() -> Any:
     # The model lies inside the wheel, compressed: it is restored once a process.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    # By way of a temporary file.
+    with naming(Path(gettempdir())):
+        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     # The model comes in 16 bits, which numpy would widen anew for every document, at twice the time of all the rest.
     identifier.nb_ptc = identifier.nb_ptc.astype(np.float32)
     return identifier

@@ -11,6 +11,7 @@ from data.config import RefineConfig
 from data.quality import c4, fineweb, gopher
 from data.quality.language import identify
 from data.quality.prose import Prose
+from data.quality.stopwords import ASKED
 
 if TYPE_CHECKING:
     from data.quality.classifier import Classifier
@@ -25,9 +26,17 @@ class Rule:
     is_minimum: bool
     setting: str | None
     """The field of RefineConfig that holds the threshold, where null is off; None: at least 1, always."""
+    languages: frozenset[str] | None = None
+    """Languages whose documents are asked; the others pass. None: every language."""
 
     def bound(self, config: RefineConfig) -> float | None:
         return 1 if self.setting is None else getattr(config, self.setting)
+
+    def asks(self, languages: Sequence[str]) -> NDArray[np.bool_]:
+        """[documents] Whether the rule is asked of a document of each of these languages."""
+        if self.languages is None:
+            return np.ones(len(languages), np.bool_)
+        return np.fromiter((language in self.languages for language in languages), np.bool_, len(languages))
 
 
 LANGUAGE = Rule("language", "language", True, "languages")
@@ -38,7 +47,7 @@ RULES = (
     Rule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
     Rule("too_few_words", "words", True, "min_words"),
     Rule("too_many_words", "words", False, "max_words"),
-    # Before the rules that know English: another language is dropped as such, not for its want of stop words.
+    # Before the rules that look at words: another language is dropped as such, not for its long words.
     LANGUAGE,
     Rule("uncertain_language", "language_probability", True, "min_language_probability"),
     Rule("short_words", "mean_word_length", True, "min_mean_word_length"),
@@ -47,7 +56,7 @@ RULES = (
     Rule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
     Rule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
     Rule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
-    Rule("few_stop_words", "stop_words", True, "min_stop_words"),
+    Rule("few_stop_words", "stop_words", True, "min_stop_words", ASKED),
     Rule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
     Rule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
     *(
@@ -84,29 +93,13 @@ def score(text: str, quality: "Classifier | None" = None) -> Scored:
     """Every score of one document in the document text contract; `quality` only with a classifier."""
     prose = Prose.of(text)
     language = identify(prose)
-    scores = gopher.scores(prose) | c4.scores(prose) | fineweb.scores(prose)
+    scores = gopher.scores(prose, language.code) | c4.scores(prose) | fineweb.scores(prose)
     scores["language_probability"] = language.probability
     if quality is not None:
         scores["quality"] = quality.score(prose)
     # Scores are stored in 32 bits, and a stored score must fall on the same side of every threshold as a fresh one.
     stored = np.fromiter(scores.values(), np.float32, len(scores)).tolist()
     return Scored(dict(zip(scores, stored, strict=True)), language.code)
-
-
-def first_breach(scores: Mapping[str, float], language: str, config: RefineConfig) -> tuple[str, str] | None:
-    """Reason and comparison, such as ("too_few_words", "words 12 < 40"), of the first breached rule; None: it passes.
-
-    A value at its threshold passes; NaN never does. ValueError where a threshold is set whose score is missing.
-    """
-    for rule in RULES:
-        if rule is LANGUAGE:
-            if config.languages is not None and language not in config.languages:
-                return rule.reason, _comparison(rule, language, config)
-        elif (bound := rule.bound(config)) is not None:
-            value, limit = np.float32(_score(rule, scores)), np.float32(bound)
-            if not (value >= limit if rule.is_minimum else value <= limit):
-                return rule.reason, _comparison(rule, float(value), config)
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +109,15 @@ class Breaches:
     alone: dict[str, NDArray[np.bool_]]
     """By reason, for every rule whose threshold is set: [documents] what it would drop were it the only one."""
     first: list[tuple[str, str] | None]
-    """[documents] Reason and comparison of the first breached rule, as `first_breach` gives them."""
+    """[documents] Reason and comparison of the first breached rule, such as ("too_few_words", "words 12 < 40"); None:
+    the document passes.
+    """
 
 
 def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config: RefineConfig) -> Breaches:
-    """`first_breach` of every document at once; columns are [documents], one a score.
+    """What the rules say of many documents; columns are [documents], one a score.
 
-    ValueError where a threshold is set whose score is missing.
+    A value at its threshold passes; NaN never does. ValueError where a threshold is set whose score is missing.
     """
     alone: dict[str, NDArray[np.bool_]] = {}
     first: list[tuple[str, str] | None] = [None] * len(languages)
@@ -137,7 +132,7 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
             drops = np.fromiter((language not in kept for language in languages), np.bool_, len(languages))
         else:
             values, limit = np.asarray(_score(rule, columns), np.float32), np.float32(bound)
-            drops = ~(values >= limit if rule.is_minimum else values <= limit)
+            drops = rule.asks(languages) & ~(values >= limit if rule.is_minimum else values <= limit)
         alone[rule.reason] = drops
         for document in np.flatnonzero(drops & passing).tolist():
             first[document] = (rule.reason, _comparison(rule, values[document], config))

@@ -3,10 +3,10 @@
 import os
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
@@ -129,11 +129,23 @@ def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Re
     raise IndexUnreachable(f"the package index cannot be reached ({reason}, {_ATTEMPTS} attempts)")
 
 
-def read_members(archive: Path, choice: Choice, limits: Limits) -> Iterator[tuple[str, bytes | None]]:
-    """(path below the top folder, content) of each chosen regular file; None for one larger than a document may be.
+class Member(NamedTuple):
+    """A chosen file of an archive, and where its content lies in the spool."""
 
-    Damaged for an archive that is truncated or a bomb.
+    path: str
+    """Below the archive's top folder."""
+    start: int
+    size_bytes: int | None
+    """None: larger than a document may be, and not in the spool."""
+
+
+def spool_members(archive: Path, choice: Choice, limits: Limits, spool: IO[bytes]) -> list[Member]:
+    """Write the chosen regular files into `spool`, in the archive's order; one of them in memory at a time.
+
+    A compressed stream can only be read from front to back, and the documents are wanted in another order. Damaged for
+    an archive that is truncated or a bomb.
     """
+    found: list[Member] = []
     try:
         with open_stream(archive, limits, "gzip") as stream, tarfile.open(fileobj=stream, mode="r|") as members:
             for member in members:
@@ -141,10 +153,12 @@ def read_members(archive: Path, choice: Choice, limits: Limits) -> Iterator[tupl
                 if not member.isfile() or not choice(path):
                     continue
                 if member.size > limits.document_bytes:
-                    yield path, None
+                    found.append(Member(path, spool.tell(), None))
                     continue
                 file = members.extractfile(member)
                 assert file is not None
-                yield path, file.read()
+                found.append(Member(path, spool.tell(), member.size))
+                spool.write(file.read())
     except tarfile.TarError as error:
         raise Damaged("damaged archive") from error
+    return found

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from data.config import IngestConfig
 from data.progress import Progress
-from data.sources.archive import IndexUnreachable, Pin, fetch, read_members
+from data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
 from data.sources.compression import Damaged
 from data.sources.formats import MARKUP_OF_SUFFIX, markup_of
 from data.sources.globs import Choice
@@ -59,14 +60,17 @@ def _read_packages(config: IngestConfig, archives: list[Path], progress: Progres
 def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:
     """The chosen text files of one source distribution, in path order; without `include` those of a known suffix."""
     chosen = choice if choice.include else choice._replace(include=_EVERY_TEXT)
-    try:
+    # A name would outlive a process that is killed; what was never named goes with it.
+    with TemporaryFile(dir=archive.parent) as spool:
+        try:
+            members = spool_members(archive, chosen, limits, spool)
+        except Damaged as damage:
+            yield origin.reject(archive.name, str(damage))
+            return
         # The order inside an archive is whatever the packager's file system gave.
-        members = sorted(read_members(archive, chosen, limits), key=lambda member: member[0])
-    except Damaged as damage:
-        yield origin.reject(archive.name, str(damage))
-        return
-    for path, content in members:
-        if content is None:
-            yield origin.reject(path, too_large(limits.document_bytes))
-        else:
-            yield origin.of_file(content, path, origin.markup or markup_of(path))
+        for path, start, size_bytes in sorted(members, key=lambda member: member[0]):
+            if size_bytes is None:
+                yield origin.reject(path, too_large(limits.document_bytes))
+                continue
+            spool.seek(start)
+            yield origin.of_file(spool.read(size_bytes), path, origin.markup or markup_of(path))

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
+    from components.files import with_hashes
     from components.params import validate_block
+    from components.paths import from_folder, with_paths
     from pipelines.parameters import compose
 
     for override in arguments.overrides:
@@ -62,7 +65,8 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
             raise ValueError(
                 f"'{override.partition('=')[0]}' has no effect here: only data.KEY, refine.KEY and profile do"
             )
-    values = compose(workspace, arguments.overrides)
+    here = Path.cwd()
+    values = with_paths(compose(workspace, arguments.overrides), partial(from_folder, root=workspace.root, here=here))
     if arguments.source:
         if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
             raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
@@ -70,13 +74,8 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     ingest, refine = validate_block("data", values["data"]), validate_block("refine", values["refine"])
     assert isinstance(ingest, IngestConfig)
     assert isinstance(refine, RefineConfig)
-    sets = [each.model_copy(update={"path": _below(workspace, each.path)}) for each in refine.sets]
-    return ingest, refine.model_copy(update={"evaluation_sets": [*sets, *arguments.against]})
-
-
-def _below(workspace: Workspace, name: str) -> str:
-    """A path of conf/ is meant from the checkout, wherever the command is called."""
-    return name if Path(name).exists() else str(workspace.root / name)
+    against = with_hashes(RefineConfig.model_validate({"evaluation_sets": arguments.against}), here)
+    return ingest, refine.model_copy(update={"evaluation_sets": [*refine.sets, *against.sets]})
 
 
 def _why(arguments: argparse.Namespace) -> None:

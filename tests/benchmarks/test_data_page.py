@@ -1,5 +1,7 @@
 """The text that sizes are measured on, and a page that hides no miss."""
 
+import re
+from collections import Counter
 from itertools import islice
 
 from benchmarks.data.blocks import Trained
@@ -22,6 +24,23 @@ def test_the_text_of_a_size_begins_with_that_of_a_smaller_one_and_holds_planted_
     assert texts[:40] == list(islice(recombined(REAL), 40))
     assert texts[-1] == texts[-2]
     assert len(set(texts)) > EXACT_EVERY // 2
+
+
+def test_nothing_repeats_across_passes_but_what_repeats_within_one_does():
+    # Long paragraphs of code, of which one stands in two pages, in a pack that is dealt several times.
+    def code(seed: int) -> str:
+        return "    " + "; ".join(f"run_{seed}(item{n}, {n * seed})" for n in range(60))
+
+    pages = [f"{code(2 * page)}\n\n{code(2 * page + 1)}" for page in range(20)] + [f"{code(0)}\n\n{code(99)}"]
+    texts = list(islice(recombined(pages), 4 * len(pages)))
+    passes = [Counter(run for text in some for run in _runs(text)) for some in (texts[:21], texts[42:63])]
+    assert all(max(runs.values()) == 2 for runs in passes)
+    assert not passes[0].keys() & passes[1].keys()
+
+
+def _runs(text: str, words: int = 64) -> set[tuple[str, ...]]:
+    found = re.findall(r"\w+", text.lower())
+    return {tuple(found[start : start + words]) for start in range(len(found) - words + 1)}
 
 
 def test_figures_are_rounded_against_us():

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from components.events import EVENTS_VARIABLE, EventProgress, read_events
+from components.files import with_hashes
 from components.stage import (
+    Stage,
     StepFailed,
     artifact_hash,
     check_artifact,
@@ -21,6 +23,7 @@ from components.stage import (
     run_effect_step,
 )
 from components.workspace import Workspace
+from data.config import EvaluationSet, RefineConfig, TokenizerConfig
 
 
 @dataclass
@@ -150,3 +153,56 @@ def test_progress_reaches_the_file_whole_and_survives_pickling(tmp_path: Path) -
     with path.open("ab") as file:
         file.write(b'{"step": "pack", "kind": "cut o')
     assert [(event["done"], event["note"]) for event in read_events(path)] == [(1, "first"), (3, "last")]
+
+
+def test_sources_of_params_are_read_from_the_workspace_whatever_the_current_folder(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import components.ingest
+
+    monkeypatch.setattr(components.ingest, "request_head", lambda: None)
+    texts, elsewhere = {"a": "first", "b": "second"}, tmp_path / "elsewhere"
+    for folder, written in ((workspace.root, texts), (elsewhere, dict.fromkeys(texts, "another"))):
+        for name, text in written.items():
+            (folder / "texts" / name).mkdir(parents=True)
+            (folder / "texts" / name / "page.md").write_text(text)
+    params = yaml.safe_load(workspace.params.read_text())
+    params["data"]["sources"] = ["texts/a", {"uri": "texts/b", "markup": "txt"}]
+    workspace.params.write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(elsewhere)
+    run_content_step(workspace, "ingest", components.ingest.work)
+    read = (workspace.artifact("ingest") / "documents-0000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in read] == ["first", "second"]
+    sources = [json.loads(line)["metadata"]["source"] for line in read]
+    assert sources == ["texts/a", "texts/b"], "an artifact does not know where the workspace lies"
+
+
+def test_a_file_that_changed_after_params_were_composed_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    names = {name: workspace.root / f"{name}.json" for name in ("quiz", "quality", "tokenizer")}
+    for path in names.values():
+        path.write_text("first")
+    sets = [EvaluationSet(path="quiz.json")]
+    refine = with_hashes(RefineConfig(evaluation_sets=sets, quality_model="quality.json"), workspace.root)
+    tokenizer = with_hashes(TokenizerConfig(path="tokenizer.json"), workspace.root)
+    params = yaml.safe_load(workspace.params.read_text())
+    blocks = {"refine": refine.model_dump(mode="json"), "tokenizer": tokenizer.model_dump(mode="json")}
+    workspace.params.write_text(yaml.safe_dump({**params, **blocks}))
+    held = (
+        ("quiz", "refine", RefineConfig),
+        ("quality", "refine", RefineConfig),
+        ("tokenizer", "tokenizer", TokenizerConfig),
+    )
+    for name, step, kind in held:
+        stage = Stage(workspace, step, tmp_path)
+        assert stage.block(step, kind) == (refine if step == "refine" else tokenizer)
+        names[name].write_text("second")
+        with pytest.raises(ValueError, match=rf"{name}\.json is not the file that params\.yaml was composed with"):
+            stage.block(step, kind)
+        names[name].unlink()
+        with pytest.raises(ValueError, match=rf"{name}\.json is no file"):
+            stage.block(step, kind)
+        names[name].write_text("first")
+    unhashed = refine.model_copy(update={"quality_model_sha256": None}).model_dump(mode="json")
+    workspace.params.write_text(yaml.safe_dump({**params, "refine": unhashed}))
+    with pytest.raises(ValueError, match=r"quality\.json is not the file"):
+        Stage(workspace, "refine", tmp_path).block("refine", RefineConfig)

@@ -12,7 +12,7 @@ from typing import Any
 from data.config import RefineConfig
 from data.document import content_id
 from data.evidence import DECISION, score_schema, write_rows
-from data.quality.rules import LANGUAGE, RULES, first_breach
+from data.quality.rules import LANGUAGE, RULES, breaches
 
 SOURCES = {"python==3.11": "PSF-2.0", "handbook==2.0": "MIT", "https://example.org/docs": "CC-BY-4.0"}
 FOREIGN = {
@@ -83,7 +83,8 @@ def write_refined(
             "bytes": len(text.encode()),
         }
         scored.append({**identity, "text": text, "fields": "{}", "contamination": "[]", **scores})
-        breach = first_breach(scores | {"characters": len(text)}, language, config)
+        columns = {name: [value] for name, value in (scores | {"characters": len(text)}).items()}
+        breach = breaches(columns, [language], config).first[0]
         decided.append(_decision(identity, breach, place, generator))
         if place % 23 == 4:
             copy = {**identity, "path": f"copies/{place:03d}.rst"}

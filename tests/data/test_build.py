@@ -1,5 +1,6 @@
 """Building whole: what must never be written, what must never be lost, and what is refused before anything is read."""
 
+import errno
 import fcntl
 import json
 import os
@@ -130,6 +131,41 @@ def test_a_recut_build_is_what_a_fresh_build_with_these_thresholds_is(tmp_path: 
     build(source, loose(evaluation_sets=[str(quiz)], contamination_policy="cut", min_words=10), tmp_path / "fresh")
     assert read_manifest(tmp_path / "recut") == read_manifest(tmp_path / "fresh")
     assert read_decisions(tmp_path / "recut") == read_decisions(tmp_path / "fresh")
+
+
+def test_what_a_failed_build_kept_is_no_duplicate_of_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    index = tmp_path / "index"
+    lost = jsonl(tmp_path / "lost.jsonl", [page("caching", 1)])
+    new = jsonl(tmp_path / "new.jsonl", [page("signals", 2)])
+    settings = loose(index=str(index))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "manifest.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.build.seal", full)
+        with pytest.raises(OSError, match="No space left"):
+            build(IngestConfig(sources=str(lost)), settings, tmp_path / "out")
+    both = build(IngestConfig(sources=[str(lost), str(new)]), settings, tmp_path / "out")
+    assert both.refine.documents_kept == 2, "what nobody has is kept by the next build that reads it"
+    assert len([path for path in index.iterdir() if path.is_dir()]) == 1
+
+
+def test_both_sizes_of_ngrams_are_reported_and_a_setting_says_which_acts(tmp_path: Path):
+    quiz, few = jsonl(tmp_path / "quiz.jsonl", [QUESTION]), " ".join(QUESTION.split()[:9])
+    whole, edited = f"{page('signals', 1)}\n{QUESTION}\n", f"{page('caching', 2)}\n{few}\n"
+    source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", [page("caching", 1), whole, edited])))
+    report = build(source, loose(evaluation_sets=[str(quiz)]), tmp_path / "out")
+    assert report.refine.dropped == {"contaminated": 1}
+    assert report.summary()["contaminated"] == {"quiz": 1}
+    assert report.summary()["shared_ngrams"] == {"quiz": {"8": 2, "13": 1}}
+    assert [text for text in kept_texts(tmp_path / "out") if few in text] != []
+    done = recut(tmp_path / "out", {"contamination_sign": "any"})
+    assert done.after.dropped == {"contaminated": 2}
+    assert done.after.contaminated == {"quiz": 2}
+    assert done.after.shared_ngrams == report.refine.shared_ngrams
+    build(source, loose(evaluation_sets=[str(quiz)], contamination_sign="any"), tmp_path / "fresh")
+    assert read_manifest(tmp_path / "out") == read_manifest(tmp_path / "fresh")
 
 
 def test_the_hash_is_of_what_is_kept_however_it_lies_in_files(tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from refined_folder import PACK_INDEX, TOKENIZER_REPORT, texts, write_json, writ
 
 from data.card.card import heat, render, write_card
 from data.card.examples import excerpt
+from data.card.folder import open_folder
+from data.card.passes import rule_passes
 from data.config import RefineConfig
 
 VOID = {"meta", "link", "br", "img"}
@@ -108,6 +111,15 @@ def test_pass_rates_are_each_rules_own(page: str):
     assert all(row[0] == f"{100 * passing / len(every):.1f} %" for row in cells)
     share = 100 * sum(words >= 40 for words in japanese) / len(japanese)
     assert 0 < share < 100 and f"{share:.1f} %" in cells[1]
+
+
+def test_a_language_that_a_rule_is_not_asked_of_passes_it(refined: Path):
+    folder = open_folder(refined)
+    thresholds = {**folder.thresholds, "min_stop_words": 3}
+    found = rule_passes(replace(folder, parameters={"refine": thresholds}))
+    rule = next(each for each in found if each.rule.reason == "few_stop_words")
+    rates = {name: passed.passed / passed.asked for name, passed in rule.by_language.items()}
+    assert rates["en"] < 1 == rates["ja"]
 
 
 def test_strangers_text_is_escaped_everywhere(tmp_path: Path):

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from data.decontamination import (
     EvaluationSets,
     Span,
+    acting,
     character_spans,
+    count_documents,
+    count_ngrams,
     find,
 )
 from data.deduplication.cutting import cut
@@ -32,8 +35,13 @@ def load(*paths: Path) -> EvaluationSets:
     return EvaluationSets.load(paths)
 
 
-def spans(text: str, sets: EvaluationSets) -> list[Span]:
+def every_span(text: str, sets: EvaluationSets) -> list[Span]:
     return find(word_hashes(text), sets)
+
+
+def spans(text: str, sets: EvaluationSets) -> list[Span]:
+    """Those that a policy acts upon."""
+    return acting(every_span(text, sets), "longest")
 
 
 def found(text: str, sets: EvaluationSets) -> list[str]:
@@ -50,7 +58,7 @@ def bridges(tmp_path: Path) -> EvaluationSets:
 def test_an_item_is_found_where_it_stands(bridges: EvaluationSets):
     text = f"Some words before it. {QUESTION} And some after, all of the above."
     assert found(text, bridges) == [QUESTION.rstrip("?")]
-    assert spans(text, bridges) == [Span(4, 23, "bridges")]
+    assert spans(text, bridges) == [Span(4, 23, "bridges", 13)]
 
 
 def test_a_part_of_thirteen_words_is_enough_and_twelve_are_not(bridges: EvaluationSets):
@@ -59,8 +67,39 @@ def test_a_part_of_thirteen_words_is_enough_and_twelve_are_not(bridges: Evaluati
     assert found("x " + " ".join(words[2:14]) + " y", bridges) == []
 
 
+def test_eight_words_of_a_longer_item_are_counted_and_acted_upon_only_where_any_sign_is_enough(bridges: EvaluationSets):
+    words = QUESTION.rstrip("?").split()
+    edited = " ".join([*words[:8], "really", *words[9:17]])
+    found = every_span(edited, bridges)
+    assert found == [Span(0, 8, "bridges", 8, is_longest=False), Span(9, 17, "bridges", 8, is_longest=False)]
+    assert acting(found, "longest") == []
+    assert acting(found, "any") == [Span(0, 8, "bridges", 8), Span(9, 17, "bridges", 8)]
+    assert (count_documents([found], "longest"), count_documents([found], "any")) == ({}, {"bridges": 1})
+
+
+def test_both_sizes_are_counted_by_set(tmp_path: Path):
+    sets = load(
+        jsonl(tmp_path / "long.jsonl", QUESTION), jsonl(tmp_path / "short.jsonl", TITLE, "Count the seven seas")
+    )
+    words = QUESTION.rstrip("?").split()
+    texts = [QUESTION, " ".join(words[:8]), f"{TITLE} or {TITLE}", "Count the seven seas", "Nothing of the kind"]
+    found = count_ngrams([every_span(text, sets) for text in texts])
+    counts = {
+        name: {n: (each.documents, each.spans) for n, each in by_length.items()} for name, by_length in found.items()
+    }
+    assert counts == {"long": {8: (2, 2), 13: (1, 1)}, "short": {4: (1, 1), 8: (1, 2)}}
+
+
+def test_an_ngram_of_a_short_and_of_a_long_item_is_counted_once_and_acted_upon(tmp_path: Path):
+    sets = load(jsonl(tmp_path / "both.jsonl", TITLE, f"{TITLE} when the moon is up"))
+    found = every_span(TITLE, sets)
+    assert found == [Span(0, 8, "both", 8, is_longest=False), Span(0, 8, "both", 8)]
+    assert acting(found, "longest") == acting(found, "any") == [Span(0, 8, "both", 8)]
+    assert count_ngrams([found])["both"][8].spans == 1
+
+
 def test_case_spacing_and_punctuation_hide_nothing(bridges: EvaluationSets):
-    assert spans(QUESTION.upper().replace(" ", ",\n\t"), bridges) == [Span(0, 19, "bridges")]
+    assert spans(QUESTION.upper().replace(" ", ",\n\t"), bridges) == [Span(0, 19, "bridges", 13)]
     assert spans(" ".join(reversed(QUESTION.split())), bridges) == []
 
 
@@ -98,9 +137,9 @@ def test_every_set_is_named(tmp_path: Path):
     assert sets.names == ("a/test.jsonl", "b/test.jsonl", "other")
     shared = spans(f"{QUESTION} {TITLE}", sets)
     assert shared == [
-        Span(0, 19, "a/test.jsonl"),
-        Span(0, 27, "b/test.jsonl"),  # neighbours are one span
-        Span(19, 27, "other"),
+        Span(0, 19, "a/test.jsonl", 13),
+        Span(0, 27, "b/test.jsonl", 13),  # neighbours are one span
+        Span(19, 27, "other", 8),
     ]
 
 
@@ -182,7 +221,7 @@ def test_a_planted_item_is_found_wherever_and_however_it_stands(
     planted = [draw.choice([str.upper, str.lower, str.title])(word) for word in item]
     parts = [f"x{n}" for n in range(before)] + planted + [f"y{n}" for n in range(after)]
     text = "".join(part + draw.choice(spaces) for part in parts)
-    assert spans(text, sets) == [Span(before, before + length, "planted")]
+    assert spans(text, sets) == [Span(before, before + length, "planted", 13)]
     assert spans(cut(text, character_spans(text, spans(text, sets))), sets) == []
 
 
@@ -195,16 +234,35 @@ def test_a_span_is_exactly_what_shared_ngrams_cover(
     tmp_path_factory: pytest.TempPathFactory, item: list[str], text: list[str]
 ):
     sets = load(jsonl(tmp_path_factory.mktemp("sets") / "s.jsonl", " ".join(item)))
-    length = 13 if len(item) >= 13 else 8 if len(item) >= 8 else len(item)
+    lengths = [length for length in (13, 8) if length <= len(item)] or [len(item)]
+    found = every_span(" ".join(text), sets)
+    assert {span.ngram for span in found} <= set(lengths)
+    assert all(span.is_longest == (span.ngram == lengths[0]) for span in found)
+    for length in lengths:
+        covered = _covered(item, text, length)
+        assert _marked([span for span in found if span.ngram == length], len(text)) == covered
+        if length == lengths[0]:
+            assert _marked(acting(found, "longest"), len(text)) == covered
+        if length == lengths[-1]:
+            assert _marked(acting(found, "any"), len(text)) == covered
+
+
+def _covered(item: list[str], text: list[str], length: int) -> list[bool]:
+    """[words of text] Whether each lies in an n-gram of the item."""
     grams = {tuple(item[start : start + length]) for start in range(len(item) - length + 1)}
     covered = np.zeros(len(text), dtype=bool)
     for start in range(len(text) - length + 1):
         if tuple(text[start : start + length]) in grams:
             covered[start : start + length] = True
-    marked = np.zeros(len(text), dtype=bool)
-    for span in spans(" ".join(text), sets):
+    return covered.tolist()
+
+
+def _marked(found: list[Span], words: int) -> list[bool]:
+    marked = np.zeros(words, dtype=bool)
+    for span in found:
+        assert not marked[span.first_word : span.last_word].any(), "spans are disjoint"
         marked[span.first_word : span.last_word] = True
-    assert marked.tolist() == covered.tolist()
+    return marked.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +278,4 @@ def test_a_text_without_a_shared_ngram_has_no_span(elsewhere: EvaluationSets, te
     mixed = f"{text} {' '.join(WORDS[40 : 40 + shared])} {text}"
     assert len(word_spans(mixed)) == len(word_hashes(mixed))
     assert spans(mixed, elsewhere) == []
+    assert bool(every_span(mixed, elsewhere)) == (shared >= 8)

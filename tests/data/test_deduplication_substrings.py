@@ -2,7 +2,6 @@
 
 import random
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,14 @@ from hypothesis import strategies as st
 
 from data.config import RefineConfig
 from data.deduplication.cutting import cut
-from data.deduplication.substrings import Substrings, character_spans, repeated_substrings
+from data.deduplication.substrings import (
+    Known,
+    Substrings,
+    character_spans,
+    repeated_substrings,
+    write_covered,
+)
+from data.deduplication.suffixes import Runs
 from data.deduplication.winnowing import anchors, covered_words, sliding_minimum
 from data.deduplication.words import word_hashes, word_spans, words
 from data.document import content_id
@@ -23,16 +29,29 @@ CONFIG = RefineConfig(min_substring_words=LEAST)
 
 
 def repeated(
-    texts: list[str], folder: Path, *, per_part: int = 3, eligible: np.ndarray | None = None, block_words: int = 10**6
+    texts: list[str],
+    folder: Path,
+    *,
+    per_part: int = 3,
+    eligible: np.ndarray | None = None,
+    block_words: int = 10**6,
+    known: Known | None = None,
 ) -> Substrings:
-    def read(numbers: Sequence[int]) -> Iterable[str]:
-        assert list(numbers) == sorted(numbers)
-        return (texts[number] for number in numbers)
+    def cover(numbers: np.ndarray, scratch: Path) -> list[Path]:
+        assert numbers.tolist() == sorted(numbers.tolist())
+        folders = [scratch / f"part-{half}" for half in range(2)]
+        for path, some in zip(folders, np.array_split(numbers, 2), strict=True):
+            write_covered(path, (texts[number] for number in some), LEAST, scratch)
+        return folders
 
     chosen = np.ones(len(texts), bool) if eligible is None else eligible
     ids = [content_id(text) for text in texts]
     parts = write_parts(texts, folder, CONFIG, per_part)
-    return repeated_substrings(parts, ids, read, chosen, LEAST, scratch=folder, block_words=block_words)
+    if known is None:
+        scratch = folder / f"known-{len(list(folder.iterdir()))}"
+        scratch.mkdir()
+        known = Known(scratch, len(texts))
+    return repeated_substrings(parts, ids, cover, chosen, LEAST, known, block_words=block_words)
 
 
 def reference(texts: list[str]) -> dict[str, list[int]]:
@@ -49,7 +68,8 @@ def reference(texts: list[str]) -> dict[str, list[int]]:
     return {identity: sorted(places) for identity, places in cuts.items()}
 
 
-def cut_words(text: str, spans: list[tuple[int, int]]) -> list[int]:
+def cut_words(text: str, runs: Runs) -> list[int]:
+    spans = character_spans(text, runs)
     return [n for n, (a, b) in enumerate(word_spans(text)) if any(s <= a and b <= e for s, e in spans)]
 
 
@@ -73,8 +93,31 @@ def test_what_is_cut_is_what_the_reference_cuts(texts: list[str], per_part: int)
     with tempfile.TemporaryDirectory() as folder:
         found = repeated(texts, Path(folder), per_part=per_part)
     by_id = {content_id(text): text for text in texts}
-    assert {key: cut_words(by_id[key], spans) for key, spans in found.spans.items()} == reference(texts)
+    assert {key: cut_words(by_id[key], runs) for key, runs in found.runs.items()} == reference(texts)
     assert found.split_groups == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    collections(),
+    st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=2, max_size=5),
+    st.sampled_from([90, 10_000]),
+)
+def test_what_earlier_rounds_found_changes_nothing(texts: list[str], rounds: list[list[bool]], block_words: int):
+    texts = list(dict.fromkeys(texts))
+    by_id = {content_id(text): text for text in texts}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
+        known = Known(Path(scratch), len(texts))
+        for chosen in rounds:
+            eligible = np.array(chosen[: len(texts)])
+            alone = repeated(texts, Path(folder), eligible=eligible, block_words=block_words)
+            found = repeated(texts, Path(folder), eligible=eligible, block_words=block_words, known=known)
+            if not alone.split_groups and not found.split_groups:
+                assert found == alone
+            # Where a group that is too large is parted follows from what was read of it, but nothing new is cut.
+            whole = reference([text for text, kept in zip(texts, eligible, strict=True) if kept])
+            for key, runs in found.runs.items():
+                assert set(cut_words(by_id[key], runs)) <= set(whole[key])
 
 
 @settings(max_examples=20, deadline=None)
@@ -113,22 +156,22 @@ def test_a_run_that_a_document_repeats_is_cut_too(tmp_path: Path):
     run = passage(1, 20)
     text = " ".join([*run, "between", *run])
     found = repeated([text], tmp_path)
-    assert cut(text, found.spans[content_id(text)]) == " ".join([*run, "between"])
+    assert cut(text, character_spans(text, found.runs[content_id(text)])) == " ".join([*run, "between"])
 
 
 def test_documents_that_are_not_eligible_count_for_nothing(tmp_path: Path):
     texts = sorted((" ".join([*passage(1, 30), f"own{number}"]) for number in range(3)), key=content_id)
     found = repeated(texts, tmp_path, eligible=np.array([False, True, True]))
-    assert list(found.spans) == [content_id(texts[2])]
+    assert list(found.runs) == [content_id(texts[2])]
 
 
 def test_a_group_that_is_too_large_is_split_and_counted(tmp_path: Path):
     texts = sorted((" ".join([*passage(1, 40), f"own{number}"]) for number in range(8)), key=content_id)
     whole = repeated(texts, tmp_path)
-    assert (len(whole.spans), whole.split_groups) == (7, 0)
+    assert (len(whole.runs), whole.split_groups) == (7, 0)
     halves = repeated(texts, tmp_path, block_words=170)
     assert halves.split_groups == 1
-    assert sorted(halves.spans) == [content_id(texts[number]) for number in (1, 2, 3, 5, 6, 7)]
+    assert sorted(halves.runs) == [content_id(texts[number]) for number in (1, 2, 3, 5, 6, 7)]
 
 
 def test_groups_share_a_block_and_the_result_is_the_same(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.executor import TaskFailed, run_tasks
+from data.executor import TaskFailed, lasting_workers, run_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,24 @@ def test_progress_that_appends_to_a_file_hears_every_task(tmp_path: Path):
     path = tmp_path / "progress"
     run_tasks(square, range(3), workers=1, progress=lambda done, total, _: path.open("a").write(f"{done}/{total}\n"))
     assert path.read_text() == "1/3\n2/3\n3/3\n"
+
+
+def process(_: int) -> int:
+    return os.getpid()
+
+
+def test_lasting_workers_are_the_same_from_call_to_call_and_end_with_the_block():
+    with lasting_workers() as run:
+        found = {*run(process, range(4), workers=2), *run(process, range(4), workers=2)}
+        assert 1 <= len(found) <= 2
+        assert os.getpid() not in found
+    for pid in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_after_a_worker_died_the_next_call_has_new_ones():
+    with lasting_workers() as run:
+        with pytest.raises(TaskFailed, match="SIGKILL"):
+            run(die_on_three, range(5), workers=2)
+        assert run(square, range(4), workers=2) == [0, 1, 4, 9]

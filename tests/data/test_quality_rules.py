@@ -1,6 +1,7 @@
 """Each rule drops what it is for and leaves technical prose alone; fresh scores and stored ones fall alike."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import RefineConfig
-from data.quality.rules import LANGUAGE, RULES, breaches, first_breach, score
+from data.quality.rules import LANGUAGE, RULES, _comparison, _score, breaches, score
+from data.quality.stopwords import stop_words
 
 SCORES = sorted({rule.score for rule in RULES if rule is not LANGUAGE})
 THRESHOLDS = [rule.setting for rule in RULES if rule.setting and rule is not LANGUAGE]
@@ -22,6 +24,20 @@ PROSE = (
 )
 TOP_OFF = dict.fromkeys(f"max_top_{n}gram_fraction" for n in (2, 3, 4))
 LINE = "The same line of boilerplate stands here again and again."
+
+
+def first_breach(scores: Mapping[str, float], language: str, config: RefineConfig) -> tuple[str, str] | None:
+    """`breaches` of one document, said plainly."""
+    for rule in RULES:
+        if rule is LANGUAGE:
+            if config.languages is not None and language not in config.languages:
+                return rule.reason, _comparison(rule, language, config)
+        elif (bound := rule.bound(config)) is not None:
+            value, limit = np.float32(_score(rule, scores)), np.float32(bound)
+            is_asked = rule.languages is None or language in rule.languages
+            if is_asked and not (value >= limit if rule.is_minimum else value <= limit):
+                return rule.reason, _comparison(rule, float(value), config)
+    return None
 
 
 def breach(text: str, **settings: object) -> tuple[str, str] | None:
@@ -50,7 +66,7 @@ def test_technical_prose_passes_every_rule():
         ("- The first of the words to be in a list, and the second\n" * 9, "bullet_lines", {}),
         ("Read on to see the rest of what you have with it...\n" * 9, "ellipsis_lines", {}),
         ("the of " + "125 | 1039 " * 40 + "words", "few_alphabetic_words", {}),
-        ("Dolor sit amet consectetur adipiscing elit sed eiusmod " * 8, "few_stop_words", {}),
+        ("Click home shop blog login price offer newsletter today cheap online " * 6, "few_stop_words", {}),
         (f"{PROSE}\n\n{LINE * 12}\n{LINE * 12}", "duplicate_lines", {}),
         (f"{PROSE}\n\n{LINE}\n{PROSE}\n\n{LINE}\n{PROSE}", "duplicate_paragraphs", {"max_duplicate_line_fraction": 1}),
         ("the value of " * 3 + "and ".join(["some words to read "] * 30), "repeated_2gram", {}),
@@ -70,6 +86,53 @@ def test_technical_prose_passes_every_rule():
 )
 def test_each_rule_drops_what_it_is_for(text: str, expected: str, settings: dict[str, object]):
     assert reason(text, **settings) == expected
+
+
+RUNNING_TEXT = {
+    "cs": "Tento dokument popisuje, jak se modul používá a které funkce jsou pro něj na výběr, protože to není zřejmé.",
+    "da": "Dette dokument beskriver, hvordan man bruger modulet, og det viser, at funktionen ikke er for alle.",
+    "de": "Dieses Dokument beschreibt, wie man die Bibliothek verwendet, und sagt, was das Modul mit der Datei macht.",
+    "es": "Este documento describe cómo se usa la biblioteca y explica lo que hace el módulo con los datos de entrada.",
+    "fi": "Tämä asiakirja kertoo, miten kirjastoa käytetään ja mitä se tekee, kun tiedosto on olemassa tai ei ole.",
+    "fr": "Ce document décrit comment utiliser la bibliothèque et explique ce que le module fait dans les fichiers.",
+    "it": "Questo documento descrive come si usa la libreria e spiega che cosa fa il modulo con i dati di prova.",
+    "nl": "Dit document beschrijft hoe de bibliotheek wordt gebruikt en wat het met een bestand van de gebruiker doet.",
+    "pl": "Ten dokument opisuje, jak używać biblioteki i co się dzieje, gdy plik nie jest dostępny na dysku.",
+    "pt": "Este documento descreve como usar a biblioteca e explica o que o módulo faz com os dados que não conhece.",
+    "ru": "Этот документ описывает, как использовать библиотеку, и говорит, что она делает с файлом, если его нет.",
+    "sv": "Detta dokument beskriver hur man använder biblioteket och vad det gör med en fil som inte är till för alla.",
+    "tr": "Bu belge, kitaplığın nasıl kullanıldığını ve bir dosya ile ne yaptığını anlatır; bilgi için okuyun.",
+    "uk": "Цей документ описує, як використовувати бібліотеку, і каже, що вона робить з файлом, якщо його немає.",
+}
+OTHERS_OFF = dict.fromkeys(name for name in THRESHOLDS if name != "min_stop_words")
+
+
+@pytest.mark.parametrize("language", sorted(RUNNING_TEXT))
+def test_running_text_of_another_language_has_its_own_stop_words(language: str):
+    scored = score(RUNNING_TEXT[language])
+    assert scored.language == language
+    assert breach(RUNNING_TEXT[language], **OTHERS_OFF) is None
+    listed = " ".join(word for word in RUNNING_TEXT[language].split() if len(word) > 6)
+    scores = {"characters": len(listed), "stop_words": stop_words(listed.split(), language)}
+    found = first_breach(scores, language, RefineConfig.model_validate(OTHERS_OFF))
+    assert found == ("few_stop_words", "stop_words 0 < 2"), "a list of its long words is no running text"
+
+
+def test_a_language_without_a_list_is_not_asked_and_no_language_is():
+    swahili = "Hati hii inaeleza jinsi ya kutumia maktaba na kile ambacho moduli inafanya kwa faili za mtumiaji wake."
+    assert score(swahili).language == "sw"
+    assert breach(swahili, **OTHERS_OFF) is None
+    for language in ("en", "de", "und", "zxx"):
+        assert (
+            first_breach({"characters": 1, "stop_words": 0}, language, RefineConfig.model_validate(OTHERS_OFF))
+            is not None
+        )
+
+
+def test_english_that_is_taken_for_another_language_keeps_its_own_stop_words():
+    assert stop_words(["the", "of", "ikke"], "da") == 2
+    assert stop_words(["the", "og", "det"], "da") == 2
+    assert stop_words([], "da") == 0
 
 
 def test_thresholds_come_from_the_settings_and_null_is_off():
@@ -122,7 +185,8 @@ any_value = st.one_of(
     st.sampled_from([0.0, 0.1, 0.3, float(np.float32(0.3)), 1.0, 2.0, 40.0]), st.floats(0, 1), st.just(math.nan)
 )
 documents = st.lists(
-    st.tuples(st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "und"])), max_size=6
+    st.tuples(st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "sw", "und"])),
+    max_size=6,
 )
 configs = st.fixed_dictionaries(
     {name: st.sampled_from([None, 0, 1] if name in COUNTS - {"max_words"} else [None, 1]) for name in sorted(COUNTS)}

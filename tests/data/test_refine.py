@@ -12,6 +12,9 @@ from data.config import EvaluationSet, RefineConfig
 from data.document import Document, content_id, read_documents, write_documents
 from data.evidence import EVIDENCE, read_decisions
 from data.executor import run_tasks
+from data.finishing import Left
+from data.keeping import KEPT, Decision
+from data.outcome import without_copies
 from data.refine import refine
 from data.report import RefineReport
 
@@ -166,6 +169,28 @@ def test_scored_parts_are_not_scored_again_neither_after_a_death_nor_for_new_thr
     assert looser.documents_kept == report.documents_kept + report.dropped["near_duplicate"]
     run(tmp_path, planted(), "undisturbed", per_shard=3)
     assert kept_bytes(tmp_path / "again") == kept_bytes(tmp_path / "undisturbed")
+
+
+def test_the_longest_part_is_scored_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("data.refine._LEAST_PART_BYTES", 2000)
+    sizes: list[list[int]] = []
+
+    def listening(function: Any, tasks: Any, **settings: Any) -> list[Any]:
+        sizes.append([getattr(task, "size_bytes", 0) for task in tasks])
+        return run_tasks(function, tasks, **settings)
+
+    run(tmp_path, planted(), "out", per_shard=3, executor=listening)
+    assert len(set(sizes[0])) > 2
+    assert sizes[0] == sorted(sizes[0], reverse=True)
+
+
+def test_texts_that_cutting_makes_equal_are_kept_once():
+    left = {row: Left("same", 50, 300, 300, {}) for row in (0, 2)}
+    first, second, third, fourth = without_copies(["a", "b", "c", "same"], [KEPT, KEPT, KEPT, KEPT], left)
+    assert (first, second) == (KEPT, KEPT)
+    assert third == fourth == Decision("exact_duplicate", twin="same", jaccard=1.0)
+    dropped = Decision("too_few_words", "words 1 < 40")
+    assert without_copies(["a", "same"], [dropped, KEPT], {}) == [dropped, KEPT]
 
 
 @pytest.mark.parametrize("policy", ["drop", "cut", "report"])

@@ -16,6 +16,7 @@ import pytest
 
 import data.scoring
 from data.document import content_id
+from data.manifest import file_hash
 from pipelines.cli import main
 
 EVALUATION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
@@ -108,6 +109,25 @@ def test_a_second_build_replaces_the_first_with_the_same_bytes(built: Path, sour
     assert json.loads((built / "manifest.json").read_text()) == before
 
 
+def test_paths_are_from_the_folder_of_the_call_and_those_of_conf_from_the_workspace(
+    source: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(source, tmp_path / "here.jsonl")
+    (tmp_path / "quiz.jsonl").write_text(json.dumps(article("garden", 3)) + "\n")
+    by_key = ["--out", "out0", "data.sources=here.jsonl", "refine.evaluation_sets=[quiz.jsonl]"]
+    by_option = ["--source", "here.jsonl", "--against", "quiz.jsonl", "--out", "out1"]
+    for named in (by_key, by_option):
+        report = said(capsys, "build", *named, *ONE)
+        assert (report["in"], report["contaminated"]) == (16, {"quiz": 1})
+    manifest = json.loads((tmp_path / "out1" / "manifest.json").read_text())
+    golden, quiz = manifest["parameters"]["refine"]["evaluation_sets"]
+    assert golden["sha256"] == file_hash(root / "model/evaluation/golden.yaml")
+    assert (quiz["path"], quiz["sha256"]) == ("quiz.jsonl", file_hash(tmp_path / "quiz.jsonl"))
+    (short,) = said(capsys, "why", str(tmp_path / "here.jsonl:15"), "--in", "out1")
+    assert short["rule"] == "too_few_words"
+
+
 def test_why_names_the_rule_or_the_twin(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (short,) = said(capsys, "why", content_id("Too short."), "--in", str(built))
     assert (short["rule"], short["comparison"]) == ("too_few_words", "words 2 < 40")
@@ -134,9 +154,9 @@ def test_recut_applies_new_thresholds_without_scoring(
     before = documents(copy)
     scores = (copy / "evidence" / "scores-0000.parquet").read_bytes()
     report = said(capsys, "recut", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
-    assert (report["kept_before"], report["kept"]) == (12, 13)
-    assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1, "few_stop_words": 1}
-    assert len(documents(copy)) == 13
+    assert (report["kept_before"], report["kept"]) == (12, 14)
+    assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1}
+    assert len(documents(copy)) == 14
     assert (copy / "evidence" / "scores-0000.parquet").read_bytes() == scores
     said(capsys, "recut", "--in", str(copy), "min_words=40", "min_jaccard=0.7")
     assert documents(copy) == before, "the old thresholds give the old documents"

@@ -13,6 +13,7 @@ from components.workspace import CONTENT_STEPS, EFFECT_STEPS, STEPS
 
 PLUMBING = {
     "components.events",
+    "components.files",
     "components.head",
     "components.params",
     "components.stage",

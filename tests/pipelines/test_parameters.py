@@ -1,14 +1,19 @@
 """conf/ and key=value: what is composed, and what is refused before anything runs."""
 
 import shutil
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components.params import BLOCKS, load_block
 from components.workspace import Workspace
+from data.manifest import file_hash
 from pipelines.parameters import compose, render_params, write_params
+
+GOLDEN = "model/evaluation/golden.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +65,97 @@ def test_a_wrong_setting_is_refused_in_one_line(workspace: Workspace, override: 
         assert part in message
 
 
-def test_params_are_rewritten_only_when_they_change(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root / "conf", tmp_path / "conf")
-    workspace = Workspace(tmp_path)
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Workspace:
+    """A workspace of the settings and the file that they name."""
+    shutil.copytree(root / "conf", tmp_path / "copy" / "conf")
+    (tmp_path / "copy" / GOLDEN).parent.mkdir(parents=True)
+    shutil.copy(root / GOLDEN, tmp_path / "copy" / GOLDEN)
+    return Workspace(tmp_path / "copy")
+
+
+def test_params_are_rewritten_only_when_they_change(copy: Workspace) -> None:
+    workspace = copy
     values = compose(workspace, ["profile=tiny"])
     assert write_params(workspace, values)
     assert not write_params(workspace, values)
     assert yaml.safe_load(workspace.params.read_text()) == values
     assert load_block(workspace, "pretrain").model_dump(mode="json") == values["pretrain"]
+
+
+def test_a_changed_file_is_a_changed_setting(copy: Workspace) -> None:
+    files = {name: copy.root / f"{name}.json" for name in ("quiz", "quality", "tokenizer")}
+    for path in files.values():
+        path.write_text('["first"]')
+    overrides = [
+        f"refine.evaluation_sets=[{GOLDEN},{{path: quiz.json, policy: cut}}]",
+        "refine.quality_model=quality.json",
+        "tokenizer.path=tokenizer.json",
+    ]
+    blocks = ("refine", "refine", "tokenizer")
+    values = from_root(copy, overrides)
+    assert [each["path"] for each in values["refine"]["evaluation_sets"]] == [GOLDEN, "quiz.json"]
+    assert values["refine"]["evaluation_sets"][0]["sha256"] == file_hash(copy.root / GOLDEN)
+    for block, path in zip(blocks, files.values(), strict=True):
+        path.write_text('["second"]')
+        changed = from_root(copy, overrides)
+        assert {name for name in values if values[name] != changed[name]} == {block}
+        values = changed
+    files["quiz"].touch()
+    assert from_root(copy, overrides) == values, "neither time nor place of a file is of any account"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("refine.evaluation_sets=[gone.jsonl]", "refine.evaluation_sets: gone.jsonl is no file"),
+        ("refine.quality_model=gone.safetensors", "refine.quality_model: gone.safetensors is no file"),
+        ("tokenizer.path=conf", "tokenizer.path: conf is no file"),
+        (f"refine.evaluation_sets=[{{path: {GOLDEN}, sha256: abc}}]", "sha256 abc is filled in from the file itself"),
+        ("refine.quality_model_sha256=abc", "sha256 abc is filled in from the file itself"),
+        ("tokenizer.path_sha256=abc", "sha256 abc is filled in from the file itself"),
+    ],
+)
+def test_a_file_that_is_not_there_and_a_hash_that_is_given_are_one_line(
+    copy: Workspace, override: str, says: str
+) -> None:
+    with pytest.raises(ValueError) as refusal:
+        from_root(copy, [override])
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_hash_in_conf_is_refused_as_on_the_command_line(copy: Workspace) -> None:
+    path = copy.conf / "config.yaml"
+    path.write_text(path.read_text().replace("policy: report}", "policy: report, sha256: abc}"))
+    with pytest.raises(ValueError, match="sha256 abc is filled in from the file itself"):
+        compose(copy, [])
+
+
+def test_paths_of_the_command_line_are_from_the_folder_of_the_call(
+    copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below, beside = copy.root / "below", copy.root.parent / "beside"
+    for folder in (below, beside):
+        folder.mkdir()
+        (folder / "quiz.jsonl").write_text('"first"\n')
+    quiz, sources = "refine.evaluation_sets=[quiz.jsonl]", "data.sources=[texts/*.md,{uri: ../a, markup: md},s3://b/c]"
+    monkeypatch.chdir(below)
+    values = compose(copy, [quiz, sources])
+    assert values["refine"]["evaluation_sets"][0]["path"] == "below/quiz.jsonl"
+    assert values["data"]["sources"] == ["below/texts/*.md", {"uri": "a", "markup": "md"}, "s3://b/c"]
+    monkeypatch.chdir(beside)
+    values = compose(copy, [quiz, sources, "refine.index=/index"])
+    assert values["refine"]["evaluation_sets"][0]["path"] == str(beside / "quiz.jsonl")
+    assert values["data"]["sources"] == [
+        str(beside / "texts/*.md"),
+        {"uri": str(copy.root.parent / "a"), "markup": "md"},
+        "s3://b/c",
+    ]
+    assert values["refine"]["index"] == "/index"
+    assert compose(copy, [])["refine"]["evaluation_sets"][0]["path"] == GOLDEN, "conf/ is from the workspace"
+
+
+def from_root(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
+    with chdir(workspace.root):
+        return compose(workspace, overrides)

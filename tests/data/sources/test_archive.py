@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import random
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,11 +15,12 @@ import pytest
 
 from data.config import IngestConfig, PackageSource, Source
 from data.document import read_documents
-from data.sources.archive import IndexUnreachable, Pin, fetch, read_members
+from data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
 from data.sources.compression import Damaged
 from data.sources.globs import Choice
 from data.sources.ingest import ingest
-from data.sources.records import Limits
+from data.sources.packages import read_distribution
+from data.sources.records import Limits, Origin
 
 
 def sdist(files: dict[str, bytes]) -> bytes:
@@ -167,15 +170,18 @@ def test_members_are_chosen_by_globs_and_links_are_not_followed(tmp_path: Path):
 
     def chosen(include: list[str], exclude: list[str] | None = None) -> list[str]:
         choice = Choice(tuple(include), tuple(exclude or []))
-        return sorted(name for name, _ in read_members(path, choice, LIMITS))
+        return sorted(member.path for member in spool_members(path, choice, LIMITS, io.BytesIO()))
 
     everything = sorted(name for name in FILES if name.startswith("docs/"))
     assert chosen(["docs/**/*.txt"]) == everything
     assert chosen(["docs/**/*"]) == everything
     assert chosen(["docs/*.txt"]) == ["docs/huge.txt", "docs/index.txt"]
     assert chosen(["docs/**/*.txt"], ["docs/releases/*", "docs/huge.???"]) == everything[1:2] + everything[3:]
-    huge = read_members(path, Choice(("docs/huge.txt",)), Limits(100, 10**6, 200))
-    assert dict(huge) == {"docs/huge.txt": None}
+    spool = io.BytesIO()
+    huge = spool_members(path, Choice(("docs/huge.txt", "docs/index.txt")), Limits(100, 10**6, 200), spool)
+    content = FILES["docs/index.txt"]
+    assert huge == [("docs/index.txt", 0, len(content)), ("docs/huge.txt", len(content), None)]
+    assert spool.getvalue() == content
 
 
 def test_packages_are_ingested_with_licence_and_markup(index: Index, tmp_path: Path):
@@ -251,4 +257,24 @@ def test_a_truncated_archive_is_damage(tmp_path: Path):
     path = tmp_path / "archive.tar.gz"
     path.write_bytes(ARCHIVE[: len(ARCHIVE) // 2])
     with pytest.raises(Damaged, match="damaged"):
-        list(read_members(path, Choice(), LIMITS))
+        spool_members(path, Choice(), LIMITS, io.BytesIO())
+
+
+def test_a_distribution_is_read_in_the_order_of_its_paths_a_document_in_memory(tmp_path: Path):
+    size_bytes, names = 200_000, [f"docs/{number:02d}.txt" for number in range(20)]
+    shuffled = random.Random(1).sample(names, len(names))
+    contents = {name: random.Random(name).randbytes(size_bytes // 2).hex().encode() for name in shuffled}
+    path = tmp_path / "guide.tar.gz"
+    path.write_bytes(sdist(contents))
+    read = read_distribution(path, Choice(), Origin("guide==1.0"), LIMITS)
+    expected = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    del contents
+    tracemalloc.start()
+    try:
+        found = [(each.metadata["path"], hashlib.sha256(each.text.encode()).hexdigest()) for each in read]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == sorted(expected.items()), "every document, whole, in the order of the paths"
+    assert peak < 8 * size_bytes < len(names) * size_bytes / 2, "memory knows of one document, not of the distribution"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name], "nothing is left beside the archive"

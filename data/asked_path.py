@@ -1,0 +1,84 @@
+"""A document's path as a user knows it: absolute, from the current folder, or below the source it was read from."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from data.privacy import mask
+from data.sources.globs import is_glob
+
+_LOCAL = "local"
+"""How a local source is named that is the only one."""
+
+Row = dict[str, Any]
+
+
+def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> list[Row]:
+    """The rows (source, path) that `name` may mean: of one line, of one file, or else of the lines of one.
+
+    `uris` are the sources as the build was given them, `here` is the current folder. A file of a source on this machine
+    is named by its place, one of another source by the end of its path.
+    """
+    absolute = Path(os.path.normpath(here / Path(name).expanduser()))
+    below = _masked({name})
+    places = {source: _masked(_below(absolute, top, here)) for source, top in _tops(uris).items()}
+    ends = _masked({"/".join(absolute.parts[first:]) for first in range(1, len(absolute.parts))})
+
+    def is_known(source: str, path: str) -> bool:
+        return path in below or path in places.get(source, ())
+
+    for path_of in (_path, _file):
+        if found := [row for row in rows if is_known(row["source"], path_of(row))]:
+            return found
+        found = [row for row in rows if row["source"] not in places and path_of(row) in ends]
+        if found:
+            longest = max(len(path_of(row)) for row in found)
+            return [row for row in found if len(path_of(row)) == longest]
+    return []
+
+
+def _tops(uris: Sequence[str]) -> dict[str, Path]:
+    """Source, as rows name it, -> its file, or the folder that the paths of its rows are below."""
+    tops: dict[str, Path] = {}
+    for uri in uris:
+        if "://" in uri and not uri.startswith("file://"):
+            continue
+        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser()
+        fixed = next((number for number, part in enumerate(path.parts) if is_glob(part)), len(path.parts))
+        tops[str(path)] = Path(*path.parts[:fixed])
+    return tops | ({_LOCAL: next(iter(tops.values()))} if len(tops) == 1 else {})
+
+
+def _below(absolute: Path, top: Path, here: Path) -> set[str]:
+    """What is left of a path below `top`; of a source that is a file itself, its name.
+
+    A relative `top` was given in a folder that may have been another one than `here`.
+    """
+    bases = {Path(os.path.normpath(here / top))}
+    if not top.is_absolute():
+        bases |= {parent for parent in absolute.parents if parent.parts[-len(top.parts) :] == top.parts}
+        bases |= {absolute} if _without_line(str(absolute)).endswith(f"/{top}") else set()
+    found = {str(absolute.relative_to(base)) for base in bases if absolute.is_relative_to(base) and absolute != base}
+    if any(_without_line(str(absolute)) == _without_line(str(base)) for base in bases):
+        found.add(absolute.name)
+    return found
+
+
+def _masked(names: set[str]) -> set[str]:
+    """As the evidence writes paths: with placeholders for personal data."""
+    return names | {mask(name)[0] for name in names}
+
+
+def _path(row: Row) -> str:
+    return str(row["path"])
+
+
+def _file(row: Row) -> str:
+    return _without_line(row["path"])
+
+
+def _without_line(path: str) -> str:
+    file, _, line = path.rpartition(":")
+    return file if line.isdecimal() else path

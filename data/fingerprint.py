@@ -1,0 +1,47 @@
+"""The name of what decides the scored parts of a corpus: equal names, equal parts, so that none is scored twice."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+from data.config import RefineConfig
+from data.document import document_shards
+
+RECUT = frozenset(
+    {name for name in RefineConfig.model_fields if name.startswith(("min_", "max_"))}
+    - {"max_piece_copies", "min_piece_words", "min_substring_words"}
+) | {"languages", "contamination_policy", "contamination_sign"}
+"""Settings that decide what is kept, over scores that are there. All others change what is measured."""
+_CODE = Path(__file__).parent
+_MEASURED_BY = (
+    "datatrove",
+    "detect-secrets",
+    "ftfy",
+    "markdown-it-py",
+    "numpy",
+    "phonenumbers",
+    "py3langid",
+    "trafilatura",
+)
+"""Libraries that decide what is measured."""
+
+
+def fingerprint(config: RefineConfig, documents: Path, sets: str) -> str:
+    """Of the raw documents in a folder, the settings that are measured with, the evaluation sets (by the fingerprint
+    of theirs), and the code of this room; 16 hex digits.
+    """
+    measured = config.model_dump_json(exclude={*RECUT, "workers", "evaluation_sets", "index"})
+    versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
+    digest = hashlib.sha256(f"{_hash_inputs(documents)} {measured} {sets} {versions}".encode())
+    models = [Path(config.quality_model)] if config.quality_model else []
+    for path in [*models, *sorted(_CODE.rglob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _hash_inputs(documents: Path) -> str:
+    digest = hashlib.sha256()
+    for path in document_shards(documents):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:32]
