@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check lock bench bench-data clean help
+.PHONY: run test check lock bench bench-data bench-model clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
@@ -13,6 +13,7 @@ help:
 	@echo "make check  ruff, mypy, import-linter"
 	@echo "make bench  run a fresh clone twice and measure it against its peers; writes docs/benchmarks.md"
 	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
+	@echo "make bench-model  the model room beside transformers; writes docs/model.md (ARGS=--quick for one shape)"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 run: $(VENV)/.installed
@@ -29,6 +30,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.lifecycle $(ARGS)
+
+bench-model: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.model $(ARGS)
 
 bench-data: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.data $(ARGS)

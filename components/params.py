@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from components.workspace import Workspace
 from data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
-from model.config import EvaluateConfig, GateConfig, ModelConfig, PretrainConfig, TuneConfig
+from model.architecture.config import ModelConfig
+from model.config import EvaluateConfig, GateConfig, PretrainConfig, TuneConfig
 from monitoring.config import MonitorConfig
 from serving.config import RegisterConfig, RolloutConfig, ServeConfig
 

@@ -2,7 +2,8 @@
 
 from components.head import connect_to_head
 from components.stage import Stage, main
-from model.config import ModelConfig, PretrainConfig
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
 
 
 def work(stage: Stage) -> object:

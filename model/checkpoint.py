@@ -1,9 +1,14 @@
-"""The model directory: Hugging Face's Llama layout, so that transformers loads it as it stands. Never a pickle."""
+"""The model directory: Hugging Face's layout, so that transformers loads what it can express as it stands. Never a
+pickle.
+"""
 
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,23 +16,37 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from data.manifest import file_hash
 from model.architecture.config import TransformerConfig
 from model.architecture.transformer import Transformer
-from model.huggingface import from_huggingface, to_huggingface
+from model.huggingface import (
+    Family,
+    from_huggingface,
+    own_weights,
+    read_config,
+    skeleton,
+    tidy,
+    to_huggingface,
+    write_config,
+)
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_HASHED = ("config.json", "model.safetensors", *_TOKENIZER_FILES)
+CONFIG, WEIGHTS, LINEAGE, GENERATION = "config.json", "model.safetensors", "lineage.json", "generation_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_INDEX = "model.safetensors.index.json"
+_HASHED = (CONFIG, WEIGHTS, *TOKENIZER_FILES)
 _STOP_TOKENS = ("<|endoftext|>", "<|end|>")
+_PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
 
 def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage: dict[str, Any]) -> None:
     """Writes config.json, model.safetensors, the tokenizer's files, generation_config.json and lineage.json.
 
     The same weights, tokenizer and `lineage` (plain JSON values) give the same bytes. lineage.json also holds the
-    sha256 of every other file, which `load_model` checks.
+    sha256 of every other file, which `load_model` checks. What no family of transformers expresses is written in our
+    own fields and names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if not (tokenizer_folder / name).is_file():
             raise ValueError(f"{tokenizer_folder / name} does not exist: train the tokenizer first")
         shutil.copyfile(tokenizer_folder / name, folder / name)
@@ -36,13 +55,20 @@ def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage
         raise ValueError(f"the tokenizer has {size} tokens but the model only {model.config.vocab_size}")
     stops = [token for text in _STOP_TOKENS if (token := tokenizer.token_to_id(text)) is not None]
     special = {"bos_token_id": None, "eos_token_id": stops[0] if stops else None, "pad_token_id": None}
+    save_transformer(folder, model, special)
+    write_json(folder / GENERATION, {"eos_token_id": stops or None})
+    write_lineage(folder, lineage, (*_HASHED, GENERATION))
+
+
+def save_transformer(
+    folder: Path, model: Transformer, special: Mapping[str, int | None] = MappingProxyType({})
+) -> None:
+    """Writes config.json, with the ids of `special` tokens, and model.safetensors alone."""
+    folder.mkdir(parents=True, exist_ok=True)
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    _write_json(folder / "config.json", {**model.config.to_huggingface(), **special, "dtype": dtype})
-    _write_json(folder / "generation_config.json", {"eos_token_id": stops or None})
+    write_json(folder / CONFIG, {**write_config(model.config), **special, "dtype": dtype})
     weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
-    save_file(to_huggingface(weights, model.config), folder / "model.safetensors", metadata={"format": "pt"})
-    files = {name: _sha256(folder / name) for name in sorted((*_HASHED, "generation_config.json"))}
-    _write_json(folder / "lineage.json", {**lineage, "files": files})
+    save_weights(folder, to_huggingface(weights, model.config))
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
@@ -61,36 +87,66 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transf
 
 
 def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    """The model alone, from any Llama directory in safetensors (of one file or several), in evaluation mode."""
+    """The model alone, in evaluation mode, from a directory of any known family in one file of safetensors or several.
+
+    Raises ValueError, beginning with the folder, for what is missing, damaged, unknown or unsupported.
+    """
+    stored = read_stored(folder)
+    model = skeleton(stored.config)
+    # Copied, because safetensors maps the file: a server must not depend on what becomes of it.
+    weights = {name: weight.to(dtype, copy=True) for name, weight in stored.weights.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_().eval()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model directory, read and found whole."""
+
+    content: dict[str, Any]
+    """config.json as it stands."""
+    config: TransformerConfig
+    family: Family | None
+    """None: in our own fields and names."""
+    weights: dict[str, torch.Tensor]
+    """Under our names, in the type of the file, which they may map."""
+    left_out: tuple[str, ...]
+    """Weights of the file that change no logit."""
+
+
+def read_stored(folder: Path) -> Stored:
+    """Raises ValueError, beginning with the folder, for what is missing, damaged, unknown or unsupported."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: name a model directory on this machine")
     try:
-        config = TransformerConfig.from_huggingface(_read_json(folder / "config.json"))
-        shards = sorted(folder.glob("model*.safetensors")) or [_existing(folder / "model.safetensors")]
-        state: dict[str, torch.Tensor] = {}
-        for path in shards:
-            try:
-                state |= load_file(path)
-            except SafetensorError as error:
-                raise ValueError(f"{path.name} is damaged: {error}") from error
-        with torch.device("meta"):
-            model = Transformer(config)
-        # Copied, because safetensors maps the file: a server must not depend on what becomes of it.
-        ours = {name: weight.to(dtype, copy=True) for name, weight in from_huggingface(state, config).items()}
-        _check_shapes(model, ours)
+        content = read_json(folder / CONFIG)
+        _refuse_pickles_alone(folder)
+        # What is wrong in a small file shows before a large one is read.
+        config, family = read_config(content)
+        state = _read_weights(folder)
+        if family is None:
+            return Stored(content, config, None, own_weights(state, config), left_out=())
+        checkpoint = tidy(state, family, tied=config.tie_embeddings)
+        config, _ = read_config(content, own_head=checkpoint.own_head)
+        if checkpoint.own_head and config.tie_embeddings:
+            raise ValueError(
+                "config.json: tie_word_embeddings is True, but lm_head.weight is not the embedding: set it to false"
+            )
+        weights = from_huggingface(checkpoint.weights, config, family)
+        return Stored(content, config, family, weights, checkpoint.left_out)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    model.load_state_dict(ours, assign=True)
-    return model.requires_grad_().eval()
 
 
 def check_files(folder: Path) -> None:
     """Holds every file that lineage.json lists to its sha256; a directory without lineage.json passes."""
-    if not (folder / "lineage.json").is_file():
+    if not (folder / LINEAGE).is_file():
         return
-    files = _read_json(folder / "lineage.json").get("files", {})
+    files = read_json(folder / LINEAGE).get("files", {})
     if not isinstance(files, dict):
-        raise ValueError(f"{folder / 'lineage.json'} is damaged: 'files' is not an object")
+        raise ValueError(f"{folder / LINEAGE} is damaged: 'files' is not an object")
     for name, expected in files.items():
-        if _sha256(_existing(folder / name)) != expected:
+        if file_hash(_existing(folder / name)) != expected:
             raise ValueError(f"{folder / name} is not the file that was saved (sha256 differs): restore the directory")
 
 
@@ -98,37 +154,73 @@ def model_hash(folder: Path) -> str:
     """sha256 hex over config, weights and tokenizer: what decides the model's answers, and nothing else."""
     digest = hashlib.sha256()
     for name in _HASHED:
-        digest.update(f"{name} {_sha256(_existing(folder / name))}\n".encode())
+        digest.update(f"{name} {file_hash(_existing(folder / name))}\n".encode())
     return digest.hexdigest()
 
 
-def _check_shapes(model: Transformer, state: dict[str, torch.Tensor]) -> None:
-    for name, expected in model.state_dict().items():
-        if state[name].shape != expected.shape:
-            found, wanted = tuple(state[name].shape), tuple(expected.shape)
-            raise ValueError(f"weight {name} has shape {found}, but config.json asks for {wanted}")
+def save_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    # transformers asks for this format by name.
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: not a model directory, or an incomplete one")
-    return path
+def write_lineage(folder: Path, lineage: dict[str, Any], names: Iterable[str]) -> None:
+    """lineage.json: where the model comes from, and the sha256 of the directory's files of these names."""
+    files = {name: file_hash(folder / name) for name in sorted(names)}
+    write_json(folder / LINEAGE, {**lineage, "files": files})
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. Raises ValueError naming the file that is missing, damaged or something else."""
     try:
         content = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: not a JSON object")
     return content
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every weight of the directory's safetensors, under the names and in the types of the files."""
+    state: dict[str, torch.Tensor] = {}
+    for path in _shards(folder):
+        try:
+            shard = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path.name} is damaged: {error}") from error
+        if twice := sorted(shard.keys() & state.keys()):
+            raise ValueError(f"weight '{twice[0]}' is in {path.name} and in a file before it")
+        state |= shard
+    return state
+
+
+def _shards(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file() or not (folder / _INDEX).is_file():
+        return [_existing(folder / WEIGHTS)]
+    names = read_json(folder / _INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{_INDEX} is damaged: weight_map names no files")
+    shards = sorted(set(names.values()))
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise ValueError(f"{_INDEX} names {outside[0]!r}, which is no file of this directory")
+    return [_existing(folder / name) for name in shards]
+
+
+def _refuse_pickles_alone(folder: Path) -> None:
+    """Pickles are never read; beside safetensors, as in many published directories, they are in nobody's way."""
+    names = sorted(path.name for path in folder.iterdir())
+    pickles = [name for name in names if Path(name).suffix in _PICKLES]
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(
+            f"{pickles[0]} may be a pickle, which runs code when it is read: save the model as safetensors"
+        )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: not a model directory, or an incomplete one")
+    return path

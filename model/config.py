@@ -7,29 +7,6 @@ from pydantic import Field, model_validator
 from data.config import Block
 
 
-class ModelConfig(Block):
-    """Shape of the decoder-only transformer; the vocabulary size comes from the tokenizer."""
-
-    hidden_size: int = Field(256, ge=8)
-    layers: int = Field(6, ge=1)
-    heads: int = Field(8, ge=1)
-    kv_heads: int = Field(2, ge=1)
-    intermediate_size: int | None = Field(None, ge=8)
-    """Unset: 8/3 of the width, rounded up to a multiple of 64."""
-    context: int = Field(256, ge=8)
-    """Longest sequence in tokens."""
-    rope_theta: float = Field(10_000.0, gt=0)
-    norm_eps: float = Field(1e-5, gt=0)
-
-    @model_validator(mode="after")
-    def _divides(self) -> "ModelConfig":
-        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
-            raise ValueError(f"hidden_size {self.hidden_size} over heads {self.heads} must be a whole, even head size")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-        return self
-
-
 class PretrainConfig(Block):
     """One pretraining run."""
 

@@ -29,9 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("status", "what the last run did, and what serves")
     command.add_argument("--json", action="store_true", help="for machines")
 
-    command = add("plan", "parameters, memory, arithmetic and time of the model that conf/ describes")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-    command.add_argument("--json", action="store_true", help="for machines")
+    _add_plan(
+        add("plan", "parameters, arithmetic, memory, time and money of a model and a run, before anything is spent")
+    )
 
     command = add("serve", "serve the champion (and a challenger in rollout) on an OpenAI-style API, until Ctrl-C")
     command.add_argument(
@@ -61,10 +61,25 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, default=5000)
 
     _add_data(commands, common)
+    _add_model(commands, common)
 
     command = add("doctor", "check this machine and say what to mend")
     command.add_argument("--json", action="store_true", help="for machines")
     return parser
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="as of run (model=llama-7b, model.layers=8, pretrain.dtype=bf16), and plan.device=h100-sxm, "
+        "plan.devices=64, plan.tensor=8, plan.pipeline=4, plan.zero_stage=1, plan.mfu=0.4, plan.tokens=2e12, ..",
+    )
+    command.add_argument("--hf", metavar="HF_DIR", help="plan the model of a Hugging Face directory's config.json")
+    command.add_argument("--plot", metavar="FILE", help="draw memory against sequence length and batch (.svg or .png)")
+    command.add_argument("--no-measure", action="store_true", help="arithmetic only: leave this machine's rates alone")
+    command.add_argument("--json", action="store_true", help="for machines")
 
 
 def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -118,6 +133,54 @@ def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
 
     action = add("card", "draw the data card of a build: one HTML page", has_json=False)
     action.add_argument("folder", metavar="DIR", help="a build, or artifacts/refine")
+
+
+def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "model directories: take them in from transformers and hand them out to it, their logits, their text"
+    actions = commands.add_parser("model", help=text, description=text).add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, parents=[common])
+        action.add_argument("--json", action="store_true", help="for machines")
+        return action
+
+    families = "Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5, Mamba-2"
+    for name, text, source, out in (
+        ("import", f"a model of transformers to a model directory ({families})", "HF_DIR", "OUT"),
+        (
+            "export",
+            "a model directory to one that transformers loads, where one of its families computes it",
+            "DIR",
+            "HF_OUT",
+        ),
+    ):
+        action = add(name, text)
+        action.add_argument("source", metavar=source)
+        action.add_argument(
+            "out", metavar=out, help="folder to write; what this command wrote there before is replaced"
+        )
+        action.add_argument("--force", action="store_true", help=f"replace another model in {out} too")
+
+    action = add("logits", "what a model directory says after each of some token ids")
+    action.add_argument("folder", metavar="DIR")
+    action.add_argument("--ids", required=True, metavar="FILE.json", help="a list of lists of one length")
+    action.add_argument("--out", required=True, metavar="FILE.npy", help="float32 [batch, seq, vocab]")
+    action.add_argument("--source", metavar="FILE.json", help="an encoder-decoder's source; --ids are its decoder's")
+    action.add_argument(
+        "--kernel",
+        choices=["reference", "sdpa", "flex", "flash", "blocked"],
+        help="of the attention; without it the fastest that can do what is asked, which --json names",
+    )
+
+    action = add("generate", "continue a prompt, and print what was added; the same seed gives the same text")
+    action.add_argument("folder", metavar="DIR")
+    action.add_argument("--prompt", required=True, metavar="TEXT", help="of an encoder-decoder: its source")
+    action.add_argument("--max-tokens", type=int, default=96, metavar="N")
+    action.add_argument("--seed", type=int, default=0, metavar="S")
+    action.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
+    action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,6 +32,7 @@ def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
 
     for override in overrides:
         _check_form(workspace, override)
+    overrides = [_at_home(override) for override in overrides]
     ConfigStore.instance().store(name="blocks", node=_defaults(), package="_global_")
     try:
         with initialize_config_dir(str(workspace.conf), version_base="1.3"):
@@ -115,6 +116,12 @@ def _check_form(workspace: Workspace, override: str) -> None:
         raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
     if field.split(".")[0] not in BLOCKS[block].model_fields:
         raise ValueError(f"unknown key '{key}': {_hint(field, list(BLOCKS[block].model_fields))}")
+
+
+def _at_home(override: str) -> str:
+    """A shell leaves the tilde of `key=~/texts` alone, and Hydra's grammar has none."""
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).expanduser()}" if value.startswith("~/") else override
 
 
 def _hint(wrong: str, allowed: list[str]) -> str:

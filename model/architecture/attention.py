@@ -1,50 +1,79 @@
-"""Grouped-query attention (Ainslie et al., arXiv 2305.13245) with rotary positions."""
+"""Attention: to the sequence itself, or to another (cross-attention). Heads may share keys and values (GQA, MQA)."""
+
+from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from model.architecture import causal
-from model.architecture.cache import CacheStep
-from model.architecture.config import TransformerConfig
+from model.architecture.config import LayerKind, TransformerConfig
+from model.architecture.kernels import attend
+from model.architecture.normalization import RMSNorm
+from model.architecture.pass_state import Pass
 from model.architecture.positions import rotate
 
 
 class Attention(nn.Module):
-    """Causal self-attention; `heads / kv_heads` query heads share each key-value head."""
+    """`heads / kv_heads` query heads share each key-value head (Ainslie et al., arXiv 2305.13245)."""
 
-    def __init__(self, config: TransformerConfig, layer: int) -> None:
+    def __init__(self, config: TransformerConfig, layer: int, kind: LayerKind) -> None:
         super().__init__()
-        self.layer, self.heads, self.kv_heads, self.head_size = layer, config.heads, config.kv_heads, config.head_size
-        self.query = nn.Linear(config.hidden_size, config.heads * config.head_size, bias=False)
-        self.key = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
-        self.value = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
-        self.output = nn.Linear(config.heads * config.head_size, config.hidden_size, bias=False)
+        self.layer, self.kind = layer, kind
+        self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_width
+        self.scale = config.attention_scale or self.head_size**-0.5
+        self.soft_cap, self.dropout = config.attention_soft_cap, config.attention_dropout
+        bias = config.attention_bias != "none"
+        self.query = nn.Linear(config.hidden_size, self.heads * self.head_size, bias=bias)
+        self.key = nn.Linear(config.hidden_size, self.kv_heads * self.head_size, bias=bias)
+        self.value = nn.Linear(config.hidden_size, self.kv_heads * self.head_size, bias=bias)
+        self.output = nn.Linear(self.heads * self.head_size, config.hidden_size, bias=config.attention_bias == "all")
+        self.query_norm = RMSNorm(self.head_size, config.norm_eps) if config.qk_norm else None
+        self.key_norm = RMSNorm(self.head_size, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: CacheStep | None = None) -> Tensor:
-        """[batch, seq, hidden] -> [batch, seq, hidden]; `rotary` from RotaryEmbedding for the rows' positions."""
-        batch, seq, _ = x.shape
-        queries = rotate(self.query(x).view(batch, seq, self.heads, self.head_size), *rotary)
-        keys = rotate(self.key(x).view(batch, seq, self.kv_heads, self.head_size), *rotary)
-        values = self.value(x).view(batch, seq, self.kv_heads, self.head_size)
-        return self.output(self._mix(queries, keys, values, cache).reshape(batch, seq, -1))
+    def forward(self, x: Tensor, state: Pass) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        queries, (keys, values) = self._queries(x), self._keys_values(x)
+        if state.rotary is not None:
+            queries, keys = rotate(queries, *state.rotary), rotate(keys, *state.rotary)
+        if state.step is not None:
+            keys, values = state.step.extend(self.layer, keys, values)
+        return self._mix(queries, keys, values, state, self.kind)
 
-    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, cache: CacheStep | None) -> Tensor:
-        if cache is None and causal.suits(queries):
-            return causal.causal_attention(queries, keys, values)
-        queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-        if cache is not None:
-            keys, values = cache.extend(self.layer, keys, values)
-            if cache.mask is not None:
-                return self._mix_cached(queries, keys, values, cache.mask)
-        mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, is_causal=True, enable_gqa=self.heads != self.kv_heads
+    def _queries(self, x: Tensor) -> Tensor:
+        queries = self.query(x).view(*x.shape[:2], self.heads, self.head_size)
+        return queries if self.query_norm is None else self.query_norm(queries)
+
+    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        keys = self.key(x).view(*x.shape[:2], self.kv_heads, self.head_size)
+        values = self.value(x).view(*x.shape[:2], self.kv_heads, self.head_size)
+        return keys if self.key_norm is None else self.key_norm(keys), values
+
+    def _mix(
+        self, queries: Tensor, keys: Tensor, values: Tensor, state: Pass, seen: LayerKind | Literal["source"]
+    ) -> Tensor:
+        mixed = attend(
+            queries,
+            keys,
+            values,
+            state.visibility[seen],
+            scale=self.scale,
+            soft_cap=self.soft_cap,
+            dropout=self.dropout if self.training else 0.0,
+            kernel=state.kernel,
         )
-        return mixed.transpose(1, 2)
+        return self.output(mixed.flatten(2))
 
-    def _mix_cached(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        # The heads that share keys and values become rows of one query: nothing of the cache is repeated for them.
-        batch, heads, seq, size = queries.shape
-        group = heads // self.kv_heads
-        rows = queries.reshape(batch, self.kv_heads, group * seq, size)
-        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.repeat(1, 1, group, 1))
-        return mixed.view(batch, heads, seq, size).transpose(1, 2)
+
+class CrossAttention(Attention):
+    """Queries of the decoder over the encoder's states; without positions, as in the Transformer and in T5."""
+
+    def forward(self, x: Tensor, state: Pass) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        keys, values = self._source(state)
+        return self._mix(self._queries(x), keys, values, state, "source")
+
+    def _source(self, state: Pass) -> tuple[Tensor, Tensor]:
+        """Keys and values of the source: those of an earlier step, or new ones, kept for later steps."""
+        if state.source is None:
+            assert state.step is not None, "a decoder without a source and without a cache"
+            return state.step.source(self.layer)
+        keys, values = self._keys_values(state.source)
+        return (keys, values) if state.step is None else state.step.store_source(self.layer, keys, values)

@@ -1,23 +1,40 @@
-"""Slot-based key-value cache: sequences of different lengths decode together in one batch.
+"""Slot-based cache: sequences of different lengths decode together in one batch.
 
 A slot is one sequence's place. Every slot has its own length, so a finished sequence's slot goes to the next request
-while the others go on (continuous batching, Orca, OSDI 2022).
+while the others go on (continuous batching, Orca, OSDI 2022). What is kept of a sequence depends on the kind of the
+layer: all keys and values, those of a sliding window, or a recurrent state.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from model.architecture.config import TransformerConfig
+from model.architecture.cache_stores import (
+    AttentionStore,
+    Plan,
+    Ring,
+    Rows,
+    StateStore,
+    plan_full,
+    plan_window,
+    state_shapes,
+)
+from model.architecture.config import LayerKind, TransformerConfig
+from model.architecture.state_space import SequenceState
+from model.architecture.visibility import Visibility, between
+
+AttentionKind = Literal["attention", "window"]
 
 
-class KVCache:
-    """Keys and values of `slots` sequences of up to `max_length` tokens.
+class Cache:
+    """What `slots` sequences of up to `max_length` tokens leave to those that follow.
 
-    `keys[layer]` and `values[layer]` are [slots, kv_heads, max_length, head_size]; `lengths` is [slots] int64 on the
-    CPU, the number of tokens each slot holds. `Transformer.forward(ids, cache=cache, slots=slots)` reads and extends
-    it.
+    `lengths` is [slots] int64 on the CPU, the number of tokens each slot holds. `Transformer.forward(ids, cache=cache,
+    slots=slots)` reads and extends it. A step that fails midway may leave its slots half extended: reset them.
     """
 
     def __init__(
@@ -27,48 +44,94 @@ class KVCache:
         max_length: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        *,
+        quantized: bool = False,
+        source_length: int | None = None,
     ) -> None:
-        max_length = config.context if max_length is None else max_length
-        if not 1 <= max_length <= config.context:
-            raise ValueError(f"max_length {max_length} must be between 1 and the model's context {config.context}")
-        shape = (slots, config.kv_heads, max_length, config.head_size)
-        self.slots, self.max_length = slots, max_length
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        """`max_length` and, of an encoder-decoder, `source_length` bound a slot's tokens; unset: the model's context.
+        `quantized` keeps keys and values in 8 bits. Raises ValueError for what the model cannot have.
+        """
+        _check(config, max_length, quantized, source_length)
+        self.config, self.kinds, self.slots = config, config.layer_kinds, slots
+        self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
+        self.ring = Ring.of(config.window or 1, config.global_tokens, self.max_length)
+        self.stores: list[AttentionStore | StateStore] = []
+        for kind in self.kinds:
+            if kind == "state_space":
+                assert config.state_space is not None
+                shapes = state_shapes(config.state_space, config.hidden_size, slots)
+                self.stores.append(StateStore(shapes, dtype, device))
+            else:
+                places = self.max_length if kind == "attention" else self.ring.places
+                shape = (slots, config.kv_heads, places, config.head_width)
+                self.stores.append(AttentionStore(shape, dtype, device, quantized))
+        has_source = config.kind == "encoder-decoder"
+        self.source_length = (source_length or config.context) if has_source else 0
+        self.source_lengths = torch.zeros(slots, dtype=torch.int64)
+        self.source_mask = torch.zeros(slots, self.source_length, dtype=torch.bool, device=device)
+        shape = (slots, config.kv_heads, self.source_length, config.head_width)
+        self.source_stores = [
+            AttentionStore(shape, dtype, device, quantized) for _ in range(config.layers if has_source else 0)
+        ]
+
+    @property
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything on the device; [slots, ..] each."""
+        for store in (*self.stores, *self.source_stores):
+            yield from store.tensors
+        yield self.source_mask
 
     @property
     def size_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def reset(self, slots: Tensor | None = None) -> None:
         """Empties the given slots ([n] int64), or all of them."""
         chosen = slice(None) if slots is None else slots
         self.lengths[chosen] = 0
+        self.source_lengths[chosen] = 0
         # Wiped, not only forgotten: a NaN left by the last request would come through the mask, as 0 x NaN.
-        for tensor in (*self.keys, *self.values):
+        for tensor in self.tensors:
             tensor[chosen] = 0
 
-    def begin(self, batch: int, seq: int, slots: Tensor | None, counts: Tensor | None) -> "CacheStep":
-        """Opens a step in which row i of [batch, seq] new tokens continues `slots[i]` (slot i without `slots`)."""
+    def begin(
+        self,
+        batch: int,
+        seq: int,
+        slots: Tensor | None = None,
+        counts: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> "CacheStep":
+        """Opens a step in which row i of [batch, seq] new tokens continues `slots[i]` (slot i without `slots`).
+
+        `counts` [batch] are the real tokens of each row, all of them where it is None. `source_mask` [batch, source]
+        bool, False for padding, goes with the first tokens of an encoder-decoder's slots.
+        """
         if slots is None and batch != self.slots:
             raise ValueError(f"a batch of {batch} rows needs `slots` to say which of {self.slots} slots they continue")
         slots = torch.arange(batch) if slots is None else self._checked(slots.cpu(), batch)
-        if counts is None:
-            counts = torch.full((batch,), seq)
-        elif counts.shape != (batch,) or int(counts.min()) < 0 or int(counts.max()) > seq:
+        if counts is not None and (counts.shape != (batch,) or int(counts.min()) < 0 or int(counts.max()) > seq):
             raise ValueError(f"counts {counts.tolist()} must hold, for each of {batch} rows, 0 to {seq} tokens")
+        counts = torch.full((batch,), seq) if counts is None else counts.cpu()
         starts = self.lengths[slots]
         longest = int(starts.max()) + seq
         if longest > self.max_length:
             raise ValueError(f"sequence of {longest} tokens is longer than the cache's max_length {self.max_length}")
-        device = self.keys[0].device
-        positions = (starts[:, None] + torch.arange(seq)).to(device)
-        # Prefill of empty slots is plain causal attention over the new tokens, for which SDPA needs no mask.
-        fresh = not bool(starts.any())
-        mask = None if fresh else torch.arange(longest, device=device) <= positions[:, None, :, None]
-        whole = torch.equal(slots, torch.arange(self.slots))
-        return CacheStep(self, slots.to(device), counts.cpu(), positions, mask, longest, whole)
+        self._check_source(slots, starts, source_mask)
+        return CacheStep(self, slots, self._rows(slots, counts, starts, seq, longest), source_mask)
+
+    def _rows(self, slots: Tensor, counts: Tensor, starts: Tensor, seq: int, longest: int) -> Rows:
+        device, names = self.source_mask.device, slots.tolist()
+        index: slice | Tensor = slice(names[0], names[0] + len(names))
+        if names != list(range(names[0], names[0] + len(names))):
+            index = slots.to(device)
+        same = longest - seq == int(starts.min())
+        if same:
+            positions = torch.arange(longest - seq, longest, device=device).expand(len(names), -1)
+        else:
+            positions = (starts[:, None] + torch.arange(seq)).to(device)
+        return Rows(slots.to(device), index, starts, counts, positions, longest - seq if same else None, longest)
 
     def _checked(self, slots: Tensor, batch: int) -> Tensor:
         names = slots.tolist()
@@ -80,36 +143,121 @@ class KVCache:
             raise ValueError(f"slots {names} name one slot twice")
         return slots
 
+    def _check_source(self, slots: Tensor, starts: Tensor, source_mask: Tensor | None) -> None:
+        if not self.source_stores:
+            assert source_mask is None, f"a source for a model of kind {self.config.kind}"
+            return
+        if source_mask is None:
+            if bare := slots[self.source_lengths[slots] == 0].tolist():
+                raise ValueError(f"slot {bare[0]} has no source: give one with its first tokens")
+        elif begun := slots[starts > 0].tolist():
+            raise ValueError(f"slot {begun[0]} goes on with an earlier source: reset it before it gets another")
+        elif (length := source_mask.shape[1]) > self.source_length:
+            raise ValueError(f"source of {length} tokens is longer than the cache's source_length {self.source_length}")
+
+
+def _check(config: TransformerConfig, max_length: int | None, quantized: bool, source_length: int | None) -> None:
+    if config.kind == "encoder":
+        raise ValueError("a model of kind encoder reads whole sequences: it has no cache")
+    if quantized and not config.has_attention:
+        raise ValueError("quantized has no effect: no layer keeps keys and values")
+    if source_length is not None and config.kind != "encoder-decoder":
+        raise ValueError(f"source_length {source_length} has no effect with kind {config.kind}")
+    for name, value in {"max_length": max_length, "source_length": source_length}.items():
+        if value is not None and not 1 <= value <= config.context:
+            raise ValueError(f"{name} {value} must be between 1 and the model's context {config.context}")
+
 
 @dataclass(frozen=True)
 class CacheStep:
     """One forward pass's view of the cache."""
 
-    cache: KVCache
+    cache: Cache
     slots: Tensor
-    """[batch] int64: the slot each row continues."""
-    counts: Tensor
-    """[batch] int64: how many of a row's new tokens are real, the rest being padding on the right."""
-    positions: Tensor
-    """[batch, seq] int64: the place of each new token in its own sequence."""
-    mask: Tensor | None
-    """[batch, 1, seq, longest] bool, True where a query may look; None where plain causal attention is meant."""
-    longest: int
-    whole: bool
-    """The rows are all slots in their order, so the cache is read in place."""
+    """[batch] int64, on the CPU: the slot each row continues."""
+    rows: Rows
+    new_source: Tensor | None = None
+    """[batch, source] bool: mask of the source that this step brings."""
+    _plans: dict[str, Plan] = field(default_factory=dict)
+
+    @property
+    def positions(self) -> Tensor:
+        """[batch, seq] int64: the place of each new token in its own sequence."""
+        return self.rows.positions
+
+    @property
+    def fresh(self) -> bool:
+        """Every slot was empty before."""
+        return self.rows.start == 0
+
+    @property
+    def counts(self) -> Tensor | None:
+        """[batch] int64: how many of a row's new tokens are real, the rest being padding; None where all are."""
+        rows = self.rows
+        return None if int(rows.counts.min()) == rows.seq else rows.counts.to(rows.positions.device)
+
+    def visibility(self, kind: LayerKind | Literal["source"]) -> Visibility:
+        """Of the new tokens over what `extend` returns in layers of this kind; of `source`, over the whole source."""
+        if kind == "source":
+            return self._source_visibility
+        assert kind != "state_space", "a recurrent state has no keys"
+        return self._plan(kind).visibility
+
+    def _plan(self, kind: AttentionKind) -> Plan:
+        if kind not in self._plans:
+            self._plans[kind] = plan_full(self.rows) if kind == "attention" else plan_window(self.rows, self.cache.ring)
+        return self._plans[kind]
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new [batch, kv_heads, seq, head_size] and returns all that the step's queries may look at."""
-        stored = self.cache.keys[layer], self.cache.values[layer]
-        for place, new in zip(stored, (keys, values), strict=True):
-            # Two index tensors around a slice put the indexed dimensions first: [batch, seq, kv_heads, head_size].
-            place[self.slots[:, None], :, self.positions] = new.transpose(1, 2).to(place.dtype)
-        if self.mask is None:
-            return keys, values
-        if self.whole:
-            return stored[0][:, :, : self.longest], stored[1][:, :, : self.longest]
-        return stored[0][self.slots, :, : self.longest], stored[1][self.slots, :, : self.longest]
+        """Stores new [batch, seq, kv_heads, head] and returns all that the step's queries may look at,
+        [batch, keys, kv_heads, head].
+        """
+        kind, store = self.cache.kinds[layer], self.cache.stores[layer]
+        assert kind != "state_space" and isinstance(store, AttentionStore)
+        return store.extend(self.rows, self._plan(kind), keys, values)
+
+    def state(self, layer: int) -> SequenceState:
+        """Of the rows' sequences before the step."""
+        store = self.cache.stores[layer]
+        assert isinstance(store, StateStore)
+        return store.read(self.rows.index)
+
+    def store_state(self, layer: int, state: SequenceState) -> None:
+        """Keeps the state after each row's real tokens."""
+        store = self.cache.stores[layer]
+        assert isinstance(store, StateStore)
+        store.write(self.rows.index, state)
+
+    def store_source(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores a source's [batch, source, kv_heads, head]; returns them as later steps will find them."""
+        assert self.new_source is not None
+        return self.cache.source_stores[layer].fill(self.rows, keys, values)
+
+    def source(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [batch, source, kv_heads, head] of the source that an earlier step brought."""
+        assert self.new_source is None
+        return self.cache.source_stores[layer].read(self.rows, self._source_length)
+
+    @cached_property
+    def _source_length(self) -> int:
+        """Of the longest source among the rows."""
+        if self.new_source is not None:
+            return self.new_source.shape[1]
+        return int(self.cache.source_lengths[self.slots].max())
+
+    @cached_property
+    def _source_visibility(self) -> Visibility:
+        mask = self.new_source
+        if mask is None:
+            mask = self.cache.source_mask[self.rows.index, : self._source_length]
+        whole = bool(mask.all())
+        return between(self.rows.seq, mask.shape[1], None if whole else mask, mask.device)
 
     def commit(self) -> None:
         """Makes the new tokens part of their sequences, once every layer has stored them."""
-        self.cache.lengths[self.slots.cpu()] += self.counts
+        self.cache.lengths[self.slots] += self.rows.counts
+        if self.new_source is not None:
+            length = self.new_source.shape[1]
+            self.cache.source_lengths[self.slots] = length
+            self.cache.source_mask[self.rows.slots] = False
+            self.cache.source_mask[self.rows.slots, :length] = self.new_source

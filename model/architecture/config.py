@@ -1,134 +1,302 @@
-"""Shape of the transformer, and its translation to and from the `config.json` of a Hugging Face Llama."""
+"""The shape of a model: every choice, and which choices go together. Light: no torch."""
 
-from typing import Any
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from model.config import ModelConfig
+from data.config import Block
 
-# Fields of a Llama config.json that change nothing about the logits: read over, never written back.
-_WITHOUT_EFFECT = {
-    "_name_or_path",
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "pad_token_id",
-    "pretraining_tp",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-}
-# Fields that do change the logits, with the only value this architecture has.
-_FIXED: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "hidden_act": "silu",
-    "mlp_bias": False,
-    "model_type": "llama",
-}
+LayerKind = Literal["attention", "window", "state_space"]
+Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]
+FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "swiglu"]
+
+GATED = frozenset({"geglu", "geglu_tanh", "swiglu"})
+"""Feed-forward networks of three matrices."""
+_ROPE_THETA = 10_000.0
 
 
-class TransformerConfig(BaseModel):
-    """Everything that decides the shapes and the mathematics of `Transformer`."""
+class RopeScaling(Block):
+    """How rotary angles are stretched, so that a model reads further than it was trained to."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocab_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    context: int = Field(ge=1)
-    """Longest sequence in tokens."""
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
-    tie_embeddings: bool = True
-    """The output head is the embedding matrix (Press and Wolf, arXiv 1608.05859)."""
+    kind: Literal["linear", "ntk", "yarn"]
+    """linear: positions over `factor` (Chen et al., arXiv 2306.15595); ntk: a larger theta; yarn: each frequency by its
+    wavelength (Peng et al., arXiv 2309.00071)."""
+    factor: float = Field(ge=1)
+    original_context: int | None = Field(None, ge=1)
+    """The context trained at, which yarn's wavelengths are held against; unset: context / factor."""
+    beta_fast: float = Field(32.0, gt=0)
+    """yarn: rotations within the original context above which a frequency stays as it is."""
+    beta_slow: float = Field(1.0, gt=0)
+    """yarn: rotations below which a frequency is interpolated whole."""
+    attention_factor: float | None = Field(None, gt=0)
+    """yarn: what cosine and sine are multiplied by; unset: 0.1 ln(factor) + 1."""
 
     @model_validator(mode="after")
-    def _divides(self) -> "TransformerConfig":
-        if self.hidden_size % self.heads or self.head_size % 2:
-            raise ValueError(f"hidden_size {self.hidden_size} over heads {self.heads} must be a whole, even head size")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+    def _has_effect(self) -> Self:
+        of_yarn = ("original_context", "beta_fast", "beta_slow", "attention_factor")
+        for name in of_yarn if self.kind != "yarn" else ():
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"rope_scaling.{name} {value:g} has no effect with kind {self.kind}")
         return self
 
+    def trained_context(self, context: int) -> int:
+        """yarn's original context in tokens, in a model of this `context`."""
+        return self.original_context or max(1, round(context / self.factor))
+
+
+class MixtureConfig(Block):
+    """Feed-forward networks of which each token takes a few (Switch, arXiv 2101.03961; Mixtral, arXiv 2401.04088)."""
+
+    experts: int = Field(ge=2)
+    per_token: int = Field(2, ge=1)
+    """Experts a token goes to (top-k)."""
+    shared: int = Field(0, ge=0)
+    """Experts that every token goes to besides (DeepSeekMoE, arXiv 2401.06066)."""
+    intermediate_size: int | None = Field(None, ge=1)
+    """Of one expert; unset: that of the dense network."""
+    capacity_factor: float | None = Field(None, gt=0)
+    """Tokens an expert takes at most in training, over its even share; what comes beyond is dropped and counted. Unset:
+    all. (A second choice may lose its place to a later token's first: such training is not strictly causal, GShard,
+    arXiv 2006.16668.)"""
+    normalize: bool = True
+    """The weights of a token's experts sum to one. With one expert a token they would all be one."""
+    balance_weight: float = Field(0.01, ge=0)
+    """Of the load-balancing loss (Switch, equation 4)."""
+    z_weight: float = Field(0.001, ge=0)
+    """Of the router z-loss (ST-MoE, arXiv 2202.08906)."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if self.per_token > self.experts:
+            raise ValueError(f"per_token {self.per_token} must be at most experts {self.experts}")
+        if self.per_token == 1 and self.normalize:
+            raise ValueError("normalize with per_token 1 makes every weight 1 and leaves the router without gradient")
+        return self
+
+
+class StateSpaceConfig(Block):
+    """A Mamba-2 block (Dao and Gu, arXiv 2405.21060)."""
+
+    state_size: int = Field(64, ge=1)
+    head_size: int = Field(64, ge=1)
+    expand: int = Field(2, ge=1)
+    """Inner width over the model's."""
+    groups: int = Field(1, ge=1)
+    """Heads in a group share B and C, as query heads share keys and values."""
+    conv_width: int = Field(4, ge=2)
+    conv_bias: bool = True
+    bias: bool = False
+    """Of the projections in and out."""
+    chunk: int = Field(64, ge=1)
+    """Tokens a block of the scan; changes the speed, not the result."""
+
+
+class ModelConfig(Block):
+    """Shape of the model; the vocabulary's size comes from the tokenizer. The defaults are the Llama recipe."""
+
+    kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
+    """decoder: next token; encoder: masked tokens; encoder-decoder: a target given a source."""
+    hidden_size: int = Field(256, ge=1)
+    layers: int = Field(6, ge=1)
+    """Of the decoder, where there are two stacks."""
+    encoder_layers: int | None = Field(None, ge=1)
+    """encoder-decoder; unset: as many as `layers`."""
+    context: int = Field(256, ge=8)
+    """Longest sequence in tokens."""
+
+    heads: int = Field(8, ge=1)
+    kv_heads: int = Field(2, ge=1)
+    """Key-value heads: `heads` is MHA, 1 is MQA, between is GQA (arXiv 2305.13245)."""
+    head_size: int | None = Field(None, ge=1)
+    """Unset: hidden_size / heads."""
+    pattern: tuple[LayerKind, ...] | None = None
+    """Kinds of the layers, repeated to their number; unset: all `window` where that is set, else all `attention`."""
+    window: int | None = Field(None, ge=1)
+    """Keys a query of a `window` layer sees on its side, itself included (Longformer, arXiv 2004.05150)."""
+    global_tokens: int = Field(0, ge=0)
+    """First tokens of a sequence that `window` layers see, and that see, from everywhere."""
+    qk_norm: bool = False
+    """RMSNorm of each query and key head before rotation (arXiv 2302.05442)."""
+    attention_scale: float | None = Field(None, gt=0)
+    """Factor of the scores; unset: 1 / sqrt(head_size)."""
+    attention_soft_cap: float | None = Field(None, gt=0)
+    """Scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118)."""
+    attention_bias: Literal["none", "qkv", "all"] = "none"
+
+    positions: Positions = "rope"
+    """rope (arXiv 2104.09864), learned, sinusoidal (arXiv 1706.03762), alibi (arXiv 2108.12409), relative (T5's
+    buckets, arXiv 1910.10683), none."""
+    rope_theta: float = Field(_ROPE_THETA, gt=0)
+    rope_scaling: RopeScaling | None = None
+    relative_buckets: int = Field(32, ge=4, multiple_of=4)
+    relative_distance: int = Field(128, ge=2)
+    """Distance from which all keys share the last bucket."""
+
+    norm: Literal["rms", "layer"] = "rms"
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: x + f(norm(x)) and a last norm; post: norm(x + f(x)) (arXiv 2002.04745)."""
+    norm_eps: float = Field(1e-5, gt=0)
+    norm_bias: bool = False
+    """Of LayerNorm; RMSNorm has none."""
+
+    feedforward: FeedForwardKind = "swiglu"
+    """geglu and swiglu: arXiv 2002.05202; _tanh: the approximation of GELU that GPT-2 has."""
+    intermediate_size: int | None = Field(None, ge=1)
+    """Unset: 4 times the width; gated, 8/3 of it rounded up to `intermediate_multiple`."""
+    intermediate_multiple: int = Field(256, ge=1)
+    feedforward_bias: bool = False
+    mixture: MixtureConfig | None = None
+    state_space: StateSpaceConfig | None = None
+    state_space_feedforward: bool = False
+    """Whether a `state_space` layer has a feed-forward network too; Mamba's have none."""
+
+    tie_embeddings: bool = True
+    """The output head is the embedding matrix (arXiv 1608.05859)."""
+    embedding_scale: float = Field(1.0, gt=0)
+    """Factor of the token embeddings."""
+    embedding_norm: bool = False
+    token_types: int = Field(0, ge=0)
+    """encoder: kinds of segment, each with an embedding (BERT, arXiv 1810.04805)."""
+    head_transform: bool = False
+    """encoder: a dense layer, the activation and a norm before the head, and a bias after it (BERT)."""
+    logit_scale: float = Field(1.0, gt=0)
+    """Factor of the hidden states before the head."""
+    logit_soft_cap: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of embeddings and of what each sublayer adds."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+
     @property
-    def head_size(self) -> int:
-        return self.hidden_size // self.heads
+    def head_width(self) -> int:
+        """Entries of one attention head."""
+        return self.head_size or self.hidden_size // self.heads
 
-    @classmethod
-    def from_settings(cls, settings: ModelConfig, vocab_size: int) -> "TransformerConfig":
-        """The shape that `settings` ask for, over a tokenizer of `vocab_size` entries."""
-        # 8/3 of the width keeps SwiGLU's three matrices at the size of the classic two (Shazeer, arXiv 2002.05202).
-        intermediate = settings.intermediate_size or -(-settings.hidden_size * 8 // 3 // 64) * 64
-        return cls(
-            vocab_size=vocab_size,
-            hidden_size=settings.hidden_size,
-            layers=settings.layers,
-            heads=settings.heads,
-            kv_heads=settings.kv_heads,
-            intermediate_size=intermediate,
-            context=settings.context,
-            rope_theta=settings.rope_theta,
-            norm_eps=settings.norm_eps,
-        )
+    @property
+    def feedforward_width(self) -> int:
+        """Inner width of the dense feed-forward network."""
+        if self.intermediate_size:
+            return self.intermediate_size
+        if self.feedforward not in GATED:
+            return 4 * self.hidden_size
+        # 8/3 of the width keeps three matrices at the size of the classic two.
+        return -(-self.hidden_size * 8 // 3 // self.intermediate_multiple) * self.intermediate_multiple
 
-    def to_huggingface(self) -> dict[str, Any]:
-        """The fields of a `config.json` that transformers loads as LlamaForCausalLM."""
-        return {
-            **_FIXED,
-            "head_dim": self.head_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.context,
-            "num_attention_heads": self.heads,
-            "num_hidden_layers": self.layers,
-            "num_key_value_heads": self.kv_heads,
-            "rms_norm_eps": self.norm_eps,
-            "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
-            "tie_word_embeddings": self.tie_embeddings,
-            "vocab_size": self.vocab_size,
-        }
+    @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """Of the decoder (or the only stack), [layers]."""
+        pattern = self.pattern or (("window",) if self.window else ("attention",))
+        return tuple(pattern[layer % len(pattern)] for layer in range(self.layers))
 
-    @classmethod
-    def from_huggingface(cls, fields: dict[str, Any]) -> "TransformerConfig":
-        """The shape that a Llama `config.json` describes.
+    @property
+    def encoder_kinds(self) -> tuple[LayerKind, ...]:
+        """Of the encoder of an encoder-decoder."""
+        if self.kind != "encoder-decoder":
+            return ()
+        pattern = self.pattern or (("window",) if self.window else ("attention",))
+        return tuple(pattern[layer % len(pattern)] for layer in range(self.encoder_layers or self.layers))
 
-        Raises ValueError for a field that is missing, unknown, or set to what this architecture does not compute.
-        """
-        rest = {name: value for name, value in fields.items() if name not in _WITHOUT_EFFECT}
-        for name, allowed in _FIXED.items():
-            if name in rest and (value := rest.pop(name)) != allowed:
-                raise ValueError(f"config.json: {name} is {value!r}, but only {allowed!r} is supported")
-        rope = rest.pop("rope_parameters", None) or {"rope_theta": rest.pop("rope_theta", 10_000.0)}
-        if rope.get("rope_type", "default") != "default" or rope.keys() - {"rope_type", "rope_theta"}:
-            raise ValueError(f"config.json: rope_parameters is {rope!r}, but only rope_type 'default' is supported")
-        try:
-            heads = rest.pop("num_attention_heads")
-            config = cls(
-                vocab_size=rest.pop("vocab_size"),
-                hidden_size=rest.pop("hidden_size"),
-                layers=rest.pop("num_hidden_layers"),
-                heads=heads,
-                kv_heads=rest.pop("num_key_value_heads", heads),
-                intermediate_size=rest.pop("intermediate_size"),
-                context=rest.pop("max_position_embeddings"),
-                rope_theta=rope["rope_theta"],
-                norm_eps=rest.pop("rms_norm_eps"),
-                tie_embeddings=rest.pop("tie_word_embeddings", False),
+    @property
+    def has_attention(self) -> bool:
+        return any(kind != "state_space" for kind in self.layer_kinds)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.head_size is None and self.hidden_size % self.heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}; or set head_size"
             )
-        except KeyError as missing:
-            raise ValueError(f"config.json: field {missing} is missing; is this a Llama model?") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = " ".join(str(part) for part in first["loc"])
-            raise ValueError(f"config.json: {where} {first['msg']}, not {first['input']!r}") from None
-        if (head_dim := rest.pop("head_dim", config.head_size)) not in (None, config.head_size):
-            raise ValueError(f"config.json: head_dim is {head_dim}, but only {config.head_size} is supported")
-        if rest:
-            raise ValueError(f"config.json: unknown fields {sorted(rest)}; only those of a Llama model are supported")
-        return config
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.positions == "rope" and self.head_width % 2:
+            raise ValueError(f"head size {self.head_width} must be even for rope, which turns pairs")
+        if self.positions == "sinusoidal" and self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} must be even for sinusoidal positions")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> Self:
+        kinds = {*self.layer_kinds, *self.encoder_kinds}
+        if "window" in kinds and self.window is None:
+            raise ValueError("a 'window' layer in pattern needs window, the number of keys that it sees")
+        if self.window is not None and "window" not in kinds:
+            raise ValueError(f"window {self.window} has no effect: no layer of pattern is a 'window'")
+        if self.global_tokens and self.window is None:
+            raise ValueError(f"global_tokens {self.global_tokens} has no effect without window")
+        if ("state_space" in kinds) != (self.state_space is not None):
+            raise ValueError("state_space and a 'state_space' layer in pattern go together: set both, or none")
+        if self.state_space is not None:
+            self._check_state_space(self.state_space)
+        elif self.state_space_feedforward:
+            raise ValueError("state_space_feedforward has no effect without state_space")
+        return self
+
+    def _check_state_space(self, state_space: StateSpaceConfig) -> None:
+        if self.kind != "decoder":
+            raise ValueError(f"state_space reads forward only, which a {self.kind} cannot use: set kind to decoder")
+        if self.norm_position == "post":
+            raise ValueError("state_space goes with norm_position pre only")
+        inner = self.hidden_size * state_space.expand
+        if inner % state_space.head_size:
+            raise ValueError(
+                f"state_space.head_size {state_space.head_size} must divide hidden_size x expand = {inner}"
+            )
+        if (inner // state_space.head_size) % state_space.groups:
+            raise ValueError(
+                f"state_space.groups {state_space.groups} must divide its {inner // state_space.head_size} heads"
+            )
+        if not self.has_attention and self.positions != "none":
+            raise ValueError(f"positions {self.positions} has no effect without an attention layer: set it to none")
+        of_attention = ("qk_norm", "attention_scale", "attention_soft_cap", "attention_bias", "attention_dropout")
+        for name in of_attention if not self.has_attention else ():
+            if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
+                raise ValueError(f"{name} {value} has no effect without an attention layer")
+        if not self.has_attention and self.mixture is not None and not self.state_space_feedforward:
+            raise ValueError("mixture has no effect: no layer has a feed-forward network")
+
+    @model_validator(mode="after")
+    def _positions_agree(self) -> Self:
+        if self.positions != "rope" and self.rope_scaling is not None:
+            raise ValueError(f"rope_scaling has no effect with positions {self.positions}")
+        if self.rope_scaling is not None and self.rope_scaling.kind == "ntk" and self.head_width == 2:
+            raise ValueError("rope_scaling ntk stretches all pairs but the first, and a head of 2 entries has one only")
+        if self.rope_scaling is not None and self.rope_scaling.kind == "yarn" and self.rope_theta <= 1:
+            raise ValueError(f"rope_theta {self.rope_theta:g} must be above 1 for rope_scaling yarn")
+        if self.positions != "rope" and self.rope_theta != _ROPE_THETA:
+            raise ValueError(f"rope_theta {self.rope_theta:g} has no effect with positions {self.positions}")
+        if self.positions == "none" and self.kind != "decoder":
+            raise ValueError(f"positions none leaves the {self.kind}'s encoder without the order of its tokens")
+        for name in ("relative_buckets", "relative_distance") if self.positions != "relative" else ():
+            if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
+                raise ValueError(f"{name} {value} has no effect with positions {self.positions}")
+        if self.relative_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"relative_distance {self.relative_distance} must be above relative_buckets / 2, "
+                f"{self.relative_buckets // 2}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.norm == "rms" and self.norm_bias:
+            raise ValueError("norm_bias has no effect with norm rms: set norm to layer")
+        if self.kind != "encoder-decoder" and self.encoder_layers is not None:
+            raise ValueError(f"encoder_layers {self.encoder_layers} has no effect with kind {self.kind}")
+        if self.kind != "encoder":
+            for name, value in {"token_types": self.token_types, "head_transform": self.head_transform}.items():
+                if value:
+                    raise ValueError(f"{name} {value} goes with kind encoder only")
+        if self.head_transform and self.feedforward in GATED:
+            raise ValueError(f"head_transform has one matrix, which the gated feedforward {self.feedforward} cannot be")
+        return self
+
+
+class TransformerConfig(ModelConfig):
+    """Everything that decides the shapes and the mathematics of `Transformer`."""
+
+    vocab_size: int = Field(ge=1)
+
+    @classmethod
+    def from_settings(cls, settings: ModelConfig, vocab_size: int) -> Self:
+        """The shape that `settings` ask for, over a tokenizer of `vocab_size` entries; derived sizes filled in."""
+        derived = {"head_size": settings.head_width, "intermediate_size": settings.feedforward_width}
+        return cls(**{**settings.model_dump(), **derived, "vocab_size": vocab_size})

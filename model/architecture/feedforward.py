@@ -1,21 +1,44 @@
-"""SwiGLU feed-forward network (Shazeer, arXiv 2002.05202)."""
+"""Position-wise feed-forward networks (Shazeer, arXiv 2002.05202)."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.config import TransformerConfig
+from model.architecture.config import GATED, FeedForwardKind, ModelConfig
+
+
+def activate(kind: FeedForwardKind, up: Tensor, gate: Tensor | None = None) -> Tensor:
+    """What stands between the matrices: [..., width] -> [..., width]; `gate` for the gated kinds."""
+    match kind:
+        case "relu":
+            return functional.relu(up)
+        case "gelu":
+            return functional.gelu(up)
+        case "gelu_tanh":
+            return functional.gelu(up, approximate="tanh")
+    assert gate is not None, f"{kind} is gated"
+    match kind:
+        case "geglu":
+            return functional.gelu(gate) * up
+        case "geglu_tanh":
+            return functional.gelu(gate, approximate="tanh") * up
+        case "swiglu":
+            return functional.silu(gate) * up
 
 
 class FeedForward(nn.Module):
-    """`down(silu(gate(x)) * up(x))`."""
+    """`down(activate(up(x)))`, or with a gate `down(activation(gate(x)) * up(x))`."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: ModelConfig, width: int | None = None) -> None:
+        """`width` replaces the configuration's own."""
         super().__init__()
+        width, bias = width or config.feedforward_width, config.feedforward_bias
+        self.kind = config.feedforward
         # Apart, not one fused matrix: its halves are strided, which costs a CPU more than the second product.
-        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate = nn.Linear(config.hidden_size, width, bias=bias) if self.kind in GATED else None
+        self.up = nn.Linear(config.hidden_size, width, bias=bias)
+        self.down = nn.Linear(width, config.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        return self.down(functional.silu(self.gate(x)) * self.up(x))
+        gate = None if self.gate is None else self.gate(x)
+        return self.down(activate(self.kind, self.up(x), gate))

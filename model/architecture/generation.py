@@ -1,11 +1,13 @@
 """Sampling and autoregressive decoding."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from model.architecture.cache import KVCache
+from model.architecture.cache import Cache
+from model.architecture.config import TransformerConfig
 from model.architecture.transformer import Transformer
 
 
@@ -17,6 +19,8 @@ def sample(
     `temperature` and `top_p` are one number for all rows or a tensor [batch]. Temperature 0 is greedy. `top_p` keeps
     the fewest most probable tokens whose probabilities reach it (nucleus sampling, Holtzman et al., arXiv 1904.09751).
     """
+    if isinstance(temperature, int | float) and temperature <= 0:
+        return logits.argmax(dim=-1)
     logits = logits.float()
     temperatures = torch.as_tensor(temperature, device=logits.device).expand(len(logits))
     greedy = logits.argmax(dim=-1)
@@ -44,27 +48,89 @@ def generate(
     top_p: float = 1.0,
     stop_ids: Collection[int] = (),
     seed: int = 0,
+    source: Sequence[int] | None = None,
+    cache: bool | Literal["int8"] = True,
 ) -> list[int]:
     """Continues `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
 
+    An encoder-decoder reads `source` and continues `ids`, the start token at least. `cache`: True keeps what earlier
+    tokens leave, "int8" keeps keys and values in 8 bits, False reads the whole sequence again for every token.
     Returns the new tokens alone, without the stop token. Raises ValueError for an empty prompt or one that leaves no
-    room in the context.
+    room in the context, for a model that generates nothing, and for one that drops at random, being in training mode.
     """
     context = model.config.context
+    _check_generates(model, source)
     if not 1 <= len(ids) < context:
         raise ValueError(
             f"prompt of {len(ids)} tokens must have at least 1 and at most {context - 1} (the context less one)"
         )
-    weight = model.embedding.weight
-    length = min(context, len(ids) + max_tokens)
-    cache = KVCache(model.config, 1, length, dtype=weight.dtype, device=weight.device)
-    generator = torch.Generator(device=weight.device).manual_seed(seed)
-    fed, answer = torch.tensor([list(ids)], device=weight.device), []
+    if cache not in (True, False, "int8"):
+        raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
+    device, length = model.embedding.weight.device, min(context, len(ids) + max_tokens)
+    step = _uncached(model, source) if cache is False else _cached(model, source, length, quantized=cache == "int8")
+    generator = torch.Generator(device=device).manual_seed(seed)
+    fed, answer = torch.tensor([list(ids)], device=device), []
     for _ in range(length - len(ids)):
-        logits = model(fed, cache=cache)[:, -1]
-        fed = sample(logits, temperature, top_p, generator)[:, None]
+        fed = sample(step(fed), temperature, top_p, generator)[:, None]
         token = int(fed)
         if token in stop_ids:
             break
         answer.append(token)
     return answer
+
+
+Step = Callable[[Tensor], Tensor]
+"""New ids [1, seq] of one sequence -> logits [1, vocab] of the token after them."""
+
+
+def _cached(model: Transformer, source: Sequence[int] | None, length: int, *, quantized: bool) -> Step:
+    weight = model.embedding.weight
+    read = None if source is None else torch.tensor([list(source)], device=weight.device)
+    kept = Cache(
+        model.config,
+        1,
+        length,
+        dtype=weight.dtype,
+        device=weight.device,
+        quantized=quantized,
+        source_length=None if read is None else read.shape[1],
+    )
+
+    def step(fed: Tensor) -> Tensor:
+        first = not int(kept.lengths)
+        hidden = model.hidden(fed, cache=kept, source=read if first else None)
+        return model.logits(hidden[:, -1])
+
+    return step
+
+
+def _uncached(model: Transformer, source: Sequence[int] | None) -> Step:
+    device = model.embedding.weight.device
+    read = None if source is None else torch.tensor([list(source)], device=device)
+    sequence = torch.empty((1, 0), dtype=torch.int64, device=device)
+
+    def step(fed: Tensor) -> Tensor:
+        nonlocal sequence
+        sequence = torch.cat((sequence, fed), dim=1)
+        return model.logits(model.hidden(sequence, source=read)[:, -1])
+
+    return step
+
+
+def _check_generates(model: Transformer, source: Sequence[int] | None) -> None:
+    kind, context = model.config.kind, model.config.context
+    if kind == "encoder":
+        raise ValueError("a model of kind encoder fills in masked tokens and generates none: use a decoder")
+    if kind == "decoder" and source is not None:
+        raise ValueError("a model of kind decoder reads no source: put it into the prompt")
+    if model.training and _drops(model.config):
+        raise ValueError("the model is in training mode, in which it drops at random: call eval() before generate")
+    if kind == "encoder-decoder" and (source is None or not 1 <= len(source) <= context):
+        given = "none" if source is None else f"one of {len(source)} tokens"
+        raise ValueError(f"a model of kind encoder-decoder needs a source of 1 to {context} tokens, not {given}")
+
+
+def _drops(config: TransformerConfig) -> bool:
+    """Whether a forward pass in training mode is another than in evaluation."""
+    limited = config.mixture is not None and config.mixture.capacity_factor is not None
+    return limited or bool(config.dropout or config.attention_dropout)

@@ -5,14 +5,15 @@ time, and the gradient of a chunk is formed while its logits are still in cache 
 FusedLinearCrossEntropy, arXiv 2410.10989).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from model.architecture.transformer import Transformer
+from model.architecture.transformer import Inputs, Transformer
 
 _CHUNK_LOGITS = 1 << 20
 """Logits held at a time on a CPU: 4 MiB of float32, about what a core's share of cache takes."""
@@ -22,32 +23,40 @@ _ACCELERATOR_CHUNK_LOGITS = 1 << 26
 
 
 def cross_entropy_sum(
-    model: Transformer, ids: Tensor, targets: Tensor, mask: Tensor | None = None
+    model: Transformer, ids: Tensor, targets: Tensor, counted: Tensor | None = None, **inputs: Unpack[Inputs]
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats of `targets` given `ids`, both [batch, seq], and the number of tokens summed.
 
-    Both are scalars, the sum float32 and differentiable, the count int64. `mask` [batch, seq] bool counts only where it
-    is True; whatever `targets` holds elsewhere is not read. Divide by the number of tokens of the whole optimizer step.
+    Both are scalars, the sum float32 and differentiable, the count int64. `counted` [batch, seq] bool is True for the
+    targets that count; whatever `targets` holds elsewhere is not read. `inputs` go to the model. Divide by the number
+    of tokens of the whole optimizer step.
     """
-    hidden = model.hidden(ids)
-    if mask is None:
+    hidden = model.hidden(ids, **inputs)
+    if counted is None:
         chosen, wanted = hidden.flatten(0, 1), targets.flatten()
     else:
-        chosen, wanted = hidden[mask], targets[mask]
-    total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted)
+        chosen, wanted = hidden[counted], targets[counted]
+    if model.head_bias is None and model.config.logit_soft_cap is None:
+        total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted)
+    else:
+        total = _cross_entropy_of_logits(model, chosen, wanted)
     return total, torch.tensor(wanted.numel(), device=ids.device)
 
 
-@torch.inference_mode()
-def token_nats(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats of each of `targets` given `ids`: [batch, seq] each -> [batch, seq] float32."""
-    hidden, wanted = model.hidden(ids).flatten(0, 1), targets.flatten()
+def _cross_entropy_of_logits(model: Transformer, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The same for heads that do more than a product: [rows, hidden], [rows] -> summed nats. The logits of a chunk are
+    computed again in the backward pass.
+    """
+
+    def nats(chunk: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(model.logits(chunk).float(), target, reduction="sum")
+
     rows = _chunk_rows(model.head_weight)
     parts = [
-        functional.cross_entropy(functional.linear(chunk, model.head_weight).float(), target, reduction="none")
-        for chunk, target in zip(hidden.split(rows), wanted.split(rows), strict=True)
+        checkpoint(nats, chunk, target, use_reentrant=False)
+        for chunk, target in zip(hidden.split(rows), targets.split(rows), strict=True)
     ]
-    return torch.cat(parts).view(ids.shape)
+    return torch.stack(parts).sum()
 
 
 def _chunk_rows(weight: Tensor) -> int:

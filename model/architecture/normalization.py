@@ -1,4 +1,4 @@
-"""Root-mean-square layer normalization (Zhang and Sennrich, arXiv 1910.07467)."""
+"""Layer normalization (Ba et al., arXiv 1607.06450) and its root-mean-square form (arXiv 1910.07467)."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from model.architecture.config import ModelConfig
 
 
 class RMSNorm(nn.Module):
@@ -43,9 +45,17 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         narrow, size = x.dtype, x.shape[-1]
         x, weight, upstream = x.to(scale.dtype), weight.to(scale.dtype), upstream.to(scale.dtype)
-        product = (upstream * x).view(-1, size)
+        product = (upstream * x).reshape(-1, size)
         weight_gradient = scale.view(-1) @ product
         # d scale / d x = -scale^3 x / size, reached through every entry of the row.
         pull = (product @ weight).view(scale.shape) * scale.pow(3) / -size
         gradient = (upstream * weight).mul_(scale).addcmul_(x, pull)
         return gradient.to(narrow), weight_gradient.to(narrow), None
+
+
+def make_norm(config: ModelConfig, size: int | None = None) -> nn.Module:
+    """The configured normalization over `size` entries (unset: the model's width)."""
+    size = size or config.hidden_size
+    if config.norm == "layer":
+        return nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias)
+    return RMSNorm(size, config.norm_eps)

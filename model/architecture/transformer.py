@@ -1,31 +1,50 @@
-"""Decoder-only transformer (Llama, arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases."""
+"""The transformer: decoder-only, encoder-only or encoder-decoder, as `TransformerConfig` says.
+
+By default a Llama (arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.attention import Attention
-from model.architecture.cache import CacheStep, KVCache
-from model.architecture.config import TransformerConfig
-from model.architecture.feedforward import FeedForward
-from model.architecture.normalization import RMSNorm
-from model.architecture.positions import RotaryEmbedding
+from model.architecture.block import Block, make_block
+from model.architecture.cache import Cache, CacheStep
+from model.architecture.config import LayerKind, TransformerConfig
+from model.architecture.head import HeadTransform
+from model.architecture.kernels import KernelName
+from model.architecture.mixture import Routing
+from model.architecture.normalization import make_norm
+from model.architecture.pass_state import Pass
+from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
+from model.architecture.visibility import Visibility, between, document_positions, within
 
 
-class Block(nn.Module):
-    """One layer, in the pre-norm arrangement (Xiong et al., arXiv 2002.04745)."""
+class Inputs(TypedDict, total=False):
+    """What may stand beside the ids of a forward pass; see `Transformer.hidden`."""
 
-    def __init__(self, config: TransformerConfig, layer: int) -> None:
+    cache: Cache | None
+    slots: Tensor | None
+    counts: Tensor | None
+    positions: Tensor | None
+    documents: Tensor | None
+    mask: Tensor | None
+    types: Tensor | None
+    source: Tensor | None
+    source_mask: Tensor | None
+
+
+class Encoder(nn.Module):
+    """The stack that reads the source of an encoder-decoder. It shares the decoder's embedding."""
+
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attention = Attention(config, layer)
-        self.feedforward_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.feedforward = FeedForward(config)
-
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: CacheStep | None = None) -> Tensor:
-        """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        h = x + self.attention(self.attention_norm(x), rotary, cache)
-        return h + self.feedforward(self.feedforward_norm(h))
+        self.relative = RelativeBias(config, causal=False) if config.positions == "relative" else None
+        self.layers = nn.ModuleList(Block(config, layer, encoder=True) for layer in range(len(config.encoder_kinds)))
+        self.norm = make_norm(config) if config.norm_position == "pre" else None
 
 
 class Transformer(nn.Module):
@@ -34,42 +53,69 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.rotary = RotaryEmbedding(config.head_size, config.context, config.rope_theta)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.causal = config.kind != "encoder"
+        self.kernel: KernelName | None = None
+        """Attention kernel to use; None: for each call the best that can do it."""
+        self.routing: tuple[Routing, ...] = ()
+        """What the mixtures said in the last forward pass, in the order of the layers."""
+        width = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.position_embedding = nn.Embedding(config.context, width) if config.positions == "learned" else None
+        self.type_embedding = nn.Embedding(config.token_types, width) if config.token_types else None
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
+        self.encoder = Encoder(config) if config.kind == "encoder-decoder" else None
+        self.rotary = (
+            RotaryEmbedding(config.head_width, config.context, config.rope_theta, config.rope_scaling)
+            if config.positions == "rope"
+            else None
+        )
+        self.relative = RelativeBias(config, causal=self.causal) if config.positions == "relative" else None
+        self.layers = nn.ModuleList(make_block(config, layer) for layer in range(config.layers))
+        self.norm = make_norm(config) if config.norm_position == "pre" else None
+        self.head_transform = HeadTransform(config) if config.head_transform else None
+        self.head_bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_transform else None
+        self.head = None if config.tie_embeddings else nn.Linear(width, config.vocab_size, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
         """[vocab, hidden]: the matrix that turns hidden states into logits."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def forward(
-        self,
-        ids: Tensor,
-        *,
-        cache: KVCache | None = None,
-        slots: Tensor | None = None,
-        counts: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Logits [batch, seq, vocab] of the token after each of `ids` [batch, seq]; arguments as of `hidden`."""
-        hidden = self.hidden(ids, cache=cache, slots=slots, counts=counts, positions=positions)
-        return functional.linear(hidden, self.head_weight)
+    def forward(self, ids: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
+        """Logits [batch, seq, vocab] of the token after each of `ids` [batch, seq] (of an encoder: of the token in its
+        place); arguments as of `hidden`.
+        """
+        return self.logits(self.hidden(ids, **inputs))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[.., hidden] of `hidden` -> [.., vocab]."""
+        logits = functional.linear(hidden, self.head_weight, self.head_bias)
+        cap = self.config.logit_soft_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def hidden(
         self,
         ids: Tensor,
         *,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         slots: Tensor | None = None,
         counts: Tensor | None = None,
         positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        mask: Tensor | None = None,
+        types: Tensor | None = None,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states [batch, seq, hidden] of `ids` [batch, seq] int64, after the last norm.
+        """What the head is applied to, [batch, seq, hidden], for `ids` [batch, seq] int64.
 
-        Without a cache each row is a whole sequence; `positions` [batch, seq] replaces 0, 1, 2, ... where given.
+        Without a cache each row is a whole sequence. `documents` [batch, seq] int64 numbers the documents packed into a
+        row, one after another: each is read as if it stood alone. `positions` [batch, seq] replaces 0, 1, 2, .. in what
+        is added to embeddings or rotates heads. `mask` [batch, seq] bool is False for padding. `types` [batch, seq] are
+        the segments of an encoder with `token_types`.
+
+        An encoder-decoder reads `source` [batch, source] int64, in which `source_mask` is False for padding; with a
+        cache the source is given in a sequence's first step only.
 
         With a cache row i holds the next tokens of slot `slots[i]` ([batch] int64, all different; without `slots`, of
         slot i): prefill is a call on empty slots, decoding is a call with seq = 1. Rows may be at different lengths.
@@ -77,54 +123,187 @@ class Transformer(nn.Module):
         how many tokens of each row are real, and what the model says after a padding token means nothing. The slots'
         lengths grow by `counts` (by seq without it).
 
-        Raises ValueError for a token outside the vocabulary and a sequence longer than the context or the cache.
+        Raises ValueError for a token outside the vocabulary, a sequence longer than the context or the cache, an
+        argument of the wrong shape, and arguments that do not go together.
         """
-        self._check(ids)
+        self._check(ids, positions=positions, documents=documents, mask=mask, types=types)
+        self._check_source(source, source_mask, cached=cache is not None)
+        self._check_together(cache, slots, counts, positions, documents, mask)
+        encoded = None if source is None else self.encode(source, source_mask)
         batch, seq = ids.shape
-        step: CacheStep | None = None
-        if cache is not None:
-            if positions is not None:
-                raise ValueError("positions follow from the cache: give one of the two")
-            step = cache.begin(batch, seq, slots, counts)
+        step = None if cache is None else cache.begin(batch, seq, slots, counts, _source_mask(encoded, source_mask))
+        if step is not None:
             positions = step.positions
-        elif slots is not None or counts is not None:
-            raise ValueError("slots and counts belong to a cache, and none was given")
         elif positions is None:
-            positions = torch.arange(seq, device=ids.device)
-        elif (last := int(positions.max())) >= self.config.context:
-            raise ValueError(f"position {last} is beyond the last of the context {self.config.context}")
-        rotary = self.rotary(positions)
-        x = self.embedding(ids)
-        for layer in self.layers:
-            x = layer(x, rotary, step)
+            count = torch.arange(seq, device=ids.device)
+            positions = count if documents is None else document_positions(documents)
+        state = Pass(
+            visibility=self._visibility(ids, step, documents, mask),
+            rotary=None if self.rotary is None else self.rotary(positions),
+            documents=documents,
+            step=step,
+            source=encoded,
+            kernel=self.kernel,
+        )
+        if self.encoder is not None and step is None:
+            assert encoded is not None
+            state.visibility["source"] = between(seq, encoded.shape[1], source_mask, ids.device)
+        x = _through(self.layers, self._embed(ids, positions, types), state)
         if step is not None:
             step.commit()
-        return self.norm(x)
+        self.routing = (*(self.routing if encoded is not None else ()), *state.routing)
+        return self._finish(x)
 
-    def _check(self, ids: Tensor) -> None:
+    def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """States of the encoder: [batch, source] int64 -> [batch, source, hidden]."""
+        if self.encoder is None:
+            raise ValueError(f"a model of kind {self.config.kind} reads no source")
+        self._check(source, mask=source_mask)
+        positions = torch.arange(source.shape[1], device=source.device)
+        kinds = dict.fromkeys(self.config.encoder_kinds)
+        seen = {kind: self._seen(kind, source, causal=False, mask=source_mask) for kind in kinds}
+        state = Pass(
+            visibility={kind: self._with_bias(each, self.encoder.relative) for kind, each in seen.items()},
+            rotary=None if self.rotary is None else self.rotary(positions),
+            kernel=self.kernel,
+        )
+        x = _through(self.encoder.layers, self._embed(source, positions, None), state)
+        self.routing = tuple(state.routing)
+        return x if self.encoder.norm is None else self.encoder.norm(x)
+
+    def _visibility(
+        self, ids: Tensor, step: CacheStep | None, documents: Tensor | None, mask: Tensor | None
+    ) -> dict[LayerKind | Literal["source"], Visibility]:
+        """What each kind of the decoder's (or only) layers sees."""
+        kinds: list[LayerKind] = [kind for kind in dict.fromkeys(self.config.layer_kinds) if kind != "state_space"]
+        if step is None:
+            seen = {kind: self._seen(kind, ids, causal=self.causal, documents=documents, mask=mask) for kind in kinds}
+        else:
+            seen = {kind: step.visibility(kind) for kind in kinds}
+        found: dict[LayerKind | Literal["source"], Visibility] = {
+            kind: self._with_bias(each, self.relative) for kind, each in seen.items()
+        }
+        if step is not None and self.encoder is not None:
+            found["source"] = step.visibility("source")
+        return found
+
+    def _seen(
+        self,
+        kind: LayerKind,
+        ids: Tensor,
+        *,
+        causal: bool,
+        documents: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Visibility:
+        window = self.config.window if kind == "window" else None
+        return within(
+            ids.shape[1],
+            causal=causal,
+            window=window,
+            global_tokens=self.config.global_tokens if window else 0,
+            documents=documents,
+            mask=mask,
+            device=ids.device,
+        )
+
+    def _with_bias(self, seen: Visibility, relative: RelativeBias | None) -> Visibility:
+        """Scores that depend on the distance: T5's table, or ALiBi's slopes."""
+        if relative is not None:
+            return replace(seen, bias=relative(seen.distances), plain=False)
+        if self.config.positions == "alibi":
+            return replace(seen, slopes=alibi_slopes(self.config.heads, seen.query_positions.device), plain=False)
+        return seen
+
+    def _embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        x = self.embedding(ids)
+        if self.config.embedding_scale != 1.0:
+            x = x * self.config.embedding_scale
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(positions)
+        elif self.config.positions == "sinusoidal":
+            x = x + sinusoids(positions, self.config.hidden_size).to(x.dtype)
+        if self.type_embedding is not None:
+            x = x + self.type_embedding(torch.zeros_like(ids) if types is None else types)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return functional.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+
+    def _finish(self, x: Tensor) -> Tensor:
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.head_transform is not None:
+            x = self.head_transform(x)
+        return x if self.config.logit_scale == 1.0 else x * self.config.logit_scale
+
+    def _check(self, ids: Tensor, **beside: Tensor | None) -> None:
+        if ids.ndim != 2:
+            raise ValueError(f"ids of shape {list(ids.shape)} must be [batch, seq]")
+        for name, tensor in beside.items():
+            if tensor is not None and tensor.shape != ids.shape:
+                raise ValueError(f"{name} of shape {list(tensor.shape)} must be that of the ids, {list(ids.shape)}")
         if ids.shape[1] > self.config.context:
             raise ValueError(f"sequence of {ids.shape[1]} tokens is longer than the context {self.config.context}")
-        # Asking a GPU for a value stalls its queue, which training cannot afford on every step.
-        if ids.is_meta or ids.numel() == 0 or (self.training and ids.device.type != "cpu"):
+        if ids.numel() == 0:
+            raise ValueError(f"ids of shape {list(ids.shape)} hold no token")
+        if beside.get("types") is not None and not self.config.token_types:
+            raise ValueError("types were given, but the model has no token_types")
+        # Asking a GPU for a value stalls its queue, which training cannot afford, and ends a compiled graph.
+        stalls = (self.training and ids.device.type != "cpu") or torch.compiler.is_compiling()
+        if stalls or ids.is_meta:
             return
-        low, high = (int(value) for value in torch.aminmax(ids))
-        if low < 0 or high >= self.config.vocab_size:
-            wrong = low if low < 0 else high
-            raise ValueError(f"token id {wrong} is outside the vocabulary of 0 to {self.config.vocab_size - 1}")
+        _check_range("token id", ids, self.config.vocab_size, "the vocabulary")
+        if (positions := beside.get("positions")) is not None:
+            _check_range("position", positions, self.config.context, f"the context {self.config.context}")
+        if (types := beside.get("types")) is not None:
+            _check_range("token type", types, self.config.token_types, "the model's token_types")
+
+    def _check_source(self, source: Tensor | None, source_mask: Tensor | None, *, cached: bool) -> None:
+        if self.encoder is None and source is not None:
+            raise ValueError(f"a source was given, but a model of kind {self.config.kind} reads none")
+        if self.encoder is not None and source is None and not cached:
+            raise ValueError("an encoder-decoder needs a source [batch, source] beside the ids")
+        if source is None and source_mask is not None:
+            raise ValueError("source_mask belongs to a source, and none was given")
+
+    def _check_together(  # noqa: PLR0917
+        self,
+        cache: Cache | None,
+        slots: Tensor | None,
+        counts: Tensor | None,
+        positions: Tensor | None,
+        documents: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        if cache is None and (slots is not None or counts is not None):
+            raise ValueError("slots and counts belong to a cache, and none was given")
+        if positions is not None and self.config.positions in {"alibi", "relative", "none"}:
+            raise ValueError(f"positions were given, but a model with positions {self.config.positions} reads none")
+        if cache is not None and positions is not None:
+            raise ValueError("positions follow from the cache: give one of the two")
+        if cache is not None and (documents is not None or mask is not None):
+            raise ValueError("documents and mask are for whole sequences: a cache has a slot for each sequence")
+        if cache is not None and self.config.kind == "encoder":
+            raise ValueError("an encoder reads whole sequences and generates none: leave out the cache")
+        if documents is not None and self.config.kind == "encoder-decoder":
+            raise ValueError("documents cannot be packed for an encoder-decoder: give a row to each")
+        if mask is not None and "state_space" in self.config.layer_kinds:
+            raise ValueError("state_space layers read every token: pad on the right and leave out the mask")
 
 
-def initialize(model: Transformer, seed: int) -> None:
-    """Draws every weight from `seed` alone: normal(0, 0.02), norms one.
+def _through(layers: Iterable[nn.Module], x: Tensor, state: Pass) -> Tensor:
+    for layer in layers:
+        x = layer(x, state)
+    return x
 
-    The two projections that write into the residual stream are scaled by 1/sqrt(2 x layers), so that its variance does
-    not grow with depth (GPT-2, Radford et al. 2019).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    residual_std = 0.02 / (2 * model.config.layers) ** 0.5
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.fill_(1.0)
-                continue
-            std = residual_std if name.endswith(("attention.output.weight", "feedforward.down.weight")) else 0.02
-            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+def _source_mask(encoded: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    if encoded is None or mask is not None:
+        return mask
+    return torch.ones(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
+
+
+def _check_range(what: str, ids: Tensor, size: int, where: str) -> None:
+    low, high = (int(value) for value in torch.aminmax(ids))
+    if low < 0 or high >= size:
+        raise ValueError(f"{what} {low if low < 0 else high} is outside {where} of 0 to {size - 1}")

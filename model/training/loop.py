@@ -13,6 +13,7 @@ from torch import Tensor
 from data.packing import TokenSequence
 from data.progress import Progress
 from model.architecture.loss import cross_entropy_sum
+from model.architecture.mixture import auxiliary_loss, expert_load
 from model.architecture.transformer import Transformer
 from model.training.dataset import read_windows, validation_starts
 from model.training.engine import Engine
@@ -100,7 +101,9 @@ def train(
         set_learning_rate(engine.optimizer, scale)
         batch = loop.batch(step).to(device)
         loss, tokens = optimizer_step(engine, batch, loop.micro_batch_size, step + 1)
-        log.append({"step": step + 1, "loss": loss, "learning_rate": engine.optimizer.param_groups[-1]["lr"]})
+        row = {"step": step + 1, "loss": loss, "learning_rate": engine.optimizer.param_groups[-1]["lr"]}
+        assert isinstance(engine.model, Transformer)
+        log.append(row | _router_metrics(engine.model))
         clock.train += time.perf_counter() - started
         clock.tokens += tokens
         last = step + 1 == loop.steps
@@ -125,8 +128,11 @@ def optimizer_step(engine: Engine, batch: Batch, micro_batch_size: int, step: in
         raise TrainingFailed(f"step {step} has no token to learn from")
     local = torch.zeros((), device=batch.ids.device, dtype=torch.float64)
     for micro in batch.split(micro_batch_size):
-        nats, _ = cross_entropy_sum(engine.model, micro.ids, micro.targets, micro.mask)
-        engine.backward(nats / tokens)
+        nats, count = cross_entropy_sum(engine.model, micro.ids, micro.targets, micro.mask)
+        objective = nats / tokens
+        if routing := engine.model.routing:
+            objective = objective + auxiliary_loss(routing, engine.model.config) * (count / tokens)
+        engine.backward(objective)
         local += nats.detach()
     loss = _sum_over_workers(local, engine.world, batch.ids.device) / tokens
     if not math.isfinite(loss):
@@ -134,6 +140,16 @@ def optimizer_step(engine: Engine, batch: Batch, micro_batch_size: int, step: in
     if not engine.step():
         raise TrainingFailed(f"the gradient is not finite at step {step} (loss {loss:.3f}): {_ADVICE}")
     return loss, tokens
+
+
+def _router_metrics(model: Transformer) -> dict[str, Any]:
+    """Of this worker's last micro-batch: the largest share of a layer's choices that one expert took, and how many
+    choices found their expert full.
+    """
+    if not model.routing:
+        return {}
+    load = expert_load(model.routing).amax(dim=-1).tolist()
+    return {"expert_load": load, "dropped": int(sum(routing.dropped for routing in model.routing))}
 
 
 @torch.inference_mode()

@@ -14,16 +14,22 @@ Groups = dict[str, list[nn.Parameter]]
 def parameter_groups(model: nn.Module) -> Groups:
     """The trained parameters by kind, in the model's order.
 
-    `matrices` are the projections inside the layers; `embedding` is any matrix indexed by the vocabulary (tied or not);
-    `vectors` are the norms' gains, which nothing decays.
+    `matrices` are the projections inside the layers, those of experts stacked; `embedding` is any matrix indexed by a
+    vocabulary, places or distances (the head too); `vectors` are gains, biases, short filters and the like, which
+    nothing decays.
     """
     groups: Groups = {"matrices": [], "embedding": [], "vectors": []}
-    vocabulary = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
-    vocabulary |= {id(parameter) for name, parameter in model.named_parameters() if name.startswith("head.")}
-    for parameter in model.parameters():
-        kind = "vectors" if parameter.ndim < 2 else "embedding" if id(parameter) in vocabulary else "matrices"
-        groups[kind].append(parameter)
+    for name, parameter in model.named_parameters():
+        groups[_kind(name, parameter)].append(parameter)
     return groups
+
+
+def _kind(name: str, parameter: nn.Parameter) -> str:
+    if parameter.ndim < 2 or name.endswith(("_bias", "conv1d.weight")):
+        return "vectors"
+    if name.endswith(("embedding.weight", "relative.weight")) or name.startswith("head."):
+        return "embedding"
+    return "matrices"
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:

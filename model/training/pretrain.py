@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from data.progress import Progress, no_progress
-from model.config import ModelConfig, PretrainConfig
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
 from model.training.launch import launch
 from model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
-_CODE = ("architecture", "training", "checkpoint.py", "huggingface.py")
+_CODE = ("architecture", "training", "checkpoint.py", "huggingface")
 """What, below the model room, decides the weights that a run ends with."""
 
 
@@ -56,6 +57,8 @@ def pretrain(  # noqa: PLR0917
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
     started = time.time()
+    if model.kind != "decoder":
+        raise ValueError(f"pretraining learns the next token, which a model of kind {model.kind} cannot: use decoder")
     index = _read_index(packed)
     fingerprint = run_fingerprint(config, model, packed)
     job = Job(

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 
 from data.packing import PackedTokens
 from data.progress import Progress, no_progress
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer, initialize
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
 from model.checkpoint import save_model
-from model.config import ModelConfig, PretrainConfig
+from model.config import PretrainConfig
 from model.training import checkpoints
 from model.training.dataset import TrainingBatches
 from model.training.engine import ZeroEngine

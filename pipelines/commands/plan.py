@@ -1,63 +1,134 @@
-"""`sluice plan`: what the configured model and run cost, before anything is spent."""
+"""`sluice plan`: what a model and a run cost, before anything is spent."""
 
 import argparse
+import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from components.params import validate
 from components.workspace import Workspace
 from data.config import TokenizerConfig
-from model.config import ModelConfig, PretrainConfig
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.budget.settings import read_plan_settings
+from model.config import PretrainConfig
 from pipelines.parameters import compose
-from pipelines.terminal import clock
 
 if TYPE_CHECKING:
-    from model.budget import Plan
+    from model.budget.devices import Device
+    from model.budget.machine import Check
+
+_OWN = "plan."
+_WITH_HF = ("pretrain.", "profile=")
+"""Beside --hf, the settings that still say something."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    blocks = validate(compose(Workspace.find(), arguments.overrides))
+    picture = _picture(arguments.plot)
+    own = [each for each in arguments.overrides if each.startswith(_OWN)]
+    others = [each for each in arguments.overrides if not each.startswith(_OWN)]
+    settings = read_plan_settings(_values(own))
+    config, pretrain = _model_and_run(arguments.hf, others)
+    from model.budget.plan import plan
+
+    # Once without the machine: what is refused is refused before anything is measured.
+    made = plan(config, pretrain, settings)
+    if not arguments.no_measure:
+        machine, check = _measure(config, pretrain)
+        made = plan(config, pretrain, settings, machine=machine, check=check)
+    if arguments.json:
+        print(made.model_dump_json())
+    else:
+        from pipelines.plan_tables import render
+
+        print(render(made))
+    if picture is not None:
+        from model.budget.plot import draw_memory
+
+        draw_memory(config, pretrain, settings, picture)
+        if not arguments.json:
+            print(f"picture: {picture}")
+    return 0
+
+
+def _picture(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name)
+    if path.suffix not in {".svg", ".png"}:
+        raise ValueError(f"--plot {name}: the file's name must end in .svg or .png")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {name}: there is no folder {path.parent}")
+    return path
+
+
+def _values(overrides: list[str]) -> dict[str, Any]:
+    """plan.key=value, each key once."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, value = override.removeprefix(_OWN).partition("=")
+        if not equals or not name:
+            raise ValueError(
+                f"'{override}' is not plan.key=value: for example plan.device=h100-sxm or plan.tokens=2e12"
+            )
+        if name in values:
+            raise ValueError(f"plan.{name} is given twice: say once what it shall be")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"'{override}': {value} is no value; for example plan.devices=64") from None
+    return values
+
+
+def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerConfig, PretrainConfig]:
+    """From conf/ and the command line; the model from a Hugging Face directory where one is given."""
+    if hf is not None:
+        for override in overrides:
+            if not override.startswith(_WITH_HF):
+                raise ValueError(
+                    f"{override} would be ignored beside --hf, which says what the model is: leave out one"
+                )
+    blocks = validate(compose(Workspace.find(), overrides))
     model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
     assert isinstance(model, ModelConfig)
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(tokenizer, TokenizerConfig)
-    from model.architecture.config import TransformerConfig
-    from model.budget import measure_matmul_flops, plan
-
-    shape = TransformerConfig.from_settings(model, tokenizer.vocab_size)
-    peak = measure_matmul_flops(pretrain.dtype, threads=os.cpu_count() or 1)
-    made = plan(shape, pretrain, matmul_flops_per_s=peak)
-    print(made.model_dump_json() if arguments.json else render(made))
-    return 0
+    if hf is not None:
+        return _from_huggingface(Path(hf)), pretrain
+    return TransformerConfig.from_settings(model, tokenizer.vocab_size), pretrain
 
 
-def render(plan: "Plan") -> str:
-    """The plan as a table for a person."""
-    parameters, flops = plan.parameters, plan.flops
-    lines = [
-        f"parameters    {parameters.total:,}: embedding {parameters.embedding:,}, attention {parameters.attention:,}, "
-        f"feed-forward {parameters.feedforward:,}, norms {parameters.norms:,}, head {parameters.head:,}",
-        f"a token       {flops.forward / 1e6:,.2f} MFLOP forward, {flops.training / 1e6:,.2f} in training",
-        f"run           {plan.tokens:,} tokens in steps of {plan.tokens_per_step:,}; "
-        f"{plan.compute_optimal_tokens:,} would be compute-optimal (20 a parameter)",
-    ]
-    lines += [
-        f"KV cache      {dtype}: {cache.token_bytes:,} bytes a token, {_mib(cache.context_bytes)} for a full context"
-        for dtype, cache in plan.kv_cache.items()
-    ]
-    lines += [
-        f"a worker      {memory.dtype}, ZeRO {memory.zero_stage}, {plan.workers} workers: {_mib(memory.total_bytes)}, "
-        f"of it activations {_mib(memory.activations_bytes)}"
-        for memory in plan.memory
-    ]
-    if plan.forecast is not None:
-        time, peak = plan.forecast, plan.forecast.matmul_flops_per_s / 1e9
-        lines.append(
-            f"forecast      {clock(time.total_s)} at {time.tokens_per_s:,.0f} tokens/s, "
-            f"if {time.fraction:.0%} of the measured {peak:,.0f} GFLOP/s is reached"
-        )
-    return "\n".join(lines)
+def _from_huggingface(folder: Path) -> TransformerConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"--hf {folder}: there is no config.json in it; a Hugging Face model directory has one")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold an object of settings, not {type(fields).__name__}")
+    from model.huggingface import config_from_huggingface
+
+    return config_from_huggingface(fields)
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:,.1f} MiB"
+def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", "Check"]:
+    """This machine's peak, and the forecast of a worker's step beside a real one."""
+    import psutil
+
+    from model.budget.measure import check_forecast, this_machine
+
+    cores = os.cpu_count() or 1
+    machine = this_machine(run.dtype, cores)
+    threads = max(1, cores // run.workers)
+    check = check_forecast(
+        config,
+        run,
+        threads=threads,
+        peak_flops_per_s=machine.peak_flops_per_s * threads / cores,
+        free_bytes=psutil.virtual_memory().available,
+    )
+    return machine, check

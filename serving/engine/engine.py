@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.architecture.cache import KVCache
+from model.architecture.cache import Cache
 from model.architecture.generation import sample
 from model.checkpoint import load_model
 from serving.config import ServeConfig
@@ -54,7 +54,7 @@ class Engine:
         self._config = config
         self._projection = _projection(self._model.config.hidden_size)
         self._device = self._model.embedding.weight.device
-        self._cache = KVCache(self._model.config, config.max_batch, device=self._device)
+        self._cache = Cache(self._model.config, config.max_batch, device=self._device)
         self._scheduler = Scheduler(config.max_batch, config.max_queued, max_step_tokens)
         self._outbox = Outbox()
         self._wake = threading.Condition()

@@ -12,10 +12,10 @@ from data.config import PackConfig, TokenizerConfig
 from data.document import content_id, read_documents, write_documents
 from data.split import split_of
 from data.tokenization import load_tokenizer, train_tokenizer
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer, initialize
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
 from model.checkpoint import save_model
-from model.config import ModelConfig
 
 SPLIT = PackConfig(valid_fraction=0.1, test_fraction=0.4)
 _TOPICS = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker", "schema", "token")

@@ -6,13 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from model.architecture import causal
-from model.architecture.config import TransformerConfig
-from model.architecture.loss import cross_entropy_sum, token_nats
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.loss import cross_entropy_sum
 from model.architecture.normalization import RMSNorm
 from model.architecture.positions import RotaryEmbedding, rotate
-from model.architecture.transformer import Transformer, initialize
-from model.config import ModelConfig
+from model.architecture.transformer import Transformer
 
 VOCAB = 61
 CONTEXT = 24
@@ -52,6 +51,18 @@ def test_attention_sees_relative_positions_only() -> None:
         assert not torch.allclose(stretched, model(ids), atol=1e-5)
 
 
+def test_positions_that_a_model_does_not_read_are_refused() -> None:
+    settings_ = ModelConfig(hidden_size=32, layers=1, heads=4, kv_heads=2, context=CONTEXT, positions="alibi")
+    model = Transformer(TransformerConfig.from_settings(settings_, VOCAB))
+    with pytest.raises(ValueError, match="positions alibi reads none"):
+        model(tokens(1, 3), positions=torch.arange(3)[None])
+
+
+def test_no_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[1, 0\] hold no token"):
+        tiny()(tokens(1, 0))
+
+
 @pytest.mark.parametrize(("token", "said"), [(VOCAB, f"token id {VOCAB}"), (-1, "token id -1")])
 def test_a_token_outside_the_vocabulary_is_named(token: int, said: str) -> None:
     ids = tokens(2, 5)
@@ -65,9 +76,10 @@ def test_a_sequence_longer_than_the_context_is_named() -> None:
         tiny()(tokens(1, CONTEXT + 1))
 
 
-def test_a_position_beyond_the_context_is_named() -> None:
-    with pytest.raises(ValueError, match=f"position {CONTEXT} .* context {CONTEXT}"):
-        tiny()(tokens(1, 3), positions=torch.tensor([[0, 1, CONTEXT]]))
+@pytest.mark.parametrize("place", [CONTEXT, -1])
+def test_a_position_outside_the_context_is_named(place: int) -> None:
+    with pytest.raises(ValueError, match=f"position {place} .* context {CONTEXT}"):
+        tiny()(tokens(1, 3), positions=torch.tensor([[0, 1, place]]))
 
 
 def test_initialization_follows_from_the_seed_alone() -> None:
@@ -145,14 +157,6 @@ def test_an_empty_mask_gives_zero_and_no_gradient() -> None:
     assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
 
 
-def test_token_nats_sum_to_the_loss() -> None:
-    model, ids = tiny(), tokens(3, 12)
-    nats = token_nats(model, ids[:, :-1], ids[:, 1:])
-    total, _ = cross_entropy_sum(model, ids[:, :-1], ids[:, 1:])
-    assert nats.shape == (3, 11)
-    torch.testing.assert_close(nats.sum(), total.detach())
-
-
 def test_rms_norm_is_the_papers_formula() -> None:
     norm, x = RMSNorm(16, 1e-5).double(), torch.randn(3, 5, 16, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
@@ -191,33 +195,8 @@ def test_rotation_turns_each_pair_by_its_angle() -> None:
     torch.testing.assert_close(rotate(x, *table), torch.cat((pairs.real, pairs.imag), dim=-1))
 
 
-@settings(max_examples=20, deadline=None)
-@given(length=st.integers(1, 3 * causal.BLOCK + 1), kv_heads=st.sampled_from([1, 2, 4]))
-def test_the_cpus_causal_attention_is_torchs(length: int, kv_heads: int) -> None:
-    generator = torch.Generator().manual_seed(length)
-    sizes = [(2, length, heads, 8) for heads in (4, kv_heads, kv_heads)]
-    inputs = [torch.randn(size, generator=generator).requires_grad_() for size in sizes]
-    weights = torch.randn(sizes[0], generator=generator)
-    assert causal.suits(inputs[0])
-    found = causal.causal_attention(*inputs)
-    turned = (tensor.transpose(1, 2) for tensor in inputs)
-    expected = functional.scaled_dot_product_attention(*turned, is_causal=True, enable_gqa=True).transpose(1, 2)
-    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
-    gradients = [torch.autograd.grad((mixed * weights).sum(), inputs) for mixed in (found, expected)]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-
-
 def test_training_and_evaluation_take_different_kernels_to_the_same_logits() -> None:
     model, ids = tiny(), tokens(2, CONTEXT)
     trained = model(ids)
     with torch.no_grad():
         torch.testing.assert_close(trained, model(ids), atol=1e-6, rtol=1e-5)
-
-
-def test_the_default_width_of_swiglu_is_eight_thirds_rounded_up_to_64() -> None:
-    widths = {
-        hidden: TransformerConfig.from_settings(ModelConfig(hidden_size=hidden), VOCAB).intermediate_size
-        for hidden in (192, 256, 4096)
-    }
-    assert widths == {192: 512, 256: 704, 4096: 10944}

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer, initialize
-from model.checkpoint import load_model, load_transformer, model_hash, save_model
-from model.config import ModelConfig
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
+from model.checkpoint import load_model, load_transformer, model_hash, save_model, save_transformer
 
 LINEAGE = {"data": "abc", "steps": 3}
 
@@ -138,3 +139,126 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path: Path, tokenize
 def test_no_tokenizer_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tokenizer.json does not exist"):
         save_model(tmp_path / "model", tiny(), tmp_path, {})
+
+
+def test_what_no_family_expresses_is_saved_in_our_own_fields(tmp_path: Path, tokenizer_folder: Path) -> None:
+    settings = ModelConfig(
+        hidden_size=32,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        context=16,
+        positions="alibi",
+        window=5,
+        pattern=("window", "attention"),
+        dropout=0.1,
+        mixture={"experts": 3, "shared": 1},
+    )
+    model = Transformer(TransformerConfig.from_settings(settings, 260)).eval()
+    initialize(model, 0)
+    save_model(tmp_path / "model", model, tokenizer_folder, LINEAGE)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "sluice"
+    loaded, _ = load_model(tmp_path / "model")
+    assert loaded.config == model.config
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(loaded(ids), model(ids))
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+    del weights["norm.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"weight 'norm.weight' is missing"):
+        load_transformer(tmp_path / "model")
+
+
+def sharded(folder: Path) -> Path:
+    """A directory of the tiny model in two files with an index."""
+    save_transformer(folder, tiny())
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    files = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
+    for file, held in files.items():
+        save_file({name: weights[name] for name in held}, folder / file)
+    weight_map = {name: file for file, held in files.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def test_several_files_are_read_by_their_index(tmp_path: Path) -> None:
+    loaded = load_transformer(sharded(tmp_path / "model"))
+    assert all(torch.equal(weight, tiny().state_dict()[name]) for name, weight in loaded.state_dict().items())
+
+
+def only_pickled(folder: Path) -> None:
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+
+
+def test_a_pickle_beside_safetensors_is_left_alone(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "model")
+    (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
+    assert load_transformer(folder).config.layers
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda f: (f / "model-00002-of-00002.safetensors").unlink(),
+            "model-00002-of-00002.safetensors does not exist",
+        ),
+        (
+            lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b""),
+            "model-00001-of-00002.safetensors is damaged",
+        ),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{"), "model.safetensors.index.json is damaged"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "weight_map names no files"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}'),
+            "no file of this directory",
+        ),
+        (only_pickled, "pytorch_model.bin may be a pickle"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json is damaged: not a JSON object"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff"), "config.json is damaged"),
+    ],
+)
+def test_a_faulty_directory_is_refused_in_one_line(tmp_path: Path, change: object, said: str) -> None:
+    folder = sharded(tmp_path / "model")
+    assert callable(change)
+    change(folder)
+    with pytest.raises(ValueError, match=said) as refused:
+        load_transformer(folder)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_weight_in_two_files_and_a_tied_head_that_is_not_are_refused(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "model")
+    second = folder / "model-00002-of-00002.safetensors"
+    save_file({**load_file(second), **load_file(folder / "model-00001-of-00002.safetensors")}, second)
+    with pytest.raises(ValueError, match="and in a file before it"):
+        load_transformer(folder)
+    save_transformer(tmp_path / "tied", tiny())
+    weights = load_file(tmp_path / "tied" / "model.safetensors")
+    other = weights["model.embed_tokens.weight"] + 1
+    save_file({**weights, "lm_head.weight": other}, tmp_path / "tied" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is True, but lm_head\.weight is not the embedding"):
+        load_transformer(tmp_path / "tied")
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="owner/name is not a folder: name a model directory on this machine"):
+        load_transformer(tmp_path / "owner/name")
+
+
+def test_a_directory_in_our_own_names_stays_readable_whatever_families_there_are(tmp_path: Path) -> None:
+    model = tiny()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sluice", **model.config.model_dump(mode="json")}))
+    save_file(
+        {name: weight.detach().clone() for name, weight in model.state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    loaded = load_transformer(tmp_path)
+    assert loaded.config == model.config
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())

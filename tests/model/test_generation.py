@@ -1,12 +1,15 @@
 """Sampling and decoding."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from cached_architectures import ARCHITECTURES, SOURCE, WITH_KEYS, built, shape, tokens
 
-from model.architecture.config import TransformerConfig
+from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.generation import generate, sample
-from model.architecture.transformer import Transformer, initialize
-from model.config import ModelConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT = 61, 24
 
@@ -39,6 +42,78 @@ def test_cached_decoding_is_uncached_decoding_token_for_token(
     cached = generate(model, prompt, 15, temperature=temperature, top_p=0.9, seed=7)
     assert cached == uncached(model, prompt, 15, temperature, 7)
     assert len(set(cached)) > 3  # a constant answer would prove little
+
+
+def source_for(name: str) -> Sequence[int] | None:
+    return tokens(SOURCE, seed=100)[0].tolist() if shape(name).kind == "encoder-decoder" else None
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str, temperature: float) -> None:
+    cached, uncached = (
+        generate(
+            built(name),
+            [5, 1, 60],
+            15,
+            temperature=temperature,
+            top_p=0.9,
+            seed=7,
+            source=source_for(name),
+            cache=cache,
+        )
+        for cache in (True, False)
+    )
+    assert cached == uncached
+    assert len(cached) == 15
+    assert temperature == 0 or len(set(cached)) > 8
+
+
+@pytest.mark.parametrize("name", WITH_KEYS)
+def test_a_cache_of_8_bits_says_the_same_until_two_tokens_are_near_a_tie(name: str) -> None:
+    model, prompt, source = built(name), [5, 1, 60], source_for(name)
+    exact, rounded = (generate(model, prompt, 15, source=source, cache=cache) for cache in (True, "int8"))
+    same = next((place for place, pair in enumerate(zip(exact, rounded, strict=True)) if len({*pair}) > 1), None)
+    if same is None:
+        return
+    read = {} if source is None else {"source": torch.tensor([source])}
+    logits = model(torch.tensor([prompt + exact[:same]]), **read)[0, -1]
+    # Each of the two logits is off by 3 % of the largest at most.
+    assert logits[exact[same]] - logits[rounded[same]] < 0.06 * logits.abs().max()
+
+
+def test_most_models_say_the_same_over_8_bits() -> None:
+    equal = [
+        len({tuple(generate(built(name), [7, 7], 6, source=source_for(name), cache=cache)) for cache in (True, "int8")})
+        == 1
+        for name in WITH_KEYS
+    ]
+    assert sum(equal) / len(equal) > 0.8
+
+
+def test_the_source_decides_the_answer() -> None:
+    answers = [generate(built("t5"), [0], 10, temperature=1.0, source=[token] * 4) for token in (3, 3, 9)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_what_generates_nothing_says_so(model: Transformer) -> None:
+    encoder = Transformer(shape("llama").model_copy(update={"kind": "encoder"}))
+    with pytest.raises(ValueError, match=r"encoder .* generates none"):
+        generate(encoder, [1], 3)
+    with pytest.raises(ValueError, match="decoder reads no source"):
+        generate(model, [1], 3, source=[1])
+    for source in (None, [], [1] * (CONTEXT + 1)):
+        with pytest.raises(ValueError, match=f"needs a source of 1 to {CONTEXT} tokens"):
+            generate(built("t5"), [1], 3, source=source)
+    with pytest.raises(ValueError, match="cache 'int4' is not one of"):
+        generate(model, [1], 3, cache="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="quantized has no effect"):
+        generate(built("state space"), [1], 3, cache="int8")
+
+
+def test_a_model_in_training_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"training mode.* eval\(\)"):
+        generate(Transformer(shape("llama").model_copy(update={"dropout": 0.1})), [1], 3)
 
 
 def test_the_seed_decides_the_draw(model: Transformer) -> None:

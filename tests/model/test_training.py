@@ -9,10 +9,11 @@ import torch
 from training_fixtures import MODEL, packed_corpus, training_rows  # noqa: F401
 
 from data.progress import no_progress
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer, initialize
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
 from model.checkpoint import load_model
-from model.config import ModelConfig, PretrainConfig
+from model.config import PretrainConfig
 from model.training.engine import LocalEngine
 from model.training.loop import Batch, Clock, Loop, TrainingFailed, optimizer_step, train
 from model.training.optimizer import build_optimizer

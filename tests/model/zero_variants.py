@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from data.progress import no_progress
 from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer, initialize
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.engine import ZeroEngine
 from model.training.loop import Batch, Clock, Loop, train

@@ -159,3 +159,9 @@ def test_paths_of_the_command_line_are_from_the_folder_of_the_call(
 def from_root(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
     with chdir(workspace.root):
         return compose(workspace, overrides)
+
+
+def test_a_tilde_is_the_home_folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "texts").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose(Workspace(root), ["data.sources=~/texts"])["data"]["sources"] == str(tmp_path / "texts")

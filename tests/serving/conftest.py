@@ -44,10 +44,10 @@ def make_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """make_model(seed, context=64, poisoned=False, **shape) -> model directory."""
     import torch
 
-    from model.architecture.config import TransformerConfig
-    from model.architecture.transformer import Transformer, initialize
+    from model.architecture.config import ModelConfig, TransformerConfig
+    from model.architecture.initialization import initialize
+    from model.architecture.transformer import Transformer
     from model.checkpoint import save_model
-    from model.config import ModelConfig
 
     def make(seed: int, *, poisoned: bool = False, vocab_size: int = 400, **shape: int) -> Path:
         settings = ModelConfig(**{"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": 64, **shape})

@@ -1,0 +1,84 @@
+"""On a GPU: the fraction of its dense bf16 peak, for each attention kernel, eager and compiled. Needs no Ray."""
+
+import sys
+from collections.abc import Iterable, Mapping
+
+from benchmarks.model.case import Case, Kernel
+from benchmarks.model.results import Accelerated, Comparison
+from benchmarks.model.shapes import ACCELERATOR_SHAPES, SHAPES
+from benchmarks.model.turns import Measured, in_turns
+
+KERNELS: tuple[Kernel, ...] = ("reference", "sdpa", "flex", "flash")
+
+_DENSE_BF16 = {
+    # Vendor's data sheets, FLOPs a second without sparsity; the first name that the device's contains.
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+}
+
+
+def dense_bf16_peak(device: str) -> float | None:
+    """FLOPs a second that the data sheet of a device states; None for one that is not listed."""
+    return next((peak for name, peak in _DENSE_BF16.items() if name in device), None)
+
+
+def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> Accelerated | None:
+    """None where there is no GPU. A candidate that cannot run is kept with its reason."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    device = torch.cuda.get_device_name()
+    matmul = in_turns({"matmul": Case(work="matmul", precision="bf16", device="cuda")}, rounds)["matmul"]
+    found = Accelerated(device=device, peak_flops=dense_bf16_peak(device), matmul_flops=matmul.best, comparisons=[])
+    for name in shapes:
+        for sequence in SHAPES[name].sequences:
+            candidates, refused = _one_by_one(cases(name, sequence), rounds)
+            found.comparisons.append(Comparison(shape=name, sequence=sequence, candidates=candidates))
+            found.refused |= {f"{name}, {sequence} tokens: {key}": reason for key, reason in refused.items()}
+    return found
+
+
+def cases(shape: str, sequence: int) -> dict[str, Case]:
+    """transformers in bf16, and ours with each kernel, eager and compiled."""
+    chosen: dict[str, Case] = {}
+    for compiled in (False, True):
+        for kernel in KERNELS:
+            case = _case(shape, sequence, compiled=compiled, kernel=kernel)
+            chosen[f"sluice, {case.setting}"] = case
+        peer = _case(shape, sequence, compiled=compiled).model_copy(update={"library": "transformers"})
+        chosen[f"transformers, {peer.setting}"] = peer
+    return chosen
+
+
+def _case(shape: str, sequence: int, *, compiled: bool, kernel: Kernel | None = None) -> Case:
+    return Case(
+        work="train",
+        precision="bf16",
+        shape=shape,
+        sequence=sequence,
+        compiled=compiled,
+        kernel=kernel,
+        device="cuda",
+    )
+
+
+def _one_by_one(cases: Mapping[str, Case], rounds: int) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Each alone: the device's memory does not hold all of them, and its clock does not depend on others' work."""
+    found: dict[str, Measured] = {}
+    refused: dict[str, str] = {}
+    for name, case in cases.items():
+        try:
+            found |= in_turns({name: case}, rounds)
+        except RuntimeError as error:
+            print(f"  {error}", file=sys.stderr, flush=True)
+            refused[name] = str(error)
+    return found, refused

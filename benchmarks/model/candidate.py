@@ -1,0 +1,183 @@
+"""The process of one candidate: built once, warmed up, then a round whenever the driver asks for one.
+
+A process of its own, so that one library's memory, threads and compiled code are not another's. Processes that start
+import this file, so all that weighs is imported where it is used. Messages are JSON.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.model.case import Case, Failed, Round, Started
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+PROMPT = 64
+"""Tokens of the prompt in generation."""
+WARM_UPS = 2
+_MATMUL = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the product that stands for a device's peak."""
+_MATMUL_S = 0.5
+
+Work = Callable[[], tuple[float, float]]
+"""Does one round: (seconds, units)."""
+
+
+def serve(connection: "Connection", text: str) -> None:
+    """Answers `Started`, then a `Round` for each message, until the other end is closed; or `Failed`, and ends."""
+    case = Case.model_validate_json(text)
+    try:
+        _serve(connection, case)
+    except Exception as error:  # whatever it is, the driver names the candidate with it
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        connection.send_bytes(Failed(error=reason).model_dump_json().encode())
+
+
+def _serve(connection: "Connection", case: Case) -> None:
+    # Compiling in processes of its own would put its memory outside the figures, and its work on others' cores.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(case.threads)
+    begun = time.perf_counter()
+    started, work = (_matmul if case.work == "matmul" else _model)(case)
+    for _ in range(WARM_UPS):
+        work()
+    if case.library == "sluice" and case.work != "matmul":
+        from model.architecture.kernels import choices
+
+        started = started.model_copy(update={"kernels": [f"{name}: {why}" for name, why in choices()]})
+    # What warming up and compiling took at most is not what a step takes.
+    reset_peak(case.device)
+    started = started.model_copy(update={"warm_up_s": time.perf_counter() - begun})
+    connection.send_bytes(started.model_dump_json().encode())
+    _answer(connection, work, case.device)
+
+
+def _answer(connection: "Connection", work: Work, device: str) -> None:
+    while True:
+        try:
+            connection.recv_bytes()
+        except EOFError:
+            return
+        seconds, units = work()
+        answer = Round(seconds=seconds, units=units, peak_bytes=peak_bytes(device))
+        connection.send_bytes(answer.model_dump_json().encode())
+
+
+def _matmul(case: Case) -> tuple[Started, Work]:
+    import torch
+
+    dtype, size = torch.bfloat16 if case.precision == "bf16" else torch.float32, _MATMUL[case.device]
+    left, right = (torch.ones(size, size, dtype=dtype, device=case.device) for _ in range(2))
+
+    def work() -> tuple[float, float]:
+        best, end = float("inf"), time.perf_counter() + _MATMUL_S
+        while time.perf_counter() < end:
+            best = min(best, _timed(lambda: torch.mm(left, right), case.device))
+        return best, 2.0 * size**3
+
+    return Started(parameters=0, import_bytes=resident_bytes(), warm_up_s=0, check=[]), work
+
+
+def _model(case: Case) -> tuple[Started, Work]:
+    import torch
+
+    library = _library(case)
+    import_bytes = resident_bytes()
+    state = None
+    if case.weights is not None:
+        from safetensors.torch import load_file
+
+        state = load_file(case.weights)
+    model = library.build(case, state)
+    del state
+    random = torch.Generator().manual_seed(1)
+    rows, length = (1, PROMPT) if case.work == "generate" else (case.rows, case.sequence)
+    ids = torch.randint(0, case.model.vocab_size, (rows, length), generator=random).to(case.device)
+    started = Started(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        import_bytes=import_bytes,
+        warm_up_s=0,
+        check=[library.common_loss(model, ids[:1])],
+    )
+    if case.work == "train":
+        return started, _training(library.trainer(model, case), model, ids, case)
+    generate = library.generator(model, case.sequence - PROMPT)
+    check = [float(token) for token in generate(ids)]
+    return started.model_copy(update={"check": check}), _generation(generate, ids, case)
+
+
+def _training(loss: Callable[[Any], Any], model: Any, ids: Any, case: Case) -> Work:
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        loss(ids).backward()
+
+    return lambda: (_timed(step, case.device), float(ids.numel()))
+
+
+def _generation(generate: Callable[[Any], list[int]], ids: Any, case: Case) -> Work:
+    def work() -> tuple[float, float]:
+        generated: list[int] = []
+        seconds = _timed(lambda: generated.extend(generate(ids)), case.device)
+        assert len(generated) == case.sequence - PROMPT, f"{len(generated)} tokens were generated"
+        return seconds, float(len(generated))
+
+    return work
+
+
+def _library(case: Case) -> Any:
+    if case.library == "sluice":
+        from benchmarks.model import ours
+
+        return ours
+    # Imported now, so that it counts as imported and not as built.
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    from benchmarks.model import peer
+
+    return peer
+
+
+def _timed(work: Callable[[], object], device: str) -> float:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_bytes(device: str) -> int:
+    """Largest memory since `reset_peak`: resident of this process, or allocated on the accelerator."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now."""
+    return _status("VmRSS")
+
+
+def reset_peak(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return
+    # 5 sets the high-water mark back to what is resident now: proc(5).
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

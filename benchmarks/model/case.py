@@ -1,0 +1,81 @@
+"""What one process measures, and what it tells."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.model.shapes import SHAPES, Shape
+
+Library = Literal["sluice", "transformers"]
+Precision = Literal["fp32", "bf16"]
+Kernel = Literal["reference", "sdpa", "flex", "flash", "blocked"]
+"""Those of model.architecture.kernels, which is not imported here because it brings torch."""
+
+
+class Case(BaseModel):
+    """One candidate: a model of one library in one setting, doing one kind of work."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    work: Literal["train", "generate", "matmul"]
+    """train: forward and backward of a step; generate: greedy, batch 1, with a cache; matmul: the machine's peak."""
+    precision: Precision = "fp32"
+    """Of weights, activations and gradients alike."""
+    library: Library = "sluice"
+    shape: str = "5M"
+    sequence: int = 256
+    """Tokens of a row in training; of the whole, prompt included, in generation."""
+    compiled: bool = False
+    kernel: Kernel | None = None
+    """Of our attention; unset: what is chosen for the case."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    weights: str | None = None
+    """safetensors file in transformers' names; unset: random weights."""
+
+    @property
+    def model(self) -> Shape:
+        return SHAPES[self.shape]
+
+    @property
+    def rows(self) -> int:
+        """Sequences a training step."""
+        return max(1, self.model.step_tokens // self.sequence)
+
+    @property
+    def setting(self) -> str:
+        """How it runs, for people."""
+        parts = [self.precision, "compiled" if self.compiled else "eager", *([self.kernel] if self.kernel else [])]
+        return ", ".join(parts)
+
+
+class Started(BaseModel):
+    """A candidate is ready: built, and warm."""
+
+    parameters: int
+    import_bytes: int
+    """Resident memory before the model was built."""
+    warm_up_s: float
+    """Building and the first rounds, compilation included."""
+    check: list[float]
+    """Loss on the common batch, or the tokens generated: candidates of one model must agree."""
+    kernels: list[str] = []
+    """Of our attention: those that ran while warming up, with the reason; compiled code tells none."""
+
+
+class Round(BaseModel):
+    """One round of a candidate."""
+
+    seconds: float
+    units: float
+    """Tokens that went through in `seconds`; FLOPs of a matrix product."""
+    peak_bytes: int
+    """Largest resident memory of the process (allocated memory of the accelerator) in the rounds so far."""
+
+
+class Failed(BaseModel):
+    """What ended a candidate."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: str

@@ -1,0 +1,76 @@
+"""Our model as a candidate."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from benchmarks.model.case import Case
+from model.architecture.generation import generate
+from model.architecture.initialization import initialize
+from model.architecture.loss import cross_entropy_sum
+from model.architecture.transformer import Transformer
+
+_NAMES = {
+    "model.embed_tokens.": "embedding.",
+    "model.norm.": "norm.",
+    "lm_head.": "head.",
+    "model.layers.": "layers.",
+    "input_layernorm.": "attention_norm.",
+    "post_attention_layernorm.": "feedforward_norm.",
+    "self_attn.q_proj.": "attention.query.",
+    "self_attn.k_proj.": "attention.key.",
+    "self_attn.v_proj.": "attention.value.",
+    "self_attn.o_proj.": "attention.output.",
+    "mlp.gate_proj.": "feedforward.gate.",
+    "mlp.up_proj.": "feedforward.up.",
+    "mlp.down_proj.": "feedforward.down.",
+}
+_PATTERN = re.compile("|".join(re.escape(name) for name in _NAMES))
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in transformers' names for Llama -> in ours; the layouts are the same."""
+    return {_PATTERN.sub(lambda found: _NAMES[found[0]], name): weight for name, weight in state.items()}
+
+
+def build(case: Case, state: Mapping[str, Tensor] | None) -> Transformer:
+    """The model on the case's device in its precision, with the weights of `state` or random ones."""
+    model = Transformer(case.model.config(case.sequence))
+    if state is None:
+        initialize(model, seed=0)
+    else:
+        model.load_state_dict(renamed(state))
+    model.kernel = case.kernel
+    return model.to(case.device, torch.bfloat16 if case.precision == "bf16" else torch.float32)
+
+
+def trainer(model: Transformer, case: Case) -> Callable[[Tensor], Tensor]:
+    """The loss of ids [rows, sequence] as training computes it."""
+    if case.compiled:
+        # By layer: one is compiled and all run it. What stands around them checks values, which no graph can hold.
+        for layer in model.layers:
+            layer.compile()
+
+    def loss(ids: Tensor) -> Tensor:
+        # The last token's successor is the first of its row: the work is that of a whole row of targets.
+        total, count = cross_entropy_sum(model, ids, ids.roll(-1, 1))
+        return total / count
+
+    return loss
+
+
+@torch.no_grad()
+def common_loss(model: Transformer, ids: Tensor) -> float:
+    """Mean loss of predicting each token of ids [rows, sequence] but the first."""
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[:, -1] = False
+    total, count = cross_entropy_sum(model, ids, ids.roll(-1, 1), mask)
+    return float(total / count)
+
+
+def generator(model: Transformer, new_tokens: int) -> Callable[[Tensor], list[int]]:
+    """Greedy continuation of ids [1, prompt] with a cache."""
+    model.eval()
+    return lambda ids: generate(model, ids[0].tolist(), new_tokens)

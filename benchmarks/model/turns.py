@@ -1,0 +1,93 @@
+"""Candidates beside each other: each in a process of its own, and one round of each in turn."""
+
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+
+from pydantic import BaseModel
+
+from benchmarks.model.candidate import serve
+from benchmarks.model.case import Case, Failed, Round, Started
+
+START_S, ROUND_S = 900.0, 300.0
+"""Bounds of waiting: the first covers compilation."""
+
+
+class Measured(BaseModel):
+    """All rounds of one candidate."""
+
+    case: Case
+    started: Started
+    rounds: list[Round]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(each.seconds for each in self.rounds)
+
+    @property
+    def rate(self) -> float:
+        """Units a second at the median round: tokens, or FLOPs of a matrix product."""
+        return self.rounds[0].units / self.median_s
+
+    @property
+    def spread(self) -> float:
+        """The slowest round over the fastest."""
+        return max(each.seconds for each in self.rounds) / min(each.seconds for each in self.rounds)
+
+    @property
+    def best(self) -> float:
+        """Units a second at the fastest round: what a peak means."""
+        return self.rounds[0].units / min(each.seconds for each in self.rounds)
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(each.peak_bytes for each in self.rounds)
+
+
+def in_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, Measured]:
+    """`rounds` rounds of every case. RuntimeError, naming the case, where one fails or does not answer."""
+    found: dict[str, list[Round]] = {name: [] for name in cases}
+    with ExitStack() as stack:
+        connections, started = {}, {}
+        for name, case in cases.items():
+            print(f"  {name} ..", file=sys.stderr, flush=True)
+            connections[name] = stack.enter_context(_process(name, case))
+            started[name] = Started.model_validate_json(_answer(name, connections[name], START_S))
+        for _ in range(rounds):
+            for name, connection in connections.items():
+                connection.send_bytes(b"round")
+                found[name].append(Round.model_validate_json(_answer(name, connection, ROUND_S)))
+    return {name: Measured(case=cases[name], started=started[name], rounds=found[name]) for name in cases}
+
+
+@contextmanager
+def _process(name: str, case: Case) -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, case.model_dump_json()), name=name, daemon=True)
+    process.start()
+    # Ours alone would keep the pipe open after the process has died.
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join(timeout=10)
+        if process.is_alive():
+            process.terminate()
+            process.join(timeout=10)
+
+
+def _answer(name: str, connection: Connection, bound_s: float) -> bytes:
+    if not connection.poll(bound_s):
+        raise RuntimeError(f"candidate {name} did not answer within {bound_s:g} s")
+    try:
+        answer = connection.recv_bytes()
+    except EOFError:
+        raise RuntimeError(f"candidate {name} died without a word, as one killed for memory does") from None
+    if answer.startswith(b'{"error"'):
+        raise RuntimeError(f"candidate {name}: {Failed.model_validate_json(answer).error}")
+    return answer

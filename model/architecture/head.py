@@ -1,0 +1,21 @@
+"""What BERT puts between the last layer and the output head (arXiv 1810.04805)."""
+
+from torch import Tensor, nn
+
+from model.architecture.config import TransformerConfig
+from model.architecture.feedforward import activate
+from model.architecture.normalization import make_norm
+
+
+class HeadTransform(nn.Module):
+    """`norm(activation(dense(x)))`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.kind = config.feedforward
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = make_norm(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        return self.norm(activate(self.kind, self.dense(x)))

@@ -1,0 +1,46 @@
+"""A fresh model's weights, drawn from a seed alone."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from model.architecture.transformer import Transformer
+
+_STD = 0.02
+_INTO_THE_STREAM = ("attention.output.weight", "down.weight", "feedforward.down", "state_space.out_proj.weight")
+"""Ends of the names of weights whose products are added to the residual stream."""
+_STEP_RANGE = (0.001, 0.1)
+"""Of a state space's time steps at the start (Mamba, arXiv 2312.00752)."""
+
+
+def initialize(model: Transformer, seed: int) -> None:
+    """Draws every weight from `seed` alone: normal(0, 0.02), biases zero, norms one.
+
+    The projections that write into the residual stream are scaled by 1/sqrt(2 x layers), so that its variance does
+    not grow with depth (GPT-2, Radford et al. 2019). State spaces start as Mamba-2's (arXiv 2405.21060).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = _STD / (2 * model.config.layers) ** 0.5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            std = residual_std if name.endswith(_INTO_THE_STREAM) else _STD
+            parameter.copy_(_draw(name, parameter.shape, std, generator))
+
+
+def _draw(name: str, shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
+    last = name.rpartition(".")[2]
+    if last == "A_log":
+        return torch.arange(1, shape[0] + 1).float().log()
+    if last == "dt_bias":
+        low, high = map(math.log, _STEP_RANGE)
+        steps = torch.empty(shape).uniform_(low, high, generator=generator).exp()
+        return steps + torch.log(-torch.expm1(-steps))  # the inverse of softplus
+    if name.endswith("conv1d.weight"):
+        bound = shape[-1] ** -0.5
+        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    if last.endswith("bias"):
+        return torch.zeros(shape)
+    if len(shape) == 1:
+        return torch.ones(shape)
+    return torch.empty(shape).normal_(0.0, std, generator=generator)

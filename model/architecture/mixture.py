@@ -1,0 +1,182 @@
+"""Mixture of experts: each token goes through a few of many feed-forward networks.
+
+Switch Transformer (arXiv 2101.03961), GShard (arXiv 2006.16668), Mixtral (arXiv 2401.04088); shared experts as in
+DeepSeekMoE (arXiv 2401.06066).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.architecture.config import GATED, ModelConfig
+from model.architecture.feedforward import FeedForward, activate
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What one mixture says of one forward pass; a choice is one token's going to one of its experts."""
+
+    balance: Tensor
+    """Scalar: `experts * sum(f * P)`, with f an expert's share of all choices (before any is dropped) and P its mean
+    probability. 1 where the load is even, up to `experts` / `per_token` where it has collapsed. With one expert a
+    token this is Switch's equation 4; with more, Mixtral's loss over `per_token`.
+    """
+    z: Tensor
+    """Scalar: mean of logsumexp(logits)^2 (ST-MoE, arXiv 2202.08906), which keeps the router's logits small."""
+    load: Tensor
+    """[experts] float32: share of all choices that each expert took; sums to 1 less what was dropped."""
+    dropped: Tensor
+    """Scalar int64: choices that found their expert full."""
+
+
+class Mixture(nn.Module):
+    """Stands in place of a `FeedForward`; the experts are of the configured kind."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        mixture = config.mixture
+        assert mixture is not None, "a mixture needs config.mixture"
+        self.settings, self.kind = mixture, config.feedforward
+        experts, hidden = mixture.experts, config.hidden_size
+        width = mixture.intermediate_size or config.feedforward_width
+        self.router = nn.Linear(hidden, experts, bias=False)
+        # One matrix a product, [experts, out, in], instead of a module an expert.
+        self.gate = _stacked(experts, width, hidden) if self.kind in GATED else None
+        self.up = _stacked(experts, width, hidden)
+        self.down = _stacked(experts, hidden, width)
+        bias = config.feedforward_bias
+        self.gate_bias = nn.Parameter(torch.zeros(experts, width)) if bias and self.kind in GATED else None
+        self.up_bias = nn.Parameter(torch.zeros(experts, width)) if bias else None
+        self.down_bias = nn.Parameter(torch.zeros(experts, hidden)) if bias else None
+        self.shared = FeedForward(config, mixture.shared * width) if mixture.shared else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """[batch, seq, hidden] -> [batch, seq, hidden] and how it was routed.
+
+        The capacity holds in training only: elsewhere a token's output must not depend on the others in its batch.
+        """
+        tokens, settings = x.flatten(0, -2), self.settings
+        logits = self._logits(tokens)
+        probabilities = logits.softmax(dim=-1)
+        weights, chosen = probabilities.topk(settings.per_token, dim=-1)
+        if settings.normalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        order, wanted = by_expert(chosen, settings.experts)
+        taken = wanted
+        if settings.capacity_factor is not None and self.training:
+            order, taken = within_capacity(order, wanted, capacity(settings.capacity_factor, chosen, settings.experts))
+        mixed = self._mix(tokens, weights, order, taken)
+        if self.shared is not None:
+            mixed = mixed + self.shared(tokens)
+        return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        """[tokens, hidden] -> [tokens, experts], at least float32: a rounding here sends a token elsewhere."""
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        with torch.autocast(tokens.device.type, enabled=False):
+            return functional.linear(tokens.to(wide), self.router.weight.to(wide))
+
+    def _mix(self, tokens: Tensor, weights: Tensor, order: Tensor, counts: Tensor) -> Tensor:
+        """Tokens [tokens, hidden] through the experts of `order` and `counts`, weighted by [tokens, per_token]."""
+        rows = tokens.index_select(0, order % len(tokens))
+        results = (self._grouped if groups_well(rows, self.up) else self._in_turn)(rows, counts)
+        # Back in the order of the choices, where those dropped stay zero.
+        choices = results.new_zeros(weights.numel(), tokens.shape[1]).index_copy(0, order, results)
+        weights = weights.T[..., None].to(results.dtype)
+        return (choices.view(-1, *tokens.shape) * weights).sum(dim=0).to(tokens.dtype)
+
+    def _in_turn(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """One expert after the other; rows [choices, hidden] lie by expert, `counts` [experts] of each."""
+        # unbind, not indexing: the gradient of each index would be as large as the whole.
+        stacks = (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
+        experts = zip(*(_each(stack, len(counts)) for stack in stacks), strict=True)
+        parts = []
+        for part, (gate, up, down, gate_bias, up_bias, down_bias) in zip(
+            rows.split(counts.tolist()), experts, strict=True
+        ):
+            if len(part):
+                gated = None if gate is None else functional.linear(part, gate, gate_bias)
+                hidden = activate(self.kind, functional.linear(part, up, up_bias), gated)
+                parts.append(functional.linear(hidden, down, down_bias))
+        return torch.cat(parts)
+
+    def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """The same as `_in_turn`, in one grouped product a matrix and without reading `counts`."""
+        ends = counts.cumsum(0).int()
+
+        def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            y = functional.grouped_mm(x, weight.to(x.dtype).mT, offs=ends)
+            if bias is None:
+                return y
+            places = torch.arange(len(x), device=x.device)
+            return y + bias.to(x.dtype)[torch.searchsorted(ends, places, right=True)]
+
+        gated = None if self.gate is None else product(rows, self.gate, self.gate_bias)
+        hidden = activate(self.kind, product(rows, self.up, self.up_bias), gated)
+        return product(hidden, self.down, self.down_bias)
+
+
+def groups_well(rows: Tensor, weight: Tensor) -> bool:
+    """Whether a grouped product of rows [choices, in] with [experts, out, in] is possible and the better choice.
+
+    Products in turn suit a CPU; elsewhere their sizes would have to be waited for. torch groups only matrices whose
+    rows are a multiple of 16 bytes.
+    """
+    aligned = all(size * rows.element_size() % 16 == 0 for size in weight.shape[1:])
+    return rows.device.type != "cpu" and aligned
+
+
+def by_expert(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Choices ordered by expert, [tokens x per_token] int64, and the number of each expert's, [experts] int64.
+
+    `chosen` [tokens, per_token] names each token's experts, best first. A choice's number is rank x tokens + token, so
+    that within an expert all first choices come before all second ones, and earlier tokens before later.
+    """
+    flat = chosen.T.flatten()
+    counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
+    return flat.argsort(stable=True), counts.index_add(0, flat, torch.ones_like(flat))
+
+
+def capacity(factor: float, chosen: Tensor, experts: int) -> int:
+    """Choices that one expert takes: `factor` times its even share of `chosen` [tokens, per_token], rounded up."""
+    return math.ceil(factor * chosen.numel() / experts)
+
+
+def within_capacity(order: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first `most` choices of each expert, and the number of each expert's, shaped as in `by_expert`."""
+    starts = counts.cumsum(0) - counts
+    places = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts, output_size=len(order))
+    return order[places < most], counts.clamp(max=most)
+
+
+def auxiliary_loss(routings: Sequence[Routing], config: ModelConfig) -> Tensor:
+    """Scalar to add to the loss a token: balancing and z-loss of each layer, weighted, summed over layers as Switch."""
+    mixture = config.mixture
+    assert mixture is not None and routings, "an auxiliary loss needs a mixture and its forward pass"
+    return torch.stack([mixture.balance_weight * r.balance + mixture.z_weight * r.z for r in routings]).sum()
+
+
+def expert_load(routings: Sequence[Routing]) -> Tensor:
+    """[layers, experts] float32: share of a layer's choices that each expert took."""
+    return torch.stack([routing.load for routing in routings])
+
+
+def _routing(logits: Tensor, probabilities: Tensor, wanted: Tensor, taken: Tensor) -> Routing:
+    choices = wanted.sum()
+    shares = wanted / choices
+    balance = len(wanted) * (shares * probabilities.mean(dim=0)).sum()
+    z = logits.logsumexp(dim=-1).square().mean()
+    return Routing(balance, z, (taken / choices).float(), choices - taken.sum())
+
+
+def _stacked(experts: int, outputs: int, inputs: int) -> nn.Parameter:
+    """[experts, outputs, inputs], each matrix drawn as that of an nn.Linear."""
+    return nn.Parameter(torch.empty(experts, outputs, inputs).uniform_(-(inputs**-0.5), inputs**-0.5))
+
+
+def _each(stack: Tensor | None, experts: int) -> Sequence[Tensor | None]:
+    return [None] * experts if stack is None else stack.unbind(0)

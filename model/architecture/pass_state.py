@@ -1,0 +1,33 @@
+"""What the layers of one forward pass share."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from model.architecture.config import LayerKind
+from model.architecture.visibility import Visibility
+
+if TYPE_CHECKING:
+    from model.architecture.cache import CacheStep
+    from model.architecture.kernels import KernelName
+    from model.architecture.mixture import Routing
+
+
+@dataclass
+class Pass:
+    """One forward pass through one stack of layers."""
+
+    visibility: dict[LayerKind | Literal["source"], Visibility]
+    """By the kind of layer; `source` is cross-attention's."""
+    rotary: tuple[Tensor, Tensor] | None = None
+    """Of RotaryEmbedding, for the rows' positions."""
+    documents: Tensor | None = None
+    """[batch, seq] int64: state space layers forget at their borders."""
+    step: "CacheStep | None" = None
+    source: Tensor | None = None
+    """[batch, source, hidden]: states of the encoder; None where the cache holds their keys and values."""
+    kernel: "KernelName | None" = None
+    """Attention kernel that was asked for; None: the best one that can do it."""
+    routing: "list[Routing]" = field(default_factory=list)
+    """What the mixtures say of this pass, in the order of the layers."""

@@ -1,0 +1,171 @@
+"""The Mamba-2 mixer: a short convolution, a selective scan and a gated norm (Dao and Gu, arXiv 2405.21060).
+
+Parameters have the names and layout of transformers' Mamba2Mixer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.architecture.config import ModelConfig
+from model.architecture.scan import chunked_scan, recurrent_step
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """All that a state space layer keeps of the tokens so far."""
+
+    conv: Tensor
+    """[batch, channels, conv_width - 1]: the convolution's last inputs, oldest first; zeros before the first token."""
+    state: Tensor
+    """[batch, heads, head_size, state_size], float32 whatever the model's type (float64 in a float64 model)."""
+
+
+class GatedNorm(nn.Module):
+    """RMSNorm of `x * silu(gate)`, in each of `groups` parts apart."""
+
+    def __init__(self, size: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """[..., size] each -> [..., size] in the type of `gate`; statistics in the type of x, at least float32."""
+        gated = (x * functional.silu(gate.to(x.dtype))).unflatten(-1, (self.groups, -1))
+        scale = torch.rsqrt(gated.square().mean(-1, keepdim=True) + self.eps)
+        return (gated * scale).flatten(-2).to(gate.dtype) * self.weight
+
+
+class StateSpace(nn.Module):
+    """Mixes tokens through a state of fixed size instead of through attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        shape = config.state_space
+        assert shape is not None, "a state space layer needs config.state_space"
+        self.inner = config.hidden_size * shape.expand
+        self.head_size, self.heads = shape.head_size, self.inner // shape.head_size
+        self.groups, self.state_size = shape.groups, shape.state_size
+        self.width, self.chunk = shape.conv_width, shape.chunk
+        self.channels = self.inner + 2 * self.groups * self.state_size
+        self.in_proj = nn.Linear(config.hidden_size, self.inner + self.channels + self.heads, bias=shape.bias)
+        # Holds the weights; `_convolve` computes, since documents and states enter there.
+        self.conv1d = nn.Conv1d(self.channels, self.channels, self.width, groups=self.channels, bias=shape.conv_bias)
+        self.dt_bias = nn.Parameter(torch.zeros(self.heads))
+        self.A_log = nn.Parameter(torch.zeros(self.heads))
+        self.D = nn.Parameter(torch.ones(self.heads))
+        self.norm = GatedNorm(self.inner, self.groups, config.norm_eps)
+        self.out_proj = nn.Linear(self.inner, config.hidden_size, bias=shape.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        documents: Tensor | None = None,
+        initial: SequenceState | None = None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, SequenceState]:
+        """[batch, seq, hidden] -> [batch, seq, hidden] and the state after each row's last real token.
+
+        `initial` is the state that the rows continue. `counts` [batch] int64: a row's real tokens, the rest being
+        padding on the right, which changes no state and whose outputs mean nothing. `documents` [batch, seq] int64:
+        nothing passes between neighbours of different numbers; a row's first document continues `initial`.
+        """
+        self._check(x, documents, initial, counts)
+        real, segments = _real(x, counts), None
+        if documents is not None and x.shape[1] > 1:
+            segments = _segments(documents, real)
+        gate, inputs, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], dim=-1)
+        history = torch.cat([self._first(inputs, initial), inputs], dim=1)
+        # Not under autocast, which would narrow the products that make the state.
+        with torch.autocast(x.device.type, enabled=False):
+            mixed, state = self._scan(self._convolve(history, segments), dt, real, segments, initial)
+            mixed = self.norm(mixed, gate)
+        last = self._last(history, None if real is None else counts, segments)
+        return self.out_proj(mixed), SequenceState(last, state)
+
+    def _scan(
+        self, x: Tensor, dt: Tensor, real: Tensor | None, segments: Tensor | None, initial: SequenceState | None
+    ) -> tuple[Tensor, Tensor]:
+        """Convolved [batch, seq, channels] and raw steps [batch, seq, heads] -> [batch, seq, inner] and the state."""
+        dt = functional.softplus(dt.to(x.dtype) + self.dt_bias.to(x.dtype))
+        if real is not None:
+            dt = dt.masked_fill(~real[..., None], 0)
+        A = -self.A_log.to(x.dtype).exp()
+        x, B, C = x.split([self.inner, *[self.groups * self.state_size] * 2], dim=-1)
+        x = x.unflatten(-1, (self.heads, self.head_size))
+        B, C = (tensor.unflatten(-1, (self.groups, self.state_size)) for tensor in (B, C))
+        if initial is not None and x.shape[1] == 1:
+            y, state = recurrent_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state=initial.state)
+            y = y[:, None]
+        else:
+            before = None if initial is None else initial.state
+            y, state = chunked_scan(x, dt, A, B, C, chunk=self.chunk, initial=before, segments=segments)
+        return (y + x * self.D.to(x.dtype)[:, None]).flatten(-2), state
+
+    def _convolve(self, history: Tensor, segments: Tensor | None) -> Tensor:
+        """[batch, conv_width - 1 + seq, channels] -> silu of the causal convolution [batch, seq, channels].
+
+        At least float32. A sum over taps, each a shifted view: channels stay last, and a document's border masks a tap.
+        """
+        history = history.to(torch.promote_types(history.dtype, torch.float32))
+        taps = self.conv1d.weight.to(history.dtype)[:, 0].unbind(-1)
+        seq, reach = history.shape[1] - self.width + 1, self.width - 1
+        mixed = history[:, reach:] * taps[-1]
+        if self.conv1d.bias is not None:
+            mixed = mixed + self.conv1d.bias.to(history.dtype)
+        seen = None if segments is None else functional.pad(segments, (reach, 0))
+        for place, tap in enumerate(taps[:-1]):
+            shifted = history[:, place : place + seq]
+            if seen is not None and segments is not None:
+                shifted = shifted.masked_fill((seen[:, place : place + seq] != segments)[..., None], 0)
+            mixed = torch.addcmul(mixed, shifted, tap)
+        return functional.silu(mixed)
+
+    def _first(self, inputs: Tensor, initial: SequenceState | None) -> Tensor:
+        """What the convolution sees before the first token, [batch, conv_width - 1, channels]."""
+        if initial is None:
+            return inputs.new_zeros(len(inputs), self.width - 1, self.channels)
+        return initial.conv.transpose(1, 2).to(inputs.dtype)
+
+    def _last(self, history: Tensor, counts: Tensor | None, segments: Tensor | None) -> Tensor:
+        """The inputs before each row's next token, [batch, channels, conv_width - 1]; of its last document only."""
+        reach = self.width - 1
+        seen = None if segments is None else functional.pad(segments, (reach, 0))
+        if counts is None:
+            last, seen = history[:, -reach:], None if seen is None else seen[:, -reach:]
+        else:
+            places = counts.to(history.device)[:, None] + torch.arange(reach, device=history.device)
+            last = history.gather(1, places[..., None].expand(-1, -1, self.channels))
+            seen = None if seen is None else seen.gather(1, places)
+        if seen is not None:
+            last = last.masked_fill((seen != seen[:, -1:])[..., None], 0)
+        return last.transpose(1, 2).contiguous()
+
+    def _check(self, x: Tensor, documents: Tensor | None, initial: SequenceState | None, counts: Tensor | None) -> None:
+        batch, seq, _ = x.shape
+        if documents is not None and documents.shape != (batch, seq):
+            raise ValueError(f"documents of shape {list(documents.shape)} must be [batch, seq] = {[batch, seq]}")
+        if counts is not None and counts.shape != (batch,):
+            raise ValueError(f"counts of shape {list(counts.shape)} must be [batch] = {[batch]}")
+        if initial is not None and len(initial.state) != batch:
+            raise ValueError(f"initial holds {len(initial.state)} sequences, and x {batch}: they must be as many")
+
+
+def _real(x: Tensor, counts: Tensor | None) -> Tensor | None:
+    """[batch, seq] bool, False at padding; None where there is none."""
+    seq = x.shape[1]
+    # Counts that lie on the CPU are looked at for nothing; reading others would wait for the device.
+    if counts is None or (counts.device.type == "cpu" and bool((counts == seq).all())):
+        return None
+    return torch.arange(seq, device=x.device) < counts.to(x.device)[:, None]
+
+
+def _segments(documents: Tensor, real: Tensor | None) -> Tensor:
+    """Documents [batch, seq] counted from 0 in the order of each row; padding belongs to the last real token's."""
+    borders = documents[:, 1:] != documents[:, :-1]
+    if real is not None:
+        borders = borders & real[:, 1:]
+    return functional.pad(borders.long().cumsum(-1), (1, 0))

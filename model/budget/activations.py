@@ -1,0 +1,200 @@
+"""What a forward pass keeps for the backward pass, tensor by tensor, as this model's layers and kernels do.
+
+The method is that of Korthikanti et al. (arXiv 2205.05198, section 4): every operation keeps the inputs that its
+gradient needs. Their layer of a GPT (16-bit, dropout, tensor-parallel degree t) keeps s b h (10 + 24/t + 5 a s / (h t))
+bytes, of which a kernel that never forms the scores drops the last term; so counts this module.
+"""
+
+from typing import Literal
+
+from model.architecture.config import GATED, TransformerConfig
+from model.budget.record import WEIGHT_BYTES, Dtype
+from model.budget.weights import Stack, StateSpaceShape
+
+Kernel = Literal["flash", "blocked", "reference"]
+"""flash: no score is kept (SDPA, FlexAttention, flash-attn); blocked: the probabilities of the blocks that are seen, on
+a CPU; reference: every score and probability.
+"""
+
+_BLOCKED_ROWS: dict[Dtype, int] = {"fp32": 32, "bf16": 64}
+_CHUNK_LOGITS = 2**20
+_ACCELERATOR_CHUNK_LOGITS = 2**26
+"""Logits that the loss holds at a time."""
+_WIDE_BYTES = 4
+"""Of float32, which statistics and state space scans use whatever the weights' type."""
+
+
+def default_kernel(
+    config: TransformerConfig,
+    dtype: Dtype,
+    length: int,
+    *,
+    on_cpu: bool,
+    causal: bool,
+    window: int | None = None,
+    is_cross: bool = False,
+) -> Kernel:
+    """What an attention of a training pass runs on, where the user names no kernel."""
+    capped, drops = config.attention_soft_cap is not None, config.attention_dropout > 0
+    if not on_cpu:
+        return "reference" if capped and drops else "flash"
+    # torch's kernel on a CPU keeps all pairs under dropout, and where a bias wants its gradient.
+    if capped or drops or (config.positions == "relative" and not is_cross):
+        return "reference"
+    import torch
+
+    from model.architecture.kernels.choice import Request, choose
+
+    window = window if window is not None and window < length else None
+    kernel, _ = choose(
+        Request(
+            device="cpu",
+            dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
+            gradient=True,
+            queries=length,
+            keys=length,
+            head_size=config.head_width,
+            plain=window is None and (config.positions != "alibi" or is_cross),
+            causal=causal,
+            window=window,
+            global_tokens=window is not None and config.global_tokens > 0,
+            slopes=config.positions == "alibi" and not is_cross,
+        )
+    )
+    return "blocked" if kernel == "blocked" else "flash"
+
+
+def layer_bytes(
+    config: TransformerConfig,
+    layer: tuple[Stack, int],
+    *,
+    dtype: Dtype,
+    batch: int,
+    length: int,
+    kernel: Kernel | None = None,
+    tensor: int = 1,
+    on_cpu: bool = False,
+) -> int:
+    """Kept by one layer for a micro-batch of `batch` sequences of `length` tokens (source and target alike).
+
+    `kernel` unset: for each attention its `default_kernel`.
+    """
+    stack, number = layer
+    kind = (config.encoder_kinds if stack == "encoder" else config.layer_kinds)[number]
+    causal = config.kind != "encoder" and stack == "decoder"
+    crosses = config.kind == "encoder-decoder" and stack == "decoder"
+    feeds = kind != "state_space" or config.state_space_feedforward
+    sublayers = 1 + crosses + feeds
+    # Each sublayer keeps its norm's input and output, which every tensor-parallel device holds whole.
+    whole = sublayers * 2 * config.hidden_size
+    wide = sublayers * (1 if config.norm == "rms" else 2)
+    divided = 0
+    if kind == "state_space":
+        narrow, scanned = _state_space(config, dtype, length)
+        divided, wide = divided + narrow, wide + scanned
+    else:
+        window = config.window if kind == "window" else None
+        each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=causal, window=window)
+        divided += _attention(config, dtype, each, length, causal=causal, window=window)
+    if crosses:
+        each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=False, is_cross=True)
+        divided += _attention(config, dtype, each, length, causal=False, window=None, is_cross=True)
+    if feeds:
+        divided += _feedforward(config)
+        wide += 3 * config.mixture.experts if config.mixture else 0
+    width = WEIGHT_BYTES[dtype]
+    # An accelerator keeps a dropout's mask as bytes, a CPU in the type that it multiplies with.
+    mask = sublayers * config.hidden_size * (width if on_cpu else 1) if config.dropout else 0
+    return batch * length * (whole * width + divided * width // tensor + wide * _WIDE_BYTES + mask)
+
+
+def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:
+    """Kept outside the layers: the last norm's input, the loss's gradient by its output and by the head's weights."""
+    a_token = (2 + config.embedding_norm) * config.hidden_size
+    return (batch * length * a_token + config.vocab_size * config.hidden_size) * WEIGHT_BYTES[dtype]
+
+
+def workspace_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int, on_cpu: bool) -> int:
+    """What only passes through: the gradients within one layer, and the logits of one chunk of rows with theirs."""
+    inner = _feedforward(config) if config.has_attention or config.state_space_feedforward else 0
+    narrow, wide = _state_space(config, dtype, length) if config.state_space else (0, 0)
+    a_token = max(inner * WEIGHT_BYTES[dtype], narrow * WEIGHT_BYTES[dtype] + wide * _WIDE_BYTES)
+    chunk = min(_CHUNK_LOGITS if on_cpu else _ACCELERATOR_CHUNK_LOGITS, batch * length * config.vocab_size)
+    return batch * length * a_token + chunk * (2 * _WIDE_BYTES)
+
+
+def input_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:
+    """A layer's input: all that activation checkpointing keeps of it (Chen et al., arXiv 1604.06174)."""
+    return batch * length * config.hidden_size * WEIGHT_BYTES[dtype]
+
+
+def _attention(
+    config: TransformerConfig,
+    dtype: Dtype,
+    kernel: Kernel,
+    length: int,
+    *,
+    causal: bool,
+    window: int | None,
+    is_cross: bool = False,
+) -> int:
+    """Entries a token: queries, keys, values, what the heads give (the output matrix's input), and the kernel's own."""
+    queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
+    kept = 2 * queries + 2 * keys
+    if config.qk_norm and config.positions == "rope" and not is_cross:
+        kept += queries + keys
+    if kernel == "reference":
+        # Masked scores, probabilities; scores under a soft cap; with dropout its mask and what it leaves.
+        rows = 2 + (config.attention_soft_cap is not None) + 2 * (config.attention_dropout > 0)
+        kept += rows * config.heads * length
+    elif kernel == "blocked":
+        kept += config.heads * _blocked_pairs(config, length, _BLOCKED_ROWS[dtype], causal, window) // length
+    return kept
+
+
+def _blocked_pairs(config: TransformerConfig, length: int, rows: int, causal: bool, window: int | None) -> int:
+    """Pairs of a query and a key between the first and the last key that any query of its block of `rows` sees."""
+    total = 0
+    for start in range(0, length, rows):
+        end = min(start + rows, length)
+        low, high = 0, end if causal else length
+        if window is not None and not config.global_tokens:
+            low = max(0, start - window + 1)
+            high = end if causal else min(length, end + window - 1)
+        total += (end - start) * (high - low)
+    return total
+
+
+def _feedforward(config: TransformerConfig) -> int:
+    if (mixture := config.mixture) is None:
+        return network_entries(config, config.feedforward_width)
+    width = mixture.intermediate_size or config.feedforward_width
+    # Of each expert that a token goes to: a copy of the token, the network's own, and what comes out, to be weighted.
+    routed = mixture.per_token * (2 * config.hidden_size + network_entries(config, width))
+    return routed + (network_entries(config, mixture.shared * width) if mixture.shared else 0)
+
+
+def network_entries(config: TransformerConfig, width: int) -> int:
+    """Gated: gate, up, activated gate, and their product, the last matrix's input. GELU: its input and output. ReLU:
+    its output, which says where it was zero.
+    """
+    if config.feedforward in GATED:
+        return 4 * width
+    return width if config.feedforward == "relu" else 2 * width
+
+
+def _state_space(config: TransformerConfig, dtype: Dtype, length: int) -> tuple[int, int]:
+    """Entries a token in the weights' type, and in float32, in which the convolution and the scan work."""
+    assert config.state_space is not None
+    state, sizes = config.state_space, StateSpaceShape.of(config.hidden_size, config.state_space)
+    chunk = min(state.chunk, length)
+    # Projection, the convolution's input, the normalized output and its product with the norm's weight.
+    narrow = sizes.projected + sizes.channels + 2 * sizes.inner
+    # The convolution before and after its activation; of the scan its inputs twice, what each chunk adds and reads,
+    # its output; the activated gate and the gated output.
+    wide = 2 * sizes.channels + 7 * sizes.inner
+    # Decays and scores within a chunk, time steps, and the state before each chunk.
+    wide += (2 * sizes.heads + state.groups) * chunk + 6 * sizes.heads + 2 * sizes.inner * state.state_size // chunk
+    if dtype != "fp32":
+        wide += sizes.channels + sizes.inner
+    return narrow, wide

@@ -1,0 +1,162 @@
+"""The whole answer of `sluice plan`: what a model and a run cost before they start."""
+
+from itertools import product
+
+from model.architecture.config import TransformerConfig
+from model.budget.compute_optimal import Law, Optimum, optima, optimal_tokens
+from model.budget.devices import DEVICES, Device
+from model.budget.flops import AttentionShare, Flops, attention_shares, count_flops
+from model.budget.kv_cache import CacheDtype, CacheSize, cache_sizes
+from model.budget.layout import Layout, check_layout
+from model.budget.machine import Check
+from model.budget.memory import DeviceMemory, device_memory
+from model.budget.parameters import Parameters, count_parameters
+from model.budget.record import WEIGHT_BYTES, Record
+from model.budget.serving import Capacity, users
+from model.budget.settings import PlanConfig
+from model.budget.throughput import RunCost, run_cost
+from model.config import PretrainConfig
+
+_SERVED: tuple[CacheDtype, ...] = ("bf16", "int8")
+
+
+class Plan(Record):
+    """Everything that is known before the first step."""
+
+    shape: TransformerConfig
+    parameters: Parameters
+    flops: Flops
+    attention_share: list[AttentionShare]
+    kv_cache: list[CacheSize]
+    """Empty for an encoder, which keeps none."""
+    layout: Layout
+    """Degrees as asked for; `memory` has a row for each ZeRO stage."""
+    optimizer: str
+    """Whose states `memory` holds."""
+    micro_batch_size: int
+    """Sequences whose activations `memory` holds."""
+    memory: list[DeviceMemory]
+    """One row for each dtype, ZeRO stage and with or without checkpointing."""
+    serving: list[Capacity]
+    tokens_per_step: int
+    tokens: int
+    """The token budget."""
+    costs: list[RunCost]
+    training_flops: float
+    """Of the token budget."""
+    compute_budget_flops: float
+    """What `compute_optimal` spends."""
+    compute_optimal: list[Optimum]
+    compute_optimal_tokens: dict[Law, float]
+    """For a model of this size."""
+    machine: Device | None
+    """This one, its peak as measured in a matrix product."""
+    check: Check | None
+    """The forecast for this machine beside what a real step took; None: not asked for."""
+
+
+def plan(
+    config: TransformerConfig,
+    run: PretrainConfig,
+    settings: PlanConfig | None = None,
+    *,
+    machine: Device | None = None,
+    check: Check | None = None,
+) -> Plan:
+    """The cost of training `config` as `run` says, and of serving it. Pure: what was measured comes in.
+
+    Raises ValueError for degrees that do not divide and ways of sharing that do not go together.
+    """
+    settings = settings or PlanConfig()
+    layout = Layout(
+        devices=settings.devices or run.workers,
+        tensor=settings.tensor,
+        pipeline=settings.pipeline,
+        zero_stage=settings.zero_stage or 0,
+    )
+    check_layout(config, layout)
+    parameters, flops = count_parameters(config), count_flops(config)
+    tokens_per_step = run.batch_size * config.context
+    tokens = settings.tokens or tokens_per_step * run.steps
+    training_flops = flops.training * tokens
+    budget = settings.flops or training_flops
+    named = [DEVICES[settings.device]] if settings.device else list(DEVICES.values())
+    return Plan(
+        shape=config,
+        parameters=parameters,
+        flops=flops,
+        attention_share=attention_shares(config),
+        kv_cache=[] if config.kind == "encoder" else cache_sizes(config),
+        layout=layout,
+        optimizer=run.optimizer,
+        micro_batch_size=run.micro_batch_size,
+        memory=_memory(config, run, settings, layout),
+        serving=_serving(config, settings, named, machine),
+        tokens_per_step=tokens_per_step,
+        tokens=tokens,
+        costs=[
+            run_cost(
+                device,
+                devices=layout.devices,
+                training_flops_per_token=flops.training,
+                tokens=tokens,
+                tokens_per_step=tokens_per_step,
+                mfu=settings.mfu,
+                pue=settings.pue,
+                price_per_hour=settings.price_per_hour,
+            )
+            for device in named
+        ],
+        training_flops=training_flops,
+        compute_budget_flops=budget,
+        compute_optimal=optima(budget),
+        compute_optimal_tokens=optimal_tokens(parameters.total),
+        machine=machine,
+        check=check,
+    )
+
+
+def _memory(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig, layout: Layout) -> list[DeviceMemory]:
+    sequences = layout.data * run.micro_batch_size
+    if run.batch_size % sequences:
+        raise ValueError(
+            f"pretrain.batch_size {run.batch_size} must be a multiple of data-parallel devices x micro_batch_size "
+            f"= {layout.data} x {run.micro_batch_size}: set it to {-(-run.batch_size // sequences) * sequences}"
+        )
+    stages = (0, 1) if layout.pipeline > 1 else (0, 1, 2, 3)
+    return [
+        device_memory(
+            config,
+            layout.model_copy(update={"zero_stage": stage}),
+            dtype=dtype,
+            optimizer=run.optimizer,
+            micro_batch_size=run.micro_batch_size,
+            micro_batches=run.batch_size // sequences,
+            checkpointing=checkpointing,
+        )
+        for dtype, stage, checkpointing in product(
+            WEIGHT_BYTES, stages if settings.zero_stage is None else (settings.zero_stage,), (False, True)
+        )
+    ]
+
+
+def _serving(
+    config: TransformerConfig, settings: PlanConfig, named: list[Device], machine: Device | None
+) -> list[Capacity]:
+    if config.kind == "encoder":
+        for name in ("context", "serving_devices", "reserve"):
+            if getattr(settings, name) != PlanConfig.model_fields[name].default:
+                raise ValueError(f"plan.{name} has no effect: an encoder keeps no cache of its users' tokens")
+        return []
+    return [
+        users(
+            config,
+            device,
+            devices=settings.serving_devices,
+            context=settings.context,
+            cache_dtype=dtype,
+            reserve=settings.reserve,
+        )
+        for device in [*named, *([machine] if machine else [])]
+        for dtype in _SERVED
+    ]

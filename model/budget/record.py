@@ -1,0 +1,14 @@
+"""What the planner's answers have in common."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Dtype = Literal["fp32", "bf16"]
+WEIGHT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
+
+
+class Record(BaseModel):
+    """A part of a plan: it does not change, and goes to JSON as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,194 @@
+"""Every weight of a model by name, component and shape, from the configuration alone. Other counts are sums of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from model.architecture.config import GATED, LayerKind, StateSpaceConfig, TransformerConfig
+
+Component = Literal[
+    "embedding",
+    "positions",
+    "attention",
+    "cross_attention",
+    "feedforward",
+    "router",
+    "experts",
+    "state_space",
+    "norms",
+    "head",
+]
+COMPONENTS: tuple[Component, ...] = Component.__args__  # type: ignore[attr-defined]
+
+Stack = Literal["encoder", "decoder"]
+"""The layers of a model with one stack are the decoder's, also in an encoder."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter of `Transformer`."""
+
+    name: str
+    component: Component
+    shape: tuple[int, ...]
+    layer: tuple[Stack, int] | None = None
+    """None: outside the layers."""
+    divided: bool = True
+    """Whether tensor parallelism shares it out (Megatron-LM, arXiv 1909.08053), or every device holds all of it."""
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def is_product(self) -> bool:
+        """A matrix that tokens are multiplied with inside the model: no table, no stack of biases, no short filter."""
+        inside = self.layer is not None or self.name == "head_transform.dense.weight"
+        return len(self.shape) >= 2 and inside and not self.name.endswith(("conv1d.weight", "_bias"))
+
+
+def list_weights(config: TransformerConfig) -> Iterator[Weight]:
+    """In no order that matters; a head tied to the embedding is not listed."""
+    hidden = config.hidden_size
+    yield Weight("embedding.weight", "embedding", (config.vocab_size, hidden))
+    if config.token_types:
+        yield Weight("type_embedding.weight", "embedding", (config.token_types, hidden), divided=False)
+    yield from _positions(config)
+    if config.embedding_norm:
+        yield from _norm(config, "embedding_norm", None)
+    stacks: list[tuple[Stack, str, tuple[LayerKind, ...]]] = [("decoder", "", config.layer_kinds)]
+    if config.encoder_kinds:
+        stacks.append(("encoder", "encoder.", config.encoder_kinds))
+    for stack, prefix, kinds in stacks:
+        for layer, kind in enumerate(kinds):
+            yield from _layer(config, f"{prefix}layers.{layer}", (stack, layer), kind)
+        if config.norm_position == "pre":
+            yield from _norm(config, f"{prefix}norm", None)
+    yield from _head(config)
+
+
+def _positions(config: TransformerConfig) -> Iterator[Weight]:
+    stacks = ("", "encoder.") if config.encoder_kinds else ("",)
+    if config.positions == "learned":
+        yield Weight("position_embedding.weight", "positions", (config.context, config.hidden_size), divided=False)
+    if config.positions == "relative":
+        for prefix in stacks:
+            yield Weight(f"{prefix}relative.weight", "positions", (config.relative_buckets, config.heads))
+
+
+def _head(config: TransformerConfig) -> Iterator[Weight]:
+    hidden = config.hidden_size
+    if not config.tie_embeddings:
+        yield Weight("head.weight", "head", (config.vocab_size, hidden))
+    if config.head_transform:
+        yield Weight("head_transform.dense.weight", "head", (hidden, hidden), divided=False)
+        yield Weight("head_transform.dense.bias", "head", (hidden,), divided=False)
+        yield from _norm(config, "head_transform.norm", None, component="head")
+        yield Weight("head_bias", "head", (config.vocab_size,))
+
+
+def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind: LayerKind) -> Iterator[Weight]:
+    if kind == "state_space":
+        assert config.state_space is not None
+        yield from _norm(config, f"{name}.state_space_norm", layer)
+        yield from _state_space(config, config.state_space, f"{name}.state_space", layer)
+    else:
+        yield from _norm(config, f"{name}.attention_norm", layer)
+        yield from _attention(config, f"{name}.attention", layer, "attention")
+        if config.kind == "encoder-decoder" and layer[0] == "decoder":
+            yield from _norm(config, f"{name}.cross_attention_norm", layer)
+            yield from _attention(config, f"{name}.cross_attention", layer, "cross_attention")
+    if kind != "state_space" or config.state_space_feedforward:
+        yield from _norm(config, f"{name}.feedforward_norm", layer)
+        yield from _feedforward(config, f"{name}.feedforward", layer)
+
+
+def _norm(
+    config: TransformerConfig, name: str, layer: tuple[Stack, int] | None, component: Component = "norms"
+) -> Iterator[Weight]:
+    yield Weight(f"{name}.weight", component, (config.hidden_size,), layer, divided=False)
+    if config.norm_bias:
+        yield Weight(f"{name}.bias", component, (config.hidden_size,), layer, divided=False)
+
+
+def _attention(
+    config: TransformerConfig, name: str, layer: tuple[Stack, int], component: Component
+) -> Iterator[Weight]:
+    hidden, queries, keys = config.hidden_size, config.heads * config.head_width, config.kv_heads * config.head_width
+    for part, rows in {"query": queries, "key": keys, "value": keys}.items():
+        yield Weight(f"{name}.{part}.weight", component, (rows, hidden), layer)
+        if config.attention_bias != "none":
+            yield Weight(f"{name}.{part}.bias", component, (rows,), layer)
+    yield Weight(f"{name}.output.weight", component, (hidden, queries), layer)
+    if config.attention_bias == "all":
+        yield Weight(f"{name}.output.bias", component, (hidden,), layer, divided=False)
+    if config.qk_norm:
+        for part in ("query_norm", "key_norm"):
+            yield Weight(f"{name}.{part}.weight", "norms", (config.head_width,), layer, divided=False)
+
+
+def _feedforward(config: TransformerConfig, name: str, layer: tuple[Stack, int]) -> Iterator[Weight]:
+    if (mixture := config.mixture) is None:
+        yield from _dense(config, name, layer, config.feedforward_width, "feedforward")
+        return
+    width = mixture.intermediate_size or config.feedforward_width
+    yield Weight(f"{name}.router.weight", "router", (mixture.experts, config.hidden_size), layer, divided=False)
+    for weight in _dense(config, name, layer, width, "experts"):
+        part, kind = weight.name.rsplit(".", 1)
+        stacked = part if kind == "weight" else f"{part}_bias"
+        yield Weight(stacked, "experts", (mixture.experts, *weight.shape), layer, weight.divided)
+    if mixture.shared:
+        yield from _dense(config, f"{name}.shared", layer, mixture.shared * width, "experts")
+
+
+def _dense(
+    config: TransformerConfig, name: str, layer: tuple[Stack, int], width: int, component: Component
+) -> Iterator[Weight]:
+    for part in ("gate", "up") if config.feedforward in GATED else ("up",):
+        yield Weight(f"{name}.{part}.weight", component, (width, config.hidden_size), layer)
+        if config.feedforward_bias:
+            yield Weight(f"{name}.{part}.bias", component, (width,), layer)
+    yield Weight(f"{name}.down.weight", component, (config.hidden_size, width), layer)
+    if config.feedforward_bias:
+        yield Weight(f"{name}.down.bias", component, (config.hidden_size,), layer, divided=False)
+
+
+@dataclass(frozen=True)
+class StateSpaceShape:
+    """Sizes that follow from a Mamba-2 block's settings."""
+
+    inner: int
+    heads: int
+    channels: int
+    """That the convolution runs over: x, B and C."""
+    projected: int
+    """Rows of in_proj: the gate z, those channels and a step size a head."""
+
+    @classmethod
+    def of(cls, hidden_size: int, config: StateSpaceConfig) -> "StateSpaceShape":
+        inner = hidden_size * config.expand
+        heads = inner // config.head_size
+        channels = inner + 2 * config.groups * config.state_size
+        return cls(inner, heads, channels, inner + channels + heads)
+
+
+def _state_space(
+    config: TransformerConfig, state_space: StateSpaceConfig, name: str, layer: tuple[Stack, int]
+) -> Iterator[Weight]:
+    hidden, sizes = config.hidden_size, StateSpaceShape.of(config.hidden_size, state_space)
+    shapes: dict[str, tuple[int, ...]] = {
+        "in_proj.weight": (sizes.projected, hidden),
+        "conv1d.weight": (sizes.channels, 1, state_space.conv_width),
+        "dt_bias": (sizes.heads,),
+        "A_log": (sizes.heads,),
+        "D": (sizes.heads,),
+        "norm.weight": (sizes.inner,),
+        "out_proj.weight": (hidden, sizes.inner),
+    }
+    if state_space.conv_bias:
+        shapes["conv1d.bias"] = (sizes.channels,)
+    if state_space.bias:
+        shapes |= {"in_proj.bias": (sizes.projected,), "out_proj.bias": (hidden,)}
+    for part, shape in shapes.items():
+        yield Weight(f"{name}.{part}", "state_space", shape, layer, divided=part != "out_proj.bias")

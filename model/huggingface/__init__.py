@@ -1,0 +1,46 @@
+"""Models of transformers: Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5 and Mamba-2, to and from ours.
+
+A family is one file: a function each way for its config.json, and a table of weight names.
+"""
+
+from model.huggingface.config import (
+    FAMILIES,
+    NATIVE,
+    config_from_huggingface,
+    family_fields,
+    family_of,
+    obstacles,
+    read_config,
+    why_none,
+    write_config,
+)
+from model.huggingface.family import Family
+from model.huggingface.state import (
+    Checkpoint,
+    expected_shapes,
+    from_huggingface,
+    own_weights,
+    skeleton,
+    tidy,
+    to_huggingface,
+)
+
+__all__ = [
+    "FAMILIES",
+    "NATIVE",
+    "Checkpoint",
+    "Family",
+    "config_from_huggingface",
+    "expected_shapes",
+    "family_fields",
+    "family_of",
+    "from_huggingface",
+    "obstacles",
+    "own_weights",
+    "read_config",
+    "skeleton",
+    "tidy",
+    "to_huggingface",
+    "why_none",
+    "write_config",
+]

@@ -1,0 +1,115 @@
+"""A config.json, to and from our configuration: in the fields of a family of transformers, or in ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from model.architecture.config import TransformerConfig
+from model.huggingface.bert import BERT
+from model.huggingface.family import Family
+from model.huggingface.fields import WITHOUT_EFFECT, Fields
+from model.huggingface.gpt2 import GPT2
+from model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from model.huggingface.mamba2 import MAMBA2
+from model.huggingface.meaning import differences, without_logits
+from model.huggingface.mixtral import MIXTRAL
+from model.huggingface.t5 import T5
+
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, GPT2, BERT, T5, MAMBA2)
+}
+"""By model_type; a configuration is written in the first that expresses it."""
+NATIVE = "sluice"
+"""model_type of what no family expresses; also the field in which a family's config.json holds what changes no logit
+and has no field of transformers, such as dropout.
+"""
+
+
+def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> tuple[TransformerConfig, Family | None]:
+    """What a config.json describes, and its family; None for one in our own fields.
+
+    `own_head` says whether the weights hold a head that is not the embedding (None: not known), which T5's fields
+    leave open. Raises ValueError for a field that is missing, unknown, or set to what is not computed here.
+    """
+    rest = dict(content)
+    name = rest.pop("model_type", None)
+    ours = rest.pop(NATIVE, {})
+    if name == NATIVE:
+        return _validated({key: value for key, value in rest.items() if key not in WITHOUT_EFFECT}), None
+    if name not in FAMILIES:
+        raise ValueError(f"config.json: model_type is {name!r}, but only {', '.join(FAMILIES)} and {NATIVE} are known")
+    family, fields = FAMILIES[name], Fields(rest, own_head=own_head)
+    fields.fixed("architectures", [family.architecture])
+    read = _validated(_taken(family, fields))
+    fields.finish(family.without_effect)
+    if not isinstance(ours, dict):
+        raise ValueError(f"config.json: {NATIVE} is {ours!r}, not an object")
+    config = _validated({**read.model_dump(), **ours}) if ours else read
+    if wrong := differences(config, read):
+        raise ValueError(f"config.json: {NATIVE} contradicts the other fields: {wrong[0]}")
+    return config, family
+
+
+def config_from_huggingface(content: Mapping[str, Any]) -> TransformerConfig:
+    """What a config.json describes, from its fields alone."""
+    return read_config(content)[0]
+
+
+def write_config(config: TransformerConfig) -> dict[str, Any]:
+    """The config.json of a configuration; reading it gives an equal one."""
+    family = family_of(config)
+    if family is None:
+        return {"model_type": NATIVE, **config.model_dump(mode="json")}
+    fields = family_fields(config, family)
+    rest = without_logits(config, read_config(fields)[0])
+    return {**fields, **({NATIVE: rest} if rest else {})}
+
+
+def family_fields(config: TransformerConfig, family: Family) -> dict[str, Any]:
+    """The fields of transformers alone, as near to the configuration as the family comes."""
+    return {"architectures": [family.architecture], "model_type": family.name, **family.write(config)}
+
+
+def family_of(config: TransformerConfig) -> Family | None:
+    """The first family that computes exactly this model."""
+    return next((family for family in FAMILIES.values() if not obstacles(config, family)), None)
+
+
+def obstacles(config: TransformerConfig, family: Family) -> list[str]:
+    """The choices that stand against writing a configuration in a family, in words.
+
+    A family expresses what comes back when its own fields are read again, so that no rule is stated twice.
+    """
+    try:
+        read, _ = read_config(family_fields(config, family))
+    except ValueError as error:
+        return [str(error).removeprefix("config.json: ")]
+    return differences(config, read)
+
+
+def why_none(config: TransformerConfig) -> str:
+    """One line: which choices stand against each of the nearest families."""
+    every = {name: obstacles(config, family) for name, family in FAMILIES.items()}
+    against = {name: found for name, found in every.items() if not any(each.startswith("kind ") for each in found)}
+    fewest = min(len(found) for found in against.values())
+    near = [f"{name}: {', '.join(found)}" for name, found in against.items() if len(found) == fewest]
+    return f"no family of transformers computes this model ({'; '.join(near)})"
+
+
+def _taken(family: Family, fields: Fields) -> dict[str, Any]:
+    try:
+        return family.read(fields)
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"config.json: a field of this {family.name} has the wrong type or size: {error}") from error
+
+
+def _validated(fields: Mapping[str, Any]) -> TransformerConfig:
+    try:
+        return TransformerConfig(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        given = f", not {first['input']!r}" if where else ""
+        raise ValueError(f"config.json: {where} {said}{given}".replace(":  ", ": ")) from None

@@ -1,0 +1,142 @@
+"""Model directories, taken in from transformers and handed out to it. A result is whole, or it is not there."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.manifest import file_hash
+from model.checkpoint import (
+    CONFIG,
+    GENERATION,
+    LINEAGE,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    Stored,
+    check_files,
+    read_json,
+    read_stored,
+    save_weights,
+    write_json,
+    write_lineage,
+)
+from model.huggingface import NATIVE, to_huggingface, why_none
+
+_BESIDE = (*TOKENIZER_FILES, GENERATION, "special_tokens_map.json", "chat_template.jinja")
+"""Copied as they are, where they are."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written."""
+
+    family: str
+    parameters: int
+    weights: int
+    """Tensors in model.safetensors."""
+    left_out: tuple[str, ...]
+    """Weights of the source that change no logit."""
+    unwritten: tuple[str, ...]
+    """Settings that transformers has no field for; none of them changes a logit."""
+
+
+def import_model(source: Path, out: Path, *, force: bool = False) -> Conversion:
+    """A directory of transformers -> a model directory, every field known and every weight in its place and type.
+
+    Raises ValueError for what is missing, damaged, unknown or unsupported, and for an `out` that is something else.
+    """
+    check_files(source)
+    stored = read_stored(source)
+    if stored.family is None:
+        raise ValueError(f"{source} is a model directory in our own fields already: use it as it is")
+    lineage = {"imported": {name: file_hash(source / name) for name in _weight_files(source)}}
+    return _written(stored, source, out, lineage, stored.content, force=force)
+
+
+def export_model(folder: Path, out: Path, *, force: bool = False) -> Conversion:
+    """A model directory -> one that holds nothing but what transformers knows.
+
+    Raises ValueError naming the choices that stand against it, and as `import_model` does.
+    """
+    check_files(folder)
+    stored = read_stored(folder)
+    if stored.family is None:
+        raise ValueError(f"{folder}: {why_none(stored.config)}")
+    content = {name: value for name, value in stored.content.items() if name != NATIVE}
+    lineage = {"exported": {name: file_hash(folder / name) for name in _weight_files(folder)}}
+    return _written(stored, folder, out, lineage, content, force=force)
+
+
+def _written(
+    stored: Stored, source: Path, out: Path, lineage: dict[str, Any], content: dict[str, Any], *, force: bool
+) -> Conversion:
+    assert stored.family is not None
+    # The source's own fields, each of which has been read: so what changes no logit (token ids, say) stays too.
+    content = {**content, "architectures": [stored.family.architecture]}
+    weights = to_huggingface(stored.weights, stored.config, stored.family)
+
+    def write(folder: Path) -> None:
+        write_json(folder / CONFIG, content)
+        save_weights(folder, weights)
+        beside = [name for name in _BESIDE if (source / name).is_file()]
+        for name in beside:
+            shutil.copyfile(source / name, folder / name)
+        write_lineage(folder, lineage, (CONFIG, WEIGHTS, *beside))
+
+    _put(write, source, out, force=force)
+    return Conversion(
+        family=stored.family.name,
+        parameters=sum(weight.numel() for weight in stored.weights.values()),
+        weights=len(weights),
+        left_out=stored.left_out,
+        unwritten=tuple(sorted(stored.content.get(NATIVE, {}).keys() - content.get(NATIVE, {}).keys())),
+    )
+
+
+def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool) -> None:
+    """Writes a sibling of `out`, and renames it when it is whole."""
+    _refuse_strangers(source, out, force=force)
+    half, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
+    if old.is_dir() and not out.exists():
+        # A conversion died between putting the old one aside and the new one in its place.
+        old.rename(out)
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    try:
+        write(half)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        half.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _refuse_strangers(source: Path, out: Path, *, force: bool) -> None:
+    here, there = source.resolve(), out.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise ValueError(f"{out} and {source} lie in one another: name a folder apart")
+    for parent in (out, *out.parents):
+        if parent.exists() and not parent.is_dir():
+            raise ValueError(f"{out}: {parent} is a file; name a folder")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / CONFIG).is_file():
+        raise ValueError(f"{out} holds something that is not a model directory: name an empty or a new folder")
+    if not force and not _is_ours(out):
+        raise ValueError(f"{out} holds a model that this command did not write: name a new folder, or add --force")
+
+
+def _is_ours(folder: Path) -> bool:
+    if not (folder / LINEAGE).is_file():
+        return False
+    try:
+        return "files" in read_json(folder / LINEAGE)
+    except ValueError:
+        return False
+
+
+def _weight_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / CONFIG, *folder.glob("model*.safetensors")))

@@ -1,0 +1,89 @@
+"""The fields of a config.json, taken one by one, so that what nobody took is found unknown."""
+
+from collections.abc import Mapping, Set
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+_REQUIRED = object()
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "decoder_start_token_id",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "problem_type",
+        "return_dict",
+        "task_specific_params",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+"""Fields of any family that change nothing about the logits: read over."""
+
+
+class Fields:
+    """A config.json on its way into a configuration."""
+
+    def __init__(self, content: Mapping[str, Any], *, own_head: bool | None = None) -> None:
+        """`own_head`: whether the weights hold an output head that is not the embedding; None where they are not at
+        hand.
+        """
+        self._rest = dict(content)
+        self.own_head = own_head
+
+    def take(self, name: str, default: Any = _REQUIRED, *, nullable: bool = False) -> Any:
+        """The value of a field. `default` is what transformers takes where the field is absent; null is a value only
+        where the default is null too, or `nullable`.
+        """
+        value = self._rest.pop(name, default)
+        if value is _REQUIRED:
+            raise ValueError(f"config.json: field '{name}' is missing; is model_type right?")
+        if value is None and default is not None and not nullable:
+            raise ValueError(f"config.json: {name} is null, but this family needs a value")
+        return value
+
+    def fixed(self, name: str, allowed: Any) -> None:
+        """Takes a field, if it is there, of which only one value is supported."""
+        value = self._rest.pop(name, allowed)
+        # 1 is not True here: a count and a switch mean different things.
+        if value != allowed or isinstance(value, bool) != isinstance(allowed, bool):
+            raise ValueError(f"config.json: {name} is {value!r}, but only {allowed!r} is supported")
+
+    def switch(self, name: str, default: bool) -> bool:
+        """A field that is true or false; "false" in quotes is neither, and would count as true."""
+        value = self._rest.pop(name, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"config.json: {name} is {value!r}, but must be true or false")
+        return value
+
+    def choice(self, name: str, table: Mapping[str, Value], default: str) -> Value:
+        """What a table says for the field's value."""
+        value = self._rest.pop(name, default)
+        if not isinstance(value, str) or value not in table:
+            allowed = ", ".join(repr(each) for each in table)
+            raise ValueError(f"config.json: {name} is {value!r}, but only {allowed} are supported")
+        return table[value]
+
+    def finish(self, without_effect: Set[str]) -> None:
+        """Raises ValueError for a field that nobody took and that is not known to have no effect."""
+        if unknown := sorted(self._rest.keys() - without_effect - WITHOUT_EFFECT):
+            shown = ", ".join(f"{name} = {self._rest[name]!r}" for name in unknown[:3])
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise ValueError(f"config.json: unknown fields {shown}{more}: remove them if they have no effect")
+
+
+def spelled(table: Mapping[str, Value], value: Value) -> str:
+    """The family's word for `value`, or its first one where it has none: reading it back then shows the difference."""
+    return next((word for word, meant in table.items() if meant == value), next(iter(table)))

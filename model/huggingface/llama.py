@@ -1,0 +1,189 @@
+"""Llama and what differs from it by a few fields: Mistral, Qwen2, Qwen3. Mixtral's attention is the same too."""
+
+from typing import Any
+
+from model.architecture.config import TransformerConfig
+from model.huggingface.family import GATED_ACTIVATIONS, Family
+from model.huggingface.fields import Fields, spelled
+from model.huggingface.rotary import read_rotary, write_rotary
+from model.huggingface.weights import Weight, copied
+
+TOP = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+COPIES = {"lm_head.weight": "model.embed_tokens.weight"}
+# Buffers of older checkpoints.
+UNUSED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+ATTENTION = {
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.query.weight": "self_attn.q_proj.weight",
+    "attention.query.bias": "self_attn.q_proj.bias",
+    "attention.key.weight": "self_attn.k_proj.weight",
+    "attention.key.bias": "self_attn.k_proj.bias",
+    "attention.value.weight": "self_attn.v_proj.weight",
+    "attention.value.bias": "self_attn.v_proj.bias",
+    "attention.output.weight": "self_attn.o_proj.weight",
+    "attention.output.bias": "self_attn.o_proj.bias",
+    "attention.query_norm.weight": "self_attn.q_norm.weight",
+    "attention.key_norm.weight": "self_attn.k_norm.weight",
+    "feedforward_norm.weight": "post_attention_layernorm.weight",
+}
+FEEDFORWARD = {
+    "feedforward.gate.weight": "mlp.gate_proj.weight",
+    "feedforward.gate.bias": "mlp.gate_proj.bias",
+    "feedforward.up.weight": "mlp.up_proj.weight",
+    "feedforward.up.bias": "mlp.up_proj.bias",
+    "feedforward.down.weight": "mlp.down_proj.weight",
+    "feedforward.down.bias": "mlp.down_proj.bias",
+}
+
+
+def weights(config: TransformerConfig) -> list[Weight]:
+    """The table of all four families."""
+    rows = copied(TOP)
+    for layer in range(config.layers):
+        rows += copied(ATTENTION | FEEDFORWARD, f"layers.{layer}.", f"model.layers.{layer}.")
+    return rows
+
+
+def read_common(
+    fields: Fields, *, kv_heads: int | None, head_size: int | None = None, eps: float = 1e-6, theta: float = 10_000.0
+) -> dict[str, Any]:
+    """What the families share; the arguments are transformers' defaults for absent fields, None: as many as heads, or
+    hidden_size / heads.
+    """
+    context = fields.take("max_position_embeddings")
+    hidden, heads = fields.take("hidden_size"), fields.take("num_attention_heads")
+    groups = fields.take("num_key_value_heads", kv_heads, nullable=True)
+    given = fields.take("head_dim", head_size)
+    if given is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+        given = hidden // heads
+    return {
+        "vocab_size": fields.take("vocab_size"),
+        "hidden_size": hidden,
+        "layers": fields.take("num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": heads if groups is None else groups,
+        "head_size": given,
+        "intermediate_size": fields.take("intermediate_size"),
+        "context": context,
+        "norm_eps": fields.take("rms_norm_eps", eps),
+        "feedforward": fields.choice("hidden_act", GATED_ACTIVATIONS, "silu"),
+        "tie_embeddings": fields.switch("tie_word_embeddings", False),
+        "attention_dropout": fields.take("attention_dropout", 0.0),
+        **read_rotary(fields, context, theta),
+    }
+
+
+def write_common(config: TransformerConfig) -> dict[str, Any]:
+    return {
+        "attention_dropout": config.attention_dropout,
+        "head_dim": config.head_width,
+        "hidden_act": spelled(GATED_ACTIVATIONS, config.feedforward),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.feedforward_width,
+        "max_position_embeddings": config.context,
+        "num_attention_heads": config.heads,
+        "num_hidden_layers": config.layers,
+        "num_key_value_heads": config.kv_heads,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "vocab_size": config.vocab_size,
+        **write_rotary(config),
+    }
+
+
+def _read_llama(fields: Fields) -> dict[str, Any]:
+    ours = read_common(fields, kv_heads=None)
+    if isinstance(ours["hidden_size"], int) and ours["hidden_size"] % ours["heads"]:
+        # transformers' own rule for this family, whatever head_dim is.
+        raise ValueError(f"config.json: hidden_size {ours['hidden_size']} is no multiple of heads {ours['heads']}")
+    ours["attention_bias"] = "all" if fields.switch("attention_bias", False) else "none"
+    ours["feedforward_bias"] = fields.switch("mlp_bias", False)
+    return ours
+
+
+def _write_llama(config: TransformerConfig) -> dict[str, Any]:
+    return {
+        **write_common(config),
+        "attention_bias": config.attention_bias == "all",
+        "mlp_bias": config.feedforward_bias,
+    }
+
+
+def _read_mistral(fields: Fields) -> dict[str, Any]:
+    return {**read_common(fields, kv_heads=8), "window": fields.take("sliding_window", 4096, nullable=True)}
+
+
+def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
+    return {**write_common(config), "sliding_window": config.window}
+
+
+def _read_windows(fields: Fields, layers: int) -> dict[str, Any]:
+    """Qwen's choice, layer by layer, of full attention or a window."""
+    given = fields.take("sliding_window", 4096, nullable=True)
+    window = given if fields.switch("use_sliding_window", False) else None
+    first, types = fields.take("max_window_layers", 28), fields.take("layer_types", None)
+    if types is None:
+        types = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
+    kinds = {"full_attention": "attention", "sliding_attention": "window"}
+    if not isinstance(types, list) or len(types) != layers or not set(types) <= kinds.keys():
+        raise ValueError(
+            f"config.json: layer_types is {types!r}, but must name 'full_attention' or 'sliding_attention' for each of "
+            f"{layers} layers"
+        )
+    if "sliding_attention" not in types:
+        return {}
+    if window is None:
+        raise ValueError("config.json: layer_types has 'sliding_attention', but use_sliding_window is not true")
+    return {"window": window, "pattern": None if len(set(types)) == 1 else tuple(kinds[each] for each in types)}
+
+
+def _write_windows(config: TransformerConfig) -> dict[str, Any]:
+    slides = "window" in config.layer_kinds
+    return {
+        "layer_types": ["sliding_attention" if kind == "window" else "full_attention" for kind in config.layer_kinds],
+        "sliding_window": config.window if slides else None,
+        "use_sliding_window": slides,
+    }
+
+
+def _read_qwen2(fields: Fields) -> dict[str, Any]:
+    ours = read_common(fields, kv_heads=32)
+    return {**ours, **_read_windows(fields, ours["layers"]), "attention_bias": "qkv"}
+
+
+def _write_qwen2(config: TransformerConfig) -> dict[str, Any]:
+    written = {**write_common(config), **_write_windows(config)}
+    # Not a field of this family, though its attention heeds one that is there.
+    if config.head_width * config.heads == config.hidden_size:
+        del written["head_dim"]
+    return written
+
+
+def _read_qwen3(fields: Fields) -> dict[str, Any]:
+    ours = read_common(fields, kv_heads=32, head_size=128)
+    ours["attention_bias"] = "all" if fields.switch("attention_bias", False) else "none"
+    return {**ours, **_read_windows(fields, ours["layers"]), "qk_norm": True}
+
+
+def _write_qwen3(config: TransformerConfig) -> dict[str, Any]:
+    return {**write_common(config), **_write_windows(config), "attention_bias": config.attention_bias == "all"}
+
+
+LLAMA = Family(
+    "llama",
+    "LlamaForCausalLM",
+    _read_llama,
+    _write_llama,
+    weights,
+    without_effect=frozenset({"max_sequence_length", "pretraining_tp"}),
+    unused=UNUSED,
+    copies=COPIES,
+)
+MISTRAL = Family("mistral", "MistralForCausalLM", _read_mistral, _write_mistral, weights, unused=UNUSED, copies=COPIES)
+QWEN2 = Family("qwen2", "Qwen2ForCausalLM", _read_qwen2, _write_qwen2, weights, unused=UNUSED, copies=COPIES)
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", _read_qwen3, _write_qwen3, weights, unused=UNUSED, copies=COPIES)

@@ -1,0 +1,81 @@
+"""What of a configuration decides the logits, so that two spellings of one model compare equal."""
+
+from typing import Any
+
+from model.architecture.config import TransformerConfig
+
+_ATTENTION = (
+    "heads",
+    "kv_heads",
+    "head_size",
+    "qk_norm",
+    "attention_scale",
+    "attention_soft_cap",
+    "attention_bias",
+    "positions",
+    "rope_theta",
+    "rope_scaling",
+    "window",
+    "global_tokens",
+)
+_FEEDFORWARD = ("feedforward", "feedforward_bias", "intermediate_size", "mixture")
+_RELATIVE = ("relative_buckets", "relative_distance")
+# What only training or speed depends on, the limit on the length, which changes no logit below it, and a number that
+# the encoder's pattern holds.
+_NO_LOGIT = ("encoder_layers", "context", "dropout", "attention_dropout", "intermediate_multiple")
+
+
+def meaning(config: TransformerConfig) -> dict[str, Any]:
+    """The fields that decide the logits, derived ones filled in and those without effect left out."""
+    fields = config.model_dump()
+    for name in _NO_LOGIT:
+        del fields[name]
+    fields["pattern"], fields["encoder_pattern"] = config.layer_kinds, config.encoder_kinds
+    fields["head_size"], fields["intermediate_size"] = config.head_width, config.feedforward_width
+    fields["attention_scale"] = config.attention_scale or config.head_width**-0.5
+    if config.positions == "learned":
+        fields["context"] = config.context
+    elif config.positions != "relative":
+        fields = {name: value for name, value in fields.items() if name not in _RELATIVE}
+    if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
+        fields["rope_scaling"]["original_context"] = config.rope_scaling.trained_context(config.context)
+    if config.mixture is not None:
+        fields["intermediate_size"] = config.mixture.intermediate_size or config.feedforward_width
+        for name in ("intermediate_size", "balance_weight", "z_weight", "capacity_factor"):
+            del fields["mixture"][name]
+    if config.state_space is not None:
+        del fields["state_space"]["chunk"]
+    if not config.has_attention:
+        fields = {name: value for name, value in fields.items() if name not in _ATTENTION}
+    if not config.has_attention and not config.state_space_feedforward:
+        fields = {name: value for name, value in fields.items() if name not in _FEEDFORWARD}
+    return fields
+
+
+def differences(asked: TransformerConfig, other: TransformerConfig) -> list[str]:
+    """The choices of `asked` that `other` has otherwise, in words; empty where both give the same logits."""
+    first, second = meaning(asked), meaning(other)
+    found = []
+    # A field that only one of them heeds (the distances of relative positions) follows from one that both have.
+    for name in (name for name in first if name in second):
+        mine, theirs = first[name], second[name]
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += [_words(f"{name}.{part}", mine[part], theirs[part]) for part in mine if mine[part] != theirs[part]]
+        elif mine != theirs:
+            found.append(_words(name, mine, theirs))
+    return found
+
+
+def _words(name: str, mine: Any, theirs: Any) -> str:
+    return f"{name} {_short(mine)}, not {_short(theirs)}"
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def without_logits(asked: TransformerConfig, read: TransformerConfig) -> dict[str, Any]:
+    """The fields in which two configurations of one meaning are spelled differently, as `asked` has them."""
+    mine, theirs = asked.model_dump(mode="json"), read.model_dump(mode="json")
+    return {name: value for name, value in mine.items() if value != theirs[name]}

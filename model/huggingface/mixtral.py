@@ -1,0 +1,65 @@
+"""Mixtral: Llama's attention, and a mixture of experts in place of each feed-forward network."""
+
+from typing import Any
+
+from model.architecture.config import MixtureConfig, TransformerConfig
+from model.huggingface.family import Family
+from model.huggingface.fields import Fields
+from model.huggingface.llama import ATTENTION, COPIES, TOP, UNUSED, read_common, write_common
+from model.huggingface.weights import Weight, copied
+
+# One stacked weight of ours -> the weight of each expert.
+_EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
+
+
+def _weights(config: TransformerConfig) -> list[Weight]:
+    assert config.mixture is not None
+    rows = copied(TOP)
+    for layer in range(config.layers):
+        ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
+        rows += copied(ATTENTION, ours, theirs)
+        rows += copied({"feedforward.router.weight": "block_sparse_moe.gate.weight"}, ours, theirs)
+        for mine, other in _EXPERTS.items():
+            experts = range(config.mixture.experts)
+            names = tuple(f"{theirs}block_sparse_moe.experts.{expert}.{other}.weight" for expert in experts)
+            rows.append(Weight((f"{ours}feedforward.{mine}",), names))
+    return rows
+
+
+def _read(fields: Fields) -> dict[str, Any]:
+    fields.fixed("router_jitter_noise", 0.0)
+    mixture = {
+        "experts": fields.take("num_local_experts", 8),
+        "per_token": fields.take("num_experts_per_tok", 2),
+        "balance_weight": fields.take("router_aux_loss_coef", 0.001),
+        "z_weight": 0.0,
+    }
+    ours = read_common(fields, kv_heads=8, eps=1e-5, theta=1e6)
+    return {**ours, "window": fields.take("sliding_window", None), "mixture": mixture}
+
+
+def _write(config: TransformerConfig) -> dict[str, Any]:
+    mixture = config.mixture or MixtureConfig.model_validate({"experts": 8})
+    # As this family's own config.json has it; but transformers' YaRN fails on a null here.
+    derived = config.head_width * config.heads == config.hidden_size and config.rope_scaling is None
+    return {
+        **write_common(config),
+        "head_dim": None if derived else config.head_width,
+        "intermediate_size": mixture.intermediate_size or config.feedforward_width,
+        "num_experts_per_tok": mixture.per_token,
+        "num_local_experts": mixture.experts,
+        "router_aux_loss_coef": mixture.balance_weight,
+        "sliding_window": config.window,
+    }
+
+
+MIXTRAL = Family(
+    "mixtral",
+    "MixtralForCausalLM",
+    _read,
+    _write,
+    _weights,
+    without_effect=frozenset({"output_router_logits"}),
+    unused=UNUSED,
+    copies=COPIES,
+)

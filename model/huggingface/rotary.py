@@ -1,0 +1,59 @@
+"""Rotary settings: transformers' `rope_parameters`, and the older `rope_theta` beside `rope_scaling`."""
+
+from typing import Any
+
+from model.architecture.config import TransformerConfig
+from model.huggingface.fields import Fields
+
+_TYPES = "'default', 'linear', 'yarn'"
+_KEYS = {
+    "default": set[str](),
+    "linear": {"factor"},
+    "yarn": {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor"},
+}
+
+
+def read_rotary(fields: Fields, context: Any, default_theta: float) -> dict[str, Any]:
+    """Our rope_theta and rope_scaling."""
+    # As transformers has it: the older name wins, and a theta beside the parameters fills one that is not in them.
+    given, older = fields.take("rope_parameters", None), fields.take("rope_scaling", None)
+    theta = fields.take("rope_theta", default_theta)
+    rope = older or given or {}
+    name = "rope_scaling" if older else "rope_parameters"
+    if not isinstance(rope, dict):
+        raise ValueError(f"config.json: {name} is {rope!r}, not an object")
+    rest = dict(rope)
+    kind = rest.pop("rope_type", rest.pop("type", "default"))
+    rest.pop("type", None)
+    theta = rest.pop("rope_theta", theta)
+    if kind not in _KEYS:
+        raise ValueError(f"config.json: {name} has rope_type {kind!r}, but only {_TYPES} are supported")
+    if rest.get("truncate") is True:
+        del rest["truncate"]
+    rest = {key: value for key, value in rest.items() if value is not None}
+    if unknown := sorted(rest.keys() - _KEYS[kind]):
+        value = rest[unknown[0]]
+        raise ValueError(f"config.json: {name}.{unknown[0]} is {value!r}, which rope_type {kind!r} does not have here")
+    if kind == "default":
+        return {"rope_theta": theta}
+    if "factor" not in rest:
+        raise ValueError(f"config.json: {name} has rope_type {kind!r} but no factor")
+    original = rest.pop("original_max_position_embeddings", context)
+    if kind == "yarn":
+        rest["original_context"] = original
+    return {"rope_theta": theta, "rope_scaling": {"kind": kind, **rest}}
+
+
+def write_rotary(config: TransformerConfig) -> dict[str, Any]:
+    """`rope_parameters`; NTK-aware scaling has no type of transformers, and comes out as none."""
+    scaling = config.rope_scaling
+    theta = {"rope_theta": config.rope_theta}
+    if scaling is None or scaling.kind == "ntk":
+        return {"rope_parameters": {"rope_type": "default", **theta}}
+    if scaling.kind == "linear":
+        return {"rope_parameters": {"rope_type": "linear", "factor": scaling.factor, **theta}}
+    yarn: dict[str, Any] = {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
+    if scaling.attention_factor is not None:
+        yarn["attention_factor"] = scaling.attention_factor
+    yarn["original_max_position_embeddings"] = scaling.trained_context(config.context)
+    return {"rope_parameters": {"rope_type": "yarn", "factor": scaling.factor, **yarn, **theta}}

@@ -1,0 +1,118 @@
+"""The weights of a model, to and from the names and layouts of a family."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from model.architecture.config import TransformerConfig
+from model.architecture.transformer import Transformer
+from model.huggingface.config import family_of
+from model.huggingface.family import Family
+from model.huggingface.weights import Shapes, from_theirs, to_theirs
+
+HEAD = "lm_head.weight"
+"""What every family that may have an output head of its own calls it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A family's weights under the names of today, before they are translated."""
+
+    weights: dict[str, Tensor]
+    own_head: bool
+    """Whether there is an output head that is not the embedding."""
+    left_out: tuple[str, ...]
+    """Names of what changes no logit, or is there a second time."""
+
+
+def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> Checkpoint:
+    """Renames what older checkpoints name otherwise, and leaves out what changes no logit.
+
+    `tied`: config.json says that the output head is the embedding, so that a head of the same numbers is a copy.
+    Raises ValueError where two weights that the family has as one differ.
+    """
+    weights = {_renamed(name, family): weight for name, weight in state.items()}
+    left_out = {name for name in weights if any(re.fullmatch(pattern, name) for pattern in family.unused)}
+    for name, source in family.copies.items():
+        if name not in weights or source not in weights or (name == HEAD and not tied):
+            continue
+        if torch.equal(weights[name], weights[source]):
+            left_out.add(name)
+        elif name != HEAD:
+            raise ValueError(f"weight {name} differs from {source}, and only one weight for both is supported")
+    kept = {name: weight for name, weight in weights.items() if name not in left_out}
+    return Checkpoint(kept, HEAD in kept, tuple(sorted(left_out)))
+
+
+def to_huggingface(
+    state: Mapping[str, Tensor], config: TransformerConfig, family: Family | None = None
+) -> dict[str, Tensor]:
+    """Our state dict -> that of the family's class; without `family`, of the one that expresses the configuration, and
+    where there is none the names stay ours.
+    """
+    family = family or family_of(config)
+    if family is None:
+        return {name: weight.contiguous().clone() for name, weight in state.items()}
+    return to_theirs(state, family.weights(config))
+
+
+def from_huggingface(
+    state: Mapping[str, Tensor], config: TransformerConfig, family: Family | None = None
+) -> dict[str, Tensor]:
+    """The inverse. Raises ValueError for a weight that is missing, unknown, quantized or of another shape."""
+    for name, weight in state.items():
+        if not weight.is_floating_point():
+            raise ValueError(f"weight {name} is {weight.dtype}: quantized weights are not supported")
+    family = family or family_of(config)
+    if family is None:
+        return own_weights(state, config)
+    return from_theirs(state, family.weights(config), expected_shapes(config))
+
+
+def own_weights(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
+    """Weights under our own names, each with its place and shape. ValueError for one that is missing or unknown."""
+    expected = expected_shapes(config)
+    if missing := sorted(expected.keys() - state.keys()):
+        raise ValueError(f"weight '{missing[0]}' is missing")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise ValueError(f"unknown weights {unknown[:4]}")
+    for name, shape in expected.items():
+        if state[name].shape != shape:
+            raise ValueError(f"weight {name} has shape {tuple(state[name].shape)}, but config.json asks for {shape}")
+    return dict(state)
+
+
+def expected_shapes(config: TransformerConfig) -> Shapes:
+    """Our names and shapes of every weight of a model, which takes no memory to know."""
+    return {name: tuple(weight.shape) for name, weight in skeleton(config).state_dict().items()}
+
+
+def skeleton(config: TransformerConfig) -> Transformer:
+    """A model whose weights have shapes and no numbers (on the meta device), to be given some."""
+    with torch.device("meta"), _Unfilled():
+        return Transformer(config)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what torch fills weights with: on the meta device, drawing nothing at random imports its compiler,
+    which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _renamed(name: str, family: Family) -> str:
+    for pattern, now in family.renamed.items():
+        name = re.sub(pattern, now, name)
+    return name

@@ -1,0 +1,134 @@
+"""T5, first version and 1.1: an encoder and a decoder with relative positions, RMSNorm, no biases, unscaled scores."""
+
+from typing import Any
+
+from model.architecture.config import GATED, FeedForwardKind, TransformerConfig
+from model.huggingface.family import Family
+from model.huggingface.fields import Fields, spelled
+from model.huggingface.weights import Weight, copied
+
+_CONTEXT = 512
+"""Tokens trained at: relative positions set no limit, and most config.json name none."""
+_PROJECTIONS: dict[str, FeedForwardKind] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    # transformers takes the approximation under this name.
+    "gated-gelu": "geglu_tanh",
+    "gated-silu": "swiglu",
+}
+
+_TOP = {
+    "embedding.weight": "shared.weight",
+    "encoder.norm.weight": "encoder.final_layer_norm.weight",
+    "norm.weight": "decoder.final_layer_norm.weight",
+    "head.weight": "lm_head.weight",
+    "encoder.relative.weight": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    "relative.weight": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+}
+_ATTENTION = {
+    "query.weight": "q.weight",
+    "key.weight": "k.weight",
+    "value.weight": "v.weight",
+    "output.weight": "o.weight",
+}
+_GATED = {"gate.weight": "wi_0.weight", "up.weight": "wi_1.weight", "down.weight": "wo.weight"}
+_PLAIN = {"up.weight": "wi.weight", "down.weight": "wo.weight"}
+
+
+def _weights(config: TransformerConfig) -> list[Weight]:
+    rows = copied(_TOP)
+    for layer in range(len(config.encoder_kinds)):
+        rows += _block(config, f"encoder.layers.{layer}.", f"encoder.block.{layer}.", feedforward=1)
+    for layer in range(config.layers):
+        ours, theirs = f"layers.{layer}.", f"decoder.block.{layer}."
+        rows += _block(config, ours, theirs, feedforward=2)
+        rows += copied({"cross_attention_norm.weight": "layer.1.layer_norm.weight"}, ours, theirs)
+        rows += copied(_ATTENTION, f"{ours}cross_attention.", f"{theirs}layer.1.EncDecAttention.")
+    return rows
+
+
+def _block(config: TransformerConfig, ours: str, theirs: str, *, feedforward: int) -> list[Weight]:
+    """Self-attention, and the feed-forward network in the block's layer of that number."""
+    last = f"{theirs}layer.{feedforward}."
+    names = _GATED if config.feedforward in GATED else _PLAIN
+    return [
+        *copied({"attention_norm.weight": "layer.0.layer_norm.weight"}, ours, theirs),
+        *copied(_ATTENTION, f"{ours}attention.", f"{theirs}layer.0.SelfAttention."),
+        *copied({"feedforward_norm.weight": "layer_norm.weight"}, ours, last),
+        *copied(names, f"{ours}feedforward.", f"{last}DenseReluDense."),
+    ]
+
+
+def _read(fields: Fields) -> dict[str, Any]:
+    fields.fixed("is_encoder_decoder", True)
+    fields.fixed("is_decoder", False)
+    hidden, heads = fields.take("d_model"), fields.take("num_heads")
+    layers = fields.take("num_layers")
+    dropout = fields.take("dropout_rate", 0.1)
+    tied = fields.switch("tie_word_embeddings", True)
+    # Newer config.json say tied of every T5, and leave it to the weights: there the scale has a field of its own.
+    scaled = fields.switch("scale_decoder_outputs", tied)
+    for name in ("dense_act_fn", "is_gated_act"):  # follow from feed_forward_proj
+        fields.take(name, None)
+    return {
+        "kind": "encoder-decoder",
+        "vocab_size": fields.take("vocab_size"),
+        "hidden_size": hidden,
+        "encoder_layers": layers,
+        "layers": fields.take("num_decoder_layers", None) or layers,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_size": fields.take("d_kv", 64),
+        "context": fields.take("n_positions", _CONTEXT),
+        "attention_scale": 1.0,
+        "positions": "relative",
+        "relative_buckets": fields.take("relative_attention_num_buckets", 32),
+        "relative_distance": fields.take("relative_attention_max_distance", 128),
+        "norm_eps": fields.take("layer_norm_epsilon", 1e-6),
+        "feedforward": fields.choice("feed_forward_proj", _PROJECTIONS, "relu"),
+        "intermediate_size": fields.take("d_ff"),
+        "tie_embeddings": tied if fields.own_head is None else not fields.own_head,
+        "logit_scale": hidden**-0.5 if scaled and isinstance(hidden, int) and hidden > 0 else 1.0,
+        "dropout": dropout,
+        "attention_dropout": dropout,
+    }
+
+
+def _write(config: TransformerConfig) -> dict[str, Any]:
+    positions = {} if config.context == _CONTEXT else {"n_positions": config.context}
+    return {
+        "d_ff": config.feedforward_width,
+        "d_kv": config.head_width,
+        "d_model": config.hidden_size,
+        "dropout_rate": config.dropout,
+        "feed_forward_proj": spelled(_PROJECTIONS, config.feedforward),
+        "is_encoder_decoder": True,
+        "layer_norm_epsilon": config.norm_eps,
+        "num_decoder_layers": config.layers,
+        "num_heads": config.heads,
+        "num_layers": config.encoder_layers or config.layers,
+        "relative_attention_max_distance": config.relative_distance,
+        "relative_attention_num_buckets": config.relative_buckets,
+        "scale_decoder_outputs": config.logit_scale != 1.0,
+        "tie_word_embeddings": config.tie_embeddings,
+        "vocab_size": config.vocab_size,
+        **positions,
+    }
+
+
+T5 = Family(
+    "t5",
+    "T5ForConditionalGeneration",
+    _read,
+    _write,
+    _weights,
+    without_effect=frozenset({"classifier_dropout", "gradient_checkpointing", "initializer_factor", "output_past"}),
+    # A table that the first version's checkpoints hold for cross-attention, which has no positions.
+    unused=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+    copies={
+        "lm_head.weight": "shared.weight",
+        "encoder.embed_tokens.weight": "shared.weight",
+        "decoder.embed_tokens.weight": "shared.weight",
+    },
+)

@@ -1,0 +1,84 @@
+"""Tables of weight names, and the few ways in which a weight is laid out differently."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A row of a family's table: the same numbers under our names and under theirs.
+
+    One name each is a copy. Several of ours over one of theirs are parts fused along the first dimension (GPT-2's
+    c_attn); one of ours over several of theirs is a stack of them (a mixture's experts).
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    transposed: bool = False
+    """Theirs is [in, out], as in GPT-2's Conv1D."""
+
+
+def copied(names: Mapping[str, str], ours: str = "", theirs: str = "", *, transposed: bool = False) -> list[Weight]:
+    """Rows of one name each, with what stands before the names of a table."""
+    return [Weight((ours + mine,), (theirs + other,), transposed) for mine, other in names.items()]
+
+
+def both(names: Mapping[str, str]) -> dict[str, str]:
+    """Names of modules -> names of their weights and biases."""
+    return {f"{mine}.{kind}": f"{other}.{kind}" for mine, other in names.items() for kind in ("weight", "bias")}
+
+
+def to_theirs(state: State, rows: Iterable[Weight]) -> dict[str, Tensor]:
+    """Our state dict -> theirs. Rows whose weights this model does not have are passed over."""
+    translated: dict[str, Tensor] = {}
+    seen: set[str] = set()
+    for row in rows:
+        parts = [state[name] for name in row.ours if name in state]
+        if not parts:
+            continue
+        assert len(parts) == len(row.ours), f"only some of {row.ours} are there"
+        seen.update(row.ours)
+        if len(row.theirs) > 1:
+            translated |= zip(row.theirs, parts[0].unbind(), strict=True)
+        else:
+            translated[row.theirs[0]] = _turned(torch.cat(parts) if len(parts) > 1 else parts[0], row)
+    assert not (rest := state.keys() - seen), f"the family's table lacks {sorted(rest)[:4]}"
+    # Every tensor with memory of its own: safetensors refuses views of one another.
+    return {name: tensor.contiguous().clone() for name, tensor in translated.items()}
+
+
+def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[str, Tensor]:
+    """Their state dict -> ours, which has the names and shapes `expected`.
+
+    Raises ValueError for a weight that is missing, unknown or of another shape.
+    """
+    rest, translated = dict(state), dict[str, Tensor]()
+    for row in rows:
+        if row.ours[0] not in expected:
+            continue
+        if missing := [name for name in row.theirs if name not in rest]:
+            raise ValueError(f"weight '{missing[0]}' is missing")
+        parts = [rest.pop(name) for name in row.theirs]
+        if len({part.shape for part in parts}) > 1:
+            raise ValueError(f"weights {row.theirs[0]} to {row.theirs[-1]} differ in shape")
+        whole = torch.stack(parts) if len(parts) > 1 else _turned(parts[0], row)
+        shapes = [expected[name] for name in row.ours]
+        fused = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        if whole.shape != fused:
+            name = row.ours[0] if len(row.ours) == 1 else row.theirs[0]
+            raise ValueError(f"weight {name} has shape {tuple(whole.shape)}, but config.json asks for {fused}")
+        translated |= zip(row.ours, whole.split([shape[0] for shape in shapes]), strict=True)
+    if rest:
+        raise ValueError(f"unknown weights {sorted(rest)[:4]}")
+    assert translated.keys() == expected.keys(), f"the family's table lacks {sorted(expected.keys() - translated)[:4]}"
+    return translated
+
+
+def _turned(tensor: Tensor, row: Weight) -> Tensor:
+    return tensor.T if row.transposed and tensor.ndim == 2 else tensor

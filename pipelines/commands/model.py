@@ -1,0 +1,190 @@
+"""`sluice model ..`: model directories, to and from transformers; the logits and the text of one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.architecture.config import TransformerConfig
+    from model.huggingface.convert import Conversion
+
+
+def run(arguments: argparse.Namespace) -> int:
+    actions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "import": _import,
+        "export": _export,
+        "logits": _logits,
+        "generate": _generate,
+    }
+    actions[arguments.action](arguments)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from model.huggingface.convert import import_model
+
+    done = import_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
+    _report("imported", done, arguments)
+    if not arguments.json and not (Path(arguments.out) / "tokenizer.json").is_file():
+        print("no tokenizer.json came with it: logits needs none, generate does")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from model.huggingface.convert import export_model
+
+    done = export_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
+    _report("exported", done, arguments)
+
+
+def _report(what: str, done: "Conversion", arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        fields = {"left_out": list(done.left_out), "unwritten": list(done.unwritten), "out": arguments.out}
+        print(json.dumps({"family": done.family, "parameters": done.parameters, "weights": done.weights, **fields}))
+        return
+    print(f"{what} {done.family}, {done.parameters:,} parameters in {done.weights} weights, to {arguments.out}")
+    for name, found in (("weights", done.left_out), ("settings", done.unwritten)):
+        if found:
+            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+            print(f"left out, without effect on the logits: {name} {', '.join(found[:4])}{more}")
+
+
+def _logits(arguments: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+
+    from model.architecture.kernels import choices
+    from model.checkpoint import check_files, load_transformer
+
+    folder, out = Path(arguments.folder), Path(arguments.out)
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name a file")
+    if beneath := next((each for each in out.parents if each.is_file()), None):
+        raise ValueError(f"--out {out}: {beneath} is a file; name a file in a folder")
+    ids = read_ids(Path(arguments.ids), "--ids")
+    source = None if arguments.source is None else read_ids(Path(arguments.source), "--source")
+    check_files(folder)
+    model = load_transformer(folder)
+    _check_ids(model.config, ids, source)
+    beside = {} if source is None else {"source": torch.tensor(source)}
+    model.kernel = arguments.kernel
+    choices().clear()
+    with torch.inference_mode():
+        found = model(torch.tensor(ids), **beside).float().numpy()
+    partial = out.with_name(f".{out.name}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as file:
+        np.save(file, found, allow_pickle=False)
+    partial.replace(out)
+    if arguments.json:
+        used = sorted({kernel for kernel, _ in choices()})
+        print(json.dumps({"shape": list(found.shape), "dtype": "float32", "kernels": used, "out": str(out)}))
+    else:
+        print(f"logits {list(found.shape)} [batch, seq, vocab] float32, in {out}")
+
+
+def read_ids(path: Path, option: str) -> list[list[int]]:
+    """The token ids in a JSON file, [batch, seq]. Raises ValueError naming the file and the row that is wrong."""
+    try:
+        rows: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{option} {path} is not JSON: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{option} {path} must hold a list of lists of token ids, such as [[1, 2, 3], [4, 5, 6]]")
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or not row:
+            raise ValueError(f"{option} {path}: row {number} is {str(row)[:40]}, not a list of at least one token id")
+        # True is an int to Python, and no token id.
+        if wrong := [token for token in row if not isinstance(token, int) or isinstance(token, bool)]:
+            raise ValueError(f"{option} {path}: row {number} holds {str(wrong[0])[:40]!r}, which is no token id")
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{option} {path}: row {number} has {len(row)} ids and row 0 has {len(rows[0])}: give rows of one "
+                "length, others in a call of their own"
+            )
+    return rows
+
+
+def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[list[int]] | None) -> None:
+    """Raises ValueError for ids that this model does not read."""
+    both = config.kind == "encoder-decoder"
+    if both and source is None:
+        raise ValueError("an encoder-decoder needs --source FILE.json too: --ids are what its decoder has read")
+    if not both and source is not None:
+        raise ValueError(f"--source would be ignored: a model of kind {config.kind} reads --ids alone")
+    if source is not None and len(source) != len(ids):
+        raise ValueError(f"--source has {len(source)} rows and --ids {len(ids)}: give one source for each row")
+    for option, rows in (("--ids", ids), ("--source", source or [])):
+        for number, row in enumerate(rows):
+            if wrong := [token for token in row if not 0 <= token < config.vocab_size]:
+                last = config.vocab_size - 1
+                raise ValueError(
+                    f"{option}: row {number} holds token {wrong[0]}, which is outside the vocabulary of 0 to {last}"
+                )
+            if len(row) > config.context:
+                raise ValueError(
+                    f"{option}: row {number} has {len(row)} tokens, more than the context {config.context}"
+                )
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from model.architecture.generation import generate
+    from model.checkpoint import load_model
+
+    check_sampling(arguments)
+    folder = Path(arguments.folder)
+    model, tokenizer = load_model(folder)
+    prompt = tokenizer.encode(arguments.prompt).ids
+    beside: dict[str, Any] = {}
+    if model.config.kind == "encoder-decoder":
+        beside, prompt = {"source": prompt}, [_special(folder, "decoder_start_token_id", "pad_token_id")[0]]
+    answer = generate(
+        model,
+        prompt,
+        arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        stop_ids=_special(folder, "eos_token_id", required=False),
+        seed=arguments.seed,
+        **beside,
+    )
+    text = tokenizer.decode(answer)
+    if len(answer) < arguments.max_tokens and len(prompt) + len(answer) == model.config.context:
+        print(f"ended by the context of {model.config.context} tokens", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"text": text, "tokens": answer, "seed": arguments.seed}, ensure_ascii=False))
+    else:
+        print(text)
+
+
+def check_sampling(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for a setting out of its range, before anything is loaded."""
+    if arguments.max_tokens < 1:
+        raise ValueError(f"--max-tokens {arguments.max_tokens} must be at least 1")
+    # Written so that NaN fails too.
+    if not 0 <= arguments.temperature < float("inf"):
+        raise ValueError(f"--temperature {arguments.temperature} must be at least 0; 0 is greedy")
+    if not 0 < arguments.top_p <= 1:
+        raise ValueError(f"--top-p {arguments.top_p} must be above 0 and at most 1")
+    if not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed {arguments.seed} must be at least 0 and below 2^63")
+
+
+def _special(folder: Path, *names: str, required: bool = True) -> list[int]:
+    """Token ids that generation_config.json or else config.json has under the first of these names."""
+    from model.checkpoint import CONFIG, GENERATION, read_json
+
+    files = [read_json(folder / name) for name in (GENERATION, CONFIG) if (folder / name).is_file()]
+    for name in names:
+        for content in files:
+            found = content.get(name)
+            ids = [token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int)]
+            if ids:
+                return ids
+    if required:
+        raise ValueError(f"{folder / CONFIG} has none of {', '.join(names)}: add the id of the token to begin with")
+    return []

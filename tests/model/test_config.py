@@ -1,0 +1,76 @@
+"""Which choices go together, and what is said of those that do not."""
+
+from typing import Any
+
+import pytest
+from architecture_fixtures import DECODERS, ENCODER_DECODERS, ENCODERS, shape
+from pydantic import ValidationError
+
+from model.architecture.config import ModelConfig, TransformerConfig
+
+STATE_SPACE = {"state_space": {"state_size": 8, "head_size": 16}, "pattern": ("state_space",), "positions": "none"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"heads": 3}, "hidden_size 32 must be a multiple of heads 3"),
+        ({"kv_heads": 3}, "heads 4 must be a multiple of kv_heads 3"),
+        ({"head_size": 7}, "head size 7 must be even for rope"),
+        ({"pattern": ("window", "attention")}, "needs window"),
+        ({"window": 4, "pattern": ("attention",)}, "window 4 has no effect"),
+        ({"global_tokens": 2}, "global_tokens 2 has no effect without window"),
+        ({"pattern": ("state_space",)}, "set both, or none"),
+        ({**STATE_SPACE, "kind": "encoder"}, "set kind to decoder"),
+        ({**STATE_SPACE, "positions": "rope"}, "positions rope has no effect"),
+        ({**STATE_SPACE, "norm_position": "post"}, "norm_position pre only"),
+        ({**STATE_SPACE, "state_space": {"head_size": 24}}, "head_size 24 must divide"),
+        ({**STATE_SPACE, "state_space": {"head_size": 16, "groups": 3}}, "groups 3 must divide its 4 heads"),
+        ({**STATE_SPACE, "mixture": {"experts": 2}}, "no layer has a feed-forward network"),
+        ({"state_space_feedforward": True}, "no effect without state_space"),
+        ({"positions": "alibi", "rope_scaling": {"kind": "linear", "factor": 2}}, "rope_scaling has no effect"),
+        ({"positions": "alibi", "rope_theta": 500.0}, "rope_theta 500 has no effect"),
+        ({"head_size": 2, "rope_scaling": {"kind": "ntk", "factor": 2}}, "a head of 2 entries has one only"),
+        ({"rope_theta": 1.0, "rope_scaling": {"kind": "yarn", "factor": 2}}, "rope_theta 1 must be above 1"),
+        (
+            {"rope_scaling": {"kind": "linear", "factor": 2, "beta_fast": 4}},
+            "beta_fast 4 has no effect",
+        ),
+        ({"relative_buckets": 8}, "relative_buckets 8 has no effect with positions rope"),
+        ({**STATE_SPACE, "qk_norm": True}, "qk_norm True has no effect without an attention layer"),
+        ({**STATE_SPACE, "attention_bias": "all"}, "attention_bias all has no effect"),
+        ({"positions": "none", "kind": "encoder"}, "without the order of its tokens"),
+        ({"positions": "relative", "relative_distance": 16}, "must be above relative_buckets / 2, 16"),
+        ({"norm_bias": True}, "no effect with norm rms"),
+        ({"encoder_layers": 2}, "no effect with kind decoder"),
+        ({"token_types": 2}, "kind encoder only"),
+        ({"kind": "encoder", "head_transform": True}, "the gated feedforward swiglu"),
+        ({"mixture": {"experts": 2, "per_token": 3, "normalize": False}}, "per_token 3 must be at most experts 2"),
+        ({"mixture": {"experts": 2, "per_token": 1}}, "router without gradient"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"rope_scalling": None}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_by_name(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        shape(options)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [*DECODERS.values(), *ENCODERS.values(), *ENCODER_DECODERS.values()])
+def test_every_named_architecture_is_legal_and_comes_back_from_its_own_fields(options: dict[str, Any]) -> None:
+    config = shape(options)
+    assert TransformerConfig(**config.model_dump(mode="json")) == config
+
+
+def test_the_default_width_of_swiglu_is_eight_thirds_rounded_up_to_256() -> None:
+    widths = {hidden: ModelConfig(hidden_size=hidden).feedforward_width for hidden in (192, 384, 4096)}
+    assert widths == {192: 512, 384: 1024, 4096: 11008}
+    assert ModelConfig(hidden_size=256, feedforward="gelu").feedforward_width == 1024
+
+
+def test_the_pattern_repeats_over_the_layers() -> None:
+    config = ModelConfig(layers=5, window=8, pattern=("window", "window", "attention"))
+    assert config.layer_kinds == ("window", "window", "attention", "window", "window")
+    assert ModelConfig(layers=2, window=8).layer_kinds == ("window", "window")
+    assert config.encoder_kinds == ()

@@ -1,0 +1,101 @@
+"""Random models that a family of transformers expresses: it reads them, and computes the same logits."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from architecture_fixtures import shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.model.parity import BOUND, logits_of, logits_of_ours, make_ours, read_by_transformers
+from model.architecture.config import TransformerConfig
+from model.checkpoint import load_transformer, save_transformer
+from model.huggingface import family_of
+
+LAYER_NORM: dict[str, Any] = {
+    "norm": "layer",
+    "norm_bias": True,
+    "positions": "learned",
+    "attention_bias": "all",
+    "feedforward_bias": True,
+    "kv_heads": 4,
+    "head_size": 8,
+}
+
+
+@st.composite
+def expressible(draw: st.DrawFn) -> TransformerConfig:
+    def one(*values: Any) -> Any:
+        return draw(st.sampled_from(values))
+
+    kind = one("llama", "mistral", "qwen2", "qwen3", "mixtral", "gpt2", "bert", "t5", "mamba2")
+    options: dict[str, Any] = {
+        "vocab_size": 96,
+        "context": 48,
+        "layers": one(1, 2, 3),
+        "tie_embeddings": one(True, False),
+    }
+    if kind in {"llama", "mistral", "qwen2", "qwen3", "mixtral"}:
+        options |= {
+            "kv_heads": one(1, 2, 4),
+            "head_size": one(8, 12),
+            "feedforward": one("swiglu", "geglu", "geglu_tanh"),
+            "norm_eps": one(1e-5, 1e-6),
+            "rope_theta": one(1e4, 5e5),
+            "rope_scaling": one(
+                None,
+                {"kind": "linear", "factor": 2.5},
+                {"kind": "yarn", "factor": 3.0},
+                {"kind": "yarn", "factor": 2.0, "original_context": 20, "beta_fast": 4.0, "attention_factor": 1.5},
+            ),
+        }
+    match kind:
+        case "llama":
+            options |= {"attention_bias": one("none", "all"), "feedforward_bias": one(True, False)}
+        case "mistral":
+            options |= {"window": one(1, 7)}
+        case "qwen2" | "qwen3":
+            options |= {"attention_bias": "qkv"} if kind == "qwen2" else {"qk_norm": True}
+            pattern = one(None, ("window", "attention"), ("attention", "window"))
+            options |= {"window": 7, "pattern": pattern} if options["layers"] > 1 and pattern else {}
+        case "mixtral":
+            options["mixture"] = {"experts": one(2, 5), "per_token": 2, "intermediate_size": one(None, 20)}
+            options["window"] = one(None, 7)
+        case "gpt2":
+            options |= {
+                **LAYER_NORM,
+                "feedforward": one("gelu", "gelu_tanh", "relu"),
+                "attention_scale": one(None, 1.0),
+            }
+        case "bert":
+            options |= {**LAYER_NORM, "feedforward": one("gelu", "gelu_tanh", "relu"), "kind": "encoder"}
+            options |= {"norm_position": "post", "embedding_norm": True, "token_types": 2, "head_transform": True}
+            options["tie_embeddings"] = True
+        case "t5":
+            options |= {"kind": "encoder-decoder", "encoder_layers": one(1, 2), "positions": "relative", "kv_heads": 4}
+            options |= {"attention_scale": 1.0, "head_size": one(8, 12), "logit_scale": one(1.0, 32**-0.5)}
+            options |= {"relative_buckets": one(8, 32), "relative_distance": one(20, 128)}
+            options["feedforward"] = one("relu", "gelu", "geglu_tanh", "swiglu")
+        case "mamba2":
+            space = {"state_size": one(8, 16), "head_size": one(8, 16), "groups": one(1, 2), "conv_width": one(2, 4)}
+            space |= {"bias": one(True, False), "conv_bias": one(True, False), "expand": one(1, 2), "chunk": one(7, 64)}
+            options |= {"pattern": ("state_space",), "positions": "none", "state_space": space}
+    return shape(options)
+
+
+@given(expressible())
+@settings(max_examples=25, deadline=None)
+def test_transformers_computes_what_we_wrote_for_it(config: TransformerConfig) -> None:
+    family = family_of(config)
+    assert family is not None
+    model = make_ours(config)
+    with tempfile.TemporaryDirectory() as name:
+        save_transformer(Path(name), model)
+        theirs, again = read_by_transformers(Path(name), family.name), load_transformer(Path(name))
+    assert again.config == config
+    expected, found = logits_of(theirs), logits_of_ours(model)
+    assert torch.equal(found, logits_of_ours(again))
+    # Untied, unscaled logits are larger than the table's: the bound is on the scale of the largest.
+    assert float((found - expected).abs().max()) <= BOUND * max(1.0, float(expected.abs().max()))

@@ -1,0 +1,158 @@
+"""`sluice plan`: what it prints, what it refuses, and a Hugging Face directory's model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli import main
+
+WIDTH = 100
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
+    # The settings name files of the model room too: evaluation sets.
+    for folder in ("conf", "model"):
+        (tmp_path / folder).symlink_to(root / folder)
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    return tmp_path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", "--no-measure", "--json", *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["plan", "--no-measure", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("sluice plan: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("model", "total"),
+    [
+        ("transformer-base", 63_045_632),
+        ("gpt2-medium", 354_823_168),
+        ("llama-7b", 6_738_415_616),
+        ("llama-2-70b", 68_976_648_192),
+        ("mixtral-8x7b", 46_702_792_704),
+    ],
+)
+def test_published_models_are_planned_by_name(capsys: pytest.CaptureFixture[str], model: str, total: int) -> None:
+    found = planned(capsys, f"model={model}")
+    assert found["parameters"]["total"] == total
+    assert found["flops"]["training"] == 3 * found["flops"]["forward"] > 0
+    assert found["memory"] and found["costs"] and found["compute_optimal"] and found["serving"]
+
+
+def test_keys_change_the_model_the_run_and_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(
+        capsys,
+        *("profile=tiny", "model.layers=3", "pretrain.batch_size=16", "pretrain.workers=1"),
+        *("plan.device=h200", "plan.devices=4", "plan.zero_stage=1", "plan.tokens=2e9"),
+    )
+    assert found["shape"]["layers"] == 3
+    assert [cost["device"] for cost in found["costs"]] == ["h200"]
+    assert {row["zero_stage"] for row in found["memory"]} == {1}
+    assert (found["tokens"], found["layout"]["devices"]) == (2 * 10**9, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("model=mixtral-8x7b", "plan.devices=64", "plan.tensor=8", "pretrain.batch_size=64"),
+        ("model=transformer-base",),
+        ("model=llama-2-70b", "plan.tokens=2e12", "plan.devices=4096", "pretrain.batch_size=65536"),
+        ("model.kind=encoder",),
+    ],
+)
+def test_the_table_fits_its_width(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert main(["plan", "--no-measure", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert not any("…" in line for line in lines)
+    for title in ("Parameters", "Arithmetic a token", "Attention's share", "Memory of the fullest", "Training on"):
+        assert sum(line.startswith(title) for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("plan.gpu=1",), "unknown key 'plan.gpu': allowed are context,"),
+        (("plan.device=h300",), "plan.device='h300'"),
+        (("plan.mfu",), "'plan.mfu' is not plan.key=value"),
+        (("plan.mfu=0.4", "plan.mfu=0.5"), "plan.mfu is given twice"),
+        (("plan.mfu=1.5",), "plan.mfu=1.5: input should be less than or equal to 1"),
+        (("plan.tensor=3",), "devices 2 must be a multiple of tensor x pipeline = 3 x 1"),
+        (("plan.devices=64",), "pretrain.batch_size 16 must be a multiple of"),
+        (("model=transformer-base", "plan.pipeline=2"), "pipeline 2 over an encoder-decoder with tie_embeddings"),
+        (("plan.pipeline=2", "plan.zero_stage=3"), "zero_stage 3 with pipeline 2"),
+        (("plan.context=1000000",), "context 1000000 is longer than the model's 256"),
+        (("model.layers=0",), "model.layers"),
+        (("--plot", "plan.pdf"), "--plot plan.pdf: the file's name must end in .svg or .png"),
+        (("--plot", "nowhere/plan.svg"), "there is no folder nowhere"),
+        (("--hf", "nowhere"), "--hf nowhere: there is no config.json in it"),
+        (("--hf", "nowhere", "model.layers=3"), "model.layers=3 would be ignored beside --hf"),
+    ],
+)
+def test_what_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "is no JSON"), ("[]", "must hold an object of settings, not list")])
+def test_a_broken_config_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert said in refused(capsys, "--hf", str(tmp_path))
+
+
+def test_a_hugging_face_directory_is_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.config.save_pretrained(tmp_path)
+    found = planned(capsys, "--hf", str(tmp_path), "pretrain.workers=1")
+    assert found["parameters"]["total"] == model.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["plan.svg", "plan.png"])
+def test_the_picture_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    assert main(["plan", "--no-measure", "model=llama-7b", "--plot", str(tmp_path / name)]) == 0
+    assert f"picture: {tmp_path / name}" in capsys.readouterr().out
+    first = (tmp_path / name).read_bytes()
+    assert first.startswith(b"<?xml" if name.endswith("svg") else b"\x89PNG")
+    planned(capsys, "model=llama-7b", "--plot", str(tmp_path / name))
+    assert (tmp_path / name).read_bytes() == first
+
+
+def test_the_forecast_is_held_against_a_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.budget.measure.TIMEOUT_S", 600.0)
+    arguments = ["profile=tiny", "pretrain.optimizer=adamw", "pretrain.workers=1"]
+    assert main(["plan", "--json", *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check = found["check"]
+    assert check["skipped"] is None
+    assert check["step_error"] == pytest.approx(check["forecast"]["step_s"] / check["measured"]["step_s"] - 1)
+    assert found["machine"]["peak_flops_per_s"] > 1e8
+    assert found["serving"][-1]["device"] == "this machine"
+
+
+def test_a_model_too_large_for_this_machine_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "model=llama-2-70b"]) == 0
+    assert "no step measured: a worker needs" in capsys.readouterr().out
