@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check lock bench bench-data bench-model clean help
+.PHONY: run test check lock bench bench-data bench-model bench-train clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench  run a fresh clone twice and measure it against its peers; writes docs/benchmarks.md"
 	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
 	@echo "make bench-model  the model room beside transformers; writes docs/model.md (ARGS=--quick for one shape)"
+	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 run: $(VENV)/.installed
@@ -36,6 +37,9 @@ bench-model: $(VENV)/.installed
 
 bench-data: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.data $(ARGS)
+
+bench-train: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.training $(ARGS)
 
 # The stamp is written last, so an interrupted install is done again rather than trusted.
 $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh

@@ -30,11 +30,11 @@ BLOCKS: dict[str, type[Block]] = {
 }
 
 
-def validate(values: Mapping[str, Any]) -> dict[str, Block]:
+def validate(values: Mapping[str, Any], known: Mapping[str, type[Block]] = BLOCKS) -> dict[str, Block]:
     """The blocks of params.yaml, checked. Raises one ValueError that names key, value and what is allowed."""
-    if unknown := sorted(set(values) - set(BLOCKS)):
-        raise ValueError(f"unknown key '{unknown[0]}': allowed are {', '.join(BLOCKS)}")
-    return {name: validate_block(name, values.get(name) or {}) for name in BLOCKS}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"unknown key '{unknown[0]}': allowed are {', '.join(known)}")
+    return {name: validate_block(name, values.get(name) or {}, known) for name in known}
 
 
 def load_block(workspace: Workspace, name: str) -> Block:
@@ -45,19 +45,19 @@ def load_block(workspace: Workspace, name: str) -> Block:
     return validate_block(name, values.get(name) or {})
 
 
-def validate_block(name: str, values: Mapping[str, Any]) -> Block:
+def validate_block(name: str, values: Mapping[str, Any], known: Mapping[str, type[Block]] = BLOCKS) -> Block:
     """One block, checked as `validate` does."""
     try:
-        return BLOCKS[name].model_validate(values)
+        return known[name].model_validate(values)
     except ValidationError as error:
-        raise ValueError(_one_line(name, error)) from None
+        raise ValueError(_one_line(name, known[name], error)) from None
 
 
-def _one_line(block: str, error: ValidationError) -> str:
+def _one_line(block: str, model: type[Block], error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join([block, *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}': allowed are {', '.join(sorted(BLOCKS[block].model_fields))}"
+        return f"unknown key '{key}': allowed are {', '.join(sorted(model.model_fields))}"
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return f"{block}: {message}"

@@ -7,53 +7,118 @@ from pydantic import Field, model_validator
 from data.config import Block
 
 
+class SizeSchedule(Block):
+    """A batch or sequence size that grows over the run, from `start` to the run's own size."""
+
+    start: int = Field(ge=1)
+    stages: int = Field(4, ge=2)
+    """Sizes it takes, the first and the last included, by equal factors, rounded down to what divides."""
+    fraction: float = Field(0.3, gt=0, le=1)
+    """Share of the steps after which the full size holds."""
+
+
 class PretrainConfig(Block):
     """One pretraining run."""
 
     workers: int = Field(2, ge=1)
-    """Data-parallel processes."""
-    zero_stage: Literal[0, 1] = 1
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Processes: data-parallel x pipeline_stages x tensor_parallel."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What data-parallel workers share out: 1 optimizer states, 2 gradients too, 3 weights too (arXiv 1910.02054)."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What ZeRO keeps in the host's memory: the optimizer's states, or the weights too (stage 3)."""
+    pipeline_stages: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 keep float32 master weights; fp16 scales the loss, and needs CUDA."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """full: a layer keeps its input alone; selective: what is cheap to compute again is (arXiv 2205.05198)."""
+    compile: bool = False
+    """torch.compile of the layers."""
+
+    objective: Literal["causal", "masked", "span"] = "causal"
+    """causal: the next token (decoder); masked: 15 % of the tokens (encoder, arXiv 1810.04805); span: corrupted spans
+    (encoder-decoder, arXiv 1910.10683).
+    """
+    mask_fraction: float = Field(0.15, gt=0, lt=1)
+    mean_span: float = Field(3.0, ge=1)
+    isolate_documents: bool = False
+    """Tokens of a packed row see their own document only."""
+    max_epochs: float | None = Field(None, gt=0)
+    """Epochs after which a run over little text is refused rather than go on memorizing; unset: no bound."""
+
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(32, ge=1)
     """Sequences an optimizer step, over all workers."""
     micro_batch_size: int = Field(16, ge=1)
     """Sequences a forward pass of one worker."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: matrices by Muon (momentum orthogonalized by Newton-Schulz), embedding and norms by AdamW."""
+    batch_schedule: SizeSchedule | None = None
+    sequence_schedule: SizeSchedule | None = None
+
+    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
+    """muon: matrices by Muon (momentum orthogonalized by Newton-Schulz), embedding and norms by AdamW; lion: signs of
+    momentum (arXiv 2302.06675).
+    """
     learning_rate: float = Field(3e-3, gt=0)
-    """Peak of AdamW's learning rate."""
+    """Peak of AdamW's learning rate, or Lion's."""
     muon_learning_rate: float = Field(0.02, gt=0)
     """Peak of Muon's learning rate, in units of spectral norm; unused with adamw."""
     muon_momentum: float = Field(0.95, ge=0, lt=1)
+    schedule: Literal["wsd", "cosine", "linear", "inverse_sqrt"] = "wsd"
+    """After the warm-up; wsd: a plateau, then a linear fall over `decay_fraction` (arXiv 2404.06395)."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Last learning rate over the peak."""
     warmup_steps: int = Field(50, ge=0)
     decay_fraction: float = Field(1.0, gt=0, le=1)
-    """Share of the steps, at the end, in which the rate falls linearly; before, it stays at its peak."""
+    """wsd: share of the steps, at the end, in which the rate falls linearly; before, it stays at its peak."""
     weight_decay: float = Field(0.1, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0)
     """Largest norm of the gradient; unset: no clipping. Muon's update does not depend on the gradient's norm."""
+    skip_sigma: float | None = Field(None, gt=0)
+    """A step whose loss or gradient norm lies more standard deviations than this above the mean of the last
+    `skip_window` steps is left out, and logged (OLMo-core's skip-step); unset: no step is.
+    """
+    skip_window: int = Field(128, ge=8)
+    z_loss: float = Field(0.0, ge=0)
+    """Weight of the squared log of the softmax's normalizer (PaLM, arXiv 2204.02311)."""
+    average_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay a step of an exponential average of the weights, which is the model that is saved and validated; unset:
+    the last weights are.
+    """
+
+    metrics_every: int | None = Field(None, ge=1)
+    """Steps between norms of gradients and updates by layer group, speed and memory; unset: none are taken."""
     checkpoint_every: int = Field(200, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    keep_every: int | None = Field(None, ge=1)
+    """Checkpoints of steps that this divides are milestones and stay."""
+    decay_from: str | None = None
+    """A checkpoint of another run's plateau to start a decay branch from (wsd)."""
+    restarts: int = Field(0, ge=0)
+    """Times that Ray Train starts the workers again from the last checkpoint after one of them died."""
+    watchdog_s: float = Field(600.0, gt=0)
+    """Seconds without a step after which the stacks of all threads are written and the run ends."""
     validate_every: int = Field(250, ge=1)
     validation_batches: int = Field(8, ge=1)
     seed: int = 1234
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> "PretrainConfig":
-        if self.batch_size % (self.workers * self.micro_batch_size):
+    def _has_effect(self) -> "PretrainConfig":
+        copies = max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
+        if self.batch_size % (copies * self.micro_batch_size):
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
-                f"= {self.workers} x {self.micro_batch_size}"
+                f"= {copies} x {self.micro_batch_size}"
             )
-        if self.dtype == "bf16" and self.zero_stage < 1:
-            raise ValueError("dtype bf16 needs zero_stage 1: at stage 0 DeepSpeed's bf16 Adam is one step off")
         if self.optimizer == "muon" and self.gradient_clip is not None:
             raise ValueError(
                 f"gradient_clip {self.gradient_clip} does not go with optimizer muon, whose updates have a fixed norm: "
                 "set it to null, or optimizer to adamw"
+            )
+        if self.schedule != "wsd" and (self.decay_fraction != 1.0 or self.decay_from is not None):
+            raise ValueError(
+                f"decay_fraction and decay_from have no effect with schedule {self.schedule}: it is not wsd"
             )
         return self
 

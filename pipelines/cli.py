@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("mlflow", "open the registry's web page on loopback, until Ctrl-C")
     command.add_argument("--port", type=int, default=5000)
 
+    _add_training(add)
     _add_data(commands, common)
     _add_model(commands, common)
 
@@ -79,6 +81,51 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hf", metavar="HF_DIR", help="plan the model of a Hugging Face directory's config.json")
     command.add_argument("--plot", metavar="FILE", help="draw memory against sequence length and batch (.svg or .png)")
     command.add_argument("--no-measure", action="store_true", help="arithmetic only: leave this machine's rates alone")
+    command.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_training(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    overrides = (
+        "data.path=FILE (a plain text) or DIR (packed tokens; default: what the pack step made), experiment=NAME, "
+        "profile=NAME, model=NAME, and model., pretrain. and text.key=value"
+    )
+    command = add("train", "training alone: from a plain text or packed tokens to a model directory")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    command.add_argument("--out", metavar="DIR", help="folder of the run: model, checkpoints, report, losses drawn")
+    command.add_argument("--resume", metavar="DIR", help="go on with the run of this folder, from its last checkpoint")
+    command.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="log the run and the machine to MLflow (default: the workspace's)",
+    )
+    command.add_argument("--json", action="store_true", help="for machines")
+
+    command = add("profile", "where a training step's time goes: a trace, and the largest operators")
+    command.add_argument("--steps", type=int, default=5, metavar="N", help="steps profiled (default: 5)")
+    _add_choosing(command, overrides)
+
+    command = add("sweep", "which learning rate and shape are best: short runs, of which the worse end early")
+    command.add_argument("--trials", type=int, default=9, metavar="N", help="runs begun (default: 9)")
+    _add_choosing(command, overrides)
+
+    command = add("scaling", "a ladder of small runs, their power law, and what the next budget should buy")
+    command.add_argument(
+        "--rungs", type=int, default=4, metavar="N", help="sizes, the model's the largest (default: 4)"
+    )
+    command.add_argument(
+        "--lengths", type=int, default=3, metavar="N", help="lengths of each: all steps, half of them, .. (default: 3)"
+    )
+    command.add_argument(
+        "--budget", type=float, metavar="FLOPS", help="to say what it should buy (default: 10 times the largest run's)"
+    )
+    _add_choosing(command, overrides)
+
+
+def _add_choosing(command: argparse.ArgumentParser, overrides: str) -> None:
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    command.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--json", action="store_true", help="for machines")
 
 

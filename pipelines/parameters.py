@@ -2,8 +2,10 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -17,12 +19,15 @@ from data.config import Block
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
 
 
-def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
-    """All blocks as plain values, with the sha256 of every file that they name.
+def compose(
+    workspace: Workspace, overrides: list[str], more: Mapping[str, type[Block]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """All blocks as plain values, with the sha256 of every file that they name; `more` are blocks of one command.
 
     Paths of `overrides` are from the current folder, those of conf/ from the workspace. Raises ValueError naming the
     key and what is allowed.
     """
+    known = {**BLOCKS, **more}
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -31,9 +36,9 @@ def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     for override in overrides:
-        _check_form(workspace, override)
+        _check_form(workspace, override, known)
     overrides = [_at_home(override) for override in overrides]
-    ConfigStore.instance().store(name="blocks", node=_defaults(), package="_global_")
+    ConfigStore.instance().store(name="blocks", node=_defaults(known), package="_global_")
     try:
         with initialize_config_dir(str(workspace.conf), version_base="1.3"):
             composed = hydra_compose("config", overrides)
@@ -43,7 +48,7 @@ def compose(workspace: Workspace, overrides: list[str]) -> dict[str, Any]:
     assert isinstance(values, dict)
     given = [setting for setting in PATHS if any(override.startswith(f"{setting}=") for override in overrides)]
     here = partial(from_workspace, root=workspace.root, here=Path.cwd())
-    blocks = validate(with_paths({str(name): block for name, block in values.items()}, here, given))
+    blocks = validate(with_paths({str(name): block for name, block in values.items()}, here, given), known)
     return {name: with_hashes(block, workspace.root).model_dump(mode="json") for name, block in blocks.items()}
 
 
@@ -65,7 +70,7 @@ def override_block(workspace: Workspace, block: str, overrides: list[str]) -> Bl
     """
     values = load_block(workspace, block).model_dump(mode="json")
     for override in overrides:
-        _check_form(workspace, override)
+        _check_form(workspace, override, BLOCKS)
         key, value = override.split("=", 1)
         if not key.startswith(f"{block}."):
             raise ValueError(f"'{key}' has no effect here: only {block}.key=value does")
@@ -77,9 +82,9 @@ def render_params(values: dict[str, Any]) -> str:
     return _HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults(known: Mapping[str, type[Block]]) -> dict[str, Any]:
     """Every field's own default, without the models' rules: the composed whole is what has to be legal."""
-    return {name: _field_defaults(block) for name, block in BLOCKS.items()}
+    return {name: _field_defaults(block) for name, block in known.items()}
 
 
 def _field_defaults(block: type[Block]) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def _options(workspace: Workspace, group: str) -> list[str]:
     return sorted(path.stem for path in (workspace.conf / group).glob("*.yaml"))
 
 
-def _check_form(workspace: Workspace, override: str) -> None:
+def _check_form(workspace: Workspace, override: str, known: Mapping[str, type[Block]]) -> None:
     """Hydra's grammar can add, delete and sweep; a run only sets. So the form and the key are checked here, in our
     words.
     """
@@ -109,13 +114,13 @@ def _check_form(workspace: Workspace, override: str) -> None:
             raise ValueError(f"{key}={value}: allowed are {', '.join(options)}")
         return
     block, _, field = key.partition(".")
-    if block not in BLOCKS:
-        raise ValueError(f"unknown key '{key}': {_hint(block, [*BLOCKS, *groups])}")
+    if block not in known:
+        raise ValueError(f"unknown key '{key}': {_hint(block, [*known, *groups])}")
     if not field:
-        settable = ", ".join(f"{key}.{name}" for name in BLOCKS[block].model_fields)
+        settable = ", ".join(f"{key}.{name}" for name in known[block].model_fields)
         raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
-    if field.split(".")[0] not in BLOCKS[block].model_fields:
-        raise ValueError(f"unknown key '{key}': {_hint(field, list(BLOCKS[block].model_fields))}")
+    if field.split(".")[0] not in known[block].model_fields:
+        raise ValueError(f"unknown key '{key}': {_hint(field, list(known[block].model_fields))}")
 
 
 def _at_home(override: str) -> str:

@@ -23,13 +23,22 @@ _ACCELERATOR_CHUNK_LOGITS = 1 << 26
 
 
 def cross_entropy_sum(
-    model: Transformer, ids: Tensor, targets: Tensor, counted: Tensor | None = None, **inputs: Unpack[Inputs]
+    model: Transformer,
+    ids: Tensor,
+    targets: Tensor,
+    counted: Tensor | None = None,
+    *,
+    z_loss: float = 0.0,
+    **inputs: Unpack[Inputs],
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats of `targets` given `ids`, both [batch, seq], and the number of tokens summed.
 
     Both are scalars, the sum float32 and differentiable, the count int64. `counted` [batch, seq] bool is True for the
     targets that count; whatever `targets` holds elsewhere is not read. `inputs` go to the model. Divide by the number
     of tokens of the whole optimizer step.
+
+    With `z_loss` the gradient is that of the sum of nats + z_loss x log(Z)^2, Z the softmax's normalizer (PaLM, arXiv
+    2204.02311). The value stays the nats alone, so that losses of runs with and without it are one scale.
     """
     hidden = model.hidden(ids, **inputs)
     if counted is None:
@@ -37,19 +46,24 @@ def cross_entropy_sum(
     else:
         chosen, wanted = hidden[counted], targets[counted]
     if model.head_bias is None and model.config.logit_soft_cap is None:
-        total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted)
+        total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted, z_loss)
     else:
-        total = _cross_entropy_of_logits(model, chosen, wanted)
+        total = _cross_entropy_of_logits(model, chosen, wanted, z_loss)
     return total, torch.tensor(wanted.numel(), device=ids.device)
 
 
-def _cross_entropy_of_logits(model: Transformer, hidden: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy_of_logits(model: Transformer, hidden: Tensor, targets: Tensor, z_loss: float) -> Tensor:
     """The same for heads that do more than a product: [rows, hidden], [rows] -> summed nats. The logits of a chunk are
     computed again in the backward pass.
     """
 
     def nats(chunk: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(model.logits(chunk).float(), target, reduction="sum")
+        logits = model.logits(chunk).float()
+        total = functional.cross_entropy(logits, target, reduction="sum")
+        if not z_loss:
+            return total
+        penalty = z_loss * logits.logsumexp(dim=-1).square().sum()
+        return total + (penalty - penalty.detach())
 
     rows = _chunk_rows(model.head_weight)
     parts = [
@@ -65,14 +79,15 @@ def _chunk_rows(weight: Tensor) -> int:
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
-    """[rows, hidden], [vocab, hidden], [rows] -> summed nats.
+    """[rows, hidden], [vocab, hidden], [rows], weight of the z-loss -> summed nats.
 
-    The gradient of the sum is known as soon as the logits are: softmax(logits) - onehot(target). It is formed in the
-    forward pass, and the backward pass only scales it.
+    The gradient of the sum is known as soon as the logits are: softmax(logits) - onehot(target), and
+    2 z_loss log(Z) softmax(logits) of the z-loss. It is formed in the forward pass, and the backward pass only scales
+    it.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         needed = any(ctx.needs_input_grad)
         hidden_gradient = torch.empty_like(hidden) if needed else None
@@ -82,7 +97,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
             chunk, target = hidden[start : start + rows], targets[start : start + rows, None]
             logits = functional.linear(chunk, weight).float()
             # Less the row's largest, so that no exponential overflows.
-            logits -= logits.amax(dim=-1, keepdim=True)
+            largest = logits.amax(dim=-1, keepdim=True)
+            logits -= largest
             wanted = logits.gather(1, target)
             exponentials = logits.exp_()
             normalizer = exponentials.sum(dim=-1, keepdim=True)
@@ -90,6 +106,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
             if hidden_gradient is None or weight_gradient is None:
                 continue
             gradient = exponentials.div_(normalizer)
+            if z_loss:
+                gradient *= 1 + 2 * z_loss * (largest + normalizer.log())
             gradient.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
             gradient = gradient.to(weight.dtype)
             torch.mm(gradient, weight, out=hidden_gradient[start : start + rows])
@@ -100,6 +118,6 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * upstream, weight_gradient * upstream, None
+        return hidden_gradient * upstream, weight_gradient * upstream, None, None

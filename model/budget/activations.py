@@ -16,7 +16,7 @@ Kernel = Literal["flash", "blocked", "reference"]
 a CPU; reference: every score and probability.
 """
 
-_BLOCKED_ROWS: dict[Dtype, int] = {"fp32": 32, "bf16": 64}
+_BLOCKED_ROWS: dict[Dtype, int] = {"fp32": 32, "bf16": 64, "fp16": 64}
 _CHUNK_LOGITS = 2**20
 _ACCELERATOR_CHUNK_LOGITS = 2**26
 """Logits that the loss holds at a time."""
@@ -49,7 +49,7 @@ def default_kernel(
     kernel, _ = choose(
         Request(
             device="cpu",
-            dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
+            dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype],
             gradient=True,
             queries=length,
             keys=length,

@@ -8,10 +8,10 @@ from model.budget.layout import Layout, check_layout, held_by, stage_layers
 from model.budget.record import WEIGHT_BYTES, Dtype, Record
 from model.budget.weights import Weight, list_weights
 
-Optimizer = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "muon", "lion"]
 
 _MOMENT_BYTES = 4
-_MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4}
+_MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4, "fp16": 4}
 """A float32 copy goes with bf16 weights (ZeRO, arXiv 1910.02054, section 3.1)."""
 
 
@@ -116,9 +116,10 @@ def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: Optimiz
     """Weights, gradients and optimizer of a stage's weights on one of its devices."""
     sizes = {id(weight): -(-weight.size // (layout.tensor if weight.divided else 1)) for weight in held}
     count = sum(sizes.values())
-    # Adam keeps two float32 moments a weight; Muon one, of the layers' matrices.
-    one_moment = sum(sizes[id(weight)] for weight in held if weight.is_product)
-    moments = _MOMENT_BYTES * (2 * count - (one_moment if optimizer == "muon" else 0))
+    # Adam keeps two float32 moments a weight; Muon one, of the layers' matrices; Lion one.
+    matrices = sum(sizes[id(weight)] for weight in held if weight.is_product)
+    one_moment = {"adamw": 0, "muon": matrices, "lion": count}[optimizer]
+    moments = _MOMENT_BYTES * (2 * count - one_moment)
 
     def shared(size_bytes: int, from_stage: int) -> int:
         return -(-size_bytes // layout.data) if layout.zero_stage >= from_stage else size_bytes

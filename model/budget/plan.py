@@ -11,12 +11,14 @@ from model.budget.layout import Layout, check_layout
 from model.budget.machine import Check
 from model.budget.memory import DeviceMemory, device_memory
 from model.budget.parameters import Parameters, count_parameters
-from model.budget.record import WEIGHT_BYTES, Record
+from model.budget.record import Dtype, Record
 from model.budget.serving import Capacity, users
 from model.budget.settings import PlanConfig
 from model.budget.throughput import RunCost, run_cost
 from model.config import PretrainConfig
 
+_TRAINED: tuple[Dtype, ...] = ("fp32", "bf16")
+"""Types that memory is told for: of fp16 it is that of bf16."""
 _SERVED: tuple[CacheDtype, ...] = ("bf16", "int8")
 
 
@@ -135,7 +137,7 @@ def _memory(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig
             checkpointing=checkpointing,
         )
         for dtype, stage, checkpointing in product(
-            WEIGHT_BYTES, stages if settings.zero_stage is None else (settings.zero_stage,), (False, True)
+            _TRAINED, stages if settings.zero_stage is None else (settings.zero_stage,), (False, True)
         )
     ]
 

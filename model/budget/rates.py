@@ -11,7 +11,11 @@ from model.budget.machine import Product, Rates, list_products
 from model.budget.record import Dtype
 from model.config import PretrainConfig
 
-TORCH_DTYPE: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TORCH_DTYPE: dict[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 _TIMED_S = 0.25
 _LEAST_REPEATS = 2
 

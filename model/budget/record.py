@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Dtype = Literal["fp32", "bf16"]
-WEIGHT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
+Dtype = Literal["fp32", "bf16", "fp16"]
+WEIGHT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 class Record(BaseModel):

@@ -2,14 +2,21 @@
 undisturbed one would have read.
 """
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.packing import TokenSequence
+from data.packing import Loader, PackedTokens, TokenSequence
+from data.tokenization import load_tokenizer
+from model.config import PretrainConfig
+from model.training.batch import Batch
+from model.training.objectives import Objective
+from model.training.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -56,20 +63,94 @@ def _epoch(order: WindowOrder, epoch: int) -> tuple[int, np.ndarray]:
 
 
 class TrainingBatches:
-    """Batches of one worker."""
+    """One worker's batches: windows of the text as it runs on, or rows as best_fit packed them.
+
+    Raises ValueError where the run would read the training text more often than `config.max_epochs`.
+    """
 
     def __init__(
-        self, tokens: TokenSequence, context: int, seed: int, *, batch_size: int, rank: int, world: int
+        self,
+        packed: PackedTokens,
+        config: PretrainConfig,
+        context: int,
+        *,
+        special: Collection[int] = (),
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        assert batch_size % world == 0, f"batch of {batch_size} sequences over {world} workers"
-        self.tokens, self.batch_size, self.rank = tokens, batch_size, rank
-        self.order = WindowOrder(len(tokens), context, seed)
-        self.share = batch_size // world
+        """`special` are the tokenizer's special tokens, which objective masked leaves alone; see `special_tokens`."""
+        assert config.batch_size % world == 0, f"batch of {config.batch_size} sequences over {world} workers"
+        self.packed, self.context, self.rank, self.world = packed, context, rank, world
+        self.sizes = Sizes(config, context)
+        self.objective = Objective.of(config, packed.vocab_size, packed.eos_id, special)
+        self._order = _order(packed, context, config.seed)
+        self.epochs = self.sizes.rows_before(config.steps) / self._order.windows
+        """Times that the run reads the training text."""
+        if config.max_epochs is not None and self.epochs > config.max_epochs:
+            raise ValueError(
+                f"{config.steps} steps read {self.epochs:.2f} epochs of the training text, more than "
+                f"pretrain.max_epochs {config.max_epochs:g}: lower steps or batch_size, add documents, or raise "
+                "max_epochs"
+            )
 
-    def read(self, step: int) -> tuple[Tensor, Tensor]:
-        """Ids and their next tokens, both [batch_size / world, context] int64, of `step`, counted from 0."""
-        starts = self.order.starts(step * self.batch_size + self.rank * self.share, self.share)
-        return read_windows(self.tokens, starts, self.order.context)
+    def read(self, step: int) -> Batch:
+        """This worker's share of `step`, counted from 0."""
+        share = self.sizes.batch_size(step) // self.world
+        first = self.sizes.rows_before(step) + self.rank * share
+        return read_rows(
+            self.packed,
+            self.objective,
+            self._order.starts(first, share),
+            np.arange(first, first + share),
+            self.context,
+            self.sizes.sequence_length(step),
+        )
+
+
+class _RowOrder:
+    """Order of packed rows, as data.packing.Loader has it."""
+
+    def __init__(self, packed: PackedTokens, context: int, seed: int) -> None:
+        self._loader = Loader(packed, context, seed=seed, batch=1)
+        self.windows = self._loader.rows
+        self.starts = self._loader.starts
+
+
+def _order(packed: PackedTokens, context: int, seed: int) -> WindowOrder | _RowOrder:
+    if packed.row_tokens is not None:
+        return _RowOrder(packed, context, seed)
+    return WindowOrder(len(packed.tokens), context, seed)
+
+
+def validation_batches(
+    packed: PackedTokens, objective: Objective, context: int, *, windows: int, rows: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Batches of at most `rows` rows, in all at most `windows` spread over the held-out text, each worker its share.
+
+    The same at every call, corruption included.
+    """
+    starts = validation_starts(len(packed.tokens), context, windows)[rank::world]
+    numbers = rank + world * np.arange(len(starts))
+    for first in range(0, len(starts), rows):
+        some = slice(first, first + rows)
+        yield read_rows(packed, objective, starts[some], numbers[some], context, context)
+
+
+def read_rows(  # noqa: PLR0917
+    packed: PackedTokens, objective: Objective, starts: np.ndarray, numbers: np.ndarray, context: int, length: int
+) -> Batch:
+    """Rows of `context` tokens that begin at `starts` [rows], numbered `numbers` [rows], in sequences of `length`."""
+    tokens = np.stack([packed.sequence.read(int(start), context + 1) for start in starts]).astype(np.int64)
+    documents = None
+    if objective.isolate or packed.row_tokens is not None:
+        documents = np.stack([packed.document_ids(int(start), context + 1) for start in starts])
+    return objective.batch(tokens, documents, numbers, length)
+
+
+def special_tokens(tokenizer: Path) -> frozenset[int]:
+    """Ids of the special tokens of the tokenizer in this folder."""
+    added = load_tokenizer(tokenizer).get_added_tokens_decoder()
+    return frozenset(identity for identity, token in added.items() if token.special)
 
 
 def read_windows(tokens: TokenSequence, starts: np.ndarray, context: int) -> tuple[Tensor, Tensor]:

@@ -7,15 +7,17 @@ from typing import Any
 import torch.distributed as dist
 
 from data.progress import Progress
-from model.training.loop import TrainingFailed
+from model.training.failures import TrainingFailed
 from model.training.worker import Job, join_group, run_worker
 
 
-def launch(job: Job, progress: Progress) -> dict[str, Any]:
+def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]:
     """Run the job's workers to their end and return what rank 0 reported.
 
     Under torchrun this process is one of them. Otherwise they run under Ray Train where RAY_ADDRESS is set or there is
-    more than one, and a single one in this process. Raises TrainingFailed in one line if any of them fails.
+    more than one, and a single one in this process. When one of Ray's workers dies, all start again from the newest
+    checkpoint, at most `restarts` times (torchrun has its own --max-restarts). Raises TrainingFailed in one line if any
+    of them fails.
     """
     job.result.unlink(missing_ok=True)
     if dist.is_torchelastic_launched():
@@ -25,7 +27,7 @@ def launch(job: Job, progress: Progress) -> dict[str, Any]:
         dist.barrier()  # nobody may still be removing the last run's result when rank 0 writes this one's
         run_worker(job, progress)
     elif os.environ.get("RAY_ADDRESS") or job.config.workers > 1:
-        _on_ray(job, progress)
+        _on_ray(job, progress, restarts)
     else:
         join_group()
         run_worker(job, progress)
@@ -33,11 +35,8 @@ def launch(job: Job, progress: Progress) -> dict[str, Any]:
     return result
 
 
-def _on_ray(job: Job, progress: Progress) -> None:
+def _on_ray(job: Job, progress: Progress, restarts: int) -> None:
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
     embedded = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     if embedded:
@@ -48,20 +47,38 @@ def _on_ray(job: Job, progress: Progress) -> None:
     _settle_ray_train(len(ray.nodes()))
     try:
         gpu = _enough_gpus(ray.cluster_resources(), job.config.workers)
+        _fit(job, progress, gpu=gpu, restarts=restarts)
+    finally:
+        if embedded:
+            ray.shutdown()
+
+
+def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    for attempt in range(restarts + 1):
         trainer = TorchTrainer(
             _ray_worker,
             train_loop_config={"job": job, "progress": progress},
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=gpu),
-            run_config=RunConfig(name="ray", storage_path=str(job.state), failure_config=FailureConfig(max_failures=0)),
+            run_config=RunConfig(
+                name=f"ray-{attempt}",
+                storage_path=str(job.state),
+                # Ray's own retries would repeat a run that fails by itself, to fail again.
+                failure_config=FailureConfig(max_failures=0),
+            ),
         )
         try:
             trainer.fit()
+            return
         except TrainingFailedError as error:
-            raise TrainingFailed(_first_cause(error)) from error
-    finally:
-        if embedded:
-            ray.shutdown()
+            if attempt == restarts or not _died(error):
+                raise TrainingFailed(_first_cause(error)) from error
+            note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
+            progress(0, job.config.steps, note)
 
 
 def _settle_ray_train(nodes: int) -> None:
@@ -89,10 +106,23 @@ def _first_cause(error: Exception) -> str:
     if not failures:
         return " ".join(str(error).split())
     # When a worker dies, its peers fail too, in the middle of a collective: blame the one with a reason of its own.
-    rank, cause = min(sorted(failures.items()), key=lambda item: _is_lost_peer(item[1]))
-    cause = getattr(cause, "cause", None) or cause
+    rank, failure = min(sorted(failures.items()), key=lambda item: _is_lost_peer(item[1]))
+    cause = _raised(failure) or failure
     text = " ".join(str(cause).split())
     return f"worker {rank}: {text if isinstance(cause, TrainingFailed) else f'{type(cause).__name__}: {text}'}"
+
+
+def _died(error: Exception) -> bool:
+    """Whether processes were lost, so that going on can help; and not because code of ours raised an error."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    own = [each for each in failures.values() if not _is_lost_peer(each)]
+    return bool(failures) and all(_raised(each) is None for each in own)
+
+
+def _raised(failure: Exception) -> BaseException | None:
+    """What a worker raised; None where it raised nothing and is gone."""
+    cause: BaseException | None = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None)
+    return cause
 
 
 def _is_lost_peer(error: Exception) -> bool:

@@ -2,53 +2,40 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
-from data.packing import TokenSequence
 from data.progress import Progress
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.mixture import auxiliary_loss, expert_load
+from model.architecture.mixture import expert_load
 from model.architecture.transformer import Transformer
-from model.training.dataset import read_windows, validation_starts
+from model.training.averaging import WeightAverage
+from model.training.batch import Batch
 from model.training.engine import Engine
+from model.training.failures import TrainingFailed, TrainingInterrupted
+from model.training.guard import StepGuard
 from model.training.optimizer import set_learning_rate
 
 _PROGRESS_EVERY_S = 0.5
 _ADVICE = "lower the learning rate or lengthen the warm-up"
 
 
-class TrainingFailed(RuntimeError):
-    """Training ended without a model. The message is one line for the user."""
-
-
 @dataclass(frozen=True)
-class Batch:
-    """One worker's share of an optimizer step."""
+class StepRecord:
+    """What one optimizer step was."""
 
-    ids: Tensor
-    """[rows, seq] int64."""
-    targets: Tensor
-    """[rows, seq] int64."""
-    mask: Tensor | None = None
-    """[rows, seq] bool: the targets that count; None: all."""
-
-    @property
-    def tokens(self) -> int:
-        return int(self.targets.numel() if self.mask is None else self.mask.sum())
-
-    def split(self, rows: int) -> list["Batch"]:
-        """Micro-batches of `rows` rows."""
-        masks = [None] * -(-len(self.ids) // rows) if self.mask is None else self.mask.split(rows)
-        return [Batch(*part) for part in zip(self.ids.split(rows), self.targets.split(rows), masks, strict=True)]
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(self.ids.to(device), self.targets.to(device), None if self.mask is None else self.mask.to(device))
+    step: int
+    """Counted from 1."""
+    loss: float
+    """Nats a token, over all workers."""
+    tokens: int
+    """Targets that counted, over all workers."""
+    gradient_norm: float | None
+    """Global, before clipping; None where nobody asked."""
+    skipped: str | None
+    """Why the step was left out."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +47,23 @@ class Loop:
     learning_rate_scale: Callable[[int], float]
     batch: Callable[[int], Batch]
     """This worker's share of a step, counted from 0."""
+    guard: StepGuard | None = None
+    """Leaves out steps whose loss or gradient is far from those before."""
+    average: WeightAverage | None = None
+    """What is validated and saved in place of the last weights."""
     validate: Callable[[], float] | None = None
     validate_every: int = 1
     save: Callable[[int, list[dict[str, Any]]], None] | None = None
     """Called with the number of steps done and the log so far."""
     save_every: int = 1
+    observe: Callable[[StepRecord], Mapping[str, Any]] | None = None
+    """Called after each step; what it returns goes into the step's row of the log."""
+    diagnose: Callable[[Batch, int, str], str] = lambda batch, step, what: f"{what} at step {step}"
+    """Called with the batch, the step counted from 1 and what is not finite; one line that says where it began."""
+    preempted: Callable[[], bool] = lambda: False
+    """Whether this run has been asked to end; the same answer on every worker."""
+    beat: Callable[[], None] = lambda: None
+    """Called when there is progress."""
 
 
 @dataclass
@@ -90,56 +89,76 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train from `done` steps to `loop.steps` and return the log: one row a step, one a validation.
 
-    Raises TrainingFailed at the first loss or gradient that is not finite, before it reaches the weights.
+    Raises TrainingFailed at the first loss or gradient that is not finite, before it reaches the weights, and
+    TrainingInterrupted after saving, when the run was asked to end.
     """
     log = list(log)
-    device = next(engine.model.parameters()).device
     engine.model.train()
     for step in range(done, loop.steps):
         started = time.perf_counter()
-        scale = loop.learning_rate_scale(step)
-        set_learning_rate(engine.optimizer, scale)
-        batch = loop.batch(step).to(device)
-        loss, tokens = optimizer_step(engine, batch, loop.micro_batch_size, step + 1)
-        row = {"step": step + 1, "loss": loss, "learning_rate": engine.optimizer.param_groups[-1]["lr"]}
-        assert isinstance(engine.model, Transformer)
-        log.append(row | _router_metrics(engine.model))
+        set_learning_rate(engine.optimizer, loop.learning_rate_scale(step))
+        record = optimizer_step(engine, loop, step)
+        log.append(_row(engine, loop, record))
         clock.train += time.perf_counter() - started
-        clock.tokens += tokens
-        last = step + 1 == loop.steps
+        clock.tokens += record.tokens
+        loop.beat()
+        last, stop = step + 1 == loop.steps, loop.preempted()
         if loop.validate and (last or (step + 1) % loop.validate_every == 0):
             log.append({"step": step + 1, "validation_loss": _timed(clock, "validate", loop.validate)})
-        if loop.save and (last or (step + 1) % loop.save_every == 0):
+        if loop.save and (last or stop or (step + 1) % loop.save_every == 0):
             _timed(clock, "save", lambda: loop.save(step + 1, log))  # type: ignore[misc]  # noqa: B023
+        loop.beat()
         if clock.progress_due() or last:
-            progress(step + 1, loop.steps, f"loss {loss:.3f}, {clock.tokens / clock.train:,.0f} tokens/s")
+            progress(step + 1, loop.steps, f"loss {record.loss:.3f}, {clock.tokens / clock.train:,.0f} tokens/s")
+        if stop and not last:
+            raise TrainingInterrupted(f"asked to end after step {step + 1} of {loop.steps}; it is saved")
     return log
 
 
-def optimizer_step(engine: Engine, batch: Batch, micro_batch_size: int, step: int) -> tuple[float, int]:
-    """One step on the batch of all workers. Returns its mean loss in nats a token and its number of tokens.
+def optimizer_step(engine: Engine, loop: Loop, step: int) -> StepRecord:
+    """One step, counted from 0, on the batch of all workers.
 
     The loss is divided by the valid tokens of the whole step before the backward pass, so it weighs every token alike
     however they fall on workers and micro-batches.
     """
-    assert isinstance(engine.model, Transformer)
-    tokens = int(_sum_over_workers(batch.tokens, engine.world, batch.ids.device))
+    batch = loop.batch(step).to(next(engine.model.parameters()).device)
+    tokens = int(engine.total(batch.tokens))
     if tokens == 0:
-        raise TrainingFailed(f"step {step} has no token to learn from")
-    local = torch.zeros((), device=batch.ids.device, dtype=torch.float64)
-    for micro in batch.split(micro_batch_size):
-        nats, count = cross_entropy_sum(engine.model, micro.ids, micro.targets, micro.mask)
-        objective = nats / tokens
-        if routing := engine.model.routing:
-            objective = objective + auxiliary_loss(routing, engine.model.config) * (count / tokens)
-        engine.backward(objective)
-        local += nats.detach()
-    loss = _sum_over_workers(local, engine.world, batch.ids.device) / tokens
+        raise TrainingFailed(f"step {step + 1} has no token to learn from")
+    loss = engine.total(engine.forward_backward(batch.split(loop.micro_batch_size), tokens)) / tokens
     if not math.isfinite(loss):
-        raise TrainingFailed(f"the loss is {loss} at step {step}: {_ADVICE}")
-    if not engine.step():
-        raise TrainingFailed(f"the gradient is not finite at step {step} (loss {loss:.3f}): {_ADVICE}")
-    return loss, tokens
+        raise TrainingFailed(f"{loop.diagnose(batch, step + 1, f'the loss is {loss}')}: {_ADVICE}")
+    asked = loop.guard is not None or loop.observe is not None
+    norm = engine.gradient_norm() if asked else None
+    skipped = _judge(loop.guard, loss, norm)
+    if skipped:
+        engine.discard()
+    elif not engine.step():
+        what = f"the gradient is not finite (loss {loss:.3f})"
+        raise TrainingFailed(f"{loop.diagnose(batch, step + 1, what)}: {_ADVICE}")
+    elif loop.average is not None:
+        loop.average.update()
+    return StepRecord(step + 1, loss, tokens, norm, skipped)
+
+
+def _judge(guard: StepGuard | None, loss: float, norm: float | None) -> str | None:
+    """Why the step is to be left out; a norm that is not finite is for the step itself to refuse."""
+    if guard is None or norm is None or not math.isfinite(norm):
+        return None
+    reason = guard.judge(loss, norm)
+    guard.observe(loss, norm)
+    return reason
+
+
+def _row(engine: Engine, loop: Loop, record: StepRecord) -> dict[str, Any]:
+    row = {"step": record.step, "loss": record.loss, "learning_rate": engine.optimizer.param_groups[-1]["lr"]}
+    if record.gradient_norm is not None:
+        row["gradient_norm"] = record.gradient_norm
+    if record.skipped:
+        row["skipped"] = record.skipped
+    if isinstance(engine.model, Transformer):
+        row |= _router_metrics(engine.model)
+    return row | dict(loop.observe(record) if loop.observe else {})
 
 
 def _router_metrics(model: Transformer) -> dict[str, Any]:
@@ -152,33 +171,19 @@ def _router_metrics(model: Transformer) -> dict[str, Any]:
     return {"expert_load": load, "dropped": int(sum(routing.dropped for routing in model.routing))}
 
 
-@torch.inference_mode()
-def validation_loss(
-    model: Transformer, tokens: TokenSequence, *, windows: int, micro_batch_size: int, rank: int, world: int
-) -> float:
-    """Nats a token on at most `windows` windows spread over `tokens`, each worker taking its share."""
-    device = next(model.parameters()).device
-    starts = validation_starts(len(tokens), model.config.context, windows)[rank::world]
-    model.eval()
-    total = torch.zeros(2, dtype=torch.float64, device=device)
-    for first in range(0, len(starts), micro_batch_size):
-        ids, targets = read_windows(tokens, starts[first : first + micro_batch_size], model.config.context)
-        nats, _ = cross_entropy_sum(model, ids.to(device), targets.to(device))
-        total += torch.tensor([nats.double(), targets.numel()], dtype=torch.float64, device=device)
-    model.train()
-    if world > 1:
-        dist.all_reduce(total)
-    loss = float(total[0] / total[1])
+def validation_loss(engine: Engine, batches: Iterable[Batch]) -> float:
+    """Nats a token on this worker's `batches` and those of all others."""
+    device = next(engine.model.parameters()).device
+    engine.model.eval()
+    nats, tokens = torch.zeros((), dtype=torch.float64, device=device), 0
+    for batch in batches:
+        nats += engine.nats(batch.to(device))
+        tokens += batch.tokens
+    engine.model.train()
+    loss = engine.total(nats) / engine.total(tokens)
     if not math.isfinite(loss):
         raise TrainingFailed(f"the validation loss is {loss}: {_ADVICE}")
     return loss
-
-
-def _sum_over_workers(value: Tensor | float, world: int, device: torch.device) -> float:
-    total = torch.as_tensor(value, dtype=torch.float64, device=device)
-    if world > 1:
-        dist.all_reduce(total)
-    return float(total)
 
 
 def _timed(clock: Clock, name: str, action: Callable[[], Any]) -> Any:

@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from data.progress import Progress, no_progress
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
 from model.training.launch import launch
+from model.training.objectives import check_objective
+from model.training.parallel import check
+from model.training.sizes import Sizes
 from model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
@@ -34,9 +38,11 @@ class PretrainReport(BaseModel):
     """Nats a token in the last training step."""
     validation_loss: float
     """Nats a token after it, on text that was not trained on."""
-    validation_bits_per_byte: float
+    validation_bits_per_byte: float | None
+    """None for an objective that does not predict the text."""
     fingerprint: str
-    timings: dict[str, float] = {}
+    timings: dict[str, Any] = {}
+    """Seconds by what they went to, and `speed`: rows of step, tokens_per_second, mfu and memory_bytes."""
 
 
 def pretrain(  # noqa: PLR0917
@@ -57,9 +63,9 @@ def pretrain(  # noqa: PLR0917
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
     started = time.time()
-    if model.kind != "decoder":
-        raise ValueError(f"pretraining learns the next token, which a model of kind {model.kind} cannot: use decoder")
+    check(config, model, cuda=torch.cuda.is_available())
     index = _read_index(packed)
+    check_objective(config, model, index.get("layout", "concatenated"))
     fingerprint = run_fingerprint(config, model, packed)
     job = Job(
         config=config,
@@ -78,20 +84,25 @@ def pretrain(  # noqa: PLR0917
         started=started,
     )
     job.state.mkdir(parents=True, exist_ok=True)
-    result = launch(job, progress)
+    result = launch(job, progress, restarts=config.restarts)
     valid = index["splits"]["valid"]
     timings = {**result["timings"], "total_seconds": time.time() - started}
     return PretrainReport(
         parameters=result["parameters"],
         parameters_without_embedding=result["parameters_without_embedding"],
         steps=config.steps,
-        tokens=config.steps * config.batch_size * model.context,
+        tokens=Sizes(config, model.context).tokens_before(config.steps),
         final_loss=result["final_loss"],
         validation_loss=result["validation_loss"],
-        validation_bits_per_byte=result["validation_loss"] / math.log(2) * valid["tokens"] / valid["bytes"],
+        validation_bits_per_byte=_bits_per_byte(config, result["validation_loss"], valid),
         fingerprint=fingerprint,
         timings=timings,
     )
+
+
+def _bits_per_byte(config: PretrainConfig, nats: float, side: dict[str, Any]) -> float | None:
+    """Of a text whose every token is predicted from those before it."""
+    return nats / math.log(2) * side["tokens"] / side["bytes"] if config.objective == "causal" else None
 
 
 def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:

@@ -1,19 +1,57 @@
-"""Learning rate over the steps of a run: warm-up, plateau, linear decay."""
+"""Learning rate over the steps of a run: warm-up, then one of four ways down."""
+
+import math
+from typing import Literal
+
+Schedule = Literal["wsd", "cosine", "linear", "inverse_sqrt"]
 
 
-def learning_rate_scale(step: int, steps: int, *, warmup_steps: int, decay_fraction: float, last: float) -> float:
+def learning_rate_scale(
+    step: int,
+    steps: int,
+    *,
+    warmup_steps: int,
+    decay_fraction: float,
+    last: float,
+    schedule: Schedule = "wsd",
+    decay_start: int | None = None,
+) -> float:
     """What the peak learning rate is multiplied by at `step`, counted from 0, of a run of `steps`.
 
-    Rises linearly over `warmup_steps`, stays at 1, and falls linearly to `last` over the final `decay_fraction` of the
-    steps. A fraction of 1 is linear decay from the end of the warm-up on (Defazio et al., arXiv 2310.07831); a smaller
-    one is warmup-stable-decay (Hu et al., arXiv 2404.06395).
+    Rises linearly over `warmup_steps`, then by `schedule`:
+
+    - wsd: stays at 1, and falls linearly to `last` over the final `decay_fraction` of the steps, or from `decay_start`
+      on: a branch that decays from a checkpoint of the plateau. A fraction of 1 is linear decay from the end of the
+      warm-up on (Defazio et al., arXiv 2310.07831); a smaller one is warmup-stable-decay (Hu et al., arXiv 2404.06395).
+    - cosine: half a cosine down to `last` at the last step (Loshchilov and Hutter, arXiv 1608.03983).
+    - linear: a line down to `last` at the last step.
+    - inverse_sqrt: sqrt(warm-up / step), never below `last` (Vaswani et al., arXiv 1706.03762).
+
+    Only wsd reads `decay_fraction` and `decay_start`.
     """
     assert 0 <= step < steps, f"step {step} of {steps}"
     # A run shorter than its warm-up never leaves it: the decay would otherwise start before the peak is reached.
     warmup_steps = min(warmup_steps, steps - 1)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    decay_start = max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
-    if step < decay_start:
-        return 1.0
-    return 1 - (1 - last) * (step - decay_start + 1) / (steps - decay_start)
+    if schedule == "wsd":
+        start = _decay_start(steps, warmup_steps, decay_fraction, decay_start)
+        return 1.0 if step < start else 1 - (1 - last) * (step - start + 1) / (steps - start)
+    if schedule == "inverse_sqrt":
+        return max(last, math.sqrt((warmup_steps + 1) / (step + 1)))
+    # From 0 at the peak, which is the step after the warm-up, to 1 at the last step.
+    progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
+    fallen = progress if schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    return 1 - (1 - last) * fallen
+
+
+def _decay_start(steps: int, warmup_steps: int, decay_fraction: float, asked: int | None) -> int:
+    """The first step below the peak."""
+    if asked is None:
+        return max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
+    if not warmup_steps < asked < steps:
+        raise ValueError(
+            f"a decay from step {asked} must start after the {warmup_steps} steps of warm-up and before the last of "
+            f"{steps} steps: set steps to those of the plateau and of the decay together"
+        )
+    return asked

@@ -6,13 +6,15 @@ import json
 import os
 import tempfile
 import time
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from pydantic import BaseModel
+from torch import Tensor, nn
 
 from data.packing import PackedTokens
 from data.progress import Progress, no_progress
@@ -22,13 +24,21 @@ from model.architecture.transformer import Transformer
 from model.checkpoint import save_model
 from model.config import PretrainConfig
 from model.training import checkpoints
-from model.training.dataset import TrainingBatches
-from model.training.engine import ZeroEngine
-from model.training.loop import Batch, Clock, Loop, train, validation_loss
+from model.training.averaging import WeightAverage
+from model.training.continuation import Continuation
+from model.training.dataset import TrainingBatches, special_tokens, validation_batches
+from model.training.diagnosis import diagnose
+from model.training.engine import Engine, build_engine
+from model.training.guard import StepGuard
+from model.training.loop import Clock, Loop, train, validation_loss
+from model.training.metrics import StepMetrics, matmul_peak, training_flops_per_token
+from model.training.objectives import Objective
+from model.training.preemption import Preemption
 from model.training.schedule import learning_rate_scale
+from model.training.watchdog import Watchdog
 
 _GROUP_TIMEOUT = timedelta(minutes=10)
-_CHECKPOINTS_KEPT = 2
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Job(BaseModel):
@@ -52,101 +62,190 @@ class Job(BaseModel):
 
 def run_worker(job: Job, progress: Progress = no_progress) -> None:
     """Train as one of the processes of the current group; rank 0 writes the model, training.jsonl and `job.result`."""
-    rank, world, device = dist.get_rank(), dist.get_world_size(), _device()
-    assert world == job.config.workers, f"{world} processes for pretrain.workers {job.config.workers}"
+    config, rank, processes = job.config, dist.get_rank(), dist.get_world_size()
+    assert processes == config.workers, f"{processes} processes for pretrain.workers {config.workers}"
     # One worker's threads are part of its arithmetic: set, so that they do not follow from who started it.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     progress = progress if rank == 0 else no_progress
-    progress(0, job.config.steps, "starting workers")
-    train_tokens, valid_tokens = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
-    model = Transformer(TransformerConfig.from_settings(job.model, train_tokens.vocab_size))
-    initialize(model, job.config.seed)
-    model.to(device, torch.bfloat16 if job.config.dtype == "bf16" else torch.float32)
+    progress(0, config.steps, "starting workers")
+    sides = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
+    special = special_tokens(job.tokenizer)
+    vocabulary = Objective.of(config, sides[0].vocab_size, sides[0].eos_id, special).model_vocabulary
+    model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
+    initialize(model, config.seed)
+    model.to(_device(), _DTYPES[config.dtype])
+    metrics = _metrics(model, config, processes)
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
-        engine = ZeroEngine(model, job.config, world, Path(extensions))
-    done, log = _resume(job, engine, rank, device)
-    clock = Clock()
-    ready = time.time()
-    log = train(
-        engine,
-        _loop(job, engine, train_tokens, valid_tokens, rank),
-        done=done,
-        log=log,
-        progress=progress,
-        clock=clock,
+        engine = build_engine(model, config, processes, Path(extensions))
+    batches = TrainingBatches(
+        sides[0], config, job.model.context, special=special, rank=engine.rank, world=engine.world
     )
-    if rank == 0:
+    with _Run(job, engine, batches, sides[1], metrics) as run:
+        run.train(progress)
+
+
+def _metrics(model: Transformer, config: PretrainConfig, processes: int) -> StepMetrics | None:
+    """What watches the steps, where that is asked for; before the engine, which moves gradients away."""
+    if config.metrics_every is None:
+        return None
+    return StepMetrics(
+        model,
+        every=config.metrics_every,
+        flops_per_token=training_flops_per_token(model.config),
+        peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
+    )
+
+
+def _computing_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What this worker computes with; under ZeRO 3 its share of each weight."""
+    return {name: getattr(each, "ds_tensor", each) for name, each in model.named_parameters()}
+
+
+class _Run:
+    """Everything that stands around the steps of one worker."""
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        batches: TrainingBatches,
+        valid: PackedTokens,
+        metrics: StepMetrics | None,
+    ) -> None:
+        config = job.config
+        self.job, self.engine, self.batches, self.valid, self.metrics = job, engine, batches, valid, metrics
+        self.rank = dist.get_rank()
+        self.guard = StepGuard(config.skip_sigma, config.skip_window) if config.skip_sigma else None
+        self.average = None
+        if config.average_decay is not None:
+            self.average = WeightAverage(_computing_weights(engine.model), config.average_decay)
+        self.continuation = Continuation(
+            job.state,
+            engine,
+            keep=config.keep_checkpoints,
+            keep_every=config.keep_every,
+            guard=self.guard,
+            average=self.average,
+        )
+        self.preemption = Preemption(dist.get_world_size(), next(engine.model.parameters()).device)
+        stacks = job.state / f"stacks-rank-{self.rank:05d}.txt"
+        self.watchdog = Watchdog(config.watchdog_s, stacks, name=f"worker {self.rank}")
+        self.branch: int | None = None
+        """The step that a decay branch starts from."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for each in (self.watchdog, self.preemption, self.continuation):
+                # The last to be entered is the first to be left: the last write ends while SIGTERM is still heard.
+                stack.enter_context(each)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def train(self, progress: Progress) -> None:
+        """To the end, and write what came out."""
+        done, log = self._resume()
+        self._tell(progress, done)
+        if self.metrics is not None:
+            self.metrics.start(done)
+        clock, ready = Clock(), time.time()
+        log = train(self.engine, self._loop(progress), done=done, log=log, progress=progress, clock=clock)
         timings = {
-            "launch_seconds": ready - job.started,
+            "launch_seconds": ready - self.job.started,
             "train_seconds": clock.train,
             "validate_seconds": clock.validate,
             "checkpoint_seconds": clock.save,
             "tokens_per_second": clock.tokens / clock.train if clock.train else 0.0,
             "resumed_step": float(done),
         }
-        _finish(job, model, log, timings)
-    dist.barrier()
-
-
-def _loop(job: Job, engine: ZeroEngine, train_tokens: PackedTokens, valid_tokens: PackedTokens, rank: int) -> Loop:
-    config, model, world = job.config, engine.model, engine.world
-    assert isinstance(model, Transformer)
-    batches = TrainingBatches(
-        train_tokens.tokens, job.model.context, config.seed, batch_size=config.batch_size, rank=rank, world=world
-    )
-
-    def save(step: int, log: list[dict[str, Any]]) -> None:
-        checkpoints.write_rank(job.state, step, rank, engine.state())
-        dist.barrier()
-        if rank == 0:
-            weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-            checkpoints.seal(job.state, step, weights, log, keep=_CHECKPOINTS_KEPT)
+        with self._averaged():
+            weights = self.engine.full_weights()
+        if self.rank == 0:
+            _finish(self.job, self.engine.model.config, weights, log, timings, self.metrics)
+        self.continuation.finish()
+        self._tell(progress, self.job.config.steps)
         dist.barrier()
 
-    return Loop(
-        steps=config.steps,
-        micro_batch_size=config.micro_batch_size,
-        learning_rate_scale=lambda step: learning_rate_scale(
-            step,
-            config.steps,
-            warmup_steps=config.warmup_steps,
-            decay_fraction=config.decay_fraction,
-            last=config.min_learning_rate_ratio,
-        ),
-        batch=lambda step: Batch(*batches.read(step)),
-        validate=lambda: validation_loss(
-            model,
-            valid_tokens.tokens,
-            windows=config.validation_batches * config.batch_size,
+    def _tell(self, progress: Progress, done: int) -> None:
+        for note in self.continuation.take_notes():
+            progress(done, self.job.config.steps, note)
+
+    def _resume(self) -> tuple[int, list[dict[str, Any]]]:
+        if self.job.config.decay_from is not None:
+            plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
+            self.branch = plateau.step
+        done, log = self.continuation.resume()
+        if done == 0 and self.branch is not None:
+            return self.continuation.load(plateau)
+        return done, log
+
+    def _loop(self, progress: Progress) -> Loop:
+        config = self.job.config
+
+        def save(step: int, log: list[dict[str, Any]]) -> None:
+            self.continuation.save(step, log)
+            self._tell(progress, step)
+
+        return Loop(
+            steps=config.steps,
             micro_batch_size=config.micro_batch_size,
-            rank=rank,
-            world=world,
-        ),
-        validate_every=config.validate_every,
-        save=save,
-        save_every=config.checkpoint_every,
-    )
+            learning_rate_scale=lambda step: learning_rate_scale(
+                step,
+                config.steps,
+                warmup_steps=config.warmup_steps,
+                decay_fraction=config.decay_fraction,
+                last=config.min_learning_rate_ratio,
+                schedule=config.schedule,
+                decay_start=self.branch,
+            ),
+            batch=self.batches.read,
+            guard=self.guard,
+            average=self.average,
+            validate=self._validate,
+            validate_every=config.validate_every,
+            save=save,
+            save_every=config.checkpoint_every,
+            observe=self.metrics.observe if self.metrics is not None else None,
+            diagnose=lambda batch, step, what: diagnose(
+                self.engine, batch, config.micro_batch_size, step=step, what=what, folder=self.job.state
+            ),
+            preempted=self.preemption.asked,
+            beat=self.watchdog.beat,
+        )
+
+    def _validate(self) -> float:
+        config = self.job.config
+        with self._averaged():
+            held_out = validation_batches(
+                self.valid,
+                self.batches.objective,
+                self.job.model.context,
+                windows=config.validation_batches * config.batch_size,
+                rows=config.micro_batch_size,
+                rank=self.engine.rank,
+                world=self.engine.world,
+            )
+            return validation_loss(self.engine, held_out)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.swapped()
 
 
-def _resume(job: Job, engine: ZeroEngine, rank: int, device: torch.device) -> tuple[int, list[dict[str, Any]]]:
-    """Load the newest intact checkpoint. Returns the steps done and their log."""
-    found = torch.full((), -1, dtype=torch.int64, device=device)
-    if rank == 0:
-        job.state.mkdir(parents=True, exist_ok=True)
-        step = checkpoints.newest_intact(job.state)
-        found.fill_(-1 if step is None else step)
-    # One answer for all: two ranks that read the folder at different times must not disagree.
-    dist.broadcast(found, src=0)
-    if found < 0:
-        return 0, []
-    checkpoint = checkpoints.read(job.state, int(found), rank)
-    engine.load(checkpoint.weights, checkpoint.optimizer)
-    return checkpoint.step, checkpoint.log
-
-
-def _finish(job: Job, model: Transformer, log: list[dict[str, Any]], timings: dict[str, float]) -> None:
-    # bf16 training keeps its rounded weights: they are what was validated.
-    save_model(job.out, model.float(), job.tokenizer, job.lineage)
+def _finish(  # noqa: PLR0917
+    job: Job,
+    shape: TransformerConfig,
+    weights: dict[str, Tensor],
+    log: list[dict[str, Any]],
+    timings: dict[str, float],
+    metrics: StepMetrics | None,
+) -> None:
+    # 16-bit training keeps its rounded weights: they are what was validated.
+    with torch.device("meta"):
+        model = Transformer(shape)
+    model.load_state_dict({name: weight.float().cpu() for name, weight in weights.items()}, assign=True)
+    save_model(job.out, model, job.tokenizer, job.lineage)
     (job.out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     parameters = sum(each.numel() for each in model.parameters())
     result = {
@@ -154,7 +253,7 @@ def _finish(job: Job, model: Transformer, log: list[dict[str, Any]], timings: di
         "parameters_without_embedding": parameters - model.embedding.weight.numel(),
         "final_loss": [row["loss"] for row in log if "loss" in row][-1],
         "validation_loss": [row["validation_loss"] for row in log if "validation_loss" in row][-1],
-        "timings": timings,
+        "timings": timings | ({"speed": metrics.speed} if metrics is not None else {}),
     }
     job.result.write_text(json.dumps(result), encoding="utf-8")
 

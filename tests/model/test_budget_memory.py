@@ -94,7 +94,11 @@ def test_the_default_kernel_is_the_one_that_training_takes(name: str, dtype: Dty
 
 
 def test_the_planners_sizes_of_blocks_and_chunks_are_those_of_the_code() -> None:
-    assert activations._BLOCKED_ROWS == {"fp32": blocked.BLOCK, "bf16": 2 * blocked.BLOCK}
+    assert activations._BLOCKED_ROWS == {
+        "fp32": blocked.BLOCK,
+        "bf16": 2 * blocked.BLOCK,
+        "fp16": 2 * blocked.BLOCK,
+    }
     assert activations._CHUNK_LOGITS == loss._CHUNK_LOGITS
     assert activations._ACCELERATOR_CHUNK_LOGITS == loss._ACCELERATOR_CHUNK_LOGITS
 

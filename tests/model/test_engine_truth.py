@@ -1,8 +1,11 @@
-"""Two workers under DeepSpeed against plain PyTorch in one process, on the same global batches."""
+"""Workers under DeepSpeed against plain PyTorch in one process, on the same global batches: every legal combination of
+ZeRO stage, offload, pipeline, tensor slices, accumulation, type, checkpointing and optimizer.
+"""
 
 import json
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +14,45 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_fixtures import run, torchrun
-from zero_variants import STEPS, VARIANTS, fresh_model, global_batch, scale
+from zero_variants import (
+    BATCH,
+    FOUR_WORKERS,
+    STEPS,
+    VARIANTS,
+    Settings,
+    config_of,
+    fresh_model,
+    global_batch,
+    scale,
+    shape_of,
+)
 
 from model.architecture.loss import cross_entropy_sum
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
+from model.training.batch import Batch
+
+Update = Callable[[float], None]
+
+FLOAT32 = 1e-5
+"""Of losses and weights, absolute."""
+BFLOAT16_LOSS, BFLOAT16_WEIGHT = 0.02, 0.004
+"""Of losses, and of weights on average: bf16 has 8 bits, and Adam's first steps are the signs of gradients."""
+
+
+def train_all(workers: int, out: Path) -> tuple[Path, dict[str, Any]]:
+    run(torchrun(workers, str(Path(__file__).with_name("zero_variants.py")), str(out)), timeout_s=600)
+    return out, json.loads((out / "found.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("zero")
-    run(torchrun(2, str(Path(__file__).with_name("zero_variants.py")), str(out)))
-    return out
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    return train_all(2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def four_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    return train_all(4, tmp_path_factory.mktemp("four"))
 
 
 def newton_schulz(matrix: Tensor) -> Tensor:
@@ -36,17 +66,19 @@ def newton_schulz(matrix: Tensor) -> Tensor:
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
-def adamw_update(model: Transformer, config: PretrainConfig) -> Callable[[float], None]:
-    decayed = [each for each in model.parameters() if each.ndim > 1]
-    rest = [each for each in model.parameters() if each.ndim == 1]
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not any(part in name for part in ("embedding", "head.", "relative"))
+
+
+def adamw_update(model: Transformer, config: PretrainConfig) -> Update:
+    decayed = [each for name, each in model.named_parameters() if each.ndim > 1 and "conv1d" not in name]
+    rest = [each for name, each in model.named_parameters() if each.ndim == 1 or "conv1d" in name]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         betas=(config.beta1, config.beta2),
     )
 
     def update(factor: float) -> None:
-        assert config.gradient_clip is not None
-        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         optimizer.step()
@@ -54,9 +86,26 @@ def adamw_update(model: Transformer, config: PretrainConfig) -> Callable[[float]
     return update
 
 
-def muon_update(model: Transformer, config: PretrainConfig) -> Callable[[float], None]:
-    matrices = [each for name, each in model.named_parameters() if each.ndim > 1 and "embedding" not in name]
-    others = [each for name, each in model.named_parameters() if each.ndim == 1 or "embedding" in name]
+def lion_update(model: Transformer, config: PretrainConfig) -> Update:
+    momenta = {each: torch.zeros_like(each) for each in model.parameters()}
+
+    @torch.no_grad()
+    def update(factor: float) -> None:
+        rate = config.learning_rate * factor
+        for weight, momentum in momenta.items():
+            assert weight.grad is not None
+            direction = (config.beta1 * momentum + (1 - config.beta1) * weight.grad).sign()
+            if weight.ndim > 1:
+                weight.mul_(1 - rate * config.weight_decay)
+            weight.sub_(rate * direction)
+            momentum.mul_(config.beta2).add_(weight.grad, alpha=1 - config.beta2)
+
+    return update
+
+
+def muon_update(model: Transformer, config: PretrainConfig) -> Update:
+    matrices = [each for name, each in model.named_parameters() if is_matrix(name, each)]
+    others = [each for name, each in model.named_parameters() if not is_matrix(name, each)]
     adam = torch.optim.AdamW(others, betas=(config.beta1, config.beta2), weight_decay=0.0)
     momenta = [torch.zeros_like(each) for each in matrices]
 
@@ -76,28 +125,75 @@ def muon_update(model: Transformer, config: PretrainConfig) -> Callable[[float],
     return update
 
 
-def plain_pytorch(settings: dict[str, Any]) -> tuple[list[float], Transformer]:
-    model, losses = fresh_model(), []
-    config = PretrainConfig(**settings | {"workers": 1, "batch_size": 8, "micro_batch_size": 8})
-    update = (muon_update if config.optimizer == "muon" else adamw_update)(model, config)
+UPDATES = {"adamw": adamw_update, "muon": muon_update, "lion": lion_update}
+
+
+def loss_of(model: Transformer, batch: Batch, z_loss: float) -> tuple[Tensor, Tensor]:
+    """What is minimized, and cross-entropy; nats a token."""
+    logits = model(batch.ids, **batch.inputs)
+    rows, targets = logits[batch.mask].float(), batch.targets[batch.mask]
+    entropy = nn.functional.cross_entropy(rows, targets)
+    return entropy + z_loss * rows.logsumexp(-1).square().mean(), entropy.detach()
+
+
+def plain_pytorch(variant: Settings) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One process, one batch a step, whole gradients; in float32 whatever the variant's type."""
+    known = {key: variant[key] for key in ("optimizer", "shape", "z_loss", "documents") if key in variant}
+    return _plain_pytorch(json.dumps(known))
+
+
+@lru_cache
+def _plain_pytorch(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    variant = json.loads(text)
+    model, config = fresh_model(shape_of(variant)), config_of(variant | {"micro_batch_size": BATCH}, 1)
+    update = UPDATES[config.optimizer](model, config)
+    found: dict[str, Any] = {"losses": [], "norms": []}
+    held_out = global_batch(1000, variant)
+    with torch.no_grad():
+        found["before"] = float(loss_of(model, held_out, 0)[1])
     for step in range(STEPS):
-        batch = global_batch(step)
-        nats, tokens = cross_entropy_sum(model, batch.ids, batch.targets, batch.mask)
-        loss = nats / tokens
-        loss.backward()
+        objective, entropy = loss_of(model, global_batch(step, variant), config.z_loss)
+        objective.backward()
+        found["losses"].append(float(entropy))
+        found["norms"].append(float(nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip or math.inf)))
         update(scale(step))
         model.zero_grad()
-        losses.append(float(loss))
-    return losses, model
+    with torch.no_grad():
+        found["after"] = float(loss_of(model, held_out, 0)[1])
+    return found, {name: each.detach() for name, each in model.named_parameters()}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_two_workers_train_as_plain_pytorch_does(trained: Path, variant: str) -> None:
-    losses, model = plain_pytorch(VARIANTS[variant])
-    assert json.loads((trained / "losses.json").read_text())[variant] == pytest.approx(losses, abs=1e-5)
-    assert losses[-1] != losses[0]
-    start = dict(fresh_model().named_parameters())
-    weights = load_file(trained / f"{variant}.safetensors")
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-5, rtol=0)
-        assert not torch.equal(weights[name], start[name].detach()), f"{name} was never updated"
+def assert_the_same(variant: Settings, found: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    expected, parameters = plain_pytorch(variant)
+    narrow = variant.get("dtype") == "bf16"
+    tolerance = BFLOAT16_LOSS if narrow else FLOAT32
+    for measured in ("losses", "before", "after"):
+        assert found[measured] == pytest.approx(expected[measured], abs=tolerance), measured
+    assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-4)
+    assert found["applied"] == [True] * STEPS and found["refused"]
+    assert expected["losses"][0] != expected["losses"][-1] and expected["before"] != expected["after"]
+    assert found["compiled"] or not variant.get("compile")
+    start = dict(fresh_model(shape_of(variant)).named_parameters())
+    assert weights.keys() == parameters.keys() == start.keys()
+    for name, parameter in parameters.items():
+        difference = (weights[name] - parameter).abs()
+        assert float(difference.mean() if narrow else difference.max()) < (BFLOAT16_WEIGHT if narrow else FLOAT32), name
+        assert not torch.equal(parameter, start[name].detach()), f"{name} was never updated"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_workers_train_as_plain_pytorch_does(two_workers: tuple[Path, dict[str, Any]], name: str) -> None:
+    out, found = two_workers
+    assert_the_same(VARIANTS[name], found[name], load_file(out / f"{name}.safetensors"))
+
+
+@pytest.mark.parametrize("name", FOUR_WORKERS)
+def test_four_workers_train_as_plain_pytorch_does(four_workers: tuple[Path, dict[str, Any]], name: str) -> None:
+    out, found = four_workers
+    assert_the_same(FOUR_WORKERS[name], found[name], load_file(out / f"{name}.safetensors"))
+
+
+def test_the_losses_of_the_reference_are_those_of_the_model_room() -> None:
+    model, batch = fresh_model(shape_of({})), global_batch(0, {})
+    nats, tokens = cross_entropy_sum(model, batch.ids, batch.targets, batch.mask)
+    assert float(nats.detach() / tokens) == pytest.approx(float(loss_of(model, batch, 0)[1]), abs=1e-6)

@@ -18,6 +18,8 @@ from training_fixtures import (  # noqa: F401
     write_request,
 )
 
+from model.training.checkpoints import checkpoint_path, complete_steps
+
 CONFIG: dict[str, Any] = {
     "workers": 2,
     "optimizer": "muon",
@@ -35,20 +37,26 @@ def command(request: Path) -> list[str]:
     return torchrun(CONFIG["workers"], "-m", "model.training.pretrain", str(request))
 
 
-def start_and_kill(request: Path, checkpoint: str) -> Path:
-    """Start the run and kill -9 all its processes as soon as `checkpoint` is there. Returns the run's state folder."""
+def start(request: Path, checkpoint: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start the run and wait until `checkpoint` is there. Returns torchrun and the run's state folder."""
     process = subprocess.Popen(command(request), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while not (found := list(request.parent.glob(f"checkpoints/*/{checkpoint}"))):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-4000:]
         time.sleep(0.002)
+    return process, found[0].parent
+
+
+def start_and_kill(request: Path, checkpoint: str) -> Path:
+    """Kill -9 all the run's processes as soon as `checkpoint` is there. Returns the run's state folder."""
+    process, state = start(request, checkpoint)
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for each in everyone:
         each.kill()
     process.communicate(timeout=60)
     _, alive = psutil.wait_procs(everyone, timeout=60)
     assert not alive
-    return found[0].parent
+    return state
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +70,32 @@ def test_killed_and_resumed_is_bit_identical(undisturbed: Path, packed_corpus: P
     request = write_request(tmp_path, packed_corpus, CONFIG)
     state = start_and_kill(request, "step-00000020")
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    newest = max(path for path in state.glob("step-*") if path.suffix != ".partial")
+    newest = checkpoint_path(state, max(complete_steps(state)))
     # The newest one is torn as well: the run must go on from the one before.
-    (newest / "weights.safetensors").write_bytes(b"torn")
+    (newest / "rank-00001.safetensors").write_bytes(b"torn")
 
     report = json.loads(run(command(request)).stdout.splitlines()[-1])
     assert 10 <= report["timings"]["resumed_step"] < 60
     for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
+
+
+def test_asked_to_end_it_saves_and_goes_on_bit_identical(
+    undisturbed: Path,
+    packed_corpus: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    request = write_request(tmp_path, packed_corpus, CONFIG)
+    process, state = start(request, "step-00000010")
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    step = max(complete_steps(state))
+    assert f"asked to end after step {step} of 60" in said, said[-4000:]
+    assert 10 < step < 60
+
+    report = json.loads(run(command(request)).stdout.splitlines()[-1])
+    assert report["timings"]["resumed_step"] == step
+    for name in ("training.jsonl", "model.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
 
 

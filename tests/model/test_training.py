@@ -14,8 +14,10 @@ from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.checkpoint import load_model
 from model.config import PretrainConfig
+from model.training.batch import Batch
 from model.training.engine import LocalEngine
-from model.training.loop import Batch, Clock, Loop, TrainingFailed, optimizer_step, train
+from model.training.failures import TrainingFailed
+from model.training.loop import Clock, Loop, optimizer_step, train
 from model.training.optimizer import build_optimizer
 from model.training.pretrain import PretrainReport, pretrain, run_fingerprint
 
@@ -49,8 +51,8 @@ def random_batch(seed: int = 0, rows: int = 4) -> Batch:
     return Batch(ids[:, :-1], ids[:, 1:])
 
 
-def loop_over(batch: Batch, steps: int) -> Loop:
-    return Loop(steps=steps, micro_batch_size=4, learning_rate_scale=lambda _: 1.0, batch=lambda _: batch)
+def loop_over(batch: Batch, steps: int, rows: int = 4) -> Loop:
+    return Loop(steps=steps, micro_batch_size=rows, learning_rate_scale=lambda _: 1.0, batch=lambda _: batch)
 
 
 def losses_of(rows: list[dict[str, Any]]) -> list[float]:
@@ -77,9 +79,9 @@ def test_masked_targets_change_nothing() -> None:
     results = []
     for targets in (batch.targets, other):
         engine = local_engine()
-        loss, tokens = optimizer_step(engine, Batch(batch.ids, targets, mask), 4, 1)
-        assert tokens == int(mask.sum())
-        results.append((loss, [parameter.detach().clone() for parameter in engine.model.parameters()]))
+        record = optimizer_step(engine, loop_over(Batch(batch.ids, targets, mask), 1, rows=4), 0)
+        assert record.tokens == int(mask.sum())
+        results.append((record.loss, [parameter.detach().clone() for parameter in engine.model.parameters()]))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
@@ -87,7 +89,8 @@ def test_masked_targets_change_nothing() -> None:
 def test_micro_batches_add_up_to_the_batch() -> None:
     batch = random_batch(rows=8)
     mask = torch.rand(8, 16, generator=torch.Generator().manual_seed(1)) < torch.linspace(0.05, 0.9, 8)[:, None]
-    results = [optimizer_step(local_engine(), Batch(batch.ids, batch.targets, mask), rows, 1)[0] for rows in (8, 2, 3)]
+    whole = Batch(batch.ids, batch.targets, mask)
+    results = [optimizer_step(local_engine(), loop_over(whole, 1, rows=rows), 0).loss for rows in (8, 2, 3)]
     assert results[1:] == pytest.approx([results[0]] * 2, abs=1e-6)
 
 

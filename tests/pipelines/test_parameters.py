@@ -47,7 +47,7 @@ def test_command_line_wins_over_the_profile(workspace: Workspace) -> None:
         ("trainer.steps=3", ["trainer.steps", "pretrain", "profile"]),
         ("pretrain.steps=many", ["pretrain.steps", "many", "integer"]),
         ("pretrain.steps=0", ["pretrain.steps", "0", "greater than or equal to 1"]),
-        ("pretrain.zero_stage=7", ["pretrain.zero_stage", "7", "0 or 1"]),
+        ("pretrain.zero_stage=7", ["pretrain.zero_stage", "7", "0, 1, 2 or 3"]),
         ("model.heads=7", ["model", "heads 7"]),
         ("profile=huge", ["profile=huge", "laptop", "tiny"]),
         ("pretrain=3", ["pretrain", "pretrain.steps"]),

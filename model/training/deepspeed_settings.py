@@ -1,0 +1,69 @@
+"""DeepSpeed's import and its configuration, from ours."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.config import PretrainConfig
+
+_BUCKET_ELEMENTS = 20_000_000
+"""DeepSpeed's default of 500 million makes it allocate gigabytes for a model of any size."""
+
+PERSISTENT_ELEMENTS = 10_000
+"""ZeRO 3 leaves smaller parameters whole: gathering a norm's gains costs more than they hold."""
+
+
+def import_deepspeed(extensions: Path) -> Any:
+    """Imported here because it costs seconds, and because it reads its environment once."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # A folder of this launch alone: a build killed elsewhere leaves a lock that later ones wait for without end.
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions)
+    import deepspeed
+
+    # Its shared-memory all-reduce would be compiled now, by a C++ compiler that may not be there, to save microseconds.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    return deepspeed
+
+
+def settings(config: PretrainConfig, data_workers: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a run with so many data-parallel workers."""
+    return {
+        "train_batch_size": config.batch_size,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": config.batch_size // (config.micro_batch_size * data_workers),
+        "zero_optimization": _zero(config),
+        # The optimizer is torch's or DeepSpeed's own, built by us: DeepSpeed's default Adam compiles for minutes.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Without ZeRO the engine clips: it knows which copies of a parameter count.
+        "gradient_clipping": (config.gradient_clip or 0.0) if config.zero_stage else 0.0,
+        "bf16": {"enabled": config.dtype == "bf16"},
+        "fp16": {"enabled": config.dtype == "fp16"},
+        "pipeline": {"pipe_partitioned": False, "grad_partitioned": False, "use_reentrant": False},
+        "steps_per_print": 2**62,
+    }
+
+
+def _zero(config: PretrainConfig) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "overlap_comm": False,
+        "contiguous_gradients": False,
+        "reduce_bucket_size": _BUCKET_ELEMENTS,
+        "allgather_bucket_size": _BUCKET_ELEMENTS,
+    }
+    if config.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if config.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
+    if config.zero_stage == 3:
+        # Muon needs whole gradients, which a scatter does not leave behind.
+        zero["reduce_scatter"] = config.optimizer != "muon"
+        zero["stage3_prefetch_bucket_size"] = _BUCKET_ELEMENTS
+        zero["stage3_param_persistence_threshold"] = PERSISTENT_ELEMENTS
+    return zero

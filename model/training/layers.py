@@ -1,0 +1,60 @@
+"""What is done to the layers of a model from outside: activation checkpointing and compilation."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+
+_KEPT = frozenset(
+    {
+        torch.ops.aten.mm.default,
+        torch.ops.aten.addmm.default,
+        torch.ops.aten.bmm.default,
+        torch.ops.aten._scaled_dot_product_flash_attention.default,
+        torch.ops.aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    }
+)
+"""Products: dear to compute again, while most of the memory is what lies between (norms, activations, rotations)."""
+
+
+def prepare_layers(model: Transformer, config: PretrainConfig) -> None:
+    """Apply `activation_checkpointing` and `compile` to every layer, in place; no name of a parameter changes."""
+    for layer in each_layer(model):
+        if config.activation_checkpointing != "none":
+            # The method is replaced on the one object: a module around it would rename its parameters.
+            layer.forward = _checkpointed(layer.forward, config.activation_checkpointing)
+        if config.compile:
+            layer.compile()
+
+
+def each_layer(model: Transformer) -> Iterator[nn.Module]:
+    """Of the encoder, where there is one, then of the decoder or only stack."""
+    if model.encoder is not None:
+        yield from model.encoder.layers
+    yield from model.layers
+
+
+def _checkpointed(forward: Callable[..., Any], how: str) -> Callable[..., Any]:
+    """`forward` that computes its activations again in the backward pass: all (arXiv 1604.06174), or all but products
+    (arXiv 2205.05198).
+    """
+    # Not reentrant: reentrant checkpointing wants inputs that need gradients, which ids do not.
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if how == "selective":
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+
+    def run(*inputs: Any) -> Any:
+        return checkpoint(forward, *inputs, **settings) if torch.is_grad_enabled() else forward(*inputs)
+
+    return run
+
+
+def _policy(_: Any, operation: Any, *arguments: Any, **settings: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

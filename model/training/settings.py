@@ -1,0 +1,18 @@
+"""Settings of training alone, beside those of the run itself. Light: read before torch is imported."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from data.config import Block
+
+
+class TextConfig(Block):
+    """A plain text that `sluice train` makes its tokens of."""
+
+    path: str | None = None
+    """A UTF-8 text file, or a packed folder; unset: what the pack step made."""
+    tokenizer: Literal["character", "byte", "bpe"] = "bpe"
+    """character: one token a character; byte: one a byte; bpe: as the `tokenizer` block says."""
+    valid_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the characters, at the end, that is held out."""

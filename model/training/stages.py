@@ -1,0 +1,101 @@
+"""The model cut into pipeline stages, from outside: each process keeps some layers, the first stage the embedding and
+the last the head, under the names that they have in the whole model.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.architecture.pass_state import Pass
+from model.architecture.transformer import Transformer
+from model.architecture.visibility import document_positions
+
+
+def stage_bounds(costs: Sequence[int], stages: int) -> list[range]:
+    """Layers of each stage, so that the dearest stage is as cheap as can be; every stage has a layer at least.
+
+    `costs` are of the layers in turn. Raises ValueError for fewer layers than stages.
+    """
+    if stages > len(costs):
+        raise ValueError(f"pipeline_stages {stages} is more than the {len(costs)} layers of the model: lower it")
+
+    @cache
+    def best(start: int, left: int) -> tuple[int, tuple[int, ...]]:
+        """Cost of the dearest of `left` stages from layer `start` on, and where they end."""
+        if left == 1:
+            return sum(costs[start:]), (len(costs),)
+        options = []
+        for end in range(start + 1, len(costs) - left + 2):
+            rest, ends = best(end, left - 1)
+            options.append((max(sum(costs[start:end]), rest), (end, *ends)))
+        return min(options)
+
+    ends = best(0, stages)[1]
+    return [range(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+
+
+def split_stages(model: Transformer, stages: int) -> list[range]:
+    """`stage_bounds` of the model; the head's product counts for the last layer."""
+    costs = [sum(each.numel() for each in layer.parameters()) for layer in model.layers]
+    costs[-1] += model.head_weight.numel()
+    return stage_bounds(costs, stages)
+
+
+def owners(model: Transformer, bounds: Sequence[range]) -> dict[str, int]:
+    """The stage that answers for each parameter: of a tied matrix the first."""
+    last, found = len(bounds) - 1, {}
+    for name, _ in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if part == "layers":
+            layer = int(rest.partition(".")[0])
+            found[name] = next(stage for stage, layers in enumerate(bounds) if layer in layers)
+        else:
+            found[name] = last if part in _LAST else 0
+    return found
+
+
+_LAST = ("norm", "head", "head_transform", "head_bias")
+_FIRST = ("position_embedding", "type_embedding", "embedding_norm")
+
+
+def keep_stage(model: Transformer, stage: int, bounds: Sequence[range]) -> None:
+    """Remove what is not of `stage`, in place, and make `hidden` go from what the stage receives to what it passes on.
+
+    `hidden` then takes ids [rows, seq] in the first stage and the stream [rows, seq, hidden] in the others, beside the
+    documents of a packed row, and returns the stream, or in the last stage what the head is applied to.
+    """
+    first, last = stage == 0, stage == len(bounds) - 1
+    # Keys as in the whole list, so that parameters keep their names.
+    model.layers = nn.ModuleDict({str(layer): model.layers[layer] for layer in bounds[stage]})  # type: ignore[assignment]
+    for names, kept in ((_FIRST, first), (_LAST, last), (("embedding",), first or (last and model.head is None))):
+        for name in names:
+            if not kept:
+                setattr(model, name, None)
+
+    def hidden(received: Tensor, *, documents: Tensor | None = None, **beside: Any) -> Tensor:
+        assert not any(value is not None for value in beside.values()), f"a pipeline passes no {list(beside)}"
+        x, state = _enter(model, received, documents, first=first)
+        for layer in model.layers.values():  # type: ignore[operator]
+            x = layer(x, state)
+        return model._finish(x) if last else x
+
+    model.hidden = hidden  # type: ignore[assignment,method-assign]
+
+
+def _enter(model: Transformer, received: Tensor, documents: Tensor | None, *, first: bool) -> tuple[Tensor, Pass]:
+    """The stream at the stage's first layer, and what its layers share: made anew in each stage, from shapes alone."""
+    ids = received if first else torch.empty(received.shape[:2], dtype=torch.int64, device=received.device)
+    positions = torch.arange(ids.shape[1], device=ids.device) if documents is None else document_positions(documents)
+    state = Pass(
+        visibility=model._visibility(ids, None, documents, None),
+        rotary=None if model.rotary is None else model.rotary(positions),
+        documents=documents,
+        kernel=model.kernel,
+    )
+    if not first:
+        return received, state
+    model._check(ids, documents=documents)
+    return model._embed(ids, positions, None), state

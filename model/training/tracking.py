@@ -1,0 +1,91 @@
+"""A training run in MLflow: settings, the log of its steps, the result, and what the machine did meanwhile.
+
+MLflow takes seconds to import, so it is imported when a run is tracked.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_AT_ONCE = 1000
+"""Metrics a request: the most that MLflow takes."""
+_SAMPLE_S = 5
+_LONGEST_PARAMETER = 500
+
+
+class Tracked:
+    """The run that is open."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def log(self, rows: Sequence[Mapping[str, Any]], prefix: str = "") -> None:
+        """The numbers of rows that name their step, a metric a key; a table of numbers gives one a name in it."""
+        from mlflow.entities import Metric
+        from mlflow.tracking import MlflowClient
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(prefix + name, value, now, int(row["step"])) for row in rows for name, value in numbers(row).items()
+        ]
+        client = MlflowClient()
+        for first in range(0, len(metrics), _AT_ONCE):
+            client.log_batch(self.run_id, metrics=metrics[first : first + _AT_ONCE])
+
+    def finish(self, result: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """The numbers of the result, and files as artifacts."""
+        import mlflow
+
+        mlflow.log_metrics(numbers(result))
+        for path in files:
+            mlflow.log_artifact(str(path))
+
+
+@contextmanager
+def tracked(uri: str, experiment: str, name: str, settings: Mapping[str, Any]) -> Iterator[Tracked]:
+    """An MLflow run at `uri`, with the machine's CPU, memory, disk, network and GPU every few seconds.
+
+    It ends as FAILED where the body raises.
+    """
+    import mlflow
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment)
+    mlflow.set_system_metrics_sampling_interval(_SAMPLE_S)
+    with mlflow.start_run(run_name=name, log_system_metrics=True) as run:
+        mlflow.log_params(parameters(settings))
+        yield Tracked(run.info.run_id)
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Its numbers by name; those of a table or list inside it by `name/key`. The step is none of them."""
+    found: dict[str, float] = {}
+    for name, value in row.items():
+        if name == "step" or isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            found[name] = float(value)
+        elif isinstance(value, Mapping):
+            found |= {f"{name}/{key}": each for key, each in numbers(value).items()}
+        elif isinstance(value, list):
+            found |= {
+                f"{name}/{key}": each
+                for key, each in numbers({str(place): each for place, each in enumerate(value)}).items()
+            }
+    return {str(name): value for name, value in found.items()}
+
+
+def parameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings by dotted name, as text that MLflow takes."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= parameters(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = str(value)[:_LONGEST_PARAMETER]
+    return found

@@ -1,0 +1,122 @@
+"""A training run in this process, for its numbers alone: no workers, no checkpoints, no model directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.packing import PackedTokens
+from data.progress import Progress, no_progress
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.dataset import TrainingBatches, validation_batches
+from model.training.engine import LocalEngine
+from model.training.layers import prepare_layers
+from model.training.loop import Clock, Loop, train
+from model.training.optimizer import build_optimizer
+from model.training.schedule import learning_rate_scale
+
+ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
+"""What a run in one process of plain PyTorch is."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a run."""
+
+    validation_loss: float
+    """Nats a token after the last step."""
+    parameters: int
+    """Without the embedding."""
+    tokens: int
+    seconds: float
+    """Of its steps."""
+    log: list[dict[str, Any]]
+
+
+def alone(config: PretrainConfig) -> PretrainConfig:
+    """The same run for one process. ValueError for what plain PyTorch does not do here."""
+    if config.dtype != "fp32" or config.average_decay is not None or config.skip_sigma is not None:
+        raise ValueError(
+            "trials are plain fp32 runs: leave pretrain.dtype at fp32, and average_decay and skip_sigma unset"
+        )
+    return PretrainConfig.model_validate(config.model_dump() | ALONE)
+
+
+def local_engine(config: PretrainConfig, model: TransformerConfig) -> LocalEngine:
+    """A fresh model and its optimizer on this process's device."""
+    made = Transformer(model)
+    initialize(made, config.seed)
+    made.to("cuda" if torch.cuda.is_available() else "cpu")
+    prepare_layers(made, config)
+    return LocalEngine(made, build_optimizer(made, config), config.gradient_clip, config.z_loss)
+
+
+def run_trial(
+    config: PretrainConfig,
+    model: ModelConfig,
+    packed: Path,
+    *,
+    progress: Progress = no_progress,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> Trial:
+    """Train from the seed to the last step; `report` hears each validation: (step, nats a token)."""
+    config = alone(config)
+    tokens, held = PackedTokens(packed, "train"), PackedTokens(packed, "valid")
+    engine = local_engine(config, TransformerConfig.from_settings(model, tokens.vocab_size))
+    batches = TrainingBatches(tokens, config, model.context)
+    validations = count(1)
+
+    def validate() -> float:
+        loss = held_out_loss(engine, held, batches, config)
+        # The loop validates at every multiple, and at the end.
+        report(min(config.steps, next(validations) * config.validate_every), loss)
+        return loss
+
+    loop = Loop(
+        steps=config.steps,
+        micro_batch_size=config.micro_batch_size,
+        learning_rate_scale=lambda step: rate(config, step),
+        batch=batches.read,
+        validate=validate,
+        validate_every=config.validate_every,
+    )
+    clock = Clock()
+    log = train(engine, loop, done=0, log=[], progress=progress, clock=clock)
+    model_made = engine.model
+    assert isinstance(model_made, Transformer)
+    weights = sum(each.numel() for each in model_made.parameters()) - model_made.embedding.weight.numel()
+    losses = [row["validation_loss"] for row in log if "validation_loss" in row]
+    return Trial(losses[-1], weights, clock.tokens, clock.train, log)
+
+
+def rate(config: PretrainConfig, step: int) -> float:
+    """What the peak learning rate is multiplied by at `step`, counted from 0."""
+    return learning_rate_scale(
+        step,
+        config.steps,
+        warmup_steps=config.warmup_steps,
+        decay_fraction=config.decay_fraction,
+        last=config.min_learning_rate_ratio,
+        schedule=config.schedule,
+    )
+
+
+def held_out_loss(engine: LocalEngine, held: PackedTokens, batches: TrainingBatches, config: PretrainConfig) -> float:
+    """Nats a token on the validation side, at most `validation_batches` batches of it."""
+    windows = config.validation_batches * config.batch_size
+    device = next(engine.model.parameters()).device
+    nats = counted = 0.0
+    engine.model.eval()
+    for batch in validation_batches(
+        held, batches.objective, batches.context, windows=windows, rows=config.micro_batch_size
+    ):
+        nats += float(engine.nats(batch.to(device)))
+        counted += batch.tokens
+    engine.model.train()
+    return nats / counted

@@ -1,0 +1,65 @@
+"""A run that hangs ends, and says where it hung."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+EXIT_CODE = 70
+"""EX_SOFTWARE."""
+
+
+class Watchdog:
+    """Ends the process where `beat` was not called for `timeout_s`, after writing the stacks of all threads to `path`.
+
+    A rank that waits for ever in a collective cannot be woken, so it is ended: torchrun and Ray Train then end the
+    others. Should the interpreter itself be stuck, in a C call that holds its lock, faulthandler's own thread does the
+    same after twice the time.
+    """
+
+    def __init__(self, timeout_s: float, path: Path, *, name: str = "this process") -> None:
+        self.timeout_s, self.path, self.name = timeout_s, path, name
+        self._last = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def beat(self) -> None:
+        """There is progress."""
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", encoding="utf-8")
+        self.beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        self._file.close()
+        # Empty: what is there after a run is there for a reason.
+        self.path.unlink(missing_ok=True)
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            # As long as this thread gets the lock, the last resort is put off.
+            faulthandler.dump_traceback_later(2 * self.timeout_s, exit=True, file=self._file)
+            left = self._last + self.timeout_s - time.monotonic()
+            if left <= 0:
+                self._end()
+            self._done.wait(min(left, self.timeout_s / 4))
+
+    def _end(self) -> None:
+        message = f"{self.name} made no step for {self.timeout_s:g} s: it is ended; the stacks are in {self.path}\n"
+        for stream in (self._file, sys.__stderr__):
+            if stream is not None:
+                stream.write(message)
+                stream.flush()
+                faulthandler.dump_traceback(stream, all_threads=True)
+        os._exit(EXIT_CODE)

@@ -1,0 +1,52 @@
+"""`sluice sweep`: which learning rate and shape are best, by many short runs of which the worse end early."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from components.workspace import Workspace
+from pipelines.training import open_tokens, read_request
+
+RESULT = "sweep.json"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from model.training.shapes import shape_name
+    from model.training.sweep import best, candidates, run_sweep
+    from model.training.trial import alone
+
+    workspace, out = Workspace.find(), Path(arguments.out)
+    request = read_request(workspace, arguments.overrides)
+    tried = candidates(alone(request.pretrain), request.model, arguments.trials, request.pretrain.seed)
+    packed = open_tokens(workspace, request, out)
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = sorted(run_sweep(tried, packed.tokens, out / "ray"), key=lambda each: (-each.step, each.validation_loss))
+    first = best(outcomes)
+    chosen = _settings(first.candidate.model, first.candidate.config.learning_rate)
+    if request.pretrain.optimizer == "muon":
+        chosen["pretrain.muon_learning_rate"] = first.candidate.config.muon_learning_rate
+    rows = [
+        {
+            "shape": shape_name(each.candidate.model),
+            "rate": each.candidate.rate,
+            "step": each.step,
+            "validation_loss": each.validation_loss,
+        }
+        for each in outcomes
+    ]
+    found = {"trials": rows, "steps": request.pretrain.steps, "best": {**rows[outcomes.index(first)], "set": chosen}}
+    (out / RESULT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(found))
+        return 0
+    print("shape        rate x   steps   held out")
+    for row in rows:
+        print(f"{row['shape']:<12} {row['rate']:>6.2f} {row['step']:>7,} {row['validation_loss']:>10.4f}")
+    print("best: " + " ".join(f"{name}={value:.6g}" for name, value in chosen.items()))
+    return 0
+
+
+def _settings(model: Any, learning_rate: float) -> dict[str, float]:
+    names = ("hidden_size", "layers", "heads", "kv_heads")
+    return {**{f"model.{name}": getattr(model, name) for name in names}, "pretrain.learning_rate": learning_rate}

@@ -1,0 +1,233 @@
+"""`sluice train`: training alone, from packed tokens or a plain text file, to a model directory and its evidence."""
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.workspace import Workspace
+from pipelines.terminal import View, open_view
+from pipelines.training import Request, open_tokens, read_request, restore_request
+
+if TYPE_CHECKING:
+    from data.progress import Progress
+    from model.training.pretrain import PretrainReport
+    from model.training.text import Packed
+
+SETTINGS, REPORT, LOSSES = "train.json", "report.json", "loss.svg"
+MODEL, CHECKPOINTS = "model", "checkpoints"
+_EXPERIMENT = "training"
+_SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
+
+
+def run(arguments: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    from model.training.failures import TrainingInterrupted
+
+    out, request, packed = _open(workspace, arguments)
+    started = time.perf_counter()
+    try:
+        found = _train(request, packed, out, _tracking(workspace, arguments), quiet=arguments.json)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"checkpoints are kept; `sluice train --resume {out}` goes on from there") from None
+    except TrainingInterrupted as interrupted:
+        raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
+    found["seconds"] = round(time.perf_counter() - started, 3)
+    (out / REPORT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        _print(found)
+    return 0
+
+
+def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Request, "Packed"]:
+    """The run's folder, settings and tokens: of a new run, or of the one to go on with."""
+    from model.training.text import Packed
+
+    if arguments.resume is not None:
+        if arguments.overrides or arguments.out is not None:
+            raise ValueError("--resume goes on with the settings that its folder holds: leave out --out and key=value")
+        out = Path(arguments.resume)
+        if not (out / SETTINGS).is_file():
+            raise ValueError(
+                f"--resume {out}: there is no {SETTINGS} in it; name a folder that sluice train --out made"
+            )
+        settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+        request = restore_request(settings)
+        packed = Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
+        _check_goes_on(out, request, packed)
+        return out, request, packed
+    if arguments.out is None:
+        raise ValueError("name a folder to write: --out DIR; or one to go on with: --resume DIR")
+    out, request = Path(arguments.out), read_request(workspace, arguments.overrides)
+    _check_same(out, request)
+    packed = open_tokens(workspace, request, out)
+    out.mkdir(parents=True, exist_ok=True)
+    folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
+    (out / SETTINGS).write_text(json.dumps({**request.settings(), **folders}, indent=2) + "\n", encoding="utf-8")
+    return out, request, packed
+
+
+def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:
+    """Checkpoints of other code or tokens are passed over in training, which would then begin anew without a word."""
+    from model.training.pretrain import run_fingerprint
+
+    found = sorted(path.name for path in (out / CHECKPOINTS).glob("*") if path.is_dir())
+    if found and run_fingerprint(request.pretrain, request.model, packed.tokens) not in found:
+        raise ValueError(
+            f"--resume {out}: its checkpoints were made by another version of this program or on other tokens: go back "
+            "to those, or train anew into another folder"
+        )
+
+
+def _check_same(out: Path, request: Request) -> None:
+    """A folder holds one run: another would leave files of both."""
+    path = out / SETTINGS
+    if path.is_file() and restore_request(json.loads(path.read_text(encoding="utf-8"))) != request:
+        raise ValueError(
+            f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: name a folder")
+
+
+def _train(request: Request, packed: "Packed", out: Path, tracking: str | None, *, quiet: bool) -> dict[str, Any]:
+    from model.training.curves import draw_losses
+    from model.training.pretrain import pretrain
+    from model.training.tracking import tracked
+
+    with ExitStack() as stack:
+        run = None
+        if tracking is not None:
+            run = stack.enter_context(tracked(tracking, _EXPERIMENT, out.name, request.settings()))
+        progress = _silent if quiet else stack.enter_context(_Bar())
+        report = pretrain(
+            request.pretrain,
+            request.model,
+            packed.tokens,
+            packed.tokenizer,
+            out / MODEL,
+            out / CHECKPOINTS,
+            progress=progress,
+        )
+        log = read_rows(out / MODEL / "training.jsonl")
+        draw_losses({out.name: log}, out / LOSSES)
+        found = _summary(request, report, out)
+        if run is not None:
+            run.log(log)
+            run.log(report.timings.get("speed", []), "speed/")
+            run.finish({**found, "timings": None}, [out / LOSSES, out / SETTINGS])
+    return found
+
+
+def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str, Any]:
+    from model.training.metrics import matmul_peak, training_flops_per_token
+
+    model, sample = _sample(out)
+    config, rate = request.pretrain, report.timings["tokens_per_second"]
+    peak = matmul_peak(config.dtype, _threads(), config.workers)
+    return {
+        "train_loss": report.final_loss,
+        "validation_loss": report.validation_loss,
+        "bits_per_byte": report.validation_bits_per_byte,
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "parameters": report.parameters,
+        "tokens_per_second": rate,
+        "mfu": rate * training_flops_per_token(model) / peak,
+        "matmul_peak_flops_per_second": peak,
+        "timings": report.timings,
+        "sample": sample,
+        "out": str(out),
+    }
+
+
+def _sample(out: Path) -> tuple[Any, str]:
+    """The saved model's shape, and how it goes on with the beginning of the held-out text."""
+    from data.packing import PackedTokens
+    from model.architecture.generation import generate
+    from model.checkpoint import load_model
+
+    model, tokenizer = load_model(out / MODEL)
+    settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    held = PackedTokens(Path(settings["tokens"]), "valid").sequence
+    if model.config.kind != "decoder":
+        return model.config, ""
+    prompt = [int(each) for each in held.read(0, min(_SAMPLE_PROMPT, model.config.context // 2, len(held)))]
+    # A prompt and what follows fit into the context.
+    room = min(_SAMPLE_TOKENS, model.config.context - len(prompt))
+    return model.config, tokenizer.decode(prompt + generate(model, prompt, room, temperature=0.8, seed=0))
+
+
+def _threads() -> int:
+    import os
+
+    return os.cpu_count() or 1
+
+
+def _tracking(workspace: Workspace, arguments: argparse.Namespace) -> str | None:
+    """Where MLflow keeps the run; None: nowhere."""
+    if arguments.mlflow is None:
+        return None
+    if arguments.mlflow:
+        return str(arguments.mlflow)
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    return workspace.database_url
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A JSON object a line; nothing where there is no file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class _Bar:
+    """Progress with the time left, as a context."""
+
+    _STEP = "train"
+
+    def __enter__(self) -> "Progress":
+        self._view: View = open_view((self._STEP,))
+        self._view.show({"step": self._STEP, "kind": "start", "time": time.time()})
+        return self._show
+
+    def _show(self, done: int, total: int, note: str) -> None:
+        event = {
+            "step": self._STEP,
+            "kind": "progress",
+            "time": time.time(),
+            "done": done,
+            "total": total,
+            "note": note,
+        }
+        self._view.show(event)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._view.show({"step": self._STEP, "kind": "failed" if kind else "done", "time": time.time()})
+        self._view.close()
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """With --json, standard output is for the result alone."""
+
+
+def _bits(bits: float | None) -> str:
+    return "" if bits is None else f"{bits:.4f} bits a byte, "
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(
+        f"train {found['train_loss']:.4f}, held out {found['validation_loss']:.4f} nats a token, "
+        f"{_bits(found['bits_per_byte'])}{found['parameters']:,} parameters, {found['tokens']:,} tokens"
+    )
+    print(
+        f"{found['seconds']:.1f} s, {found['tokens_per_second']:,.0f} tokens/s, {found['mfu']:.1%} of this machine's "
+        f"matrix products ({found['matmul_peak_flops_per_second'] / 1e9:,.0f} GFLOP/s)"
+    )
+    print(f"model in {found['out']}/{MODEL}, losses in {found['out']}/{LOSSES}")
+    sys.stdout.flush()

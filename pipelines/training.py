@@ -1,0 +1,116 @@
+"""What `sluice train`, `profile`, `sweep` and `scaling` are asked for: the run's settings and the tokens it reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.params import BLOCKS, validate
+from components.workspace import Workspace
+from data.config import Block, TokenizerConfig
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
+from model.training.settings import TextConfig
+from pipelines.parameters import compose
+
+if TYPE_CHECKING:
+    from model.training.text import Packed
+
+PATH = "data.path="
+_GROUPS = ("experiment=", "profile=", "model=")
+_READ = ("model.", "pretrain.", "text.")
+_FOR_BPE = ("tokenizer.vocab_size=", "tokenizer.min_frequency=")
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One training run, without the whole lifecycle around it."""
+
+    model: ModelConfig
+    pretrain: PretrainConfig
+    text: TextConfig
+    tokenizer: TokenizerConfig
+
+    def settings(self) -> dict[str, Any]:
+        """As plain values."""
+        blocks: dict[str, Block] = {
+            "model": self.model,
+            "pretrain": self.pretrain,
+            "text": self.text,
+            "tokenizer": self.tokenizer,
+        }
+        return {name: block.model_dump(mode="json") for name, block in blocks.items()}
+
+
+def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
+    """From conf/ and key=value. ValueError for a key that is unknown, wrong, or would have no effect."""
+    paths = [each.removeprefix(PATH) for each in overrides if each.startswith(PATH)]
+    if len(paths) > 1:
+        raise ValueError(f"{PATH[:-1]} is given {len(paths)} times: say once what to train on")
+    others = [each for each in overrides if not each.startswith(PATH)]
+    # The path stays out of Hydra, whose grammar gives meaning to some of what a file's name may hold.
+    blocks = _blocks(compose(workspace, others, {"text": TextConfig}))
+    text = blocks["text"]
+    assert isinstance(text, TextConfig)
+    if paths:
+        text = text.model_copy(update={"path": paths[0]})
+    for override in others:
+        _check_effect(override, text)
+    model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
+    assert isinstance(model, ModelConfig)
+    assert isinstance(pretrain, PretrainConfig)
+    assert isinstance(tokenizer, TokenizerConfig)
+    return Request(model, pretrain, text, tokenizer)
+
+
+def restore_request(settings: dict[str, Any]) -> Request:
+    """The request that `Request.settings` describes."""
+    return Request(
+        ModelConfig.model_validate(settings["model"]),
+        PretrainConfig.model_validate(settings["pretrain"]),
+        TextConfig.model_validate(settings["text"]),
+        TokenizerConfig.model_validate(settings["tokenizer"]),
+    )
+
+
+def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
+    """The packed tokens and their tokenizer: made below `out` of a text file, else those of a folder."""
+    from model.training.text import Packed, pack_text
+
+    if request.text.path is None:
+        packed, tokenizer = workspace.artifact("pack"), workspace.artifact("tokenizer")
+        if not (packed / _INDEX).is_file():
+            raise ValueError(
+                f"nothing to train on: name a text file or a packed folder by {PATH}.., or run the pack step first"
+            )
+        return Packed(packed, tokenizer)
+    path = Path(request.text.path)
+    if not path.is_dir():
+        return pack_text(path, out, request.text, request.tokenizer)
+    if not (path / _INDEX).is_file():
+        raise ValueError(f"{PATH}{path} is a folder without {_INDEX}: name one that the pack step made, or a text file")
+    for folder in (path, path.parent / "tokenizer"):
+        if (folder / "tokenizer.json").is_file():
+            return Packed(path, folder)
+    raise ValueError(f"{PATH}{path}: there is no tokenizer.json in it nor in {path.parent / 'tokenizer'}: put it there")
+
+
+def _blocks(values: dict[str, Any]) -> dict[str, Block]:
+    return validate(values, {**BLOCKS, "text": TextConfig})
+
+
+def _check_effect(override: str, text: TextConfig) -> None:
+    is_folder = text.path is None or Path(text.path).is_dir()
+    if override.startswith("text.path="):
+        raise ValueError(f"'{override}': name what to train on by {PATH}..")
+    if override.startswith("text.") and is_folder:
+        raise ValueError(f"'{override}' has no effect on packed tokens: it goes with {PATH}FILE, a plain text")
+    if override.startswith(_FOR_BPE):
+        if is_folder or text.tokenizer != "bpe":
+            raise ValueError(f"'{override}' has no effect: no tokenizer is trained here but for text.tokenizer=bpe")
+    elif not override.startswith((*_GROUPS, *_READ)):
+        raise ValueError(
+            f"'{override}' has no effect on training alone: what has are {PATH}.., {', '.join(_GROUPS)} and keys of "
+            "model, pretrain and text"
+        )

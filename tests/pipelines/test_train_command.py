@@ -1,0 +1,163 @@
+"""`sluice train` and its neighbours: what they refuse, what they read, and runs of a tiny model on a plain text."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.workspace import Workspace
+from pipelines.cli import main
+from pipelines.training import open_tokens, read_request, restore_request
+
+TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
+TINY = (
+    *("experiment=shakespeare-char-cpu", "model.hidden_size=16", "model.layers=1", "model.heads=2", "model.kv_heads=2"),
+    *("model.context=16", "pretrain.optimizer=adamw", "pretrain.steps=6", "pretrain.batch_size=4"),
+    *("pretrain.micro_batch_size=4", "pretrain.warmup_steps=2", "pretrain.validate_every=3"),
+    *("pretrain.validation_batches=4", "pretrain.checkpoint_every=3"),
+)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
+    # The settings name files of the model room too: evaluation sets.
+    for folder in ("conf", "model"):
+        (tmp_path / folder).symlink_to(root / folder)
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    # A name that Hydra's grammar would take apart.
+    path = tmp_path / "my text, [1]=a.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        assert main(list(arguments)) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"sluice {arguments[0]}: ") and said.count("\n") == 1
+        return said
+
+    return run
+
+
+def test_the_preset_is_the_public_recipes_size(workspace: Workspace, text: Path) -> None:
+    request = read_request(workspace, ["experiment=shakespeare-char-cpu", f"data.path={text}"])
+    config = request.pretrain
+    # nanoGPT's: 2000 iterations of 12 x 64 characters, 4 layers of 128.
+    assert config.steps * config.batch_size * request.model.context == 2000 * 12 * 64
+    assert (request.model.layers, request.model.hidden_size, request.model.dropout) == (4, 128, 0)
+    assert (request.text.tokenizer, request.text.valid_fraction) == ("character", 0.1)
+    assert request.text.path == str(text)
+    # The whole held-out tenth, of tiny Shakespeare at least.
+    assert config.validation_batches * config.batch_size * request.model.context > 1_115_394 // 10
+
+
+def test_a_request_survives_its_file(workspace: Workspace, text: Path) -> None:
+    request = read_request(workspace, [*TINY, f"data.path={text}"])
+    assert restore_request(json.loads(json.dumps(request.settings()))) == request
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("refine.min_words=3", "'refine.min_words=3' has no effect on training alone"),
+        ("tokenizer.vocab_size=500", "no tokenizer is trained here but for text.tokenizer=bpe"),
+        ("text.path=x", "name what to train on by data.path"),
+        ("text.tokenizer=words", "text.tokenizer"),
+        ("experiment=nope", "experiment=nope: allowed are"),
+        ("pretrain.stepz=1", "did you mean 'steps'"),
+        ("pretrain.steps=0", "pretrain.steps"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(
+    refused: Callable[..., str], text: Path, tmp_path: Path, override: str, reason: str
+) -> None:
+    said = refused("train", *TINY, f"data.path={text}", override, "--out", str(tmp_path / "out"))
+    assert reason in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_named(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+    assert "--out DIR" in refused("train", f"data.path={text}")
+    assert "nothing to train on" in refused("train", "--out", str(tmp_path / "out"))
+    assert "is no file" in refused("train", *TINY, "data.path=nowhere.txt", "--out", str(tmp_path / "out"))
+    assert "without index.json" in refused("train", f"data.path={tmp_path}", "--out", str(tmp_path / "out"))
+    assert "is given 2 times" in refused("train", "data.path=a", "data.path=b", "--out", str(tmp_path / "out"))
+    assert "there is no train.json" in refused("train", "--resume", str(tmp_path))
+    assert "leave out" in refused("train", "pretrain.steps=3", "--resume", str(tmp_path))
+    assert "no effect on packed tokens" in refused(
+        "train", "text.tokenizer=byte", f"data.path={tmp_path}", "--out", str(tmp_path / "out")
+    )
+
+
+def test_a_preset_of_training_alone_is_no_lifecycle(refused: Callable[..., str]) -> None:
+    assert "unknown key 'text'" in refused("run", "experiment=shakespeare-char-cpu")
+
+
+def test_a_packed_folder_is_read_with_the_tokenizer_beside_it(workspace: Workspace, text: Path, tmp_path: Path) -> None:
+    made = open_tokens(workspace, read_request(workspace, [*TINY, f"data.path={text}"]), tmp_path / "first")
+    overrides = [each for each in TINY if not each.startswith("experiment")]
+    request = read_request(workspace, ["profile=tiny", *overrides, "pretrain.workers=1", f"data.path={made.tokens}"])
+    assert open_tokens(workspace, request, tmp_path / "second") == made
+    (made.tokenizer / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
+        open_tokens(workspace, request, tmp_path / "second")
+
+
+def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
+    capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
+    assert found["tokens"] == 6 * 4 * 16
+    # A character is a byte here.
+    assert found["bits_per_byte"] == pytest.approx(found["validation_loss"] / 0.6931471805599453, rel=1e-3)
+    assert 0 < found["train_loss"] < 5
+    assert 0 < found["mfu"] < 1 and found["tokens_per_second"] > 0 and found["seconds"] > 0
+    assert (out / "loss.svg").is_file() and (out / "model" / "model.safetensors").is_file()
+    assert json.loads((out / "report.json").read_text()) == found
+    assert "other settings" in refused("train", *TINY, "pretrain.seed=9", f"data.path={text}", "--out", str(out))
+    # The text is no longer needed; the last checkpoint is the end of the run.
+    text.unlink()
+    again = _json(capsys, "train", "--resume", str(out))
+    assert again["timings"]["resumed_step"] == 6
+    assert (again["train_loss"], again["validation_loss"]) == (found["train_loss"], found["validation_loss"])
+
+
+def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
+    found = _json(capsys, "profile", *TINY, f"data.path={text}", "--steps", "1", "--out", str(tmp_path / "profile"))
+    assert Path(found["trace"]).is_file() and found["operators"]
+    wider = [each for each in TINY if "hidden_size" not in each and "heads" not in each]
+    sizes = ("model.hidden_size=32", "model.heads=8", "model.kv_heads=8")
+    found = _json(
+        capsys,
+        *("scaling", *wider, *sizes, f"data.path={text}", "--rungs", "3", "--lengths", "2"),
+        *("--budget", "1e9", "--out", str(tmp_path / "scaling")),
+    )
+    assert len(found["runs"]) == 6
+    assert found["next"]["flops"] == 1e9
+    assert found["next"]["parameters"]["low"] <= found["next"]["parameters"]["high"]
+    assert (tmp_path / "scaling" / "scaling.svg").is_file()
+
+
+def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+    place = (f"data.path={text}", "--out", str(tmp_path / "out"))
+    assert "--steps 0" in refused("profile", *TINY, *place, "--steps", "0")
+    assert "1 trials compare nothing" in refused("sweep", *TINY, *place, "--trials", "1")
+    assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
+    assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
