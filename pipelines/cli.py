@@ -230,8 +230,20 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
     action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
 
 
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """argparse takes key=value on one side of the options only; here they may stand on both."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    strangers = [each for each in rest if each.startswith("-") or "=" not in each]
+    if strangers or (rest and "overrides" not in arguments):
+        parser.error(f"unrecognized arguments: {' '.join(strangers or rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(argv)
     name = " ".join(["sluice", arguments.command, *([arguments.action] if "action" in arguments else [])])
     # A supervisor's SIGTERM ends a command as Ctrl-C does: children first, then one line.
     signal.signal(signal.SIGTERM, _interrupt)

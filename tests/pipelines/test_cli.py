@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import build_parser, main
+from pipelines.cli import build_parser, main, parse
 
 COMMANDS = (
     "run",
@@ -104,3 +104,15 @@ def test_outside_a_workspace_it_says_where_to_go(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
     with pytest.raises(ValueError, match=r"no sluice workspace at .*dvc\.yaml"):
         Workspace.find()
+
+
+def test_settings_may_stand_on_both_sides_of_an_option() -> None:
+    arguments = parse(["data", "build", "--source", "a", "refine.min_words=1", "--out", "b", "refine.workers=2"])
+    assert arguments.overrides == ["refine.min_words=1", "refine.workers=2"]
+
+
+@pytest.mark.parametrize("stranger", [["--nonsense"], ["word"], ["x=1"]])
+def test_what_no_command_knows_is_refused(stranger: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["status", *stranger])
+    assert f"unrecognized arguments: {stranger[0]}" in capsys.readouterr().err
