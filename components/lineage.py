@@ -1,10 +1,10 @@
 """Where a model version comes from, as registry tags."""
 
-import hashlib
 import subprocess
 
 from components.reproduce import content_hash
 from components.workspace import Workspace
+from data.manifest import file_hash
 
 _GENERATED = (":!dvc.lock", ":!params.yaml")
 """Files that a run itself rewrites do not make a checkout dirty: their own hashes are tags."""
@@ -14,8 +14,8 @@ def lineage_tags(workspace: Workspace) -> dict[str, str]:
     """Git commit and the hashes of everything the version was made from."""
     return {
         "git_commit": git_commit(workspace),
-        "dvc_lock": _sha256(workspace, "dvc.lock"),
-        "params": _sha256(workspace, "params.yaml"),
+        "dvc_lock": file_hash(workspace.root / "dvc.lock"),
+        "params": file_hash(workspace.root / "params.yaml"),
         "data": content_hash(workspace, "refine"),
         "tokenizer": content_hash(workspace, "tokenizer"),
     }
@@ -38,7 +38,3 @@ def _git(workspace: Workspace, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _sha256(workspace: Workspace, name: str) -> str:
-    return hashlib.sha256((workspace.root / name).read_bytes()).hexdigest()

@@ -1,6 +1,5 @@
 """What the last run did and what serves now, as plain values."""
 
-import json
 from typing import Any
 
 from components.events import read_events
@@ -48,11 +47,3 @@ def _going(workspace: Workspace) -> bool:
 
     lock = workspace.state / "run.lock"
     return lock.is_file() and alive(lock.read_text().strip())
-
-
-def last_record(workspace: Workspace) -> dict[str, Any] | None:
-    run = latest_run(workspace)
-    if run is None or not run.record.is_file():
-        return None
-    record: dict[str, Any] = json.loads(run.record.read_text())
-    return record

@@ -8,10 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from data.packing import Loader, PackedTokens, TokenSequence
+from data.packing import Loader, PackedTokens
 from data.tokenization import load_tokenizer
 from model.config import PretrainConfig
 from model.training.batch import Batch
@@ -151,12 +149,6 @@ def special_tokens(tokenizer: Path) -> frozenset[int]:
     """Ids of the special tokens of the tokenizer in this folder."""
     added = load_tokenizer(tokenizer).get_added_tokens_decoder()
     return frozenset(identity for identity, token in added.items() if token.special)
-
-
-def read_windows(tokens: TokenSequence, starts: np.ndarray, context: int) -> tuple[Tensor, Tensor]:
-    """Ids and targets [len(starts), context] int64 of the windows at `starts`."""
-    rows = torch.from_numpy(np.stack([tokens.read(int(start), context + 1) for start in starts]).astype(np.int64))
-    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
 def validation_starts(total_tokens: int, context: int, limit: int) -> np.ndarray:

@@ -38,14 +38,15 @@ def _indivisible(config: PretrainConfig, model: ModelConfig) -> bool:
     return any(size % config.tensor_parallel for size in sizes)
 
 
-_KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
+KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
+"""The kind of model that each objective trains."""
 
 RULES: Sequence[Rule] = (
     Rule(
         "objective",
         lambda c: True,
         "always",
-        lambda c, m: _KINDS[c.objective] != m.kind,
+        lambda c, m: KINDS[c.objective] != m.kind,
         "model.kind decoder for causal, encoder for masked, encoder-decoder for span",
         "each kind of model can learn from one objective only",
     ),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from data.manifest import file_hash
 from data.progress import Progress, no_progress
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
@@ -78,7 +79,7 @@ def pretrain(  # noqa: PLR0917
         lineage={
             "pretrain": config.model_dump(mode="json"),
             "model": model.model_dump(mode="json"),
-            "packed_sha256": _sha256(packed / "index.json"),
+            "packed_sha256": file_hash(packed / "index.json"),
             "fingerprint": fingerprint,
         },
         started=started,
@@ -115,9 +116,9 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
     facts = {
         "config": config.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
-        "packed": {name: _sha256(packed / name) for name in ("index.json", *shards)},
+        "packed": {name: file_hash(packed / name) for name in ("index.json", *shards)},
         "code": {
-            path.relative_to(_ROOM).as_posix(): _sha256(path)
+            path.relative_to(_ROOM).as_posix(): file_hash(path)
             for name in _CODE
             for path in sorted((_ROOM / name).rglob("*.py") if (_ROOM / name).is_dir() else [_ROOM / name])
         },
@@ -131,11 +132,6 @@ def _read_index(packed: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not exist: run the pack step first")
     index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return index
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Request(BaseModel):

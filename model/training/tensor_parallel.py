@@ -59,12 +59,6 @@ def full_shape(parameter: nn.Parameter) -> torch.Size:
     return torch.Size(shape)
 
 
-def sliced(parameter: nn.Parameter, value: Tensor, rank: int) -> Tensor:
-    """The inverse of `gathered`: what process `rank` of the group holds of a full `value`."""
-    place: tuple[int, int, dist.ProcessGroup] | None = getattr(parameter, "tensor_slice", None)
-    return value if place is None else value.chunk(place[1], place[0])[rank]
-
-
 def _split_attention(module: Attention, rank: int, size: int, group: dist.ProcessGroup) -> None:
     module.heads, module.kv_heads = module.heads // size, module.kv_heads // size
     for linear in (module.query, module.key, module.value):

@@ -15,14 +15,13 @@ from training_fixtures import packed_corpus  # noqa: F401
 
 from data.config import PackConfig
 from data.packing import PackedTokens, pack
-from data.packing.shards import PADDING
+from data.packing.shards import PADDING, TokenSequence
 from data.tokenization import SPECIAL_TOKENS
 from model.architecture.loss import cross_entropy_sum
 from model.config import PretrainConfig
 from model.training.dataset import (
     TrainingBatches,
     WindowOrder,
-    read_windows,
     special_tokens,
     validation_batches,
     validation_starts,
@@ -178,3 +177,9 @@ def test_windows_hold_the_tokens(packed_corpus: Path) -> None:
     ids, targets = read_windows(tokens, np.array([5, 50]), 8)
     assert ids[1].tolist() == tokens.read(50, 8).tolist()
     assert targets[1].tolist() == tokens.read(51, 8).tolist()
+
+
+def read_windows(tokens: TokenSequence, starts: np.ndarray, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and targets [len(starts), context] int64 of the windows at `starts`."""
+    rows = torch.from_numpy(np.stack([tokens.read(int(start), context + 1) for start in starts]).astype(np.int64))
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
