@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ RunTasks = Callable[..., list[Any]]
 PATIENCE_S = 600.0
 """How long nothing may finish before the call gives up and names what it waited for."""
 _JOIN_S = 5.0
+_POLL_S = 0.01
 
 
 class TaskFailed(RuntimeError):
@@ -177,11 +179,19 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
 
 def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFailed:
     # The pool ends the other workers with SIGTERM; whichever ended otherwise is the one that died.
-    for process in processes:
-        process.join(timeout=_JOIN_S)
-    codes = [process.exitcode for process in processes if process.exitcode not in {None, 0, -signal.SIGTERM}]
+    deadline = time.monotonic() + _JOIN_S
+    codes = [code for process in processes if (code := _exit_code(process, deadline)) not in {None, 0, -signal.SIGTERM}]
     how = f"was killed by {signal.Signals(-codes[0]).name}" if codes and codes[0] < 0 else "ended without a word"
     return TaskFailed(f"a worker process {how} at {' or '.join(map(_name, items))}")
+
+
+def _exit_code(process: BaseProcess, deadline: float) -> int | None:
+    """None where it has not ended by the deadline."""
+    # join() returns at once, without a code, while the pool's own thread is the one that reaps the process.
+    while process.exitcode is None and time.monotonic() < deadline:
+        process.join(timeout=_POLL_S)
+        time.sleep(_POLL_S)
+    return process.exitcode
 
 
 def _stalled(items: Sequence[object], patience_s: float) -> TaskFailed:

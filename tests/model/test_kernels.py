@@ -39,13 +39,16 @@ def assert_as_defined(case: Case, kernel: KernelName, dtype: torch.dtype, *, gra
     )
     expected = truth(exact)
     assert found.dtype == dtype and found.shape == expected.shape
-    assert error(found, expected) <= TOLERANCES[dtype][0]
+    # The tolerances are stated for scores scaled as usual; the error of a larger score is larger with it.
+    larger = max(1.0, asked.scale * asked.queries.shape[-1] ** 0.5)
+    output, gradient = (larger * tolerance for tolerance in TOLERANCES[dtype])
+    assert error(found, expected) <= output
     if not gradients:
         return
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
     (found * upstream.to(dtype)).sum().backward()
     (expected * upstream.to(dtype)).sum().backward()
-    assert_same_gradients(asked, exact, TOLERANCES[dtype][1])
+    assert_same_gradients(asked, exact, gradient)
 
 
 def assert_same_gradients(asked: Case, exact: Case, tolerance: float) -> None:
