@@ -12,6 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A pool of compilers costs more to start than it saves on what the tests compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -108,13 +108,12 @@ def _variants() -> dict[str, Settings]:
     """By name: what of PretrainConfig is not the default, and `shape`."""
     found: dict[str, Settings] = {}
     for stage in (0, 1, 2, 3):
-        for micro in (4, 1):
-            for optimizer in ("adamw", "muon", "lion"):
-                found[f"{optimizer}-zero{stage}-micro{micro}"] = {
-                    "optimizer": optimizer,
-                    "zero_stage": stage,
-                    "micro_batch_size": micro,
-                }
+        for optimizer, micro in (("adamw", 4), ("adamw", 1), ("muon", 1), ("lion", 4)):
+            found[f"{optimizer}-zero{stage}-micro{micro}"] = {
+                "optimizer": optimizer,
+                "zero_stage": stage,
+                "micro_batch_size": micro,
+            }
         for how in ("selective", "full") if stage < 3 else ("full",):
             found[f"zero{stage}-{how}"] = {"zero_stage": stage, "activation_checkpointing": how, "micro_batch_size": 2}
     for stage in (1, 2, 3):
