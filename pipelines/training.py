@@ -1,24 +1,28 @@
 """What `sluice train`, `profile`, `sweep` and `scaling` are asked for: the run's settings and the tokens it reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from components.params import BLOCKS, validate
 from components.workspace import Workspace
 from data.config import Block, TokenizerConfig
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
-from model.training.settings import TextConfig
+from model.training.batches.settings import TextConfig
+from model.training.parallelism.layout import SETTINGS
 from pipelines.parameters import compose
 
 if TYPE_CHECKING:
-    from model.training.text import Packed
+    from model.training.batches.text import Packed
 
 PATH = "data.path="
 _GROUPS = ("experiment=", "profile=", "model=")
 _READ = ("model.", "pretrain.", "text.")
+_LAYOUT = "pretrain."
 _FOR_BPE = ("tokenizer.vocab_size=", "tokenizer.min_frequency=")
 _INDEX = "index.json"
 
@@ -74,9 +78,27 @@ def restore_request(settings: dict[str, Any]) -> Request:
     )
 
 
+def lay_out(request: Request, overrides: Sequence[str]) -> Request:
+    """The same run computed in another layout. ValueError for a key=value that would make it another run."""
+    changed: dict[str, Any] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        name = key.removeprefix(_LAYOUT)
+        if not key.startswith(_LAYOUT) or name not in SETTINGS:
+            raise ValueError(
+                f"'{override}' would make the resumed run another one: what may change are "
+                f"{', '.join(_LAYOUT + each for each in SETTINGS)}; or train anew into another folder"
+            )
+        changed[name] = yaml.safe_load(value)
+    block = {"pretrain": request.pretrain.model_dump(mode="json") | changed}
+    pretrain = validate(block, {"pretrain": PretrainConfig})["pretrain"]
+    assert isinstance(pretrain, PretrainConfig)
+    return replace(request, pretrain=pretrain)
+
+
 def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
     """The packed tokens and their tokenizer: made below `out` of a text file, else those of a folder."""
-    from model.training.text import Packed, pack_text
+    from model.training.batches.text import Packed, pack_text
 
     if request.text.path is None:
         packed, tokenizer = workspace.artifact("pack"), workspace.artifact("tokenizer")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks.training.case import Case, Results, Shakespeare
 
 if TYPE_CHECKING:
-    from model.training.text import Packed
+    from model.training.batches.text import Packed
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "bench-training.json"
@@ -103,8 +103,8 @@ def pack(path: Path, out: Path) -> "Packed":
     """The text in the tokens of the common model."""
     from benchmarks.model.shapes import SHAPES
     from data.config import TokenizerConfig
-    from model.training.settings import TextConfig
-    from model.training.text import pack_text
+    from model.training.batches.settings import TextConfig
+    from model.training.batches.text import pack_text
 
     return pack_text(path, out, TextConfig(tokenizer="bpe"), TokenizerConfig(vocab_size=SHAPES[_SHAPE].vocab_size))
 
@@ -140,7 +140,7 @@ def _data_share(packed: "Packed", folder: Path) -> float:
     from benchmarks.training.runs import request_of
     from model.architecture.config import ModelConfig
     from model.config import PretrainConfig
-    from model.training.profiling import PHASES, profile_steps
+    from model.training.telemetry.profiling import PHASES, profile_steps
 
     case = Case(library="sluice", shape=_SHAPE, sequence=_SEQUENCE)
     request = request_of(case, packed.tokens, packed.tokenizer, folder)

@@ -126,7 +126,7 @@ def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float,
     from model.architecture.initialization import initialize
     from model.architecture.loss import cross_entropy_sum
     from model.architecture.transformer import Inputs, Transformer
-    from model.training.optimizer import build_optimizer
+    from model.training.optimization.optimizer import build_optimizer
 
     model = Transformer(config)
     initialize(model, run.seed)

@@ -7,7 +7,8 @@ from typing import Any
 import torch.distributed as dist
 
 from data.progress import Progress
-from model.training.failures import TrainingFailed
+from model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from model.training.faults.preemption import passed_on
 from model.training.worker import Job, join_group, run_worker
 
 
@@ -72,9 +73,12 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int) -> None:
             ),
         )
         try:
-            trainer.fit()
+            with passed_on(job.notice):
+                trainer.fit()
             return
         except TrainingFailedError as error:
+            if (interrupted := _interrupted(error)) is not None:
+                raise interrupted from error
             if attempt == restarts or not _died(error):
                 raise TrainingFailed(_first_cause(error)) from error
             note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
@@ -117,6 +121,13 @@ def _died(error: Exception) -> bool:
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     own = [each for each in failures.values() if not _is_lost_peer(each)]
     return bool(failures) and all(_raised(each) is None for each in own)
+
+
+def _interrupted(error: Exception) -> TrainingInterrupted | None:
+    """That the workers ended because they were asked to."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    raised = [_raised(each) for each in failures.values()]
+    return next((each for each in raised if isinstance(each, TrainingInterrupted)), None)
 
 
 def _raised(failure: Exception) -> BaseException | None:

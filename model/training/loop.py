@@ -9,14 +9,12 @@ from typing import Any
 import torch
 
 from data.progress import Progress
-from model.architecture.mixture import expert_load
-from model.architecture.transformer import Transformer
-from model.training.averaging import WeightAverage
-from model.training.batch import Batch
-from model.training.engine import Engine
-from model.training.failures import TrainingFailed, TrainingInterrupted
-from model.training.guard import StepGuard
-from model.training.optimizer import set_learning_rate
+from model.training.batches.batch import Batch
+from model.training.engines.engine import Engine
+from model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from model.training.optimization.averaging import WeightAverage
+from model.training.optimization.guard import StepGuard
+from model.training.optimization.optimizer import set_learning_rate
 
 _PROGRESS_EVERY_S = 0.5
 _ADVICE = "lower the learning rate or lengthen the warm-up"
@@ -56,6 +54,8 @@ class Loop:
     save: Callable[[int, list[dict[str, Any]]], None] | None = None
     """Called with the number of steps done and the log so far."""
     save_every: int = 1
+    inspect: Callable[[int], None] | None = None
+    """Called with the step, counted from 1, when its gradient is whole and has moved nothing yet."""
     observe: Callable[[StepRecord], Mapping[str, Any]] | None = None
     """Called after each step; what it returns goes into the step's row of the log."""
     diagnose: Callable[[Batch, int, str], str] = lambda batch, step, what: f"{what} at step {step}"
@@ -130,6 +130,8 @@ def optimizer_step(engine: Engine, loop: Loop, step: int) -> StepRecord:
         raise TrainingFailed(f"{loop.diagnose(batch, step + 1, f'the loss is {loss}')}: {_ADVICE}")
     asked = loop.guard is not None or loop.observe is not None
     norm = engine.gradient_norm() if asked else None
+    if loop.inspect is not None:
+        loop.inspect(step + 1)
     skipped = _judge(loop.guard, loss, norm)
     if skipped:
         engine.discard()
@@ -156,19 +158,10 @@ def _row(engine: Engine, loop: Loop, record: StepRecord) -> dict[str, Any]:
         row["gradient_norm"] = record.gradient_norm
     if record.skipped:
         row["skipped"] = record.skipped
-    if isinstance(engine.model, Transformer):
-        row |= _router_metrics(engine.model)
+    if (load := engine.expert_load()) is not None:
+        # The largest share of a layer's choices that one expert took.
+        row |= {"expert_load": load.shares.amax(dim=-1).tolist(), "dropped": load.dropped}
     return row | dict(loop.observe(record) if loop.observe else {})
-
-
-def _router_metrics(model: Transformer) -> dict[str, Any]:
-    """Of this worker's last micro-batch: the largest share of a layer's choices that one expert took, and how many
-    choices found their expert full.
-    """
-    if not model.routing:
-        return {}
-    load = expert_load(model.routing).amax(dim=-1).tolist()
-    return {"expert_load": load, "dropped": int(sum(routing.dropped for routing in model.routing))}
 
 
 def validation_loss(engine: Engine, batches: Iterable[Batch]) -> float:

@@ -16,10 +16,12 @@ from data.manifest import file_hash
 from data.progress import Progress, no_progress
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
+from model.training.batches.objectives import Objective, check_objective
+from model.training.batches.sizes import Sizes
 from model.training.launch import launch
-from model.training.objectives import check_objective
-from model.training.parallel import check
-from model.training.sizes import Sizes
+from model.training.parallelism.layout import SETTINGS
+from model.training.parallelism.rules import check
+from model.training.saving.release import with_reserved
 from model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
@@ -54,12 +56,14 @@ def pretrain(  # noqa: PLR0917
     out: Path,
     checkpoints: Path,
     *,
+    any_layout: bool = False,
     progress: Progress = no_progress,
 ) -> PretrainReport:
     """Train a model on the packed tokens and write it to `out`, with training.jsonl, a row a step.
 
     Goes on from the newest intact checkpoint of the same run below `checkpoints`, if a process of it died, and ends
-    with the same bits as if none had. Workers come from Ray Train, torchrun or this process: see `launch`.
+    with the same bits as if none had. With `any_layout` a checkpoint counts that the run wrote in another layout: then
+    it ends equal but for rounding. Workers come from Ray Train, torchrun or this process: see `launch`.
 
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
@@ -67,6 +71,8 @@ def pretrain(  # noqa: PLR0917
     check(config, model, cuda=torch.cuda.is_available())
     index = _read_index(packed)
     check_objective(config, model, index.get("layout", "concatenated"))
+    if (objective := Objective.of(config, index["vocab_size"], index["eos_id"])).reserved:
+        with_reserved(tokenizer, objective)
     fingerprint = run_fingerprint(config, model, packed)
     job = Job(
         config=config,
@@ -76,6 +82,7 @@ def pretrain(  # noqa: PLR0917
         tokenizer=tokenizer.resolve(),
         out=out.resolve(),
         state=checkpoints.resolve() / fingerprint,
+        others=same_runs(checkpoints.resolve(), fingerprint) if any_layout else [],
         lineage={
             "pretrain": config.model_dump(mode="json"),
             "model": model.model_dump(mode="json"),
@@ -107,14 +114,18 @@ def _bits_per_byte(config: PretrainConfig, nats: float, side: dict[str, Any]) ->
 
 
 def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:
-    """Names everything that decides a run's bits: settings (workers among them), tokens, and our own code.
+    """Names everything that decides a run's bits: settings, tokens and our own code, then after a dash the layout.
 
-    A run with another fingerprint never goes on from this one's checkpoints.
+    A run of which the first part differs never goes on from this one's checkpoints.
     """
     index = json.loads((packed / "index.json").read_text(encoding="utf-8"))
     shards = sorted(name for split in index["splits"].values() for name in split["shards"])
+    settings = config.model_dump(mode="json")
+    laid_out = {name: settings.pop(name) for name in SETTINGS}
     facts = {
-        "config": config.model_dump(mode="json"),
+        "config": settings,
+        # Sizes that grow are multiples of what the workers take at once: another layout may read another text.
+        "sizes": Sizes(config, model.context).stages,
         "model": model.model_dump(mode="json"),
         "packed": {name: file_hash(packed / name) for name in ("index.json", *shards)},
         "code": {
@@ -123,7 +134,17 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
             for path in sorted((_ROOM / name).rglob("*.py") if (_ROOM / name).is_dir() else [_ROOM / name])
         },
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{_digest(facts)[:16]}-{_digest(laid_out)[:8]}"
+
+
+def same_runs(checkpoints: Path, fingerprint: str) -> list[Path]:
+    """Folders below `checkpoints` of the run of this fingerprint in other layouts."""
+    run = fingerprint.partition("-")[0]
+    return sorted(path for path in checkpoints.glob(f"{run}-*") if path.is_dir() and path.name != fingerprint)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _read_index(packed: Path) -> dict[str, Any]:
@@ -143,6 +164,7 @@ class Request(BaseModel):
     tokenizer: Path
     out: Path
     checkpoints: Path
+    any_layout: bool = False
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
-from model.training.dataset import TrainingBatches, validation_batches
-from model.training.engine import LocalEngine
-from model.training.layers import prepare_layers
+from model.training.batches.dataset import TrainingBatches, validation_batches
+from model.training.engines.layers import prepare_layers
+from model.training.engines.local import LocalEngine
 from model.training.loop import Clock, Loop, train
-from model.training.optimizer import build_optimizer
-from model.training.schedule import learning_rate_scale
+from model.training.optimization.optimizer import build_optimizer
+from model.training.optimization.schedule import learning_rate_scale
 
 ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
 """What a run in one process of plain PyTorch is."""

@@ -14,28 +14,29 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.packing import PackedTokens
 from data.progress import Progress, no_progress
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
-from model.checkpoint import save_model
 from model.config import PretrainConfig
-from model.training import checkpoints
-from model.training.averaging import WeightAverage
-from model.training.continuation import Continuation
-from model.training.dataset import TrainingBatches, special_tokens, validation_batches
-from model.training.diagnosis import diagnose
-from model.training.engine import Engine, build_engine
-from model.training.guard import StepGuard
+from model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
+from model.training.batches.objectives import Objective
+from model.training.engines.build import build_engine
+from model.training.engines.engine import Engine
+from model.training.faults.diagnosis import diagnose
+from model.training.faults.preemption import Preemption
+from model.training.faults.watchdog import Watchdog
 from model.training.loop import Clock, Loop, train, validation_loss
-from model.training.metrics import StepMetrics, matmul_peak, training_flops_per_token
-from model.training.objectives import Objective
-from model.training.preemption import Preemption
-from model.training.schedule import learning_rate_scale
-from model.training.watchdog import Watchdog
+from model.training.optimization.averaging import WeightAverage
+from model.training.optimization.guard import StepGuard
+from model.training.optimization.schedule import learning_rate_scale
+from model.training.saving import checkpoints
+from model.training.saving.continuation import Continuation
+from model.training.saving.release import save_trained
+from model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
 
 _GROUP_TIMEOUT = timedelta(minutes=10)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +52,8 @@ class Job(BaseModel):
     out: Path
     state: Path
     """Folder of this run's checkpoints: no other run may go on from them."""
+    others: list[Path] = []
+    """Folders of the same run's checkpoints in other layouts, to go on from where they are further."""
     lineage: dict[str, Any]
     started: float
     """When the run was asked for, in seconds since the epoch."""
@@ -58,6 +61,11 @@ class Job(BaseModel):
     @property
     def result(self) -> Path:
         return self.state / "result.json"
+
+    @property
+    def notice(self) -> Path:
+        """There when the run has been asked to end and its workers cannot have heard it."""
+        return self.state / "asked-to-end"
 
 
 def run_worker(job: Job, progress: Progress = no_progress) -> None:
@@ -74,31 +82,25 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
     initialize(model, config.seed)
     model.to(_device(), _DTYPES[config.dtype])
-    metrics = _metrics(model, config, processes)
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
         engine = build_engine(model, config, processes, Path(extensions))
     batches = TrainingBatches(
         sides[0], config, job.model.context, special=special, rank=engine.rank, world=engine.world
     )
-    with _Run(job, engine, batches, sides[1], metrics) as run:
+    with _Run(job, engine, batches, sides[1], _metrics(engine, config, processes)) as run:
         run.train(progress)
 
 
-def _metrics(model: Transformer, config: PretrainConfig, processes: int) -> StepMetrics | None:
-    """What watches the steps, where that is asked for; before the engine, which moves gradients away."""
+def _metrics(engine: Engine, config: PretrainConfig, processes: int) -> StepMetrics | None:
+    """What watches the steps, where that is asked for."""
     if config.metrics_every is None:
         return None
     return StepMetrics(
-        model,
+        engine,
         every=config.metrics_every,
-        flops_per_token=training_flops_per_token(model.config),
+        flops_per_token=training_flops_per_token(engine.model.config),
         peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
     )
-
-
-def _computing_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What this worker computes with; under ZeRO 3 its share of each weight."""
-    return {name: getattr(each, "ds_tensor", each) for name, each in model.named_parameters()}
 
 
 class _Run:
@@ -118,7 +120,7 @@ class _Run:
         self.guard = StepGuard(config.skip_sigma, config.skip_window) if config.skip_sigma else None
         self.average = None
         if config.average_decay is not None:
-            self.average = WeightAverage(_computing_weights(engine.model), config.average_decay)
+            self.average = WeightAverage(engine.weights(), config.average_decay)
         self.continuation = Continuation(
             job.state,
             engine,
@@ -127,7 +129,9 @@ class _Run:
             guard=self.guard,
             average=self.average,
         )
-        self.preemption = Preemption(dist.get_world_size(), next(engine.model.parameters()).device)
+        self.preemption = Preemption(
+            dist.get_world_size(), next(engine.model.parameters()).device, notice=job.notice if self.rank == 0 else None
+        )
         stacks = job.state / f"stacks-rank-{self.rank:05d}.txt"
         self.watchdog = Watchdog(config.watchdog_s, stacks, name=f"worker {self.rank}")
         self.branch: int | None = None
@@ -149,7 +153,7 @@ class _Run:
         done, log = self._resume()
         self._tell(progress, done)
         if self.metrics is not None:
-            self.metrics.start(done)
+            self.metrics.start()
         clock, ready = Clock(), time.time()
         log = train(self.engine, self._loop(progress), done=done, log=log, progress=progress, clock=clock)
         timings = {
@@ -163,7 +167,7 @@ class _Run:
         with self._averaged():
             weights = self.engine.full_weights()
         if self.rank == 0:
-            _finish(self.job, self.engine.model.config, weights, log, timings, self.metrics)
+            _finish(self.job, self.engine.model.config, self.batches.objective, weights, log, timings, self.metrics)
         self.continuation.finish()
         self._tell(progress, self.job.config.steps)
         dist.barrier()
@@ -176,7 +180,7 @@ class _Run:
         if self.job.config.decay_from is not None:
             plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
             self.branch = plateau.step
-        done, log = self.continuation.resume()
+        done, log = self.continuation.resume(self.job.others)
         if done == 0 and self.branch is not None:
             return self.continuation.load(plateau)
         return done, log
@@ -207,6 +211,7 @@ class _Run:
             validate_every=config.validate_every,
             save=save,
             save_every=config.checkpoint_every,
+            inspect=self.metrics.inspect if self.metrics is not None else None,
             observe=self.metrics.observe if self.metrics is not None else None,
             diagnose=lambda batch, step, what: diagnose(
                 self.engine, batch, config.micro_batch_size, step=step, what=what, folder=self.job.state
@@ -236,6 +241,7 @@ class _Run:
 def _finish(  # noqa: PLR0917
     job: Job,
     shape: TransformerConfig,
+    objective: Objective,
     weights: dict[str, Tensor],
     log: list[dict[str, Any]],
     timings: dict[str, float],
@@ -245,7 +251,7 @@ def _finish(  # noqa: PLR0917
     with torch.device("meta"):
         model = Transformer(shape)
     model.load_state_dict({name: weight.float().cpu() for name, weight in weights.items()}, assign=True)
-    save_model(job.out, model, job.tokenizer, job.lineage)
+    save_trained(job.out, model, job.tokenizer, objective, job.lineage)
     (job.out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     parameters = sum(each.numel() for each in model.parameters())
     result = {

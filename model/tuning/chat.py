@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
-from model.training.batch import Batch
+from model.training.batches.batch import Batch
 
 _ROLES = {"user": USER, "assistant": ASSISTANT}
 

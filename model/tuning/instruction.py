@@ -21,11 +21,11 @@ from model.architecture.loss import cross_entropy_sum
 from model.architecture.transformer import Transformer
 from model.checkpoint import load_model, model_hash, save_model
 from model.config import TuneConfig
-from model.training.batch import Batch
-from model.training.engine import LocalEngine
+from model.training.batches.batch import Batch
+from model.training.engines.local import LocalEngine
 from model.training.loop import Clock, Loop, train
-from model.training.optimizer import adamw, parameter_groups
-from model.training.schedule import learning_rate_scale
+from model.training.optimization.optimizer import adamw, parameter_groups
+from model.training.optimization.schedule import learning_rate_scale
 from model.tuning.chat import Rendered, collate, padding_id, render_pair
 
 _SHORTEST_ANSWER_BYTES = 80

@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     workspace, out = Workspace.find(), Path(arguments.out)
     request = read_request(workspace, arguments.overrides)
     packed = open_tokens(workspace, request, out)
-    from model.training.profiling import TRACE, profile_steps
+    from model.training.telemetry.profiling import TRACE, profile_steps
 
     found = profile_steps(request.pretrain, request.model, packed.tokens, out, steps=arguments.steps)
     if arguments.json:

@@ -10,7 +10,7 @@ from components.workspace import Workspace
 from pipelines.training import Request, open_tokens, read_request
 
 if TYPE_CHECKING:
-    from model.training.scaling import Advice, Law, Run
+    from model.training.search.scaling import Advice, Law, Run
 
 RESULT, PICTURE = "scaling.json", "scaling.svg"
 _RESAMPLES = 200
@@ -20,8 +20,8 @@ _BEYOND = 10.0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from model.training.curves import draw_scaling
-    from model.training.scaling import advise, bootstrap, fit
+    from model.training.search.scaling import advise, bootstrap, fit
+    from model.training.search.scaling_picture import draw_scaling
 
     if arguments.budget is not None and not arguments.budget > 0:
         raise ValueError(f"--budget {arguments.budget} must be above 0 FLOPs")
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _runs(workspace: Workspace, request: Request, out: Path, arguments: argparse.Namespace) -> list["Run"]:
     """Every rung for a part, twice that, .. and all of the settings' steps; each with a schedule of its own."""
-    from model.training.scaling import LEAST_POINTS, Run
-    from model.training.shapes import ladder, shape_name
+    from model.training.search.scaling import LEAST_POINTS, Run
+    from model.training.search.shapes import ladder, shape_name
     from model.training.trial import alone, run_trial
 
     rungs = ladder(request.model, arguments.rungs)

@@ -12,8 +12,8 @@ RESULT = "sweep.json"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from model.training.shapes import shape_name
-    from model.training.sweep import best, candidates, run_sweep
+    from model.training.search.shapes import shape_name
+    from model.training.search.sweep import best, candidates, run_sweep
     from model.training.trial import alone
 
     workspace, out = Workspace.find(), Path(arguments.out)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from components.workspace import Workspace
 from pipelines.terminal import View, open_view
-from pipelines.training import Request, open_tokens, read_request, restore_request
+from pipelines.training import Request, lay_out, open_tokens, read_request, restore_request
 
 if TYPE_CHECKING:
     from data.progress import Progress
+    from model.training.batches.text import Packed
     from model.training.pretrain import PretrainReport
-    from model.training.text import Packed
 
-SETTINGS, REPORT, LOSSES = "train.json", "report.json", "loss.svg"
+SETTINGS, REPORT, LOSSES, SAMPLE = "train.json", "report.json", "loss.svg", "sample.txt"
 MODEL, CHECKPOINTS = "model", "checkpoints"
 _EXPERIMENT = "training"
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
@@ -25,12 +25,19 @@ _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
-    from model.training.failures import TrainingInterrupted
+    from model.training.faults.failures import TrainingInterrupted
 
     out, request, packed = _open(workspace, arguments)
     started = time.perf_counter()
     try:
-        found = _train(request, packed, out, _tracking(workspace, arguments), quiet=arguments.json)
+        found = _train(
+            request,
+            packed,
+            out,
+            _tracking(workspace, arguments),
+            any_layout=arguments.resume is not None,
+            quiet=arguments.json,
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"checkpoints are kept; `sluice train --resume {out}` goes on from there") from None
     except TrainingInterrupted as interrupted:
@@ -46,20 +53,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Request, "Packed"]:
     """The run's folder, settings and tokens: of a new run, or of the one to go on with."""
-    from model.training.text import Packed
+    from model.training.batches.text import Packed
 
     if arguments.resume is not None:
-        if arguments.overrides or arguments.out is not None:
-            raise ValueError("--resume goes on with the settings that its folder holds: leave out --out and key=value")
+        if arguments.out is not None:
+            raise ValueError("--resume goes on in the folder that it names: leave out --out")
         out = Path(arguments.resume)
         if not (out / SETTINGS).is_file():
             raise ValueError(
                 f"--resume {out}: there is no {SETTINGS} in it; name a folder that sluice train --out made"
             )
         settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-        request = restore_request(settings)
+        request = lay_out(restore_request(settings), arguments.overrides)
         packed = Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
         _check_goes_on(out, request, packed)
+        _write_settings(out, request, packed)
         return out, request, packed
     if arguments.out is None:
         raise ValueError("name a folder to write: --out DIR; or one to go on with: --resume DIR")
@@ -67,20 +75,30 @@ def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Re
     _check_same(out, request)
     packed = open_tokens(workspace, request, out)
     out.mkdir(parents=True, exist_ok=True)
+    _write_settings(out, request, packed)
+    return out, request, packed
+
+
+def _write_settings(out: Path, request: Request, packed: "Packed") -> None:
     folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
     (out / SETTINGS).write_text(json.dumps({**request.settings(), **folders}, indent=2) + "\n", encoding="utf-8")
-    return out, request, packed
 
 
 def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:
     """Checkpoints of other code or tokens are passed over in training, which would then begin anew without a word."""
-    from model.training.pretrain import run_fingerprint
+    import torch
 
-    found = sorted(path.name for path in (out / CHECKPOINTS).glob("*") if path.is_dir())
-    if found and run_fingerprint(request.pretrain, request.model, packed.tokens) not in found:
+    from model.training.parallelism.rules import check
+    from model.training.pretrain import run_fingerprint, same_runs
+
+    # Before the fingerprint, which takes a layout that can be.
+    check(request.pretrain, request.model, cuda=torch.cuda.is_available())
+    folder = out / CHECKPOINTS
+    fingerprint = run_fingerprint(request.pretrain, request.model, packed.tokens)
+    if any(folder.glob("*/")) and not (folder / fingerprint).is_dir() and not same_runs(folder, fingerprint):
         raise ValueError(
-            f"--resume {out}: its checkpoints were made by another version of this program or on other tokens: go back "
-            "to those, or train anew into another folder"
+            f"--resume {out}: its checkpoints were made by another version of this program, on other tokens, or with "
+            "batches that this layout cannot cut: go back to those, or train anew into another folder"
         )
 
 
@@ -95,10 +113,12 @@ def _check_same(out: Path, request: Request) -> None:
         raise ValueError(f"--out {out} is a file: name a folder")
 
 
-def _train(request: Request, packed: "Packed", out: Path, tracking: str | None, *, quiet: bool) -> dict[str, Any]:
-    from model.training.curves import draw_losses
+def _train(
+    request: Request, packed: "Packed", out: Path, tracking: str | None, *, any_layout: bool, quiet: bool
+) -> dict[str, Any]:
     from model.training.pretrain import pretrain
-    from model.training.tracking import tracked
+    from model.training.telemetry.curves import draw_losses
+    from model.training.telemetry.tracking import tracked
 
     with ExitStack() as stack:
         run = None
@@ -112,20 +132,22 @@ def _train(request: Request, packed: "Packed", out: Path, tracking: str | None, 
             packed.tokenizer,
             out / MODEL,
             out / CHECKPOINTS,
+            any_layout=any_layout,
             progress=progress,
         )
         log = read_rows(out / MODEL / "training.jsonl")
         draw_losses({out.name: log}, out / LOSSES)
         found = _summary(request, report, out)
+        (out / SAMPLE).write_text(found["sample"], encoding="utf-8")
         if run is not None:
             run.log(log)
             run.log(report.timings.get("speed", []), "speed/")
-            run.finish({**found, "timings": None}, [out / LOSSES, out / SETTINGS])
+            run.finish({**found, "timings": None}, [out / LOSSES, out / SETTINGS, out / SAMPLE])
     return found
 
 
 def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str, Any]:
-    from model.training.metrics import matmul_peak, training_flops_per_token
+    from model.training.telemetry.metrics import matmul_peak, training_flops_per_token
 
     model, sample = _sample(out)
     config, rate = request.pretrain, report.timings["tokens_per_second"]

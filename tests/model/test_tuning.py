@@ -4,7 +4,6 @@ import pytest
 import torch
 from evaluation_fixtures import SPLIT, saved_model
 from tokenizers import Tokenizer
-from training_fixtures import packed_corpus  # noqa: F401
 
 from data.document import read_documents
 from data.split import split_of
@@ -13,7 +12,7 @@ from model.architecture.loss import cross_entropy_sum
 from model.checkpoint import load_model
 from model.config import TuneConfig
 from model.evaluation.prompts import chat_prompt
-from model.training.loop import Batch
+from model.training.batches.batch import Batch
 from model.tuning.chat import Message, collate, padding_id, render, render_pair
 from model.tuning.instruction import Pair, PairOrder, make_pairs, tune
 
@@ -21,17 +20,17 @@ CONFIG = TuneConfig(steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=4, 
 
 
 @pytest.fixture(scope="module")
-def tokenizer(packed_corpus: Path) -> Tokenizer:  # noqa: F811
+def tokenizer(packed_corpus: Path) -> Tokenizer:
     return load_tokenizer(packed_corpus / "tokenizer")
 
 
 @pytest.fixture(scope="module")
-def base(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def base(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved_model(packed_corpus, tmp_path_factory.mktemp("base") / "model", steps=40)
 
 
 @pytest.fixture(scope="module")
-def tuned(base: Path, packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def tuned(base: Path, packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tuned")
     report = tune(CONFIG, base, packed_corpus / "refine", SPLIT, out)
     assert report.validation_loss is not None and report.validation_loss_before is not None
@@ -90,7 +89,7 @@ def test_padding_does_not_change_the_loss(tokenizer: Tokenizer, base: Path) -> N
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_pairs_come_from_the_training_side_only(packed_corpus: Path) -> None:  # noqa: F811
+def test_pairs_come_from_the_training_side_only(packed_corpus: Path) -> None:
     documents = list(read_documents(packed_corpus / "refine"))
     text = "\n\n".join(document.text for document in documents if split_of(document.id, SPLIT) == "train")
     pairs = make_pairs(documents, SPLIT, "train")
@@ -122,7 +121,7 @@ def test_every_pair_is_seen_once_an_epoch_and_a_share_goes_unasked() -> None:
     assert all(asked for _, asked in PairOrder(500, 20, 0.0, 1).at(0))
 
 
-def test_tuning_is_deterministic(tuned: Path, base: Path, packed_corpus: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_tuning_is_deterministic(tuned: Path, base: Path, packed_corpus: Path, tmp_path: Path) -> None:
     tune(CONFIG, base, packed_corpus / "refine", SPLIT, tmp_path)
     names = sorted(path.name for path in tuned.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """`sluice train` and its neighbours: what they refuse, what they read, and runs of a tiny model on a plain text."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_what_is_missing_is_named(refused: Callable[..., str], text: Path, tmp_p
     assert "without index.json" in refused("train", f"data.path={tmp_path}", "--out", str(tmp_path / "out"))
     assert "is given 2 times" in refused("train", "data.path=a", "data.path=b", "--out", str(tmp_path / "out"))
     assert "there is no train.json" in refused("train", "--resume", str(tmp_path))
-    assert "leave out" in refused("train", "pretrain.steps=3", "--resume", str(tmp_path))
+    assert "leave out --out" in refused("train", "--resume", str(tmp_path), "--out", str(tmp_path / "out"))
     assert "no effect on packed tokens" in refused(
         "train", "text.tokenizer=byte", f"data.path={tmp_path}", "--out", str(tmp_path / "out")
     )
@@ -132,6 +133,23 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert again["timings"]["resumed_step"] == 6
     assert (again["train_loss"], again["validation_loss"]) == (found["train_loss"], found["validation_loss"])
 
+    said = refused("train", "--resume", str(out), "pretrain.steps=9")
+    assert "'pretrain.steps=9' would make the resumed run another one" in said
+    assert "--resume" not in refused("train", "--resume", str(out), "pretrain.dtype=bf16")
+    assert "zero_stage=7" in refused("train", "--resume", str(out), "pretrain.zero_stage=7")
+    assert "offload all cannot" in refused("train", "--resume", str(out), "pretrain.offload=all")
+    whole = _losses(out)
+    [last] = out.glob("checkpoints/*/step-00000006")
+    shutil.rmtree(last)
+    other = _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3", "pretrain.micro_batch_size=2")
+    assert other["timings"]["resumed_step"] == 3
+    assert _losses(out) == pytest.approx(whole, abs=1e-5)
+    assert json.loads((out / "train.json").read_text())["pretrain"]["zero_stage"] == 3
+    # Back in the first layout it goes on from where the second one ended.
+    back = _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=1", "pretrain.micro_batch_size=4")
+    assert back["timings"]["resumed_step"] == 6
+    assert back["train_loss"] == other["train_loss"]
+
 
 def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
     found = _json(capsys, "profile", *TINY, f"data.path={text}", "--steps", "1", "--out", str(tmp_path / "profile"))
@@ -155,6 +173,13 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     assert "1 trials compare nothing" in refused("sweep", *TINY, *place, "--trials", "1")
     assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
     assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")
+
+
+def _losses(out: Path) -> list[float]:
+    rows = [json.loads(line) for line in (out / "model" / "training.jsonl").read_text().splitlines()]
+    found = [row["loss"] for row in rows if "loss" in row]
+    assert len(found) == 6
+    return found
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

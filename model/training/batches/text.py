@@ -1,0 +1,125 @@
+"""A plain text file as packed tokens: its beginning is trained on, its end is held out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from data.config import TokenizerConfig
+from data.manifest import file_hash
+from data.packing import PackReport, SplitCounts
+from data.packing.shards import ShardWriter
+from data.split import Split
+from data.tokenization import END_OF_TEXT
+from data.tokenization.bpe import train_bpe
+from data.tokenization.bytelevel import byte_level, character_of_byte
+from data.tokenization.encoder import encoder_of
+from data.tokenization.folder import save_tokenizer
+from model.training.batches.settings import TextConfig
+
+INDEX = "index.json"
+_TOKENS_PER_SHARD = 1 << 26
+_CHARACTERS_AT_ONCE = 1 << 16
+
+
+class Packed(NamedTuple):
+    """What training reads."""
+
+    tokens: Path
+    """Folder of shards with index.json."""
+    tokenizer: Path
+
+
+def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerConfig) -> Packed:
+    """Tokenizer and shards of a UTF-8 text below `out`; what is there of the same text and settings is kept.
+
+    The last `valid_fraction` of its characters is the `valid` side; tokenizers are trained on the rest, but `character`
+    knows every character of the file, so that the held-out end is written without loss. ValueError for a file that is
+    missing, no UTF-8 or too short, and for a tokenizer that does not fit it.
+    """
+    text = read_text(path)
+    cut = len(text) - round(len(text) * config.valid_fraction)
+    sides: dict[Split, str] = {"train": text[:cut], "valid": text[cut:], "test": ""}
+    if not sides["train"] or not sides["valid"]:
+        raise ValueError(f"{path} has {len(text)} characters, too few to train on a part and hold out another")
+    packed = Packed(out / "pack", out / "tokenizer")
+    source = {"sha256": file_hash(path), "text": config.model_dump(mode="json", exclude={"path"})}
+    if config.tokenizer == "bpe":
+        source["tokenizer"] = tokenizer.model_dump(mode="json")
+    note = packed.tokens / "source.json"
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == source:
+        return packed
+    note.unlink(missing_ok=True)
+    for folder in packed:
+        folder.mkdir(parents=True, exist_ok=True)
+    made = _TOKENIZERS[config.tokenizer](text, sides["train"], tokenizer)
+    save_tokenizer(made, (END_OF_TEXT,), packed.tokenizer)
+    report = _pack(sides, made, packed.tokens)
+    (packed.tokens / INDEX).write_text(report.model_dump_json(indent=2, exclude={"timings"}), encoding="utf-8")
+    # Last: a folder that a killed process left has none.
+    note.write_text(json.dumps(source), encoding="utf-8")
+    return packed
+
+
+def read_text(path: Path) -> str:
+    """ValueError for a file that is missing or no UTF-8."""
+    if not path.is_file():
+        raise ValueError(f"data.path {path} is no file: name a plain text, or a folder that sluice pack made")
+    try:
+        # As bytes: reading as text would make one character of a carriage return and a line feed.
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path {path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def characters(text: str, _: str, __: TokenizerConfig) -> Tokenizer:
+    """One token a character of `text`, in code point order after the end of text."""
+    vocabulary = {END_OF_TEXT: 0} | {each: i for i, each in enumerate(sorted(set(text)), 1)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END_OF_TEXT))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
+
+
+def octets(_: str, __: str, ___: TokenizerConfig) -> Tokenizer:
+    """One token a byte of UTF-8, after the end of text."""
+    names = [END_OF_TEXT, *(character_of_byte()[byte] for byte in range(256))]
+    tokenizer = byte_level(models.BPE({name: i for i, name in enumerate(names)}, []))
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
+
+
+def pairs(_: str, training: str, config: TokenizerConfig) -> Tokenizer:
+    """Byte-level BPE of `config.vocab_size` tokens, trained on the training side."""
+    tokenizer, _library = train_bpe([training], config.vocab_size, config.min_frequency, (END_OF_TEXT,))
+    if (size := tokenizer.get_vocab_size()) < config.vocab_size:
+        raise ValueError(
+            f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): lower it, or set "
+            "text.tokenizer to byte"
+        )
+    return tokenizer
+
+
+_TOKENIZERS: dict[str, Callable[[str, str, TokenizerConfig], Tokenizer]] = {
+    "character": characters,
+    "byte": octets,
+    "bpe": pairs,
+}
+
+
+def _pack(sides: dict[Split, str], tokenizer: Tokenizer, out: Path) -> PackReport:
+    encoder = encoder_of(tokenizer)
+    dtype: np.dtype[Any] = np.dtype(np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32)
+    counts: dict[Split, SplitCounts] = {}
+    for split, text in sides.items():
+        writer = ShardWriter(out, split, dtype, _TOKENS_PER_SHARD)
+        if text:
+            pieces = [text[at : at + _CHARACTERS_AT_ONCE] for at in range(0, len(text), _CHARACTERS_AT_ONCE)]
+            writer.write(np.array([id for ids in encoder.encode_batch(pieces) for id in ids], dtype=dtype))
+            writer.counts.documents, writer.counts.bytes = 1, len(text.encode())
+        counts[split] = writer.close()
+    return PackReport(dtype=dtype.name, vocab_size=encoder.vocab_size, eos_id=encoder.end_of_text, splits=counts)

@@ -1,0 +1,16 @@
+"""Which engine a run trains through."""
+
+from pathlib import Path
+
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.engines.engine import Engine
+from model.training.engines.pipeline import PipelineEngine
+from model.training.engines.zero import ZeroEngine
+
+
+def build_engine(model: Transformer, config: PretrainConfig, processes: int, extensions: Path) -> Engine:
+    """The engine that `config` asks for. `model` is whole and the same in every process, and is left as a part."""
+    if config.pipeline_stages == 1:
+        return ZeroEngine(model, config, processes, extensions)
+    return PipelineEngine(model, config, processes, extensions)

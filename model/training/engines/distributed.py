@@ -1,0 +1,121 @@
+"""What DeepSpeed's engines have in common: when a step is taken, and what every process is told of it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.engines.criterion import Criterion, Load
+from model.training.engines.gradients import (
+    Gradients,
+    PartitionedGradients,
+    ShardedGradients,
+    WholeGradients,
+    square,
+    total,
+)
+from model.training.engines.norms import group_norms
+from model.training.engines.shares import own_range, share
+from model.training.parallelism.groups import Groups
+from model.training.parallelism.tensor_parallel import gathered
+
+
+class DistributedEngine:
+    """What DeepSpeed's engines have in common, with a pipeline or without."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        model: Transformer,
+        optimizer: torch.optim.Optimizer,
+        config: PretrainConfig,
+        groups: Groups,
+        engine: Any,
+        criterion: Criterion,
+        names: Iterable[str],
+    ) -> None:
+        """`names`: of the whole model's parameters, of which `model` holds some."""
+        self._criterion, self._names = criterion, tuple(names)
+        self.model, self.optimizer, self._engine, self._groups = model, optimizer, engine, groups
+        self.world, self.rank = groups.layout.data, groups.data_rank
+        self._stage, self._scales, self._clip = config.zero_stage, config.dtype == "fp16", config.gradient_clip
+        self._gradients = _gradients(engine, config.zero_stage, self.world)
+        self._norm: float | None = None
+
+    def gradient_norm(self) -> float:
+        if self._norm is None:
+            self._norm = float(self._summed(total(self._gradients)).sqrt())
+        return self._norm
+
+    def gradient_norms(self) -> dict[str, float]:
+        names = {each: name for name, each in self.model.named_parameters()}
+        found = [(names[each], value / self._gradients.divisor) for each, value in self._gradients.squares()]
+        return group_norms(self._names, found, self._summed)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: getattr(each, "ds_tensor", each) for name, each in self.model.named_parameters()}
+
+    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        # Below ZeRO 3 the data-parallel workers hold the same weights.
+        copies, now = 1 if self._stage == 3 else self.world, self.weights()
+        found = []
+        for name, parameter in self.model.named_parameters():
+            own = own_range(parameter)[1] if self._stage == 3 else parameter.numel()
+            change = (now[name].detach().float() - before[name].float()).flatten()[:own]
+            found.append((name, square(change) * share(parameter) / copies))
+        return group_norms(self._names, found, self._summed)
+
+    def expert_load(self) -> Load | None:
+        return self._criterion.take_load(self._summed)
+
+    def _summed(self, value: Tensor) -> Tensor:
+        """Over all processes."""
+        summed = value.to(self._engine.device, copy=True)
+        dist.all_reduce(summed)
+        return summed
+
+    def step(self) -> bool:
+        # With fp16, gradients that overflow are DeepSpeed's to see: it lowers the scale of the loss.
+        if not self._scales and not math.isfinite(self.gradient_norm()):
+            self.discard()
+            return False
+        if isinstance(self._gradients, WholeGradients) and self._clip is not None:
+            # Here DeepSpeed's own norm would leave out what the other stages of a pipeline hold.
+            self._gradients.scale(min(1.0, self._clip / (self.gradient_norm() + 1e-6)))
+        self._apply()
+        self._norm = None
+        return bool(self._engine.was_step_applied())
+
+    def discard(self) -> None:
+        self._gradients.discard()
+        self._norm = None
+
+    def total(self, value: Tensor | float) -> float:
+        summed = torch.as_tensor(value, dtype=torch.float64, device=self._engine.device).clone()
+        if self.world > 1:
+            dist.all_reduce(summed, group=self._groups.data)
+        return float(summed)
+
+    def full_weights(self) -> dict[str, Tensor]:
+        return {name: self._whole(parameter) for name, parameter in self.model.named_parameters()}
+
+    def _whole(self, parameter: nn.Parameter) -> Tensor:
+        if self._stage < 3:
+            return gathered(parameter, parameter.detach())
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return gathered(parameter, parameter.detach().clone())
+
+    def _apply(self) -> None:
+        self._engine.step()
+
+
+def _gradients(engine: Any, stage: int, world: int) -> Gradients:
+    if stage == 0:
+        return WholeGradients(engine.module.parameters(), copies=world)
+    return ShardedGradients(engine.optimizer) if stage == 3 else PartitionedGradients(engine.optimizer)

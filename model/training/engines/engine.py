@@ -1,0 +1,70 @@
+"""What the loop trains through, whatever stands behind it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.architecture.transformer import Transformer
+from model.training.batches.batch import Batch
+from model.training.engines.criterion import Load
+
+
+class Engine(Protocol):
+    """What the loop needs of any way to train. Every process calls every method, in the same order."""
+
+    model: Transformer
+    """What this process holds of the model."""
+    optimizer: torch.optim.Optimizer
+    world: int
+    """Data-parallel workers."""
+    rank: int
+    """Which of them this process belongs to: all processes of one read the same batches."""
+
+    def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
+        """Accumulate the gradient of the step's loss a token, `tokens` being those of all workers that count.
+
+        Returns this worker's summed nats, a float64 scalar.
+        """
+        ...
+
+    def gradient_norm(self) -> float:
+        """L2 norm of the whole accumulated gradient, before clipping; the same on all processes."""
+        ...
+
+    def gradient_norms(self) -> dict[str, float]:
+        """The norms that make up `gradient_norm`, by layer group; the same on all processes."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What this process computes with, by name: under tensor parallelism slices, under ZeRO 3 shares."""
+        ...
+
+    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        """L2 norms, by layer group, of what changed in the weights since `before`, a copy of this process's."""
+        ...
+
+    def expert_load(self) -> Load | None:
+        """Of a mixture of experts, over all workers, since it was last asked."""
+        ...
+
+    def step(self) -> bool:
+        """Clip and step the optimizer. False where that was left out, for gradients that are not finite."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the accumulated gradient. Nothing else changes."""
+        ...
+
+    def nats(self, batch: Batch) -> Tensor:
+        """Summed nats of this worker's batch under the present weights, a float64 scalar; no gradient."""
+        ...
+
+    def total(self, value: Tensor | float) -> float:
+        """The sum of the workers' values."""
+        ...
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """Every weight in full shape, by the model's names, on rank 0 of all."""
+        ...

@@ -1,0 +1,79 @@
+"""The engine of one process: plain PyTorch."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from model.architecture.transformer import Transformer
+from model.training.batches.batch import Batch
+from model.training.engines.criterion import Criterion, Load
+from model.training.engines.gradients import WholeGradients, square, total
+from model.training.engines.norms import group_norms
+
+
+class LocalEngine:
+    """Plain PyTorch in this process: for work too short to pay for workers, and what the others are held to."""
+
+    world, rank = 1, 0
+
+    def __init__(
+        self,
+        model: Transformer,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip: float | None = None,
+        z_loss: float = 0.0,
+    ) -> None:
+        self.model, self.optimizer, self.gradient_clip = model, optimizer, gradient_clip
+        self._criterion = Criterion(model, z_loss)
+
+    def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
+        local = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+        for micro in micros:
+            objective, nats = self._criterion(micro, tokens)
+            objective.backward()
+            local += nats
+        return local
+
+    def gradient_norm(self) -> float:
+        return float(total(self._gradients()).sqrt())
+
+    def gradient_norms(self) -> dict[str, float]:
+        names = {each: name for name, each in self.model.named_parameters()}
+        return group_norms(names.values(), [(names[each], value) for each, value in self._gradients().squares()])
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
+
+    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        return group_norms(before, [(name, square(each - before[name])) for name, each in self.weights().items()])
+
+    def expert_load(self) -> Load | None:
+        return self._criterion.take_load()
+
+    def _gradients(self) -> WholeGradients:
+        return WholeGradients(self.model.parameters(), copies=1)
+
+    def step(self) -> bool:
+        if not math.isfinite(self.gradient_norm()):
+            self.discard()
+            return False
+        if self.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return True
+
+    def discard(self) -> None:
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def nats(self, batch: Batch) -> Tensor:
+        return self._criterion(batch, 1)[1].double()
+
+    def total(self, value: Tensor | float) -> float:
+        return float(value)
+
+    def full_weights(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}

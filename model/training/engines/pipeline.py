@@ -1,0 +1,177 @@
+"""Pipeline parallelism: DeepSpeed's one-forward-one-backward schedule over the stages of the model.
+
+One layer of DeepSpeed's PipelineModule is one whole stage. All processes of a data-parallel worker read the same
+batches, so the stream alone travels between stages; masks and documents are at hand wherever they are needed.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.batches.batch import Batch
+from model.training.engines.criterion import Criterion
+from model.training.engines.deepspeed_settings import import_deepspeed, settings
+from model.training.engines.distributed import DistributedEngine
+from model.training.engines.layers import prepare_layers
+from model.training.optimization.optimizer import build_optimizer
+from model.training.parallelism.groups import Groups
+from model.training.parallelism.layout import Layout
+from model.training.parallelism.stages import keep_stage, owners, split_stages
+from model.training.parallelism.tensor_parallel import full_shape, split_model
+
+
+class _Work:
+    """The micro-batches of the step at hand, and what the last stage finds of them."""
+
+    def __init__(self, micros: Sequence[Batch], tokens: int, scale: float) -> None:
+        self.micros, self.tokens, self.scale, self.begun = micros, tokens, scale, 0
+        self.nats = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+
+    def next(self) -> Batch:
+        # Every stage takes the micro-batches in their order.
+        self.begun += 1
+        return self.micros[self.begun - 1]
+
+
+class _Stage(nn.Module):
+    """A stage as DeepSpeed's only layer of it. The last one computes in `objective`, where DeepSpeed wants the loss."""
+
+    def __init__(self, model: Transformer, z_loss: float, last: bool) -> None:
+        super().__init__()
+        self.criterion, self.last = Criterion(model, z_loss), last
+        self.work: _Work | None = None
+
+    def forward(self, received: Tensor) -> Tensor:
+        if self.last:
+            return received
+        assert self.work is not None
+        return self.criterion.model.hidden(received, documents=self.work.next().documents)
+
+    def objective(self, received: Tensor, _: Tensor) -> Tensor:
+        assert self.work is not None
+        micro = self.work.next()
+        batch = Batch(received, micro.targets, micro.mask, micro.documents)
+        objective, nats = self.criterion(batch, self.work.tokens)
+        self.work.nats += nats
+        return objective * self.work.scale
+
+
+class PipelineEngine(DistributedEngine):
+    """Stages x data-parallel workers (x tensor slices); ZeRO 0 or 1."""
+
+    def __init__(self, model: Transformer, config: PretrainConfig, world: int, extensions: Path) -> None:
+        deepspeed = import_deepspeed(extensions)
+        # PipelineModule communicates before `initialize` has told DeepSpeed of the group that exists.
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
+        from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
+
+        layout = Layout(world, config.pipeline_stages, config.tensor_parallel)
+        groups = Groups(layout)
+        split_model(model, groups)
+        prepare_layers(model, config)
+        bounds = split_stages(model, config.pipeline_stages)
+        self._owners, self._tied = owners(model, bounds), model.head is None
+        self._shapes = {name: full_shape(each) for name, each in model.named_parameters()}
+        keep_stage(model, groups.stage, bounds)
+        self._module = _Stage(model, config.z_loss, last=groups.stage == len(bounds) - 1)
+        topology = PipeModelDataParallelTopology(layout.pipeline, layout.tensor, layout.data)
+        with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints here, and standard output is the command's
+            pipeline = _pipeline(self._module, topology, tied=self._tied)
+        _count_copies_once(self._module, groups.stage, tied=self._tied)
+        optimizer = build_optimizer(model, config)
+        engine, *_ = deepspeed.initialize(
+            model=pipeline, optimizer=optimizer, config=settings(config, layout.data), dist_init_required=False
+        )
+        super().__init__(model, optimizer, config, groups, engine, self._module.criterion, self._owners)
+        self._dtype = next(model.parameters()).dtype
+
+    def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
+        from deepspeed.runtime.pipe.schedule import OptimizerStep, TrainSchedule
+
+        class WithoutStep(TrainSchedule):
+            def steps(self) -> Iterator[list[Any]]:
+                for commands in super().steps():
+                    yield [each for each in commands if not isinstance(each, OptimizerStep)]
+
+        engine = self._engine
+        engine.module.train()
+        nats = self._run(micros, tokens, WithoutStep(len(micros), engine.num_stages, engine.stage_id))
+        self._norm = None
+        return nats
+
+    @torch.no_grad()
+    def nats(self, batch: Batch) -> Tensor:
+        return self._run([batch], 1, self._engine._inference_schedule(1))
+
+    def _run(self, micros: Sequence[Batch], tokens: int, schedule: Any) -> Tensor:
+        """Nats of the micro-batches, on every stage."""
+        engine = self._engine
+        # DeepSpeed divides by its configured accumulation, and averages over the workers.
+        work = _Work(micros, tokens, scale=engine.gradient_accumulation_steps() * self.world)
+        self._module.work = work
+        # Buffers have the shape of the last micro-batch that passed, of training or not.
+        engine.reset_activation_shape()
+        engine.total_loss, engine.total_additional_losses, engine._compute_loss = None, None, True
+        engine.micro_batches = len(micros)
+        engine.set_dataiterator(iter([(each.ids, each.ids) for each in micros]))
+        engine._exec_schedule(schedule)
+        self._module.work = None
+        dist.broadcast(work.nats, src=self._groups.last_stage, group=self._groups.pipeline)
+        return work.nats
+
+    def _apply(self) -> None:
+        self._engine._exec_optimizer_step()
+
+    def full_weights(self) -> dict[str, Tensor]:
+        own = super().full_weights()
+        weights, rank = {}, self._groups.rank
+        for name, stage in self._owners.items():
+            source = self._groups.layout.first_of_stage(stage)
+            if rank == source == 0:
+                weights[name] = own[name]
+            elif rank == 0:
+                weights[name] = self._received(name, source)
+            elif rank == source:
+                dist.send(own[name].contiguous(), dst=0)
+        return weights
+
+    def _received(self, name: str, source: int) -> Tensor:
+        whole = torch.empty(self._shapes[name], dtype=self._dtype, device=self._engine.device)
+        dist.recv(whole, src=source)
+        return whole
+
+
+def _pipeline(stage: _Stage, topology: Any, *, tied: bool) -> Any:
+    from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
+
+    class Built(nn.Module):
+        """DeepSpeed wants a class to build from; what it builds is the stage that is there already."""
+
+        def __new__(cls) -> Any:
+            return stage
+
+    stages = topology.get_dim("pipe")
+    specs: list[Any] = [LayerSpec(Built) for _ in range(stages)]
+    if tied:
+        for end in (0, stages - 1):
+            specs[end] = TiedLayerSpec("embedding", Built, tied_weight_attr=["criterion.model.embedding.weight"])
+    return PipelineModule(specs, topology=topology, loss_fn=stage.objective, partition_method="uniform")
+
+
+def _count_copies_once(stage: _Stage, number: int, *, tied: bool) -> None:
+    """DeepSpeed takes all that lies in a tied module for a copy, here the whole last stage."""
+    for parameter in stage.parameters():
+        parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
+    if tied and number:
+        embedding = stage.criterion.model.embedding
+        if embedding is not None:
+            embedding.weight.ds_pipe_replicated = True  # type: ignore[attr-defined]
+            embedding.weight.norm_share = 0.0  # type: ignore[attr-defined]

@@ -1,0 +1,59 @@
+"""The engine of data-parallel workers: DeepSpeed around the model, at any ZeRO stage."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.batches.batch import Batch
+from model.training.engines.criterion import Criterion
+from model.training.engines.deepspeed_settings import import_deepspeed, settings
+from model.training.engines.distributed import DistributedEngine
+from model.training.engines.layers import prepare_layers
+from model.training.optimization.optimizer import build_optimizer
+from model.training.parallelism.groups import Groups
+from model.training.parallelism.layout import Layout
+from model.training.parallelism.tensor_parallel import split_model
+
+
+class ZeroEngine(DistributedEngine):
+    """DeepSpeed at the ZeRO stage of `config` (Rajbhandari et al., arXiv 1910.02054), one of `processes`.
+
+    The process group must exist. `optimizer` is the one that DeepSpeed steps: from ZeRO 1 on it holds this worker's
+    partitions.
+    """
+
+    def __init__(self, model: Transformer, config: PretrainConfig, processes: int, extensions: Path) -> None:
+        deepspeed = import_deepspeed(extensions)
+        layout = Layout(processes, tensor=config.tensor_parallel)
+        groups = Groups(layout)
+        split_model(model, groups)
+        prepare_layers(model, config)
+        criterion, optimizer = Criterion(model, config.z_loss), build_optimizer(model, config)
+        engine, *_ = deepspeed.initialize(
+            model=criterion,
+            optimizer=optimizer,
+            config=settings(config, layout.data),
+            mpu=groups,
+            dist_init_required=False,
+        )
+        names = [name for name, _ in model.named_parameters()]
+        super().__init__(model, optimizer, config, groups, engine, criterion, names)
+
+    def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
+        engine, local = self._engine, torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+        for i, micro in enumerate(micros):
+            engine.set_gradient_accumulation_boundary(i == len(micros) - 1)
+            objective, nats = engine(micro, tokens)
+            # DeepSpeed averages over the workers; the loss is already divided by the tokens of the whole step.
+            engine.backward(objective * self.world, scale_wrt_gas=False)
+            local += nats
+        self._norm = None
+        return local
+
+    @torch.no_grad()
+    def nats(self, batch: Batch) -> Tensor:
+        return self._engine(batch, 1)[1].double()

@@ -1,0 +1,154 @@
+"""Where a loss or a gradient first stopped being finite: the step is computed once more, watched."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.training.batches.batch import Batch
+from model.training.engines.engine import Engine
+from model.training.parallelism.agreement import tell
+
+_ROWS_NAMED = 8
+_ORDER = ("parameter", "output", "gradient")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The first value that is not finite, as far as this process can see."""
+
+    kind: str
+    """parameter, output (of a module) or gradient (of a parameter)."""
+    name: str
+    rows: list[int] = field(default_factory=list)
+    """In which rows of this worker's batch an output is not finite."""
+    nan: int = 0
+    infinite: int = 0
+    elements: int = 0
+
+    def __str__(self) -> str:
+        place = {"parameter": "parameter", "output": "the output of", "gradient": "the gradient of"}[self.kind]
+        return f"{place} {self.name} has {self.nan} NaN and {self.infinite} infinite of {self.elements} values"
+
+
+def diagnose(engine: Engine, batch: Batch, micro_rows: int, *, step: int, what: str, folder: Path) -> str:
+    """One line for the user: `what` is not finite in `step`, counted from 1, and where that began.
+
+    Every process calls it, on the batch and the weights of that step; it leaves the engine without a gradient. A
+    process that finds something writes diagnosis-rank-*.json into `folder`, with the rows and their ids.
+    """
+    engine.discard()
+    finding = find(engine, batch, micro_rows)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    said = ""
+    if finding is not None:
+        # Rows of the step are given out to the workers in order.
+        rows = [engine.rank * len(batch.ids) + row for row in finding.rows]
+        path = folder / f"diagnosis-rank-{rank:05d}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"step": step, "what": what, "worker": engine.rank, **asdict(finding), "rows": rows}
+        content["ids"] = {
+            row: batch.ids[own].tolist() for row, own in zip(rows, finding.rows[:_ROWS_NAMED], strict=False)
+        }
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        # What comes first of the three, on whatever process, is nearest to the cause.
+        said = f"{_ORDER.index(finding.kind)}{finding}{_in_rows(rows)}; see {path}"
+    device = next(engine.model.parameters()).device
+    told = [each for each in tell(said, world, device=device) if each]
+    first = min(told, key=lambda each: each[0])[1:] if told else "computed once more, everything is finite"
+    return f"{what} at step {step}: {first}"
+
+
+def find(engine: Engine, batch: Batch, micro_rows: int) -> Finding | None:
+    """The first of: a parameter in the model's order, a module's output in the order of the forward pass, a
+    parameter's gradient in the order of the backward pass. None where this process sees none.
+
+    Every process goes through all three, because the passes of one need the others.
+    """
+    micros = batch.split(micro_rows)
+    parameter = next(
+        (_finding("parameter", *each) for each in engine.model.named_parameters() if _broken(each[1])), None
+    )
+    outputs: list[Finding] = []
+    for i, micro in enumerate(micros):
+        with _watched_outputs(engine.model, outputs, i * micro_rows, len(micro.ids)):
+            engine.nats(micro)
+    gradients: list[Finding] = []
+    with _watched_gradients(engine.model, gradients):
+        engine.forward_backward(micros, max(1, batch.tokens))
+    engine.discard()
+    return next(iter([*([parameter] if parameter else []), *outputs, *gradients]), None)
+
+
+@contextmanager
+def _watched_outputs(model: nn.Module, found: list[Finding], first_row: int, rows: int) -> Iterator[None]:
+    """`found` gets the first module, innermost first, whose output is not finite."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            for tensor in _tensors(output):
+                if not found and _broken(tensor):
+                    broken = _broken_rows(tensor) if tensor.ndim and len(tensor) == rows else []
+                    found.append(_finding("output", name, tensor, [first_row + row for row in broken]))
+
+        return look
+
+    handles = [module.register_forward_hook(hook(name or "the model")) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _watched_gradients(model: nn.Module, found: list[Finding]) -> Iterator[None]:
+    """`found` gets the first parameter, from the loss down, whose gradient is not finite."""
+
+    def hook(name: str) -> Callable[[Tensor], None]:
+        def look(gradient: Tensor) -> None:
+            if not found and _broken(gradient):
+                found.append(_finding("gradient", name, gradient))
+
+        return look
+
+    handles = [each.register_hook(hook(name)) for name, each in model.named_parameters() if each.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finding(kind: str, name: str, tensor: Tensor, rows: Sequence[int] = ()) -> Finding:
+    values = tensor.detach()
+    return Finding(kind, name, list(rows), int(values.isnan().sum()), int(values.isinf().sum()), values.numel())
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    parts = output if isinstance(output, tuple | list) else [output]
+    return [each for each in parts if isinstance(each, Tensor)]
+
+
+def _broken(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(tensor.detach().isfinite().all())
+
+
+def _broken_rows(tensor: Tensor) -> list[int]:
+    """Of [rows, ...], those with a value that is not finite."""
+    whole = tensor.detach().isfinite().reshape(len(tensor), -1).all(dim=1)
+    found: list[int] = (~whole).nonzero().flatten().tolist()
+    return found
+
+
+def _in_rows(rows: Sequence[int]) -> str:
+    if not rows:
+        return ""
+    named = ", ".join(str(row) for row in rows[:_ROWS_NAMED])
+    more = f" and {len(rows) - _ROWS_NAMED} more" if len(rows) > _ROWS_NAMED else ""
+    return f" in row{'s' if len(rows) > 1 else ''} {named}{more} of the step's batch"

@@ -1,0 +1,66 @@
+"""Being asked to end: SIGTERM, which a scheduler sends before it takes the machine away."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+
+class Preemption:
+    """Inside its context, SIGTERM ends nothing: it is remembered for `asked`.
+
+    Signals reach a process's main thread alone. In another thread, such as one of Ray Train's workers, `listens` is
+    False: there the launching process hears the signal and passes it on by a file, `notice` (see `passed_on`).
+    """
+
+    def __init__(self, world: int = 1, device: torch.device | None = None, *, notice: Path | None = None) -> None:
+        self.world, self.device, self.notice = world, device, notice
+        self.listens = threading.current_thread() is threading.main_thread()
+        self._received = False
+        self._before: Any = None
+
+    def asked(self) -> bool:
+        """Whether any rank was asked, the same answer on all of them: each calls it after the same step."""
+        received = self._received or (not self.listens and self.notice is not None and self.notice.exists())
+        if self.world == 1:
+            return received
+        asked = torch.tensor(int(received), device=self.device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return bool(asked)
+
+    def __enter__(self) -> Self:
+        if self.listens:
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self.listens:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        # Again and again, too: torchrun passes on a signal that the process group may have had already.
+        self._received = True
+
+
+@contextmanager
+def passed_on(notice: Path) -> Iterator[None]:
+    """Inside, SIGTERM to this process is passed on to workers whose `Preemption` looks for the file `notice`.
+
+    Nothing is heard outside of a main thread; a file that an earlier run left is removed.
+    """
+    notice.unlink(missing_ok=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: notice.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        notice.unlink(missing_ok=True)

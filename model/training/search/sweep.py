@@ -1,0 +1,151 @@
+"""Many short runs of other learning rates and shapes, of which the worse end early (ASHA, Li et al., arXiv 1810.05934),
+under Ray Tune.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
+from model.training.search.shapes import alternatives, shape_name
+
+RATE_RANGE = 4.0
+"""Learning rates lie between a fourth of the settings' and four times it."""
+_REDUCTION = 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one trial tries."""
+
+    model: ModelConfig
+    config: PretrainConfig
+    rate: float
+    """Factor of the settings' learning rates."""
+
+    @property
+    def name(self) -> str:
+        return f"{shape_name(self.model)}, rate x {self.rate:.2f}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial."""
+
+    candidate: Candidate
+    validation_loss: float
+    """The last that was measured."""
+    step: int
+    """Of that measurement; below the run's steps where it was ended early."""
+
+
+def candidates(config: PretrainConfig, model: ModelConfig, trials: int, seed: int) -> list[Candidate]:
+    """`trials` candidates: shapes in turn, for each of them learning rates spread evenly in their logarithm.
+
+    The first is the settings' own. Equal arguments give equal candidates.
+    """
+    if trials < 2:
+        raise ValueError(f"{trials} trials compare nothing: take at least 2")
+    shapes = alternatives(model)
+    generator = np.random.default_rng(seed)
+    per_shape = -(-trials // len(shapes))
+    found = []
+    for number in range(trials):
+        turn, shape = divmod(number, len(shapes))
+        # One draw in each of as many equal parts of the range as a shape has trials.
+        place = (turn + float(generator.random())) / per_shape
+        rate = 1.0 if number == 0 else math.exp((2 * place - 1) * math.log(RATE_RANGE))
+        changed = {"learning_rate": config.learning_rate * rate, "muon_learning_rate": config.muon_learning_rate * rate}
+        found.append(Candidate(shapes[shape], config.model_copy(update=changed), rate))
+    return found
+
+
+def best(outcomes: Sequence[Outcome]) -> Outcome:
+    """The least loss of those that ran to the end. ValueError where none did."""
+    last = max(outcome.step for outcome in outcomes)
+    finished = [outcome for outcome in outcomes if outcome.step == last and math.isfinite(outcome.validation_loss)]
+    if not finished:
+        raise ValueError("no trial ended with a finite loss: lower pretrain.learning_rate")
+    return min(finished, key=lambda outcome: outcome.validation_loss)
+
+
+def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path) -> list[Outcome]:
+    """All candidates under Ray Tune, a core each; Ray's own files go below `state`.
+
+    A cluster is used where RAY_ADDRESS names one, else one is started for the sweep. Raises RuntimeError naming the
+    candidate that failed.
+    """
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    config = tried[0].config
+    started = not ray.is_initialized()
+    if started and os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    elif started:
+        # Never a cluster that happens to run on this host.
+        ray.init(address="local", log_to_driver=False)
+    try:
+        space = {"candidate": tune.grid_search([_plain(each) for each in tried]), "packed": str(packed.resolve())}
+        scheduler = ASHAScheduler(
+            time_attr="step", max_t=config.steps, grace_period=config.validate_every, reduction_factor=_REDUCTION
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(_trial, {"cpu": 1}),
+            param_space=space,
+            tune_config=tune.TuneConfig(metric="validation_loss", mode="min", scheduler=scheduler),
+            run_config=tune.RunConfig(name="sweep", storage_path=str(state.resolve()), verbose=0),
+        )
+        results = tuner.fit()
+        return [_outcome(tried, results[place]) for place in range(len(results))]
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _plain(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "model": candidate.model.model_dump(mode="json"),
+        "config": candidate.config.model_dump(mode="json"),
+        "rate": candidate.rate,
+    }
+
+
+def _read(plain: dict[str, Any]) -> Candidate:
+    return Candidate(
+        ModelConfig.model_validate(plain["model"]), PretrainConfig.model_validate(plain["config"]), plain["rate"]
+    )
+
+
+def _trial(settings: dict[str, Any]) -> None:
+    """Runs in a process of Ray Tune."""
+    from ray import tune
+
+    from model.training.faults.failures import TrainingFailed
+    from model.training.trial import run_trial
+
+    candidate = _read(settings["candidate"])
+
+    def report(step: int, loss: float) -> None:
+        tune.report({"step": step, "validation_loss": loss})
+
+    try:
+        run_trial(candidate.config, candidate.model, Path(settings["packed"]), report=report)
+    except TrainingFailed:
+        # A rate too high is an answer of the sweep, not its failure.
+        tune.report({"step": candidate.config.steps, "validation_loss": math.inf})
+
+
+def _outcome(tried: Sequence[Candidate], result: Any) -> Outcome:
+    candidate = _read(result.config["candidate"])
+    assert candidate in tried
+    if result.error is not None:
+        raise RuntimeError(f"trial {candidate.name}: {' '.join(str(result.error).split())[:300]}")
+    return Outcome(candidate, result.metrics["validation_loss"], result.metrics["step"])

@@ -1,0 +1,112 @@
+"""What a run tells beside its losses: norms by layer group, which belong to its result, and speed, which does not.
+
+`StepMetrics.observe` returns what a repeated run returns to the last bit, for training.jsonl; how fast it went is kept
+apart, for the report's timings.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.architecture.config import TransformerConfig
+from model.budget.flops import count_flops
+from model.budget.rates import measure_matmul_flops
+from model.training.engines.engine import Engine
+from model.training.loop import StepRecord
+
+_PEAK_SIZE, _PEAK_ROUNDS = 8192, 10
+
+
+class StepMetrics:
+    """Looks at a run through its engine, every `every` steps; all processes make one.
+
+    The norms, by layer group, are of the step's whole gradient before clipping and of what the step changed in the
+    weights: over all processes, whatever is shared out among them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        every: int,
+        flops_per_token: float,
+        peak_flops: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.engine, self.every, self.flops_per_token, self.peak_flops = engine, every, flops_per_token, peak_flops
+        self.speed: list[dict[str, float]] = []
+        """A row every `every` steps: step, tokens_per_second, mfu, memory_bytes."""
+        self._gradients: dict[str, float] = {}
+        self._before: dict[str, Tensor] = {}
+        self._tokens, self._clock = 0, clock
+        self._since = clock()
+
+    def start(self) -> None:
+        """Training begins or goes on now."""
+        self._tokens, self._since = 0, self._clock()
+
+    def inspect(self, step: int) -> None:
+        """To be called when the gradient of `step`, counted from 1, is whole and has moved nothing yet."""
+        if step % self.every == 0:
+            self._gradients = self.engine.gradient_norms()
+            self._before = {name: each.detach().clone() for name, each in self.engine.weights().items()}
+
+    def observe(self, record: StepRecord) -> dict[str, Any]:
+        """Norms of the step that is done, where it is one of those that are looked at."""
+        self._tokens += record.tokens
+        if record.step % self.every:
+            return {}
+        found = {"gradient_norms": self._gradients, "update_norms": self.engine.moved(self._before)}
+        # A copy of the weights is not for keeping.
+        self._before = {}
+        self._note_speed(record.step)
+        return found
+
+    def _note_speed(self, step: int) -> None:
+        now = self._clock()
+        seconds = now - self._since
+        rate = self._tokens / seconds if seconds > 0 else 0.0
+        row = {
+            "step": float(step),
+            "tokens_per_second": rate,
+            "mfu": rate * self.flops_per_token / self.peak_flops,
+        }
+        self.speed.append({**row, "memory_bytes": float(memory_bytes())})
+        self._tokens, self._since = 0, now
+
+
+def memory_bytes() -> int:
+    """Peak of this process: allocated on the accelerator where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def training_flops_per_token(config: TransformerConfig) -> float:
+    """Matrix products of forward and backward, at the full context; of attention the pairs that are seen."""
+    return count_flops(config).training
+
+
+def matmul_peak(dtype: str, threads: int, devices: int = 1) -> float:
+    """FLOPs a second that a large matrix product reaches here: of `threads` CPU threads, or of `devices` GPUs."""
+    if torch.cuda.is_available():
+        return devices * _cuda_peak({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    return measure_matmul_flops("bf16" if dtype == "bf16" else "fp32", threads)
+
+
+def _cuda_peak(dtype: torch.dtype) -> float:
+    left, right = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device="cuda").to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(_PEAK_ROUNDS):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        torch.mm(left, right)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * _PEAK_SIZE**3 / best

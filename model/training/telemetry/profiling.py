@@ -1,0 +1,96 @@
+"""Where the time of a step goes: a trace of a few optimizer steps, and the operators that take most of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from data.packing import PackedTokens
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.config import PretrainConfig
+from model.training.batches.dataset import TrainingBatches
+from model.training.trial import alone, local_engine
+
+TRACE = "trace.json"
+PHASES = ("data", "forward and backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One kind of operator, over the steps profiled."""
+
+    name: str
+    calls: int
+    self_ms: float
+    """Without the operators it calls; on the accelerator where there is one."""
+    share: float
+    """Of all operators' own time."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a few steps spent their time on."""
+
+    steps: int
+    step_ms: float
+    phases_ms: dict[str, float]
+    """Of a step, by phase."""
+    operators: list[Operator]
+    """The largest first."""
+
+
+def profile_steps(
+    config: PretrainConfig, model: ModelConfig, packed: Path, out: Path, *, steps: int, top: int = 15
+) -> Profile:
+    """Profile `steps` optimizer steps of one worker's batches after as many to warm up; the trace goes to `out`.
+
+    The trace is in the format of Chrome's tracing page and Perfetto.
+    """
+    config = alone(config)
+    tokens = PackedTokens(packed, "train")
+    engine = local_engine(config, TransformerConfig.from_settings(model, tokens.vocab_size))
+    batches = TrainingBatches(tokens, config, model.context)
+    device = next(engine.model.parameters()).device
+
+    def step(number: int) -> None:
+        with record_function(PHASES[0]):
+            batch = batches.read(number).to(device)
+        with record_function(PHASES[1]):
+            engine.forward_backward(batch.split(config.micro_batch_size), batch.tokens)
+        with record_function(PHASES[2]):
+            engine.step()
+
+    for number in range(steps):
+        step(number)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as found:
+        for number in range(steps, 2 * steps):
+            step(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    out.mkdir(parents=True, exist_ok=True)
+    found.export_chrome_trace(str(out / TRACE))
+    return summarize(found.key_averages(), steps, top, on_device=device.type == "cuda")
+
+
+def summarize(events: Any, steps: int, top: int, *, on_device: bool = False) -> Profile:
+    """The profiler's averages by operator as a `Profile`."""
+    phases = dict.fromkeys(PHASES, 0.0)
+    operators: list[tuple[str, int, float]] = []
+    for event in events:
+        if event.key in phases:
+            # An accelerator's copy of the mark has no time of the processor's.
+            phases[event.key] += event.cpu_time_total / 1000 / steps
+        else:
+            self_us = event.self_device_time_total if on_device else event.self_cpu_time_total
+            operators.append((event.key, event.count, self_us / 1000))
+    total = sum(each[2] for each in operators) or 1.0
+    largest = sorted(operators, key=lambda each: -each[2])[:top]
+    return Profile(
+        steps,
+        sum(phases.values()),
+        phases,
+        [Operator(name, calls, self_ms, self_ms / total) for name, calls, self_ms in largest],
+    )

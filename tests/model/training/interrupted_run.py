@@ -1,0 +1,87 @@
+"""A run of one process with all that a checkpoint holds: dropout, guard, average. As a script it is killed midway."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.progress import no_progress
+from model.architecture.config import TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.batches.batch import Batch
+from model.training.engines.local import LocalEngine
+from model.training.loop import Clock, Loop, train
+from model.training.optimization.averaging import WeightAverage
+from model.training.optimization.guard import StepGuard
+from model.training.optimization.optimizer import build_optimizer
+from model.training.saving.continuation import Continuation
+
+STEPS, SAVE_EVERY = 70, 5
+CONFIG = TransformerConfig(
+    vocab_size=31, hidden_size=8, layers=1, heads=2, kv_heads=1, intermediate_size=12, context=8, dropout=0.2
+)
+
+
+def batch(step: int) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(CONFIG.vocab_size, (4, CONFIG.context + 1), generator=generator)
+    # Now and then something that the guard leaves out.
+    return Batch(ids[:, :-1], ids[:, 1:] if step % 16 else ids[:, 1:] * 0)
+
+
+def new_engine(seed: int) -> LocalEngine:
+    torch.manual_seed(seed)
+    model = Transformer(CONFIG)
+    initialize(model, seed)
+    config = PretrainConfig(workers=1, batch_size=4, micro_batch_size=4, learning_rate=0.02)
+    return LocalEngine(model, build_optimizer(model, config))
+
+
+def go(
+    folder: Path,
+    seed: int = 1,
+    before: Callable[[int], None] = lambda _: None,
+    preempted: Callable[[], bool] = lambda: False,
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor], list[str]]:
+    """Train to the end from whatever is in `folder`. Returns the log, the average of the weights, and the notes."""
+    engine = new_engine(seed)
+    average, guard = WeightAverage(dict(engine.model.named_parameters()), 0.9), StepGuard(2.0, window=8)
+
+    def read(step: int) -> Batch:
+        before(step)
+        return batch(step)
+
+    with Continuation(folder, engine, guard=guard, average=average, keep=3) as continuation:
+        done, log = continuation.resume()
+        loop = Loop(
+            steps=STEPS,
+            micro_batch_size=4,
+            learning_rate_scale=lambda step: 1 - step / STEPS,
+            batch=read,
+            guard=guard,
+            average=average,
+            save=continuation.save,
+            save_every=SAVE_EVERY,
+            preempted=preempted,
+        )
+        log = train(engine, loop, done=done, log=log, progress=no_progress, clock=Clock())
+        assert continuation.finish() is None
+        return log, {**average.state(), "updates": torch.tensor(average.updates)}, continuation.take_notes()
+
+
+def kill_at(step: int) -> Callable[[int], None]:
+    def kill(at: int) -> None:
+        if at == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+if __name__ == "__main__":
+    go(Path(sys.argv[1]), before=kill_at(int(sys.argv[2])))

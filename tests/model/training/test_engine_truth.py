@@ -1,0 +1,221 @@
+"""Workers under DeepSpeed against plain PyTorch in one process, on the same global batches: every legal combination of
+ZeRO stage, offload, pipeline, tensor slices, accumulation, type, checkpointing and optimizer.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training_fixtures import run, torchrun
+from zero_variants import (
+    BATCH,
+    FOUR_WORKERS,
+    STEPS,
+    VARIANTS,
+    Settings,
+    config_of,
+    fresh_model,
+    global_batch,
+    scale,
+    shape_of,
+)
+
+from model.architecture.loss import cross_entropy_sum
+from model.architecture.mixture import expert_load
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.batches.batch import Batch
+
+Update = Callable[[float], None]
+
+FLOAT32 = 1e-5
+"""Of losses and weights, absolute."""
+BFLOAT16_LOSS, BFLOAT16_WEIGHT = 0.02, 0.004
+"""Of losses, and of weights on average: bf16 has 8 bits, and Adam's first steps are the signs of gradients."""
+
+
+def train_all(workers: int, out: Path) -> tuple[Path, dict[str, Any]]:
+    run(torchrun(workers, str(Path(__file__).with_name("zero_variants.py")), str(out)), timeout_s=600)
+    return out, json.loads((out / "found.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    return train_all(2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def four_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    return train_all(4, tmp_path_factory.mktemp("four"))
+
+
+def newton_schulz(matrix: Tensor) -> Tensor:
+    """The quintic iteration of Muon's reference implementation, in float32."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not any(part in name for part in ("embedding", "head.", "relative"))
+
+
+def adamw_update(model: Transformer, config: PretrainConfig) -> Update:
+    decayed = [each for name, each in model.named_parameters() if each.ndim > 1 and "conv1d" not in name]
+    rest = [each for name, each in model.named_parameters() if each.ndim == 1 or "conv1d" in name]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        betas=(config.beta1, config.beta2),
+    )
+
+    def update(factor: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+        optimizer.step()
+
+    return update
+
+
+def lion_update(model: Transformer, config: PretrainConfig) -> Update:
+    momenta = {each: torch.zeros_like(each) for each in model.parameters()}
+
+    @torch.no_grad()
+    def update(factor: float) -> None:
+        rate = config.learning_rate * factor
+        for weight, momentum in momenta.items():
+            assert weight.grad is not None
+            direction = (config.beta1 * momentum + (1 - config.beta1) * weight.grad).sign()
+            if weight.ndim > 1:
+                weight.mul_(1 - rate * config.weight_decay)
+            weight.sub_(rate * direction)
+            momentum.mul_(config.beta2).add_(weight.grad, alpha=1 - config.beta2)
+
+    return update
+
+
+def muon_update(model: Transformer, config: PretrainConfig) -> Update:
+    matrices = [each for name, each in model.named_parameters() if is_matrix(name, each)]
+    others = [each for name, each in model.named_parameters() if not is_matrix(name, each)]
+    adam = torch.optim.AdamW(others, betas=(config.beta1, config.beta2), weight_decay=0.0)
+    momenta = [torch.zeros_like(each) for each in matrices]
+
+    @torch.no_grad()
+    def update(factor: float) -> None:
+        for group in adam.param_groups:
+            group["lr"] = config.learning_rate * factor
+        adam.step()
+        rate = config.muon_learning_rate * factor
+        for weight, momentum in zip(matrices, momenta, strict=True):
+            assert weight.grad is not None
+            momentum.lerp_(weight.grad, 1 - config.muon_momentum)
+            direction = newton_schulz(weight.grad.lerp(momentum, config.muon_momentum))
+            weight.mul_(1 - rate * config.weight_decay)
+            weight.add_(direction, alpha=-rate * math.sqrt(max(1.0, weight.shape[0] / weight.shape[1])))
+
+    return update
+
+
+UPDATES = {"adamw": adamw_update, "muon": muon_update, "lion": lion_update}
+
+
+def loss_of(model: Transformer, batch: Batch, z_loss: float) -> tuple[Tensor, Tensor]:
+    """What is minimized, and cross-entropy; nats a token."""
+    logits = model(batch.ids, **batch.inputs)
+    rows, targets = logits[batch.mask].float(), batch.targets[batch.mask]
+    entropy = nn.functional.cross_entropy(rows, targets)
+    return entropy + z_loss * rows.logsumexp(-1).square().mean(), entropy.detach()
+
+
+def plain_pytorch(variant: Settings) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One process, one batch a step, whole gradients; in float32 whatever the variant's type."""
+    known = {key: variant[key] for key in ("optimizer", "shape", "z_loss", "documents") if key in variant}
+    return _plain_pytorch(json.dumps(known))
+
+
+@lru_cache
+def _plain_pytorch(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    variant = json.loads(text)
+    model, config = fresh_model(shape_of(variant)), config_of(variant | {"micro_batch_size": BATCH}, 1)
+    update = UPDATES[config.optimizer](model, config)
+    found: dict[str, Any] = {"losses": [], "norms": []}
+    held_out = global_batch(1000, variant)
+    with torch.no_grad():
+        found["before"] = float(loss_of(model, held_out, 0)[1])
+    for step in range(STEPS):
+        objective, entropy = loss_of(model, global_batch(step, variant), config.z_loss)
+        objective.backward()
+        found["losses"].append(float(entropy))
+        found["by_group"] = by_group({name: each.grad for name, each in model.named_parameters()})
+        found["norms"].append(float(nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip or math.inf)))
+        before = {name: each.detach().clone() for name, each in model.named_parameters()}
+        update(scale(step))
+        found["moved"] = by_group({name: each.detach() - before[name] for name, each in model.named_parameters()})
+        found["load"] = expert_load(model.routing).tolist() if model.routing else None
+        model.zero_grad()
+    with torch.no_grad():
+        found["after"] = float(loss_of(model, held_out, 0)[1])
+    return found, {name: each.detach() for name, each in model.named_parameters()}
+
+
+def by_group(tensors: dict[str, Tensor | None]) -> dict[str, float]:
+    """L2 norms of the embedding, of each layer, and of the rest."""
+    squares: dict[str, float] = {}
+    for name, tensor in tensors.items():
+        assert tensor is not None
+        group = re.sub(r"^((?:encoder\.)?layers\.\d+|[a-z_]+)\..*", r"\1", name)
+        squares[group] = squares.get(group, 0.0) + float(tensor.double().square().sum())
+    return {group: math.sqrt(square) for group, square in squares.items()}
+
+
+def assert_the_same(variant: Settings, found: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    expected, parameters = plain_pytorch(variant)
+    narrow = variant.get("dtype") == "bf16"
+    tolerance = BFLOAT16_LOSS if narrow else FLOAT32
+    for measured in ("losses", "before", "after"):
+        assert found[measured] == pytest.approx(expected[measured], abs=tolerance), measured
+    assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-4)
+    assert found["by_group"] == pytest.approx(expected["by_group"], rel=0.1 if narrow else 1e-3)
+    assert found["moved"] == pytest.approx(expected["moved"], rel=0.3 if narrow else 2e-3)
+    assert sum(norm**2 for norm in found["by_group"].values()) == pytest.approx(found["norms"][-1] ** 2, rel=1e-6)
+    assert bool(found["load"]) == (variant.get("shape") == "mixture")
+    if found["load"]:
+        assert torch.tensor(found["load"]).allclose(torch.tensor(expected["load"]), atol=1e-6)
+    assert found["applied"] == [True] * STEPS and found["refused"]
+    assert expected["losses"][0] != expected["losses"][-1] and expected["before"] != expected["after"]
+    assert found["compiled"] or not variant.get("compile")
+    start = dict(fresh_model(shape_of(variant)).named_parameters())
+    assert weights.keys() == parameters.keys() == start.keys()
+    for name, parameter in parameters.items():
+        difference = (weights[name] - parameter).abs()
+        assert float(difference.mean() if narrow else difference.max()) < (BFLOAT16_WEIGHT if narrow else FLOAT32), name
+        assert not torch.equal(parameter, start[name].detach()), f"{name} was never updated"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_workers_train_as_plain_pytorch_does(two_workers: tuple[Path, dict[str, Any]], name: str) -> None:
+    out, found = two_workers
+    assert_the_same(VARIANTS[name], found[name], load_file(out / f"{name}.safetensors"))
+
+
+@pytest.mark.parametrize("name", FOUR_WORKERS)
+def test_four_workers_train_as_plain_pytorch_does(four_workers: tuple[Path, dict[str, Any]], name: str) -> None:
+    out, found = four_workers
+    assert_the_same(FOUR_WORKERS[name], found[name], load_file(out / f"{name}.safetensors"))
+
+
+def test_the_losses_of_the_reference_are_those_of_the_model_room() -> None:
+    model, batch = fresh_model(shape_of({})), global_batch(0, {})
+    nats, tokens = cross_entropy_sum(model, batch.ids, batch.targets, batch.mask)
+    assert float(nats.detach() / tokens) == pytest.approx(float(loss_of(model, batch, 0)[1]), abs=1e-6)

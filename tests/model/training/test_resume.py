@@ -1,0 +1,106 @@
+"""A run killed at any moment goes on and ends with the bits of one that was not."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from training_fixtures import (
+    ROOT,
+    environment,
+    run,
+    torchrun,
+    training_rows,
+    write_request,
+)
+
+from model.training.saving.checkpoints import checkpoint_path, complete_steps
+
+CONFIG: dict[str, Any] = {
+    "workers": 2,
+    "optimizer": "muon",
+    "steps": 60,
+    "batch_size": 8,
+    "micro_batch_size": 2,
+    "warmup_steps": 2,
+    "checkpoint_every": 10,
+    "validate_every": 25,
+    "validation_batches": 1,
+}
+
+
+def command(request: Path) -> list[str]:
+    return torchrun(CONFIG["workers"], "-m", "model.training.pretrain", str(request))
+
+
+def start(request: Path, checkpoint: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start the run and wait until `checkpoint` is there. Returns torchrun and the run's state folder."""
+    process = subprocess.Popen(command(request), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (found := list(request.parent.glob(f"checkpoints/*/{checkpoint}"))):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-4000:]
+        time.sleep(0.002)
+    return process, found[0].parent
+
+
+def start_and_kill(request: Path, checkpoint: str) -> Path:
+    """Kill -9 all the run's processes as soon as `checkpoint` is there. Returns the run's state folder."""
+    process, state = start(request, checkpoint)
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for each in everyone:
+        each.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(everyone, timeout=60)
+    assert not alive
+    return state
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(command(write_request(folder, packed_corpus, CONFIG)))
+    return folder
+
+
+def test_killed_and_resumed_is_bit_identical(undisturbed: Path, packed_corpus: Path, tmp_path: Path) -> None:
+    request = write_request(tmp_path, packed_corpus, CONFIG)
+    state = start_and_kill(request, "step-00000020")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    newest = checkpoint_path(state, max(complete_steps(state)))
+    # The newest one is torn as well: the run must go on from the one before.
+    (newest / "rank-00001.safetensors").write_bytes(b"torn")
+
+    report = json.loads(run(command(request)).stdout.splitlines()[-1])
+    assert 10 <= report["timings"]["resumed_step"] < 60
+    for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
+
+
+def test_asked_to_end_it_saves_and_goes_on_bit_identical(
+    undisturbed: Path,
+    packed_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    request = write_request(tmp_path, packed_corpus, CONFIG)
+    process, state = start(request, "step-00000010")
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    step = max(complete_steps(state))
+    assert f"asked to end after step {step} of 60" in said, said[-4000:]
+    assert 10 < step < 60
+
+    report = json.loads(run(command(request)).stdout.splitlines()[-1])
+    assert report["timings"]["resumed_step"] == step
+    for name in ("training.jsonl", "model.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
+
+
+def test_the_log_holds_every_step_and_the_loss_falls(undisturbed: Path) -> None:
+    rows = training_rows(undisturbed)
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert sorted(losses) == list(range(1, 61))
+    assert losses[60] < losses[1] - 1
+    assert [row["step"] for row in rows if "validation_loss" in row] == [25, 50, 60]

@@ -1,0 +1,207 @@
+"""Run by torchrun, from test_engine_truth.py: trains every variant on the same batches and saves what came out."""
+
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import architecture_fixtures as shapes
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from model.architecture.config import TransformerConfig
+from model.architecture.initialization import initialize
+from model.architecture.transformer import Transformer
+from model.config import PretrainConfig
+from model.training.batches.batch import Batch
+from model.training.engines import deepspeed_settings
+from model.training.engines.build import build_engine
+from model.training.optimization.optimizer import set_learning_rate
+from model.training.worker import join_group
+
+
+def _small(**choices: Any) -> TransformerConfig:
+    return shapes.shape({"hidden_size": 16, "context": 12, **choices})
+
+
+SHAPES = {
+    "llama": _small(layers=3, intermediate_size=24, qk_norm=True),
+    "biased": _small(**shapes.DECODERS["gpt2"], tie_embeddings=False),
+    "relative": _small(**shapes.DECODERS["relative"]),
+    # The routers' losses are means over a micro-batch, so their sum depends on the split: left out of the truth.
+    "mixture": _small(intermediate_size=16, mixture={"experts": 4, "shared": 1, "balance_weight": 0, "z_weight": 0}),
+    "hybrid": _small(**shapes.DECODERS["hybrid"]),
+    "translator": _small(**shapes.ENCODER_DECODERS["t5"]),
+    "encoder": _small(**shapes.ENCODERS["bert"]),
+    "alibi": _small(**shapes.DECODERS["alibi"]),
+}
+STEPS, BATCH = 5, 8
+DISCARDED, NOT_FINITE, OTHER_SPLIT = 2, 3, 4
+"""Steps before which a gradient, of shorter rows, is accumulated and forgotten, or is not finite; and one step whose
+micro-batches are smaller and more, as under a schedule of batch sizes.
+"""
+
+Settings = dict[str, Any]
+
+
+def _variants() -> dict[str, Settings]:
+    """By name: what of PretrainConfig is not the default, and `shape`."""
+    found: dict[str, Settings] = {}
+    for stage in (0, 1, 2, 3):
+        for optimizer, micro in (("adamw", 4), ("adamw", 1), ("muon", 1), ("lion", 4)):
+            found[f"{optimizer}-zero{stage}-micro{micro}"] = {
+                "optimizer": optimizer,
+                "zero_stage": stage,
+                "micro_batch_size": micro,
+            }
+        for how in ("selective", "full") if stage < 3 else ("full",):
+            found[f"zero{stage}-{how}"] = {"zero_stage": stage, "activation_checkpointing": how, "micro_batch_size": 2}
+    for stage in (1, 2, 3):
+        found[f"zero{stage}-offload"] = {"zero_stage": stage, "offload": "optimizer", "micro_batch_size": 2}
+        found[f"bf16-zero{stage}"] = {"zero_stage": stage, "dtype": "bf16", "micro_batch_size": 2}
+    found["zero3-offload-all"] = {"zero_stage": 3, "offload": "all", "micro_batch_size": 2}
+    found["muon-zero2-offload"] = found["zero2-offload"] | {"optimizer": "muon"}
+    found["muon-zero3-offload"] = found["zero3-offload"] | {"optimizer": "muon"}
+    for shape in ("biased", "mixture", "hybrid", "translator", "encoder"):
+        for stage in (1, 3):
+            found[f"{shape}-zero{stage}"] = {"shape": shape, "zero_stage": stage, "micro_batch_size": 2}
+    for shape in ("hybrid", "encoder"):
+        found[f"pipeline-{shape}"] = {"shape": shape, "pipeline_stages": 2, "micro_batch_size": 2}
+    for stage in (0, 1):
+        for micro in (4, 2, 1):
+            found[f"pipeline-zero{stage}-micro{micro}"] = {
+                "pipeline_stages": 2,
+                "zero_stage": stage,
+                "micro_batch_size": micro,
+            }
+    found["pipeline-muon"] = {"pipeline_stages": 2, "optimizer": "muon", "micro_batch_size": 2}
+    found["pipeline-biased"] = {"pipeline_stages": 2, "shape": "biased", "micro_batch_size": 2}
+    found["pipeline-documents"] = {"pipeline_stages": 2, "documents": True, "micro_batch_size": 2}
+    found["pipeline-bf16"] = {"pipeline_stages": 2, "dtype": "bf16", "micro_batch_size": 2}
+    found["pipeline-full"] = {"pipeline_stages": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
+    found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
+    found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
+    found["compile-full"] = {"compile": True, "activation_checkpointing": "full", "micro_batch_size": 2}
+    found["compile-pipeline"] = {"compile": True, "pipeline_stages": 2, "micro_batch_size": 2}
+    for stage in (0, 1, 2):
+        found[f"tensor-zero{stage}"] = {"tensor_parallel": 2, "zero_stage": stage, "micro_batch_size": 4}
+    for shape in ("biased", "relative", "alibi", "translator", "encoder"):
+        found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
+    found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
+    found["tensor-full"] = {"tensor_parallel": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
+    found["tensor-bf16"] = {"tensor_parallel": 2, "dtype": "bf16", "micro_batch_size": 2}
+    return found
+
+
+VARIANTS = _variants()
+FOUR_WORKERS: dict[str, Settings] = {
+    "pipeline-data": {"pipeline_stages": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "pipeline-tensor": {"pipeline_stages": 2, "tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "tensor-data": {"tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "tensor-data-zero2": {"tensor_parallel": 2, "zero_stage": 2, "micro_batch_size": 2},
+}
+
+
+def config_of(variant: Settings, workers: int) -> PretrainConfig:
+    settings = {key: value for key, value in variant.items() if key not in ("shape", "documents")}
+    clip = None if variant.get("optimizer") == "muon" else 0.5
+    rate = {"learning_rate": 1e-3} if variant.get("optimizer") == "lion" else {}
+    return PretrainConfig(
+        **{"workers": workers, "batch_size": BATCH, "steps": STEPS, "gradient_clip": clip, **rate, **settings}
+    )
+
+
+def shape_of(variant: Settings) -> TransformerConfig:
+    return SHAPES[variant.get("shape", "llama")]
+
+
+def fresh_model(shape: TransformerConfig) -> Transformer:
+    model = Transformer(shape)
+    initialize(model, 3)
+    return model
+
+
+def global_batch(step: int, variant: Settings) -> Batch:
+    """[8, 12]; some targets do not count, and unequally many a row, so a mean of means would be wrong."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(61, (BATCH, 13), generator=generator)
+    mask = torch.rand(BATCH, 12, generator=generator) < torch.linspace(0.1, 0.9, BATCH)[:, None]
+    mask[:, 0] = True
+    documents = (torch.arange(12) >= 5).long().expand(BATCH, -1).contiguous() if variant.get("documents") else None
+    source = source_mask = None
+    if shape_of(variant).kind == "encoder-decoder":
+        source = torch.randint(61, (BATCH, 7), generator=generator)
+        source_mask = torch.arange(7) < torch.arange(BATCH)[:, None] % 4 + 4
+    return Batch(ids[:, :-1], ids[:, 1:], mask, documents, source, source_mask)
+
+
+def shorter(batch: Batch) -> Batch:
+    fields = (batch.ids, batch.targets, batch.mask, batch.documents)
+    return Batch(*(None if each is None else each[:, :8] for each in fields), batch.source, batch.source_mask)
+
+
+def scale(step: int) -> float:
+    return (step + 1) / 3 if step < 3 else 1.0
+
+
+def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[str, Any]:
+    config = config_of(variant, world)
+    model = fresh_model(shape_of(variant)).to(torch.bfloat16 if config.dtype == "bf16" else torch.float32)
+    with tempfile.TemporaryDirectory() as extensions:
+        engine = build_engine(model, config, world, Path(extensions))
+    rows = BATCH // engine.world
+
+    def own(step: int) -> Batch:
+        return global_batch(step, variant).split(rows)[engine.rank]
+
+    found: dict[str, Any] = {"losses": [], "norms": [], "applied": []}
+    held_out = global_batch(1000, variant)
+    found["before"] = engine.total(engine.nats(own(1000))) / held_out.tokens
+    for step in range(STEPS):
+        if step == DISCARDED:
+            engine.forward_backward(shorter(own(step + 500)).split(config.micro_batch_size), 10)
+            engine.discard()
+        if step == NOT_FINITE:
+            engine.forward_backward(own(step + 500).split(config.micro_batch_size), 0)  # over no tokens
+            found["refused"] = not math.isfinite(engine.gradient_norm()) and not engine.step()
+        set_learning_rate(engine.optimizer, scale(step))
+        tokens = int(engine.total(own(step).tokens))
+        rows_at_once = 1 if step == OTHER_SPLIT else config.micro_batch_size
+        nats = engine.forward_backward(own(step).split(rows_at_once), tokens)
+        found["losses"].append(engine.total(nats) / tokens)
+        found["norms"].append(engine.gradient_norm())
+        found["by_group"] = engine.gradient_norms()
+        before = {key: each.detach().clone() for key, each in engine.weights().items()}
+        found["applied"].append(engine.step())
+        found["moved"] = engine.moved(before)
+        load = engine.expert_load()
+        found["load"] = None if load is None else load.shares.tolist()
+    found["compiled"] = sum(torch._dynamo.utils.counters["frames"].values()) if config.compile else 0
+    found["after"] = engine.total(engine.nats(own(1000))) / held_out.tokens
+    weights = engine.full_weights()
+    if dist.get_rank() == 0:
+        save_file(
+            {key: each.float().clone().contiguous() for key, each in weights.items()}, out / f"{name}.safetensors"
+        )
+    return found
+
+
+def main(out: Path, only: str = "") -> None:
+    join_group()
+    torch.set_num_threads(1)
+    deepspeed_settings.PERSISTENT_ELEMENTS = 0  # or ZeRO 3 would share out nothing of so small a model
+    world = dist.get_world_size()
+    found = {}
+    for name, variant in (VARIANTS if world == 2 else FOUR_WORKERS).items():
+        if only in name:
+            found[name] = train_variant(name, variant, world, out)
+    if dist.get_rank() == 0:
+        (out / "found.json").write_text(json.dumps(found))
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
