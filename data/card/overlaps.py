@@ -1,0 +1,29 @@
+"""What the documents share with each evaluation set, by the length of the n-gram: the strong sign and the weaker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.report import Overlap, RefineReport
+
+
+@dataclass(frozen=True)
+class OverlapRow:
+    """One evaluation set and one length of n-gram."""
+
+    set: str
+    items: int | None
+    """Items that documents were held against; None where the report does not say."""
+    words: int
+    documents: int
+    spans: int
+
+
+def overlap_rows(report: RefineReport, ngrams: Sequence[int]) -> list[OverlapRow]:
+    """By set, the longest n-grams first. A set of which nothing was found has its zeros: it was looked for."""
+    found = []
+    for name in sorted({*report.evaluation_sets, *report.shared_ngrams}):
+        by_length = report.shared_ngrams.get(name, {})
+        for words in sorted({*ngrams, *by_length}, reverse=True):
+            overlap = by_length.get(words, Overlap())
+            found.append(OverlapRow(name, report.evaluation_sets.get(name), words, overlap.documents, overlap.spans))
+    return found
