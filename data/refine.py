@@ -20,6 +20,7 @@ from data.decontamination import EvaluationSets
 from data.deduplication.index import DuplicateIndex
 from data.deduplication.near import Duplicate, greedy_ranks, verified_pairs
 from data.deduplication.parts import SketchPart
+from data.disk import copy_tree, remove
 from data.document import document_shards
 from data.evidence import EARLIER, EVIDENCE, PAIRS, REPORT, SKETCHES, write_twins
 from data.executor import RunTasks, lasting_workers
@@ -121,13 +122,12 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
 
 
 def _own_folder(work: Path, name: str) -> Path:
-    """`work/name`; what runs of other inputs or settings left beside it is removed."""
-    if work.is_dir():
-        for other in work.iterdir():
-            if other.name != name:
-                shutil.rmtree(other)
-    (work / name).mkdir(parents=True, exist_ok=True)
-    return work / name
+    """`work/name`; what runs of other inputs or settings left beside it is removed, and in it what is half made."""
+    own = work / name
+    own.mkdir(parents=True, exist_ok=True)
+    for other in [*(path for path in work.iterdir() if path != own), *own.glob(".*")]:
+        remove(other)
+    return own
 
 
 def _ids_along(corpus: ScoredCorpus) -> list[str]:
@@ -184,8 +184,13 @@ def write_evidence(
     write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
     for number, task in enumerate(tasks):
         shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
-        # Shingles outweigh the text, and all that was to be known of them is in the pairs.
-        shutil.copytree(task.sketches, evidence / SKETCHES.format(number), ignore=shutil.ignore_patterns("shingles*"))
+        copy_tree(task.sketches, evidence / SKETCHES.format(number), _copy_all_but_shingles)
+
+
+def _copy_all_but_shingles(source: Path, target: Path) -> None:
+    """Shingles outweigh the text, and all that was to be known of them is in the pairs."""
+    if not source.name.startswith("shingles"):
+        shutil.copyfile(source, target)
 
 
 def write_report(report: RefineReport, out: Path) -> None:
