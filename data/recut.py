@@ -58,7 +58,8 @@ def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_prog
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
         after = _keep(config, result, progress)
-        after.masked, after.evaluation_sets = before.masked, before.evaluation_sets
+        after.masked = before.masked
+        after.evaluation_sets, after.short_items = before.evaluation_sets, before.short_items
         write_report(after, result)
         ingested = IngestReport.model_validate_json((evidence / INGEST).read_text(encoding="utf-8"))
         parameters = {**manifest["parameters"], "refine": config.shown()}

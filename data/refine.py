@@ -72,7 +72,7 @@ def refine(
             raise ValueError(f"{documents} holds no document: add a source")
         report = _decide(config, [tasks[number] for number in sorted(filled)], out, run, progress)
     report.masked = dict(sorted(sum((Counter(summary.masked) for summary in summaries), Counter[str]()).items()))
-    report.evaluation_sets = sets.counts
+    report.evaluation_sets, report.short_items = sets.counts, sets.ignored
     write_report(report, out)
     report.timings = {**_worker_seconds(summaries), "score_s": scored - started, **report.timings}
     if work is None:

@@ -13,6 +13,8 @@ class OverlapRow:
     set: str
     items: int | None
     """Items that documents were held against; None where the report does not say."""
+    short_items: int
+    """Items too short to be looked for."""
     words: int
     documents: int
     spans: int
@@ -22,8 +24,9 @@ def overlap_rows(report: RefineReport, ngrams: Sequence[int]) -> list[OverlapRow
     """By set, the longest n-grams first. A set of which nothing was found has its zeros: it was looked for."""
     found = []
     for name in sorted({*report.evaluation_sets, *report.shared_ngrams}):
+        items, short = report.evaluation_sets.get(name), report.short_items.get(name, 0)
         by_length = report.shared_ngrams.get(name, {})
         for words in sorted({*ngrams, *by_length}, reverse=True):
             overlap = by_length.get(words, Overlap())
-            found.append(OverlapRow(name, report.evaluation_sets.get(name), words, overlap.documents, overlap.spans))
+            found.append(OverlapRow(name, items, short, words, overlap.documents, overlap.spans))
     return found

@@ -11,7 +11,7 @@ from data.deduplication.columns import write_column
 from data.deduplication.minhash import band_keys, signature
 from data.deduplication.parts import write_bands
 from data.deduplication.pieces import piece_hashes
-from data.deduplication.shingles import distinct, ngrams
+from data.deduplication.shingles import shingles
 from data.deduplication.winnowing import anchors
 from data.deduplication.words import word_hashes
 from data.disk import whole_or_absent
@@ -36,7 +36,7 @@ class Sketch:
 def sketch(text: str, config: RefineConfig, hashes: np.ndarray | None = None) -> Sketch:
     """The sketch of a text; `hashes` are its `word_hashes` where the caller has them."""
     words = word_hashes(text) if hashes is None else hashes
-    grams = distinct(ngrams(words, max(min(config.minhash_ngram, len(words)), 1)))
+    grams = shingles(words, config.minhash_ngram)
     return Sketch(
         signature=signature(grams, config),
         shingles=grams,

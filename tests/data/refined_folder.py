@@ -159,6 +159,7 @@ def _write(
         "dropped_bytes": dict(sorted(dropped_bytes.items())),
         "masked": {"EMAIL": 41, "IP_ADDRESS": 12, "SECRET": 2},
         "evaluation_sets": {"exam": 40, "quiz": 1200},
+        "short_items": {"exam": 0, "quiz": 3},
         "contaminated": {"quiz": sum(row["rule"] == "contaminated" for row in decided)},
         "shared_ngrams": {"quiz": {"13": {"documents": 4, "spans": 5}, "8": {"documents": 17, "spans": 23}}},
         "pieces_removed": 3,

@@ -101,8 +101,8 @@ def test_the_page_shows_each_part(page: str, refined: Path):
 
 def test_both_sizes_of_shared_ngrams_are_on_the_page(page: str):
     text = shown(page)
-    # Set, items, words of the n-gram, documents, places: of the set that nothing was found of, too.
-    for row in ("exam 40 13 0 0", "exam 40 8 0 0", "quiz 1,200 13 4 5", "quiz 1,200 8 17 23"):
+    # Set, items, those too short, words of the n-gram, documents, places: of the set that nothing was found of, too.
+    for row in ("exam 40 0 13 0 0", "exam 40 0 8 0 0", "quiz 1,200 3 13 4 5", "quiz 1,200 3 8 17 23"):
         assert row in text
 
 

@@ -152,13 +152,14 @@ def test_a_cascade_that_contradicts_itself_is_refused():
 
 def test_a_set_of_which_nothing_was_found_shows_its_zeros():
     found = {13: Overlap(documents=1, spans=2), 8: Overlap(documents=5, spans=9), 6: Overlap(documents=3, spans=3)}
-    report = RefineReport(evaluation_sets={"quiz": 10, "exam": 7}, shared_ngrams={"quiz": found})
+    sets = {"quiz": 10, "exam": 7}
+    report = RefineReport(evaluation_sets=sets, short_items={"quiz": 2}, shared_ngrams={"quiz": found})
     assert overlap_rows(report, [13, 8]) == [
-        OverlapRow("exam", 7, 13, 0, 0),
-        OverlapRow("exam", 7, 8, 0, 0),
-        OverlapRow("quiz", 10, 13, 1, 2),
-        OverlapRow("quiz", 10, 8, 5, 9),
-        OverlapRow("quiz", 10, 6, 3, 3),
+        OverlapRow("exam", 7, 0, 13, 0, 0),
+        OverlapRow("exam", 7, 0, 8, 0, 0),
+        OverlapRow("quiz", 10, 2, 13, 1, 2),
+        OverlapRow("quiz", 10, 2, 8, 5, 9),
+        OverlapRow("quiz", 10, 2, 6, 3, 3),
     ]
     assert overlap_rows(RefineReport(), [13, 8]) == []
 
