@@ -18,7 +18,7 @@ from data.config import RefineConfig
 from data.corpus import ScoredCorpus
 from data.decontamination import EvaluationSets
 from data.deduplication.index import DuplicateIndex
-from data.deduplication.near import Duplicate, greedy_ranks, verified_pairs
+from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, verified_pairs
 from data.deduplication.parts import SketchPart
 from data.disk import copy_tree, remove
 from data.document import document_shards
@@ -146,18 +146,21 @@ def _pairs(config: RefineConfig, corpus: ScoredCorpus, sketches: Sequence[Sketch
     """[n] PAIR over the distinct ids: who is how similar to whom, from PAIR_FLOOR on.
 
     Looked for among all documents, for other thresholds, and once more among those that these rules keep: in a large
-    band a document is compared with some only, and none of these may be wasted on documents that are dropped.
+    band a document is compared with some only, and none of these may be wasted on documents that are dropped. Most
+    pairs are found both times, the same one first, and verified once.
     """
     columns, distinct = corpus.columns, corpus.distinct_index()[corpus.part_rows]
     lengths = columns.characters[corpus.part_rows].tolist()
     passes = np.array([breach is None for breach in breaches(columns.scores, columns.languages, config).first])
-    found = []
-    for eligible in (_is_first(corpus), _is_first(corpus) & passes[corpus.part_rows]):
-        pairs = verified_pairs(sketches, greedy_ranks(_ids_along(corpus), lengths, eligible), PAIR_FLOOR)
-        first, second = distinct[pairs["first"]], distinct[pairs["second"]]
-        pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
-        found.append(pairs)
-    return np.unique(np.concatenate(found))
+    ids, is_first = _ids_along(corpus), _is_first(corpus)
+    candidates = [
+        candidate_pairs(sketches, greedy_ranks(ids, lengths, eligible))
+        for eligible in (is_first, is_first & passes[corpus.part_rows])
+    ]
+    pairs = verified_pairs(sketches, np.unique(np.concatenate(candidates), axis=0), PAIR_FLOOR)
+    first, second = distinct[pairs["first"]], distinct[pairs["second"]]
+    pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
+    return np.sort(pairs)
 
 
 def _earlier(
