@@ -8,13 +8,16 @@ from data.config import IngestConfig
 
 
 def work(stage: Stage) -> object:
+    from data.sources.contents import refuse_changed
     from data.sources.ingest import ingest
 
+    config = stage.block("data", IngestConfig)
     request_head()  # comes up while the sources are read; refine is the first to use it
     downloads = stage.workspace.state / "downloads"
     # Sources are named by their paths, so these stay relative, and the artifact does not know where the workspace lies.
     with chdir(stage.workspace.root):
-        return ingest(stage.block("data", IngestConfig), stage.out, cache=downloads, progress=stage.progress)
+        refuse_changed(config)
+        return ingest(config, stage.out, cache=downloads, progress=stage.progress)
 
 
 if __name__ == "__main__":

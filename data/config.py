@@ -82,6 +82,8 @@ class IngestConfig(Block):
 
     A relative path is from the folder that the command is called in; in conf/ it is from the workspace.
     """
+    sources_sha256: str | None = None
+    """Of what local sources hold. Filled in when the settings are composed, never set; absent where none is local."""
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
     """A document, a line or a row beyond this is a reject."""
@@ -109,6 +111,11 @@ class IngestConfig(Block):
         if not all(uri.strip() for uri in uris):
             raise ValueError("a source is empty: name a path or URI")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sources elsewhere have no such hash, and the settings then do not speak of it."""
+        return {name: value for name, value in whole(self).items() if name != "sources_sha256" or value is not None}
 
     def shown(self) -> dict[str, Any]:
         sources = [source.model_copy(update={"uri": without_secrets(source.uri)}) for source in self.given]

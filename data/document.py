@@ -75,14 +75,6 @@ def write_lines(lines: Iterable[bytes], path: Path) -> int:
     return count
 
 
-def write_shard(documents: Iterable[Document], path: Path) -> int:
-    """Write one shard, byte-identical for equal documents and whole or absent, and return how many it holds.
-
-    OSError naming the shard where the disk is full.
-    """
-    return write_lines(map(document_line, documents), path)
-
-
 def write_documents(
     documents: Iterable[Document], folder: Path, per_shard: int, *, prefix: str = "documents"
 ) -> list[Path]:

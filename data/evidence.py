@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.arrow import table_of
-from data.disk import naming
+from data.disk import whole_or_absent
 
 EVIDENCE = "evidence"
 DECISIONS = "decisions.parquet"
@@ -67,14 +67,9 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
 
 def write_rows(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
     """Write rows as one Parquet file, whole or absent; equal rows give equal bytes."""
-    partial = path.with_name(f".{path.name}.partial")
     table = table_of(rows, schema)
-    try:
+    with whole_or_absent(path) as partial:
         pq.write_table(table, partial, compression="zstd", row_group_size=ROWS_A_GROUP)
-    except OSError as error:
-        # Arrow's own message, of a full disk for example, does not say which file.
-        raise OSError(f"{path} could not be written: {error}") from error
-    partial.replace(path)
 
 
 _TWINS = pa.schema([("id", pa.string()), ("twin", pa.string()), ("jaccard", pa.float64())])
@@ -101,12 +96,10 @@ def score_parts(folder: Path) -> list[Path]:
 
 def write_decisions(tables: Iterable[pa.Table], path: Path) -> None:
     """Write tables of DECISION, a row group each; the file appears when all are in it."""
-    partial = path.with_name(f".{path.name}.partial")
-    with naming(path), pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
+    with whole_or_absent(path) as partial, pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
         for table in tables:
             # Pages end where chunks do, and how a column came to be in chunks must not show.
             writer.write_table(table.combine_chunks(), row_group_size=DECISIONS_A_GROUP)
-    partial.replace(path)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:

@@ -14,6 +14,7 @@ from data.config import RefineConfig
 from data.corpus import ScoredCorpus
 from data.deduplication.near import PAIR, Duplicate
 from data.deduplication.parts import SketchPart
+from data.disk import copy_tree
 from data.evidence import DECISIONS, EARLIER, EVIDENCE, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
 from data.fingerprint import RECUT
 from data.manifest import read_manifest
@@ -52,12 +53,13 @@ def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_prog
     before = RefineReport.model_validate_json((evidence / REPORT).read_text(encoding="utf-8"))
     result = folder.with_name(f".{folder.name}.recut")
     shutil.rmtree(result, ignore_errors=True)
-    shutil.copytree(evidence, result / EVIDENCE, copy_function=_link)
-    for name in (DECISIONS, REPORT):
-        (result / EVIDENCE / name).unlink()
     try:
+        copy_tree(evidence, result / EVIDENCE, _link)
+        for name in (DECISIONS, REPORT):
+            (result / EVIDENCE / name).unlink()
         after = _keep(config, result, progress)
-        after.masked, after.evaluation_sets = before.masked, before.evaluation_sets
+        after.masked = before.masked
+        after.evaluation_sets, after.short_items = before.evaluation_sets, before.short_items
         write_report(after, result)
         ingested = IngestReport.model_validate_json((evidence / INGEST).read_text(encoding="utf-8"))
         parameters = {**manifest["parameters"], "refine": config.shown()}
@@ -103,7 +105,7 @@ def _read_pairs(corpus: ScoredCorpus, path: Path) -> np.ndarray:
     return np.array([(place[one], place[other], jaccard) for one, other, jaccard in read_twins(path)], dtype=PAIR)
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     """Evidence is written once, so another name for it will do, where the file system has such a thing."""
     try:
         os.link(source, target)

@@ -18,8 +18,9 @@ from data.config import RefineConfig
 from data.corpus import ScoredCorpus
 from data.decontamination import EvaluationSets
 from data.deduplication.index import DuplicateIndex
-from data.deduplication.near import Duplicate, greedy_ranks, verified_pairs
+from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, verified_pairs
 from data.deduplication.parts import SketchPart
+from data.disk import copy_tree, remove
 from data.document import document_shards
 from data.evidence import EARLIER, EVIDENCE, PAIRS, REPORT, SKETCHES, write_twins
 from data.executor import RunTasks, lasting_workers
@@ -71,7 +72,7 @@ def refine(
             raise ValueError(f"{documents} holds no document: add a source")
         report = _decide(config, [tasks[number] for number in sorted(filled)], out, run, progress)
     report.masked = dict(sorted(sum((Counter(summary.masked) for summary in summaries), Counter[str]()).items()))
-    report.evaluation_sets = sets.counts
+    report.evaluation_sets, report.short_items = sets.counts, sets.ignored
     write_report(report, out)
     report.timings = {**_worker_seconds(summaries), "score_s": scored - started, **report.timings}
     if work is None:
@@ -121,13 +122,12 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
 
 
 def _own_folder(work: Path, name: str) -> Path:
-    """`work/name`; what runs of other inputs or settings left beside it is removed."""
-    if work.is_dir():
-        for other in work.iterdir():
-            if other.name != name:
-                shutil.rmtree(other)
-    (work / name).mkdir(parents=True, exist_ok=True)
-    return work / name
+    """`work/name`; what runs of other inputs or settings left beside it is removed, and in it what is half made."""
+    own = work / name
+    own.mkdir(parents=True, exist_ok=True)
+    for other in [*(path for path in work.iterdir() if path != own), *own.glob(".*")]:
+        remove(other)
+    return own
 
 
 def _ids_along(corpus: ScoredCorpus) -> list[str]:
@@ -146,18 +146,21 @@ def _pairs(config: RefineConfig, corpus: ScoredCorpus, sketches: Sequence[Sketch
     """[n] PAIR over the distinct ids: who is how similar to whom, from PAIR_FLOOR on.
 
     Looked for among all documents, for other thresholds, and once more among those that these rules keep: in a large
-    band a document is compared with some only, and none of these may be wasted on documents that are dropped.
+    band a document is compared with some only, and none of these may be wasted on documents that are dropped. Most
+    pairs are found both times, the same one first, and verified once.
     """
     columns, distinct = corpus.columns, corpus.distinct_index()[corpus.part_rows]
     lengths = columns.characters[corpus.part_rows].tolist()
     passes = np.array([breach is None for breach in breaches(columns.scores, columns.languages, config).first])
-    found = []
-    for eligible in (_is_first(corpus), _is_first(corpus) & passes[corpus.part_rows]):
-        pairs = verified_pairs(sketches, greedy_ranks(_ids_along(corpus), lengths, eligible), PAIR_FLOOR)
-        first, second = distinct[pairs["first"]], distinct[pairs["second"]]
-        pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
-        found.append(pairs)
-    return np.unique(np.concatenate(found))
+    ids, is_first = _ids_along(corpus), _is_first(corpus)
+    candidates = [
+        candidate_pairs(sketches, greedy_ranks(ids, lengths, eligible))
+        for eligible in (is_first, is_first & passes[corpus.part_rows])
+    ]
+    pairs = verified_pairs(sketches, np.unique(np.concatenate(candidates), axis=0), PAIR_FLOOR)
+    first, second = distinct[pairs["first"]], distinct[pairs["second"]]
+    pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
+    return np.sort(pairs)
 
 
 def _earlier(
@@ -184,8 +187,13 @@ def write_evidence(
     write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
     for number, task in enumerate(tasks):
         shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
-        # Shingles outweigh the text, and all that was to be known of them is in the pairs.
-        shutil.copytree(task.sketches, evidence / SKETCHES.format(number), ignore=shutil.ignore_patterns("shingles*"))
+        copy_tree(task.sketches, evidence / SKETCHES.format(number), _copy_all_but_shingles)
+
+
+def _copy_all_but_shingles(source: Path, target: Path) -> None:
+    """Shingles outweigh the text, and all that was to be known of them is in the pairs."""
+    if not source.name.startswith("shingles"):
+        shutil.copyfile(source, target)
 
 
 def write_report(report: RefineReport, out: Path) -> None:

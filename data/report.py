@@ -60,6 +60,8 @@ class RefineReport(Tally):
     """Placeholders put in, by kind."""
     evaluation_sets: dict[str, int] = {}
     """Items of each evaluation set that documents were held against."""
+    short_items: dict[str, int] = {}
+    """Items of each evaluation set that are too short to be told from any other text, and so were not looked for."""
     contaminated: dict[str, int] = {}
     """Documents in which `contamination_sign` finds text of an evaluation set, by set, whatever became of them."""
     shared_ngrams: dict[str, dict[int, Overlap]] = {}

@@ -20,6 +20,7 @@ from data.config import RefineConfig
 from data.decontamination import EvaluationSets, find
 from data.deduplication.sketch import sketch, write_sketches
 from data.deduplication.words import word_hashes
+from data.disk import whole_or_absent
 from data.document import content_id, read_shard
 from data.evidence import score_schema, write_rows
 from data.extract import extract
@@ -194,9 +195,8 @@ def score_part(task: ScoreTask) -> Summary:
     seconds = {str(block.name): block.stats.time_stats.total for block in blocks[1:]}
     summary = Summary(len(documents), dict(masking.masked), seconds | {"write": time.perf_counter() - started})
     # Last, so that its presence says that the others are whole.
-    partial = task.summary.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(summary)))
-    partial.replace(task.summary)
+    with whole_or_absent(task.summary) as partial:
+        partial.write_text(json.dumps(asdict(summary)))
     return summary
 
 

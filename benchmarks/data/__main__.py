@@ -33,6 +33,8 @@ _SMALL = 10_000_000
 class Plan:
     """How much of everything is measured; sizes in bytes of text."""
 
+    text: int | None = None
+    """Of the raw documents that all is measured on; None: all there are."""
     blocks: int = 6_000_000
     builds: int = 16_000_000
     sizes: tuple[int, ...] = (2_000_000, 10_000_000, 100_000_000)
@@ -47,7 +49,17 @@ class Plan:
 
 
 _FULL = replace(Plan(), sizes=(*Plan().sizes, 1_000_000_000))
-_SMOKE = Plan(500_000, 1_200_000, (600_000, 1_200_000, 2_400_000), (1024, 2048), 60, 1300, 50, 1)
+_SMOKE = Plan(
+    text=3_000_000,
+    blocks=500_000,
+    builds=1_200_000,
+    sizes=(600_000, 1_200_000, 2_400_000),
+    vocabularies=(1024, 2048),
+    originals=60,
+    edited=1300,
+    items=50,
+    runs=1,
+)
 
 
 def main() -> None:
@@ -93,6 +105,7 @@ def run(plan: Plan) -> "Results":
         folder = Path(temporary)
         with _section(results, "text"):
             raw, kind = documentation(ingest, Workspace.find().state / "downloads")
+            raw = raw if plan.text is None else _some(raw, plan.text)
             texts = extracted(raw)
             size = sum(len(text.encode()) for text in texts)
             results.text = f"{len(texts):,} documents of {kind}, {size / 1e6:.1f} MB extracted"
@@ -185,15 +198,22 @@ def _session(results: "Results", texts: list[str], folder: Path) -> None:
 
 
 def _builds(plan: Plan, results: "Results", raw: "list[Document]", refine: "RefineConfig", folder: Path) -> None:
-    from benchmarks.data.texts import sample, write_files
+    from benchmarks.data.texts import write_files
     from benchmarks.data.workers import local_and_ray
 
     with _section(results, "workers"):
-        chosen = set(sample([document.text for document in raw], plan.builds))
-        documents = [document for document in raw if document.text in chosen]
+        documents = _some(raw, plan.builds)
         results.build_bytes = sum(len(document.text.encode()) for document in documents)
         write_files(documents, folder / "files")
         results.builds = local_and_ray(folder / "files", refine, folder, plan.runs)
+
+
+def _some(raw: "list[Document]", size_bytes: int) -> "list[Document]":
+    """Documents from all over, in their order."""
+    from benchmarks.data.texts import sample
+
+    chosen = set(sample([document.text for document in raw], size_bytes))
+    return [document for document in raw if document.text in chosen]
 
 
 def _sizes(plan: Plan, results: "Results", texts: list[str], refine: "RefineConfig", folder: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from benchmarks.data import stock
 from benchmarks.data.planted import LEVELS, corpus, documents, planted, true_jaccard
 from data.config import RefineConfig
-from data.deduplication.near import greedy_ranks, near_duplicates, verified_pairs
+from data.deduplication.near import candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
 from data.deduplication.parts import SketchPart
 from data.deduplication.sketch import sketch, write_sketches
 from data.document import content_id
@@ -85,7 +85,8 @@ def _verified(texts: Sequence[str], bound: float) -> np.ndarray:
             path = Path(folder) / f"{start:06d}"
             write_sketches(path, [sketch(text, config) for text in texts[start : start + _A_PART]], config)
             parts.append(SketchPart(path))
-        return verified_pairs(parts, greedy_ranks(ids, list(map(len, texts)), eligible), bound)
+        candidates = candidate_pairs(parts, greedy_ranks(ids, list(map(len, texts)), eligible))
+        return verified_pairs(parts, candidates, bound)
 
 
 def _share_a_band(one: Sequence[list[int]], other: Sequence[list[int]]) -> bool:

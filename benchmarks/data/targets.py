@@ -70,8 +70,8 @@ def targets(results: Results) -> list[Target]:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How much the largest exceeds the smallest, as a share of it."""
-    return max(values) / min(values) - 1
+    """How much the largest exceeds the smallest, as a share of it; NaN where noise outweighs one of them."""
+    return max(values) / min(values) - 1 if min(values) > 0 else math.nan
 
 
 def cpu_ms_a_further_document(sizes: Sequence[Size]) -> list[float]:
@@ -101,4 +101,6 @@ def _at_least(name: str, value: float, least: float, unit: str) -> Target:
 
 
 def _at_most(name: str, value: float, most: float, unit: str) -> Target:
+    if not math.isfinite(value):
+        return Target(name, "noise alone", f"≤ {most:g} {unit}", is_met=False)
     return Target(name, f"{up(value, 2):.2f} {unit}", f"≤ {most:g} {unit}", value <= most)

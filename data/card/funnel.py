@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from data.card.cascade import cascade
 from data.card.numbers import count, label
 from data.card.sankey import Flow, Gate, fold, sankey
 from data.report import RefineReport
@@ -26,7 +27,7 @@ def ordered_drops(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def funnel(report: RefineReport) -> str:
-    """The diagram. ValueError if the report's numbers do not add up."""
+    """The diagram, for a wide and for a narrow page: the style shows one. ValueError if the numbers do not add up."""
     sources = [Flow(name, tally.documents_in) for name, tally in report.by_source.items() if tally.documents_in]
     if not sources:
         return ""
@@ -42,9 +43,9 @@ def funnel(report: RefineReport) -> str:
             gates.append(Gate(behind, fold(drops, _DROPS, "other rules")))
     # What is left behind the last gate is what is kept.
     gates = [*gates[:-1], Gate("kept", gates[-1].drops if gates else [])]
-    return sankey(
-        fold(sources, _SOURCES, "other sources"),
-        gates,
-        title="From sources to clean documents",
-        description=f"{count(report.documents_in)} documents come in, {count(report.documents_kept)} are kept",
-    )
+    said = {
+        "title": "From sources to clean documents",
+        "description": f"{count(report.documents_in)} documents come in, {count(report.documents_kept)} are kept",
+    }
+    largest = fold(sources, _SOURCES, "other sources")
+    return f"{sankey(largest, gates, **said)}\n{cascade(largest, gates, **said)}"

@@ -11,6 +11,7 @@ from data.card.examples import Excerpt, excerpts
 from data.card.folder import Folder
 from data.card.funnel import funnel, group_of, ordered_drops
 from data.card.numbers import count, share, size
+from data.card.overlaps import OverlapRow, overlap_rows
 from data.card.passes import Passed, RulePasses, rule_passes
 from data.card.plots import (
     amount_bars,
@@ -88,6 +89,7 @@ class Card:
     similarity: str
     groups: str
     contamination: str
+    overlaps: list[OverlapRow]
     masked: str
     settings: list[tuple[str, str]]
     tokenizer: Attachment | None
@@ -119,6 +121,7 @@ def make_card(folder: Folder, tokenizer: Path | None, packed: Path | None) -> Ca
         similarity=similarity_histogram(observed, folder.thresholds.get("min_jaccard")),
         groups=group_bars(observed),
         contamination=amount_bars(report.contaminated, "Evaluation sets", "Documents that share text", "contaminated"),
+        overlaps=overlap_rows(report, folder.thresholds.get("contamination_ngrams") or ()),
         masked=amount_bars(report.masked, "Personal data", "Values replaced by a placeholder, by kind", "masked"),
         settings=sorted(_flat(folder.parameters).items()),
         tokenizer=read_attachment(tokenizer, ("report.json",)) if tokenizer else None,

@@ -2,9 +2,7 @@
 
 import fcntl
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from data.deduplication.columns import RowReader, write_column
 from data.deduplication.near import Duplicate
 from data.deduplication.parts import SketchPart, band, buckets, folders, write_bands
 from data.deduplication.shingles import jaccard
+from data.disk import remove, whole_or_absent
 
 _RUN = re.compile(r"\A(\d{6})-([0-9a-f]{1,64})\Z")
 _ENTRIES_A_KEY = 64
@@ -108,19 +107,18 @@ class DuplicateIndex:
         if not re.fullmatch(r"[0-9a-f]{1,64}", fingerprint):
             raise ValueError(f"fingerprint {fingerprint!r} must be 1 to 64 hex digits")
         with self._lock():
+            for left in self.folder.glob(".[!l]*"):  # by a run that was killed; .lock stays
+                remove(left)
             runs = self.runs()
             number = int(runs[-1].name.partition("-")[0]) + 1 if runs else 0
             known = [path for path in runs if path.name.partition("-")[2] == fingerprint]
             place = known[0] if known else self.folder / f"{number:06d}-{fingerprint}"
-            unfinished = self.folder / ".unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            _write_run(unfinished, parts, ids, np.flatnonzero(kept))
-            if known and (place / _IDS).read_bytes() == (unfinished / _IDS).read_bytes():
-                shutil.rmtree(unfinished)
+            names, documents = _by_id(ids, np.flatnonzero(kept))
+            if known and np.array_equal(np.load(place / _IDS), names):
                 return False
-            shutil.rmtree(place, ignore_errors=True)
-            unfinished.rename(place)
+            with whole_or_absent(place) as unfinished:
+                unfinished.mkdir()
+                _write_run(unfinished, parts, names, documents)
         return True
 
     @contextmanager
@@ -134,9 +132,8 @@ class DuplicateIndex:
                     f"another run is adding to index {self.folder}: run this one again after it"
                 ) from error
             if not (self.folder / "index.json").exists():
-                unfinished = self.folder / f".index.json.{os.getpid()}"
-                unfinished.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-                unfinished.replace(self.folder / "index.json")
+                with whole_or_absent(self.folder / "index.json") as partial:
+                    partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             yield
 
 
@@ -144,12 +141,16 @@ def _preference(found: Duplicate) -> tuple[float, bool, str]:
     return -found.jaccard, found.duplicate_of != found.id, found.duplicate_of
 
 
-def _write_run(folder: Path, parts: Sequence[SketchPart], ids: Sequence[str], documents: np.ndarray) -> None:
-    """In the order of ids, so that the bytes do not depend on the parts."""
+def _by_id(ids: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of some documents in order, [n] S32, and these documents [n]: the bytes do not depend on the parts."""
     names = np.asarray([ids[document] for document in documents], dtype="S32")
     order = np.argsort(names)
     documents, names = documents[order], names[order]
     assert len(np.unique(names)) == len(names), "an index holds distinct ids: remove exact duplicates first"
+    return names, documents
+
+
+def _write_run(folder: Path, parts: Sequence[SketchPart], names: np.ndarray, documents: np.ndarray) -> None:
     np.save(folder / _IDS, names)
     keys = [band(parts, bucket)[documents] for bucket in range(buckets(parts))]
     write_bands(folder, np.array(keys, dtype=np.uint64).reshape(len(keys), len(documents)).T)

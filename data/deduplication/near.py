@@ -84,13 +84,12 @@ def _pairs_of_groups(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate([np.empty(0, np.uint64), *codes])
 
 
-def verified_pairs(parts: Sequence[SketchPart], ranks: np.ndarray, floor: float) -> np.ndarray:
-    """The candidate pairs whose Jaccard similarity is at least `floor`, [pairs] of dtype PAIR; `first` ranks first.
+def verified_pairs(parts: Sequence[SketchPart], pairs: np.ndarray, floor: float) -> np.ndarray:
+    """The candidate pairs [pairs, 2] whose Jaccard similarity is at least `floor`, [pairs] of dtype PAIR.
 
     Only candidates' shingles are read, and those of two documents are held at a time. Pairs of more documents than are
     eligible in the end serve too; only a band of more than 34 documents is searched best with the ranks of those alone.
     """
-    pairs = candidate_pairs(parts, ranks)
     with RowReader(folders(parts), "shingles") as shingles:
         # No overlap can lift a pair above the ratio of its sizes; two empty sets are equal.
         sizes = np.sort(shingles.sizes[pairs], axis=1)

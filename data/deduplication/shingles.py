@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from data.deduplication.words import word_hashes
 from data.hashing import mix
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
-def shingles(text: str, ngram: int) -> np.ndarray:
-    """Sorted distinct 64-bit hashes of the word n-grams, [n] uint64; a text shorter than one n-gram is one shingle."""
-    hashes = word_hashes(text)
+def shingles(hashes: np.ndarray, ngram: int) -> np.ndarray:
+    """Sorted distinct 64-bit hashes of the n-grams of a text of word hashes [words], [n] uint64.
+
+    A text shorter than one n-gram is one shingle.
+    """
     return distinct(ngrams(hashes, max(min(ngram, len(hashes)), 1)))
 
 

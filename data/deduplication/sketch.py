@@ -1,7 +1,5 @@
 """The sketch of a document: all that deduplication needs to know of it once its text is put away."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,10 @@ from data.deduplication.columns import write_column
 from data.deduplication.minhash import band_keys, signature
 from data.deduplication.parts import write_bands
 from data.deduplication.pieces import piece_hashes
-from data.deduplication.shingles import distinct, ngrams
+from data.deduplication.shingles import shingles
 from data.deduplication.winnowing import anchors
 from data.deduplication.words import word_hashes
+from data.disk import whole_or_absent
 
 _NONE = np.empty(0, np.uint64)
 
@@ -37,7 +36,7 @@ class Sketch:
 def sketch(text: str, config: RefineConfig, hashes: np.ndarray | None = None) -> Sketch:
     """The sketch of a text; `hashes` are its `word_hashes` where the caller has them."""
     words = word_hashes(text) if hashes is None else hashes
-    grams = distinct(ngrams(words, max(min(config.minhash_ngram, len(words)), 1)))
+    grams = shingles(words, config.minhash_ngram)
     return Sketch(
         signature=signature(grams, config),
         shingles=grams,
@@ -48,13 +47,10 @@ def sketch(text: str, config: RefineConfig, hashes: np.ndarray | None = None) ->
 
 def write_sketches(path: Path, sketches: Sequence[Sketch], config: RefineConfig) -> None:
     """Write the sketches of one part, in order, as the folder `path`; a folder that is there already is replaced."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     shape = (-1, config.minhash_buckets, config.minhash_hashes_per_bucket)
     signatures = np.array([each.signature for each in sketches], dtype=np.uint32).reshape(shape)
-    write_bands(unfinished, band_keys(signatures))
-    for name in ("shingles", "pieces", "anchors"):
-        write_column(unfinished, name, (getattr(each, name) for each in sketches))
-    shutil.rmtree(path, ignore_errors=True)
-    unfinished.rename(path)
+    with whole_or_absent(path) as unfinished:
+        unfinished.mkdir(parents=True)
+        write_bands(unfinished, band_keys(signatures))
+        for name in ("shingles", "pieces", "anchors"):
+            write_column(unfinished, name, (getattr(each, name) for each in sketches))

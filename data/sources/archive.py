@@ -23,7 +23,6 @@ _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
 _TIMEOUT_S = (10.0, 60.0)
 """To connect, and between two reads."""
-_CHUNK_BYTES = 1 << 20
 
 
 class IndexUnreachable(RuntimeError):

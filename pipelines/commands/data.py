@@ -61,6 +61,8 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     from pipelines.parameters import compose
 
     for override in arguments.overrides:
+        if override.startswith("data.sources_sha256="):
+            raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
         if not override.startswith(("data.", "refine.", "profile=")):
             raise ValueError(
                 f"'{override.partition('=')[0]}' has no effect here: only data.KEY, refine.KEY and profile do"
@@ -71,6 +73,7 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
         if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
             raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
         values["data"]["sources"] = arguments.source
+    values["data"].pop("sources_sha256", None)  # it is for steps that may not have to run
     ingest, refine = validate_block("data", values["data"]), validate_block("refine", values["refine"])
     assert isinstance(ingest, IngestConfig)
     assert isinstance(refine, RefineConfig)

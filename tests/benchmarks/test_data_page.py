@@ -60,6 +60,14 @@ def test_what_is_missed_is_named():
     assert "**not met**" not in render(_results(ray_s=1.8))
 
 
+def test_what_noise_outweighs_is_not_met():
+    results = _results(ray_s=1.8)
+    results.sizes[1] = results.sizes[1].model_copy(update={"cpu_s": results.sizes[0].cpu_s})
+    (further,) = [target for target in targets(results) if target.name.startswith("CPU a further document")]
+    assert (further.is_met, further.measured) == (False, "noise alone")
+    assert "**not met**" in render(results)
+
+
 def _results(ray_s: float) -> Results:
     rates = {"sluice": _rate(0.1), "datatrove": _rate(1)}
     builds = Builds(score_s={1: [ray_s], 2: [1]}, build_s={1: [ray_s], 2: [1]}, hashes={"a"})

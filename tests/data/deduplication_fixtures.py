@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.config import RefineConfig
-from data.deduplication.near import Duplicate, greedy_ranks, near_duplicates, verified_pairs
+from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
 from data.deduplication.parts import SketchPart
 from data.deduplication.sketch import sketch, write_sketches
 from data.document import content_id
@@ -50,5 +50,5 @@ def find(
     chosen = np.ones(len(texts), bool) if eligible is None else eligible
     ids, lengths = [content_id(text) for text in texts], [len(text) for text in texts]
     parts = write_parts(texts, folder, config, per_part)
-    pairs = verified_pairs(parts, greedy_ranks(ids, lengths, chosen), config.min_jaccard)
+    pairs = verified_pairs(parts, candidate_pairs(parts, greedy_ranks(ids, lengths, chosen)), config.min_jaccard)
     return near_duplicates(ids, lengths, pairs, chosen, config.min_jaccard)

@@ -99,6 +99,20 @@ def test_the_page_shows_each_part(page: str, refined: Path):
     assert "words ≥ 40" in text and "min 40" in text and "refine.min_words" in text
 
 
+def test_both_sizes_of_shared_ngrams_are_on_the_page(page: str):
+    text = shown(page)
+    # Set, items, those too short, words of the n-gram, documents, places: of the set that nothing was found of, too.
+    for row in ("exam 40 0 13 0 0", "exam 40 0 8 0 0", "quiz 1,200 3 13 4 5", "quiz 1,200 3 8 17 23"):
+        assert row in text
+
+
+def test_the_flow_fits_a_narrow_page_without_scrolling(page: str):
+    (figure,) = re.findall(r"<figure>(<svg class=\"sankey\".*?)</figure>", page, re.DOTALL)
+    assert '<svg class="cascade"' in figure and "svg.sankey { min-width" not in page
+    assert "svg.cascade { display: none;" in page
+    assert "(max-width: 1000px) { svg.sankey { display: none; } svg.cascade { display: block; } }" in page
+
+
 def test_pass_rates_are_each_rules_own(page: str):
     lengths = [(language, len(text.split())) for language, text in texts()]
     copies = [each for place, each in enumerate(lengths) if place % 23 == 4]
@@ -131,6 +145,7 @@ def test_strangers_text_is_escaped_everywhere(tmp_path: Path):
     report["by_language"][hostile] = report["by_language"].pop("ja")
     report["masked"][hostile] = 3
     report["contaminated"][hostile] = 1
+    report["evaluation_sets"][hostile] = 1
     write_json(evidence / "report.json", report)
     ingest = json.loads((evidence / "ingest.json").read_text())
     ingest["rejects"][hostile] = 2

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.card import numbers
+from data.card.cascade import cascade
 from data.card.charts import WIDTH, Bar, Series, Threshold, bars, histogram, shorten
+from data.card.overlaps import OverlapRow, overlap_rows
 from data.card.passes import passing, spread_of
 from data.card.sankey import Flow, Gate, fold, sankey
+from data.report import Overlap, RefineReport
 
 
 def texts(svg: str) -> list[str]:
@@ -46,6 +49,9 @@ def test_no_label_can_break_out_of_a_chart(label: str, note: str):
     ElementTree.fromstring(bars([Bar(label, 1, note)], title=label, description=note))
     ElementTree.fromstring(
         sankey([Flow(label, 3)], [Gate(note, [Flow(f"<b>{label}", 1)])], title=label, description=note)
+    )
+    ElementTree.fromstring(
+        cascade([Flow(label, 3)], [Gate(note, [Flow(f"<b>{label}", 1)])], title=label, description=note)
     )
     ElementTree.fromstring(histogram([0, 1], [Series(label, [1])], title=label, description=note))
 
@@ -113,6 +119,49 @@ def test_a_sankey_of_nothing_and_one_that_contradicts_itself():
     ElementTree.fromstring(sankey([], [Gate("kept", [])], title="t", description="d"))
     with pytest.raises(ValueError, match="3 dropped of 2"):
         sankey([Flow("a", 2)], [Gate("kept", [Flow("rule", 3)])], title="t", description="d")
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=6),
+    st.lists(st.lists(st.floats(0, 0.4), max_size=3), min_size=1, max_size=3),
+)
+def test_a_cascade_lets_what_is_left_end_where_the_drops_begin(sources: list[int], shares: list[list[float]]):
+    left, gates = sum(sources), []
+    for number, some in enumerate(shares):
+        drops = []
+        for share in some:
+            drops.append(Flow("a rule", int(left * share), "quality"))
+            left -= drops[-1].value
+        gates.append(Gate(f"gate {number}", drops))
+    chart = cascade([Flow("docs", value) for value in sources], gates, title="t", description="d")
+    drawn = [each for kind in ("source", "quality", "kept") for each in rectangles(chart, kind)]
+    assert all(each["x"] >= -0.1 and each["x"] + each["width"] <= WIDTH + 0.1 for each in drawn)
+    assert len({each["y"] for each in drawn}) == len(drawn) == len(sources) + 1 + sum(map(len, shares)) + len(shares)
+    (kept,) = rectangles(chart, "kept")
+    dropped = [each["x"] for each in rectangles(chart, "quality") if each["width"] > 1.5]
+    assert kept["width"] == pytest.approx(max(WIDTH * left / sum(sources), 1.5 * bool(left)), abs=0.1)
+    assert all(each >= kept["width"] - 1.6 for each in dropped)
+    assert texts(chart)[-2:] == [gates[-1].label, f"{left:,}"]
+
+
+def test_a_cascade_that_contradicts_itself_is_refused():
+    with pytest.raises(ValueError, match="3 dropped of 2"):
+        cascade([Flow("a", 2)], [Gate("kept", [Flow("rule", 1), Flow("other", 2)])], title="t", description="d")
+    ElementTree.fromstring(cascade([], [Gate("kept", [])], title="t", description="d"))
+
+
+def test_a_set_of_which_nothing_was_found_shows_its_zeros():
+    found = {13: Overlap(documents=1, spans=2), 8: Overlap(documents=5, spans=9), 6: Overlap(documents=3, spans=3)}
+    sets = {"quiz": 10, "exam": 7}
+    report = RefineReport(evaluation_sets=sets, short_items={"quiz": 2}, shared_ngrams={"quiz": found})
+    assert overlap_rows(report, [13, 8]) == [
+        OverlapRow("exam", 7, 0, 13, 0, 0),
+        OverlapRow("exam", 7, 0, 8, 0, 0),
+        OverlapRow("quiz", 10, 2, 13, 1, 2),
+        OverlapRow("quiz", 10, 2, 8, 5, 9),
+        OverlapRow("quiz", 10, 2, 6, 3, 3),
+    ]
+    assert overlap_rows(RefineReport(), [13, 8]) == []
 
 
 @given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 12))

@@ -1,5 +1,6 @@
 """What earlier runs kept is not kept again; adding is whole or not at all; a repeated run has the same outcome."""
 
+import errno
 import fcntl
 from pathlib import Path
 
@@ -80,12 +81,28 @@ def test_the_bytes_of_an_entry_do_not_depend_on_order_or_parts(tmp_path: Path):
 
 def test_what_an_interrupted_run_left_is_not_there_and_not_in_the_way(tmp_path: Path):
     index = DuplicateIndex.open(tmp_path / "index", CONFIG)
-    leftover = tmp_path / "index" / ".unfinished"
+    leftover = tmp_path / "index" / f".000000-{FIRST}.4711"
     leftover.mkdir(parents=True)
     (leftover / "ids.npy").write_bytes(b"half")
     assert index.runs() == []
     assert add(index, [" ".join(passage(1))], tmp_path, FIRST)
     assert [path.name for path in index.runs()] == [f"000000-{FIRST}"]
+    assert {path.name for path in index.folder.iterdir()} == {".lock", "index.json", f"000000-{FIRST}"}
+
+
+def test_an_entry_that_does_not_fit_leaves_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    index = DuplicateIndex.open(tmp_path / "index", CONFIG)
+    assert add(index, [" ".join(passage(1))], tmp_path, FIRST)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path: path.read_bytes() for path in index.folder.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setattr("data.deduplication.index.write_column", full)
+        with pytest.raises(OSError, match=f"No space left on device: '.*000000-{FIRST}'"):
+            add(index, [" ".join(passage(2))], tmp_path / "other", FIRST)
+    assert {path: path.read_bytes() for path in index.folder.rglob("*") if path.is_file()} == before
 
 
 def test_what_was_not_kept_is_not_added(tmp_path: Path):

@@ -142,4 +142,4 @@ def test_a_damaged_part_is_named(tmp_path: Path):
     path = parts[0].path / "shingles.npy"
     path.write_bytes(path.read_bytes()[:-800])
     with pytest.raises(ValueError, match=r"part-0000.*ends early"):
-        verified_pairs(parts, greedy_ranks(ids, [1, 2], np.ones(2, bool)), 0.5)
+        verified_pairs(parts, candidate_pairs(parts, greedy_ranks(ids, [1, 2], np.ones(2, bool))), 0.5)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.document import Document, content_id, read_documents, read_shard, write_documents, write_shard
+from data.document import Document, content_id, document_line, read_documents, read_shard, write_documents, write_lines
 
 
 def document(text: str) -> Document:
@@ -59,14 +59,14 @@ def test_a_full_disk_names_the_shard_and_leaves_nothing_half(tmp_path: Path):
 
 def test_a_shard_that_fails_half_way_leaves_the_one_before_it(tmp_path: Path):
     path = tmp_path / "documents-0000.jsonl"
-    write_shard([document("x")], path)
+    write_lines([document_line(document("x"))], path)
 
-    def broken() -> Iterator[Document]:
-        yield document("y")
+    def broken() -> Iterator[bytes]:
+        yield document_line(document("y"))
         raise RuntimeError("source is gone")
 
     with pytest.raises(RuntimeError):
-        write_shard(broken(), path)
+        write_lines(broken(), path)
     assert [each.text for each in read_shard(path)] == ["x"]
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -197,11 +197,12 @@ def test_texts_that_cutting_makes_equal_are_kept_once():
 def test_contamination_is_treated_by_the_policy_of_its_set(tmp_path: Path, policy: str):
     question = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
     path = tmp_path / "quiz.jsonl"
-    path.write_text(json.dumps({"question": question}) + "\n")
+    path.write_text("".join(json.dumps({"question": each}) + "\n" for each in (question, "Yes.")))
     leaked = page("caching", 5).replace("step", f"step. {question.upper()}? Then", 1)
     documents = [raw(page("caching", 6), "clean.rst"), raw(leaked, "leaked.rst")]
     report = run(tmp_path, documents, "out", evaluation_sets=[EvaluationSet(path=str(path), policy=policy)])
     assert (report.contaminated, report.evaluation_sets) == ({"quiz": 1}, {"quiz": 1})
+    assert report.short_items == {"quiz": 1}, "what is not looked for is said"
     texts = {document.metadata["path"]: document.text for document in read_documents(tmp_path / "out")}
     assert "clean.rst" in texts
     if policy == "drop":

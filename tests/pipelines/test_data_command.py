@@ -199,6 +199,7 @@ def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[st
         (["--source", "/no/such/place"], "/no/such/place"),
         (["--source", "{source}", "refine.min_wrods=1"], "did you mean 'min_words'?"),
         (["--source", "{source}", "model.layers=3"], "has no effect here"),
+        (["--source", "{source}", "data.sources_sha256=abc"], "filled in from the files themselves"),
         (["--source", "{source}", "--against", "/no/such/set.jsonl"], "/no/such/set.jsonl"),
     ],
 )

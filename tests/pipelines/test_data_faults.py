@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,23 @@ for limit in map(int, sys.argv[1].split(",")):
     print(main(sys.argv[2:]), flush=True)
 """
 """No file may pass the limit: so a disk without room looks to a program, at a place of the test's choice."""
+
+FULL_TMPFS = """
+import json, subprocess, sys
+from pathlib import Path
+from pipelines.cli import main
+
+disk = Path(sys.argv[1])
+for step, size in enumerate(sys.argv[2].split(",")):
+    options = f"size={size},remount" if step else f"size={size}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
+    code = main(sys.argv[3:])
+    names = sorted(path.relative_to(disk).as_posix() for path in disk.rglob("*"))
+    print(json.dumps({"code": code, "names": names}), flush=True)
+print(json.dumps(json.loads((disk / "out" / "manifest.json").read_text())))
+"""
+"""A build on a disk of its own that is small, then larger; it goes with the process and is seen by no other."""
+MOUNTING = ["unshare", "--user", "--map-root-user", "--mount"]
 
 DIES_ONCE_IT_IS_REMEMBERED = """
 import os, signal, sys
@@ -65,9 +83,9 @@ def documents(folder: Path) -> list[str]:
     return [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def run(root: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(root: Path, code: str, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [*prefix, sys.executable, "-c", code, *arguments],
         cwd=root,
         # Half a module's bytecode, cut by the limit, would stay for the next process.
         env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -99,6 +117,39 @@ def test_on_a_full_disk_a_build_names_the_file_and_the_next_one_completes(
     assert main(build) == 0
     assert read_manifest(out) == read_manifest(undisturbed)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def may_mount(folder: Path) -> bool:
+    try:
+        command = [*MOUNTING, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_on_a_disk_that_is_really_full_nothing_half_made_stays(
+    root: Path, source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not may_mount(disk):
+        pytest.skip("this user may not mount a tmpfs in a namespace of its own")
+    build = ["data", "build", "--source", str(source), "--out", str(disk / "out"), *ONE]
+    # Raw text has 0.4 MB, the scored parts 0.7 MB beside it, their copy in the result and its documents 0.7 MB more.
+    done = run(root, FULL_TMPFS, str(disk), "200k,800k,1200k,1600k,16m", *build, prefix=MOUNTING)
+    *told, manifest = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [each["code"] for each in told] == [1, 1, 1, 1, 0], done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("sluice data build: ")]
+    assert len(errors) == 4, done.stderr
+    assert all("No space left on device" in each and f"'{disk}/.out.partial/" in each for each in errors), errors
+    places = ("/raw/documents-", "/work/", "/result/evidence/", "/result/documents-")
+    assert all(place in each for place, each in zip(places, errors, strict=True)), errors
+    for each in told[:-1]:
+        assert not any(name.startswith(("out", ".out.partial/raw", ".out.partial/result")) for name in each["names"])
+        half_made = [name for name in each["names"] if Path(name).name.startswith(".") and name != ".out.partial"]
+        assert not half_made
+    assert {Path(name).parts[0] for name in told[-1]["names"]} == {"out"}
+    assert manifest == read_manifest(undisturbed)
 
 
 def test_killed_once_the_index_knows_a_build_the_next_one_keeps_the_same(

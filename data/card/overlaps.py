@@ -1,0 +1,32 @@
+"""What the documents share with each evaluation set, by the length of the n-gram: the strong sign and the weaker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.report import Overlap, RefineReport
+
+
+@dataclass(frozen=True)
+class OverlapRow:
+    """One evaluation set and one length of n-gram."""
+
+    set: str
+    items: int | None
+    """Items that documents were held against; None where the report does not say."""
+    short_items: int
+    """Items too short to be looked for."""
+    words: int
+    documents: int
+    spans: int
+
+
+def overlap_rows(report: RefineReport, ngrams: Sequence[int]) -> list[OverlapRow]:
+    """By set, the longest n-grams first. A set of which nothing was found has its zeros: it was looked for."""
+    found = []
+    for name in sorted({*report.evaluation_sets, *report.shared_ngrams}):
+        items, short = report.evaluation_sets.get(name), report.short_items.get(name, 0)
+        by_length = report.shared_ngrams.get(name, {})
+        for words in sorted({*ngrams, *by_length}, reverse=True):
+            overlap = by_length.get(words, Overlap())
+            found.append(OverlapRow(name, items, short, words, overlap.documents, overlap.spans))
+    return found

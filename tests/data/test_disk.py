@@ -1,0 +1,105 @@
+"""Files and folders appear whole or not at all, and a disk that refuses a write is told with the file."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data.deduplication.sketch
+from data.config import RefineConfig
+from data.deduplication.parts import SketchPart
+from data.deduplication.sketch import sketch, write_sketches
+from data.disk import copy_tree, naming, remove, whole_or_absent
+from data.evidence import read_twins, write_twins
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("earlier", [None, "as it was"])
+def test_a_file_that_fails_half_way_leaves_what_was_there(tmp_path: Path, earlier: str | None) -> None:
+    path = tmp_path / "file"
+    if earlier:
+        path.write_text(earlier)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), whole_or_absent(path) as partial:
+        partial.write_text("half")
+        raise FULL
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == ({"file": earlier} if earlier else {})
+    with whole_or_absent(path) as partial:
+        partial.write_text("whole")
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"file": "whole"}
+
+
+def test_a_folder_takes_the_place_of_an_earlier_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for names in (["a", "b"], ["c"]):
+        with whole_or_absent(path) as partial:
+            partial.mkdir()
+            for name in names:
+                (partial / name).touch()
+    assert [each.relative_to(tmp_path).as_posix() for each in sorted(tmp_path.rglob("*"))] == ["folder", "folder/c"]
+
+
+def test_an_error_that_names_its_file_keeps_the_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'nowhere'"), naming(tmp_path / "other"):
+        Path("nowhere").read_bytes()
+    with pytest.raises(ValueError, match="no matter of the disk"), naming(tmp_path):
+        raise ValueError("no matter of the disk")
+
+
+def test_removing_what_is_not_there_is_no_error_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("link", "nothing"):
+        remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_copied_tree_is_the_same_and_ends_at_its_first_error(tmp_path: Path) -> None:
+    for name in ("b", "below/a", "below/c"):
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_text(name)
+    copy_tree(tmp_path / "from", tmp_path / "to")
+    assert {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*")} == {
+        *("b", "below", "below/a", "below/c")
+    }
+    asked = []
+
+    def full(source: Path, target: Path) -> None:
+        asked.append(source.name)
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/other/b'"):
+        copy_tree(tmp_path / "from", tmp_path / "other", full)
+    assert asked == ["b"]
+
+
+def test_sketches_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RefineConfig(max_piece_copies=1)
+    sketches = [sketch(f"the words of document {number}", config) for number in range(3)]
+
+    def full(folder: Path, name: str, rows: object) -> None:
+        raise FULL
+
+    with monkeypatch.context() as patched:
+        patched.setattr(data.deduplication.sketch, "write_column", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*sketches-0003'"):
+            write_sketches(tmp_path / "sketches-0003", sketches, config)
+    assert not list(tmp_path.iterdir())
+    write_sketches(tmp_path / "sketches-0003", sketches, config)
+    assert len(SketchPart(tmp_path / "sketches-0003")) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["sketches-0003"]
+
+
+def test_rows_that_do_not_fit_leave_nothing_and_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(table: object, where: Path, **_: object) -> None:
+        Path(where).write_bytes(b"PAR1")
+        raise FULL
+
+    with monkeypatch.context() as patched:
+        patched.setattr("data.evidence.pq.write_table", full)
+        with pytest.raises(OSError, match=r"pairs\.parquet"):
+            write_twins([("a", "b", 0.9)], tmp_path / "pairs.parquet")
+    assert not list(tmp_path.iterdir())
+    write_twins([("a", "b", 0.9)], tmp_path / "pairs.parquet")
+    assert read_twins(tmp_path / "pairs.parquet") == [("a", "b", float(np.float64(0.9)))]
