@@ -30,21 +30,21 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, state: Pass) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        queries, (keys, values) = self._queries(x), self._keys_values(x)
+        queries, keys, values = map(self._by_head, state.project(x, self.query, self.key, self.value))
+        queries, keys = self._normed(queries, self.query_norm), self._normed(keys, self.key_norm)
         if state.rotary is not None:
             queries, keys = rotate(queries, *state.rotary), rotate(keys, *state.rotary)
         if state.step is not None:
             keys, values = state.step.extend(self.layer, keys, values)
         return self._mix(queries, keys, values, state, self.kind)
 
-    def _queries(self, x: Tensor) -> Tensor:
-        queries = self.query(x).view(*x.shape[:2], self.heads, self.head_size)
-        return queries if self.query_norm is None else self.query_norm(queries)
+    def _by_head(self, x: Tensor) -> Tensor:
+        """[batch, seq, heads * head_size] -> [batch, seq, heads, head_size]."""
+        return x.view(*x.shape[:2], -1, self.head_size)
 
-    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        keys = self.key(x).view(*x.shape[:2], self.kv_heads, self.head_size)
-        values = self.value(x).view(*x.shape[:2], self.kv_heads, self.head_size)
-        return keys if self.key_norm is None else self.key_norm(keys), values
+    @staticmethod
+    def _normed(x: Tensor, norm: RMSNorm | None) -> Tensor:
+        return x if norm is None else norm(x)
 
     def _mix(
         self, queries: Tensor, keys: Tensor, values: Tensor, state: Pass, seen: LayerKind | Literal["source"]
@@ -59,7 +59,8 @@ class Attention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             kernel=state.kernel,
         )
-        return self.output(mixed.flatten(2))
+        (y,) = state.project(mixed.flatten(2), self.output)
+        return y
 
 
 class CrossAttention(Attention):
@@ -68,12 +69,14 @@ class CrossAttention(Attention):
     def forward(self, x: Tensor, state: Pass) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
         keys, values = self._source(state)
-        return self._mix(self._queries(x), keys, values, state, "source")
+        (queries,) = state.project(x, self.query)
+        return self._mix(self._normed(self._by_head(queries), self.query_norm), keys, values, state, "source")
 
     def _source(self, state: Pass) -> tuple[Tensor, Tensor]:
         """Keys and values of the source: those of an earlier step, or new ones, kept for later steps."""
         if state.source is None:
             assert state.step is not None, "a decoder without a source and without a cache"
             return state.step.source(self.layer)
-        keys, values = self._keys_values(state.source)
+        keys, values = map(self._by_head, state.project(state.source, self.key, self.value))
+        keys = self._normed(keys, self.key_norm)
         return (keys, values) if state.step is None else state.step.store_source(self.layer, keys, values)

@@ -87,8 +87,8 @@ class StateSpaceBlock(Residual):
 def feed(feedforward: FeedForward | Mixture, x: Tensor, state: Pass) -> Tensor:
     """The network's output; what a mixture says of its routing goes into the pass."""
     if isinstance(feedforward, FeedForward):
-        return feedforward(x)
-    mixed, routing = feedforward(x)
+        return feedforward(x, state.project)
+    mixed, routing = feedforward(x, state.real)
     state.routing.append(routing)
     return mixed
 

@@ -199,6 +199,10 @@ class ModelConfig(Block):
     def has_attention(self) -> bool:
         return any(kind != "state_space" for kind in self.layer_kinds)
 
+    @property
+    def has_feedforward(self) -> bool:
+        return self.has_attention or self.state_space_feedforward
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.head_size is None and self.hidden_size % self.heads:
@@ -250,8 +254,11 @@ class ModelConfig(Block):
         for name in of_attention if not self.has_attention else ():
             if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
                 raise ValueError(f"{name} {value} has no effect without an attention layer")
-        if not self.has_attention and self.mixture is not None and not self.state_space_feedforward:
-            raise ValueError("mixture has no effect: no layer has a feed-forward network")
+        of_feedforward = ("mixture", "feedforward", "feedforward_bias", "intermediate_size", "intermediate_multiple")
+        for name in of_feedforward if not self.has_feedforward else ():
+            if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
+                shown = "" if name == "mixture" else f" {value}"
+                raise ValueError(f"{name}{shown} has no effect: no layer has a feed-forward network")
 
     @model_validator(mode="after")
     def _positions_agree(self) -> Self:
@@ -298,5 +305,7 @@ class TransformerConfig(ModelConfig):
     @classmethod
     def from_settings(cls, settings: ModelConfig, vocab_size: int) -> Self:
         """The shape that `settings` ask for, over a tokenizer of `vocab_size` entries; derived sizes filled in."""
-        derived = {"head_size": settings.head_width, "intermediate_size": settings.feedforward_width}
+        derived = {"head_size": settings.head_width}
+        if settings.has_feedforward:
+            derived["intermediate_size"] = settings.feedforward_width
         return cls(**{**settings.model_dump(), **derived, "vocab_size": vocab_size})

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture.config import GATED, FeedForwardKind, ModelConfig
+from model.architecture.pass_state import Project, apart
 
 
 def activate(kind: FeedForwardKind, up: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -38,7 +39,9 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden_size, width, bias=bias)
         self.down = nn.Linear(width, config.hidden_size, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, project: Project = apart) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        gate = None if self.gate is None else self.gate(x)
-        return self.down(activate(self.kind, self.up(x), gate))
+        maps = (self.up,) if self.gate is None else (self.gate, self.up)
+        *gate, up = project(x, *maps)
+        (y,) = project(activate(self.kind, up, *gate), self.down)
+        return y

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.architecture.cache import Cache
 from model.architecture.config import TransformerConfig
+from model.architecture.pass_state import Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
 
 
@@ -56,10 +57,16 @@ def generate(
     An encoder-decoder reads `source` and continues `ids`, the start token at least. `cache`: True keeps what earlier
     tokens leave, "int8" keeps keys and values in 8 bits, False reads the whole sequence again for every token.
     Returns the new tokens alone, without the stop token. Raises ValueError for an empty prompt or one that leaves no
-    room in the context, for a model that generates nothing, and for one that drops at random, being in training mode.
+    room in the context, a temperature or top_p out of its range, a model that generates nothing, and one that drops at
+    random, being in training mode.
     """
     context = model.config.context
     _check_generates(model, source)
+    # Written so that NaN fails too.
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature {temperature} must be at least 0 and finite; 0 is greedy")
+    if not 0 <= top_p <= 1:
+        raise ValueError(f"top_p {top_p} must be between 0 and 1; 1 draws from all tokens")
     if not 1 <= len(ids) < context:
         raise ValueError(
             f"prompt of {len(ids)} tokens must have at least 1 and at most {context - 1} (the context less one)"
@@ -67,7 +74,10 @@ def generate(
     if cache not in (True, False, "int8"):
         raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
     device, length = model.embedding.weight.device, min(context, len(ids) + max_tokens)
-    step = _uncached(model, source) if cache is False else _cached(model, source, length, quantized=cache == "int8")
+    if cache is False:
+        step = _uncached(model, source)
+    else:
+        step = _cached(model, source, length, length - len(ids), quantized=cache == "int8")
     generator = torch.Generator(device=device).manual_seed(seed)
     fed, answer = torch.tensor([list(ids)], device=device), []
     for _ in range(length - len(ids)):
@@ -83,8 +93,11 @@ Step = Callable[[Tensor], Tensor]
 """New ids [1, seq] of one sequence -> logits [1, vocab] of the token after them."""
 
 
-def _cached(model: Transformer, source: Sequence[int] | None, length: int, *, quantized: bool) -> Step:
+def _cached(model: Transformer, source: Sequence[int] | None, length: int, new: int, *, quantized: bool) -> Step:
+    """`length` tokens at most, of which `new` are generated."""
     weight = model.embedding.weight
+    parameters = sum(each.numel() for each in model.parameters())
+    joined = Joined() if joining_pays(weight, parameters, new) else None
     read = None if source is None else torch.tensor([list(source)], device=weight.device)
     kept = Cache(
         model.config,
@@ -97,9 +110,11 @@ def _cached(model: Transformer, source: Sequence[int] | None, length: int, *, qu
     )
 
     def step(fed: Tensor) -> Tensor:
-        first = not int(kept.lengths)
-        hidden = model.hidden(fed, cache=kept, source=read if first else None)
-        return model.logits(hidden[:, -1])
+        if not int(kept.lengths):
+            # Many rows at once: nothing is gained by joining.
+            return model.logits(model.hidden(fed, cache=kept, source=read)[:, -1])
+        hidden = model.hidden(fed, cache=kept, project=joined or apart)
+        return model.logits(hidden[:, -1], joined)
 
     return step
 

@@ -18,7 +18,9 @@ from model.architecture.feedforward import FeedForward, activate
 
 @dataclass(frozen=True)
 class Routing:
-    """What one mixture says of one forward pass; a choice is one token's going to one of its experts."""
+    """What one mixture says of one forward pass; a choice is one token's going to one of its experts. Padding is left
+    out of everything.
+    """
 
     balance: Tensor
     """Scalar: `experts * sum(f * P)`, with f an expert's share of all choices (before any is dropped) and P its mean
@@ -54,8 +56,9 @@ class Mixture(nn.Module):
         self.down_bias = nn.Parameter(torch.zeros(experts, hidden)) if bias else None
         self.shared = FeedForward(config, mixture.shared * width) if mixture.shared else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """[batch, seq, hidden] -> [batch, seq, hidden] and how it was routed.
+    def forward(self, x: Tensor, real: Tensor | None = None) -> tuple[Tensor, Routing]:
+        """[batch, seq, hidden] -> [batch, seq, hidden] and how the tokens were routed that `real` [batch, seq] bool is
+        True for (None: all).
 
         The capacity holds in training only: elsewhere a token's output must not depend on the others in its batch.
         """
@@ -65,14 +68,18 @@ class Mixture(nn.Module):
         weights, chosen = probabilities.topk(settings.per_token, dim=-1)
         if settings.normalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        order, wanted = by_expert(chosen, settings.experts)
-        taken = wanted
+        every, wanted = by_expert(chosen, settings.experts)
+        order, taken = every, wanted
         if settings.capacity_factor is not None and self.training:
-            order, taken = within_capacity(order, wanted, capacity(settings.capacity_factor, chosen, settings.experts))
+            order, taken = within_capacity(every, wanted, capacity(settings.capacity_factor, chosen, settings.experts))
         mixed = self._mix(tokens, weights, order, taken)
         if self.shared is not None:
             mixed = mixed + self.shared(tokens)
-        return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
+        if real is None:
+            return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
+        real = real.flatten()
+        wanted, taken = (_of_real(real, chosen, each, settings.experts) for each in (every, order))
+        return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, experts], at least float32: a rounding here sends a token elsewhere."""
@@ -165,12 +172,29 @@ def expert_load(routings: Sequence[Routing]) -> Tensor:
     return torch.stack([routing.load for routing in routings])
 
 
-def _routing(logits: Tensor, probabilities: Tensor, wanted: Tensor, taken: Tensor) -> Routing:
-    choices = wanted.sum()
+def _routing(
+    logits: Tensor, probabilities: Tensor, wanted: Tensor, taken: Tensor, real: Tensor | None = None
+) -> Routing:
+    choices = wanted.sum().clamp(min=1)
     shares = wanted / choices
-    balance = len(wanted) * (shares * probabilities.mean(dim=0)).sum()
-    z = logits.logsumexp(dim=-1).square().mean()
-    return Routing(balance, z, (taken / choices).float(), choices - taken.sum())
+    balance = len(wanted) * (shares * _mean(probabilities, real)).sum()
+    z = _mean(logits.logsumexp(dim=-1).square(), real)
+    return Routing(balance, z, (taken / choices).float(), wanted.sum() - taken.sum())
+
+
+def _mean(x: Tensor, real: Tensor | None) -> Tensor:
+    """Over the tokens that are real: [tokens, ..] -> [..]; 0 where there is none."""
+    if real is None:
+        return x.mean(dim=0)
+    weights = real.to(x.dtype) / real.sum().clamp(min=1)
+    # Not a product: what stands at padding may be no number.
+    return torch.where(real.view(-1, *[1] * (x.ndim - 1)), x, 0).transpose(0, -1) @ weights
+
+
+def _of_real(real: Tensor, chosen: Tensor, order: Tensor, experts: int) -> Tensor:
+    """Choices among `order` that are a real token's, [experts] int64; shapes as in `by_expert`, real [tokens] bool."""
+    counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
+    return counts.index_add(0, chosen.T.flatten()[order], real[order % len(real)].long())
 
 
 def _stacked(experts: int, outputs: int, inputs: int) -> nn.Parameter:

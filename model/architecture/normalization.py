@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from model.architecture.config import ModelConfig
 
@@ -20,9 +19,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]; the statistics are float32 whatever the type of x."""
+        weight = self.weight
         if torch.is_grad_enabled():
-            return _RMSNorm.apply(x, self.weight, self.eps)
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+            return _RMSNorm.apply(x, weight, self.eps)
+        return torch.rms_norm(x, weight.shape, weight, self.eps)
 
 
 class _RMSNorm(torch.autograd.Function):

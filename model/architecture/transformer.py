@@ -18,7 +18,7 @@ from model.architecture.head import HeadTransform
 from model.architecture.kernels import KernelName
 from model.architecture.mixture import Routing
 from model.architecture.normalization import make_norm
-from model.architecture.pass_state import Pass
+from model.architecture.pass_state import Joined, Pass, Project, apart
 from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
 from model.architecture.visibility import Visibility, between, document_positions, within
 
@@ -87,9 +87,10 @@ class Transformer(nn.Module):
         """
         return self.logits(self.hidden(ids, **inputs))
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, joined: Joined | None = None) -> Tensor:
         """[.., hidden] of `hidden` -> [.., vocab]."""
-        logits = functional.linear(hidden, self.head_weight, self.head_bias)
+        linear = functional.linear if joined is None else joined.linear
+        logits = linear(hidden, self.head_weight, self.head_bias)
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -106,13 +107,14 @@ class Transformer(nn.Module):
         types: Tensor | None = None,
         source: Tensor | None = None,
         source_mask: Tensor | None = None,
+        project: Project = apart,
     ) -> Tensor:
         """What the head is applied to, [batch, seq, hidden], for `ids` [batch, seq] int64.
 
         Without a cache each row is a whole sequence. `documents` [batch, seq] int64 numbers the documents packed into a
-        row, one after another: each is read as if it stood alone. `positions` [batch, seq] replaces 0, 1, 2, .. in what
-        is added to embeddings or rotates heads. `mask` [batch, seq] bool is False for padding. `types` [batch, seq] are
-        the segments of an encoder with `token_types`.
+        row, one after another: each is read as if it stood alone; negative where there is padding. `positions` [batch,
+        seq] replaces 0, 1, 2, .. in what is added to embeddings or rotates heads. `mask` [batch, seq] bool is False for
+        padding. `types` [batch, seq] are the segments of an encoder with `token_types`.
 
         An encoder-decoder reads `source` [batch, source] int64, in which `source_mask` is False for padding; with a
         cache the source is given in a sequence's first step only.
@@ -122,6 +124,8 @@ class Transformer(nn.Module):
         Prompts of different lengths prefill together when padded on the right with any token: `counts` [batch] says
         how many tokens of each row are real, and what the model says after a padding token means nothing. The slots'
         lengths grow by `counts` (by seq without it).
+
+        `project` says how linear maps of one input are computed: apart, or by a `Joined`.
 
         Raises ValueError for a token outside the vocabulary, a sequence longer than the context or the cache, an
         argument of the wrong shape, and arguments that do not go together.
@@ -141,9 +145,11 @@ class Transformer(nn.Module):
             visibility=self._visibility(ids, step, documents, mask),
             rotary=None if self.rotary is None else self.rotary(positions),
             documents=documents,
+            real=mask if documents is None or self.config.mixture is None else _real(documents, mask),
             step=step,
             source=encoded,
             kernel=self.kernel,
+            project=project,
         )
         if self.encoder is not None and step is None:
             assert encoded is not None
@@ -165,6 +171,7 @@ class Transformer(nn.Module):
         state = Pass(
             visibility={kind: self._with_bias(each, self.encoder.relative) for kind, each in seen.items()},
             rotary=None if self.rotary is None else self.rotary(positions),
+            real=source_mask,
             kernel=self.kernel,
         )
         x = _through(self.encoder.layers, self._embed(source, positions, None), state)
@@ -295,6 +302,11 @@ def _through(layers: Iterable[nn.Module], x: Tensor, state: Pass) -> Tensor:
     for layer in layers:
         x = layer(x, state)
     return x
+
+
+def _real(documents: Tensor, mask: Tensor | None) -> Tensor:
+    """[batch, seq] bool, False for padding by either."""
+    return documents >= 0 if mask is None else mask & (documents >= 0)
 
 
 def _source_mask(encoded: Tensor | None, mask: Tensor | None) -> Tensor | None:

@@ -32,6 +32,16 @@ _LAYER = both(
         "feedforward_norm": "output.LayerNorm",
     }
 )
+_FIELDS = {
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_attention_heads",
+    "context": "max_position_embeddings",
+    "norm_eps": "layer_norm_eps",
+    "token_types": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+}
 
 
 def _weights(config: TransformerConfig) -> list[Weight]:
@@ -97,6 +107,7 @@ BERT = Family(
     _read,
     _write,
     _weights,
+    _FIELDS,
     without_effect=frozenset({"classifier_dropout", "gradient_checkpointing"}),
     # What pretraining's second task had, and a buffer of older checkpoints.
     unused=(

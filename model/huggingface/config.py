@@ -1,6 +1,8 @@
 """A config.json, to and from our configuration: in the fields of a family of transformers, or in ours."""
 
+import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +27,10 @@ NATIVE = "sluice"
 and has no field of transformers, such as dropout.
 """
 
+_QUANTIZED = (
+    "only weights that are not quantized are read: take the model they were made from, or dequantize them first"
+)
+
 
 def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> tuple[TransformerConfig, Family | None]:
     """What a config.json describes, and its family; None for one in our own fields.
@@ -41,7 +47,8 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
         raise ValueError(f"config.json: model_type is {name!r}, but only {', '.join(FAMILIES)} and {NATIVE} are known")
     family, fields = FAMILIES[name], Fields(rest, own_head=own_head)
     fields.fixed("architectures", [family.architecture])
-    read = _validated(_taken(family, fields))
+    fields.refuse("quantization_config", _QUANTIZED)
+    read = _validated(_taken(family, fields), family.fields)
     fields.finish(family.without_effect)
     if not isinstance(ours, dict):
         raise ValueError(f"config.json: {NATIVE} is {ours!r}, not an object")
@@ -104,12 +111,24 @@ def _taken(family: Family, fields: Fields) -> dict[str, Any]:
         raise ValueError(f"config.json: a field of this {family.name} has the wrong type or size: {error}") from error
 
 
-def _validated(fields: Mapping[str, Any]) -> TransformerConfig:
+def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProxyType({})) -> TransformerConfig:
+    """The configuration of these fields. An error names them as the file does: `theirs` is our name -> the file's."""
     try:
-        return TransformerConfig(**fields)
+        return TransformerConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":
+            # A rule of ours, whose words name fields and values themselves.
+            raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), theirs)}") from None
         where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
-        given = f", not {first['input']!r}" if where else ""
-        raise ValueError(f"config.json: {where} {said}{given}".replace(":  ", ": ")) from None
+        raise ValueError(f"config.json: {theirs.get(where, where)} {first['msg']}, not {first['input']!r}") from None
+
+
+def _renamed(said: str, theirs: Mapping[str, str]) -> str:
+    """Our names in a message as the file has them: where a value follows, or a setting is advised. Elsewhere the same
+    words, such as heads and window, are plain English.
+    """
+    names = "|".join(re.escape(each) for each in theirs)
+    with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|True\b|False\b|None\b))"
+    advised = rf"(?<=\bset )(?:{names})\b"
+    return re.sub(f"{with_value}|{advised}", lambda found: theirs[found[0]], said) if theirs else said

@@ -30,6 +30,8 @@ class Family:
     """The fields with an effect, as near as the family comes: what it cannot express shows when it is read back."""
     weights: Callable[[TransformerConfig], list[Weight]]
     """The table of names; rows that a configuration has no weights for are passed over."""
+    fields: Mapping[str, str]
+    """Our fields -> those of config.json that they are read from, where the names differ; for messages."""
     without_effect: frozenset[str] = frozenset()
     """Fields of this family that change nothing about the logits."""
     unused: tuple[str, ...] = ()

@@ -76,6 +76,11 @@ class Fields:
             raise ValueError(f"config.json: {name} is {value!r}, but only {allowed} are supported")
         return table[value]
 
+    def refuse(self, name: str, why: str) -> None:
+        """Raises ValueError where a field is there, and not null."""
+        if (value := self._rest.pop(name, None)) is not None:
+            raise ValueError(f"config.json: {name} is {value!r}, but {why}")
+
     def finish(self, without_effect: Set[str]) -> None:
         """Raises ValueError for a field that nobody took and that is not known to have no effect."""
         if unknown := sorted(self._rest.keys() - without_effect - WITHOUT_EFFECT):

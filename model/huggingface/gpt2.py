@@ -19,6 +19,17 @@ _LINEAR = both({"attention.output": "attn.c_proj", "feedforward.up": "mlp.c_fc",
 _FUSED = ("query", "key", "value")
 # The words of this family, first the one that its published models have.
 _ACTIVATIONS = {"gelu_new": PLAIN_ACTIVATIONS["gelu_new"], **PLAIN_ACTIVATIONS}
+_FIELDS = {
+    "hidden_size": "n_embd",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "kv_heads": "n_head",
+    "context": "n_positions",
+    "norm_eps": "layer_norm_epsilon",
+    "intermediate_size": "n_inner",
+    "dropout": "resid_pdrop",
+    "attention_dropout": "attn_pdrop",
+}
 
 
 def _weights(config: TransformerConfig) -> list[Weight]:
@@ -91,6 +102,7 @@ GPT2 = Family(
     _read,
     _write,
     _weights,
+    _FIELDS,
     without_effect=frozenset(
         {
             "gradient_checkpointing",

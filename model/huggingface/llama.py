@@ -40,6 +40,17 @@ FEEDFORWARD = {
     "feedforward.down.bias": "mlp.down_proj.bias",
 }
 
+FIELDS = {
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_size": "head_dim",
+    "context": "max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+    "window": "sliding_window",
+    "pattern": "layer_types",
+}
+
 
 def weights(config: TransformerConfig) -> list[Weight]:
     """The table of all four families."""
@@ -100,7 +111,9 @@ def _read_llama(fields: Fields) -> dict[str, Any]:
     ours = read_common(fields, kv_heads=None)
     if isinstance(ours["hidden_size"], int) and ours["hidden_size"] % ours["heads"]:
         # transformers' own rule for this family, whatever head_dim is.
-        raise ValueError(f"config.json: hidden_size {ours['hidden_size']} is no multiple of heads {ours['heads']}")
+        raise ValueError(
+            f"config.json: hidden_size {ours['hidden_size']} is no multiple of num_attention_heads {ours['heads']}"
+        )
     ours["attention_bias"] = "all" if fields.switch("attention_bias", False) else "none"
     ours["feedforward_bias"] = fields.switch("mlp_bias", False)
     return ours
@@ -127,6 +140,8 @@ def _read_windows(fields: Fields, layers: int) -> dict[str, Any]:
     given = fields.take("sliding_window", 4096, nullable=True)
     window = given if fields.switch("use_sliding_window", False) else None
     first, types = fields.take("max_window_layers", 28), fields.take("layer_types", None)
+    if isinstance(layers, int) and layers < 1:
+        return {}  # which is refused by its own name
     if types is None:
         types = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
     kinds = {"full_attention": "attention", "sliding_attention": "window"}
@@ -180,10 +195,13 @@ LLAMA = Family(
     _read_llama,
     _write_llama,
     weights,
+    FIELDS,
     without_effect=frozenset({"max_sequence_length", "pretraining_tp"}),
     unused=UNUSED,
     copies=COPIES,
 )
-MISTRAL = Family("mistral", "MistralForCausalLM", _read_mistral, _write_mistral, weights, unused=UNUSED, copies=COPIES)
-QWEN2 = Family("qwen2", "Qwen2ForCausalLM", _read_qwen2, _write_qwen2, weights, unused=UNUSED, copies=COPIES)
-QWEN3 = Family("qwen3", "Qwen3ForCausalLM", _read_qwen3, _write_qwen3, weights, unused=UNUSED, copies=COPIES)
+MISTRAL = Family(
+    "mistral", "MistralForCausalLM", _read_mistral, _write_mistral, weights, FIELDS, unused=UNUSED, copies=COPIES
+)
+QWEN2 = Family("qwen2", "Qwen2ForCausalLM", _read_qwen2, _write_qwen2, weights, FIELDS, unused=UNUSED, copies=COPIES)
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", _read_qwen3, _write_qwen3, weights, FIELDS, unused=UNUSED, copies=COPIES)

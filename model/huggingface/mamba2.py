@@ -27,6 +27,16 @@ _MIXER = (
     "out_proj.bias",
 )
 _LAYER = {"state_space_norm.weight": "norm.weight", **{f"state_space.{name}": f"mixer.{name}" for name in _MIXER}}
+_FIELDS = {
+    "layers": "num_hidden_layers",
+    "norm_eps": "layer_norm_epsilon",
+    "state_space.state_size": "state_size",
+    "state_space.head_size": "head_dim",
+    "state_space.expand": "expand",
+    "state_space.groups": "n_groups",
+    "state_space.conv_width": "conv_kernel",
+    "state_space.chunk": "chunk_size",
+}
 
 
 def _weights(config: TransformerConfig) -> list[Weight]:
@@ -103,6 +113,7 @@ MAMBA2 = Family(
     _read,
     _write,
     _weights,
+    _FIELDS,
     without_effect=frozenset(
         {
             "norm_before_gate",

@@ -5,11 +5,19 @@ from typing import Any
 from model.architecture.config import MixtureConfig, TransformerConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
-from model.huggingface.llama import ATTENTION, COPIES, TOP, UNUSED, read_common, write_common
+from model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
 from model.huggingface.weights import Weight, copied
 
 # One stacked weight of ours -> the weight of each expert.
 _EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
+_FIELDS = {
+    **FIELDS,
+    "experts": "num_local_experts",
+    "per_token": "num_experts_per_tok",
+    "mixture.experts": "num_local_experts",
+    "mixture.per_token": "num_experts_per_tok",
+    "mixture.balance_weight": "router_aux_loss_coef",
+}
 
 
 def _weights(config: TransformerConfig) -> list[Weight]:
@@ -59,6 +67,7 @@ MIXTRAL = Family(
     _read,
     _write,
     _weights,
+    _FIELDS,
     without_effect=frozenset({"output_router_logits"}),
     unused=UNUSED,
     copies=COPIES,

@@ -34,6 +34,20 @@ _ATTENTION = {
 }
 _GATED = {"gate.weight": "wi_0.weight", "up.weight": "wi_1.weight", "down.weight": "wo.weight"}
 _PLAIN = {"up.weight": "wi.weight", "down.weight": "wo.weight"}
+_FIELDS = {
+    "hidden_size": "d_model",
+    "layers": "num_layers",
+    "encoder_layers": "num_layers",
+    "heads": "num_heads",
+    "kv_heads": "num_heads",
+    "head_size": "d_kv",
+    "context": "n_positions",
+    "relative_buckets": "relative_attention_num_buckets",
+    "relative_distance": "relative_attention_max_distance",
+    "norm_eps": "layer_norm_epsilon",
+    "intermediate_size": "d_ff",
+    "dropout": "dropout_rate",
+}
 
 
 def _weights(config: TransformerConfig) -> list[Weight]:
@@ -123,6 +137,7 @@ T5 = Family(
     _read,
     _write,
     _weights,
+    _FIELDS,
     without_effect=frozenset({"classifier_dropout", "gradient_checkpointing", "initializer_factor", "output_past"}),
     # A table that the first version's checkpoints hold for cross-attention, which has no positions.
     unused=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),

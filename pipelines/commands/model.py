@@ -133,10 +133,15 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 
 def _generate(arguments: argparse.Namespace) -> None:
     from model.architecture.generation import generate
-    from model.checkpoint import load_model
+    from model.checkpoint import CONFIG, load_model
 
     check_sampling(arguments)
     folder = Path(arguments.folder)
+    if (folder / CONFIG).is_file() and not (folder / "tokenizer.json").is_file():
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} does not exist, and text needs one: put the model's own there, or give token "
+            "ids to `sluice model logits`"
+        )
     model, tokenizer = load_model(folder)
     prompt = tokenizer.encode(arguments.prompt).ids
     beside: dict[str, Any] = {}

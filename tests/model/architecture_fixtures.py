@@ -175,6 +175,9 @@ def _what_goes_with(chosen: dict[str, Any], one: Any) -> dict[str, Any]:
     if pattern == ("state_space",):
         more |= {"positions": "none", "qk_norm": False, "attention_scale": None}
         more |= {"attention_soft_cap": None, "attention_bias": "none"}
+        if not more["state_space_feedforward"]:
+            more |= {"feedforward": "swiglu", "feedforward_bias": False}
+            more |= {"intermediate_size": None, "intermediate_multiple": 256}
     if chosen["norm"] == "layer":
         more["norm_bias"] = one(True, False)
     if chosen["kind"] == "encoder":

@@ -1,14 +1,19 @@
-"""Sampling and decoding."""
+"""Sampling and decoding, and linear maps joined for it."""
 
 from collections.abc import Sequence
 
 import pytest
 import torch
-from cached_architectures import ARCHITECTURES, SOURCE, WITH_KEYS, built, shape, tokens
+from cached_architectures import ARCHITECTURES, SOURCE, WITH_KEYS, built, shape, source_of, tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
+from model.architecture.cache import Cache
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.generation import generate, sample
 from model.architecture.initialization import initialize
+from model.architecture.pass_state import JOINED_BYTES, JOINED_TOKENS, Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT = 61, 24
@@ -55,7 +60,7 @@ def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str
         generate(
             built(name),
             [5, 1, 60],
-            15,
+            20,
             temperature=temperature,
             top_p=0.9,
             seed=7,
@@ -65,7 +70,7 @@ def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str
         for cache in (True, False)
     )
     assert cached == uncached
-    assert len(cached) == 15
+    assert len(cached) == 20 > JOINED_TOKENS
     assert temperature == 0 or len(set(cached)) > 8
 
 
@@ -138,6 +143,18 @@ def test_a_prompt_without_room_is_refused(model: Transformer, prompt: list[int])
         generate(model, prompt, 3)
 
 
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
+def test_a_temperature_out_of_range_is_refused(model: Transformer, temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature {temperature} must be at least 0"):
+        generate(model, [1], 3, temperature=temperature)
+
+
+@pytest.mark.parametrize("top_p", [float("nan"), -0.1, 1.1])
+def test_a_nucleus_out_of_range_is_refused(model: Transformer, top_p: float) -> None:
+    with pytest.raises(ValueError, match=f"top_p {top_p} must be between 0 and 1"):
+        generate(model, [1], 3, temperature=1.0, top_p=top_p)
+
+
 def test_draws_follow_the_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     rows = probabilities.log().expand(20_000, 4)
@@ -166,3 +183,55 @@ def test_a_greedy_row_beside_a_sampled_one_stays_exact() -> None:
     rows = torch.tensor([[0.0, 300.0, 299.9], [1.0, 1.0, 1.0]])
     drawn = sample(rows, torch.tensor([0.0, 1.0]), 1.0, torch.Generator().manual_seed(0))
     assert drawn[0] == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    rows=st.integers(1, 4),
+    bias=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_joined_maps_give_what_they_give_apart(sizes: list[int], rows: int, bias: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    maps = [nn.Linear(6, size, bias=bias).to(dtype) for size in sizes]
+    x, project = torch.randn(1, rows, 6, generator=generator).to(dtype), Joined()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    for _ in range(2):  # the second time from the copies
+        for found, expected in zip(project(x, *maps), apart(x, *maps), strict=True):
+            torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_what_is_more_than_a_product_is_left_to_itself() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    hooked = nn.Linear(4, 3)
+    hooked.register_forward_hook(lambda _, inputs, output: output + 1)
+    x = torch.ones(1, 1, 4)
+    for maps in ([Doubled(4, 3)], [nn.Linear(4, 2), hooked], [nn.Linear(4, 2), nn.Linear(4, 2, bias=False)]):
+        for found, expected in zip(Joined()(x, *maps), apart(x, *maps), strict=True):
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_step_with_joined_maps_gives_the_same_logits(name: str) -> None:
+    model, ids, joined = built(name), tokens(CONTEXT), Joined()
+    caches = Cache(model.config, 1), Cache(model.config, 1)
+    for cache in caches:
+        model.hidden(ids[:, :5], cache=cache, **source_of(model, [0]))
+    for place in range(5, 9):
+        step = ids[:, place : place + 1]
+        expected = model.logits(model.hidden(step, cache=caches[0]))
+        found = model.logits(model.hidden(step, cache=caches[1], project=joined), joined)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_joining_pays_for_a_small_model_on_a_cpu_and_more_than_a_few_tokens() -> None:
+    weight = torch.zeros(1)
+    most = JOINED_BYTES // 4
+    assert joining_pays(weight, most, JOINED_TOKENS)
+    assert not joining_pays(weight, most + 1, JOINED_TOKENS)
+    assert not joining_pays(weight, most, JOINED_TOKENS - 1)
+    assert not joining_pays(weight.to("meta"), most, JOINED_TOKENS)

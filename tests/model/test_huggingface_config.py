@@ -139,7 +139,7 @@ def test_what_no_family_computes_is_native_and_says_why(options: dict[str, Any],
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"sliding_window": 4096}, "unknown fields sliding_window = 4096"),
     ("llama", {"a": 1, "b": 2, "c": 3, "d": 4}, "a = 1, b = 2, c = 3 and 1 more"),
-    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is .*dequantize them first"),
     ("llama", {"hidden_act": "relu"}, "hidden_act is 'relu', but only 'silu', 'gelu', 'gelu_pytorch_tanh'"),
     ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures is"),
     ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type 'llama3'.* 'default', 'linear'"),
@@ -152,19 +152,20 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
     ("llama", {"rope_parameters": 3}, "rope_parameters is 3"),
-    ("llama", {"num_key_value_heads": 3}, "heads 4 must be a multiple of kv_heads 3"),
+    ("llama", {"num_key_value_heads": 3}, "num_attention_heads 4 must be a multiple of num_key_value_heads 3"),
     ("llama", {"attention_bias": "false"}, "attention_bias is 'false', but must be true or false"),
     ("gpt2", {"scale_attn_weights": None}, "scale_attn_weights is None, but must be true or false"),
     ("llama", {"vocab_size": "many"}, "vocab_size"),
     ("llama", {"num_attention_heads": 0}, "config.json: "),
-    ("llama", {"hidden_size": 34}, "hidden_size 34 is no multiple of heads 4"),
+    ("llama", {"hidden_size": 34}, "hidden_size 34 is no multiple of num_attention_heads 4"),
     ("llama", {"model_type": "gemma"}, "model_type is 'gemma', but only llama, mistral, .* sluice"),
     ("llama", {"model_type": None}, "model_type is None"),
     ("qwen2", {"use_sliding_window": True, "layer_types": ["sliding_attention"]}, "for each of 3 layers"),
     ("qwen2", {"layer_types": ["sliding_attention"] * 3}, "use_sliding_window is not true"),
     ("qwen2", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
     ("mixtral", {"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1, but only 0.0"),
-    ("mixtral", {"num_experts_per_tok": 9}, "per_token 9 must be at most experts 8"),
+    ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok 9 must be at most num_local_experts 8"),
+    ("mamba2", {"n_groups": 3}, "n_groups 3 must divide its 8 heads"),
     ("gpt2", {"activation_function": "swish"}, "activation_function is 'swish'"),
     ("gpt2", {"embd_pdrop": 0.0}, "embd_pdrop is 0.0, but only resid_pdrop's 0.1"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
@@ -198,6 +199,21 @@ def test_a_missing_field_and_one_of_the_wrong_type_are_named(name: str) -> None:
         for wrong in ("many", None, [3], -1, 0, float("nan")):
             with pytest.raises(ValueError, match=r"config\.json"):
                 read_config({**fields, field: wrong})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_size_below_one_is_named_as_the_file_names_it(name: str) -> None:
+    family = FAMILIES[name]
+    fields = {**family_fields(read_config({**SMALLEST[name], "model_type": name})[0], family), "model_type": name}
+    sizes = {theirs for theirs in family.fields.values() if type(fields.get(theirs)) is int and fields[theirs] > 0}
+    assert len(sizes) >= 2
+    for size in sizes:
+        with pytest.raises(ValueError, match=rf"config\.json: .*\b{size}\b"):
+            read_config({**fields, size: -1})
+
+
+def test_no_quantization_is_no_obstacle() -> None:
+    assert read_config({**LLAMA, "quantization_config": None}) == read_config(LLAMA)
 
 
 def test_older_spellings_of_rotary_settings() -> None:

@@ -268,3 +268,32 @@ def test_without_the_balancing_loss_one_expert_takes_all_and_with_it_none_does()
     assert float(alone.max()) > 0.9
     assert float(balanced.max()) < 2 / 4
     assert float(balanced.min()) > 0.5 / 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(tokens=st.integers(1, 9), padding=st.integers(1, 9), per_token=st.integers(1, 3))
+def test_padding_has_no_part_in_what_is_said_of_the_routing(tokens: int, padding: int, per_token: int) -> None:
+    layer, x = made(shaped(per_token=per_token)), drawn(1, tokens)
+    padded = torch.cat((x, drawn(1, padding, seed=1) + 3, torch.full((1, 1, HIDDEN), torch.nan)), dim=1)
+    real = torch.arange(padded.shape[1])[None] < tokens
+    (output, alone), (beside, routing) = layer(x), layer(padded, real)
+    assert_same(beside[:, :tokens], output)
+    for name, value in vars(alone).items():
+        assert_same(getattr(routing, name), value)
+    assert not torch.isclose(layer(padded[:, :-1])[1].balance, alone.balance, rtol=1e-6)  # where it counts it shows
+
+
+def test_dropped_padding_is_not_counted() -> None:
+    layer, x = made(shaped(capacity_factor=0.5)).train(), drawn(1, 12)
+    real = torch.arange(12)[None] < 5
+    routing = layer(x, real)[1]
+    chosen = functional.linear(x[0], layer.router.weight).softmax(-1).topk(2).indices
+    order, _ = within_capacity(*by_expert(chosen, 4), capacity(0.5, chosen, 4))
+    kept = sum(choice % 12 < 5 for choice in order.tolist())
+    assert int(routing.dropped) == 10 - kept > 0
+    assert_same(routing.load.sum(), torch.tensor(kept / 10))
+
+
+def test_padding_alone_is_no_division_by_zero() -> None:
+    routing = made(shaped())(drawn(1, 3), torch.zeros(1, 3, dtype=torch.bool))[1]
+    assert float(routing.balance) == float(routing.z) == float(routing.load.sum()) == 0

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from model.architecture.kernels import blocked, flash, flex, reference, sdpa, shapes
+from model.architecture.kernels import blocked, flash, flex, masks, reference, sdpa, shapes
 from model.architecture.kernels.choice import KERNELS, KernelName, Request, choose
 from model.architecture.visibility import Visibility
 
@@ -74,10 +74,17 @@ def attend(
 
     Raises ValueError for shapes that do not fit, and a kernel that cannot do what is asked.
     """
-    shapes.check(queries, keys, values, visibility)
     kernel = _wanted if kernel is None else kernel
-    request = _request(queries, keys, values, visibility, soft_cap=soft_cap, dropout=dropout, wanted=kernel)
-    choice = choose(request, kernel)
+
+    def decide() -> tuple[KernelName, str]:
+        shapes.check(queries, keys, values, visibility)
+        request = _request(queries, keys, values, visibility, soft_cap=soft_cap, dropout=dropout, wanted=kernel)
+        return choose(request, kernel)
+
+    # The layers that share a visibility ask for the same.
+    gradient = torch.is_grad_enabled() and (queries.requires_grad, keys.requires_grad, values.requires_grad)
+    asked = queries.shape, keys.shape, values.shape, queries.dtype, gradient, soft_cap is None, dropout > 0.0, kernel
+    choice = masks.remembered(visibility, asked, decide)
     _report(choice)
     return _KERNELS[choice[0]](queries, keys, values, visibility, scale=scale, soft_cap=soft_cap, dropout=dropout)
 

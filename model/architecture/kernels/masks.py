@@ -1,6 +1,6 @@
 """What kernels make of a Visibility, made once for all the layers that share it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
@@ -11,11 +11,11 @@ from model.architecture.visibility import Visibility
 T = TypeVar("T")
 
 
-def remembered(visibility: Visibility, name: str, make: Callable[[], T]) -> T:
+def remembered(visibility: Visibility, name: Hashable, make: Callable[[], T]) -> T:
     """`make()`, kept with the visibility under `name`. A compiler sees equal computations and merges them itself."""
     if torch.compiler.is_compiling():
         return make()
-    kept: dict[str, Any] = visibility.__dict__.setdefault("_kernels", {})
+    kept: dict[Hashable, Any] = visibility.__dict__.setdefault("_kernels", {})
     if name not in kept:
         kept[name] = make()
     return kept[name]
