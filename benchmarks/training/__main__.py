@@ -1,157 +1,212 @@
-"""`make bench-train`: training beside transformers' Trainer in one run; writes "Speed" in docs/training.md.
+"""`make bench-train`: training beside transformers' Trainer; writes "Speed" in docs/training.md and its plot.
 
-python -m benchmarks.training [--quick] [--again] [--text FILE] [--seeds N] [--cache DIR]
+    python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--ablation DIR]
+
+Processes of the ablation import this file as it stands, so all that weighs is imported where it is used.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from benchmarks.training.case import Case, Results, Shakespeare
+from benchmarks.training.case import Case
 
 if TYPE_CHECKING:
+    from benchmarks.training.results import Ablation, Results
     from model.training.batches.text import Packed
+
+Section = Literal["speed", "shakespeare", "ablation"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "bench-training.json"
-TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-_PRESET_S = 3600.0
-_SHAPE, _SEQUENCE = "5M", 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the speed is measured with."""
+
+    shape: str = "5M"
+    sequence: int = 256
+    steps: int = 40
+    skipped: int = 10
+    save_every: int = 10
+
+
+_QUICK = Plan(steps=20, skipped=8, save_every=5)
+_SMOKE = Plan("smoke", 32, steps=6, skipped=2, save_every=2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure training beside transformers' Trainer.")
-    parser.add_argument("--quick", action="store_true", help="one round, no runs of the preset; the page stays")
-    parser.add_argument("--again", action="store_true", help="write the section again from the last run's figures")
-    parser.add_argument("--text", type=Path, metavar="FILE", help="tiny Shakespeare; default: a stand-in is made")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of the preset (default: 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each candidate (default: 3)")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     from benchmarks.model.section import put
     from benchmarks.training.page import render
+    from benchmarks.training.plots import draw
+    from benchmarks.training.results import Results
     from components.workspace import Workspace
 
-    kept = Workspace.find().state / KEPT
+    out = arguments.smoke or DOCS
+    kept = out / KEPT if arguments.smoke else Workspace.find().state / KEPT
     if arguments.again:
         results = Results.model_validate_json(kept.read_text(encoding="utf-8"))
     else:
-        rounds, seeds = (1, 0) if arguments.quick else (arguments.rounds, arguments.seeds)
-        results = measure(arguments.text, kept.parent / "downloads", rounds, seeds)
+        before = kept if arguments.only and kept.is_file() else None
+        results = measure(arguments, Workspace.find().state / "downloads", before)
     section = render(results)
     print(section)
     if arguments.quick:
         return
+    out.mkdir(parents=True, exist_ok=True)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(results.model_dump_json(indent=1), encoding="utf-8")
-    page = DOCS / "training.md"
+    draw(results, out)
+    page = out / "training.md"
     page.write_text(put(page.read_text(encoding="utf-8") if page.is_file() else "", "speed", section), encoding="utf-8")
 
 
-def cases(threads: int) -> list[Case]:
-    """Both libraries in the Trainer's default and in bf16 compiled; ours on 1 thread and on 2 ranks of 1 besides."""
-    both = [
-        Case(library=library, shape=_SHAPE, sequence=_SEQUENCE, precision=precision, compiled=compiled, threads=threads)
-        for precision, compiled in (("fp32", False), ("bf16", True))
-        for library in ("sluice", "transformers")
-    ]
-    ranks = [Case(library="sluice", shape=_SHAPE, sequence=_SEQUENCE, ranks=each, threads=1) for each in (1, 2)]
-    return both + [each for each in ranks if each not in both and each.ranks * each.threads <= max(2, threads)]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure training beside transformers' Trainer.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="one short round of the speed alone; the page stays as it is")
+    how.add_argument(
+        "--smoke", type=Path, metavar="DIR", help="a tiny model's speed, to see that all runs; the page goes to DIR"
+    )
+    how.add_argument("--again", action="store_true", help="write the section again from the last run's figures")
+    how.add_argument(
+        "--only",
+        nargs="+",
+        choices=get_args(Section),
+        metavar="SECTION",
+        help="measure these; keep the others of last time",
+    )
+    parser.add_argument("--text", type=Path, metavar="FILE", help="tiny Shakespeare; default: a stand-in is made")
+    parser.add_argument("--seeds", type=int, default=3, help="of the preset and of the ablation (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each candidate (default: 3)")
+    parser.add_argument("--steps", type=int, default=120, help="of the ablation's default run (default: 120)")
+    parser.add_argument(
+        "--ablation",
+        type=Path,
+        metavar="DIR",
+        help="artifacts of a whole `sluice run`, to ablate the default run on",
+    )
+    arguments = parser.parse_args()
+    if arguments.only and "ablation" in arguments.only and arguments.ablation is None:
+        parser.error("--only ablation needs --ablation DIR, the artifacts of a whole `sluice run`")
+    for name in ("seeds", "rounds", "steps"):
+        if (given := getattr(arguments, name)) < 1:
+            parser.error(f"--{name} {given} must be at least 1")
+    return arguments
 
 
-def measure(text: Path | None, cache: Path, rounds: int, seeds: int) -> Results:
+def cases(cores: int, plan: Plan) -> list[Case]:
+    """Both libraries in the Trainer's default and in bf16 compiled, ours on two ranks too and with checkpoints."""
+    common = {"shape": plan.shape, "sequence": plan.sequence, "steps": plan.steps, "skipped": plan.skipped}
+    found = []
+    for precision, compiled in (("fp32", False), ("bf16", True)):
+        setting = {**common, "precision": precision, "compiled": compiled}
+        found += [Case(library=library, threads=cores, **setting) for library in ("sluice", "transformers")]
+        if cores > 1:
+            found.append(Case(library="sluice", ranks=2, threads=cores // 2, **setting))
+    return [*found, Case(library="sluice", threads=cores, save_every=plan.save_every, **common)]
+
+
+def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> "Results":
+    """The sections asked for; the others are those of `before`, a last run's figures, where there is one."""
     from importlib.metadata import version
 
     from benchmarks.lifecycle import machine
+    from benchmarks.training.results import Results
+
+    results = Results(machine="", libraries="")
+    if before is not None:
+        results = Results.model_validate_json(before.read_text(encoding="utf-8"))
+    _require_trainer()
+    results.machine = machine()
+    results.libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
+    wanted = ["speed"] if arguments.quick or arguments.smoke else arguments.only or [*get_args(Section)]
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        path = arguments.text or Path(folder) / "text.txt"
+        if arguments.text is None and wanted != ["ablation"]:
+            from benchmarks.training.stand_in import stand_in
+
+            path.write_text(stand_in(cache), encoding="utf-8")
+        if "speed" in wanted:
+            with _section(results, "speed"):
+                _measure_speed(results, path, Path(folder), arguments)
+        if "shakespeare" in wanted:
+            from benchmarks.training.preset import measure_preset
+
+            with _section(results, "shakespeare"):
+                stands_in = arguments.text is None
+                results.shakespeare = measure_preset(path, Path(folder), arguments.seeds, stands_in=stands_in)
+        if "ablation" in wanted and arguments.ablation is not None:
+            with _section(results, "ablation"):
+                results.ablation = _measure_ablation(arguments, Path(folder))
+    return results
+
+
+def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argparse.Namespace) -> None:
     from benchmarks.model.shapes import SHAPES
     from benchmarks.training.runs import in_turns
-    from benchmarks.training.stand_in import stand_in
+
+    cores = os.cpu_count() or 1
+    plan = _SMOKE if arguments.smoke else _QUICK if arguments.quick else Plan()
+    packed = pack(text, folder, plan.shape)
+    results.flops_per_token = SHAPES[plan.shape].training_flops(plan.sequence)
+    rounds = 1 if arguments.quick or arguments.smoke else arguments.rounds
+    peaks = _peaks(cores)
+    results.measured = in_turns(cases(cores, plan), packed.tokens, packed.tokenizer, rounds)
+    # The machine may have been slower before than after: the larger is nearer to what it can do.
+    results.matmul = {name: max(peak, peaks[name]) for name, peak in _peaks(cores).items()}
+
+
+def _peaks(threads: int) -> dict[str, float]:
     from model.budget.rates import measure_matmul_flops
 
-    threads = os.cpu_count() or 1
-    _require_trainer()
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
-    results = Results(machine=machine(), libraries=libraries)
-    results.matmul = {"fp32": measure_matmul_flops("fp32", threads), "bf16": measure_matmul_flops("bf16", threads)}
-    results.flops_per_token = SHAPES[_SHAPE].training_flops(_SEQUENCE)
-    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        path = text or Path(folder) / "text.txt"
-        if text is None:
-            path.write_text(stand_in(cache), encoding="utf-8")
-        packed = pack(path, Path(folder))
-        results.loads["training"] = os.getloadavg()[0]
-        results.measured = in_turns(cases(threads), packed.tokens, packed.tokenizer, rounds)
-        results.data_share = _data_share(packed, Path(folder))
-        results.loads["shakespeare"] = os.getloadavg()[0]
-        if seeds:
-            results.shakespeare = preset(path, Path(folder), seeds, stands_in=text is None)
-    return results
+    return {"fp32": measure_matmul_flops("fp32", threads), "bf16": measure_matmul_flops("bf16", threads)}
+
+
+def _measure_ablation(arguments: argparse.Namespace, folder: Path) -> "Ablation":
+    from benchmarks.training.ablation import ablate
+    from components.params import load_block
+    from components.workspace import Workspace
+    from model.architecture.config import ModelConfig
+    from model.config import PretrainConfig
+
+    workspace = Workspace.find()
+    pretrain, model = load_block(workspace, "pretrain"), load_block(workspace, "model")
+    assert isinstance(pretrain, PretrainConfig)
+    assert isinstance(model, ModelConfig)
+    return ablate(arguments.ablation, pretrain, model, folder, steps=arguments.steps, seeds=arguments.seeds)
 
 
 def _require_trainer() -> None:
     from importlib.util import find_spec
 
     if find_spec("accelerate") is None:
-        raise SystemExit("transformers' Trainer needs accelerate, which is not installed: uv pip install accelerate")
+        raise SystemExit("transformers' Trainer needs accelerate, which is not installed: make test installs it")
 
 
-def pack(path: Path, out: Path) -> "Packed":
-    """The text in the tokens of the common model."""
+@contextmanager
+def _section(results: "Results", name: str) -> Iterator[None]:
+    results.loads[name] = os.getloadavg()[0]
+    print(f"{name} ..", file=sys.stderr, flush=True)
+    yield
+
+
+def pack(path: Path, out: Path, shape: str) -> "Packed":
+    """The text in as many tokens as the common model knows."""
     from benchmarks.model.shapes import SHAPES
     from data.config import TokenizerConfig
     from model.training.batches.settings import TextConfig
     from model.training.batches.text import pack_text
 
-    return pack_text(path, out, TextConfig(tokenizer="bpe"), TokenizerConfig(vocab_size=SHAPES[_SHAPE].vocab_size))
-
-
-def preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> Shakespeare:
-    """`sluice train experiment=shakespeare-char-cpu` for each seed, and nanoGPT's recipe once, on one text."""
-    from benchmarks.training.nanogpt import Recipe, train
-    from data.manifest import file_hash
-
-    found = []
-    for seed in range(seeds):
-        settings = ["experiment=shakespeare-char-cpu", f"data.path={path}", f"pretrain.seed={seed}"]
-        command = [sys.executable, "-m", "pipelines.cli", "train", *settings, "--out", str(folder / f"seed-{seed}")]
-        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=_PRESET_S, check=False)
-        if done.returncode:
-            raise RuntimeError(f"the preset failed: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}")
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    reference, *_ = train(path.read_bytes().decode(), Recipe(), seed=0)
-    is_tiny = file_hash(path) == TINY_SHA256
-    name = "tiny Shakespeare" if is_tiny else "the stand-in text" if stands_in else path.name
-    return Shakespeare(
-        text=name,
-        is_tiny_shakespeare=is_tiny,
-        ours=[each["validation_loss"] for each in found],
-        reference=reference,
-        parameters=found[0]["parameters"],
-        tokens=found[0]["tokens"],
-    )
-
-
-def _data_share(packed: "Packed", folder: Path) -> float:
-    """Of a step's time, what reading its batch takes."""
-    from benchmarks.training.runs import request_of
-    from model.architecture.config import ModelConfig
-    from model.config import PretrainConfig
-    from model.training.telemetry.profiling import PHASES, profile_steps
-
-    case = Case(library="sluice", shape=_SHAPE, sequence=_SEQUENCE)
-    request = request_of(case, packed.tokens, packed.tokenizer, folder)
-    found = profile_steps(
-        PretrainConfig.model_validate(request["config"]),
-        ModelConfig.model_validate(request["model"]),
-        packed.tokens,
-        folder / "profile",
-        steps=3,
-    )
-    return found.phases_ms[PHASES[0]] / found.step_ms
+    return pack_text(path, out, TextConfig(tokenizer="bpe"), TokenizerConfig(vocab_size=SHAPES[shape].vocab_size))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 Library = Literal["sluice", "transformers"]
 
+LEARNING_RATE, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.999), 0.0, 1.0
+"""Of both sides: AdamW with a line down to zero, as the Trainer has it by default but for the peak."""
+
 
 class Case(BaseModel):
     """One way to train the common model on the common tokens."""
@@ -22,6 +25,8 @@ class Case(BaseModel):
     ranks: int = 1
     threads: int = 1
     """Of a rank."""
+    save_every: int | None = None
+    """Steps between checkpoints; None: one after the last step, which no figure counts."""
     steps: int = 40
     skipped: int = 10
     """First steps that no figure counts: compilation, first touches of memory."""
@@ -29,20 +34,81 @@ class Case(BaseModel):
     @property
     def name(self) -> str:
         setting = f"{self.precision}, {'compiled' if self.compiled else 'eager'}"
-        where = "" if self.library == "transformers" else f", {self.ranks} x {self.threads} threads"
-        return f"{'sluice' if self.library == 'sluice' else 'transformers Trainer'}, {setting}{where}"
+        ranks = f", {self.ranks} ranks" if self.ranks > 1 else ""
+        saves = "" if self.save_every is None else f", a checkpoint every {self.save_every} steps"
+        return f"{'sluice' if self.library == 'sluice' else 'transformers Trainer'}, {setting}{ranks}{saves}"
+
+    @property
+    def counted_tokens(self) -> int:
+        """Tokens of the steps that count, over all ranks."""
+        return (self.steps - self.skipped) * self.rows * self.sequence
+
+    @property
+    def saves(self) -> int:
+        """Checkpoints that are begun while it counts."""
+        every = self.save_every or self.steps
+        return (self.steps - 1) // every - (self.skipped - 1) // every
+
+
+class Ticks(BaseModel):
+    """Clock readings of one process at the end of each step, in seconds."""
+
+    ends: list[float] = []
+    cpu: list[float] = []
+    """Processor time of the process, all threads."""
+    data: list[float] = []
+    """In each step: making its batch. Empty where it is not seen."""
+    communication: list[float] = []
+    """In each step: waiting for other ranks and for what they send."""
+    peak_bytes: int = 0
+    """Largest memory by the last step: resident, or allocated on the accelerator."""
+
+    def seconds(self, case: Case) -> float:
+        """Wall time of the steps that count, with what stands between them."""
+        assert len(self.ends) == case.steps > case.skipped > 0, f"{case.name}: {len(self.ends)} of {case.steps} steps"
+        return self.ends[-1] - self.ends[case.skipped - 1]
 
 
 class Round(BaseModel):
-    """One run of a case in a process of its own."""
+    """One run of a case in processes of its own."""
 
     tokens_per_second: float
     peak_bytes: int
-    """Largest resident memory of a rank's process; of an accelerator, what was allocated."""
-    loss: float
-    """Of the last step; of the Trainer the mean of its steps, which is what it reports. Both must learn."""
-    checkpoint_share: float | None = None
-    """Of the time of steps and checkpoints; None where none was written."""
+    """Of the largest rank."""
+    cpu_seconds: float
+    """Processor seconds of all ranks for a million tokens."""
+    first_loss: float
+    """Of the first step, nats a token."""
+    mean_loss: float
+    """Over all steps."""
+    data_share: float | None = None
+    """Of the time: making batches; None where it is not seen."""
+    communication_share: float | None = None
+    snapshot_seconds: float | None = None
+    """That a checkpoint held the training up; what is written afterwards is written beside it."""
+
+
+def round_of(
+    case: Case,
+    ranks: list[Ticks],
+    *,
+    first_loss: float,
+    mean_loss: float,
+    snapshot_seconds: float | None = None,
+) -> Round:
+    """From the clocks of every rank; rates and shares are rank 0's, which the others are in step with."""
+    first, wall = ranks[0], ranks[0].seconds(case)
+    cpu = sum(each.cpu[-1] - each.cpu[case.skipped - 1] for each in ranks)
+    return Round(
+        tokens_per_second=case.counted_tokens / wall,
+        peak_bytes=max(each.peak_bytes for each in ranks),
+        cpu_seconds=cpu * 1e6 / case.counted_tokens,
+        first_loss=first_loss,
+        mean_loss=mean_loss,
+        data_share=sum(first.data[case.skipped :]) / wall if first.data else None,
+        communication_share=sum(first.communication[case.skipped :]) / wall if first.communication else None,
+        snapshot_seconds=snapshot_seconds,
+    )
 
 
 class Measured(BaseModel):
@@ -53,9 +119,9 @@ class Measured(BaseModel):
 
     @property
     def rate(self) -> float:
-        """Tokens a second of the median round."""
+        """Tokens a second of the median round; of an even number the slower of the two."""
         ordered = sorted(each.tokens_per_second for each in self.rounds)
-        return ordered[len(ordered) // 2]
+        return ordered[(len(ordered) - 1) // 2]
 
     @property
     def spread(self) -> float:
@@ -67,42 +133,6 @@ class Measured(BaseModel):
     def peak_bytes(self) -> int:
         return max(each.peak_bytes for each in self.rounds)
 
-
-class Shakespeare(BaseModel):
-    """Runs of the preset, and the recipe that it is held to, on one text."""
-
-    text: str
-    """Which text it was."""
-    is_tiny_shakespeare: bool
-    ours: list[float]
-    """Nats a character on the whole last tenth, a seed each."""
-    reference: float | None
-    """Of nanoGPT's recipe in plain PyTorch, on the same tenth."""
-    parameters: int
-    tokens: int
-
-
-class Results(BaseModel):
-    """All that one run of the benchmark measured; kept, so that the section can be written again."""
-
-    machine: str
-    libraries: str
-    loads: dict[str, float] = {}
-    """Load average of the minute before each section."""
-    matmul: dict[str, float] = {}
-    """FLOPs a second of the largest product, by precision, on all threads."""
-    flops_per_token: float = 0.0
-    measured: list[Measured] = []
-    data_share: float | None = None
-    """Of a step's time: reading the batch."""
-    shakespeare: Shakespeare | None = None
-
-    def of(self, library: Library, precision: str, *, compiled: bool, ranks: int = 1) -> Measured | None:
-        """The case of these settings with the most threads."""
-        wanted = (library, precision, compiled, ranks)
-        found = [
-            each
-            for each in self.measured
-            if (each.case.library, each.case.precision, each.case.compiled, each.case.ranks) == wanted
-        ]
-        return max(found, key=lambda each: each.case.threads, default=None)
+    @property
+    def cpu_seconds(self) -> float:
+        return max(each.cpu_seconds for each in self.rounds)

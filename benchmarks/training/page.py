@@ -1,10 +1,16 @@
 """The section "Speed" of docs/training.md, from the figures of one run."""
 
+import math
 import statistics
 from collections.abc import Iterable
 
-from benchmarks.training.case import Measured, Results, Shakespeare
-from benchmarks.training.targets import Target, down, targets
+from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Measured
+from benchmarks.training.plots import PLOT
+from benchmarks.training.results import Ablation, Outcome, Results, Shakespeare
+from benchmarks.training.targets import SAVE_EVERY, Target, down, shares, targets
+
+SAME_LOSS = 1e-3
+"""Most relative difference of the first step's losses, in fp32."""
 
 
 def render(results: Results) -> str:
@@ -19,27 +25,63 @@ def render(results: Results) -> str:
         "## Speed",
         "",
         f"`make bench-train` on {results.machine}; {results.libraries}. The largest matrix product reached {peaks}. "
-        f"Load average before each section: {loads}. Medians of rounds in turn; figures are rounded against us.",
+        f"Load average before each section: {loads}. Figures are rounded against us.",
         "",
         *_table(("", "measured", "bound", ""), (_target(each) for each in held)),
         "",
         f"Not met, or not measured: {'; '.join(missed)}." if missed else "None is missed.",
         "",
-        *_table(
-            ("", "tokens/s", "of the matrix peak", "peak memory of a rank, MB", "spread", "loss"),
-            (_case(each, results) for each in results.measured),
-        ),
+        f"![tokens a second, the preset's loss, and the ablation]({PLOT})",
         "",
-        _ranks(results),
+        "### Beside the Trainer",
+        "",
+        _work(results),
+        "",
+        *_table(_CASE_HEAD, (_case(each, results) for each in results.measured)),
+        "",
+        _agreement(results),
+        "",
+        "### Where the time goes",
+        "",
+        *_ranks(results),
+        "",
+        _shares(results),
     ]
     if results.shakespeare is not None:
-        lines += ["", _shakespeare(results.shakespeare)]
+        lines += ["", "### The preset", "", *_shakespeare(results.shakespeare)]
+    if results.ablation is not None:
+        lines += ["", "### What each choice of the default run gives", "", *_ablation(results.ablation)]
     return "\n".join(lines)
 
 
 def _target(each: Target) -> tuple[str, ...]:
     sign = "≥" if each.at_least else "≤"
     return each.name, each.shown, f"{sign} {each.bound:g}", "met" if each.is_met else "**not met**"
+
+
+def _work(results: Results) -> str:
+    case, rounds = results.measured[0].case, len(results.measured[0].rounds)
+    counted = case.steps - case.skipped
+    return (
+        f"Both train one model of {case.shape} parameters from the same weights on the same rows in the same order, "
+        f"{case.rows} of {case.sequence} tokens a step, by AdamW (rate {LEARNING_RATE:g} falling to zero in a line, "
+        f"betas {BETAS[0]:g} and {BETAS[1]:g}, decay {DECAY:g}, gradients clipped at {CLIP:g}), without dropout. Each "
+        f"run is a process of its own of {case.steps} steps, of which the last {counted} count, all between them "
+        f"included; the figure is the median of {rounds}, memory and processor time are the largest. Ours in bf16 has "
+        "bf16 weights with float32 masters (ZeRO 1), the Trainer's casts float32 weights in each product."
+    )
+
+
+_CASE_HEAD = (
+    "",
+    "tokens/s",
+    "of the matrix peak",
+    "peak memory of a rank, MB",
+    "processor seconds a million tokens",
+    "fastest / slowest",
+    "first loss",
+    "mean loss",
+)
 
 
 def _case(each: Measured, results: Results) -> tuple[str, ...]:
@@ -49,33 +91,142 @@ def _case(each: Measured, results: Results) -> tuple[str, ...]:
         f"{each.rate:,.0f}",
         f"{down(100 * share, 1):.1f} %",
         f"{each.peak_bytes / 1e6:,.0f}",
+        f"{each.cpu_seconds:,.0f}",
         f"{each.spread:.2f}",
-        f"{each.rounds[-1].loss:.2f}",
+        f"{each.rounds[-1].first_loss:.4f}",
+        f"{each.rounds[-1].mean_loss:.4f}",
     )
 
 
-def _ranks(results: Results) -> str:
-    alone = next((each for each in results.measured if each.case.ranks == each.case.threads == 1), None)
-    two = next((each for each in results.measured if each.case.ranks == 2), None)
-    if alone is None or two is None or alone.case.library != "sluice":
-        return "Two ranks were not measured."
-    lost = 1 - two.rate / (2 * alone.rate)
+def _agreement(results: Results) -> str:
+    """Whether the two libraries did the same work, by their losses."""
+    truth = results.of("transformers", "fp32", compiled=False)
+    ours = results.of("sluice", "fp32", compiled=False)
+    if truth is None or ours is None:
+        return "**Whether both did the same work was not checked.**"
+    first = apart(ours.rounds[-1].first_loss, truth.rounds[-1].first_loss)
+    mean = apart(ours.rounds[-1].mean_loss, truth.rounds[-1].mean_loss)
+    said = (
+        f"In fp32 the losses of the first step are a share of {first:.1e} apart, the means of all steps {mean:.1e}: "
+        "ours learns from all tokens of a row, transformers' from all but the last."
+    )
+    return said if first <= SAME_LOSS else f"**Not the same work.** {said} At most {SAME_LOSS:g} was allowed."
+
+
+def apart(one: float, other: float) -> float:
+    """The difference as a share of `other`."""
+    return abs(one - other) / other
+
+
+def _ranks(results: Results) -> list[str]:
+    rows = []
+    for precision, compiled in (("fp32", False), ("bf16", True)):
+        one = results.of("sluice", precision, compiled=compiled)
+        two = results.of("sluice", precision, compiled=compiled, ranks=2)
+        if one is None or two is None:
+            continue
+        times = f"{down(two.rate / one.rate, 2):.2f}"
+        shared = [each.communication_share for each in two.rounds if each.communication_share is not None]
+        waits = f"{100 * max(shared):.1f} %" if shared else "not seen"
+        rows.append((two.case.name, f"{one.rate:,.0f}", f"{two.rate:,.0f}", times, waits))
+    if not rows:
+        return ["Two ranks were not measured."]
+    head = ("", "tokens/s, one rank on all cores", "two ranks that share them", "times", "communication")
+    return [
+        *_table(head, rows),
+        "",
+        "Communication is the share of the time in which rank 0 waits in a collective: for what is sent, and for the "
+        "other rank. One rank has all cores as threads.",
+    ]
+
+
+def _shares(results: Results) -> str:
+    found = shares(results)
+    if found is None:
+        return "The shares of data and checkpoints were not measured."
+    saving = results.of("sluice", "fp32", compiled=False, saves=True)
+    assert saving is not None
     return (
-        f"Two ranks of one thread reach {two.rate / alone.rate:.2f} times one such rank; {max(0.0, lost):.0%} of their "
-        "time goes into communication, and into what two processes take from each other on this machine."
+        f"On one device, fp32: making batches takes {_percent(found.data)} of the time, communication "
+        f"{_percent(found.communication)}. With a checkpoint every {saving.case.save_every} steps the pace is "
+        f"{found.pace:.3f} times that without: {found.save_seconds:.2f} s for each, of which "
+        f"{found.snapshot_seconds:.2f} s hold the steps up and the rest is written beside them. Every {SAVE_EVERY} "
+        f"steps, as the laptop's profile has it, that is {_percent(found.checkpoints)} of the time; all three together "
+        f"{_percent(found.together)}."
     )
 
 
-def _shakespeare(found: Shakespeare) -> str:
-    mean = statistics.fmean(found.ours)
-    spread = max(found.ours) - min(found.ours)
-    beside = "" if found.reference is None else f" nanoGPT's recipe in plain PyTorch, beside it: {found.reference:.4f}."
+def _percent(share: float) -> str:
+    return "an unknown share" if math.isnan(share) else f"{-down(-100 * share, 2):.2f} %"
+
+
+def _shakespeare(found: Shakespeare) -> list[str]:
+    head = ("", "nats a character", "best to worst", "parameters", "tokens trained on", "seconds")
+    rows = [
+        ("`experiment=shakespeare-char-cpu`", found.ours, found.parameters, found.tokens, found.seconds),
+        (
+            "nanoGPT's recipe",
+            found.reference,
+            found.reference_parameters,
+            found.reference_tokens,
+            found.reference_seconds,
+        ),
+    ]
+    table = _table(
+        head,
+        (
+            (
+                name,
+                f"{statistics.fmean(nats):.4f}",
+                f"{max(nats) - min(nats):.4f}",
+                f"{size:,}",
+                f"{tokens:,}",
+                f"{s:,.0f}",
+            )
+            for name, nats, size, tokens, s in rows
+        ),
+    )
     caution = "" if found.is_tiny_shakespeare else " This is not tiny Shakespeare: its figures are other figures."
+    return [
+        f"On {found.text}, the whole last tenth, means of {len(found.ours)} seeds.{caution} nanoGPT's recipe is run in "
+        "plain PyTorch (`benchmarks/training/nanogpt.py`).",
+        "",
+        *table,
+        "",
+        f"Ours over the recipe's on the same text: {-down(-found.ratio, 3):.3f}.",
+    ]
+
+
+def _ablation(found: Ablation) -> list[str]:
+    head = ("", "steps", "s a step", "bits per byte", "less the default's, 95 % interval", "")
+    default = found.default
+    rows = [(default.name, f"{default.steps}", f"{default.step_seconds:.2f}", _bits(default), "", "")]
+    return [
+        f"The default run ({found.model}, Muon, a line down to zero) with one choice changed each, on the tokens of "
+        f"`sluice run`, {found.step_tokens:,} a step. Every run has the time that the default needs for "
+        f"{default.steps} steps on one core, {found.minutes:.1f} minutes; {found.seeds} seeds each, compared seed by "
+        "seed. A longer run may rank them otherwise.",
+        "",
+        *_table(head, [*rows, *(_changed(found, each) for each in found.changed)]),
+    ]
+
+
+def _changed(found: Ablation, outcome: Outcome) -> tuple[str, ...]:
+    mean, half = found.against_default(outcome)
+    clear = "" if abs(mean) <= half else "worse" if mean > 0 else "**better**"
+    interval = f"{mean:+.4f} ± {half:.4f}" if math.isfinite(half) else f"{mean:+.4f}, one seed"
     return (
-        f"`experiment=shakespeare-char-cpu` on {found.text} ({found.parameters:,} parameters, {found.tokens:,} "
-        f"tokens): {mean:.4f} nats a character on the whole last tenth, mean of {len(found.ours)} seeds, {spread:.4f} "
-        f"between the best and the worst.{beside}{caution}"
+        outcome.name,
+        f"{outcome.steps}",
+        f"{outcome.step_seconds:.2f}",
+        _bits(outcome),
+        interval,
+        clear or "within chance",
     )
+
+
+def _bits(outcome: Outcome) -> str:
+    return f"{statistics.fmean(outcome.bits):.4f}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

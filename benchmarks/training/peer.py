@@ -1,91 +1,86 @@
-"""transformers' Trainer on the common model and tokens, as a program: a folder of shards and a `Case` come in, a
-`Round` goes out. No setting of ours but those of the case: the Trainer's optimizer, loader and logging are its own.
+"""transformers' Trainer on the common model and tokens, as a program: a `Case`, first weights and rows come in, a
+`Round` goes out. Of ours are the case's settings and the peak learning rate: the rest are the Trainer's defaults.
 """
 
-import os
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.model import peer
 from benchmarks.model.case import Case as ModelCase
-from benchmarks.training.case import Case, Round
-from data.packing import PackedTokens
+from benchmarks.training.case import LEARNING_RATE, Case, Ticks, round_of
+from benchmarks.training.watched import peak_bytes
+
+WEIGHTS, ROWS = "weights.safetensors", "rows.npy"
 
 
 class Rows(Dataset[dict[str, Any]]):
-    """Rows of a step, as input ids and labels."""
+    """The rows [rows, sequence] of a run in their order, as input ids and labels."""
 
-    def __init__(self, packed: Path, sequence: int) -> None:
-        self.tokens, self.sequence = PackedTokens(packed, "train").tokens, sequence
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return (len(self.tokens) - 1) // self.sequence
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = torch.from_numpy(self.tokens.read(index * self.sequence, self.sequence).astype("int64"))
+        row = torch.from_numpy(self.rows[index])
         return {"input_ids": row, "labels": row}
 
 
 class Clock(TrainerCallback):
-    """When each step ended."""
+    """Reads the clocks at the end of each step, and keeps the first step's loss."""
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.ticks, self.first_loss = Ticks(), float("nan")
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ends.append(time.perf_counter())
+    def on_step_end(self, *_: Any, **settings: Any) -> None:
+        self.ticks.ends.append(time.perf_counter())
+        self.ticks.cpu.append(time.process_time())
+
+    def on_log(self, _: Any, state: Any, *others: Any, logs: dict[str, Any], **settings: Any) -> None:
+        if state.global_step == 1 and "loss" in logs:
+            self.first_loss = float(logs["loss"])
 
 
-def main() -> None:
-    packed, case = Path(sys.argv[1]), Case.model_validate_json(sys.argv[2])
+def main(folder: Path, case: Case) -> None:
     torch.set_num_threads(case.threads)
     shape = ModelCase(work="train", library="transformers", shape=case.shape, sequence=case.sequence)
-    model = peer.build(shape, None)
+    model = peer.build(shape, load_file(folder / WEIGHTS))
     clock = Clock()
-    with tempfile.TemporaryDirectory(prefix="sluice-trainer-") as folder:
+    # Its log lines would stand where the answer is looked for.
+    said, sys.stdout = sys.stdout, sys.stderr
+    with tempfile.TemporaryDirectory(prefix="sluice-trainer-") as out:
         arguments = TrainingArguments(
-            output_dir=folder,
+            output_dir=out,
             max_steps=case.steps,
             per_device_train_batch_size=case.rows,
-            learning_rate=1e-3,
+            learning_rate=LEARNING_RATE,
+            # The rows come in the order of the run that this one is held to.
+            train_sampling_strategy="sequential",
             bf16=case.precision == "bf16",
             torch_compile=case.compiled,
             save_strategy="no",
+            logging_first_step=True,
             report_to=[],
             disable_tqdm=True,
             use_cpu=not torch.cuda.is_available(),
-            seed=0,
         )
-        trainer = Trainer(model=model, args=arguments, train_dataset=Rows(packed, case.sequence), callbacks=[clock])
-        # Its log lines would stand where the answer is looked for.
-        said, sys.stdout = sys.stdout, sys.stderr
-        done = trainer.train()
-        sys.stdout = said
-    counted = len(clock.ends) - case.skipped
-    assert counted > 0, f"{len(clock.ends)} steps"
-    seconds = clock.ends[-1] - clock.ends[case.skipped - 1]
-    answer = Round(
-        tokens_per_second=counted * case.rows * case.sequence / seconds,
-        peak_bytes=_peak_bytes(),
-        loss=float(done.training_loss),
-    )
-    print(answer.model_dump_json())
-
-
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        rows = Rows(np.load(folder / ROWS))
+        done = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[clock]).train()
+    sys.stdout = said
+    clock.ticks.peak_bytes = peak_bytes()
+    found = round_of(case, [clock.ticks], first_loss=clock.first_loss, mean_loss=float(done.training_loss))
+    print(found.model_dump_json())
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    main()
+    main(Path(sys.argv[1]), Case.model_validate_json(sys.argv[2]))

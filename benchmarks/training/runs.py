@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -10,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.model.shapes import SHAPES
-from benchmarks.training.case import Case, Measured, Round
+from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Case, Measured, Round, Ticks, round_of
 
 ROUND_S = 1200.0
 """Bound of waiting for one run, compilation included."""
+SEED = 1234
 
 
 def in_turns(cases: Sequence[Case], packed: Path, tokenizer: Path, rounds: int) -> list[Measured]:
@@ -24,27 +26,67 @@ def in_turns(cases: Sequence[Case], packed: Path, tokenizer: Path, rounds: int) 
         for case in cases:
             print(f"  {case.name} ..", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-                found[case].append(_round(case, packed, tokenizer, Path(folder)))
+                run = _theirs if case.library == "transformers" else _ours
+                found[case].append(run(case, packed, tokenizer, Path(folder)))
     return [Measured(case=case, rounds=each) for case, each in found.items()]
 
 
-def _round(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
-    if case.library == "transformers":
-        said = _run(case, [sys.executable, "-m", "benchmarks.training.peer", str(packed), case.model_dump_json()])
-        return Round.model_validate_json(said.splitlines()[-1])
+def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
     request = folder / "request.json"
     request.write_text(json.dumps(request_of(case, packed, tokenizer, folder)), encoding="utf-8")
-    program = ["-m", "model.training.pretrain", str(request)]
-    start = [sys.executable, *program]
-    if case.ranks > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
-        start = [sys.executable, *torchrun, *program]
-    said = _run(case, start)
+    program = ["-m", "benchmarks.training.watched", str(request), str(folder)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
+    said = _run(case, [sys.executable, *(torchrun if case.ranks > 1 else []), *program])
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
-    return round_of(case, report)
+    ranks = [
+        Ticks.model_validate_json((folder / f"ticks-{rank}.json").read_text(encoding="utf-8"))
+        for rank in range(case.ranks)
+    ]
+    rows = [json.loads(line) for line in (folder / "out" / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    return round_of(
+        case,
+        ranks,
+        first_loss=losses[0],
+        mean_loss=sum(losses) / len(losses),
+        # As many in all as there are multiples, and the last step's.
+        snapshot_seconds=report["timings"]["checkpoint_seconds"] / -(-case.steps // (case.save_every or case.steps)),
+    )
 
 
-def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[str, object]:
+def _theirs(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
+    write_common(case, packed, tokenizer, folder)
+    said = _run(case, [sys.executable, "-m", "benchmarks.training.peer", str(folder), case.model_dump_json()])
+    return Round.model_validate_json(said.splitlines()[-1])
+
+
+def write_common(case: Case, packed: Path, tokenizer: Path, folder: Path) -> None:
+    """What our run of the case begins with and reads: its first weights in transformers' names, and its rows."""
+    from safetensors.torch import save_file
+
+    from benchmarks.model import peer
+    from benchmarks.model.case import Case as ModelCase
+    from benchmarks.model.ours import renamed
+    from benchmarks.training.peer import ROWS, WEIGHTS
+    from data.packing import PackedTokens
+    from model.architecture.initialization import initialize
+    from model.architecture.transformer import Transformer
+    from model.config import PretrainConfig
+    from model.training.batches.dataset import TrainingBatches
+
+    ours = Transformer(SHAPES[case.shape].config(case.sequence))
+    initialize(ours, SEED)
+    weights = ours.state_dict()
+    theirs = peer.build(ModelCase(work="train", library="transformers", shape=case.shape), None).state_dict()
+    # A tied head is the embedding, which is in the file once.
+    names = {name: next(iter(renamed({name: weight}))) for name, weight in theirs.items()}
+    save_file({name: weights[own] for name, own in names.items() if own in weights}, folder / WEIGHTS)
+    config = PretrainConfig.model_validate(request_of(case, packed, tokenizer, folder)["config"])
+    batches = TrainingBatches(PackedTokens(packed, "train"), config, case.sequence)
+    np.save(folder / ROWS, np.concatenate([batches.read(step).ids.numpy() for step in range(case.steps)]))
+
+
+def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[str, Any]:
     """The case for `python -m model.training.pretrain`: the product's own loop, engine, checkpoints and validation."""
     config = SHAPES[case.shape].config(case.sequence)
     settings = config.model_dump(mode="json", exclude={"vocab_size"})
@@ -54,15 +96,22 @@ def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[
         "dtype": case.precision,
         "compile": case.compiled,
         "optimizer": "adamw",
-        "learning_rate": 1e-3,
+        "learning_rate": LEARNING_RATE,
+        "beta1": BETAS[0],
+        "beta2": BETAS[1],
+        "weight_decay": DECAY,
+        "gradient_clip": CLIP,
+        # As the Trainer's: the n-th of N steps has (N - n + 1) / N of the peak.
+        "schedule": "linear",
+        "warmup_steps": 0,
+        "min_learning_rate_ratio": 1 / case.steps,
         "steps": case.steps,
         "batch_size": case.rows,
         "micro_batch_size": case.rows // case.ranks,
-        "warmup_steps": 5,
-        "checkpoint_every": case.steps,
+        "checkpoint_every": case.save_every or case.steps,
         "validate_every": case.steps,
         "validation_batches": 1,
-        "metrics_every": case.skipped,
+        "seed": SEED,
     }
     return {
         "config": pretrain,
@@ -72,22 +121,6 @@ def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[
         "out": str(folder / "out"),
         "checkpoints": str(folder / "checkpoints"),
     }
-
-
-def round_of(case: Case, report: dict[str, Any]) -> Round:
-    """From the run's report, without its first steps."""
-    timings = report["timings"]
-    rows = timings.get("speed", [])
-    counted = [row for row in rows if row["step"] > case.skipped]
-    if not counted:
-        raise RuntimeError(f"{case.name}: the report's speed has no row after step {case.skipped}")
-    spent = timings["train_seconds"] + timings["checkpoint_seconds"]
-    return Round(
-        tokens_per_second=statistics.median(row["tokens_per_second"] for row in counted),
-        peak_bytes=int(max(row["memory_bytes"] for row in rows)),
-        loss=report["final_loss"],
-        checkpoint_share=timings["checkpoint_seconds"] / spent,
-    )
 
 
 def _run(case: Case, command: Sequence[str]) -> str:

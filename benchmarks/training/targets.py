@@ -5,12 +5,15 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.training.case import Results
+from benchmarks.training.case import Measured
+from benchmarks.training.results import Results
 
 DEFAULTS, BEST = 1.6, 1.1
 """Least factors over the Trainer."""
 OVERHEAD = 0.05
-"""Most share of a step that data and checkpoints may take together, on one device."""
+"""Most share of the time that communication, data and checkpoints may take together, on one device."""
+SAVE_EVERY = 100
+"""Steps between checkpoints that the share counts with, those of the laptop's profile."""
 SHAKESPEARE = 1.58
 """Nats a character."""
 
@@ -34,6 +37,25 @@ class Target:
         return f"{down(self.value, 2):.2f}" if self.at_least else f"{-down(-self.value, 3):.3f}"
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Of the time of a run on one device with a checkpoint every `SAVE_EVERY` steps."""
+
+    communication: float
+    data: float
+    checkpoints: float
+    save_seconds: float
+    """That a checkpoint takes from the run, its writing beside the steps included."""
+    snapshot_seconds: float
+    """Of those, what holds the steps up at once."""
+    pace: float
+    """Tokens a second with the checkpoints of the measured case, over those without."""
+
+    @property
+    def together(self) -> float:
+        return self.communication + self.data + self.checkpoints
+
+
 def targets(results: Results) -> Iterator[Target]:
     """Every figure that a bound was set for; NaN for those that this run did not take."""
     ours = max((each.rate for each in results.measured if each.case.library == "sluice"), default=math.nan)
@@ -43,19 +65,35 @@ def targets(results: Results) -> Iterator[Target]:
         "our best over the Trainer's defaults, times", ours / defaults.rate if defaults else math.nan, DEFAULTS
     )
     yield Target("our best over the Trainer's bf16 compiled, times", ours / best.rate if best else math.nan, BEST)
-    yield Target("share of a step for data and checkpoints", overhead(results), OVERHEAD, at_least=False)
+    found = shares(results)
+    together = found.together if found else math.nan
+    yield Target("share of communication, data and checkpoints", together, OVERHEAD, at_least=False)
     shakespeare = results.shakespeare
     mean = statistics.fmean(shakespeare.ours) if shakespeare and shakespeare.is_tiny_shakespeare else math.nan
     yield Target("tiny Shakespeare, nats a character", mean, SHAKESPEARE, at_least=False)
 
 
-def overhead(results: Results) -> float:
-    """Share of data and checkpoints on one device, in the Trainer's default setting."""
-    found = results.of("sluice", "fp32", compiled=False)
-    if found is None or results.data_share is None:
-        return math.nan
-    shares = [each.checkpoint_share for each in found.rounds if each.checkpoint_share is not None]
-    return results.data_share + max(shares) if shares else math.nan
+def shares(results: Results) -> Shares | None:
+    """From the runs with and without checkpoints in the Trainer's default setting; None where one was not made."""
+    plain = results.of("sluice", "fp32", compiled=False)
+    saving = results.of("sluice", "fp32", compiled=False, saves=True)
+    if plain is None or saving is None:
+        return None
+    data = _largest(plain, "data_share")
+    communication = _largest(plain, "communication_share")
+    snapshot = _largest(saving, "snapshot_seconds")
+    lost = plain.case.counted_tokens * (1 / saving.rate - 1 / plain.rate) / saving.case.saves
+    # The pace of the two runs differs by chance too, but what held the steps up is known.
+    each = max(lost, snapshot)
+    step_seconds = plain.case.rows * plain.case.sequence / plain.rate
+    share = each / (each + SAVE_EVERY * step_seconds)
+    return Shares(communication, data, share, each, snapshot, saving.rate / plain.rate)
+
+
+def _largest(measured: Measured, name: str) -> float:
+    """Of all rounds; NaN where a round did not see it."""
+    found = [getattr(each, name) for each in measured.rounds]
+    return math.nan if None in found else max(found)
 
 
 def down(value: float, digits: int) -> float:

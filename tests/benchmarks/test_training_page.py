@@ -1,54 +1,71 @@
-"""A section that hides no miss, a request that is the common model, and plays that become speeches."""
+"""A section that hides no miss and no difference in the work, and figures that are what they say."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from benchmarks.model.shapes import SHAPES
-from benchmarks.training.__main__ import cases
-from benchmarks.training.case import Case, Measured, Results, Round, Shakespeare
-from benchmarks.training.nanogpt import GPT, Recipe, held_out, rate_at, train
+from benchmarks.training.__main__ import Plan, cases
+from benchmarks.training.case import Case, Measured, Round, Ticks, round_of
 from benchmarks.training.page import render
-from benchmarks.training.runs import request_of, round_of
-from benchmarks.training.stand_in import speeches_of
-from benchmarks.training.targets import Target, targets
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.config import PretrainConfig
+from benchmarks.training.plots import PLOT, draw
+from benchmarks.training.results import Ablation, Outcome, Results, Shakespeare
+from benchmarks.training.targets import SAVE_EVERY, Target, shares, targets
 
 
-def results_of(ours: float, *, tiny: bool = True) -> Results:
-    measured = [
-        Measured(
-            case=case,
-            rounds=[
-                Round(
-                    tokens_per_second=ours if case.library == "sluice" else 1000.0,
-                    peak_bytes=10**9,
-                    loss=5.0,
-                    checkpoint_share=0.01 if case.library == "sluice" else None,
-                )
-            ],
+def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, saving: float | None = None) -> Results:
+    """Our rate beside the Trainer's 1000 tokens a second; `saving` is ours with checkpoints."""
+
+    def round_(case: Case) -> Round:
+        is_ours = case.library == "sluice"
+        rate = ours if saving is None or case.save_every is None else saving
+        return Round(
+            tokens_per_second=rate if is_ours else 1000.0,
+            peak_bytes=10**9,
+            cpu_seconds=100.0,
+            first_loss=first_loss if is_ours else 8.3,
+            mean_loss=6.0,
+            data_share=0.01 if is_ours else None,
+            communication_share=0.001 if is_ours else None,
+            snapshot_seconds=0.1 if is_ours else None,
         )
-        for case in cases(2)
-    ]
+
     return Results(
         machine="a machine",
         libraries="torch",
         matmul={"fp32": 1e11, "bf16": 2e11},
         flops_per_token=1e7,
-        measured=measured,
-        data_share=0.01,
+        measured=[Measured(case=case, rounds=[round_(case)]) for case in cases(2, Plan())],
         shakespeare=Shakespeare(
             text="a text",
             is_tiny_shakespeare=tiny,
             ours=[1.5, 1.52],
-            reference=1.88,
+            reference=[1.88, 1.9],
             parameters=800_000,
             tokens=1_536_000,
+            reference_parameters=804_096,
+            reference_tokens=1_536_000,
+            seconds=100.0,
+            reference_seconds=90.0,
+            curve=[(50, 2.0), (100, 1.7)],
         ),
+        ablation=ablation_of([2.0, 2.1, 2.2]),
+    )
+
+
+def ablation_of(default: list[float]) -> Ablation:
+    def outcome(name: str, more: float) -> Outcome:
+        return Outcome(name=name, steps=100, step_seconds=0.5, bits=[each + more for each in default])
+
+    return Ablation(
+        model="4 layers of 128",
+        step_tokens=4096,
+        seeds=len(default),
+        minutes=1.0,
+        default=outcome("the default", 0.0),
+        changed=[outcome("worse", 0.1), outcome("better", -0.1), outcome("equal", 0.0)],
     )
 
 
@@ -73,64 +90,95 @@ def test_what_was_not_measured_is_not_met() -> None:
         render(Results(machine="", libraries=""))
 
 
+def test_different_work_is_told() -> None:
+    assert "Not the same work" in render(results_of(2000.0, first_loss=8.4))
+    assert "Not the same work" not in render(results_of(2000.0, first_loss=8.301))
+    alone = results_of(2000.0)
+    alone.measured = [each for each in alone.measured if each.case.library == "sluice"]
+    assert "was not checked" in render(alone)
+
+
 def test_every_case_of_the_trainer_has_one_of_ours() -> None:
-    found = cases(2)
+    found = cases(2, Plan())
     settings = {(each.precision, each.compiled) for each in found if each.library == "transformers"}
     assert settings == {("fp32", False), ("bf16", True)}
-    assert settings <= {(each.precision, each.compiled) for each in found if each.library == "sluice"}
-    assert {each.ranks for each in found} == {1, 2}
+    for ranks in (1, 2):
+        ours = {(e.precision, e.compiled) for e in found if e.library == "sluice" and e.ranks == ranks}
+        assert ours == settings
+    assert all(each.ranks * each.threads == 2 for each in found)
     assert len({each.name for each in found}) == len(found)
+    assert [each.saves for each in found if each.save_every] == [3]
+    assert all(each.saves == 0 for each in found if each.save_every is None)
+    assert {each.ranks for each in cases(1, Plan())} == {1}
 
 
-def test_a_request_is_the_common_model(tmp_path: Path) -> None:
-    case = Case(library="sluice", ranks=2)
-    request = request_of(case, tmp_path, tmp_path, tmp_path)
-    shape = SHAPES[case.shape]
-    config = TransformerConfig.from_settings(ModelConfig.model_validate(request["model"]), shape.vocab_size)
-    assert config == shape.config(case.sequence)
-    run = PretrainConfig.model_validate(request["config"])
-    assert (run.batch_size, run.workers, run.micro_batch_size) == (case.rows, 2, case.rows // 2)
+@settings(deadline=None)
+@given(
+    seconds=st.lists(st.floats(0.01, 10), min_size=3, max_size=12),
+    skipped=st.integers(1, 2),
+)
+def test_a_round_counts_the_steps_after_the_first_ones(seconds: list[float], skipped: int) -> None:
+    case = Case(library="sluice", rows=2, sequence=8, steps=len(seconds), skipped=skipped)
+    ends = [100 + sum(seconds[: i + 1]) for i in range(len(seconds))]
+    one = Ticks(ends=ends, cpu=[2 * end for end in ends], data=[0.1] * len(seconds), peak_bytes=7)
+    other = Ticks(ends=ends, cpu=ends, peak_bytes=9)
+    found = round_of(case, [one, other], first_loss=5.0, mean_loss=4.0)
+    wall, tokens = sum(seconds[skipped:]), 16 * (len(seconds) - skipped)
+    assert found.tokens_per_second == pytest.approx(tokens / wall)
+    assert found.cpu_seconds == pytest.approx(3 * wall * 1e6 / tokens)
+    assert found.data_share == pytest.approx(0.1 * (len(seconds) - skipped) / wall)
+    assert found.communication_share is None and found.peak_bytes == 9
+    with pytest.raises(AssertionError):
+        round_of(case, [Ticks(ends=ends[:-1])], first_loss=5.0, mean_loss=4.0)
 
 
-def test_first_steps_do_not_count() -> None:
-    case = Case(library="sluice", skipped=10)
-    report: dict[str, Any] = {
-        "final_loss": 5.0,
-        "timings": {"train_seconds": 9.0, "checkpoint_seconds": 1.0, "speed": []},
-    }
-    with pytest.raises(RuntimeError, match="no row after step 10"):
-        round_of(case, report)
-    for step in (10, 20, 30, 40):
-        row = {"step": float(step), "tokens_per_second": float(step), "memory_bytes": 7.0}
-        report["timings"]["speed"].append(row)
-    found = round_of(case, report)
-    assert (found.tokens_per_second, found.checkpoint_share, found.peak_bytes) == (30.0, 0.1, 7)
+def test_a_checkpoint_costs_what_it_takes_from_the_pace() -> None:
+    # 30 counted steps of 4096 tokens at 4096 a second: 30 s without, 33 s with three checkpoints.
+    found = shares(results_of(4096.0, saving=4096 * 30 / 33))
+    assert found is not None
+    assert found.save_seconds == pytest.approx(1.0)
+    assert found.checkpoints == pytest.approx(1 / (1 + SAVE_EVERY))
+    assert found.together == pytest.approx(found.checkpoints + 0.011)
+    # Faster by chance: what held the steps up was spent all the same.
+    lucky = shares(results_of(4096.0, saving=5000.0))
+    assert lucky is not None and lucky.save_seconds == pytest.approx(0.1)
+    assert shares(Results(machine="", libraries="")) is None
 
 
-def test_the_reference_has_the_published_size_and_learns() -> None:
-    recipe = Recipe()
-    assert sum(each.numel() for each in GPT(recipe, 65).parameters()) == 804_096
-    assert rate_at(100, recipe) == recipe.rate and rate_at(recipe.steps, recipe) == pytest.approx(recipe.last_rate)
-    small = Recipe(layers=1, heads=2, width=16, block=8, batch=8, steps=80, warmup=5, rate=1e-2)
-    loss, _, _ = train("abcdefgh" * 100, small, seed=0)
-    assert loss < 1.0 < math.log(8)
-
-
-def test_every_held_out_target_counts_once() -> None:
-    model = GPT(Recipe(layers=1, heads=2, width=16, block=8), 5)
-    for weight in model.parameters():
-        torch.nn.init.zeros_(weight)
-    # All logits are zero: every target costs log 5 whatever the cut.
-    for length in (2, 8, 9, 10, 33):
-        assert held_out(model, torch.zeros(length, dtype=torch.int64), 8) == pytest.approx(math.log(5))
-
-
-def test_a_play_becomes_speeches() -> None:
-    play = (
-        "SCENE I. A street.\n\n[Enter all.]\n\nFIRST CITIZEN.\r\nBefore we proceed[aside]--hear me   speak.\r\n\r\n"
-        "ALL.\nSpeak, speak_!\n\nnot a speaker\nthis goes\n"
-    )
-    assert speeches_of(play) == [
-        "First Citizen:\nBefore we proceed - hear me speak.\n",
-        "All:\nSpeak, speak!\n",
+def test_a_rate_is_the_median_and_never_the_better_of_two() -> None:
+    case = cases(2, Plan())[0]
+    rounds = [
+        Round(tokens_per_second=rate, peak_bytes=1, cpu_seconds=1.0, first_loss=1.0, mean_loss=1.0) for rate in (3, 1)
     ]
+    assert Measured(case=case, rounds=rounds).rate == 1
+    assert Measured(case=case, rounds=[*rounds, rounds[0].model_copy(update={"tokens_per_second": 2})]).rate == 2
+
+
+def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
+    found = ablation_of([2.0, 2.1, 2.2])
+    worse, better, equal = (found.against_default(each) for each in found.changed)
+    assert worse == pytest.approx((0.1, 0.0), abs=1e-9) and better == pytest.approx((-0.1, 0.0), abs=1e-9)
+    assert equal == (0.0, 0.0)
+    page = render(results_of(2000.0))
+    assert "| worse |" in page and "**better**" in page and "within chance" in page
+    single = ablation_of([2.0])
+    assert single.against_default(single.changed[0])[1] == math.inf
+    assert "one seed" in render(results_of(2000.0).model_copy(update={"ablation": single}))
+
+
+def test_an_interval_is_students() -> None:
+    found = ablation_of([2.0, 2.0, 2.0])
+    noisy = Outcome(name="noisy", steps=1, step_seconds=1.0, bits=[2.1, 2.2, 2.3])
+    mean, half = found.against_default(noisy)
+    # 4.303 is Student's t of 0.975 with 2 degrees of freedom.
+    assert mean == pytest.approx(0.2) and half == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
+
+
+def test_equal_results_draw_equal_pictures(tmp_path: Path) -> None:
+    pictures = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        draw(results_of(2000.0), tmp_path / name)
+        pictures.append((tmp_path / name / PLOT).read_bytes())
+    assert pictures[0] == pictures[1] and b"<svg" in pictures[0]
+    assert PLOT in render(results_of(2000.0))

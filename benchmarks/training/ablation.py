@@ -1,0 +1,139 @@
+"""Which choice of the default run gave what: its model on its tokens with one choice changed each, in equal time.
+
+One process a core and a thread each, so that no run waits for another; the times that decide the numbers of steps are
+taken in turns before, on an otherwise idle pool.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, recipes, shortened
+from benchmarks.training.results import Ablation, Outcome
+from data.config import PackConfig
+from data.packing import PackedTokens
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.config import PretrainConfig
+
+_WARM, _TIMED, _TURNS = 2, 6, 2
+"""Steps before a recipe's clock runs, steps that it runs for, and times that all recipes take turns."""
+
+_HELD_OUT_TOKENS = 65_536
+
+
+class Lane(NamedTuple):
+    """One run, as it travels to the process that makes it."""
+
+    recipe: Recipe
+    packed: Path
+    steps: int
+    seed: int
+
+
+def ablate(
+    artifacts: Path, pretrain: PretrainConfig, model: ModelConfig, folder: Path, *, steps: int, seeds: int
+) -> Ablation:
+    """`seeds` runs of the default in `steps` steps and of each change of it in as much time. `artifacts` holds `pack`,
+    `refine` and `tokenizer` as `sluice run` left them. ValueError where they are missing.
+    """
+    tokens = packings(artifacts, model, folder)
+    found = recipes(pretrain, model)
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        seconds = _step_seconds(pool, found, tokens)
+        wanted = in_equal_time(steps, seconds)
+        lanes = [Lane(each, tokens[each.packing], wanted[each.name], seed) for seed in range(seeds) for each in found]
+        bits: dict[str, list[float]] = {each.name: [] for each in found}
+        for lane, result in zip(lanes, pool.map(held_out_bits, lanes), strict=True):
+            bits[lane.recipe.name].append(result)
+    default, *changed = [
+        Outcome(name=name, steps=wanted[name], step_seconds=seconds[name], bits=each) for name, each in bits.items()
+    ]
+    assert default.name == DEFAULT, default.name
+    return Ablation(
+        model=f"{model.layers} layers of {model.hidden_size}",
+        step_tokens=pretrain.batch_size * model.context,
+        seeds=seeds,
+        minutes=steps * seconds[DEFAULT] / 60,
+        default=default,
+        changed=changed,
+    )
+
+
+def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing, Path]:
+    """Where the tokens lie: as the run packed them, and as rows of best fit, which are made here."""
+    from data.packing.pack import pack
+
+    for name in ("pack/index.json", "refine", "tokenizer/tokenizer.json"):
+        if not (artifacts / name).exists():
+            raise ValueError(f"{artifacts / name} is missing: name the artifacts of a whole `sluice run`")
+    best_fit = folder / "best-fit"
+    best_fit.mkdir()
+    config = PackConfig(layout="best_fit", row_tokens=model.context + 1)
+    pack(config, artifacts / "refine", artifacts / "tokenizer", best_fit)
+    return {"as it is": artifacts / "pack", "best_fit": best_fit}
+
+
+def _step_seconds(
+    pool: ProcessPoolExecutor, found: Sequence[Recipe], tokens: Mapping[Packing, Path]
+) -> dict[str, float]:
+    """Of every recipe, the fastest turn: what disturbs only ever adds."""
+    seconds = {each.name: math.inf for each in found}
+    for _ in range(_TURNS):
+        for each in found:
+            # One at a time: two would share the caches.
+            taken = pool.submit(_timed, Lane(each, tokens[each.packing], _WARM + _TIMED, 0)).result()
+            seconds[each.name] = min(seconds[each.name], taken)
+    return seconds
+
+
+def _timed(lane: Lane) -> float:
+    """Seconds a step after the first ones."""
+    ends: list[float] = []
+    _trained(lane, lambda: ends.append(time.perf_counter()), validated=False)
+    return (ends[-1] - ends[_WARM - 1]) / (len(ends) - _WARM)
+
+
+def held_out_bits(lane: Lane) -> float:
+    """Train, and the bits per byte of the held-out side."""
+    side = json.loads((lane.packed / "index.json").read_text(encoding="utf-8"))["splits"]["valid"]
+    nats = _trained(lane, lambda: None, validated=True)
+    return nats / math.log(2) * side["tokens"] / side["bytes"]
+
+
+def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> float:
+    """Nats a held-out token after the last step; 0 where that is not asked for. `stepped` is called after each step."""
+    from model.training.batches.dataset import TrainingBatches
+    from model.training.loop import Loop, optimizer_step, set_learning_rate
+    from model.training.optimization.averaging import WeightAverage
+    from model.training.trial import held_out_loss, local_engine, rate
+
+    config = shortened(lane.recipe.pretrain, lane.steps, lane.seed)
+    tokens, held = PackedTokens(lane.packed, "train"), PackedTokens(lane.packed, "valid")
+    engine = local_engine(config, TransformerConfig.from_settings(lane.recipe.model, tokens.vocab_size))
+    batches = TrainingBatches(tokens, config, lane.recipe.model.context)
+    average = None
+    if config.average_decay is not None:
+        average = WeightAverage(dict(engine.model.named_parameters()), config.average_decay)
+    loop = Loop(config.steps, config.micro_batch_size, lambda step: rate(config, step), batches.read, average=average)
+    engine.model.train()
+    for step in range(config.steps):
+        set_learning_rate(engine.optimizer, loop.learning_rate_scale(step))
+        optimizer_step(engine, loop, step)
+        stepped()
+    if not validated:
+        return 0.0
+    with nullcontext() if average is None else average.swapped():
+        rows = _HELD_OUT_TOKENS // lane.recipe.model.context
+        asked = config.model_copy(update={"validation_batches": max(1, rows // config.batch_size)})
+        return held_out_loss(engine, held, batches, asked)

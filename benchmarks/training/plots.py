@@ -1,0 +1,76 @@
+"""The picture of the section "Speed"."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.training.results import Ablation, Results, Shakespeare
+from benchmarks.training.targets import DEFAULTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOT = "training-speed.svg"
+_COLORS = {"sluice": "#2f6fde", "transformers": "#9fb3c8"}
+_BOUND = "#c0392b"
+
+
+def draw(results: Results, folder: Path) -> None:
+    """`PLOT`; equal results give equal bytes."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "sluice"
+    _figure(results).savefig(folder / PLOT, metadata={"Date": None})
+
+
+def _figure(results: Results) -> "Figure":
+    from matplotlib import pyplot
+
+    panels = 1 + (results.shakespeare is not None) + (results.ablation is not None)
+    figure, grid = pyplot.subplots(panels, 1, figsize=(8, 2.9 * panels), layout="constrained", squeeze=False)
+    axes = iter(grid.flat)
+    _speed(next(axes), results)
+    if results.shakespeare is not None:
+        _curve(next(axes), results.shakespeare)
+    if results.ablation is not None:
+        _differences(next(axes), results.ablation)
+    for each in grid.flat:
+        each.tick_params(labelsize=8)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _speed(axes: Any, results: Results) -> None:
+    names = [each.case.name for each in results.measured]
+    rates = [each.rate for each in results.measured]
+    bars = axes.barh(names, rates, color=[_COLORS[each.case.library] for each in results.measured])
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    said = "tokens a second"
+    if (defaults := results.of("transformers", "fp32", compiled=False)) is not None:
+        axes.axvline(DEFAULTS * defaults.rate, color=_BOUND, lw=1.5)
+        said += f"; line: {DEFAULTS:g} times the Trainer's defaults"
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(rates) * 1.2)
+    axes.set_xlabel(said, fontsize=8)
+
+
+def _curve(axes: Any, found: Shakespeare) -> None:
+    axes.plot(*zip(*found.curve, strict=True), color=_COLORS["sluice"], lw=1.5, label="training, means of 50 steps")
+    axes.axhline(statistics.fmean(found.ours), color=_COLORS["sluice"], ls=":", label="held out, after the last step")
+    axes.axhline(statistics.fmean(found.reference), color=_COLORS["transformers"], ls=":", label="nanoGPT's, held out")
+    axes.set_xlabel(f"steps of the preset on {found.text}", fontsize=8)
+    axes.set_ylabel("nats a character", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _differences(axes: Any, found: Ablation) -> None:
+    pairs = [found.against_default(each) for each in found.changed]
+    means = [mean for mean, _ in pairs]
+    halves = [half if math.isfinite(half) else 0.0 for _, half in pairs]
+    names = [each.name for each in found.changed]
+    axes.errorbar(means, names, xerr=halves, fmt="o", color=_COLORS["sluice"], ms=4, capsize=3, lw=1)
+    axes.axvline(0, color=_BOUND, lw=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("held-out bits per byte less the default's, 95 % interval (right of the line is worse)", fontsize=8)

@@ -1,0 +1,84 @@
+"""The default run, and the same with one choice changed: what the ablation compares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
+
+Packing = Literal["as it is", "best_fit"]
+DEFAULT = "the default"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings in place of the default's."""
+
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    packing: Packing = "as it is"
+
+
+CHANGES: Mapping[str, Change] = {
+    # AdamW's rate is the one that its own default has.
+    "AdamW for Muon": Change({"optimizer": "adamw", "learning_rate": 3e-3}),
+    "half a cosine for a line": Change({"schedule": "cosine"}),
+    "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),
+    "a head of its own": Change(model={"tie_embeddings": False}),
+    "norms of queries and keys": Change(model={"qk_norm": True}),
+    "an average of the weights": Change({"average_decay": 0.95}),
+    "z-loss of 1e-4": Change({"z_loss": 1e-4}),
+    "documents isolated": Change({"isolate_documents": True}),
+    "best-fit rows": Change(packing="best_fit"),
+}
+"""By what each has in place of the default's choice, or besides."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run but its seed and its number of steps."""
+
+    name: str
+    pretrain: PretrainConfig
+    model: ModelConfig
+    packing: Packing = "as it is"
+
+
+def recipes(pretrain: PretrainConfig, model: ModelConfig) -> list[Recipe]:
+    """The default first, then each change of it. ValueError for a change that the default has already."""
+    found = [Recipe(DEFAULT, pretrain, model)]
+    for name, change in CHANGES.items():
+        recipe = Recipe(name, _with(pretrain, change.pretrain), _with(model, change.model), change.packing)
+        if (recipe.pretrain, recipe.model, recipe.packing) == (pretrain, model, "as it is"):
+            raise ValueError(
+                f"'{name}' changes nothing: the default has it already; mend benchmarks/training/recipes.py"
+            )
+        found.append(recipe)
+    return found
+
+
+def _with(block: Any, settings: Mapping[str, Any]) -> Any:
+    return type(block).model_validate(block.model_dump() | dict(settings))
+
+
+def in_equal_time(steps: int, step_seconds: Mapping[str, float]) -> dict[str, int]:
+    """Steps of every recipe that take as long as `steps` of the default; at least one."""
+    budget = steps * step_seconds[DEFAULT]
+    return {name: max(1, round(budget / seconds)) for name, seconds in step_seconds.items()}
+
+
+def shortened(config: PretrainConfig, steps: int, seed: int) -> PretrainConfig:
+    """The run in one process and `steps` steps, its warm-up the same share of them."""
+    settings = {
+        "workers": 1,
+        "zero_stage": 0,
+        "steps": steps,
+        "warmup_steps": round(config.warmup_steps * steps / config.steps),
+        "micro_batch_size": config.batch_size,
+        "checkpoint_every": steps,
+        "validate_every": steps,
+        "metrics_every": None,
+        "seed": seed,
+    }
+    return PretrainConfig.model_validate(config.model_dump() | settings)

@@ -1,0 +1,98 @@
+"""All that one run of the benchmark measured; kept as JSON, so that the section can be written again."""
+
+import math
+import statistics
+
+from pydantic import BaseModel
+
+from benchmarks.training.case import Library, Measured
+
+
+class Shakespeare(BaseModel):
+    """Runs of the preset, and the recipe that it is held to, on one text."""
+
+    text: str
+    """Which text it was."""
+    is_tiny_shakespeare: bool
+    ours: list[float]
+    """Nats a character on the whole last tenth, a seed each."""
+    reference: list[float]
+    """Of nanoGPT's recipe in plain PyTorch, on the same tenth, a seed each."""
+    parameters: int
+    tokens: int
+    """Trained on, in a run."""
+    reference_parameters: int
+    reference_tokens: int
+    seconds: float
+    """Of the training steps of a run, mean."""
+    reference_seconds: float
+    curve: list[tuple[int, float]] = []
+    """(step, mean training loss of the steps since the point before) of the first seed."""
+
+    @property
+    def ratio(self) -> float:
+        """Our nats over the recipe's."""
+        return statistics.fmean(self.ours) / statistics.fmean(self.reference)
+
+
+class Outcome(BaseModel):
+    """Runs of one recipe, a seed each, in the order of the seeds."""
+
+    name: str
+    steps: int
+    """As many as the default's time buys."""
+    step_seconds: float
+    bits: list[float]
+    """Held-out bits per byte."""
+
+
+class Ablation(BaseModel):
+    """The default run with one choice changed each, in equal time."""
+
+    model: str
+    step_tokens: int
+    seeds: int
+    minutes: float
+    """Of the default's training."""
+    default: Outcome
+    changed: list[Outcome]
+
+    def against_default(self, outcome: Outcome) -> tuple[float, float]:
+        """(mean, half the 95 % interval) of the outcome's bits less the default's, seed by seed.
+
+        With one seed the interval has no end.
+        """
+        differences = [one - other for one, other in zip(outcome.bits, self.default.bits, strict=True)]
+        mean = statistics.fmean(differences)
+        if len(differences) < 2:
+            return mean, math.inf
+        from scipy.special import stdtrit
+
+        error = statistics.stdev(differences) / math.sqrt(len(differences))
+        return mean, float(stdtrit(len(differences) - 1, 0.975)) * error
+
+
+class Results(BaseModel):
+    """Of one run on one machine."""
+
+    machine: str
+    libraries: str
+    loads: dict[str, float] = {}
+    """Load average of the minute before each section."""
+    matmul: dict[str, float] = {}
+    """FLOPs a second of the largest product, by precision, on all threads."""
+    flops_per_token: float = 0.0
+    measured: list[Measured] = []
+    shakespeare: Shakespeare | None = None
+    ablation: Ablation | None = None
+
+    def of(
+        self, library: Library, precision: str, *, compiled: bool, ranks: int = 1, saves: bool = False
+    ) -> Measured | None:
+        """The case of these settings."""
+        wanted = (library, precision, compiled, ranks, saves)
+        for each in self.measured:
+            case = each.case
+            if (case.library, case.precision, case.compiled, case.ranks, case.save_every is not None) == wanted:
+                return each
+        return None
