@@ -87,8 +87,7 @@ def run(root: Path, code: str, *arguments: str, prefix: Sequence[str] = ()) -> s
     return subprocess.run(
         [*prefix, sys.executable, "-c", code, *arguments],
         cwd=root,
-        # Half a module's bytecode, cut by the limit, would stay for the next process.
-        env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=_environment(root),
         capture_output=True,
         text=True,
         timeout=240,
@@ -117,6 +116,12 @@ def test_on_a_full_disk_a_build_names_the_file_and_the_next_one_completes(
     assert main(build) == 0
     assert read_manifest(out) == read_manifest(undisturbed)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def _environment(root: Path) -> dict[str, str]:
+    # Workers of the session's Ray head have no limit. Half a module's bytecode, cut by it, would stay for the next.
+    ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return ours | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def may_mount(folder: Path) -> bool:

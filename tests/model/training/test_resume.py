@@ -65,36 +65,27 @@ def undisturbed(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_killed_and_resumed_is_bit_identical(undisturbed: Path, packed_corpus: Path, tmp_path: Path) -> None:
-    request = write_request(tmp_path, packed_corpus, CONFIG)
-    state = start_and_kill(request, "step-00000020")
-    assert not (tmp_path / "out" / "model.safetensors").exists()
-    newest = checkpoint_path(state, max(complete_steps(state)))
-    # The newest one is torn as well: the run must go on from the one before.
-    (newest / "rank-00001.safetensors").write_bytes(b"torn")
-
-    report = json.loads(run(command(request)).stdout.splitlines()[-1])
-    assert 10 <= report["timings"]["resumed_step"] < 60
-    for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
-
-
-def test_asked_to_end_it_saves_and_goes_on_bit_identical(
-    undisturbed: Path,
-    packed_corpus: Path,
-    tmp_path: Path,
+def test_asked_to_end_then_killed_it_ends_with_the_bits_of_a_run_that_was_not(
+    undisturbed: Path, packed_corpus: Path, tmp_path: Path
 ) -> None:
     request = write_request(tmp_path, packed_corpus, CONFIG)
     process, state = start(request, "step-00000010")
     process.terminate()
     said = process.communicate(timeout=60)[1]
-    step = max(complete_steps(state))
-    assert f"asked to end after step {step} of 60" in said, said[-4000:]
-    assert 10 < step < 60
+    saved = max(complete_steps(state))
+    assert f"asked to end after step {saved} of 60" in said, said[-4000:]
+    assert 10 < saved < 60
+
+    start_and_kill(request, f"step-{saved - saved % 10 + 10:08}")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    killed = max(complete_steps(state))
+    assert saved < killed < 60, "it went on from what it had saved"
+    # The newest checkpoint is torn as well: the run must go on from the one before.
+    (checkpoint_path(state, killed) / "rank-00001.safetensors").write_bytes(b"torn")
 
     report = json.loads(run(command(request)).stdout.splitlines()[-1])
-    assert report["timings"]["resumed_step"] == step
-    for name in ("training.jsonl", "model.safetensors"):
+    assert saved <= report["timings"]["resumed_step"] < killed
+    for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
         assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
 
 

@@ -84,8 +84,8 @@ def _variants() -> dict[str, Settings]:
     found["pipeline-full"] = {"pipeline_stages": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
     found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
     found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
-    found["compile-full"] = {"compile": True, "activation_checkpointing": "full", "micro_batch_size": 2}
-    found["compile-pipeline"] = {"compile": True, "pipeline_stages": 2, "micro_batch_size": 2}
+    found["compile-full"] = {"compile": True, "activation_checkpointing": "full", "micro_batch_size": 4}
+    found["compile-pipeline"] = {"compile": True, "pipeline_stages": 2, "micro_batch_size": 4}
     for stage in (0, 1, 2):
         found[f"tensor-zero{stage}"] = {"tensor_parallel": 2, "zero_stage": stage, "micro_batch_size": 4}
     for shape in ("biased", "relative", "alibi", "translator", "encoder"):
@@ -162,14 +162,16 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
     found["before"] = engine.total(engine.nats(own(1000))) / held_out.tokens
     for step in range(STEPS):
         if step == DISCARDED:
-            engine.forward_backward(shorter(own(step + 500)).split(config.micro_batch_size), 10)
+            # Every other shape is compiled anew, for many seconds.
+            other = own(step + 500) if config.compile else shorter(own(step + 500))
+            engine.forward_backward(other.split(config.micro_batch_size), 10)
             engine.discard()
         if step == NOT_FINITE:
             engine.forward_backward(own(step + 500).split(config.micro_batch_size), 0)  # over no tokens
             found["refused"] = not math.isfinite(engine.gradient_norm()) and not engine.step()
         set_learning_rate(engine.optimizer, scale(step))
         tokens = int(engine.total(own(step).tokens))
-        rows_at_once = 1 if step == OTHER_SPLIT else config.micro_batch_size
+        rows_at_once = 1 if step == OTHER_SPLIT and not config.compile else config.micro_batch_size
         nats = engine.forward_backward(own(step).split(rows_at_once), tokens)
         found["losses"].append(engine.total(nats) / tokens)
         found["norms"].append(engine.gradient_norm())
