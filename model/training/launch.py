@@ -131,9 +131,10 @@ def _interrupted(error: Exception) -> TrainingInterrupted | None:
 
 
 def _raised(failure: Exception) -> BaseException | None:
-    """What a worker raised; None where it raised nothing and is gone."""
-    cause: BaseException | None = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None)
-    return cause
+    """What a worker raised; None where it raised nothing and is gone, which Ray says with an error of its own."""
+    # Ray hands on what a worker raised as it is, or wrapped.
+    cause: BaseException = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure
+    return None if type(cause).__module__.partition(".")[0] == "ray" else cause
 
 
 def _is_lost_peer(error: Exception) -> bool:

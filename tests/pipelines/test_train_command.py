@@ -126,6 +126,7 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert 0 < found["mfu"] < 1 and found["tokens_per_second"] > 0 and found["seconds"] > 0
     assert (out / "loss.svg").is_file() and (out / "model" / "model.safetensors").is_file()
     assert json.loads((out / "report.json").read_text()) == found
+    assert found["sample"] and (out / "sample.txt").read_text() == found["sample"]
     assert "other settings" in refused("train", *TINY, "pretrain.seed=9", f"data.path={text}", "--out", str(out))
     # The text is no longer needed; the last checkpoint is the end of the run.
     text.unlink()

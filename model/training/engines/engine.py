@@ -42,7 +42,10 @@ class Engine(Protocol):
         ...
 
     def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
-        """L2 norms, by layer group, of what changed in the weights since `before`, a copy of this process's."""
+        """L2 norms, by layer group, of what changed in the weights since `before`, a copy of this process's.
+
+        Of the weights that the model computes with: in 16 bits they move by what rounding leaves of a step.
+        """
         ...
 
     def expert_load(self) -> Load | None:

@@ -187,7 +187,9 @@ def assert_the_same(variant: Settings, found: dict[str, Any], weights: dict[str,
         assert found[measured] == pytest.approx(expected[measured], abs=tolerance), measured
     assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-4)
     assert found["by_group"] == pytest.approx(expected["by_group"], rel=0.1 if narrow else 1e-3)
-    assert found["moved"] == pytest.approx(expected["moved"], rel=0.3 if narrow else 2e-3)
+    # What bf16 rounds: a gain near 1 moves by 1/128 or not at all.
+    moved = {"rel": 0.3, "abs": 1 / 128} if narrow else {"rel": 2e-3}
+    assert found["moved"] == pytest.approx(expected["moved"], **moved)
     assert sum(norm**2 for norm in found["by_group"].values()) == pytest.approx(found["norms"][-1] ** 2, rel=1e-6)
     assert bool(found["load"]) == (variant.get("shape") == "mixture")
     if found["load"]:

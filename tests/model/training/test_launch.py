@@ -1,6 +1,7 @@
 """When a run under Ray Train starts again, and whom it blames when it does not."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ def group_error(failures: dict[int, Exception]) -> Exception:
     return WorkerGroupError("workers failed", failures)
 
 
-def raised(error: Exception) -> Exception:
+def wrapped(error: Exception) -> Exception:
     from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
     return UserExceptionWithTraceback(error, f"Traceback ..: {error}")
@@ -41,7 +42,7 @@ def sigterm(folder: Path) -> Exception:
     """The launching process is asked to end, and the workers see it and end."""
     signal.raise_signal(signal.SIGTERM)
     assert job(folder).notice.exists()
-    return group_error({0: raised(TrainingInterrupted("asked to end after step 3 of 10; it is saved"))})
+    return group_error({0: TrainingInterrupted("asked to end after step 3 of 10; it is saved")})
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
 
 def test_a_run_whose_worker_died_starts_again(attempts: list[Any], tmp_path: Path) -> None:
-    lost = raised(RuntimeError(LOST_PEER))
+    lost = RuntimeError(LOST_PEER)
     attempts.extend([group_error({0: lost, 1: gone()}), group_error({1: gone()}), None])
     launch._fit(job(tmp_path), no_progress, gpu=False, restarts=2)
     assert attempts == []
@@ -77,9 +78,13 @@ def test_restarts_are_counted(attempts: list[Any], tmp_path: Path) -> None:
     assert attempts == [None]
 
 
-def test_a_run_that_fails_by_itself_does_not(attempts: list[Any], tmp_path: Path) -> None:
-    lost = raised(RuntimeError(LOST_PEER))
-    attempts.extend([group_error({0: lost, 1: raised(TrainingFailed("the loss is nan at step 3"))}), None])
+@pytest.mark.parametrize("delivered", [lambda error: error, wrapped])
+def test_a_run_that_fails_by_itself_does_not(
+    attempts: list[Any], tmp_path: Path, delivered: Callable[[Exception], Exception]
+) -> None:
+    """Ray has been seen to deliver the error itself, and has a wrapper for it."""
+    lost = delivered(RuntimeError(LOST_PEER))
+    attempts.extend([group_error({0: lost, 1: delivered(TrainingFailed("the loss is nan at step 3"))}), None])
     with pytest.raises(TrainingFailed, match=r"^worker 1: the loss is nan at step 3$"):
         launch._fit(job(tmp_path), no_progress, gpu=False, restarts=5)
     assert attempts == [None]
@@ -97,7 +102,7 @@ def test_being_asked_to_end_reaches_the_workers_and_is_no_failure(attempts: list
 
 
 def test_an_error_is_named_with_its_kind() -> None:
-    assert launch._first_cause(group_error({0: raised(KeyError("x"))})) == "worker 0: KeyError: 'x'"
+    assert launch._first_cause(group_error({0: KeyError("x")})) == "worker 0: KeyError: 'x'"
 
 
 @pytest.mark.parametrize(("gpus", "workers", "enough"), [(0, 1, False), (2, 2, True), (1, 2, False)])

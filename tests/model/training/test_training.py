@@ -159,6 +159,21 @@ def test_a_finished_run_is_not_trained_again(
     assert (tmp_path / "out" / "training.jsonl").read_bytes() == (folder / "out" / "training.jsonl").read_bytes()
 
 
+def test_a_decay_branch_starts_from_a_plateau(
+    trained: tuple[Path, PretrainReport], packed_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder, _ = trained
+    [plateau] = folder.glob("checkpoints/*/step-00000020")
+    report = pretrain_in(tmp_path, packed_corpus, {**SMALL, "steps": 24, "decay_from": str(plateau)})
+    assert report.timings["resumed_step"] == 20
+    rows = [row for row in training_rows(tmp_path) if "loss" in row]
+    assert rows[:20] == [row for row in training_rows(folder) if "loss" in row][:20]
+    assert [row["learning_rate"] for row in rows[20:]] == pytest.approx([0.0075, 0.005, 0.0025, 0.0])
+    # The checkpoint has the moments and the data's place too: the first loss of the branch is the plateau's next.
+    assert rows[20]["loss"] == pytest.approx(losses_of(training_rows(folder))[20], abs=1e-6)
+
+
 def test_another_run_has_another_fingerprint(packed_corpus: Path, tmp_path: Path) -> None:
     packed = packed_corpus / "pack"
     prints = {run_fingerprint(PretrainConfig(), ModelConfig(), packed)}
