@@ -98,13 +98,9 @@ class IngestConfig(Block):
     """Text taken from the installed packages' documentation when the package index cannot be reached."""
 
     @model_validator(mode="after")
-    def _some_source(self) -> "IngestConfig":
+    def _some_source_and_each_once(self) -> "IngestConfig":
         if not self.given and not self.packages:
             raise ValueError("no source: set data.sources to a path or URI, or list data.packages")
-        return self
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "IngestConfig":
         uris = [source.uri for source in self.given]
         if twice := sorted({uri for uri in uris if uris.count(uri) > 1}):
             raise ValueError(f"source {without_secrets(twice[0])} is listed twice: name each source once")

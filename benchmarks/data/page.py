@@ -16,6 +16,8 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 TESTS = {
     "sources, formats and their faults: truncation, bombs, loops, long lines": "tests/data/sources/",
+    "every fault as a whole build: full disk, kills, a source that goes": "tests/data/test_build_faults.py, "
+    "tests/pipelines/test_data_faults.py, tests/data/test_build_on_ray.py",
     "extraction and encoding": "tests/data/test_extract.py, tests/data/test_encoding.py",
     "each rule drops what it is for; scores are the reference's": "tests/data/test_quality_rules.py, "
     "tests/data/test_quality_gopher.py, tests/data/test_quality_scores.py",

@@ -72,17 +72,17 @@ class _Bounded(io.RawIOBase):
 def lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """(number from 1, line) of the stream; None for a line of more than `max_bytes`, which is passed over unheld.
 
-    Damaged, with the line's number, where the stream breaks.
+    Damaged, with the number of the line that was begun, where the stream breaks.
     """
-    number = 0
+    number = 1
     try:
         while line := stream.readline(max_bytes + 1):
-            number += 1
             if len(line) <= max_bytes or line.endswith(b"\n"):
                 yield number, line
-                continue
-            while (rest := stream.readline(_BUFFER_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None
+            else:
+                while (rest := stream.readline(_BUFFER_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, None
+            number += 1
     except Damaged as damage:
-        raise Damaged(str(damage), number + 1) from damage
+        raise Damaged(str(damage), number) from damage
