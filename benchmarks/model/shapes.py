@@ -21,6 +21,8 @@ class Shape:
     step_tokens: int
     """Tokens of a step, whatever the length of its sequences."""
     tie_embeddings: bool = True
+    generated: int = 256
+    """Tokens in all, prompt included, where it generates."""
 
     def config(self, context: int) -> TransformerConfig:
         """Of our model, for sequences of `context` tokens."""
@@ -69,7 +71,7 @@ SHAPES = {
         # To see that the benchmark runs.
         Shape("smoke", 512, 64, 2, 4, 2, 128, (32,), 64),
         Shape("5M", 4096, 256, 6, 8, 2, 768, (256, 1024), 4096),
-        Shape("50M", 8192, 640, 10, 10, 2, 1792, (256, 1024), 2048),
+        Shape("50M", 8192, 640, 10, 10, 2, 1792, (256, 1024), 1024, generated=128),
         Shape("350M", 32_000, 1024, 24, 16, 16, 2816, (2048, 4096), 16_384, tie_embeddings=False),
         # TinyLlama's (arXiv 2401.02385).
         Shape("1B", 32_000, 2048, 22, 32, 4, 5632, (2048, 4096), 16_384, tie_embeddings=False),

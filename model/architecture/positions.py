@@ -74,7 +74,7 @@ def rope_attention_factor(scaling: RopeScaling | None) -> float:
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turns each pair (i, i + head_size/2) of [batch, seq, heads, head_size] by its position's angle."""
     # Rolled by half, every entry meets its partner; the sign of the rotation is in the sine's table.
-    return (x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine).to(x.dtype)
+    return (x * cosine).add_(x.roll(x.shape[-1] // 2, dims=-1) * sine).to(x.dtype)
 
 
 def sinusoids(positions: Tensor, size: int) -> Tensor:

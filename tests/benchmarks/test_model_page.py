@@ -133,6 +133,8 @@ def test_every_setting_has_its_peer():
     settings = {case.setting for case in cases.values()}
     assert settings == {"fp32, eager", "bf16, eager", "bf16, compiled"}
     assert set(cases) == {f"{library}, {each}" for library in ("sluice", "transformers") for each in settings}
+    eager = training_cases("5M", 1024, 1, "weights.safetensors", compiled=False)
+    assert eager.keys() == {name for name in cases if not name.endswith("compiled")}
 
 
 def test_the_kernels_of_a_case_are_those_of_the_model():
