@@ -53,6 +53,8 @@ def main() -> None:
     out = arguments.smoke or DOCS
     kept = out / KEPT if arguments.smoke else Workspace.find().state / KEPT
     if arguments.again:
+        if not kept.is_file():
+            raise SystemExit(f"{kept} does not exist: run the benchmark without --again once")
         results = Results.model_validate_json(kept.read_text(encoding="utf-8"))
     else:
         before = kept if arguments.only and kept.is_file() else None

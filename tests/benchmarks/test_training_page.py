@@ -200,3 +200,9 @@ def test_equal_results_draw_equal_pictures(tmp_path: Path) -> None:
         pictures.append((tmp_path / name / PLOT).read_bytes())
     assert pictures[0] == pictures[1] and b"<svg" in pictures[0]
     assert PLOT in render(results_of(2000.0))
+
+
+def test_kept_figures_give_the_same_section_again() -> None:
+    results = results_of(2000.0)
+    kept = Results.model_validate_json(results.model_dump_json(indent=1))
+    assert kept == results and render(kept) == render(results)
