@@ -53,6 +53,8 @@ def main() -> None:
     out = arguments.smoke or DOCS
     kept = out / KEPT if arguments.smoke else Workspace.find().state / KEPT
     if arguments.again:
+        if not kept.is_file():
+            raise SystemExit(f"{kept} does not exist: run the benchmark without --again once")
         results = Results.model_validate_json(kept.read_text(encoding="utf-8"))
     else:
         before = kept if arguments.only and kept.is_file() else None
@@ -105,14 +107,21 @@ def _arguments() -> argparse.Namespace:
 
 def cases(cores: int, plan: Plan) -> list[Case]:
     """Both libraries in the Trainer's default and in bf16 compiled, ours on two ranks too and with checkpoints."""
-    common = {"shape": plan.shape, "sequence": plan.sequence, "steps": plan.steps, "skipped": plan.skipped}
+    own = Case(
+        library="sluice",
+        shape=plan.shape,
+        sequence=plan.sequence,
+        steps=plan.steps,
+        skipped=plan.skipped,
+        threads=cores,
+    )
+    compiled = own.model_copy(update={"precision": "bf16", "compiled": True})
     found = []
-    for precision, compiled in (("fp32", False), ("bf16", True)):
-        setting = {**common, "precision": precision, "compiled": compiled}
-        found += [Case(library=library, threads=cores, **setting) for library in ("sluice", "transformers")]
+    for setting in (own, compiled):
+        found += [setting, setting.model_copy(update={"library": "transformers"})]
         if cores > 1:
-            found.append(Case(library="sluice", ranks=2, threads=cores // 2, **setting))
-    return [*found, Case(library="sluice", threads=cores, save_every=plan.save_every, **common)]
+            found.append(setting.model_copy(update={"ranks": 2, "threads": cores // 2}))
+    return [*found, own.model_copy(update={"save_every": plan.save_every})]
 
 
 def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> "Results":
@@ -126,7 +135,7 @@ def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> 
     if before is not None:
         results = Results.model_validate_json(before.read_text(encoding="utf-8"))
     _require_trainer()
-    results.machine = machine()
+    results.machine, results.cores = machine(), os.cpu_count() or 1
     results.libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
     wanted = ["speed"] if arguments.quick or arguments.smoke else arguments.only or [*get_args(Section)]
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:

@@ -29,7 +29,7 @@ def render(results: Results) -> str:
         "",
         *_table(("", "measured", "bound", ""), (_target(each) for each in held)),
         "",
-        f"Not met, or not measured: {'; '.join(missed)}." if missed else "None is missed.",
+        f"Not met, not measured or not judged: {'; '.join(missed)}." if missed else "None is missed.",
         "",
         f"![tokens a second, the preset's loss, and the ablation]({PLOT})",
         "",
@@ -56,7 +56,13 @@ def render(results: Results) -> str:
 
 def _target(each: Target) -> tuple[str, ...]:
     sign = "≥" if each.at_least else "≤"
-    return each.name, each.shown, f"{sign} {each.bound:g}", "met" if each.is_met else "**not met**"
+    return each.name, each.shown, f"{sign} {each.bound:g}", _verdict(each)
+
+
+def _verdict(each: Target) -> str:
+    if not each.is_judged:
+        return "**not judged**: a busy machine"
+    return "met" if each.is_met else "**not met**"
 
 
 def _work(results: Results) -> str:

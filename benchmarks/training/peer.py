@@ -46,8 +46,9 @@ class Clock(TrainerCallback):
         self.ticks.ends.append(time.perf_counter())
         self.ticks.cpu.append(time.process_time())
 
-    def on_log(self, _: Any, state: Any, *others: Any, logs: dict[str, Any], **settings: Any) -> None:
-        if state.global_step == 1 and "loss" in logs:
+    def on_log(self, *stand: Any, logs: dict[str, Any] | None = None, **settings: Any) -> None:
+        _, state, *_ = stand
+        if state.global_step == 1 and logs and "loss" in logs:
             self.first_loss = float(logs["loss"])
 
 

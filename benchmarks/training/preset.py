@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.training.results import Shakespeare
 
@@ -41,14 +42,14 @@ def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> 
     )
 
 
-def run_preset(path: Path, out: Path, seed: int) -> dict[str, float]:
+def run_preset(path: Path, out: Path, seed: int) -> dict[str, Any]:
     """What `sluice train experiment=shakespeare-char-cpu --json` says of the run, with the seconds of its steps."""
     settings = ["experiment=shakespeare-char-cpu", f"data.path={path}", f"pretrain.seed={seed}"]
     command = [sys.executable, "-m", "pipelines.cli", "train", *settings, "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PRESET_S, check=False)
     if done.returncode:
         raise RuntimeError(f"the preset failed: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}")
-    report: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report | {"train_seconds": report["tokens"] / report["tokens_per_second"]}
 
 

@@ -7,6 +7,9 @@ from pydantic import BaseModel
 
 from benchmarks.training.case import Library, Measured
 
+_QUIET_SHARE = 0.5
+"""Load average a core up to which a machine counts as quiet."""
+
 
 class Shakespeare(BaseModel):
     """Runs of the preset, and the recipe that it is held to, on one text."""
@@ -77,6 +80,7 @@ class Results(BaseModel):
 
     machine: str
     libraries: str
+    cores: int = 1
     loads: dict[str, float] = {}
     """Load average of the minute before each section."""
     matmul: dict[str, float] = {}
@@ -85,6 +89,11 @@ class Results(BaseModel):
     measured: list[Measured] = []
     shakespeare: Shakespeare | None = None
     ablation: Ablation | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether others had more than a share of the processor when the speed began to be measured."""
+        return self.loads.get("speed", 0.0) > _QUIET_SHARE * self.cores
 
     def of(
         self, library: Library, precision: str, *, compiled: bool, ranks: int = 1, saves: bool = False

@@ -35,6 +35,8 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
     return Results(
         machine="a machine",
         libraries="torch",
+        cores=2,
+        loads={"speed": 0.5},
         matmul={"fp32": 1e11, "bf16": 2e11},
         flops_per_token=1e7,
         measured=[Measured(case=case, rounds=[round_(case)]) for case in cases(2, Plan())],
@@ -88,6 +90,22 @@ def test_what_was_not_measured_is_not_met() -> None:
     assert not any(each.is_met for each in targets(Results(machine="", libraries="")))
     with pytest.raises(ValueError, match="nothing was measured"):
         render(Results(machine="", libraries=""))
+
+
+def test_a_busy_machine_passes_nothing() -> None:
+    busy = results_of(9000.0).model_copy(update={"loads": {"speed": 1.5}})
+    assert [each.is_met for each in targets(busy)] == [False, False, False, True]
+    assert render(busy).count("**not judged**") == 3
+    assert all(each.is_met for each in targets(results_of(9000.0)))
+
+
+def test_two_ranks_are_not_held_against_one_trainer() -> None:
+    results = results_of(1000.0)
+    for each in results.measured:
+        if each.case.ranks == 2:
+            each.rounds[0].tokens_per_second = 9000.0
+    over = next(targets(results))
+    assert over.value == 1.0 and not over.is_met
 
 
 def test_different_work_is_told() -> None:
@@ -182,3 +200,9 @@ def test_equal_results_draw_equal_pictures(tmp_path: Path) -> None:
         pictures.append((tmp_path / name / PLOT).read_bytes())
     assert pictures[0] == pictures[1] and b"<svg" in pictures[0]
     assert PLOT in render(results_of(2000.0))
+
+
+def test_kept_figures_give_the_same_section_again() -> None:
+    results = results_of(2000.0)
+    kept = Results.model_validate_json(results.model_dump_json(indent=1))
+    assert kept == results and render(kept) == render(results)
