@@ -3,10 +3,11 @@ and its step runs again.
 """
 
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from data.config import Block, EvaluationSet, RefineConfig, TokenizerConfig
+from data.config import Block, EvaluationSet, IngestConfig, RefineConfig, TokenizerConfig
 from data.manifest import file_hash
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
@@ -32,10 +33,12 @@ def named(block: Block) -> Iterator[Named]:
 
 
 def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
-    """The block with the sha256 of every file it names, as it lies below `root` now.
+    """The block with the sha256 of every file it names, as it lies below `root` now; local sources have one for all.
 
     ValueError for a file that does not exist, or whose sha256 somebody has set: it is never anybody's to say.
     """
+    if isinstance(block, IngestConfig):
+        return block.model_copy(update={"sources_sha256": _contents(block, root)})
     for each in named(block):
         if each.sha256 is not None:
             raise ValueError(f"{each.setting}: sha256 {each.sha256} is filled in from the file itself: leave it out")
@@ -56,6 +59,18 @@ def check_hashes(block: Block, root: Path) -> None:
                 f"{each.setting}: {each.path} is not the file that params.yaml was composed with: `sluice run` takes "
                 "it as it is now"
             )
+
+
+def _contents(block: IngestConfig, root: Path) -> str | None:
+    if block.sources_sha256 is not None:
+        raise ValueError(f"data.sources_sha256 {block.sources_sha256} is filled in from the files: leave it out")
+    if not block.given:
+        return None
+    from data.sources.contents import contents_sha256
+
+    # Relative paths are from the workspace, as the step reads them.
+    with chdir(root):
+        return contents_sha256(block)
 
 
 def _with_hash(each: EvaluationSet, root: Path) -> EvaluationSet:

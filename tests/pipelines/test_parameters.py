@@ -105,9 +105,24 @@ def test_a_changed_file_is_a_changed_setting(copy: Workspace) -> None:
     assert from_root(copy, overrides) == values, "neither time nor place of a file is of any account"
 
 
+def test_a_local_source_counts_by_what_it_holds(copy: Workspace) -> None:
+    texts = copy.root / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("first")
+    values = from_root(copy, ["data.sources=texts"])
+    (texts / "a.txt").touch()
+    assert from_root(copy, ["data.sources=texts"]) == values
+    (texts / "a.txt").write_text("second")
+    changed = from_root(copy, ["data.sources=texts"])
+    assert {key for key in values["data"] if values["data"][key] != changed["data"][key]} == {"sources_sha256"}
+    assert {name for name in values if values[name] != changed[name]} == {"data"}
+    assert "sources_sha256" not in from_root(copy, [])["data"]
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
+        ("data.sources_sha256=abc", "data.sources_sha256 abc is filled in from the files"),
         ("refine.evaluation_sets=[gone.jsonl]", "refine.evaluation_sets: gone.jsonl is no file"),
         ("refine.quality_model=gone.safetensors", "refine.quality_model: gone.safetensors is no file"),
         ("tokenizer.path=conf", "tokenizer.path: conf is no file"),
