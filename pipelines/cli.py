@@ -194,24 +194,31 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
         return action
 
     families = "Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5, Mamba-2"
-    for name, text, source, out in (
-        ("import", f"a model of transformers to a model directory ({families})", "HF_DIR", "OUT"),
+    for name, text, source, holds, out in (
+        (
+            "import",
+            f"a model of transformers to a model directory ({families})",
+            "HF_DIR",
+            "a directory of transformers: config.json and safetensors",
+            "OUT",
+        ),
         (
             "export",
             "a model directory to one that transformers loads, where one of its families computes it",
             "DIR",
+            "a model directory",
             "HF_OUT",
         ),
     ):
         action = add(name, text)
-        action.add_argument("source", metavar=source)
+        action.add_argument("source", metavar=source, help=holds)
         action.add_argument(
             "out", metavar=out, help="folder to write; what this command wrote there before is replaced"
         )
         action.add_argument("--force", action="store_true", help=f"replace another model in {out} too")
 
     action = add("logits", "what a model directory says after each of some token ids")
-    action.add_argument("folder", metavar="DIR")
+    action.add_argument("folder", metavar="DIR", help="a model directory")
     action.add_argument("--ids", required=True, metavar="FILE.json", help="a list of lists of one length")
     action.add_argument("--out", required=True, metavar="FILE.npy", help="float32 [batch, seq, vocab]")
     action.add_argument("--source", metavar="FILE.json", help="an encoder-decoder's source; --ids are its decoder's")
@@ -222,10 +229,10 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
     )
 
     action = add("generate", "continue a prompt, and print what was added; the same seed gives the same text")
-    action.add_argument("folder", metavar="DIR")
+    action.add_argument("folder", metavar="DIR", help="a model directory")
     action.add_argument("--prompt", required=True, metavar="TEXT", help="of an encoder-decoder: its source")
-    action.add_argument("--max-tokens", type=int, default=96, metavar="N")
-    action.add_argument("--seed", type=int, default=0, metavar="S")
+    action.add_argument("--max-tokens", type=int, default=96, metavar="N", help="new tokens at most (default: 96)")
+    action.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
     action.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
     action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
 

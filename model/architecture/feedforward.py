@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture.config import GATED, FeedForwardKind, ModelConfig
-from model.architecture.pass_state import Project, apart
+from model.architecture.projection import Project, apart
 
 
 def activate(kind: FeedForwardKind, up: Tensor, gate: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.architecture.cache import Cache
 from model.architecture.config import TransformerConfig
-from model.architecture.pass_state import Joined, apart, joining_pays
+from model.architecture.projection import Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
 
 

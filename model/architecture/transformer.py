@@ -18,8 +18,9 @@ from model.architecture.head import HeadTransform
 from model.architecture.kernels import KernelName
 from model.architecture.mixture import Routing
 from model.architecture.normalization import make_norm
-from model.architecture.pass_state import Joined, Pass, Project, apart
+from model.architecture.pass_state import Pass
 from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
+from model.architecture.projection import Joined, Project, apart
 from model.architecture.visibility import Visibility, between, document_positions, within
 
 

@@ -13,7 +13,7 @@ from model.architecture.cache import Cache
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.generation import generate, sample
 from model.architecture.initialization import initialize
-from model.architecture.pass_state import JOINED_BYTES, JOINED_TOKENS, Joined, apart, joining_pays
+from model.architecture.projection import JOINED_BYTES, JOINED_TOKENS, Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT = 61, 24
