@@ -87,6 +87,23 @@ def test_a_damaged_checkpoint_costs_some_steps_and_is_told_of(undisturbed: Run, 
     ]
 
 
+LAYOUTS = [("b", ["a", "c"], 9, False), ("a", ["b"], 9, True), ("c", ["a"], 4, True)]
+
+
+@pytest.mark.parametrize(("own", "others", "step", "told"), LAYOUTS)
+def test_the_furthest_of_a_runs_layouts_is_gone_on_from(
+    tmp_path: Path, own: str, others: list[str], step: int, told: bool
+) -> None:
+    for name, saved in (("a", 4), ("b", 9)):
+        with Continuation(tmp_path / name, new_engine(1)) as continuation:
+            continuation.save(saved, [{"step": saved}])
+    (tmp_path / "c").mkdir()
+    with Continuation(tmp_path / own, new_engine(2)) as continuation:
+        assert continuation.resume([tmp_path / each for each in others]) == (step, [{"step": step}])
+        notes = [f"step {step} was saved in another layout: it goes on equal but for rounding"]
+        assert continuation.take_notes() == (notes if told else [])
+
+
 def test_another_run_goes_on_from_a_checkpoint_by_its_path(tmp_path: Path) -> None:
     go(tmp_path / "plateau")
     found = checkpoints.open_checkpoint(tmp_path / "plateau" / "step-00000065")
