@@ -12,6 +12,9 @@ from benchmarks.training.targets import SAVE_EVERY, Target, down, shares, target
 SAME_LOSS = 1e-3
 """Most relative difference of the first step's losses, in fp32."""
 
+_LEAST_SEEDS = 3
+"""Without as many nothing is said of a change."""
+
 
 def render(results: Results) -> str:
     """The section, as Markdown. ValueError where nothing was measured."""
@@ -50,7 +53,12 @@ def render(results: Results) -> str:
     if results.shakespeare is not None:
         lines += ["", "### The preset", "", *_shakespeare(results.shakespeare)]
     if results.ablation is not None:
-        lines += ["", "### What each choice of the default run gives", "", *_ablation(results.ablation)]
+        lines += [
+            "",
+            "### What each choice of the default run gives",
+            "",
+            *_ablation(results.ablation, busy=results.busy_at("ablation")),
+        ]
     return "\n".join(lines)
 
 
@@ -203,7 +211,7 @@ def _shakespeare(found: Shakespeare) -> list[str]:
     ]
 
 
-def _ablation(found: Ablation) -> list[str]:
+def _ablation(found: Ablation, *, busy: bool) -> list[str]:
     head = ("", "steps", "s a step", "bits per byte", "less the default's, 95 % interval", "")
     default = found.default
     rows = [(default.name, f"{default.steps}", f"{default.step_seconds:.2f}", _bits(default), "", "")]
@@ -213,13 +221,17 @@ def _ablation(found: Ablation) -> list[str]:
         f"{default.steps} steps on one core, {found.minutes:.1f} minutes; {found.seeds} seeds each, compared seed by "
         "seed. A longer run may rank them otherwise.",
         "",
-        *_table(head, [*rows, *(_changed(found, each) for each in found.changed)]),
+        *_table(head, [*rows, *(_changed(found, each, busy=busy) for each in found.changed)]),
     ]
 
 
-def _changed(found: Ablation, outcome: Outcome) -> tuple[str, ...]:
+def _changed(found: Ablation, outcome: Outcome, *, busy: bool) -> tuple[str, ...]:
     mean, half = found.against_default(outcome)
-    clear = "" if abs(mean) <= half else "worse" if mean > 0 else "**better**"
+    if busy or found.seeds < _LEAST_SEEDS:
+        # On a busy machine the times, and so the numbers of steps, are chance.
+        clear = "not judged: a busy machine" if busy else "not judged: too few seeds"
+    else:
+        clear = "within chance" if abs(mean) <= half else "worse" if mean > 0 else "**better**"
     interval = f"{mean:+.4f} ± {half:.4f}" if math.isfinite(half) else f"{mean:+.4f}, one seed"
     return (
         outcome.name,
@@ -227,7 +239,7 @@ def _changed(found: Ablation, outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.step_seconds:.2f}",
         _bits(outcome),
         interval,
-        clear or "within chance",
+        clear,
     )
 
 

@@ -90,10 +90,9 @@ class Results(BaseModel):
     shakespeare: Shakespeare | None = None
     ablation: Ablation | None = None
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether others had more than a share of the processor when the speed began to be measured."""
-        return self.loads.get("speed", 0.0) > _QUIET_SHARE * self.cores
+    def busy_at(self, section: str) -> bool:
+        """Whether others had more than a share of the processor when the section began to be measured."""
+        return self.loads.get(section, 0.0) > _QUIET_SHARE * self.cores
 
     def of(
         self, library: Library, precision: str, *, compiled: bool, ranks: int = 1, saves: bool = False

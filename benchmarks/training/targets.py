@@ -64,7 +64,7 @@ def targets(results: Results) -> Iterator[Target]:
     """Every figure that a bound was set for; NaN for those that this run did not take."""
     # As many processes as the Trainer has: two ranks that share the cores are told of by themselves.
     own = [each.rate for each in results.measured if each.case.library == "sluice" and each.case.ranks == 1]
-    ours, quiet = max(own, default=math.nan), not results.is_busy
+    ours, quiet = max(own, default=math.nan), not results.busy_at("speed")
     defaults = results.of("transformers", "fp32", compiled=False)
     best = results.of("transformers", "bf16", compiled=True)
     over_defaults = ours / defaults.rate if defaults else math.nan

@@ -181,7 +181,12 @@ def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
     assert "| worse |" in page and "**better**" in page and "within chance" in page
     single = ablation_of([2.0])
     assert single.against_default(single.changed[0])[1] == math.inf
-    assert "one seed" in render(results_of(2000.0).model_copy(update={"ablation": single}))
+    assert "too few seeds" in render(results_of(2000.0).model_copy(update={"ablation": single}))
+
+
+def test_a_busy_machine_tells_nothing_of_a_change() -> None:
+    page = render(results_of(2000.0).model_copy(update={"loads": {"ablation": 9.0}}))
+    assert page.count("not judged: a busy machine") == 3 and "**better**" not in page
 
 
 def test_an_interval_is_students() -> None:
