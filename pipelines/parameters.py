@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from components.files import with_hashes
 from components.params import BLOCKS, load_block, validate, validate_block
 from components.paths import PATHS, from_workspace, with_paths
 from components.workspace import Workspace
 from data.config import Block
+from pipelines.hashes import with_hashes
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
 

@@ -55,9 +55,9 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
-    from components.files import with_hashes
     from components.params import validate_block
     from components.paths import from_folder, with_paths
+    from pipelines.hashes import with_hashes
     from pipelines.parameters import compose
 
     for override in arguments.overrides:

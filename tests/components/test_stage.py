@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from components.events import EVENTS_VARIABLE, EventProgress, read_events
-from components.files import with_hashes
 from components.stage import (
     Stage,
     StepFailed,
@@ -24,6 +23,7 @@ from components.stage import (
 )
 from components.workspace import Workspace
 from data.config import EvaluationSet, RefineConfig, TokenizerConfig
+from pipelines.hashes import with_hashes
 
 
 @dataclass
