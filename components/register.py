@@ -1,5 +1,6 @@
 """Step 9, register: a candidate whose signed verdict promotes becomes a version of the registry and the challenger."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         workspace.artifact("tune"),
         workspace.verdict,
         tags=lineage_tags(workspace),
-        metrics={name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)},
+        metrics=_numbers(evaluation),
         description=verdict.reason,
     )
     state = releases.reconcile()
@@ -43,3 +44,11 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         reason = forced_reason or f"verdict promote: {verdict.reason}"
         releases.propose(version, workspace.verdict, reason, forced=forced_reason is not None)
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
+
+
+def _numbers(evaluation: dict[str, Any]) -> dict[str, float]:
+    """What the registry shows: the evaluation's numbers, and bits per byte by source under a name that MLflow takes."""
+    found = {name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
+    by_source = evaluation.get("bits_per_byte_by_source", {})
+    named = {f"bits_per_byte/{re.sub(r'[^A-Za-z0-9_.-]', '_', source)}": value for source, value in by_source.items()}
+    return found | {name: float(value) for name, value in named.items() if value is not None}

@@ -64,6 +64,7 @@ class EvaluationReport(BaseModel):
     golden_prompts: int
     ngram_bits_per_byte: float
     xz_bits_per_byte: float
+    bits_per_byte_by_source: dict[str, float | None]
     timings: dict[str, float]
 
 
@@ -74,6 +75,8 @@ class _HeldOut:
     test: list[tuple[str, str]]
     """(id, text), whole."""
     train: list[str]
+    sources: dict[str, str]
+    """Of the test documents, by id."""
     data_hash: str
 
     def scored(self, config: EvaluateConfig) -> list[tuple[str, str]]:
@@ -119,6 +122,7 @@ def evaluate(
         choices = _choice_items(config, model, tokenizer, corpus, progress)
     with clock("golden"):
         answers = golden.run_golden(model, tokenizer, golden.load_prompts(), config.golden_max_tokens, progress)
+    by_source = _by_source(config, [corpus.sources[name] for name, _ in scored], bits)
     passed = [Item(GOLDEN_RATE, result.prompt.item_id, float(not result.failed)) for result in answers]
     with clock("baselines"):
         baselines = _baselines(config, corpus.train, scored, bits)
@@ -138,7 +142,7 @@ def evaluate(
         "tokenizer": hashlib.sha256((model_dir / "tokenizer.json").read_bytes()).hexdigest(),
         "data": corpus.data_hash,
     }
-    results = _write(config, out, hashes, items, baselines=baselines, answers=answers)
+    results = _write(config, out, hashes, items, by_source=by_source, baselines=baselines, answers=answers)
     return _report(results, latency | clock.seconds)
 
 
@@ -148,6 +152,7 @@ def _write(
     hashes: dict[str, str],
     items: dict[str, list[Item]],
     *,
+    by_source: dict[str, Any],
     baselines: dict[str, Any],
     answers: Sequence[golden.GoldenResult],
 ) -> dict[str, Any]:
@@ -164,6 +169,7 @@ def _write(
         "choices": config.choices,
         "confidence": config.confidence,
         "metrics": _aggregate(config, items),
+        "bits_per_byte_by_source": by_source,
         "baselines": baselines,
     }
     said = [
@@ -188,12 +194,13 @@ def training_texts(documents: Path, split: PackConfig) -> list[str]:
 
 
 def _read(documents: Path, split: PackConfig) -> _HeldOut:
-    test, train, digest = [], [], hashlib.sha256()
+    test, train, sources, digest = [], [], {}, hashlib.sha256()
     for document in sorted(read_documents(documents), key=lambda d: d.id):
         digest.update(f"{document.id}\n".encode())
         side = split_of(document.id, split)
         if side == "test" and document.text.strip():
             test.append((document.id, document.text))
+            sources[document.id] = str(document.metadata.get("source", "unnamed"))
         elif side == "train":
             train.append(document.text)
     if not test or not train:
@@ -201,7 +208,7 @@ def _read(documents: Path, split: PackConfig) -> _HeldOut:
             f"{documents}: {len(test)} test and {len(train)} train documents, evaluation needs both; "
             "add documents or raise pack.test_fraction"
         )
-    return _HeldOut(test, train, digest.hexdigest())
+    return _HeldOut(test, train, sources, digest.hexdigest())
 
 
 def _bits_items(
@@ -253,8 +260,6 @@ def _baselines(
 
 def _aggregate(config: EvaluateConfig, items: dict[str, list[Item]]) -> dict[str, dict[str, Any]]:
     bits, choices, passed = items[BITS_PER_BYTE], items[CHOICE_ACCURACY], items[GOLDEN_RATE]
-    values, sizes = np.array([i.value for i in bits]), np.array([i.weight for i in bits])
-    spread = statistics.ratio_interval(values, sizes, config.confidence, config.resamples, config.seed)
     right = sum(i.value for i in choices)
     score = statistics.UNDEFINED
     if np.isfinite(right):
@@ -262,10 +267,25 @@ def _aggregate(config: EvaluateConfig, items: dict[str, list[Item]]) -> dict[str
     accuracy = right / len(choices) if choices else float("nan")
     rate = sum(i.value for i in passed) / len(passed) if passed else float("nan")
     return {
-        BITS_PER_BYTE: _metric(float(values.sum() / sizes.sum()), len(bits), spread),
+        BITS_PER_BYTE: _bits_per_byte(config, bits),
         CHOICE_ACCURACY: _metric(accuracy, len(choices), score) | {"chance": 1 / config.choices},
         GOLDEN_RATE: _metric(rate, len(passed), None),
     }
+
+
+def _by_source(config: EvaluateConfig, sources: Sequence[str], bits: Sequence[Item]) -> dict[str, dict[str, Any]]:
+    """Bits per byte of each source's documents; together they are the whole's."""
+    named = list(zip(sources, bits, strict=True))
+    return {
+        name: _bits_per_byte(config, [item for source, item in named if source == name])
+        for name in sorted(set(sources))
+    }
+
+
+def _bits_per_byte(config: EvaluateConfig, bits: Sequence[Item]) -> dict[str, Any]:
+    values, sizes = np.array([i.value for i in bits]), np.array([i.weight for i in bits])
+    spread = statistics.ratio_interval(values, sizes, config.confidence, config.resamples, config.seed)
+    return _metric(float(values.sum() / sizes.sum()), len(bits), spread)
 
 
 def _metric(value: float, n: int, interval: statistics.Interval | None) -> dict[str, Any]:
@@ -304,5 +324,6 @@ def _report(results: dict[str, Any], timings: dict[str, float]) -> EvaluationRep
         golden_prompts=passed["n"],
         ngram_bits_per_byte=baselines[f"ngram_order_{_NGRAM_ORDER}"]["bits_per_byte"],
         xz_bits_per_byte=baselines["xz_9"]["bits_per_byte"],
+        bits_per_byte_by_source={name: found["value"] for name, found in results["bits_per_byte_by_source"].items()},
         timings=timings,
     )

@@ -53,6 +53,8 @@ def render(results: Mapping[str, Any], golden: Sequence[Mapping[str, Any]], verd
         _metrics(results),
         "<h2>Bits per byte beside baselines</h2>",
         _bars(results),
+        "<h2>Bits per byte by source</h2>",
+        _by_source(results),
         "<h2>Golden prompts</h2>",
         _golden(golden),
     ]
@@ -93,6 +95,14 @@ def _metrics(results: Mapping[str, Any]) -> str:
         value, interval = _number(metric["value"], name), _range(metric["interval"], name)
         rows.append([_LABELS[name], value, interval, str(metric["n"]), chance])
     return _table(["Metric", "Value", "Interval", "n", ""], rows, frozenset({1, 2, 3}))
+
+
+def _by_source(results: Mapping[str, Any]) -> str:
+    rows = [
+        [escape(name), _number(found["value"]), _range(found["interval"]), str(found["n"])]
+        for name, found in results["bits_per_byte_by_source"].items()
+    ]
+    return _table(["Source", "Bits per byte", "Interval", "Documents"], rows, frozenset({1, 2, 3}))
 
 
 def _verdict(verdict: Verdict) -> str:

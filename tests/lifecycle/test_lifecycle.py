@@ -41,6 +41,8 @@ def test_version_carries_its_lineage(undisturbed: Checkout) -> None:
     assert version.aliases == ("champion",)
     assert {"git_commit", "dvc_lock", "data", "tokenizer", "verdict", "model_hash"} <= set(version.tags)
     assert len(version.tags["git_commit"]) == 40
+    by_source = [value for name, value in version.metrics.items() if name.startswith("bits_per_byte/")]
+    assert by_source == [version.metrics["bits_per_byte"]], "this corpus is one source"
 
 
 def test_model_directory_is_loadable_by_transformers_as_it_stands(undisturbed: Checkout) -> None:

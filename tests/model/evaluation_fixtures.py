@@ -35,13 +35,16 @@ def document_text(number: int) -> str:
     return "\n\n".join(parts)
 
 
-def build_corpus(folder: Path, documents: int = 60) -> Path:
+def build_corpus(folder: Path, documents: int = 60, sources: tuple[str, ...] = ("local",)) -> Path:
     """documents-*.jsonl.gz under `folder`/refine, and a tokenizer under `folder`/tokenizer."""
     texts = [document_text(number) for number in range(documents)]
     refine, tokenizer = folder / "refine", folder / "tokenizer"
     refine.mkdir()
     tokenizer.mkdir()
-    found = [Document(text=text, id=content_id(text), metadata={"source": "local"}) for text in texts]
+    found = [
+        Document(text=text, id=content_id(text), metadata={"source": sources[number % len(sources)]})
+        for number, text in enumerate(texts)
+    ]
     write_documents(sorted(found, key=lambda d: d.id), refine, 20)
     train_tokenizer(TokenizerConfig(vocab_size=420), refine, tokenizer, split=SPLIT)
     return folder
@@ -59,9 +62,13 @@ def tokenizer(corpus: Path) -> Tokenizer:
     return load_tokenizer(corpus / "tokenizer")
 
 
-def side_of(folder: Path, side: str) -> list[str]:
-    """Texts of one side of the split, by id."""
-    return [d.text for d in read_documents(folder / "refine") if split_of(d.id, SPLIT) == side]
+def side_of(folder: Path, side: str, source: str | None = None) -> list[str]:
+    """Texts of one side of the split, by id; of all sources or of one."""
+    return [
+        document.text
+        for document in read_documents(folder / "refine")
+        if split_of(document.id, SPLIT) == side and source in (None, document.metadata["source"])
+    ]
 
 
 def tiny_model(tokenizer: Tokenizer, seed: int = 0, context: int = 64) -> Transformer:

@@ -64,6 +64,24 @@ def test_the_artifact_repeats_to_the_byte(corpus, models, evaluated, tmp_path):
     assert all((tmp_path / name).read_bytes() == (first / name).read_bytes() for name in names)
 
 
+def test_every_source_has_its_own_bits_per_byte_which_make_up_the_whole(tmp_path):
+    folder = build_corpus(tmp_path, sources=("manual", "wiki"))
+    model = saved_model(folder, tmp_path / "model", steps=1)
+    out = tmp_path / "out"
+    out.mkdir()
+    report = evaluate(CONFIG, model, folder / "refine", SPLIT, out)
+    found = json.loads((out / "results.json").read_text())["bits_per_byte_by_source"]
+    texts = {name: side_of(folder, "test", name) for name in ("manual", "wiki")}
+    assert {name: each["n"] for name, each in found.items()} == {name: len(each) for name, each in texts.items()}
+    sizes = {name: sum(min(600, len(text.encode())) for text in each) for name, each in texts.items()}
+    whole = sum(found[name]["value"] * size for name, size in sizes.items()) / sum(sizes.values())
+    assert report.bits_per_byte == pytest.approx(whole, abs=1e-5)
+    assert report.bits_per_byte_by_source == {name: each["value"] for name, each in found.items()}
+    assert len(set(report.bits_per_byte_by_source.values())) == 2
+    page = (out / "evaluation.html").read_text()
+    assert "<td>manual</td>" in page and "<td>wiki</td>" in page
+
+
 def test_results_say_what_was_measured(corpus, models, evaluated):
     out, report = evaluated["trained"]
     results = json.loads((out / "results.json").read_text())
