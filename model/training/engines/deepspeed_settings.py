@@ -12,7 +12,7 @@ import torch
 
 from model.config import PretrainConfig
 
-_BUCKET_ELEMENTS = 20_000_000
+BUCKET_ELEMENTS = 20_000_000
 """DeepSpeed's default of 500 million makes it allocate gigabytes for a model of any size."""
 
 PERSISTENT_ELEMENTS = 10_000
@@ -73,8 +73,8 @@ def _zero(config: PretrainConfig) -> dict[str, Any]:
         "stage": config.zero_stage,
         "overlap_comm": False,
         "contiguous_gradients": False,
-        "reduce_bucket_size": _BUCKET_ELEMENTS,
-        "allgather_bucket_size": _BUCKET_ELEMENTS,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
     }
     if config.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -83,6 +83,6 @@ def _zero(config: PretrainConfig) -> dict[str, Any]:
     if config.zero_stage == 3:
         # Muon needs whole gradients, which a scatter does not leave behind.
         zero["reduce_scatter"] = config.optimizer != "muon"
-        zero["stage3_prefetch_bucket_size"] = _BUCKET_ELEMENTS
+        zero["stage3_prefetch_bucket_size"] = BUCKET_ELEMENTS
         zero["stage3_param_persistence_threshold"] = PERSISTENT_ELEMENTS
     return zero

@@ -194,6 +194,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
 def main(out: Path, only: str = "") -> None:
     join_group()
     torch.set_num_threads(1)
+    deepspeed_settings.BUCKET_ELEMENTS = 10_000  # filling those of a real model would take most of the time
     deepspeed_settings.PERSISTENT_ELEMENTS = 0  # or ZeRO 3 would share out nothing of so small a model
     world = dist.get_world_size()
     found = {}
