@@ -20,6 +20,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def asks_for_ray(module: Path) -> bool:
+    return "ray_head" in module.read_text()
+
+
 class SharedFixturesTogether(LoadScopeScheduling):
     """Tests that share a costly fixture stay in one of the test processes: whole runs, Ray's head, a module's own."""
 
@@ -27,7 +31,7 @@ class SharedFixturesTogether(LoadScopeScheduling):
         module = nodeid.partition("::")[0]
         if "/lifecycle/" in module:
             return "runs"
-        return "ray" if "ray_head" in (ROOT / module).read_text() else module
+        return "ray" if asks_for_ray(ROOT / module) else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedFixturesTogether:
@@ -43,6 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """The checkout under test."""
     return ROOT
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ray_only_where_it_is_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What takes Ray where RAY_ADDRESS is set does without in other modules, whichever came before."""
+    address = None if asks_for_ray(request.path) else os.environ.pop("RAY_ADDRESS", None)
+    yield
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """A checkout of its own for each undisturbed or disturbed run, and a small real corpus for all of them."""
 
 import ast
+import os
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from lifecycle_checkout import Checkout, free_port
 
-from components.workspace import Workspace
+from components.workspace import CONTENT_STEPS, Workspace
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +60,29 @@ def _documentation(path: Path, library: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(new_checkout: Callable[[str], Checkout]) -> Checkout:
-    """A run of which nothing was killed, finished."""
-    checkout = new_checkout("undisturbed")
+def resumed(new_checkout: Callable[[str], Checkout]) -> Checkout:
+    """A run killed in training and again in the rollout, which then came to its end."""
+    checkout = new_checkout("resumed")
+    for step, kind, done in (("pretrain", "progress", 50), ("rollout", "note", 0)):
+        process = checkout.start("run", *checkout.settings)
+        checkout.wait_for(process, step, kind, done)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+    assert checkout.status()["champion"] is None
     checkout.run()
     return checkout
 
 
 @pytest.fixture(scope="session")
-def undisturbed_hashes(undisturbed: Checkout) -> dict[str, str]:
-    """Its artifacts, before later tests take the checkout further."""
-    return undisturbed.artifact_hashes()
+def undisturbed_hashes(new_checkout: Callable[[str], Checkout]) -> dict[str, str]:
+    """The artifacts of a run that nothing happened to until all of them were there: the release after it is the other's
+    to show.
+    """
+    checkout = new_checkout("undisturbed")
+    process = checkout.start("run", *checkout.settings)
+    checkout.wait_for(process, "gate", "start")
+    process.terminate()
+    process.wait(60)
+    made = [event["step"] for event in checkout.events() if event["kind"] == "done" and not event["cached"]]
+    assert made[: len(CONTENT_STEPS)] == list(CONTENT_STEPS)
+    return checkout.artifact_hashes()

@@ -119,9 +119,8 @@ def test_on_a_full_disk_a_build_names_the_file_and_the_next_one_completes(
 
 
 def _environment(root: Path) -> dict[str, str]:
-    # Workers of the session's Ray head have no limit. Half a module's bytecode, cut by it, would stay for the next.
-    ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return ours | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Half a module's bytecode, cut by the limit, would stay for the next process.
+    return os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def may_mount(folder: Path) -> bool:

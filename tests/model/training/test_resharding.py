@@ -40,9 +40,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[fl
 def single(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of one process."""
     folder = tmp_path_factory.mktemp("single")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        pretrained(folder, packed_corpus, workers=1, zero_stage=1)
+    pretrained(folder, packed_corpus, workers=1, zero_stage=1)
     return folder
 
 
