@@ -33,12 +33,12 @@ class Plan:
 
     shape: str = "5M"
     sequence: int = 256
-    steps: int = 40
-    skipped: int = 10
-    save_every: int = 10
+    steps: int = 20
+    skipped: int = 6
+    save_every: int = 4
 
 
-_QUICK = Plan(steps=20, skipped=8, save_every=5)
+_QUICK = Plan(steps=12, skipped=4, save_every=4)
 _SMOKE = Plan("smoke", 32, steps=6, skipped=2, save_every=2)
 
 
