@@ -67,7 +67,9 @@ def test_second_run_repeats_nothing_and_releases_nothing(resumed: Checkout) -> N
 
 
 def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(resumed: Checkout) -> None:
-    resumed.run("pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
+    resumed.run(
+        *("pretrain.workers=1", "pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
+    )
     status = resumed.status()
     assert {step["name"] for step in status["steps"] if step["cached"]} == {"ingest", "refine", "tokenizer", "pack"}
     assert status["verdict"] == "reject"

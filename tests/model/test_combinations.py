@@ -26,7 +26,7 @@ from model.architecture.mixture import auxiliary_loss
 from model.architecture.transformer import Transformer
 from model.budget.parameters import count_parameters
 
-WALK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+WALK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 
 

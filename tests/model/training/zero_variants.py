@@ -38,8 +38,8 @@ SHAPES = {
     "encoder": _small(**shapes.ENCODERS["bert"]),
     "alibi": _small(**shapes.DECODERS["alibi"]),
 }
-STEPS, BATCH = 5, 8
-DISCARDED, NOT_FINITE, OTHER_SPLIT = 2, 3, 4
+STEPS, BATCH = 4, 8
+DISCARDED, NOT_FINITE, OTHER_SPLIT = 1, 2, 3
 """Steps before which a gradient, of shorter rows, is accumulated and forgotten, or is not finite; and one step whose
 micro-batches are smaller and more, as under a schedule of batch sizes.
 """
@@ -51,7 +51,7 @@ def _variants() -> dict[str, Settings]:
     """By name: what of PretrainConfig is not the default, and `shape`."""
     found: dict[str, Settings] = {}
     for stage in (0, 1, 2, 3):
-        for optimizer, micro in (("adamw", 4), ("adamw", 1), ("muon", 1), ("lion", 4)):
+        for optimizer, micro in (("adamw", 4), ("adamw", 1), ("muon", 4 if stage == 3 else 1), ("lion", 4)):
             found[f"{optimizer}-zero{stage}-micro{micro}"] = {
                 "optimizer": optimizer,
                 "zero_stage": stage,
