@@ -64,12 +64,15 @@ def render(results: Results) -> str:
 
 def _target(each: Target) -> tuple[str, ...]:
     sign = "≥" if each.at_least else "≤"
-    return each.name, each.shown, f"{sign} {each.bound:g}", _verdict(each)
+    shown = "none" if math.isnan(each.value) else each.shown
+    return each.name, shown, f"{sign} {each.bound:g}", _verdict(each)
 
 
 def _verdict(each: Target) -> str:
     if not each.is_judged:
         return "**not judged**: a busy machine"
+    if math.isnan(each.value):
+        return "**not measured**"
     return "met" if each.is_met else "**not met**"
 
 

@@ -92,6 +92,12 @@ def test_what_was_not_measured_is_not_met() -> None:
         render(Results(machine="", libraries=""))
 
 
+def test_what_was_not_measured_is_no_number_and_no_pass() -> None:
+    other = render(results_of(9000.0, tiny=False))
+    assert "| tiny Shakespeare, nats a character | none | ≤ 1.58 | **not measured** |" in other
+    assert "nan" not in other.split("### ")[0]
+
+
 def test_a_busy_machine_passes_nothing() -> None:
     busy = results_of(9000.0).model_copy(update={"loads": {"speed": 1.5}})
     assert [each.is_met for each in targets(busy)] == [False, False, False, True]
