@@ -116,7 +116,8 @@ def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> flo
     from model.training.batches.dataset import TrainingBatches
     from model.training.loop import Loop, optimizer_step, set_learning_rate
     from model.training.optimization.averaging import WeightAverage
-    from model.training.trial import held_out_loss, local_engine, rate
+    from model.training.optimization.schedule import rate
+    from model.training.trial import held_out_loss, local_engine
 
     config = shortened(lane.recipe.pretrain, lane.steps, lane.seed)
     tokens, held = PackedTokens(lane.packed, "train"), PackedTokens(lane.packed, "valid")

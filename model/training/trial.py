@@ -19,7 +19,7 @@ from model.training.engines.layers import prepare_layers
 from model.training.engines.local import LocalEngine
 from model.training.loop import Clock, Loop, train
 from model.training.optimization.optimizer import build_optimizer
-from model.training.optimization.schedule import learning_rate_scale
+from model.training.optimization.schedule import rate
 
 ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
 """What a run in one process of plain PyTorch is."""
@@ -93,18 +93,6 @@ def run_trial(
     weights = sum(each.numel() for each in model_made.parameters()) - model_made.embedding.weight.numel()
     losses = [row["validation_loss"] for row in log if "validation_loss" in row]
     return Trial(losses[-1], weights, clock.tokens, clock.train, log)
-
-
-def rate(config: PretrainConfig, step: int) -> float:
-    """What the peak learning rate is multiplied by at `step`, counted from 0."""
-    return learning_rate_scale(
-        step,
-        config.steps,
-        warmup_steps=config.warmup_steps,
-        decay_fraction=config.decay_fraction,
-        last=config.min_learning_rate_ratio,
-        schedule=config.schedule,
-    )
 
 
 def held_out_loss(engine: LocalEngine, held: PackedTokens, batches: TrainingBatches, config: PretrainConfig) -> float:

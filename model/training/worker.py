@@ -32,7 +32,7 @@ from model.training.faults.watchdog import Watchdog
 from model.training.loop import Clock, Loop, train, validation_loss
 from model.training.optimization.averaging import WeightAverage
 from model.training.optimization.guard import StepGuard
-from model.training.optimization.schedule import learning_rate_scale
+from model.training.optimization.schedule import rate
 from model.training.saving import checkpoints
 from model.training.saving.continuation import Continuation
 from model.training.saving.release import save_trained
@@ -195,15 +195,7 @@ class _Run:
         return Loop(
             steps=config.steps,
             micro_batch_size=config.micro_batch_size,
-            learning_rate_scale=lambda step: learning_rate_scale(
-                step,
-                config.steps,
-                warmup_steps=config.warmup_steps,
-                decay_fraction=config.decay_fraction,
-                last=config.min_learning_rate_ratio,
-                schedule=config.schedule,
-                decay_start=self.branch,
-            ),
+            learning_rate_scale=lambda step: rate(config, step, decay_start=self.branch),
             batch=self.batches.read,
             guard=self.guard,
             average=self.average,

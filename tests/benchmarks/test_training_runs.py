@@ -28,7 +28,7 @@ from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.batches.settings import TextConfig
 from model.training.batches.text import pack_text
-from model.training.trial import rate
+from model.training.optimization.schedule import rate
 
 
 def test_a_request_is_the_common_model(tmp_path: Path) -> None:

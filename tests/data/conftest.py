@@ -10,11 +10,6 @@ from data.refine import refine
 from data.sources.ingest import ingest
 
 
-@pytest.fixture(autouse=True)
-def _local_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Refined documentation of the standard library's modules: about 150 documents."""

@@ -10,11 +10,6 @@ import pytest
 from data.executor import TaskFailed, lasting_workers, run_tasks
 
 
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
 def square(number: int) -> int:
     return number * number
 

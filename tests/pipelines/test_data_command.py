@@ -242,8 +242,6 @@ def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_byte
     texts = (" ".join(article(f"t{n}", place) for place in range(40)) for n in range(600))
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     out, half = tmp_path / "out", tmp_path / ".out.partial"
-    # In this process, not on the cluster that other tests may have started.
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     died = subprocess.run(
         [sys.executable, "-c", DIES_AFTER_ONE_PART, "data", "build", "--source", str(source), "--out", str(out), *ONE],
         cwd=root,

@@ -11,14 +11,7 @@ from pipelines.cli import main
 WIDTH = 100
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
-    # The settings name files of the model room too: evaluation sets.
-    for folder in ("conf", "model"):
-        (tmp_path / folder).symlink_to(root / folder)
-    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty_workspace")
 
 
 def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

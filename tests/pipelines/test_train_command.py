@@ -22,13 +22,8 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
-    # The settings name files of the model room too: evaluation sets.
-    for folder in ("conf", "model"):
-        (tmp_path / folder).symlink_to(root / folder)
-    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
-    return Workspace(tmp_path)
+def workspace(empty_workspace: Workspace) -> Workspace:
+    return empty_workspace
 
 
 @pytest.fixture

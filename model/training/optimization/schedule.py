@@ -1,7 +1,10 @@
 """Learning rate over the steps of a run: warm-up, then one of four ways down."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from model.config import PretrainConfig
 
 Schedule = Literal["wsd", "cosine", "linear", "inverse_sqrt"]
 
@@ -43,6 +46,19 @@ def learning_rate_scale(
     progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
     fallen = progress if schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
     return 1 - (1 - last) * fallen
+
+
+def rate(config: "PretrainConfig", step: int, *, decay_start: int | None = None) -> float:
+    """`learning_rate_scale` by the settings of a run."""
+    return learning_rate_scale(
+        step,
+        config.steps,
+        warmup_steps=config.warmup_steps,
+        decay_fraction=config.decay_fraction,
+        last=config.min_learning_rate_ratio,
+        schedule=config.schedule,
+        decay_start=decay_start,
+    )
 
 
 def _decay_start(steps: int, warmup_steps: int, decay_fraction: float, asked: int | None) -> int:

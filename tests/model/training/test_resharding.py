@@ -109,9 +109,8 @@ def test_a_whole_run_of_one_process_goes_on_in_two(single: Path, two_processes: 
 
 
 def test_a_whole_run_of_two_processes_goes_on_in_one_at_another_stage(
-    two_processes: Path, packed_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_processes: Path, packed_corpus: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     half_of(two_processes / "pair", tmp_path)
     report = pretrained(tmp_path, packed_corpus, workers=1, zero_stage=3)
     assert report.timings["resumed_step"] == SAVED
