@@ -11,7 +11,7 @@ help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
 	@echo "make test   install into .venv, then the test suite"
 	@echo "make check  ruff, mypy, import-linter"
-	@echo "make bench  run a fresh clone twice and measure it against its peers; writes docs/benchmarks.md"
+	@echo "make bench  run a fresh clone twice, its tests, and its peers; writes docs/benchmarks.md"
 	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
 	@echo "make bench-model  the model room beside transformers; writes docs/model.md (ARGS=--quick for one shape)"
 	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"

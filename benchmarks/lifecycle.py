@@ -3,7 +3,8 @@
     python -m benchmarks.lifecycle [--workspace DIR] [key=value ..]
 
 Without --workspace this checkout's HEAD is cloned and run from nothing; with it, the last full and the last cached run
-of an existing workspace are read. Writes docs/benchmarks.md and docs/benchmarks.svg.
+of an existing workspace are read. The tests of that checkout run last, alone. Writes docs/benchmarks.md and
+docs/benchmarks.svg.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from components.params import load_block
 from components.stage import read_metrics
@@ -27,6 +31,16 @@ ORDERS = (3, 4, 5, 6)
 """Bytes of context; an n-gram of n bytes has n - 1 of them."""
 
 
+@dataclass(frozen=True)
+class Suite:
+    """A run of all tests."""
+
+    tests: int
+    skipped: int
+    failed: int
+    seconds: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the lifecycle and the model beside its peers.")
     parser.add_argument("--workspace", type=Path, help="read the last runs of this workspace instead of making them")
@@ -36,7 +50,10 @@ def main() -> None:
     first, second = last_records(workspace)
     bits = measure_bits_per_byte(workspace)
     plot(bits, DOCS / "benchmarks.svg")
-    page = render(read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain"), first, second, bits)
+    suite = run_suite(workspace.root)
+    page = render(
+        read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain"), first, second, bits, suite=suite
+    )
     (DOCS / "benchmarks.md").write_text(page)
     print(page)
 
@@ -50,6 +67,18 @@ def fresh_runs(overrides: list[str]) -> Workspace:
         command = [sys.executable, "-m", "pipelines.cli", "run", *overrides]
         subprocess.run(command, cwd=folder, env=environment, check=True)
     return Workspace(folder)
+
+
+def run_suite(folder: Path) -> Suite:
+    """All tests of the checkout in `folder`, as `make test` runs them, by pytest's own count."""
+    report = folder / ".sluice" / "tests.xml"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pytest", f"--junitxml={report}"], cwd=folder, env=environment, check=False)
+    seconds = time.perf_counter() - started
+    (counts,) = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 (pytest wrote it just now)
+    tests, skipped, failures, errors = (int(counts.attrib[key]) for key in ("tests", "skipped", "failures", "errors"))
+    return Suite(tests, skipped, failures + errors, seconds)
 
 
 def last_records(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -88,8 +117,11 @@ def render(
     first: dict[str, Any],
     second: dict[str, Any],
     bits: dict[str, float],
+    *,
+    suite: Suite,
 ) -> str:
     """docs/benchmarks.md."""
+    minutes, seconds = divmod(round(suite.seconds), 60)
     lines = [
         "# Benchmarks",
         "",
@@ -136,6 +168,11 @@ def render(
         "",
         f"{pretrain['parameters']:,} parameters, {pretrain['tokens']:,} tokens at "
         f"{pretrain['timings']['tokens_per_second']:,.0f} tokens/s.",
+        "",
+        "## The tests",
+        "",
+        f"{suite.tests:,} tests in {minutes} min {seconds} s with nothing beside them, the whole way on a tiny profile "
+        f"and its kills among them: {suite.failed} failed, {suite.skipped} skipped.",
         "",
     ]
     return "\n".join(lines)
