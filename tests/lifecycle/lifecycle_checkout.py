@@ -90,9 +90,7 @@ class Checkout:
         logs = sorted(self.workspace.runs.glob("*/log.txt"))
         return logs[-1].read_text()[-6000:] if logs else ""
 
-    def wait_for(
-        self, process: subprocess.Popen[str], step: str, kind: str, done: int = 0, timeout: float = 300
-    ) -> None:
+    def wait_for(self, process: subprocess.Popen[str], step: str, kind: str, done: int = 0) -> None:
         """Return when the running command has said this much."""
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
