@@ -22,7 +22,15 @@ _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value
 def compose(
     workspace: Workspace, overrides: list[str], more: Mapping[str, type[Block]] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """All blocks as plain values, with the sha256 of every file that they name; `more` are blocks of one command.
+    """All blocks as plain values, with the sha256 of every file that they name; as `compose_blocks` otherwise."""
+    blocks = compose_blocks(workspace, overrides, more)
+    return {name: with_hashes(block, workspace.root).model_dump(mode="json") for name, block in blocks.items()}
+
+
+def compose_blocks(
+    workspace: Workspace, overrides: list[str], more: Mapping[str, type[Block]] = MappingProxyType({})
+) -> dict[str, Block]:
+    """All blocks, and no file that they name is read for it; `more` are blocks of one command.
 
     Paths of `overrides` are from the current folder, those of conf/ from the workspace. Raises ValueError naming the
     key and what is allowed.
@@ -48,8 +56,7 @@ def compose(
     assert isinstance(values, dict)
     given = [setting for setting in PATHS if any(override.startswith(f"{setting}=") for override in overrides)]
     here = partial(from_workspace, root=workspace.root, here=Path.cwd())
-    blocks = validate(with_paths({str(name): block for name, block in values.items()}, here, given), known)
-    return {name: with_hashes(block, workspace.root).model_dump(mode="json") for name, block in blocks.items()}
+    return validate(with_paths({str(name): block for name, block in values.items()}, here, given), known)
 
 
 def write_params(workspace: Workspace, values: dict[str, Any]) -> bool:

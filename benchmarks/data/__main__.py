@@ -217,21 +217,25 @@ def _some(raw: "list[Document]", size_bytes: int) -> "list[Document]":
 
 
 def _sizes(plan: Plan, results: "Results", texts: list[str], refine: "RefineConfig", folder: Path) -> None:
-    from benchmarks.data.scale import watched_build
+    from benchmarks.data.scale import Size, watched_build
     from benchmarks.data.texts import write_recombined
 
     for size in plan.sizes:
         with _section(results, f"{size / 1e6:g} MB"):
             source = folder / "recombined"
             size_bytes = write_recombined(texts, size, source)
-            found = []
+            found: dict[int, list[Size]] = {1: [], _WORKERS: []}
             # A second of noise is much of a small build, and nothing of a large one.
             for _ in range(plan.runs if size <= _SMALL else 1):
-                out = folder / "scale"
-                out.mkdir()
-                found.append(watched_build(source, refine, out, size_bytes, folder / "bytecode"))
-                shutil.rmtree(out)
-            results.sizes.append(sorted(found, key=lambda each: each.cpu_s)[len(found) // 2])
+                for workers, each in found.items():
+                    out = folder / "scale"
+                    out.mkdir()
+                    config = refine.model_copy(update={"workers": workers})
+                    each.append(watched_build(source, config, out, size_bytes, folder / "bytecode"))
+                    shutil.rmtree(out)
+            for workers, each in found.items():
+                median = sorted(each, key=lambda size: size.cpu_s)[len(each) // 2]
+                results.sizes.setdefault(workers, []).append(median)
             shutil.rmtree(source)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.data.clock import Rate
 from benchmarks.data.results import Results
-from benchmarks.data.targets import RECALL, Target, cpu_ms_a_further_document, down, megabytes, targets
+from benchmarks.data.targets import RECALL, Target, cpu_ms_a_further_document, down, megabytes, of_workers, targets
 from benchmarks.data.texts import EXACT_EVERY, NEAR_EVERY, PACK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def render(results: Results) -> str:
         "near_every": str(NEAR_EVERY),
         "exact_every": str(EXACT_EVERY),
         "pack": f"{PACK_BYTES / 1e6:g} MB",
-        "base": megabytes(results.sizes[0]),
+        "base": megabytes(next(iter(results.sizes.values()))[0]),
         "tests": _table((what, _existing(where)) for what, where in TESTS.items()),
         "minutes": f"{sum(results.seconds.values()) / 60:.0f}",
     }
@@ -150,17 +150,19 @@ def _hashes(results: Results) -> str:
 
 
 def _sizes(results: Results) -> Iterable[tuple[str, ...]]:
-    for size, further in zip(results.sizes[1:], cpu_ms_a_further_document(results.sizes), strict=True):
-        yield (
-            megabytes(size),
-            f"{size.documents:,}",
-            f"{size.kept:,}",
-            f"{size.wall_s:.0f}",
-            f"{size.cpu_ms_a_document:.2f}",
-            f"{further:.2f}",
-            f"{size.largest_process_bytes / 1e6:.0f}",
-            f"{size.all_processes_bytes / 1e6:.0f}",
-        )
+    for workers, sizes in results.sizes.items():
+        for size, further in zip(sizes[1:], cpu_ms_a_further_document(sizes), strict=True):
+            yield (
+                megabytes(size),
+                of_workers(workers),
+                f"{size.documents:,}",
+                f"{size.kept:,}",
+                f"{size.wall_s:.0f}",
+                f"{size.cpu_ms_a_document:.2f}",
+                f"{further:.2f}",
+                f"{size.largest_process_bytes / 1e6:.0f}",
+                f"{size.all_processes_bytes / 1e6:.0f}",
+            )
 
 
 def _existing(where: str) -> str:

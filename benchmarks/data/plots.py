@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.data.page import peer
 from benchmarks.data.results import Results
-from benchmarks.data.targets import RECALL, cpu_ms_a_further_document, megabytes
+from benchmarks.data.targets import RECALL, megabytes, of_workers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,30 +80,24 @@ def _recall(results: Results) -> "Figure":
 def _scale(results: Results) -> "Figure":
     from matplotlib import pyplot
 
-    sizes = results.sizes[1:]
-    places = range(len(sizes))
+    built = {of_workers(workers): sizes[1:] for workers, sizes in results.sizes.items()}
+    most = list(built.values())[-1]
+    places = range(len(most))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    _pairs(
-        left,
-        {
-            "start-up included": [each.cpu_ms_a_document for each in sizes],
-            "a further document": cpu_ms_a_further_document(results.sizes),
-        },
-        "%.1f",
-    )
-    left.set_ylabel("CPU a document, ms")
+    _pairs(left, {name: [each.cpu_ms_a_document for each in sizes] for name, sizes in built.items()}, "%.1f")
+    left.set_ylabel("CPU a document with start-up, ms")
     _pairs(
         right,
         {
-            "all processes": [each.all_processes_bytes / 1e9 for each in sizes],
-            "the largest": [each.largest_process_bytes / 1e9 for each in sizes],
+            "all processes": [each.all_processes_bytes / 1e9 for each in most],
+            "the largest": [each.largest_process_bytes / 1e9 for each in most],
         },
         "%.2f",
     )
     right.axhline(1.5, color=_BOUND, lw=2, label="target")
     right.set_ylabel("peak memory, GB")
     for axes in (left, right):
-        axes.set_xticks(places, [megabytes(each) for each in sizes])
+        axes.set_xticks(places, [megabytes(each) for each in most])
         axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, columnspacing=1)

@@ -33,6 +33,6 @@ class Results(BaseModel):
     builds: dict[str, Builds] = {}
     build_bytes: int = 0
     """Raw text of those builds."""
-    sizes: list[Size] = []
-    """From the smallest on; the first is there to take the start-up out of the others."""
+    sizes: dict[int, list[Size]] = {}
+    """By number of workers, from the smallest on; the first is there to take the start-up out of the others."""
     session: str = ""

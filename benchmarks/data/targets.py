@@ -30,14 +30,10 @@ def targets(results: Results) -> list[Target]:
     lengths = max(abs(_ratio(each.bytes_a_token) - 1) for each in results.training)
     ray = results.builds["ray"]
     scoring, whole = ray.speedup(ray.score_s), ray.speedup(ray.build_s)
-    sizes = results.sizes[1:]
-    reach = f"{megabytes(sizes[0])} to {megabytes(sizes[-1])}"
-    total, further = (
-        spread([each.cpu_ms_a_document for each in sizes]),
-        spread(cpu_ms_a_further_document(results.sizes)),
-    )
-    largest = max(each.largest_process_bytes for each in sizes) / 1e9
-    together = max(each.all_processes_bytes for each in sizes) / 1e9
+    built = [size for sizes in results.sizes.values() for size in sizes[1:]]
+    reach = f"{megabytes(built[0])} to {megabytes(built[-1])}"
+    largest = max(each.largest_process_bytes for each in built) / 1e9
+    together = max(each.all_processes_bytes for each in built) / 1e9
     merges = results.merges
     return [
         _at_least("Filter chain, every score", filters, 2, "MB/CPU-s"),
@@ -62,8 +58,14 @@ def targets(results: Results) -> list[Target]:
         _at_most("Bytes a token, apart from Hugging Face's", 100 * lengths, 0.5, "%"),
         _at_least("2 Ray workers beside 1, scoring phase, wall time", scoring, 1.7, "x"),
         _at_least("2 Ray workers beside 1, whole build, wall time", whole, 1.7, "x"),
-        _at_most(f"CPU a document, {reach}: most over least, start-up included", 100 * total, 15, "% more"),
-        _at_most(f"CPU a further document, {reach}: most over least", 100 * further, 15, "% more"),
+        *(
+            _at_most(f"{what}, {reach}, {of_workers(workers)}: most over least", 100 * spread(values), 15, "% more")
+            for workers, sizes in results.sizes.items()
+            for what, values in (
+                ("CPU a document, start-up included", [each.cpu_ms_a_document for each in sizes[1:]]),
+                ("CPU a further document", cpu_ms_a_further_document(sizes)),
+            )
+        ),
         _at_most(f"Peak memory of the largest process, {reach}", largest, 1.5, "GB"),
         _at_most(f"Peak memory of all processes together, {reach}", together, 1.5, "GB"),
     ]
@@ -82,6 +84,10 @@ def cpu_ms_a_further_document(sizes: Sequence[Size]) -> list[float]:
 def megabytes(size: Size) -> str:
     """Its nominal size: a corpus ends with the first document beyond it."""
     return "1 GB" if size.text_bytes >= 1e9 else f"{size.text_bytes / 1e6:.0f} MB"
+
+
+def of_workers(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
 
 
 def down(value: float, digits: int) -> float:

@@ -69,7 +69,7 @@ def recombined(texts: Sequence[str], pack_bytes: int = PACK_BYTES) -> Iterator[s
     lengths = [len(paragraphs) for paragraphs in divided]
     pack = [paragraph for paragraphs in divided for paragraph in paragraphs]
     vocabulary = [word for paragraph in pack for word in _WORD.findall(paragraph)]
-    dealt = _deal(pack, vocabulary, generator)
+    dealt, dealt_lengths = _deal(pack, vocabulary, generator), _deal_lengths(lengths, random.Random(1))
     number, last = 0, ["", ""]
     while True:
         number += 1
@@ -78,7 +78,7 @@ def recombined(texts: Sequence[str], pack_bytes: int = PACK_BYTES) -> Iterator[s
         elif number % NEAR_EVERY == 0:
             paragraphs = [*last[: len(last) // 2], *last[len(last) // 2 + 1 :]]
         else:
-            paragraphs = last = list(islice(dealt, generator.choice(lengths)))
+            paragraphs = last = list(islice(dealt, next(dealt_lengths)))
         yield "\n\n".join(paragraphs) + "\n"
 
 
@@ -87,6 +87,14 @@ def _deal(pack: list[str], vocabulary: list[str], generator: random.Random) -> I
         generator.shuffle(pack)
         for paragraph in pack:
             yield _edited(paragraph, vocabulary, random.Random(f"{number} {paragraph}"))
+
+
+def _deal_lengths(lengths: list[int], generator: random.Random) -> Iterator[int]:
+    """Each length once a pass: drawn one by one, few documents would be longer or shorter than many are."""
+    pack = list(lengths)
+    while True:
+        generator.shuffle(pack)
+        yield from pack
 
 
 def _edited(paragraph: str, vocabulary: list[str], generator: random.Random) -> str:

@@ -58,7 +58,7 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     from components.params import validate_block
     from components.paths import from_folder, with_paths
     from pipelines.hashes import with_hashes
-    from pipelines.parameters import compose
+    from pipelines.parameters import compose_blocks
 
     for override in arguments.overrides:
         if override.startswith("data.sources_sha256="):
@@ -68,12 +68,17 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
                 f"'{override.partition('=')[0]}' has no effect here: only data.KEY, refine.KEY and profile do"
             )
     here = Path.cwd()
-    values = with_paths(compose(workspace, arguments.overrides), partial(from_folder, root=workspace.root, here=here))
+    blocks = compose_blocks(workspace, arguments.overrides)
+    # The sources' own hash is for steps that may not have to run: here they are read in any case.
+    composed = {"data": blocks["data"], "refine": with_hashes(blocks["refine"], workspace.root)}
+    values = with_paths(
+        {name: block.model_dump(mode="json") for name, block in composed.items()},
+        partial(from_folder, root=workspace.root, here=here),
+    )
     if arguments.source:
         if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
             raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
         values["data"]["sources"] = arguments.source
-    values["data"].pop("sources_sha256", None)  # it is for steps that may not have to run
     ingest, refine = validate_block("data", values["data"]), validate_block("refine", values["refine"])
     assert isinstance(ingest, IngestConfig)
     assert isinstance(refine, RefineConfig)

@@ -26,6 +26,15 @@ def test_the_text_of_a_size_begins_with_that_of_a_smaller_one_and_holds_planted_
     assert len(set(texts)) > EXACT_EVERY // 2
 
 
+def test_a_pass_holds_each_length_of_the_real_documents_once_so_that_any_size_is_of_equal_documents():
+    def lengths(texts: list[str]) -> list[int]:
+        return sorted(text.strip().count("\n\n") for text in texts)
+
+    texts = list(islice(recombined(REAL), 2 * len(REAL)))
+    assert lengths(texts[: len(REAL)]) == lengths(texts[len(REAL) :]) == lengths(REAL)
+    assert texts[: len(REAL)] != texts[len(REAL) :]
+
+
 def test_nothing_repeats_across_passes_but_what_repeats_within_one_does():
     # Long paragraphs of code, of which one stands in two pages, in a pack that is dealt several times.
     def code(seed: int) -> str:
@@ -62,8 +71,10 @@ def test_what_is_missed_is_named():
 
 def test_what_noise_outweighs_is_not_met():
     results = _results(ray_s=1.8)
-    results.sizes[1] = results.sizes[1].model_copy(update={"cpu_s": results.sizes[0].cpu_s})
-    (further,) = [target for target in targets(results) if target.name.startswith("CPU a further document")]
+    sizes = results.sizes[2]
+    sizes[1] = sizes[1].model_copy(update={"cpu_s": sizes[0].cpu_s})
+    one, further = [target for target in targets(results) if target.name.startswith("CPU a further document")]
+    assert one.is_met
     assert (further.is_met, further.measured) == (False, "noise alone")
     assert "**not met**" in render(results)
 
@@ -90,7 +101,7 @@ def _results(ray_s: float) -> Results:
         merges=Merges(documents=9, removed=3, false=0),
         builds={"local": builds, "ray": builds},
         build_bytes=1,
-        sizes=[_size(documents) for documents in (10, 100, 1000)],
+        sizes={workers: [_size(documents) for documents in (10, 100, 1000)] for workers in (1, 2)},
     )
 
 

@@ -109,6 +109,23 @@ def test_a_second_build_replaces_the_first_with_the_same_bytes(built: Path, sour
     assert json.loads((built / "manifest.json").read_text()) == before
 
 
+def test_sources_and_evaluation_sets_can_be_named_several_times(
+    source: Path, against: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, other = tmp_path / "more.jsonl", tmp_path / "other.jsonl"
+    texts = [article("harbour", number) for number in range(100, 104)]
+    more.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    other.write_text(json.dumps({"question": texts[0]}) + "\n")
+    sources = ["--source", str(source), "--source", str(more)]
+    sets = ["--against", str(against), "--against", str(other)]
+    alone = said(capsys, "build", *sources[:2], *sets[:2], "--out", str(tmp_path / "alone"), *ONE)
+    both = said(capsys, "build", *sources, *sets, "--out", str(tmp_path / "both"), *ONE)
+    assert sorted(both["sources"].values()) == sorted([alone["in"], len(texts)])
+    assert both["in"] == alone["in"] + len(texts)
+    assert alone["contaminated"].keys() == {"quiz"}
+    assert both["contaminated"] == alone["contaminated"] | {"other": 1}
+
+
 def test_paths_are_from_the_folder_of_the_call_and_those_of_conf_from_the_workspace(
     source: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
