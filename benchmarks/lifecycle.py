@@ -3,8 +3,8 @@
     python -m benchmarks.lifecycle [--workspace DIR] [key=value ..]
 
 Without --workspace this checkout's HEAD is cloned and run from nothing; with it, the last full and the last cached run
-of an existing workspace are read. The tests of that checkout run last, alone. Writes docs/benchmarks.md and
-docs/benchmarks.svg.
+of an existing workspace are read. The tests of that checkout run last, alone. Writes docs/benchmarks.md,
+docs/benchmarks.svg and, where there is a browser, docs/data-card.png.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from benchmarks.picture import photograph
 from components.params import load_block
 from components.stage import read_metrics
 from components.workspace import CONTENT_STEPS, STEPS, Workspace
@@ -27,6 +28,7 @@ from data.config import PackConfig
 from model.config import EvaluateConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+CARD_PIXELS = (1200, 1750)
 ORDERS = (3, 4, 5, 6)
 """Bytes of context; an n-gram of n bytes has n - 1 of them."""
 
@@ -50,6 +52,7 @@ def main() -> None:
     first, second = last_records(workspace)
     bits = measure_bits_per_byte(workspace)
     plot(bits, DOCS / "benchmarks.svg")
+    photograph(workspace.state / "data-card.html", DOCS / "data-card.png", *CARD_PIXELS)
     suite = run_suite(workspace.root)
     page = render(
         read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain"), first, second, bits, suite=suite
