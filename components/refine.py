@@ -10,7 +10,8 @@ from data.config import RefineConfig
 
 
 def work(stage: Stage) -> object:
-    from data.evidence import EVIDENCE, INGEST, REJECTS
+    from data.evidence import INGEST, REJECTS
+    from data.manifest import EVIDENCE
     from data.refine import refine
 
     use_head_if_up()

@@ -12,13 +12,16 @@ from pydantic import BaseModel
 
 from data.card.card import write_card
 from data.config import IngestConfig, RefineConfig
-from data.evidence import EVIDENCE, INGEST, REJECTS
-from data.manifest import MANIFEST, write_manifest
+from data.evidence import INGEST, REJECTS
+from data.manifest import EVIDENCE, is_finished_build, write_manifest
+from data.outcome import NothingKept
 from data.progress import Progress, no_progress
 from data.refine import load_sets, refine
 from data.report import IngestReport, RefineReport
 from data.sources.ingest import ingest
 from data.sources.location import LocalFiles, locate
+
+_REASONS = 4
 
 
 class BuildReport(BaseModel):
@@ -76,7 +79,10 @@ def build(
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
             ingested = ingest(ingest_config, raw, cache=cache, progress=progress)
-            refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
+            try:
+                refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
+            except NothingKept as error:
+                raise ValueError(f"{error}{_rejected(ingested)}") from error
             _write_ingested(ingested, raw, result / EVIDENCE)
             report = BuildReport(ingest=ingested, refine=refined)
             seal(report, {"data": ingest_config.shown(), "refine": refine_config.shown()}, result)
@@ -88,6 +94,15 @@ def build(
             shutil.rmtree(result, ignore_errors=True)
         shutil.rmtree(half)
     return report
+
+
+def _rejected(report: IngestReport) -> str:
+    """What did not even come to be refined, the commonest reasons first."""
+    if not report.rejects:
+        return ""
+    reasons = sorted(report.rejects.items(), key=lambda each: (-each[1], each[0]))
+    said = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:_REASONS])
+    return f"; {sum(report.rejects.values()):,} more could not be read ({said}{', ..' if reasons[_REASONS:] else ''})"
 
 
 def seal(report: BuildReport, parameters: dict[str, Any], result: Path) -> None:
@@ -124,7 +139,7 @@ def _refuse_strangers(out: Path) -> None:
     for parent in (out, *out.parents):
         if parent.exists() and not parent.is_dir():
             raise ValueError(f"--out {out}: {parent} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not ((out / MANIFEST).is_file() and (out / EVIDENCE).is_dir()):
+    if out.is_dir() and any(out.iterdir()) and not is_finished_build(out):
         raise ValueError(f"--out {out} holds something that is not a build: name an empty or a new folder")
 
 

@@ -48,18 +48,22 @@ class PackageSource(Block):
     """Of every file, where the suffix does not say it: Django's `.txt` files are reStructuredText."""
 
 
+UNSPECIFIED = "unspecified"
+"""A licence that nobody has told."""
+
+
 class Source(Block):
     """One source by its URI: a path or glob, `https:// s3:// gs:// ..`, `pypi:NAME==VERSION`, `hf:OWNER/NAME`,
     `installed:`.
     """
 
     uri: str
-    licence: str = "unspecified"
+    licence: str = UNSPECIFIED
     """SPDX identifier, kept with every document."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the one file that `uri` names; another content is refused."""
-    text_field: str = "text"
-    """Field or column that holds the text, in JSONL, Parquet, CSV and data sets."""
+    text_field: str | None = None
+    """Field or column that holds the text; null: `data.text_field`."""
     split: str = "train"
     """Split of a Hugging Face data set."""
     include: list[str] = []
@@ -84,6 +88,8 @@ class IngestConfig(Block):
     """
     sources_sha256: str | None = None
     """Of what local sources hold. Filled in when the settings are composed, never set; absent where none is local."""
+    text_field: str = "text"
+    """Field or column that holds the text, in JSONL, Parquet, CSV and data sets."""
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
     """A document, a line or a row beyond this is a reject."""

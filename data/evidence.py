@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from data.arrow import table_of
 from data.disk import whole_or_absent
+from data.manifest import EVIDENCE
 
-EVIDENCE = "evidence"
 DECISIONS = "decisions.parquet"
 PAIRS = "pairs.parquet"
 """Documents of this run that resemble each other."""

@@ -16,14 +16,19 @@ from data.arrow import column_of
 from data.corpus import ScoredCorpus
 from data.cuts import Cuts
 from data.document import write_line_shards
-from data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, EVIDENCE, IDENTITY, write_decisions
+from data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, write_decisions
 from data.executor import RunTasks
 from data.finishing import Left, WriteTask, write_kept
 from data.keeping import KEPT, Decision
+from data.manifest import EVIDENCE
 from data.progress import Progress, no_progress
 from data.report import RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512
+
+
+class NothingKept(ValueError):
+    """Every document fell."""
 
 
 def write_outcome(  # noqa: PLR0917
@@ -49,7 +54,7 @@ def write_outcome(  # noqa: PLR0917
     report.split_groups = cuts.split_groups
     if not report.documents_kept:
         reasons = ", ".join(f"{rule} {count}" for rule, count in report.dropped.items())
-        raise ValueError(
+        raise NothingKept(
             f"refine kept none of {report.documents_in} documents ({reasons}): loosen refine.* or add text"
         )
     rows = np.flatnonzero(report.kept_rows)

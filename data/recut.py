@@ -15,9 +15,9 @@ from data.corpus import ScoredCorpus
 from data.deduplication.near import PAIR, Duplicate
 from data.deduplication.parts import SketchPart
 from data.disk import copy_tree
-from data.evidence import DECISIONS, EARLIER, EVIDENCE, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
+from data.evidence import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
 from data.fingerprint import RECUT
-from data.manifest import read_manifest
+from data.manifest import EVIDENCE, read_manifest
 from data.progress import Progress, no_progress
 from data.refine import write_report
 from data.report import IngestReport, RefineReport

@@ -22,9 +22,10 @@ from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, ve
 from data.deduplication.parts import SketchPart
 from data.disk import copy_tree, remove
 from data.document import document_shards
-from data.evidence import EARLIER, EVIDENCE, PAIRS, REPORT, SKETCHES, write_twins
+from data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
 from data.executor import RunTasks, lasting_workers
 from data.fingerprint import fingerprint
+from data.manifest import EVIDENCE
 from data.progress import Progress, no_progress
 from data.quality.rules import breaches
 from data.report import RefineReport

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from data.asked_path import rows_at
-from data.evidence import EVIDENCE, REJECTS, read_decisions
-from data.manifest import MANIFEST, read_manifest
+from data.evidence import REJECTS, read_decisions
+from data.manifest import EVIDENCE, MANIFEST, read_manifest
 
 _LEAST_PREFIX = 6
 _SHOWN = 5

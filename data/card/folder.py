@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from data.evidence import DECISIONS, EVIDENCE, INGEST, REPORT
+from data.evidence import DECISIONS, INGEST, REPORT
+from data.manifest import EVIDENCE
 from data.report import IngestReport, RefineReport
 
 if TYPE_CHECKING:

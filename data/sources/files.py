@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from data.manifest import is_finished_build
 from data.sources.globs import Choice, at_or_below
 from data.sources.location import LocalFiles
 from data.sources.records import Origin, Reject
 
+DOCUMENTS = "documents-*.jsonl"
 _SEEN = "already read by another name"
 
 
@@ -21,15 +23,22 @@ class Found:
     shown: str
 
 
-def find(location: LocalFiles, choice: Choice, origin: Origin) -> Iterator[Found | Reject]:
+Seen = set[tuple[int, int]]
+"""Device and inode of the files that were read."""
+
+
+def find(location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None = None) -> Iterator[Found | Reject]:
     """The source's files: those of a folder before those of its folders, each in name order.
 
-    A folder or file met again by a link is a reject, and so is what cannot be listed.
+    A folder or file met again by a link is a reject, and so is a file in `seen`, which grows, and what cannot be
+    listed. Of a folder that is a finished build its documents are found alone: neither what it dropped nor its reports.
     """
+    files: Seen = set() if seen is None else seen
     if location.glob is None and not location.top.is_dir():
-        yield Found(location.top, printable(location.top.name))
+        shown = printable(location.top.name)
+        yield Found(location.top, shown) if _first_time(location.top, files) else origin.reject(shown, _SEEN)
     else:
-        yield from _Walk(location, choice, origin).run()
+        yield from _Walk(location, choice, origin, files).run()
 
 
 def printable(path: str) -> str:
@@ -42,12 +51,12 @@ class _Walk:
     location: LocalFiles
     choice: Choice
     origin: Origin
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    """Device and inode of what was read."""
+    files: Seen
+    folders: Seen = field(default_factory=set)
 
     def run(self) -> Iterator[Found | Reject]:
         top = self.location.top
-        self._first_time(top)
+        _first_time(top, self.folders)
         pending: list[tuple[Path, str]] = [(top, "")]
         while pending:
             folder, shown = pending.pop()
@@ -57,6 +66,8 @@ class _Walk:
             except OSError as error:
                 yield self.origin.reject(printable(shown or folder.name), cannot_be_read(error))
                 continue
+            if is_finished_build(folder):
+                entries = [entry for entry in entries if fnmatchcase(entry.name, DOCUMENTS)]
             folders: list[tuple[Path, str]] = []
             for entry in entries:
                 below = shown + entry.name
@@ -66,7 +77,7 @@ class _Walk:
                     is_folder = entry.is_dir()
                     if not self._wanted(below, is_folder):
                         continue
-                    fresh = self._first_time(Path(entry.path))
+                    fresh = _first_time(Path(entry.path), self.folders if is_folder else self.files)
                 except OSError as error:
                     yield self.origin.reject(printable(below), cannot_be_read(error))
                     continue
@@ -78,13 +89,6 @@ class _Walk:
                 else:
                     yield Found(Path(entry.path), printable(below))
             pending += reversed(folders)
-
-    def _first_time(self, path: Path) -> bool:
-        status = path.stat()
-        identity = (status.st_dev, status.st_ino)
-        fresh = identity not in self.seen
-        self.seen.add(identity)
-        return fresh
 
     def _wanted(self, shown: str, is_folder: bool) -> bool:
         glob = self.location.glob
@@ -98,6 +102,14 @@ class _Walk:
             "**" in parts[:depth] or depth >= len(parts) or "**" in parts[depth] or fnmatchcase(name, parts[depth])
             for depth, name in enumerate(shown.split("/"))
         )
+
+
+def _first_time(path: Path, seen: Seen) -> bool:
+    status = path.stat()
+    identity = (status.st_dev, status.st_ino)
+    fresh = identity not in seen
+    seen.add(identity)
+    return fresh
 
 
 def cannot_be_read(error: OSError) -> str:

@@ -35,6 +35,9 @@ SUFFIXES = (*MARKUP_OF_SUFFIX, *_READERS)
 """Each of them, Parquet aside, also with .gz or .zst after it."""
 
 
+UNSUPPORTED = "unsupported suffix"
+
+
 def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
     """The documents of one file, and rejects for what in it is none. `shown` is its name in them, and has its suffix.
 
@@ -43,7 +46,7 @@ def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
     suffix, packing = kind(shown)
     reader = _READERS.get(suffix)
     if reader is None and suffix not in MARKUP_OF_SUFFIX and origin.markup is None:
-        yield origin.reject(shown, f"unsupported suffix {suffix or '(none)'}")
+        yield origin.reject(shown, f"{UNSUPPORTED} {suffix or '(none)'}")
         return
     try:
         status = path.stat()

@@ -9,8 +9,8 @@ from data.document import Document
 from data.manifest import file_hash
 from data.progress import Progress
 from data.sources.archive import IndexUnreachable, Pin, fetch
-from data.sources.files import Found, find
-from data.sources.formats import SUFFIXES, read_file
+from data.sources.files import Found, Seen, find
+from data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
 from data.sources.globs import Choice
 from data.sources.installed import installed_documents
 from data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
@@ -26,6 +26,8 @@ class Given:
     cache: Path
     digests: dict[str, str] = field(default_factory=dict)
     """Source -> sha256 of the one file that it is, as far as that was checked."""
+    seen: Seen = field(default_factory=set)
+    """Local files that an earlier source has given."""
 
     def read(self, progress: Progress) -> Read:
         """Every source's documents. ValueError for a source that does not exist or holds no document."""
@@ -42,15 +44,12 @@ class Given:
                     first = first or each
                 yield each
             if not documents:
-                raise ValueError(
-                    f"data.sources: {location.name} holds no document ({why_none(first, rejects)}); "
-                    f"files of {', '.join(SUFFIXES)} are read"
-                )
+                raise ValueError(f"data.sources: {location.name} holds no document ({why_none(first, rejects)})")
             progress(done, len(located), f"read {documents} documents from {location.name}")
 
     def _of_source(self, source: Source, location: Location, alone: bool) -> Read:
         name = "local" if alone and isinstance(location, LocalFiles) else location.name
-        origin = Origin(name, source.licence, source.text_field, source.markup)
+        origin = Origin(name, source.licence, source.text_field or self.config.text_field, source.markup)
         choice, limits = Choice(tuple(source.include), tuple(source.exclude)), Limits.of(self.config)
         match location:
             case LocalFiles():
@@ -70,7 +69,7 @@ class Given:
     def _local(self, source: Source, location: LocalFiles, choice: Choice, origin: Origin, limits: Limits) -> Read:
         if source.sha256:
             self._check_pin(source.sha256, location, origin)
-        for found in find(location, choice, origin):
+        for found in find(location, choice, origin, self.seen):
             if isinstance(found, Found):
                 yield from read_file(found.path, found.shown, origin, limits)
             else:
@@ -109,4 +108,5 @@ def why_none(first: Reject | None, rejects: int) -> str:
     if first is None:
         return "it is empty"
     where = f"{first.path}:{first.line}" if first.line else first.path
-    return f"{rejects} rejected, first {where}: {first.reason}"
+    known = f"; files of {', '.join(SUFFIXES)} are read" if first.reason.startswith(UNSUPPORTED) else ""
+    return f"{rejects} rejected, first {where}: {first.reason}{known}"

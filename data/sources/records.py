@@ -1,10 +1,10 @@
 """What a source gives: documents with their origin, and counted rejects for all that is none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from data.config import IngestConfig, Markup
+from data.config import UNSPECIFIED, IngestConfig, Markup
 from data.document import Document, content_id
 
 
@@ -41,7 +41,7 @@ class Origin:
     """Where documents come from, and what is known of all of them."""
 
     source: str
-    licence: str = "unspecified"
+    licence: str = UNSPECIFIED
     text_field: str = "text"
     markup: Markup | None = None
     """Of every file, where the suffix does not say it."""
@@ -69,13 +69,21 @@ class Origin:
             return self.reject(path, "binary")
         return self.document(text, path, markup) if text.strip() else self.reject(path, "empty")
 
-    def of_row(self, text: str, path: str, number: int, limits: Limits) -> Document | Reject:
-        """A line or row of a file as a document; numbers begin at 1."""
+    def of_row(
+        self, text: str, path: str, number: int, limits: Limits, first: Mapping[str, str] | None = None
+    ) -> Document | Reject:
+        """A line or row of a file as a document; numbers begin at 1. `first` is where it came from in the beginning:
+        source, path, licence, title.
+        """
         if not text.strip():
             return self.reject(path, "empty", number)
         if longer_than(text, limits.document_bytes):
             return self.reject(path, too_large(limits.document_bytes), number)
-        return self.document(text, f"{path}:{number}", self.markup or "txt")
+        document = self.document(text, f"{path}:{number}", self.markup or "txt")
+        if first is not None:
+            # What the settings say of the licence is said now, and by somebody who knows.
+            document.metadata |= {**first, "licence": first["licence"] if self.licence == UNSPECIFIED else self.licence}
+        return document
 
 
 def longer_than(text: str, size_bytes: int) -> bool:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data.document import Document
 from data.sources.compression import lines, open_stream
@@ -34,12 +35,25 @@ def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limit
         return origin.reject(shown, "not UTF-8 text", number)
     except (ValueError, RecursionError):
         row = None
-    text = row.get(origin.text_field) if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        return origin.reject(shown, "line is not a JSON object", number)
+    text = row.get(origin.text_field)
+    if not isinstance(text, str):
+        return origin.reject(shown, no_string(origin.text_field), number)
     # A lone surrogate, which JSON can escape, has no UTF-8 form.
-    if not isinstance(text, str) or not _encodes(text):
-        reason = f"line is not a JSON object with a string under `{origin.text_field}`"
-        return origin.reject(shown, reason, number)
-    return origin.of_row(text, shown, number, limits)
+    if not _encodes(text):
+        return origin.reject(shown, "not UTF-8 text", number)
+    return origin.of_row(text, shown, number, limits, _first_origin(row))
+
+
+def _first_origin(row: dict[str, Any]) -> dict[str, str] | None:
+    """Where a clean document of an earlier build came from; None for any other row."""
+    metadata = row.get("metadata")
+    if "id" not in row or not isinstance(metadata, dict):
+        return None
+    names = ("source", "path", "licence", "title")
+    known = {name: value for name in names if isinstance(value := metadata.get(name), str) and _encodes(value)}
+    return known if len(known) == len(names) else None
 
 
 def _encodes(text: str) -> bool:
@@ -102,6 +116,10 @@ def _texts(
 def no_column(field: str, schema: list[str] | None = None) -> str:
     """`schema` names columns where they are names for sure: the first row of a CSV may be data, and private."""
     if schema is None:
-        return f"no text column `{field}`: set text_field"
+        return f"no text column `{field}`: set data.text_field"
     shown = ", ".join(schema[:12]) + (", .." if len(schema) > 12 else "")
-    return f"no text column `{field}`; columns: {shown or 'none'}; set text_field"
+    return f"no text column `{field}`; columns: {shown or 'none'}; set data.text_field"
+
+
+def no_string(field: str) -> str:
+    return f"no string under `{field}`: set data.text_field"

@@ -60,7 +60,7 @@ def test_the_first_row_of_a_table_without_a_header_is_told_to_nobody(tmp_path: P
     (tmp_path / "in" / "people.csv").write_text("jane.doe@corp-mail.com,4111 1111 1111 1111\njohn@corp-mail.com,5\n")
     jsonl(tmp_path / "in" / "pages.jsonl", [page("caching", n) for n in range(3)])
     report = build(IngestConfig(sources=str(tmp_path / "in")), loose(), tmp_path / "out")
-    assert report.ingest.rejects == {"no text column `text`: set text_field": 1}
+    assert report.ingest.rejects == {"no text column `text`: set data.text_field": 1}
     assert b"corp-mail" not in everything(tmp_path / "out")
 
 

@@ -16,9 +16,9 @@ from test_refine import page
 from data.build import BuildReport, build
 from data.config import IngestConfig, RefineConfig
 from data.document import read_documents
-from data.evidence import EVIDENCE, REJECTS
+from data.evidence import REJECTS
 from data.executor import TaskFailed
-from data.manifest import read_manifest
+from data.manifest import EVIDENCE, read_manifest
 from data.scoring import ScoreTask, Summary, score_part
 from data.sources import files
 
@@ -70,7 +70,7 @@ def test_every_fault_is_a_counted_reject_with_its_place_and_the_good_documents_a
         "latin.jsonl": ("2", "not UTF-8 text"),
         "long.jsonl": ("2", "larger than 20000 bytes"),
         "loop": ("", "directory loop"),
-        "schema.parquet": ("", "no text column `text`; columns: body, size; set text_field"),
+        "schema.parquet": ("", "no text column `text`; columns: body, size; set data.text_field"),
     }
     place, reason = rejects["truncated.jsonl.gz"]
     before_the_end = int(place) - 1

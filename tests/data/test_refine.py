@@ -10,10 +10,11 @@ import pytest
 import data.scoring
 from data.config import EvaluationSet, RefineConfig
 from data.document import Document, content_id, read_documents, write_documents
-from data.evidence import EVIDENCE, read_decisions
+from data.evidence import read_decisions
 from data.executor import run_tasks
 from data.finishing import Left
 from data.keeping import KEPT, Decision
+from data.manifest import EVIDENCE
 from data.outcome import without_copies
 from data.refine import refine
 from data.report import RefineReport

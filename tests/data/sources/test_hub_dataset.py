@@ -26,7 +26,7 @@ def test_rows_are_streamed_with_their_origin(tmp_path: Path, monkeypatch: pytest
     assert [(each.text, each.metadata["path"]) for each in documents] == [("one", "test:1"), ("three", "test:3")]
     assert documents[0].metadata["source"] == "hf:owner/name:small"
     assert report.rejects == {"no string under `story`": 1}
-    with pytest.raises(ValueError, match=r"hf:owner/name has no text column `text`; columns: story, n; set text_field"):
+    with pytest.raises(ValueError, match=r"hf:owner/name has no text column `text`; columns: story, n; set data"):
         ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
 
 
