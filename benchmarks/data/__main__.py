@@ -76,6 +76,7 @@ def main() -> None:
     from benchmarks.data.page import render
     from benchmarks.data.plots import draw
     from benchmarks.data.results import Results
+    from benchmarks.data.targets import targets
     from components.workspace import Workspace
 
     out = arguments.smoke or DOCS
@@ -90,6 +91,8 @@ def main() -> None:
     page = render(results)
     (out / "data.md").write_text(page, encoding="utf-8")
     print(page)
+    if not arguments.smoke and (missed := [each.name for each in targets(results) if not each.is_met]):
+        raise SystemExit(f"not met: {'; '.join(missed)}")
 
 
 def run(plan: Plan) -> "Results":

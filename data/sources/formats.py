@@ -81,5 +81,6 @@ def _read_text(path: Path, packing: str | None, shown: str, origin: Origin, limi
         content = stream.read(limits.document_bytes + 1)
     if len(content) > limits.document_bytes:
         yield origin.reject(shown, too_large(limits.document_bytes))
-    else:
-        yield origin.of_file(content, shown, origin.markup or markup_of(shown))
+        return
+    markup = origin.markup or markup_of(shown)
+    yield origin.of_page(content, shown) if markup == "html" else origin.of_file(content, shown, markup)

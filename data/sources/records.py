@@ -1,11 +1,17 @@
 """What a source gives: documents with their origin, and counted rejects for all that is none."""
 
+import codecs
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data.config import UNSPECIFIED, IngestConfig, Markup
 from data.document import Document, content_id
+
+_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_HEAD_BYTES = 2048
+"""Where a page must name its charset; the standard has it within 1024."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,17 @@ class Origin:
         if "\0" in text:
             return self.reject(path, "binary")
         return self.document(text, path, markup) if text.strip() else self.reject(path, "empty")
+
+    def of_page(self, content: bytes, path: str, charset: str | None = None) -> Document | Reject:
+        """A page of HTML as one document, in the `charset` that came with it, or else in the one that it names."""
+        named = _CHARSET.search(content[:_HEAD_BYTES])
+        charset = charset or (named[1].decode() if named else None)
+        if charset is None or content.startswith(codecs.BOM_UTF8):
+            return self.of_file(content, path, "html")
+        try:
+            return self.of_file(content.decode(charset).encode(), path, "html")
+        except (LookupError, UnicodeError):
+            return self.reject(path, "not text in the charset it names")
 
     def of_row(
         self, text: str, path: str, number: int, limits: Limits, first: Mapping[str, str] | None = None

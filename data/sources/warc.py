@@ -10,7 +10,6 @@ from data.sources.compression import Damaged, open_stream
 from data.sources.records import Limits, Origin, Read, Reject, too_large
 
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _CHUNK_BYTES = 1 << 16
 
 
@@ -46,12 +45,7 @@ def _of_response(record: Any, shown: str, origin: Origin, limits: Limits) -> Doc
     if record.raw_stream.limit:
         return origin.reject(path, "ends early")
     declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    in_page = _CHARSET.search(content[:2048])
-    charset = declared[1] if declared else in_page[1].decode() if in_page else "utf-8"
-    try:
-        return origin.of_file(content.decode(charset).encode(), path, "html")
-    except (LookupError, UnicodeError):
-        return origin.reject(path, "not text in the charset it names")
+    return origin.of_page(content, path, declared[1] if declared else None)
 
 
 def _content(record: Any, max_bytes: int) -> bytes:

@@ -1,0 +1,35 @@
+"""What no block of settings takes, whatever the field."""
+
+from typing import Any
+
+import pytest
+
+from data.config import IngestConfig, PackConfig, RefineConfig
+from model.config import PretrainConfig
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_threshold_is_a_finite_number(value: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        RefineConfig(max_symbol_word_ratio=value)
+
+
+@pytest.mark.parametrize(
+    ("block", "settings"),
+    [(RefineConfig, {"min_words": True}), (IngestConfig, {"sources": "a", "attempts": False})],
+)
+def test_true_is_no_number(block: Any, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"(true|false) is no number"):
+        block(**settings)
+
+
+def test_true_is_true_where_a_field_takes_it() -> None:
+    taken = [
+        (block, name)
+        for block in (RefineConfig, PackConfig, PretrainConfig)
+        for name, field in block.model_fields.items()
+        if field.annotation is bool
+    ]
+    assert taken
+    for block, name in taken:
+        assert getattr(block.model_validate({**block().model_dump(), name: True}), name) is True
