@@ -220,7 +220,7 @@ class RefineConfig(Block):
     min_quality: float | None = Field(None, ge=0, le=1)
     """Least score of the quality classifier in `quality_model`."""
     quality_model: str | None = None
-    """Path of a classifier trained by data.quality.classifier; null: none, and no score."""
+    """Path of a classifier trained by `sluice data classifier`; null: none, and no score."""
     quality_model_sha256: str | None = None
     """Of the file. Filled in when the settings are composed, never set."""
 

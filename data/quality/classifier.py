@@ -150,7 +150,7 @@ def load(path: Path) -> Classifier:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ValueError(f"quality_model {path} does not exist: train one with data.quality.classifier.train")
+        raise ValueError(f"quality_model {path} does not exist: train one with `sluice data classifier`")
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["quality"])

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from data.extract import extract
+from data.privacy import mask
 from data.quality.classifier import TrainingReport, features, load, train
+from data.quality.from_sources import train_on_sources
 from data.quality.prose import Prose
 from data.quality.rules import score
 
@@ -116,3 +119,26 @@ def test_weights_that_are_no_numbers_are_refused(trained: tuple[Path, TrainingRe
     save_file(tensors, tmp_path / "nan", metadata={"quality": json.dumps(about)})
     with pytest.raises(ValueError, match="is no quality classifier of format"):
         load(tmp_path / "nan")
+
+
+def test_it_is_trained_on_sources_as_scoring_sees_them(tmp_path: Path) -> None:
+    sides = {"good": documentation()[:60], "bad": [f"{text} Write to jane@corp-mail.com." for text in spam(60)]}
+    for name, texts in sides.items():
+        (tmp_path / name).mkdir()
+        for number, text in enumerate(texts):
+            (tmp_path / name / f"{number:03d}.md").write_text(text)
+    out = tmp_path / "deep" / "quality.safetensors"
+    report = train_on_sources([str(tmp_path / "good")], [str(tmp_path / "bad")], out, seed=1)
+    assert report == load(out).report
+    assert report.held_out_auc >= 0.98
+    seen = [[mask(extract(text, "md"))[0] for text in texts] for texts in sides.values()]
+    train(*seen, tmp_path / "by hand", seed=1)
+    assert out.read_bytes() == (tmp_path / "by hand").read_bytes()
+
+
+def test_of_a_training_that_fails_nothing_is_left(tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.txt").write_text(f"A {name} text.")
+    with pytest.raises(ValueError, match="1 different good documents"):
+        train_on_sources([str(tmp_path / "good.txt")], [str(tmp_path / "bad.txt")], tmp_path / "q.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "good.txt"]

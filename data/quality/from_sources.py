@@ -1,0 +1,43 @@
+"""The quality classifier, trained on the documents of sources: good ones and bad ones."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from data.config import IngestConfig, Source
+from data.disk import whole_or_absent
+from data.document import read_documents
+from data.extract import extract
+from data.privacy import mask
+from data.progress import Progress, no_progress
+from data.quality.classifier import TrainingReport, train
+from data.sources.ingest import ingest
+
+
+def train_on_sources(
+    good: Sequence[Source | str],
+    bad: Sequence[Source | str],
+    out: Path,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> TrainingReport:
+    """Write the classifier of `data.quality.classifier.train` to `out`, whole or not at all.
+
+    Documents are seen as scoring sees them: without markup, with placeholders for personal data. ValueError for a
+    source that cannot be read, and as `train` has it.
+    """
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'quality.safetensors'}")
+    texts = [list(_texts(sources, cache, progress)) for sources in (good, bad)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_or_absent(out) as partial:
+        return train(*texts, partial, seed)
+
+
+def _texts(sources: Sequence[Source | str], cache: Path | None, progress: Progress) -> Iterator[str]:
+    with TemporaryDirectory(prefix="sluice-") as folder:
+        ingest(IngestConfig.model_validate({"sources": list(sources)}), Path(folder), cache=cache, progress=progress)
+        for document in read_documents(Path(folder)):
+            yield mask(extract(document.text, document.metadata["markup"]))[0]
