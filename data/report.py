@@ -11,6 +11,7 @@ class SourceCounts(BaseModel):
 
     documents: int = 0
     bytes: int = 0
+    """UTF-8 bytes of the text read, markup included."""
     licence: str = ""
     sha256: str | None = None
     """Of the one file that the source is, where it was checked."""
@@ -21,7 +22,7 @@ class IngestReport(BaseModel):
 
     documents: int = 0
     bytes: int = 0
-    """UTF-8 bytes of raw text, markup included."""
+    """UTF-8 bytes of the text read, markup included."""
     sources: dict[str, SourceCounts] = {}
     rejects: dict[str, int] = {}
     """Files, lines and rows that are no documents, by reason; each is a row of rejects.csv."""

@@ -39,7 +39,7 @@ def render(folder: Path, *, tokenizer: Path | None = None, packed: Path | None =
     page = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for name in ("count", "size", "share", "label"):
+    for name in ("count", "size", "share", "label", "number"):
         page.filters[name] = getattr(numbers, name)
     page.filters["unescaped"] = Markup
     page.filters["heat"] = heat

@@ -4,6 +4,7 @@ Every chart carries its title and a sentence that says what it shows, for those 
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,9 @@ from data.card.numbers import count, number
 
 WIDTH = 380
 """Of a small chart, in its own units; a phone and half a desk show it at about this many pixels."""
+
+
+_LINE = 16
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,37 @@ def shorten(text: str, characters: int) -> str:
     return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
 
 
+def wrap(text: str, characters: int, lines: int = 4) -> list[str]:
+    """`text` in lines of at most so many characters, cut at the end where it has more of them than `lines`."""
+    return textwrap.wrap(text, characters, max_lines=lines, placeholder=" …") or [""]
+
+
 def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
     """Horizontal bars from zero, label and figure above each; what is not nothing can be seen."""
     top = max((row.value for row in rows), default=0) or 1
     shapes: list[str] = []
-    for index, row in enumerate(rows):
-        y = index * 32
+    y = 0
+    for row in rows:
         note = row.note or count(row.value)
-        room = max(10, 50 - len(note))
+        label = wrap(row.label, max(10, 50 - len(note)))
         length = f"{max(row.value / top * WIDTH, 1.5) if row.value else 0:.1f}"
         shapes += [
-            f'<text x="0" y="{y + 13}">{escape(shorten(row.label, room))}</text>',
+            f'<text x="0" y="{y + 13}">{_lines(label)}</text>',
             f'<text class="figure" x="{WIDTH}" y="{y + 13}" text-anchor="end">{escape(note)}</text>',
+        ]
+        y += (len(label) - 1) * _LINE
+        shapes += [
             f'<rect class="track" x="0" y="{y + 18}" width="{WIDTH}" height="7" rx="2"/>',
             f'<rect class="{escape(row.kind)}" x="0" y="{y + 18}" width="{length}" height="7" rx="2"/>',
         ]
-    return frame(WIDTH, max(len(rows) * 32, 1), title, description, "\n".join(shapes))
+        y += 32
+    return frame(WIDTH, max(y, 1), title, description, "\n".join(shapes))
+
+
+def _lines(label: Sequence[str]) -> str:
+    """The content of a text element at x = 0; what stands between two lines is a space to those who hear it."""
+    first, *others = map(escape, label)
+    return first + "".join(f' <tspan x="0" dy="{_LINE}">{line}</tspan>' for line in others)
 
 
 def histogram(

@@ -1,7 +1,7 @@
 """What decisions.parquet tells beyond the report's counts: lengths, duplicates, and which documents show a rule."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import Any
 
@@ -24,6 +24,9 @@ class Example:
     comparison: str = ""
     twin: str = ""
     jaccard: float = 1.0
+    twin_source: str = ""
+    twin_path: str = ""
+    """Of the twin; empty where this folder does not hold it, as one that an earlier run kept."""
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Observed:
     """[documents removed for a twin that is like them, not equal]"""
     group_sizes: dict[int, int] = field(default_factory=dict)
     """Size of a group of duplicates, the kept one counted -> groups."""
-    licences: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, set[str]] = field(default_factory=dict)
     """Source -> the licences its documents carry."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
     """Rule -> documents it drops."""
@@ -66,9 +69,33 @@ def observe(folder: Folder) -> Observed:
         kept=np.concatenate([np.empty(0, np.bool_), *kept]),
         jaccard=np.array(jaccard, np.float64),
         group_sizes=dict(sorted(Counter(times + 1 for times in twins.values()).items())),
-        licences={source: ", ".join(sorted(found)) for source, found in sorted(licences.items())},
-        examples=dict(sorted(examples.items())),
+        licences=licences,
+        examples=_with_twins(folder, dict(sorted(examples.items()))),
     )
+
+
+def _with_twins(folder: Folder, examples: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """The examples, each with the place of its twin."""
+    # What an earlier run kept is not in this folder, though a text equal to it may be.
+    here = {rule: found for rule, found in examples.items() if rule != "earlier_duplicate"}
+    wanted = {example.twin for found in here.values() for example in found if example.twin}
+    if not wanted:
+        return examples
+    places: dict[str, tuple[int, str, str]] = {}
+    for batch in rows(folder.decisions, ["id", "final_id", "source", "path", "kept", "rule"]):
+        for name, final, source, path, is_kept, rule in zip(*(each.to_pylist() for each in batch.columns), strict=True):
+            # A twin is named as it was scored, or as it was kept where what was cut out made two equal. The first of
+            # equal texts may itself be dropped by another rule.
+            named = ((0, name), (1, final)) if is_kept else ((2, name),) if rule != "exact_duplicate" else ()
+            for rank, each in named:
+                if each in wanted:
+                    places[each] = min(places.get(each, (3, "", "")), (rank, source or "", path or ""))
+    return examples | {rule: [_beside_twin(each, places) for each in found] for rule, found in here.items()}
+
+
+def _beside_twin(example: Example, places: dict[str, tuple[int, str, str]]) -> Example:
+    _, source, path = places.get(example.twin, (3, "", ""))
+    return replace(example, twin_source=source, twin_path=path)
 
 
 def _near(values: dict[str, list[Any]]) -> list[float]:

@@ -10,7 +10,8 @@ from data.card.decisions import Observed, observe
 from data.card.examples import Excerpt, excerpts
 from data.card.folder import Folder
 from data.card.funnel import funnel, group_of, ordered_drops
-from data.card.numbers import count, share, size
+from data.card.licences import Licences, amount_of, shown
+from data.card.numbers import count, label, share, size
 from data.card.overlaps import OverlapRow, overlap_rows
 from data.card.passes import Passed, RulePasses, rule_passes
 from data.card.plots import (
@@ -22,7 +23,7 @@ from data.card.plots import (
     score_charts,
     similarity_histogram,
 )
-from data.report import RefineReport
+from data.report import IngestReport, RefineReport, Tally
 
 _COLUMNS = 5
 """Sources and languages beside one another in the table of pass rates."""
@@ -33,11 +34,19 @@ class SourceRow:
     """What one source gave and kept."""
 
     name: str
-    licence: str
+    licences: frozenset[str]
+    """That its documents carry."""
+    bytes_read: int | None
+    """UTF-8 bytes of text, markup included; None where the folder does not say."""
     documents_in: int
     bytes_in: int
+    """UTF-8 bytes of extracted text."""
     documents_kept: int
     bytes_kept: int
+
+    @property
+    def licence(self) -> str:
+        return shown(self.licences)
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,9 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class Heat:
-    """Pass rates; a column is a source or a language."""
+    """Pass rates of the rules that some document breaks; a column is a source or a language."""
 
+    title: str
     columns: list[str]
     rows: list[HeatRow]
 
@@ -81,6 +91,8 @@ class Card:
     drops: list[DropRow]
     rejects: str
     heats: list[Heat]
+    unbroken: list[str]
+    """Rules in force that every document passes."""
     histograms: list[tuple[str, str, str]]
     """Title, note, chart."""
     examples: dict[str, list[Excerpt]]
@@ -100,20 +112,21 @@ def make_card(folder: Folder, tokenizer: Path | None, packed: Path | None) -> Ca
     """Reads the evidence and draws the charts. Charts are SVG, or empty where there is nothing to draw."""
     report, observed, passes = folder.report, observe(folder), rule_passes(folder)
     sources = _sources(folder, observed)
-    licences = sorted({row.licence for row in sources if row.licence})
+    licences = Licences.of([row.licences for row in sources])
     drops = ordered_drops(report.dropped)
     rejects = folder.ingested.rejects if folder.ingested else {}
     return Card(
         content_sha256=folder.content_sha256,
         report=report,
         summary=f"{count(report.documents_kept)} documents, {size(report.bytes_kept)} of clean text from "
-        f"{_of(len(sources), 'source')} under {_of(len(licences), 'licence')}.",
-        figures=_figures(report, len(sources), len(licences)),
+        f"{licences.summary}.",
+        figures=_figures(report, folder.ingested, licences),
         funnel=funnel(report),
         sources=sources,
         drops=[DropRow(rule, group_of(rule), n, report.dropped_bytes.get(rule, 0)) for rule, n in drops],
         rejects=amount_bars(rejects, "Rejects", "Files and lines not read, by reason", "soft"),
-        heats=_heats(passes, report),
+        heats=_heats([each for each in passes if not _is_unbroken(each)], report),
+        unbroken=[label(each.rule.reason) for each in passes if _is_unbroken(each)],
         histograms=score_charts(passes),
         examples=excerpts(folder, {rule: observed.examples.get(rule, []) for rule, _ in drops}),
         languages=language_bars(report),
@@ -129,21 +142,22 @@ def make_card(folder: Folder, tokenizer: Path | None, packed: Path | None) -> Ca
     )
 
 
-def _of(amount: int, noun: str) -> str:
-    return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")
-
-
-def _figures(report: RefineReport, sources: int, licences: int) -> list[tuple[str, str, str]]:
+def _figures(report: RefineReport, ingested: IngestReport | None, licences: Licences) -> list[tuple[str, str, str]]:
     groups = {"duplicate": 0, "quality": 0, "contaminated": 0}
     for rule, amount in report.dropped.items():
         groups[group_of(rule)] += amount
-    cut = [_of(report.pieces_removed, "piece"), _of(report.substrings_cut, "run")]
+    cut = [amount_of(report.pieces_removed, "piece"), amount_of(report.substrings_cut, "run")]
+    came = f"{size(ingested.bytes)} of text read" if ingested else f"{size(report.bytes_in)} of extracted text"
     whole = report.documents_in
     return [
-        ("Documents read", count(whole), f"{size(report.bytes_in)} from {_of(sources, 'source')}"),
+        ("Documents read", count(whole), f"{came} from {amount_of(licences.sources, 'source')}"),
         ("Documents kept", count(report.documents_kept), f"{share(report.documents_kept, whole)} of those read"),
-        ("Clean text", size(report.bytes_kept), f"{share(report.bytes_kept, report.bytes_in)} of the raw bytes"),
-        ("Licences", count(licences), "kept with every document"),
+        ("Clean text", size(report.bytes_kept), f"{share(report.bytes_kept, report.bytes_in)} of the extracted text"),
+        (
+            "Licences known",
+            count(licences.known),
+            licences.unknown if licences.unknown_sources else "kept with every document",
+        ),
         ("Below quality", count(groups["quality"]), share(groups["quality"], whole)),
         ("Duplicates", count(groups["duplicate"]), f"{cut[0]} and {cut[1]} cut out besides"),
         ("Contaminated", count(sum(report.contaminated.values())), "documents with text of an evaluation set"),
@@ -156,18 +170,24 @@ def _sources(folder: Folder, observed: Observed) -> list[SourceRow]:
     read = folder.ingested.sources if folder.ingested else {}
     found = []
     for name in sorted({*folder.report.by_source, *read}):
-        tally = folder.report.by_source.get(name)
-        licence = (read[name].licence if name in read else "") or observed.licences.get(name, "")
-        if tally:
-            kept = (tally.documents_in, tally.bytes_in, tally.documents_kept, tally.bytes_kept)
-        else:
-            kept = (read[name].documents, read[name].bytes, 0, 0)
-        found.append(SourceRow(name, licence, *kept))
+        licences = observed.licences.get(name) or ({read[name].licence} if name in read else ())
+        tally = folder.report.by_source.get(name) or Tally(documents_in=read[name].documents)
+        found.append(
+            SourceRow(
+                name=name,
+                licences=frozenset(licences),
+                bytes_read=read[name].bytes if name in read else None,
+                documents_in=tally.documents_in,
+                bytes_in=tally.bytes_in,
+                documents_kept=tally.documents_kept,
+                bytes_kept=tally.bytes_kept,
+            )
+        )
     return sorted(found, key=lambda row: (-row.bytes_kept, row.name))
 
 
 def _heats(passes: list[RulePasses], report: RefineReport) -> list[Heat]:
-    """One table by source, one by language; the largest of each."""
+    """One table by source, one by language; the largest of each, and none without a rule."""
     heats = []
     for tallies, kind in ((report.by_source, "by_source"), (report.by_language, "by_language")):
         names = sorted(tallies, key=lambda name: (-tallies[name].documents_in, name))[:_COLUMNS]
@@ -177,8 +197,12 @@ def _heats(passes: list[RulePasses], report: RefineReport) -> list[Heat]:
             cells = [groups.get(name, Passed()) for name in names]
             lines.append(HeatRow(each.rule.reason, bound_text(each), [each.total, *cells]))
         if lines and names:
-            heats.append(Heat(names, lines))
+            heats.append(Heat(label(kind).capitalize(), names, lines))
     return heats
+
+
+def _is_unbroken(each: RulePasses) -> bool:
+    return each.total.passed == each.total.asked
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

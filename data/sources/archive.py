@@ -14,7 +14,6 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProject
 from data.manifest import file_hash
 from data.sources.cache import complete_or_nothing
 from data.sources.compression import Damaged, open_stream
-from data.sources.globs import Choice
 from data.sources.records import Limits
 
 Result = TypeVar("Result")
@@ -138,7 +137,7 @@ class Member(NamedTuple):
     """None: larger than a document may be, and not in the spool."""
 
 
-def spool_members(archive: Path, choice: Choice, limits: Limits, spool: IO[bytes]) -> list[Member]:
+def spool_members(archive: Path, choice: Callable[[str], bool], limits: Limits, spool: IO[bytes]) -> list[Member]:
     """Write the chosen regular files into `spool`, in the archive's order; one of them in memory at a time.
 
     A compressed stream can only be read from front to back, and the documents are wanted in another order. Damaged for

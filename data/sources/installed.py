@@ -8,6 +8,7 @@ from typing import Any
 
 from data.document import Document, content_id
 from data.progress import Progress, no_progress
+from data.sources.licence import licence_of
 
 _BYTES_A_PACKAGE = 800_000
 """A few packages would otherwise be most of the corpus."""
@@ -55,15 +56,6 @@ def _documents(distribution: Distribution, metadata: dict[str, Any]) -> Iterator
 
 def _document(text: str, metadata: dict[str, str]) -> Document:
     return Document(text=text, id=content_id(text), metadata=metadata)
-
-
-def licence_of(metadata: dict[str, Any]) -> str:
-    """The SPDX expression a package declares, else its licence field or classifier, else `unspecified`."""
-    expression = metadata.get("license_expression") or metadata.get("license") or ""
-    if expression and len(expression) <= 80:
-        return str(expression).strip()
-    classifiers = metadata.get("classifier") or []
-    return next((each.rsplit(" :: ", 1)[-1] for each in classifiers if each.startswith("License ::")), "unspecified")
 
 
 def docstrings(path: Path, module: str) -> str:

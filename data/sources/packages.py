@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from data.config import IngestConfig
 from data.progress import Progress
-from data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
+from data.sources.archive import IndexUnreachable, Member, Pin, fetch, spool_members
 from data.sources.compression import Damaged
 from data.sources.formats import MARKUP_OF_SUFFIX, markup_of
 from data.sources.globs import Choice
 from data.sources.installed import installed_documents
+from data.sources.licence import METADATA, UNSPECIFIED, distribution_licence
 from data.sources.records import Limits, Origin, Read, too_large
 
 _DOWNLOADS_AT_ONCE = 4
@@ -58,19 +61,36 @@ def _read_packages(config: IngestConfig, archives: list[Path], progress: Progres
 
 
 def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:
-    """The chosen text files of one source distribution, in path order; without `include` those of a known suffix."""
+    """The chosen text files of one source distribution, in path order; without `include` those of a known suffix.
+
+    Where `origin` names no licence it is the one that the distribution declares.
+    """
     chosen = choice if choice.include else choice._replace(include=_EVERY_TEXT)
     # A name would outlive a process that is killed; what was never named goes with it.
     with TemporaryFile(dir=archive.parent) as spool:
         try:
-            members = spool_members(archive, chosen, limits, spool)
+            members = spool_members(archive, lambda path: path in METADATA or chosen(path), limits, spool)
         except Damaged as damage:
             yield origin.reject(archive.name, str(damage))
             return
+        if origin.licence == UNSPECIFIED:
+            origin = replace(origin, licence=distribution_licence(_metadata(members, spool)))
         # The order inside an archive is whatever the packager's file system gave.
         for path, start, size_bytes in sorted(members, key=lambda member: member[0]):
+            if not chosen(path):
+                continue
             if size_bytes is None:
                 yield origin.reject(path, too_large(limits.document_bytes))
                 continue
             spool.seek(start)
             yield origin.of_file(spool.read(size_bytes), path, origin.markup or markup_of(path))
+
+
+def _metadata(members: Sequence[Member], spool: IO[bytes]) -> dict[str, bytes]:
+    """Contents of the files of METADATA; the spool may be read anywhere afterwards."""
+    found = {}
+    for path, start, size_bytes in members:
+        if path in METADATA and size_bytes is not None:
+            spool.seek(start)
+            found[path] = spool.read(size_bytes)
+    return found

@@ -6,10 +6,12 @@ import pydoc_data.topics
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.config import RefineConfig
+from data.decontamination import Span
 from data.document import content_id
 from data.evidence import DECISION, score_schema, write_rows
 from data.quality.rules import LANGUAGE, RULES, breaches
@@ -20,6 +22,8 @@ FOREIGN = {
     "fr": "Le service lit le fichier, vérifie chaque ligne et écrit le résultat dans le dossier numéro {}. ",
     "ja": "サービスはファイルを読み、各行を確認し、結果を番号 {} のフォルダに書き込みます。 ",
 }
+SHARED = Span(first_word=20, last_word=34, set="quiz", ngram=13)
+"""Of every contaminated document."""
 SCORES = sorted({rule.score for rule in RULES if rule not in (RULES[0], LANGUAGE)})
 
 
@@ -86,6 +90,8 @@ def write_refined(
         columns = {name: [value] for name, value in (scores | {"characters": len(text)}).items()}
         breach = breaches(columns, [language], config).first[0]
         decided.append(_decision(identity, breach, place, generator))
+        if decided[-1]["rule"] == "contaminated":
+            scored[-1]["contamination"] = json.dumps([asdict(SHARED)])
         if place % 23 == 4:
             copy = {**identity, "path": f"copies/{place:03d}.rst"}
             scored.append({**scored[-1], **copy})

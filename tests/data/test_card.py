@@ -8,12 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import refined_folder
 from refined_folder import PACK_INDEX, TOKENIZER_REPORT, texts, write_json, write_refined
 
 from data.card.card import heat, render, write_card
-from data.card.examples import excerpt
 from data.card.folder import open_folder
+from data.card.licences import Licences
+from data.card.licences import shown as shown_licences
+from data.card.numbers import share, size
 from data.card.passes import rule_passes
+from data.card.view import make_card
 from data.config import RefineConfig
 
 VOID = {"meta", "link", "br", "img"}
@@ -228,12 +232,77 @@ def test_numbers_that_do_not_add_up_are_refused(tmp_path: Path):
         write_card(folder)
 
 
-def test_excerpts_are_short_and_end_between_words():
-    text = "A line.\n\n\n" + "word " * 200
-    short = excerpt(text)
-    assert short.startswith("A line.\nword word") and short.endswith("word …") and len(short) <= 262
-    assert excerpt("As it is.") == "As it is."
-    assert len(excerpt("x" * 10_000_000)) <= 262
+def test_a_licence_that_is_not_known_is_no_licence(tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch):
+    assert "from 3 sources under 3 licences." in shown(page)
+    assert "Licences known 3 kept with every document" in shown(page)
+    monkeypatch.setitem(refined_folder.SOURCES, "python==3.11", "unspecified")
+    some = shown(render(write_refined(tmp_path / "some")))
+    assert "from 3 sources under 2 licences; licence unknown for 1 of 3 sources." in some
+    assert "Licences known 2 licence unknown for 1 of 3 sources" in some
+    assert "python==3.11 unknown" in some and "handbook==2.0 MIT" in some
+    for source in refined_folder.SOURCES:
+        monkeypatch.setitem(refined_folder.SOURCES, source, "unspecified")
+    none = shown(render(write_refined(tmp_path / "none")))
+    assert "from 3 sources; licence unknown for 3 of 3 sources." in none
+    assert "Licences known 0 licence unknown for 3 of 3 sources" in none
+
+
+def test_a_source_of_some_documents_without_a_licence_says_both():
+    licences = Licences.of([{"MIT", "unspecified"}, {"MIT"}, {""}, set()])
+    assert (licences.known, licences.unknown_sources, licences.sources) == (1, 3, 4)
+    assert [shown_licences(each) for each in ({"unspecified", "MIT"}, {"MIT", "BSD"}, set())] == [
+        "MIT, unknown",
+        "BSD, MIT",
+        "unknown",
+    ]
+
+
+def test_what_was_read_and_what_was_extracted_have_a_name_each(tmp_path: Path):
+    folder = write_refined(tmp_path / "refined")
+    ingest = json.loads((folder / "evidence" / "ingest.json").read_text())
+    ingest["bytes"] = 7_654_000
+    ingest["sources"]["handbook==2.0"]["bytes"] = 4_321_000
+    write_json(folder / "evidence" / "ingest.json", ingest)
+    report = json.loads((folder / "evidence" / "report.json").read_text())
+    page = render(folder)
+    text = shown(page)
+    assert "7.7 MB of text read from 3 sources" in text
+    assert f"{share(report['bytes_kept'], report['bytes_in'])} of the extracted text" in text
+    row = report["by_source"]["handbook==2.0"]
+    assert "Documents Text read Extracted text Kept Clean text" in text
+    assert f"handbook==2.0 MIT {row['documents_in']} 4.3 MB {size(row['bytes_in'])} {row['documents_kept']}" in text
+    assert not re.search(r"(?i)>[^<]*\braw\b", page.partition("Examples of what is dropped")[0])
+    (folder / "evidence" / "ingest.json").unlink()
+    assert f"{size(report['bytes_in'])} of extracted text from 3 sources" in shown(render(folder))
+
+
+def test_rules_that_no_document_breaks_are_one_line(page: str, refined: Path):
+    passes = rule_passes(open_folder(refined))
+    unbroken = [each.rule.reason for each in passes if each.total.passed == each.total.asked]
+    broken = [each.rule.reason for each in passes if each.total.passed < each.total.asked]
+    assert unbroken and broken
+    names = ", ".join(each.replace("_", " ") for each in unbroken)
+    noun = "rule" if len(unbroken) == 1 else "rules"
+    assert f"{len(unbroken)} {noun} that no document broke: {names}." in shown(page)
+    heats = re.findall(r'<table class="heat">(.*?)</table>', page, re.DOTALL)
+    assert len(heats) == 2
+    for table in heats:
+        assert re.findall(r'<th scope="row">(.*?)</th>', table) == [each.replace("_", " ") for each in broken]
+
+
+def test_where_no_rule_is_broken_there_is_no_table_of_pass_rates(refined: Path):
+    folder = open_folder(refined)
+    page = make_card(replace(folder, parameters={"refine": {}}), None, None)
+    assert page.unbroken == ["empty"] and page.heats == []
+
+
+def test_a_row_keeps_its_name_where_a_table_scrolls(page: str):
+    (style,) = re.findall(r"\.scroll th:first-child \{ ([^}]*position: sticky[^}]*) \}", page)
+    assert "left: 0" in style and "background: var(--card)" in style
+    scrolled = re.findall(r'<div class="[^"]*scroll[^"]*"><table.*?</table>', page, re.DOTALL)
+    assert len(scrolled) >= 4
+    for table in scrolled:
+        assert all(re.match(r"\s*<th[ >]", row) for row in table.split("<tr>")[1:])
 
 
 def test_heat_grows_with_what_does_not_pass():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.card import numbers
 from data.card.cascade import cascade
-from data.card.charts import WIDTH, Bar, Series, Threshold, bars, histogram, shorten
+from data.card.charts import WIDTH, Bar, Series, Threshold, bars, histogram, shorten, wrap
 from data.card.overlaps import OverlapRow, overlap_rows
 from data.card.passes import passing, spread_of
 from data.card.sankey import Flow, Gate, fold, sankey
@@ -38,6 +38,26 @@ def test_bars_are_as_long_as_their_values():
     chart = bars([Bar("a", 1000), Bar("b", 250), Bar("c", 0), Bar("d", 1e-9)], title="t", description="d")
     assert [each["width"] for each in rectangles(chart, "kept")] == [WIDTH, WIDTH / 4, 0, 1.5]
     assert texts(chart)[:4] == ["a", "1,000", "b", "250"]
+
+
+def test_a_long_label_wraps_and_is_not_cut():
+    reason = "line is not a JSON object with a string under `text`, as every line of such a file has to be"
+    chart = bars([Bar(reason, 2), Bar("empty", 1)], title="t", description="d")
+    assert texts(chart)[0] == reason
+    first, second = rectangles(chart, "kept")
+    lines = list(ElementTree.fromstring(chart).iter("tspan"))
+    assert len(lines) == 1 and second["y"] - first["y"] == 32
+    assert first["y"] == 18 + 16 and second["y"] + 7 < float(
+        ElementTree.fromstring(chart).get("viewBox", "").split()[3]
+    )
+
+
+@given(st.text(max_size=300), st.integers(10, 50))
+def test_lines_of_a_label_fit_and_only_its_end_is_cut(text: str, characters: int):
+    lines = wrap(text, characters)
+    assert 1 <= len(lines) <= 4 and all(len(line) <= characters for line in lines)
+    said, whole = "".join("".join(lines).split()), "".join(text.split())
+    assert said == whole or (said.endswith("…") and whole.startswith(said[:-1]))
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -1,0 +1,52 @@
+"""What is known of the sources' licences: no licence known is no licence."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from data.card.numbers import count
+
+_UNSAID = frozenset({"", "unspecified"})
+
+
+@dataclass(frozen=True)
+class Licences:
+    """Of all sources."""
+
+    known: int
+    """Different licences."""
+    unknown_sources: int
+    """Sources with a document whose licence is not known."""
+    sources: int
+
+    @classmethod
+    def of(cls, sources: Sequence[Collection[str]]) -> "Licences":
+        """`sources` are the licences that each one's documents carry."""
+        named = {licence for each in sources for licence in each if licence not in _UNSAID}
+        return cls(len(named), sum(not is_known(each) for each in sources), len(sources))
+
+    @property
+    def summary(self) -> str:
+        """`2 sources under 1 licence; licence unknown for 1 of 2 sources`."""
+        under = f" under {amount_of(self.known, 'licence')}" if self.known else ""
+        unknown = f"; {self.unknown}" if self.unknown_sources else ""
+        return f"{amount_of(self.sources, 'source')}{under}{unknown}"
+
+    @property
+    def unknown(self) -> str:
+        return f"licence unknown for {count(self.unknown_sources)} of {amount_of(self.sources, 'source')}"
+
+
+def is_known(licences: Collection[str]) -> bool:
+    """Whether every document's licence is known, by the licences that a source's documents carry."""
+    return bool(licences) and _UNSAID.isdisjoint(licences)
+
+
+def shown(licences: Collection[str]) -> str:
+    """A source's licences, the unknown one named last."""
+    named = sorted(each for each in licences if each not in _UNSAID)
+    return ", ".join(named if is_known(licences) else [*named, "unknown"])
+
+
+def amount_of(amount: int, noun: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")

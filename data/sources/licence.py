@@ -1,0 +1,64 @@
+"""The licence that a Python package declares: one reading for installed packages and for source distributions."""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from email.parser import HeaderParser
+from typing import Any
+
+UNSPECIFIED = "unspecified"
+METADATA = ("PKG-INFO", "pyproject.toml")
+"""Files of a source distribution that declare it, the surer one first: what the build backend wrote, and its input."""
+
+_LONGEST = 80
+"""Characters; a longer licence field holds the licence's text, not its name."""
+_NO_NAME = frozenset({"", "UNKNOWN"})
+"""Old tools wrote UNKNOWN where nothing was declared."""
+
+
+def licence_of(metadata: Mapping[str, Any]) -> str:
+    """The SPDX expression that core metadata declare, else their licence field or classifier, else `unspecified`.
+
+    Keys are those of `importlib.metadata`'s JSON: `license_expression`, `license`, `classifier`.
+    """
+    for field in ("license_expression", "license"):
+        named = str(metadata.get(field) or "").strip()
+        if named not in _NO_NAME and len(named) <= _LONGEST:
+            return named
+    return next(_of_classifiers(metadata.get("classifier") or []), UNSPECIFIED)
+
+
+def distribution_licence(files: Mapping[str, bytes]) -> str:
+    """The licence that a source distribution's files of METADATA declare; `unspecified` where none does."""
+    found = (licence_of(read(files[name])) for name, read in _READERS.items() if name in files)
+    return next((licence for licence in found if licence != UNSPECIFIED), UNSPECIFIED)
+
+
+def _of_classifiers(classifiers: Iterable[str]) -> Iterator[str]:
+    """Names in classifiers; `License :: OSI Approved` alone names none."""
+    parts = (each.split(" :: ") for each in map(str, classifiers) if each.startswith("License ::"))
+    return (each[-1].strip() for each in parts if each[-1].strip() != "OSI Approved")
+
+
+def _of_pkg_info(content: bytes) -> dict[str, Any]:
+    headers = HeaderParser().parsestr(content.decode("utf-8", "replace"), headersonly=True)
+    return {
+        "license_expression": headers.get("License-Expression"),
+        "license": headers.get("License"),
+        "classifier": headers.get_all("Classifier"),
+    }
+
+
+def _of_pyproject(content: bytes) -> dict[str, Any]:
+    """The same keys from `[project]`; nothing from a file that is not what PEP 621 says."""
+    try:
+        project = tomllib.loads(content.decode("utf-8")).get("project")
+    except ValueError:
+        return {}
+    if not isinstance(project, dict):
+        return {}
+    licence, classifiers = project.get("license"), project.get("classifiers")
+    text = licence.get("text") if isinstance(licence, dict) else licence
+    return {"license": text, "classifier": classifiers if isinstance(classifiers, list) else []}
+
+
+_READERS = dict(zip(METADATA, (_of_pkg_info, _of_pyproject), strict=True))
