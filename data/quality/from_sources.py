@@ -30,10 +30,10 @@ def train_on_sources(
     """
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'quality.safetensors'}")
-    texts = [list(_texts(sources, cache, progress)) for sources in (good, bad)]
+    good_texts, bad_texts = (list(_texts(sources, cache, progress)) for sources in (good, bad))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(out) as partial:
-        return train(*texts, partial, seed)
+        return train(good_texts, bad_texts, partial, seed)
 
 
 def _texts(sources: Sequence[Source | str], cache: Path | None, progress: Progress) -> Iterator[str]:
