@@ -92,6 +92,8 @@ class Source(Block):
     """Field or column that holds the text; null: `data.text_field`."""
     split: str = "train"
     """Split of a Hugging Face data set."""
+    revision: str | None = None
+    """Commit, tag or branch of a Hugging Face data set; a commit pins what is read. null: what is newest."""
     include: list[str] = []
     """Globs of the files to read below a directory or in a distribution; empty: every file of a known kind."""
     exclude: list[str] = []

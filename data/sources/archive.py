@@ -18,7 +18,6 @@ from data.sources.records import Limits
 
 Result = TypeVar("Result")
 
-_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
 _TIMEOUT_S = (10.0, 60.0)
 """To connect, and between two reads."""
@@ -45,7 +44,7 @@ class Pin:
     """Where the pin stands, for messages."""
 
 
-def fetch(pin: Pin, cache: Path, *, pause: Callable[[float], None] = time.sleep) -> tuple[Path, str]:
+def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None] = time.sleep) -> tuple[Path, str]:
     """(the source distribution in `cache`, its sha256); it is downloaded if it is not there whole.
 
     IndexUnreachable if the index does not answer; ValueError if it does not have the pinned file, or another one.
@@ -53,14 +52,14 @@ def fetch(pin: Pin, cache: Path, *, pause: Callable[[float], None] = time.sleep)
     if pin.sha256 and _is_whole(_place(pin, pin.sha256, cache), pin.sha256):
         return _place(pin, pin.sha256, cache), pin.sha256
     with PyPISimple(index_url()) as client:
-        distribution = _retried(lambda: _find(client, pin), pause)
+        distribution = _retried(lambda: _find(client, pin), attempts, pause)
         wanted = pin.sha256 or _digest(distribution, pin)
         path = _place(pin, wanted, cache)
         if _is_whole(path, wanted):
             return path, wanted
         cache.mkdir(parents=True, exist_ok=True)
         with complete_or_nothing(path) as partial:
-            _retried(lambda: _download(client, distribution, partial), pause)
+            _retried(lambda: _download(client, distribution, partial), attempts, pause)
             found = file_hash(partial)
             if found != wanted:
                 says = f"{pin.setting} pins" if pin.sha256 else "the package index says"
@@ -106,9 +105,9 @@ def _download(client: PyPISimple, distribution: DistributionPackage, path: Path)
     client.download_package(distribution, path, verify=False, timeout=_TIMEOUT_S)
 
 
-def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Result:
+def _retried(action: Callable[[], Result], attempts: int, pause: Callable[[float], None]) -> Result:
     """The action's result; transport errors and the server's own (5xx, 429) are tried again with growing pauses."""
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             return action()
         except requests.HTTPError as error:
@@ -122,9 +121,9 @@ def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Re
             ) from None
         except requests.RequestException as error:
             reason = type(error).__name__
-        if attempt < _ATTEMPTS:
+        if attempt < attempts:
             pause(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-    raise IndexUnreachable(f"the package index cannot be reached ({reason}, {_ATTEMPTS} attempts)")
+    raise IndexUnreachable(f"the package index cannot be reached ({reason}, {attempts} attempts)")
 
 
 class Member(NamedTuple):

@@ -5,27 +5,29 @@ from typing import Any
 
 from data.sources.location import HubDataset
 from data.sources.records import Limits, Origin, Read
-from data.sources.rows import no_column
+from data.sources.rows import no_column, no_string
 
 
-def read_dataset(location: HubDataset, split: str, origin: Origin, limits: Limits) -> Read:
+def read_dataset(location: HubDataset, split: str, revision: str | None, origin: Origin, limits: Limits) -> Read:
     """A document a row, numbered from 1. ValueError, one line, for one that cannot be had or has no such field."""
-    for number, row in enumerate(_rows(location, split), start=1):
+    for number, row in enumerate(_rows(location, split, revision), start=1):
         text = row.get(origin.text_field)
         if isinstance(text, str):
             yield origin.of_row(text, split, number, limits)
         elif origin.text_field not in row and number == 1:
             raise ValueError(f"data.sources: {location.name} has {no_column(origin.text_field, list(row))}")
         else:
-            yield origin.reject(split, f"no string under `{origin.text_field}`", number)
+            yield origin.reject(split, no_string(origin.text_field), number)
 
 
-def _rows(location: HubDataset, split: str) -> Iterator[dict[str, Any]]:
+def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
         # Code of the data set's own is never run: the library refuses it unless told otherwise.
-        yield from datasets.load_dataset(location.repository, location.configuration, split=split, streaming=True)
+        yield from datasets.load_dataset(
+            location.repository, location.configuration, split=split, revision=revision, streaming=True
+        )
     except GeneratorExit:
         raise
     except Exception as error:  # the hub, the network and every file format speak through it

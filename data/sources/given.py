@@ -62,7 +62,7 @@ class Given:
             case HubDataset():
                 from data.sources.dataset import read_dataset
 
-                yield from read_dataset(location, source.split, origin, limits)
+                yield from read_dataset(location, source.split, source.revision, origin, limits)
             case Installed():
                 yield from installed_documents(self.config.fallback_bytes)
 
@@ -96,7 +96,7 @@ class Given:
 
     def _release(self, project: str, version: str, source: Source) -> Path:
         try:
-            path, sha256 = fetch(Pin(project, version, source.sha256, "data.sources"), self.cache)
+            path, sha256 = fetch(Pin(project, version, source.sha256, "data.sources"), self.cache, self.config.attempts)
         except IndexUnreachable as error:
             raise ValueError(f"data.sources: pypi:{project}=={version} cannot be read: {error}") from error
         self.digests[f"{project}=={version}"] = sha256

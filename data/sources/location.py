@@ -79,7 +79,7 @@ _SETTINGS: dict[type[Any], set[str]] = {
     LocalFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
     RemoteFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
     Release: {"sha256", "include", "exclude", "markup", "licence"},
-    HubDataset: {"text_field", "split", "markup", "licence"},
+    HubDataset: {"text_field", "split", "revision", "markup", "licence"},
     Installed: set(),
 }
 

@@ -28,17 +28,17 @@ def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Rea
     """
     try:
         pins = [Pin(package.name, package.version, package.sha256) for package in config.packages]
-        return _read_packages(config, _fetch_all(pins, cache, progress), progress), None
+        return _read_packages(config, _fetch_all(pins, cache, config.attempts, progress), progress), None
     except IndexUnreachable as error:
         reason = f"{error}; took the documentation of the installed packages instead"
         progress(0, config.fallback_bytes, reason)
         return installed_documents(config.fallback_bytes, progress=progress), reason
 
 
-def _fetch_all(pins: Sequence[Pin], cache: Path, progress: Progress) -> list[Path]:
+def _fetch_all(pins: Sequence[Pin], cache: Path, attempts: int, progress: Progress) -> list[Path]:
     pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download")
     try:
-        fetching = {pool.submit(fetch, pin, cache): pin for pin in pins}
+        fetching = {pool.submit(fetch, pin, cache, attempts): pin for pin in pins}
         for done, future in enumerate(as_completed(fetching), start=1):
             future.result()
             progress(done, len(pins), f"fetched {fetching[future].name}")

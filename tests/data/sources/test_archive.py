@@ -112,7 +112,7 @@ def pin(**changes: str | None) -> Pin:
 
 def fetch_now(pinned: Pin, cache: Path) -> tuple[Path, list[float]]:
     pauses: list[float] = []
-    return fetch(pinned, cache, pause=pauses.append)[0], pauses
+    return fetch(pinned, cache, 4, pause=pauses.append)[0], pauses
 
 
 def test_a_download_is_kept_and_trusted_only_by_its_hash(index: Index, tmp_path: Path):

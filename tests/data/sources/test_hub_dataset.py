@@ -1,5 +1,6 @@
 """Data sets of the hub, without the hub: rows that stream, and the one line where none can."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,35 @@ from data.sources.ingest import ingest
 def test_rows_are_streamed_with_their_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[Any, ...]] = []
 
-    def load(name: str, configuration: str | None, *, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
-        asked.append((name, configuration, split, streaming))
+    def load(
+        name: str, configuration: str | None, *, split: str, revision: str | None, streaming: bool
+    ) -> Iterator[dict[str, Any]]:
+        asked.append((name, configuration, split, revision, streaming))
         yield from ({"story": "one", "n": 1}, {"story": None}, {"story": "three"})
 
     monkeypatch.setattr("datasets.load_dataset", load)
-    source = Source(uri="hf:owner/name:small", split="test", text_field="story", licence="MIT")
+    source = Source(uri="hf:owner/name:small", split="test", revision="1a2b", text_field="story", licence="MIT")
     report = ingest(IngestConfig(sources=[source]), tmp_path)
-    assert asked == [("owner/name", "small", "test", True)]
+    assert asked == [("owner/name", "small", "test", "1a2b", True)]
     documents = list(read_documents(tmp_path))
     assert [(each.text, each.metadata["path"]) for each in documents] == [("one", "test:1"), ("three", "test:3")]
     assert documents[0].metadata["source"] == "hf:owner/name:small"
-    assert report.rejects == {"no string under `story`": 1}
+    assert report.rejects == {"no string under `story`: set data.text_field": 1}
     with pytest.raises(ValueError, match=r"hf:owner/name has no text column `text`; columns: story, n; set data"):
         ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
+
+
+def test_the_library_itself_streams_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # It takes a folder of that name before the hub, and reads it by the same code.
+    folder = tmp_path / "owner" / "name"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [{"text": f"{split} {number}", "n": number} for number in range(3)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    ingest(IngestConfig(sources=[Source(uri="hf:owner/name", split="test")]), tmp_path)
+    found = [(each.text, each.metadata["path"]) for each in read_documents(tmp_path)]
+    assert found == [(f"test {number}", f"test:{number + 1}") for number in range(3)]
 
 
 def test_without_the_hub_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
