@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from components.workspace import Workspace
 from data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
+from data.spelling import mistake
 from model.architecture.config import ModelConfig
 from model.config import EvaluateConfig, GateConfig, PretrainConfig, TuneConfig
 from monitoring.config import MonitorConfig
@@ -50,15 +51,4 @@ def validate_block(name: str, values: Mapping[str, Any], known: Mapping[str, typ
     try:
         return known[name].model_validate(values)
     except ValidationError as error:
-        raise ValueError(_one_line(name, known[name], error)) from None
-
-
-def _one_line(block: str, model: type[Block], error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join([block, *map(str, first["loc"])])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}': allowed are {', '.join(sorted(model.model_fields))}"
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return f"{block}: {message}"
-    return f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}"
+        raise ValueError(mistake(known[name], error, [name])) from None

@@ -1,5 +1,6 @@
 """New thresholds over old scores: what is kept is decided again, and nothing is scored again."""
 
+import difflib
 import os
 import shutil
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from data.progress import Progress, no_progress
 from data.refine import write_report
 from data.report import IngestReport, RefineReport
 from data.rounds import keep
+from data.spelling import mistake
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
         raise ValueError(f"nothing to change: give key=value, such as min_words=60, of {', '.join(sorted(RECUT))}")
     for name in changes:
         if name not in RefineConfig.model_fields:
-            raise ValueError(f"unknown key '{name}': recut takes {', '.join(sorted(RECUT))}")
+            near = difflib.get_close_matches(name, sorted(RECUT), n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"recut takes {', '.join(sorted(RECUT))}"
+            raise ValueError(f"unknown key '{name}': {hint}")
         if name not in RECUT:
             raise ValueError(f"'{name}' decides what is measured, not what is kept: build again with refine.{name}=..")
     if old.index is not None:
@@ -86,9 +90,7 @@ def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
     try:
         return RefineConfig.model_validate({**old.model_dump(), **changes})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{name}={first['input']!r}: {first['msg']}") from None
+        raise ValueError(mistake(RefineConfig, error)) from None
 
 
 def _keep(config: RefineConfig, result: Path, progress: Progress) -> RefineReport:

@@ -1,18 +1,28 @@
 """Which rule, or which twin, removed a document: asked of the evidence."""
 
 import csv
+import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from data.asked_path import rows_at
-from data.evidence import REJECTS, read_decisions
+from data.config import RefineConfig
+from data.decontamination import acting, set_names
+from data.evidence import REJECTS, read_columns, read_decisions, read_places
+from data.keeping import parse_contamination
 from data.manifest import EVIDENCE, MANIFEST, read_manifest
+from data.privacy.mask import KINDS
 
 _LEAST_PREFIX = 6
 _SHOWN = 5
+_PLACEHOLDER = re.compile(f"<({'|'.join(KINDS)})>")
+_EARLIER = "earlier_duplicate"
+_AFTER_CUTTING = "after cutting"
+"""How the comparison of a document ends that only fell for what was cut out of it."""
 
 
 class Explanation(BaseModel):
@@ -32,16 +42,40 @@ class Explanation(BaseModel):
     twin_path: str | None = None
     jaccard: float | None
     cut_characters: int
+    index: str | None = None
+    """Duplicate index in which an earlier run put the twin."""
+    words: int | None = None
+    """Of the text as it was scored, before anything was cut out."""
+    cut: list[str] = []
+    """Settings that cut: of what is shared with evaluation sets the words are known, of repeated text not."""
+    masked: dict[str, int] = {}
+    """Placeholders of personal data in it, by kind."""
 
     def __str__(self) -> str:
         where = f"{self.id} ({self.source}, {self.path})"
-        if self.kept:
-            cut = f"; {self.cut_characters:,} characters were cut out, what is left is {self.final_id}"
-            return f"{where}: kept{cut if self.cut_characters else ''}"
+        what = f"{where}: kept" if self.kept else f"{where}: dropped by {self.rule}: {self._reason()}"
+        found = [self._cut()] if self.cut_characters or self.cut else []
+        if self.masked:
+            found.append(f"masked were {', '.join(f'{kind} {count:,}' for kind, count in sorted(self.masked.items()))}")
+        return "; ".join([what, *found])
+
+    def _reason(self) -> str:
         if self.twin is None:
-            return f"{where}: dropped by {self.rule}: {self.comparison}"
+            return str(self.comparison)
+        if self.rule == _EARLIER:
+            index = f" (index {self.index})" if self.index else ""
+            if self.twin == self.id:
+                return f"the same text was kept by an earlier run{index}"
+            return f"Jaccard {self.jaccard:.4g} with {self.twin}, which was kept by an earlier run{index}"
         twin = self.twin if self.twin_source is None else f"{self.twin} ({self.twin_source}, {self.twin_path})"
-        return f"{where}: dropped by {self.rule}: Jaccard {self.jaccard:.4g} with {twin}"
+        return f"Jaccard {self.jaccard:.4g} with {twin}"
+
+    def _cut(self) -> str:
+        by = f" by {', '.join(self.cut)}" if self.cut else ""
+        if not self.kept:
+            return f"cut out of {self.words:,} words{by}"
+        of = f" of {self.words:,} words" if self.words is not None else ""
+        return f"{self.cut_characters:,} characters{of} were cut out{by}, what is left is {self.final_id}"
 
 
 def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
@@ -51,22 +85,44 @@ def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
     the same text was read more than once. ValueError if there is none, or a path could be one of several.
     """
     decisions = read_decisions(folder)
-    found = [row for row in decisions if _has_id(row, name)]
+    found = [row for row in decisions if _has_id(row, name)] or _at_path(folder, decisions, name, here or Path.cwd())
+    # A twin is named as it was scored, or as it was kept where two became equal by what was cut out of them.
+    kept = [row for row in decisions if row["kept"]]
+    twins = {row["final_id"]: row for row in kept} | {row["id"]: row for row in kept}
+    config = _config(folder)
+    return [_explain(row, twins.get(row["twin"]), config, folder) for row in found]
+
+
+def _at_path(folder: Path, decisions: list[dict[str, Any]], name: str, here: Path) -> list[dict[str, Any]]:
+    """The one document that is read from this path, or the only one whose path ends so. ValueError for none or more."""
+    at = partial(rows_at, name=name, uris=_sources(folder), here=here)
+    rejects = _rejects(folder)
+    found, rejected = at(decisions), []
     if not found:
-        find = partial(rows_at, name=name, uris=_sources(folder), here=here or Path.cwd())
-        found = find(decisions)
-        _refuse_several(found, name)
+        rejected = at(rejects)
+    if not found and not rejected:
+        found, rejected = (_ending(rows, name) for rows in (decisions, rejects))
+    _refuse_several([*found, *rejected], name)
+    if rejected and not found:
+        raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
     if not found:
-        if rejected := find(_rejects(folder)):
-            raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
         raise ValueError(
             f"no document of {folder} is named {name!r}: give an id, or at least {_LEAST_PREFIX} characters of one, or "
             "the path it was read from"
         )
-    # A twin is named as it was scored, or as it was kept where two became equal by what was cut out of them.
-    kept = [row for row in decisions if row["kept"]]
-    twins = {row["final_id"]: row for row in kept} | {row["id"]: row for row in kept}
-    return [_explain(row, twins.get(row["twin"])) for row in found]
+    return found
+
+
+def _ending(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows whose path, with or without a line's number, ends with this name."""
+    if not name or name.startswith(("/", "~", ".")):
+        return []
+    paths = [f"/{row['path']}" for row in rows]
+    return [
+        row
+        for row, path in zip(rows, paths, strict=True)
+        if any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
+    ]
 
 
 def _has_id(row: dict[str, Any], name: str) -> bool:
@@ -83,18 +139,70 @@ def _sources(folder: Path) -> list[str]:
     return [each if isinstance(each, str) else each["uri"] for each in listed]
 
 
-def _explain(row: dict[str, Any], twin: dict[str, Any] | None) -> Explanation:
+def _config(folder: Path) -> RefineConfig | None:
+    """The settings that the documents were cut with, where the folder says them."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return RefineConfig.model_validate(read_manifest(folder).get("parameters", {}).get("refine"))
+    except ValidationError:
+        return None
+
+
+def _explain(
+    row: dict[str, Any], twin: dict[str, Any] | None, config: RefineConfig | None, folder: Path
+) -> Explanation:
     fields = {name: row[name] for name in Explanation.model_fields if name in row}
     if twin is not None:
         fields |= {"twin_source": twin["source"], "twin_path": twin["path"]}
+    if row["rule"] == _EARLIER and config is not None:
+        fields["index"] = config.index
+    is_cut = row["cut_characters"] or str(row["comparison"]).endswith(_AFTER_CUTTING)
+    if (row["kept"] or is_cut) and (scored := _scored(folder, row["id"])):
+        if is_cut:
+            fields |= {"words": int(scored["words"]), "cut": _cut_kinds(scored, config)}
+        # Placeholders in a text that goes by another id than it was read with stood there before.
+        if row["kept"] and row["raw_id"] == row["id"]:
+            fields["masked"] = Counter(_PLACEHOLDER.findall(scored["text"]))
     return Explanation(**fields)
 
 
+def _scored(folder: Path, name: str) -> dict[str, Any] | None:
+    """The scored text with this id; None where the folder holds no texts."""
+    for part in sorted((folder / EVIDENCE).glob("scores-*.parquet")):
+        ids = read_columns(part, ["id"])["id"].to_pylist()
+        if name in ids:
+            return next(read_places(part, [ids.index(name)], ["text", "words", "contamination"]))
+    return None
+
+
+def _cut_kinds(scored: dict[str, Any], config: RefineConfig | None) -> list[str]:
+    """See `Explanation.cut`."""
+    if config is None:
+        return []
+    names = set_names([Path(each.path) for each in config.sets])
+    policy = {Path(each.path): each.policy or config.contamination_policy for each in config.sets}
+    spans = [
+        span
+        for span in parse_contamination([scored["contamination"]]).get(0, [])
+        if span.set in names and policy[names[span.set]] == "cut"
+    ]
+    kinds = []
+    if shared := acting(spans, config.contamination_sign):
+        words = sum(span.last_word - span.first_word for span in shared)
+        kinds.append(f"contamination ({words:,} words shared with {', '.join(sorted({each.set for each in shared}))})")
+    settings = {name: getattr(config, name) for name in ("max_piece_copies", "min_substring_words")}
+    return [*kinds, *(f"{name}={value}" for name, value in settings.items() if value is not None)]
+
+
 def _refuse_several(found: list[dict[str, Any]], name: str) -> None:
-    if len({(row["source"], row["path"]) for row in found}) > 1:
-        listed = ", ".join(f"{row['id'][:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN])
+    if len({(row["source"], row.get("file", row["path"])) for row in found}) > 1:
+        listed = ", ".join(
+            f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN]
+        )
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ValueError(f"{name} names {len(found)} documents: give the id of one, {listed}{more}")
+        what = "files" if any("id" not in row for row in found) else "documents"
+        raise ValueError(f"{name} names {len(found)} {what}: give the id of one, {listed}{more}")
 
 
 def _rejects(folder: Path) -> list[dict[str, Any]]:
@@ -104,4 +212,7 @@ def _rejects(folder: Path) -> list[dict[str, Any]]:
         return []
     with table.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return [{**row, "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]} for row in rows]
+    return [
+        {**row, "file": row["path"], "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]}
+        for row in rows
+    ]

@@ -1,5 +1,6 @@
 """The hashes of the files that settings name, filled in when the settings are composed."""
 
+import json
 from contextlib import chdir
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,8 @@ AnyBlock = TypeVar("AnyBlock", bound=Block)
 def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
     """The block with the sha256 of every file it names, as it lies below `root` now; local sources have one for all.
 
-    ValueError for a file that does not exist, or whose sha256 somebody has set: it is never anybody's to say.
+    ValueError for a file that does not exist, or whose sha256 somebody has set: it is never anybody's to say. So for a
+    tokenizer that is none and a folder that cannot be an index, which would show late otherwise.
     """
     if isinstance(block, IngestConfig):
         return block.model_copy(update={"sources_sha256": _contents(block, root)})
@@ -21,12 +23,37 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
         if each.sha256 is not None:
             raise ValueError(f"{each.setting}: sha256 {each.sha256} is filled in from the file itself: leave it out")
     if isinstance(block, RefineConfig):
+        _check_index(block, root)
         sets = [_with_hash(each, root) for each in block.sets]
         model = hash_of("refine.quality_model", block.quality_model, root)
         return block.model_copy(update={"evaluation_sets": sets, "quality_model_sha256": model})
     if isinstance(block, TokenizerConfig):
-        return block.model_copy(update={"path_sha256": hash_of("tokenizer.path", block.path, root)})
+        sha256 = hash_of("tokenizer.path", block.path, root)
+        if block.path is not None:
+            _check_tokenizer(root / block.path)
+        return block.model_copy(update={"path_sha256": sha256})
     return block
+
+
+def _check_index(block: RefineConfig, root: Path) -> None:
+    if block.index is not None:
+        from data.deduplication.index import DuplicateIndex
+
+        DuplicateIndex.open(root / block.index, block)
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Of the form alone, so that no library is loaded for it; the tokenizer's step loads the file itself."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"tokenizer.path: {path} is not a tokenizer.json: it is no JSON ({error})") from None
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or "vocab" not in model or not isinstance(content.get("added_tokens", []), list):
+        raise ValueError(
+            f"tokenizer.path: {path} is not a tokenizer.json: that has a `model` with a `vocab`, and a list "
+            "`added_tokens`; name another file, or leave it out to train one"
+        )
 
 
 def _contents(block: IngestConfig, root: Path) -> str | None:

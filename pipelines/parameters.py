@@ -1,6 +1,5 @@
 """conf/ and the command line's key=value -> params.yaml, composed by Hydra, checked by the rooms' own models."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -15,8 +14,11 @@ from components.paths import PATHS, from_workspace, with_paths
 from components.workspace import Workspace
 from data.config import Block
 from pipelines.hashes import with_hashes
+from pipelines.overrides import check_form, check_together, keys_as_typed, quoted_name_hint, to_hydra
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
+_ADVICE = re.compile(r" (?:To append to your config use|See https?://|1\. To use it as)")
+"""Where Hydra goes on to advise what its own grammar takes, and ours does not."""
 
 
 def compose(
@@ -44,19 +46,24 @@ def compose_blocks(
     from omegaconf.errors import OmegaConfBaseException
 
     for override in overrides:
-        _check_form(workspace, override, known)
-    overrides = [_at_home(override) for override in overrides]
+        check_form(workspace, override, known)
+    check_together(overrides)
+    asked = [each for override in overrides for each in to_hydra(override, known)]
     ConfigStore.instance().store(name="blocks", node=_defaults(known), package="_global_")
     try:
         with initialize_config_dir(str(workspace.conf), version_base="1.3"):
-            composed = hydra_compose("config", overrides)
+            composed = hydra_compose("config", asked)
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_one_line(workspace, overrides, error)) from None
+        raise ValueError(_one_line(workspace, overrides, error, known)) from None
     assert isinstance(values, dict)
     given = [setting for setting in PATHS if any(override.startswith(f"{setting}=") for override in overrides)]
     here = partial(from_workspace, root=workspace.root, here=Path.cwd())
-    return validate(with_paths({str(name): block for name, block in values.items()}, here, given), known)
+    typed = {str(name): keys_as_typed(block) for name, block in values.items()}
+    changed = with_paths(typed, here, given)
+    if "data.sources" in given and any(override.startswith("pack.mix") for override in overrides):
+        changed["pack"]["mix"] = _named_alike(typed, changed)
+    return validate(changed, known)
 
 
 def write_params(workspace: Workspace, values: dict[str, Any]) -> bool:
@@ -77,7 +84,7 @@ def override_block(workspace: Workspace, block: str, overrides: list[str]) -> Bl
     """
     values = load_block(workspace, block).model_dump(mode="json")
     for override in overrides:
-        _check_form(workspace, override, BLOCKS)
+        check_form(workspace, override, BLOCKS)
         key, value = override.split("=", 1)
         if not key.startswith(f"{block}."):
             raise ValueError(f"'{key}' has no effect here: only {block}.key=value does")
@@ -98,50 +105,24 @@ def _field_defaults(block: type[Block]) -> dict[str, Any]:
     return {name: field.get_default(call_default_factory=True) for name, field in block.model_fields.items()}
 
 
-def _groups(workspace: Workspace) -> list[str]:
-    return sorted(folder.name for folder in workspace.conf.iterdir() if folder.is_dir())
+def _named_alike(typed: Mapping[str, Any], changed: Mapping[str, Any]) -> Any:
+    """`pack.mix`, where a source that is named as it was typed has the name that it has in the settings now."""
+    names = dict(zip(_uris(typed), _uris(changed), strict=True))
+    mix = changed["pack"]["mix"]
+    return {names.get(str(Path(name)), name): share for name, share in mix.items()} if isinstance(mix, Mapping) else mix
 
 
-def _options(workspace: Workspace, group: str) -> list[str]:
-    return sorted(path.stem for path in (workspace.conf / group).glob("*.yaml"))
+def _uris(values: Mapping[str, Any]) -> list[str]:
+    """Sources as they are named elsewhere: without the slash at the end, and without `./`."""
+    sources = values["data"]["sources"]
+    listed = sources if isinstance(sources, list) else [sources]
+    uris = [str(each.get("uri") if isinstance(each, Mapping) else each) for each in listed]
+    return [uri if "://" in uri else str(Path(uri)) for uri in uris]
 
 
-def _check_form(workspace: Workspace, override: str, known: Mapping[str, type[Block]]) -> None:
-    """Hydra's grammar can add, delete and sweep; a run only sets. So the form and the key are checked here, in our
-    words.
-    """
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
-    if not match:
-        raise ValueError(f"'{override}' is not key=value: for example pretrain.steps=100 or profile=tiny")
-    key, value = match.groups()
-    groups = _groups(workspace)
-    if key in groups and "." not in key:
-        options = _options(workspace, key)
-        if value not in options:
-            raise ValueError(f"{key}={value}: allowed are {', '.join(options)}")
-        return
-    block, _, field = key.partition(".")
-    if block not in known:
-        raise ValueError(f"unknown key '{key}': {_hint(block, [*known, *groups])}")
-    if not field:
-        settable = ", ".join(f"{key}.{name}" for name in known[block].model_fields)
-        raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
-    if field.split(".")[0] not in known[block].model_fields:
-        raise ValueError(f"unknown key '{key}': {_hint(field, list(known[block].model_fields))}")
-
-
-def _at_home(override: str) -> str:
-    """A shell leaves the tilde of `key=~/texts` alone, and Hydra's grammar has none."""
-    key, _, value = override.partition("=")
-    return f"{key}={Path(value).expanduser()}" if value.startswith("~/") else override
-
-
-def _hint(wrong: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, allowed, n=1)
-    meant = f"did you mean '{near[0]}'? " if near else ""
-    return f"{meant}allowed are {', '.join(dict.fromkeys(allowed))}"
-
-
-def _one_line(workspace: Workspace, overrides: list[str], error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{' '.join(overrides) or 'conf/'}: {text} (settings lie in {Path(workspace.conf).name}/)"
+def _one_line(workspace: Workspace, overrides: list[str], error: Exception, known: Mapping[str, type[Block]]) -> str:
+    text = _ADVICE.split(" ".join(str(error).split()).replace("++", ""))[0]
+    if text.startswith("Error merging"):
+        text = "a mapping and another kind of value do not go together"
+    hint = quoted_name_hint(overrides, known) or f"settings lie in {Path(workspace.conf).name}/"
+    return f"{' '.join(overrides) or 'conf/'}: {text} ({hint})"

@@ -21,6 +21,7 @@ _RUN = re.compile(r"\A(\d{6})-([0-9a-f]{1,64})\Z")
 _ENTRIES_A_KEY = 64
 _SCHEMA = 1
 _IDS = "ids.npy"
+_SETTINGS, _LOCK = "index.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DuplicateIndex:
 
     @classmethod
     def open(cls, folder: Path, config: RefineConfig) -> "DuplicateIndex":
-        """ValueError if the index was made under other MinHash settings. Nothing is written yet."""
+        """ValueError for something else, or an index made under other MinHash settings. Nothing is written yet."""
+        _refuse_strangers(folder)
         index = cls(
             folder,
             {
@@ -46,7 +48,7 @@ class DuplicateIndex:
                 "minhash_ngram": config.minhash_ngram,
             },
         )
-        path = folder / "index.json"
+        path = folder / _SETTINGS
         if path.exists():
             try:
                 stored = json.loads(path.read_text(encoding="utf-8"))
@@ -124,17 +126,31 @@ class DuplicateIndex:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        with (self.folder / _LOCK).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ValueError(
                     f"another run is adding to index {self.folder}: run this one again after it"
                 ) from error
-            if not (self.folder / "index.json").exists():
-                with whole_or_absent(self.folder / "index.json") as partial:
+            if not (self.folder / _SETTINGS).exists():
+                with whole_or_absent(self.folder / _SETTINGS) as partial:
                     partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             yield
+
+
+def _refuse_strangers(folder: Path) -> None:
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            what = "is a file" if path == folder else f"lies below the file {path}"
+            raise ValueError(f"index {folder} {what}: name an empty or a new folder for the index")
+    if not folder.is_dir() or (folder / _SETTINGS).is_file():
+        return
+    # A run that was killed may have left its lock and the beginning of the settings.
+    if any(path.name != _LOCK and not path.name.startswith(f".{_SETTINGS}.") for path in folder.iterdir()):
+        raise ValueError(
+            f"index {folder} holds something that is not an index: name an empty or a new folder for the index"
+        )
 
 
 def _preference(found: Duplicate) -> tuple[float, bool, str]:

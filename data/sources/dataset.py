@@ -1,11 +1,15 @@
 """Data sets of the Hugging Face hub, streamed: nothing of them is kept on disk."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from data.sources.location import HubDataset
 from data.sources.records import Limits, Origin, Read
 from data.sources.rows import no_column, no_string
+
+_TALKATIVE = ("huggingface_hub", "datasets", "fsspec", "urllib3", "httpx")
 
 
 def read_dataset(location: HubDataset, split: str, revision: str | None, origin: Origin, limits: Limits) -> Read:
@@ -25,9 +29,10 @@ def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[di
 
     try:
         # Code of the data set's own is never run: the library refuses it unless told otherwise.
-        yield from datasets.load_dataset(
-            location.repository, location.configuration, split=split, revision=revision, streaming=True
-        )
+        with _quiet():
+            yield from datasets.load_dataset(
+                location.repository, location.configuration, split=split, revision=revision, streaming=True
+            )
     except GeneratorExit:
         raise
     except Exception as error:  # the hub, the network and every file format speak through it
@@ -36,3 +41,17 @@ def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[di
             f"data.sources: {location.name} (split {split}) cannot be read ({type(error).__name__}: {said}); "
             "check its name and the connection to the hub, or download it and give the files' path"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own words about tries and retries: what counts is in the error that they end with."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

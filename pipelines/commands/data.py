@@ -35,10 +35,18 @@ def _build(arguments: argparse.Namespace) -> None:
 
     workspace = Workspace.find()
     ingest, refine = _settings(workspace, arguments)
-    with _Progress(arguments.json) as progress:
-        report = build(
-            ingest, refine, Path(arguments.out), cache=workspace.state / "downloads", progress=progress
-        ).summary()
+    out = Path(arguments.out)
+    _refuse_index_inside(refine, out)
+    try:
+        with _Progress(arguments.json) as progress:
+            report = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress).summary()
+    except KeyboardInterrupt:
+        half = out.resolve().with_name(f".{out.resolve().name}.partial")
+        if any(half.glob("work/*/summary-*.json")):
+            raise KeyboardInterrupt(
+                f"the parts that are scored are kept in {half}, and the same command goes on from them"
+            ) from None
+        raise
     if arguments.json:
         print(json.dumps(report))
         return
@@ -55,18 +63,19 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
-    from components.params import validate_block
+    from components.params import BLOCKS, validate_block
     from components.paths import from_folder, with_paths
     from pipelines.hashes import with_hashes
+    from pipelines.overrides import did_you_mean
     from pipelines.parameters import compose_blocks
 
     for override in arguments.overrides:
         if override.startswith("data.sources_sha256="):
             raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
         if not override.startswith(("data.", "refine.", "profile=")):
-            raise ValueError(
-                f"'{override.partition('=')[0]}' has no effect here: only data.KEY, refine.KEY and profile do"
-            )
+            key = override.partition("=")[0]
+            meant = did_you_mean(key, {name: BLOCKS[name] for name in ("data", "refine")}, ["profile"])
+            raise ValueError(f"'{key}' has no effect here: {meant}only data.KEY, refine.KEY and profile have")
     here = Path.cwd()
     blocks = compose_blocks(workspace, arguments.overrides)
     # The sources' own hash is for steps that may not have to run: here they are read in any case.
@@ -86,6 +95,12 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.sets, *against.sets]})
 
 
+def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:
+    """A build is replaced whole by the next one in its place, and an index that is in it would go."""
+    if refine.index is not None and Path(refine.index).resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"refine.index={refine.index} lies in --out {out}: name a folder beside it for the index")
+
+
 def _why(arguments: argparse.Namespace) -> None:
     from data.why import why
 
@@ -98,6 +113,7 @@ def _why(arguments: argparse.Namespace) -> None:
 
 def _recut(arguments: argparse.Namespace) -> None:
     from data.recut import recut
+    from data.spelling import spelled
 
     changes: dict[str, Any] = {}
     for override in arguments.overrides:
@@ -118,7 +134,7 @@ def _recut(arguments: argparse.Namespace) -> None:
         print(json.dumps({**report, "kept_before": before.documents_kept, "dropped_before": before.dropped}))
         return
     for name, (old, new) in done.changed.items():
-        print(f"{name}: {old} -> {new}")
+        print(f"{name}: {spelled(old)} -> {spelled(new)}")
     print(f"kept {after.documents_kept:,} of {after.documents_in:,} documents, {before.documents_kept:,} before")
     for rule in sorted({*before.dropped, *after.dropped}):
         was, now = before.dropped.get(rule, 0), after.dropped.get(rule, 0)

@@ -179,8 +179,9 @@ def test_sources_of_params_are_read_from_the_workspace_whatever_the_current_fold
 
 def test_a_file_that_changed_after_params_were_composed_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     names = {name: workspace.root / f"{name}.json" for name in ("quiz", "quality", "tokenizer")}
+    first = '{"model": {"vocab": {}}}'
     for path in names.values():
-        path.write_text("first")
+        path.write_text(first)
     sets = [EvaluationSet(path="quiz.json")]
     refine = with_hashes(RefineConfig(evaluation_sets=sets, quality_model="quality.json"), workspace.root)
     tokenizer = with_hashes(TokenizerConfig(path="tokenizer.json"), workspace.root)
@@ -201,7 +202,7 @@ def test_a_file_that_changed_after_params_were_composed_is_refused(workspace: Wo
         names[name].unlink()
         with pytest.raises(ValueError, match=rf"{name}\.json is no file"):
             stage.block(step, kind)
-        names[name].write_text("first")
+        names[name].write_text(first)
     unhashed = refine.model_copy(update={"quality_model_sha256": None}).model_dump(mode="json")
     workspace.params.write_text(yaml.safe_dump({**params, "refine": unhashed}))
     with pytest.raises(ValueError, match=r"quality\.json is not the file"):

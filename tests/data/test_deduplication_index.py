@@ -51,6 +51,21 @@ def test_a_run_is_no_duplicate_of_itself_nor_of_later_ones(tmp_path: Path):
     assert len(duplicates(index, texts, tmp_path, "cc")) == 4
 
 
+def test_a_folder_of_something_else_is_no_index(tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".lock").touch()
+    (tmp_path / "killed" / ".index.json.123").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "killed", "new"):
+        assert add(DuplicateIndex.open(tmp_path / name, CONFIG), [" ".join(passage(1))], tmp_path / f"of {name}", FIRST)
+        assert DuplicateIndex.open(tmp_path / name, CONFIG).runs()
+    for name, says in (("full", "holds something"), ("full/thesis.txt", "is a file"), ("full/thesis.txt/x", "below")):
+        with pytest.raises(ValueError, match=f"{says}.*: name an empty or a new folder for the index"):
+            DuplicateIndex.open(tmp_path / name, CONFIG)
+
+
 def test_adding_a_run_twice_changes_nothing(tmp_path: Path):
     index = DuplicateIndex.open(tmp_path / "index", CONFIG)
     texts = [" ".join(passage(seed)) for seed in range(3)]

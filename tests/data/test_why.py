@@ -8,10 +8,10 @@ import pytest
 from test_refine import page
 
 from data.build import build
-from data.config import IngestConfig, RefineConfig
+from data.config import EvaluationSet, IngestConfig, RefineConfig
 from data.why import why
 
-QUIET = RefineConfig(workers=1, min_stop_words=None)
+QUIET = RefineConfig(workers=1, min_stop_words=None, max_top_3gram_fraction=None)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,57 @@ def test_a_folder_that_knows_no_sources_goes_by_the_end_of_the_path(place: Path,
     assert path_of(artifact, "/unpacked/texts/b/page.rst", tmp_path) == ("texts", "b/page.rst")
     with pytest.raises(ValueError, match="no document of"):
         why(artifact, "/unpacked/texts/b", tmp_path)
+
+
+def test_a_file_name_that_is_the_only_one_is_enough(place: Path):
+    assert path_of(place / "out", "short.rst", place.parent) == ("local", "short.rst")
+    (place / "deep" / "txt").mkdir(parents=True)
+    (place / "deep" / "img").mkdir()
+    (place / "deep" / "txt" / "note01-near.txt").write_text(page("caching", 2))
+    (place / "deep" / "img" / "image.png").write_bytes(b"\x89PNG")
+    build(IngestConfig(sources=str(place / "deep")), QUIET, place / "deeper")
+    assert path_of(place / "deeper", "note01-near.txt", place) == ("local", "txt/note01-near.txt")
+    for name in ("image.png", "img/image.png"):
+        with pytest.raises(ValueError, match=r"image\.png was never a document: unsupported suffix \.png"):
+            why(place / "deeper", name, place)
+    with pytest.raises(ValueError, match="no document of"):
+        why(place / "deeper", "01-near.txt", place)
+    (place / "deep" / "bad.jsonl").write_text("{broken\n{worse\n")
+    build(IngestConfig(sources=str(place / "deep")), QUIET, place / "deeper")
+    with pytest.raises(ValueError, match=r"bad\.jsonl was never a document: line is not a JSON object"):
+        why(place / "deeper", "bad.jsonl", place)
+    with pytest.raises(ValueError, match=r"page\.rst names 2 documents: .*[ab]/page\.rst.*[ab]/page\.rst"):
+        why(place / "out", "page.rst", place.parent)
+
+
+def test_what_was_cut_and_masked_is_told(tmp_path: Path):
+    question = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": question}) + "\n")
+    short = f"{question}? {' '.join(page('signals', 3).split()[:30])}"
+    (tmp_path / "in" / "short.txt").write_text(short)
+    (tmp_path / "in" / "long.txt").write_text(f"{page('caching', 1)}\n\n{question}? Ask jane.doe@corp-mail.com now.\n")
+    (tmp_path / "in" / "plain.txt").write_text(page("locking", 2))
+    config = QUIET.model_copy(
+        update={
+            "evaluation_sets": [EvaluationSet(path=str(tmp_path / "quiz.jsonl"))],
+            "contamination_policy": "cut",
+            "max_piece_copies": 9,
+        }
+    )
+    build(IngestConfig(sources=str(tmp_path / "in")), config, tmp_path / "out")
+    (fell,) = why(tmp_path / "out", "short.txt", tmp_path)
+    assert (fell.rule, fell.words) == ("too_few_words", len(short.split()))
+    assert fell.cut == ["contamination (18 words shared with quiz)", "max_piece_copies=9"]
+    assert f"after cutting; cut out of {fell.words} words by contamination (18 words shared with quiz)" in str(fell)
+    (kept,) = why(tmp_path / "out", "long.txt", tmp_path)
+    assert kept.kept
+    assert kept.cut[0] == "contamination (18 words shared with quiz)"
+    assert kept.masked == {"EMAIL": 1}
+    assert "were cut out by contamination (18 words shared with quiz)" in str(kept)
+    assert str(kept).endswith("masked were EMAIL 1")
+    (plain,) = why(tmp_path / "out", "plain.txt", tmp_path)
+    assert str(plain).endswith(": kept")
 
 
 def test_a_path_with_an_address_in_it_is_known_by_its_own_name(tmp_path: Path):

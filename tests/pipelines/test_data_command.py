@@ -182,9 +182,11 @@ def test_recut_applies_new_thresholds_without_scoring(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("min_wrods=1", "unknown key 'min_wrods'"),
+        ("min_wrods=1", "unknown key 'min_wrods': did you mean 'min_words'?"),
+        ("languages=en", "languages=en: input should be a valid list, such as [en]"),
+        ("max_symbol_word_ratio=-1", "max_symbol_word_ratio=-1: input should be greater than or equal to 0"),
         ("minhash_ngram=3", "build again with refine.minhash_ngram="),
-        ("min_words=many", "min_words='many'"),
+        ("min_words=many", "min_words=many: input should be a valid integer"),
         ("min_words=100000", "refine kept none of 16 documents"),
         ("min_words", "is not key=value"),
     ],
@@ -214,7 +216,12 @@ def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[st
     ("arguments", "says"),
     [
         (["--source", "/no/such/place"], "/no/such/place"),
-        (["--source", "{source}", "refine.min_wrods=1"], "did you mean 'min_words'?"),
+        (["--source", "{source}", "refine.min_wrods=1"], "did you mean 'refine.min_words'?"),
+        (["--source", "{source}", "min_words=1"], "'min_words' has no effect here: did you mean 'refine.min_words'?"),
+        (["--source", "{source}", "attempts=1"], "did you mean 'data.attempts'?"),
+        (["--source", "{source}", "refine.languages=en"], "languages=en: input should be a valid list, such as [en]"),
+        (["--source", "{source}", "refine.index={source}"], "is a file: name an empty or a new folder for the index"),
+        (["--source", "{source}", "refine.index={out}/index"], "name a folder beside it for the index"),
         (["--source", "{source}", "model.layers=3"], "has no effect here"),
         (["--source", "{source}", "data.sources_sha256=abc"], "filled in from the files themselves"),
         (["--source", "{source}", "--against", "/no/such/set.jsonl"], "/no/such/set.jsonl"),
@@ -223,9 +230,63 @@ def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[st
 def test_build_refuses_in_one_line(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    filled = [each.format(source=source) for each in arguments]
+    filled = [each.format(source=source, out=tmp_path / "out") for each in arguments]
     assert says in refusal(capsys, "build", *filled, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_index_is_never_written_into_an_earlier_build(
+    built: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.build.ingest", None)  # Refused before anything is read.
+    before = sorted(built.rglob("*"))
+    refused = refusal(
+        capsys, "build", "--source", str(source), "--out", str(tmp_path / "out"), f"refine.index={built}", *ONE
+    )
+    assert "holds something that is not an index: name an empty or a new folder for the index" in refused
+    assert sorted(built.rglob("*")) == before
+
+
+def test_what_an_earlier_run_kept_is_named_as_that(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "index"
+    options = [f"refine.index={index}", *ONE]
+    texts = [article("garden", 0), " ".join(article("kitchen", n) for n in range(6)), article("attic", 5)]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    said(capsys, "build", "--source", str(source), "--out", str(tmp_path / "one"), *options)
+    said(capsys, "build", "--source", str(tmp_path / "more.jsonl"), "--out", str(tmp_path / "two"), *options)
+    (exact,) = said(capsys, "why", "more.jsonl:1", "--in", str(tmp_path / "two"))
+    assert (exact["rule"], exact["index"]) == ("earlier_duplicate", str(index))
+    assert main(["data", "why", "more.jsonl:1", "--in", str(tmp_path / "two")]) == 0
+    line = capsys.readouterr().out
+    assert f"the same text was kept by an earlier run (index {index})" in line
+    assert "Jaccard" not in line
+    assert main(["data", "why", "more.jsonl:2", "--in", str(tmp_path / "two")]) == 0
+    assert "kept by an earlier run" in capsys.readouterr().out
+
+
+def test_recut_says_values_as_they_are_typed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "recut", "--in", str(copy), "languages=[en]"]) == 0
+    assert "languages: null -> [en]" in capsys.readouterr().out
+
+
+def test_an_interrupted_build_says_what_is_kept(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = ["data", "build", "--source", str(source), "--out", str(tmp_path / "out"), *ONE]
+    monkeypatch.setattr("data.build.ingest", interrupt)
+    assert main(command) == 130
+    assert capsys.readouterr().err.strip() == "sluice data build: interrupted"
+    monkeypatch.undo()
+    monkeypatch.setattr("data.refine._decide", interrupt)
+    assert main(command) == 130
+    told = capsys.readouterr().err
+    assert f"scored are kept in {tmp_path / '.out.partial'}, and the same command goes on from them" in told
+    assert list((tmp_path / ".out.partial").glob("work/*/summary-*.json"))
 
 
 def test_build_never_overwrites_what_is_not_a_build(

@@ -19,6 +19,7 @@ PLUMBING = {
     "components.stage",
     "components.workspace",
     "data.manifest",
+    "data.spelling",
 }
 """What carries a step but does not make its content. Settings modules are out too: their values are in params.yaml."""
 

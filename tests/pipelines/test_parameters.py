@@ -14,6 +14,7 @@ from data.manifest import file_hash
 from pipelines.parameters import compose, render_params, write_params
 
 GOLDEN = "model/evaluation/golden.yaml"
+TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}'
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_command_line_wins_over_the_profile(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("pretrain.stepz=3", ["pretrain.stepz", "did you mean 'steps'", "learning_rate"]),
+        ("pretrain.stepz=3", ["pretrain.stepz", "did you mean 'pretrain.steps'", "learning_rate"]),
         ("trainer.steps=3", ["trainer.steps", "pretrain", "profile"]),
         ("pretrain.steps=many", ["pretrain.steps", "many", "integer"]),
         ("pretrain.steps=0", ["pretrain.steps", "0", "greater than or equal to 1"]),
@@ -51,7 +52,18 @@ def test_command_line_wins_over_the_profile(workspace: Workspace) -> None:
         ("model.heads=7", ["model", "heads 7"]),
         ("profile=huge", ["profile=huge", "laptop", "tiny"]),
         ("pretrain=3", ["pretrain", "pretrain.steps"]),
-        ("+pretrain.new=3", ["+pretrain.new=3", "key=value"]),
+        ("+pretrain.new=3", ["+pretrain.new=3", "key=value", "a + is not needed"]),
+        ("min_words=3", ["did you mean 'refine.min_words'?"]),
+        ("steps=3", ["did you mean 'pretrain.steps' or 'tune.steps'?"]),
+        ("pack.mix={foo:1.0}", ["pack.mix.foo: must be {weight: number, max_epochs: number}, and is 1.0"]),
+        ("pack.mix=3", ["pack.mix: must be {NAME: {weight: number, max_epochs: number}}, and is 3"]),
+        ("pack.mix={a:{wieght:1}}", ["unknown key 'pack.mix.a.wieght': allowed are max_epochs, weight"]),
+        ("pack.mix={https://a.org/b:{weight:2}}", ["quote a name"]),
+        ("data.sources=[{url: x}]", ["unknown key 'data.sources.0.url'", "uri"]),
+        ("data.sources=[{markup: md}]", ["data.sources.0.uri is missing in {markup: md}"]),
+        ("model.mixture.foo=3", ["unknown key 'model.mixture.foo'", "experts"]),
+        ("pretrain.steps=1,2", ["pretrain.steps=1,2"]),
+        ("refine.evaluation_sets={a:b}", ["refine.evaluation_sets={a:b}", "do not go together"]),
         ("~pretrain", ["~pretrain", "key=value"]),
         ("nonsense", ["nonsense", "key=value"]),
     ],
@@ -63,6 +75,56 @@ def test_a_wrong_setting_is_refused_in_one_line(workspace: Workspace, override: 
     assert "\n" not in message
     for part in named:
         assert part in message
+    for never in ("instance of", "use +", "++", "hydra", "union", "multirun", "1. "):
+        assert never not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mix"),
+    [
+        (["pack.mix={notes:{weight:2,max_epochs:1}}"], {"notes": (2.0, 1.0)}),
+        (["pack.mix={'https://a.org/b c':{weight:2}, x/*.md:{}}"], {"https://a.org/b c": (2.0, 1.0), "x/*.md": (1, 1)}),
+        (['pack.mix={"a=ü, {b}": {max_epochs: 3}}'], {"a=ü, {b}": (1.0, 3.0)}),
+        (["pack.mix.notes.weight=3"], {"notes": (3.0, 1.0)}),
+        (["pack.mix={a:{}}", "pack.mix={b:{}}"], {"b": (1.0, 1.0)}),
+        (["pack.mix={a:{}}", "pack.mix={}"], {}),
+    ],
+)
+def test_a_mix_is_set_by_the_command_line(
+    workspace: Workspace, overrides: list[str], mix: dict[str, tuple[float, float]]
+) -> None:
+    shares = {name: {"weight": weight, "max_epochs": epochs} for name, (weight, epochs) in mix.items()}
+    assert compose(workspace, ["profile=tiny", *overrides])["pack"]["mix"] == shares
+
+
+def test_a_source_in_the_mix_is_named_as_it_was_typed(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = copy.root / "below"
+    for name in ("a", "b"):
+        (below / name).mkdir(parents=True)
+        (below / name / "text.txt").write_text(name)
+    monkeypatch.chdir(below)
+    values = compose(copy, ["data.sources=[a/,b]", "pack.mix={a:{weight:2}, b/:{}, 'c*':{}}"])
+    assert list(values["pack"]["mix"]) == ["below/a", "below/b", "c*"]
+
+
+def test_a_tokenizer_that_is_given_is_not_trained(copy: Workspace) -> None:
+    (copy.root / "tokenizer.json").write_text(TOKENIZER)
+    given = "tokenizer.path=tokenizer.json"
+    assert from_root(copy, [given])["tokenizer"]["path"] == "tokenizer.json", "the defaults of conf/ are no mistake"
+    for beside in ("tokenizer.vocab_size=500", "tokenizer.algorithm=unigram", "tokenizer.min_frequency=3"):
+        for overrides in ([given, beside], [beside, given]):
+            with pytest.raises(ValueError, match=f"{beside} has no effect beside tokenizer.path"):
+                from_root(copy, overrides)
+    assert from_root(copy, ["tokenizer.path=null", "tokenizer.vocab_size=500"])["tokenizer"]["vocab_size"] == 500
+    assert from_root(copy, [given, "tokenizer.special_tokens=['<|x|>']"])["tokenizer"]["special_tokens"] == ["<|x|>"]
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"model": {}}', '{"model": {"vocab": {}}, "added_tokens": 1}'])
+def test_a_file_that_is_no_tokenizer_is_refused_before_anything_runs(copy: Workspace, content: str) -> None:
+    (copy.root / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=r"bad\.json is not a tokenizer\.json") as refusal:
+        from_root(copy, ["tokenizer.path=bad.json"])
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.fixture
@@ -86,7 +148,7 @@ def test_params_are_rewritten_only_when_they_change(copy: Workspace) -> None:
 def test_a_changed_file_is_a_changed_setting(copy: Workspace) -> None:
     files = {name: copy.root / f"{name}.json" for name in ("quiz", "quality", "tokenizer")}
     for path in files.values():
-        path.write_text('["first"]')
+        path.write_text(TOKENIZER)
     overrides = [
         f"refine.evaluation_sets=[{GOLDEN},{{path: quiz.json, policy: cut}}]",
         "refine.quality_model=quality.json",
@@ -97,7 +159,7 @@ def test_a_changed_file_is_a_changed_setting(copy: Workspace) -> None:
     assert [each["path"] for each in values["refine"]["evaluation_sets"]] == [GOLDEN, "quiz.json"]
     assert values["refine"]["evaluation_sets"][0]["sha256"] == file_hash(copy.root / GOLDEN)
     for block, path in zip(blocks, files.values(), strict=True):
-        path.write_text('["second"]')
+        path.write_text(TOKENIZER + "\n")
         changed = from_root(copy, overrides)
         assert {name for name in values if values[name] != changed[name]} == {block}
         values = changed

@@ -70,7 +70,7 @@ def test_a_request_survives_its_file(workspace: Workspace, text: Path) -> None:
         ("text.path=x", "name what to train on by data.path"),
         ("text.tokenizer=words", "text.tokenizer"),
         ("experiment=nope", "experiment=nope: allowed are"),
-        ("pretrain.stepz=1", "did you mean 'steps'"),
+        ("pretrain.stepz=1", "did you mean 'pretrain.steps'"),
         ("pretrain.steps=0", "pretrain.steps"),
     ],
 )

@@ -1,6 +1,7 @@
 """Data sets of the hub, without the hub: rows that stream, and the one line where none can."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,27 @@ def test_without_the_hub_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"data.sources: hf:owner/name \(split train\) cannot be read") as error:
         ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_the_libraries_say_nothing_of_their_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    talkative = [logging.getLogger(f"{name}.tries") for name in ("huggingface_hub", "datasets", "fsspec")]
+    handler = logging.StreamHandler()
+    levels = [logger.parent.level for logger in talkative if logger.parent]
+
+    def load(*_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        for logger in talkative:
+            logger.warning("Retrying in 1s")
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    for logger in talkative:
+        monkeypatch.setattr(logger, "handlers", [handler])
+    talkative[0].warning("audible outside")
+    with pytest.raises(ValueError, match="no route"):
+        ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
+    said = capsys.readouterr().err
+    assert "Retrying" not in said
+    assert "audible outside" in said, "the test would hear it"
+    assert [logger.parent.level for logger in talkative if logger.parent] == levels
