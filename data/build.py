@@ -18,6 +18,7 @@ from data.outcome import NothingKept
 from data.progress import Progress, no_progress
 from data.refine import load_sets, refine
 from data.report import IngestReport, RefineReport
+from data.scoring import SUMMARIES
 from data.sources.ingest import ingest
 from data.sources.location import LocalFiles, locate
 
@@ -155,7 +156,10 @@ def _refuse_own_source(config: IngestConfig, out: Path) -> None:
 
 @contextmanager
 def _only_build(out: Path) -> Iterator[Path]:
-    """The folder of what is half made; ValueError if another process builds there. An empty one is not left behind."""
+    """The folder of what is half made; ValueError if another process builds there.
+
+    It stays where a later build would go on from it: where a part was scored.
+    """
     half = out.with_name(f".{out.name}.partial")
     half.mkdir(parents=True, exist_ok=True)
     lock = os.open(half, os.O_RDONLY)
@@ -164,8 +168,10 @@ def _only_build(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another build is under way in {out}: wait for it, or name another folder") from None
-        yield half
+        try:
+            yield half
+        finally:
+            if not any(half.glob(f"work/*/{SUMMARIES}")):
+                shutil.rmtree(half, ignore_errors=True)
     finally:
         os.close(lock)
-        if half.is_dir() and not any(half.iterdir()):
-            half.rmdir()

@@ -32,6 +32,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
 
 
+SUMMARIES = "summary-*.json"
+"""What says of a part that it is scored whole."""
+
+
 @dataclass(frozen=True)
 class ScoreTask:
     """Some raw shards to score as one part."""
@@ -61,7 +65,7 @@ class ScoreTask:
 
     @property
     def summary(self) -> Path:
-        return self.work / f"summary-{self.number:04d}.json"
+        return self.work / SUMMARIES.replace("*", f"{self.number:04d}")
 
 
 @dataclass

@@ -174,6 +174,18 @@ def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="min_words=60, max_symbol_word_ratio=null, .."
     )
 
+    action = add("classifier", "train a quality classifier on good and bad documents, for refine.quality_model")
+    for name in ("good", "bad"):
+        action.add_argument(
+            f"--{name}",
+            action="append",
+            required=True,
+            metavar="URI",
+            help=f"{name} documents, as --source (repeatable)",
+        )
+    action.add_argument("--out", required=True, metavar="FILE", help="file to write, such as quality.safetensors")
+    action.add_argument("--seed", type=int, default=0, metavar="N")
+
     action = add("diff", "what two builds have in common, and what not")
     action.add_argument("first", metavar="A")
     action.add_argument("second", metavar="B")

@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         "build": _build,
         "why": _why,
         "recut": _recut,
+        "classifier": _classifier,
         "diff": _diff,
         "card": _card,
     }
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     from data.build import build
+    from data.scoring import SUMMARIES
 
     workspace = Workspace.find()
     ingest, refine = _settings(workspace, arguments)
@@ -42,7 +44,7 @@ def _build(arguments: argparse.Namespace) -> None:
             report = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress).summary()
     except KeyboardInterrupt:
         half = out.resolve().with_name(f".{out.resolve().name}.partial")
-        if any(half.glob("work/*/summary-*.json")):
+        if any(half.glob(f"work/*/{SUMMARIES}")):
             raise KeyboardInterrupt(
                 f"the parts that are scored are kept in {half}, and the same command goes on from them"
             ) from None
@@ -140,6 +142,23 @@ def _recut(arguments: argparse.Namespace) -> None:
         was, now = before.dropped.get(rule, 0), after.dropped.get(rule, 0)
         if was != now:
             print(f"  {rule:<24} {was:>8,} -> {now:,}")
+
+
+def _classifier(arguments: argparse.Namespace) -> None:
+    from data.quality.from_sources import train_on_sources
+
+    out, cache = Path(arguments.out), Workspace.find().state / "downloads"
+    with _Progress(arguments.json) as progress:
+        report = train_on_sources(
+            arguments.good, arguments.bad, out, seed=arguments.seed, cache=cache, progress=progress
+        )
+    if arguments.json:
+        print(report.model_dump_json())
+        return
+    print(f"trained on {report.trained_good:,} good and {report.trained_bad:,} bad documents")
+    held_out = f"{report.held_out_good:,} and {report.held_out_bad:,} held out"
+    print(f"a good one scores higher than a bad one in {report.held_out_auc:.1%} of the pairs of {held_out}")
+    print(f"use it: sluice data build .. refine.quality_model={out} refine.min_quality=0.5")
 
 
 def _diff(arguments: argparse.Namespace) -> None:

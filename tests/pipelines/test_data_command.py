@@ -346,3 +346,30 @@ def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_byte
     assert main(["data", "build", "--source", str(source), "--out", str(tmp_path / "undisturbed"), *ONE]) == 0
     assert documents(out) == documents(tmp_path / "undisturbed")
     assert len(documents(out)) == 600
+
+
+def test_a_classifier_is_trained_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {
+        "good": [article("garden", number) for number in range(30)],
+        "bad": [f"{article('kitchen', number)} Click here to win cheap deals now." for number in range(30)],
+    }
+    for name, side in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in side))
+    good, bad, model = (str(tmp_path / name) for name in ("good.jsonl", "bad.jsonl", "quality.safetensors"))
+    report = said(capsys, "classifier", "--good", good, "--bad", bad, "--out", model)
+    assert (report["trained_good"], report["held_out_bad"], report["held_out_auc"]) == (24, 6, 1.0)
+    settings = [f"refine.quality_model={model}", "refine.min_quality=0.5"]
+    out = str(tmp_path / "out")
+    built = said(capsys, "build", "--source", good, "--source", bad, "--out", out, *settings, *ONE)
+    assert (built["kept"], built["dropped"]) == (30, {"low_quality": 30})
+    assert "are both good and bad" in refusal(capsys, "classifier", "--good", good, "--bad", good, "--out", model)
+    assert "is a folder" in refusal(capsys, "classifier", "--good", good, "--bad", bad, "--out", str(tmp_path))
+
+
+def test_a_build_that_fails_before_anything_is_scored_leaves_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").write_text("no classifier")
+    wrong = ["refine.quality_model=" + str(tmp_path / "model"), "refine.min_quality=0.5"]
+    refusal(capsys, "build", "--source", str(source), "--out", str(tmp_path / "out"), *wrong, *ONE)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
