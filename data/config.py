@@ -181,8 +181,10 @@ class RefineConfig(Block):
 
     # Gopher, quality
     min_words: int | None = Field(40, ge=0)
+    """A letter of a script without spaces, such as Chinese or Thai, is a word, here and in all that counts words."""
     max_words: int | None = Field(100_000, ge=1)
     min_mean_word_length: float | None = Field(3.0, ge=0)
+    """Not asked of languages written without spaces."""
     max_mean_word_length: float | None = Field(10.0, ge=0)
     max_symbol_word_ratio: float | None = Field(0.1, ge=0)
     max_bullet_line_fraction: float | None = Field(0.9, ge=0, le=1)
@@ -246,7 +248,8 @@ class RefineConfig(Block):
     """Each a path, or a path with a policy of its own."""
     contamination_ngrams: list[int] = [13, 8]
     """Words of the n-grams that are looked for and counted: of each item all that fit into it, and of one shorter than
-    all of them the whole."""
+    all of them the whole. Of items in a script without spaces twice as many letters (Chinese, Japanese) or four times
+    (Thai, Lao, Khmer, Burmese)."""
     contamination_sign: ContaminationSign = "longest"
     """What a policy acts upon. longest: a shared n-gram of the longest that the item has, so 13 words of an item of 13
     or more, and 8 of a shorter one; any: a shared n-gram of any length."""

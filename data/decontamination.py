@@ -24,9 +24,15 @@ from data.evaluation_items import read_items
 from data.hashing import mix
 from data.privacy import mask
 from data.report import Overlap
+from data.scripts import letters_a_word
 
 SHORTEST_ITEM = 4
-"""Words. A shorter item, such as a two-word answer, occurs everywhere, so it is left out and counted."""
+"""Words. A shorter item, such as a two-word answer, occurs everywhere, so it is left out and counted.
+
+In a script without spaces, where each letter is a word of its own, this and all other numbers of words are multiplied
+by the letters that a word has, about: 2 in Chinese and Japanese, 4 in Thai, Lao, Khmer and Burmese. 13 words are 26
+characters of Chinese there; by 13 characters, the name of an institution alone would be an item.
+"""
 
 _WHOLE_STRING = 6
 """Words from which on a string is matched on its own, whatever else its item holds."""
@@ -42,7 +48,9 @@ class Span:
     last_word: int
     set: str
     ngram: int
-    """Words of the n-grams that it was found by; of an item shorter than all of `ngrams`, its length."""
+    """Words of the n-grams that it was found by, as data.deduplication.words has them; of an item shorter than all of
+    `ngrams`, its length.
+    """
     is_longest: bool = True
     """Whether these are the longest n-grams that the item has; if not, it is the weaker sign."""
 
@@ -214,20 +222,24 @@ def _units(strings: Sequence[str], ngrams: Sequence[int]) -> list[tuple[np.ndarr
     alone is matched by the longest as a whole, and where that is too short, by all in order as one text.
     """
     words = [word_hashes(string) for string in strings]
-    units = [(each, _lengths(len(each), ngrams)) for each in words if len(each) >= _WHOLE_STRING]
-    if units:
+    letters = [letters_a_word(string) for string in strings]
+    units = [
+        (each, _lengths(len(each), ngrams, scale))
+        for each, scale in zip(words, letters, strict=True)
+        if len(each) >= _WHOLE_STRING * scale
+    ]
+    if units or not words:
         return units
-    longest = max(words, key=len, default=np.zeros(0, np.uint64))
-    if len(longest) >= SHORTEST_ITEM:
+    longest, scale = max(zip(words, letters, strict=True), key=lambda pair: len(pair[0]) / pair[1])
+    if len(longest) >= SHORTEST_ITEM * scale:
         return [(longest, (len(longest),))]
-    joined = np.concatenate(words) if words else longest
-    lengths = _lengths(len(joined), ngrams)
-    return [(joined, lengths)] if lengths[0] >= SHORTEST_ITEM else []
+    joined, scale = np.concatenate(words), letters_a_word(" ".join(strings))
+    return [(joined, _lengths(len(joined), ngrams, scale))] if len(joined) >= SHORTEST_ITEM * scale else []
 
 
-def _lengths(words: int, ngrams: Sequence[int]) -> tuple[int, ...]:
-    """Those of `ngrams` that fit into so many words; if none does, all the words."""
-    return tuple(length for length in ngrams if length <= words) or (words,)
+def _lengths(words: int, ngrams: Sequence[int], letters: int) -> tuple[int, ...]:
+    """Those of `ngrams`, at so many letters a word, that fit into so many words; if none does, all the words."""
+    return tuple(length * letters for length in ngrams if length * letters <= words) or (words,)
 
 
 def _ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

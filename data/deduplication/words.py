@@ -1,18 +1,22 @@
-"""Words, as deduplication and decontamination know them: `\\w+` of the lower-cased text, each by a 64-bit hash."""
+"""Words, as deduplication and decontamination know them: of the lower-cased text, each by a 64-bit hash.
+
+A word is `\\w+` with the combining marks in it; a letter of a script without spaces is a word (data.scripts).
+"""
 
 import hashlib
-import re
 
 import numpy as np
 
-_WORD = re.compile(r"\w+")
+from data.scripts import word_pattern
+
 _REMEMBERED = 1 << 18
 _GROWS = "İ"  # The one character whose lower case is longer than itself: two characters.
 
 
 def words(text: str) -> list[str]:
     """The words in the order of the text, in lower case."""
-    return _WORD.findall(text.lower())
+    lowered = text.lower()
+    return word_pattern(lowered).findall(lowered)
 
 
 def hash_of(text: str) -> int:
@@ -43,7 +47,7 @@ def word_hashes(text: str) -> np.ndarray:
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where the words of `word_hashes` stand in `text`: start and end in characters, in the same order."""
     lowered = text.lower()
-    spans = [match.span() for match in _WORD.finditer(lowered)]
+    spans = [match.span() for match in word_pattern(lowered).finditer(lowered)]
     if len(lowered) == len(text):
         return spans
     origin = [place for place, character in enumerate(text) for _ in range(2 if character == _GROWS else 1)]

@@ -7,12 +7,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 Range = tuple[int, int]
 """Start and end in characters."""
 
-# Searched from the `@`, which is rare, to both sides. Letters of other scripts may touch an address: they do not part
-# words by spaces.
+# Latin, Greek and Cyrillic: internationalized addresses (RFC 6531) are written in them. Letters of other scripts may
+# touch an address: they do not part words by spaces.
+_L = r"A-Za-z\u00c0-\u024f\u0370-\u052f"
+# Searched from the `@`, which is rare, to both sides.
 _AT_DOMAIN = re.compile(
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9_-]|\.[A-Za-z0-9_]|\()",
+    rf"@(?:[{_L}0-9](?:[{_L}0-9-]{{0,61}}[{_L}0-9])?\.)+[{_L}]{{2,24}}(?![{_L}0-9_-]|\.[{_L}0-9_]|\()",
 )
-_LOCAL_PART = re.compile(r"(?<![A-Za-z0-9_.%+-])[A-Za-z0-9](?:[\w.%+-]{0,62}[\w%+-])?\Z")
+_LOCAL_PART = re.compile(rf"(?<![{_L}0-9_.%+-])[{_L}0-9_](?:[\w.%+-]{{0,62}}[\w%+-])?\Z")
 _LONGEST_LOCAL_PART = 64
 # `://user:password@host`: what stands before the `@` is a password, which data.privacy.secrets judges.
 _URL_PASSWORD_BEFORE = re.compile(r"://[^\s/@:]{0,64}:\Z")

@@ -27,6 +27,10 @@ KINDS: tuple[str, ...] = tuple(_FINDERS)
 _NUMBER = re.compile(r"[0-9](?:[ ().\u00a0\u2011/-]{0,2}[0-9]){6}")
 _NUMERIC = ("CARD", "PHONE")
 
+# Characters without width, which a page puts where a line may break, and others where a search shall not find: soft
+# hyphen, zero-width space, non-joiner, joiner, word joiner, byte order mark.
+_UNSEEN = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
+
 
 class Found(NamedTuple):
     """A kind of personal data, and its start and end in characters."""
@@ -55,8 +59,21 @@ def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str
 
 
 def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
-    """What `mask` replaces first, by position and without overlaps."""
+    """What `mask` replaces first, by position and without overlaps.
+
+    Looked for in the text as it is seen, without characters of no width, and then as it is stored: there such a
+    character parts a value from its neighbour.
+    """
     taken: list[Found] = []
+    has_unseen = not text.isascii() and any(character in text for character in _UNSEEN)
+    if has_unseen and (seen := _find(text.translate(dict.fromkeys(map(ord, _UNSEEN))), kinds, [])):
+        places = [place for place, character in enumerate(text) if character not in _UNSEEN]
+        taken = [Found(kind, places[start], places[end - 1] + 1) for kind, start, end in seen]
+    return _find(text, kinds, taken)
+
+
+def _find(text: str, kinds: Collection[str] | None, taken: list[Found]) -> list[Found]:
+    """`taken` and what lies between them, by position."""
     has_number = _NUMBER.search(text) is not None
     for kind in _asked(kinds):
         if kind in _NUMERIC and not has_number:

@@ -24,6 +24,8 @@ _PHONE_BEFORE = re.compile(
     r"(?:[ _-]?(?:number|num|no|nr|nummer)\b)?[^\w\n]{0,5}(?:[^\W\d]{1,10}[^\w\n]{1,4}){0,2}\Z",
     re.IGNORECASE,
 )
+# One calls functions too, so what follows must begin as a number within a country does.
+_CALL_BEFORE = re.compile(r"(?<![a-z.])(?:call|ring|bel):? (?:(?:ons|mij|me) )?(?:on |op )?[(]?\Z", re.IGNORECASE)
 _CONTEXT = 40
 """Characters before a candidate in which the words above are looked for."""
 
@@ -67,7 +69,8 @@ def phones(text: str) -> Iterator[Range]:
         yield from _longest(text, match.span(), ("US",))
     for match in _NATIONAL.finditer(text):
         start, end = match.span()
-        if _PHONE_BEFORE.search(text, max(0, start - _CONTEXT), start):
+        called = text.startswith(("0", "(0"), start) and _CALL_BEFORE.search(text, max(0, start - _CONTEXT), start)
+        if called or _PHONE_BEFORE.search(text, max(0, start - _CONTEXT), start):
             yield from _longest(text, (start, end), _REGIONS)
 
 

@@ -32,7 +32,7 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         "characters": len(prose.document),
         "control_character_fraction": len(_CONTROL.findall(prose.document)) / max(len(prose.document), 1),
         "words": len(prose.tokens),
-        "mean_word_length": int(prose.word_ends[-1]) / max(len(prose.words), 1),
+        "mean_word_length": _mean_word_length(prose),
         # Hash signs or ellipses, whichever are more, a word.
         "symbol_word_ratio": max(prose.spoken.count("#"), ellipses) / tokens,
         # Blank lines stand between the paragraphs of a document here, and are no lines without a bullet.
@@ -42,6 +42,13 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         # How many different ones occur.
         "stop_words": stop_words(prose.vocabulary, language),
     }
+
+
+def _mean_word_length(prose: Prose) -> float:
+    """Of words that spaces part, 0 without any: single letters of Chinese on a page say nothing of its English."""
+    spaced = prose.spaced_words
+    characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
+    return characters / max(len(spaced), 1)
 
 
 def _has_letter(token: str) -> bool:

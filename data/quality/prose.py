@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"\w+")
+from data import scripts
+
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
 _LITERAL = re.compile(r"`[^`\n]*`")
 _PARAGRAPH_END = re.compile(r"\n{2,}")
@@ -34,9 +35,13 @@ class Prose:
     """Lines of `text` that hold something."""
     paragraphs: list[str]
     tokens: list[str]
-    """Whitespace words: punctuation alone is not a word of its own, as a linguistic tokenizer would have it."""
+    """Whitespace words: punctuation alone is not a word of its own, as a linguistic tokenizer would have it. Each
+    letter of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is one, with the punctuation after.
+    """
     words: list[str]
-    r"""`\w+` of the lower-cased text."""
+    r"""Of the lower-cased text: `\w+` with its combining marks, and single letters of scripts without spaces."""
+    spaced_words: list[str]
+    """`words` less those single letters."""
     vocabulary: dict[str, int]
     """The distinct words in order of first occurrence, each with its number."""
     word_numbers: NDArray[np.int64]
@@ -52,7 +57,8 @@ class Prose:
         marked = "\n".join(kept)
         text = _MARK.sub("", marked) if "- " in marked or "# " in marked else marked
         lowered = text.lower()
-        words = _WORD.findall(lowered)
+        pattern = scripts.word_pattern(lowered)
+        words = pattern.findall(lowered)
         vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
         numbers = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
         lengths = np.fromiter(map(len, vocabulary), np.int64, len(vocabulary))
@@ -66,8 +72,9 @@ class Prose:
             marked_lines=[line for line in kept if line and not line.isspace()],
             lines=[line for line in text.split("\n") if line and not line.isspace()],
             paragraphs=[part for part in _PARAGRAPH_END.split(text) if part and not part.isspace()],
-            tokens=text.split(),
+            tokens=text.split() if pattern is scripts.PLAIN else scripts.tokens(text),
             words=words,
+            spaced_words=words if pattern is scripts.PLAIN else scripts.spaced(words),
             vocabulary=vocabulary,
             word_numbers=numbers,
             word_ends=ends,

@@ -1,4 +1,9 @@
-"""Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone."""
+"""Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone.
+
+Languages written without spaces have letters for words (data.scripts), so `min_words` asks a Chinese page for as many
+characters, repeated n-grams are runs of n characters, and the words of such a page are not asked for their length.
+Languages without a list of stop words are not asked for them. All other rules hold for every language.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +17,7 @@ from data.quality import c4, fineweb, gopher
 from data.quality.language import identify
 from data.quality.prose import Prose
 from data.quality.stopwords import ASKED
+from data.scripts import LANGUAGES_WITHOUT_SPACES
 
 if TYPE_CHECKING:
     from data.quality.classifier import Classifier
@@ -28,15 +34,22 @@ class Rule:
     """The field of RefineConfig that holds the threshold, where null is off; None: at least 1, always."""
     languages: frozenset[str] | None = None
     """Languages whose documents are asked; the others pass. None: every language."""
+    exempt: frozenset[str] = frozenset()
+    """Languages whose documents are not asked, and pass."""
 
     def bound(self, config: RefineConfig) -> float | None:
         return 1 if self.setting is None else getattr(config, self.setting)
 
     def asks(self, languages: Sequence[str]) -> NDArray[np.bool_]:
         """[documents] Whether the rule is asked of a document of each of these languages."""
-        if self.languages is None:
+        if self.languages is None and not self.exempt:
             return np.ones(len(languages), np.bool_)
-        return np.fromiter((language in self.languages for language in languages), np.bool_, len(languages))
+        asked = self.languages
+        return np.fromiter(
+            ((asked is None or each in asked) and each not in self.exempt for each in languages),
+            np.bool_,
+            len(languages),
+        )
 
 
 LANGUAGE = Rule("language", "language", True, "languages")
@@ -50,7 +63,7 @@ RULES = (
     # Before the rules that look at words: another language is dropped as such, not for its long words.
     LANGUAGE,
     Rule("uncertain_language", "language_probability", True, "min_language_probability"),
-    Rule("short_words", "mean_word_length", True, "min_mean_word_length"),
+    Rule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
     Rule("long_words", "mean_word_length", False, "max_mean_word_length"),
     Rule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
     Rule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from script_fixtures import ARTICLES
 
 from data.decontamination import (
     EvaluationSets,
@@ -126,6 +127,35 @@ def test_items_too_short_to_mean_anything_are_counted(tmp_path: Path):
     sets = load(jsonl(tmp_path / "answers.jsonl", {"t": TITLE}, {"t": "yes"}, {"t": "Paris it is"}, {"n": 4}))
     assert (sets.counts, sets.ignored) == ({"answers": 1}, {"answers": 3})
     assert spans("yes, Paris it is", sets) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "item"),
+    [
+        ("zh", "下列哪一项不是唐代以前就已经有人在四川一带种植茶树的可靠证据？"),
+        ("zh", "下列哪座城市在北方？"),
+        ("ja", "明治時代に新橋と横浜のあいだを走った機関車は何色でしたか。"),
+        ("th", "ข้อใดต่อไปนี้ไม่ใช่เหตุผลที่ชาวนาในภาคกลางเลือกปลูกข้าวพันธุ์ใหม่เมื่อสิบปีก่อน"),
+        ("hi", "निम्नलिखित में से कौन सी नदी हिमालय से नहीं निकलती है और समुद्र में नहीं मिलती"),
+    ],
+)
+def test_an_item_in_another_script_is_found_and_cut(tmp_path: Path, language: str, item: str):
+    sets = load(jsonl(tmp_path / "exam.jsonl", {"question": item, "choices": ["是", "नहीं", "ไม่ใช่"]}))
+    first, rest = ARTICLES[language].split("\n\n", 1)
+    text = f"{first}\n\n{item}\n\n{rest}"
+    (place,) = character_spans(text, spans(text, sets))
+    assert text[slice(*place)] == item.rstrip("。？")
+    assert spans(cut(text, [place]), sets) == spans(ARTICLES[language], sets) == []
+
+
+def test_the_name_of_an_institution_is_no_item_in_a_script_without_spaces(tmp_path: Path):
+    long = "请问中华人民共和国全国人民代表大会常务委员会每两个月举行一次会议的主要依据是哪一部法律的规定？"
+    thai = "กระทรวงศึกษาธิการ"
+    sets = load(jsonl(tmp_path / "exam.jsonl", long, {"q": "哪一年成立", "a": "北京"}, thai[:12], "以上都不对"))
+    assert (sets.counts, sets.ignored) == ({"exam": 1}, {"exam": 3})
+    assert spans(long, sets) == [Span(0, len(long) - 1, "exam", 26)]
+    assert every_span("中华人民共和国全国人民代表大会于春天开会。", sets) == []
+    assert spans("哪一年成立北京，以上都不对。", sets) == []
 
 
 def test_every_set_is_named(tmp_path: Path):

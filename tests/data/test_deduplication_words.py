@@ -1,9 +1,11 @@
 """Words, shingles and signatures: what is equal is equal, and the share of equal hashes is the Jaccard similarity."""
 
 import numpy as np
+import pytest
 from deduplication_fixtures import edited, passage
 from hypothesis import given
 from hypothesis import strategies as st
+from script_fixtures import ARTICLES, retouched
 
 from data.config import RefineConfig
 from data.deduplication.minhash import band_keys, signature
@@ -69,3 +71,22 @@ def test_equal_bands_have_equal_keys_and_others_have_not():
     keys = band_keys(signatures)
     assert keys[0, 1] == keys[2, 1]
     assert len(np.unique(keys)) == 5
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "th"])
+@pytest.mark.parametrize("edits", [1, 2, 6])
+def test_in_a_script_without_spaces_the_similarity_is_that_of_characters(language: str, edits: int):
+    text = ARTICLES[language]
+    copy = retouched(text, edits, edits)
+    truth = _character_jaccard(text, copy, 5)
+    assert 0.5 < truth < 1
+    # Thai signs are no letters of their own here, so a changed letter touches fewer or more of the n-grams.
+    assert abs(jaccard(of(text, 5), of(copy, 5)) - truth) < (0.05 if language == "th" else 1e-9)
+
+
+def _character_jaccard(one: str, other: str, ngram: int) -> float:
+    first, second = (
+        {letters[start : start + ngram] for start in range(len(letters) - ngram + 1)}
+        for letters in ("".join(filter(str.isalnum, text)) for text in (one, other))
+    )
+    return len(first & second) / len(first | second)

@@ -4,9 +4,10 @@ import logging
 import re
 from importlib import import_module
 from itertools import pairwise
+from string import ascii_letters
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import data.privacy.secrets
@@ -130,7 +131,21 @@ def test_no_error_or_log_holds_a_value(monkeypatch: pytest.MonkeyPatch, caplog: 
 
 
 @pytest.mark.parametrize(
-    "part", ["-----BEGIN PRIV" + "ATE KEY-----", "sk-", "a.", "1", "eyJ.", "1-", "x@", "://a:", "+1 "]
+    "part",
+    [
+        "hf_" + "aBcDe" * 7,
+        "\u200b",
+        "_a",
+        "-----BEGIN PRIV" + "ATE KEY-----",
+        "sk-",
+        "a.",
+        "1",
+        "eyJ.",
+        "1-",
+        "x@",
+        "://a:",
+        "+1 ",
+    ],
 )
 def test_no_text_is_expensive(part: str):
     """Patterns are bounded: a hostile text of a megabyte ends. A quadratic one would not in the life of a test run."""
@@ -189,3 +204,20 @@ def test_placeholders_survive(before: str, kind: str, after: str):
 def test_detect_secrets_has_every_plugin(tokens: data.privacy.secrets._Tokens):
     assert data.privacy.secrets._patterns(tokens.module, tokens.plugin)
     assert re.compile(tokens.sign)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    letters=st.text(alphabet=ascii_letters, min_size=34, max_size=34), after=st.sampled_from(["", "\n", "'", ")", ", "])
+)
+def test_a_token_of_letters_alone_is_a_secret(letters: str, after: str):
+    assume(len(set(letters)) >= 12)
+    assert mask(f"export HF_TOKEN=hf_{letters}{after}")[0] == f"export HF_TOKEN=<SECRET>{after}"
+
+
+@pytest.mark.parametrize("unseen", ["\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff"])
+def test_characters_of_no_width_hide_nothing(unseen: str):
+    assert mask(f"to {unseen.join('jane@corp.io')}, and")[0] == "to <EMAIL>, and"
+    assert mask(f"{unseen}jane@corp.io{unseen} and{unseen}on")[0] == f"{unseen}<EMAIL>{unseen} and{unseen}on"
+    assert mask(f"{unseen.join('8.8.8.8')}")[0] == "<IP_ADDRESS>"
+    assert mask(f"nothing{unseen}here") == (f"nothing{unseen}here", only())

@@ -34,7 +34,7 @@ def first_breach(scores: Mapping[str, float], language: str, config: RefineConfi
                 return rule.reason, _comparison(rule, language, config)
         elif (bound := rule.bound(config)) is not None:
             value, limit = np.float32(_score(rule, scores)), np.float32(bound)
-            is_asked = rule.languages is None or language in rule.languages
+            is_asked = (rule.languages is None or language in rule.languages) and language not in rule.exempt
             if is_asked and not (value >= limit if rule.is_minimum else value <= limit):
                 return rule.reason, _comparison(rule, float(value), config)
     return None
@@ -185,7 +185,9 @@ any_value = st.one_of(
     st.sampled_from([0.0, 0.1, 0.3, float(np.float32(0.3)), 1.0, 2.0, 40.0]), st.floats(0, 1), st.just(math.nan)
 )
 documents = st.lists(
-    st.tuples(st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "sw", "und"])),
+    st.tuples(
+        st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "sw", "und", "zh"])
+    ),
     max_size=6,
 )
 configs = st.fixed_dictionaries(
