@@ -54,10 +54,13 @@ def plan(
 
 
 def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> np.ndarray:
-    """How often each document of one source is used, [documents] int64: in all at most `planned` tokens.
+    """How often each document of one source is used, [documents] int64: in all about `planned` tokens.
 
-    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document; a part of one takes
-    documents by the hash of (id, epoch, seed) until the next does not fit, whatever their order or sharding.
+    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document. A part of one takes
+    documents by the hash of (id, epoch, seed), whatever their order or sharding, passing over what does not fit any
+    more. Where that leaves more than half of the part unused, the shortest document left is taken too, although it is
+    too long, if that comes nearer to the part or nothing of a source that is planned would be used. So what is used is
+    at most `planned`, or off by less than one document and less than it would be without that one.
     """
     total = int(tokens.sum())
     if not total:
@@ -66,8 +69,31 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
     copies = np.full(len(tokens), epochs, dtype=np.int64)
     # The hash of the id settles equal keys; documents equal in that too hold the same text.
     order = np.lexsort((hashes, keyed(hashes, "sample", seed, epochs)))
-    copies[order[np.cumsum(tokens[order]) <= rest]] += 1
+    taken = order[_fitting(tokens[order], rest)]
+    copies[taken] += 1
+    unused = rest - int(tokens[taken].sum())
+    if 2 * unused > rest:
+        left = np.setdiff1d(order, taken)
+        shortest = left[np.lexsort((hashes[left], tokens[left]))[0]]
+        if int(tokens[shortest]) < 2 * unused or not copies.any():
+            copies[shortest] += 1
     return copies
+
+
+def _fitting(tokens: np.ndarray, room: int) -> np.ndarray:
+    """The places that are taken, in order, of tokens [n] where each takes its own if there is still room for it."""
+    taken, place = [np.empty(0, np.int64)], 0
+    while place < len(tokens):
+        ends = np.cumsum(tokens[place:])
+        fit = int(np.searchsorted(ends, room, side="right"))
+        taken.append(np.arange(place, place + fit))
+        room -= int(ends[fit - 1]) if fit else 0
+        # The next that is short enough, if there is any: it begins another run.
+        further = np.flatnonzero(tokens[place + fit :] <= room)
+        if not len(further):
+            break
+        place += fit + int(further[0])
+    return np.concatenate(taken)
 
 
 def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A compressed file that breaks off gives every whole line before the break, and one reject with the line after them."""
+"""A compressed file that breaks off gives every whole line before the break, and one reject for the line after."""
 
 import gzip
 import json
