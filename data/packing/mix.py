@@ -57,10 +57,10 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
     """How often each document of one source is used, [documents] int64: in all about `planned` tokens.
 
     `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document. A part of one takes
-    documents by the hash of (id, epoch, seed), whatever their order or sharding, passing over what does not fit any
-    more. Where that leaves more than half of the part unused, the shortest document left is taken too, although it is
-    too long, if that comes nearer to the part or nothing of a source that is planned would be used. So what is used is
-    at most `planned`, or off by less than one document and less than it would be without that one.
+    documents by the hash of (id, epoch, seed), whatever their order or sharding, and passes over what does not fit any
+    more. Where this leaves more than half of the plan unused, the shortest document left goes in too, if that comes
+    nearer to the plan or nothing would be used at all. So no planned source gives nothing, and what is used differs
+    from `planned` by less than the longest document.
     """
     total = int(tokens.sum())
     if not total:
@@ -71,9 +71,9 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
     order = np.lexsort((hashes, keyed(hashes, "sample", seed, epochs)))
     taken = order[_fitting(tokens[order], rest)]
     copies[taken] += 1
-    unused = rest - int(tokens[taken].sum())
-    if 2 * unused > rest:
-        left = np.setdiff1d(order, taken)
+    unused = planned - int((copies * tokens).sum())
+    if 2 * unused > planned:
+        left = np.flatnonzero(copies == 0)
         shortest = left[np.lexsort((hashes[left], tokens[left]))[0]]
         if int(tokens[shortest]) < 2 * unused or not copies.any():
             copies[shortest] += 1
@@ -82,18 +82,14 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
 
 def _fitting(tokens: np.ndarray, room: int) -> np.ndarray:
     """The places that are taken, in order, of tokens [n] where each takes its own if there is still room for it."""
-    taken, place = [np.empty(0, np.int64)], 0
-    while place < len(tokens):
-        ends = np.cumsum(tokens[place:])
-        fit = int(np.searchsorted(ends, room, side="right"))
-        taken.append(np.arange(place, place + fit))
-        room -= int(ends[fit - 1]) if fit else 0
-        # The next that is short enough, if there is any: it begins another run.
-        further = np.flatnonzero(tokens[place + fit :] <= room)
-        if not len(further):
-            break
-        place += fit + int(further[0])
-    return np.concatenate(taken)
+    first = int(np.searchsorted(np.cumsum(tokens), room, side="right"))
+    room -= int(tokens[:first].sum())
+    taken = list(range(first))
+    for place in (first + np.flatnonzero(tokens[first:] <= room)).tolist():
+        if tokens[place] <= room:
+            taken.append(place)
+            room -= int(tokens[place])
+    return np.array(taken, dtype=np.int64)
 
 
 def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:
