@@ -54,10 +54,13 @@ def plan(
 
 
 def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> np.ndarray:
-    """How often each document of one source is used, [documents] int64: in all at most `planned` tokens.
+    """How often each document of one source is used, [documents] int64: in all about `planned` tokens.
 
-    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document; a part of one takes
-    documents by the hash of (id, epoch, seed) until the next does not fit, whatever their order or sharding.
+    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document. A part of one takes
+    documents by the hash of (id, epoch, seed), whatever their order or sharding, and passes over what does not fit any
+    more. Where this leaves more than half of the plan unused, the shortest document left goes in too, if that comes
+    nearer to the plan or nothing would be used at all. So no planned source gives nothing, and what is used differs
+    from `planned` by less than the longest document.
     """
     total = int(tokens.sum())
     if not total:
@@ -66,8 +69,27 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
     copies = np.full(len(tokens), epochs, dtype=np.int64)
     # The hash of the id settles equal keys; documents equal in that too hold the same text.
     order = np.lexsort((hashes, keyed(hashes, "sample", seed, epochs)))
-    copies[order[np.cumsum(tokens[order]) <= rest]] += 1
+    taken = order[_fitting(tokens[order], rest)]
+    copies[taken] += 1
+    unused = planned - int((copies * tokens).sum())
+    if 2 * unused > planned:
+        left = np.flatnonzero(copies == 0)
+        shortest = left[np.lexsort((hashes[left], tokens[left]))[0]]
+        if int(tokens[shortest]) < 2 * unused or not copies.any():
+            copies[shortest] += 1
     return copies
+
+
+def _fitting(tokens: np.ndarray, room: int) -> np.ndarray:
+    """The places that are taken, in order, of tokens [n] where each takes its own if there is still room for it."""
+    first = int(np.searchsorted(np.cumsum(tokens), room, side="right"))
+    room -= int(tokens[:first].sum())
+    taken = list(range(first))
+    for place in (first + np.flatnonzero(tokens[first:] <= room)).tolist():
+        if tokens[place] <= room:
+            taken.append(place)
+            room -= int(tokens[place])
+    return np.array(taken, dtype=np.int64)
 
 
 def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class SourceTokens(BaseModel):
     """Of its training documents, each once."""
     planned: int
     used: int
-    """At most `planned`, and short of it by less than one document."""
+    """Differs from `planned` by less than one document, and is 0 only where that is."""
     epochs: float
     """used / available."""
     documents: int

@@ -46,10 +46,11 @@ class Training:
         for name, share in self.plan.items():
             mine = np.flatnonzero(self.source == self.numbers[name])
             self.copies[mine] = sample(self.tokens[mine], self.hashes[mine], share.planned, config.seed)
-        if not self.copies.any():
+        planned = sum(share.planned for share in self.plan.values())
+        if planned < self.tokens.min():
             raise ValueError(
-                f"pack.mix and pack.train_tokens leave {sum(share.planned for share in self.plan.values())} training "
-                "tokens, less than a document of any source: raise train_tokens or max_epochs"
+                f"pack.mix and pack.train_tokens leave {planned} training tokens, less than a document of any source: "
+                "raise train_tokens or max_epochs"
             )
 
     def _by_source(self, values: np.ndarray) -> dict[str, int]:

@@ -14,6 +14,7 @@ PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _FREE_BYTES = 1_000_000
 """A small file may expand as it likes."""
 _BUFFER_BYTES = 1 << 18
+_DAMAGES = (OSError, EOFError, zlib.error, ValueError)
 
 
 class Damaged(ValueError):
@@ -33,33 +34,40 @@ def open_stream(path: Path, limits: Limits, packing: str | None = None) -> Itera
     """
     with ExitStack() as stack:
         packed = stack.enter_context(path.open("rb"))
-        unpacked: Any = packed
-        if packing == "gzip":
-            unpacked = stack.enter_context(gzip.GzipFile(fileobj=packed))
-        elif packing == "zstd":
-            import pyarrow
+        yield stack.enter_context(io.BufferedReader(_Bounded(packed, packing, limits), _BUFFER_BYTES))
 
-            # The zstandard package's reader takes a truncated frame for a whole one; Arrow's does not.
-            unpacked = stack.enter_context(pyarrow.CompressedInputStream(packed, "zstd"))
-        yield stack.enter_context(io.BufferedReader(_Bounded(unpacked, packed, packing, limits), _BUFFER_BYTES))
+
+def _unpacked(packed: IO[bytes], packing: str | None) -> Any:
+    if packing == "gzip":
+        return gzip.GzipFile(fileobj=packed)
+    if packing == "zstd":
+        import pyarrow
+
+        # The zstandard package's reader takes a truncated frame for a whole one; Arrow's does not.
+        return pyarrow.CompressedInputStream(packed, "zstd")
+    return packed
 
 
 class _Bounded(io.RawIOBase):
-    def __init__(self, unpacked: Any, packed: IO[bytes], packing: str | None, limits: Limits) -> None:
-        self.unpacked, self.packed, self.packing, self.limits = unpacked, packed, packing, limits
+    def __init__(self, packed: IO[bytes], packing: str | None, limits: Limits) -> None:
+        self.packed, self.packing, self.limits = packed, packing, limits
+        self.unpacked = _unpacked(packed, packing)
         self.given = 0
+        self.damage: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        try:
-            content = self.unpacked.read(len(buffer))
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            # The disk's own errors have a number, the decompressors' have none.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise Damaged(f"damaged {self.packing or 'file'}") from error
+        content = b""
+        if self.damage is None:
+            try:
+                content = self.unpacked.read(len(buffer))
+            except _DAMAGES as error:
+                self.damage = _of_content(error)
+                content = self._before_damage()
+        if self.damage is not None and not content:
+            raise Damaged(f"damaged {self.packing or 'file'}") from self.damage
         self.given += len(content)
         if self.given > self.limits.file_bytes:
             raise Damaged(f"{too_large(self.limits.file_bytes)} as a whole")
@@ -67,6 +75,32 @@ class _Bounded(io.RawIOBase):
             raise Damaged(f"expands more than {self.limits.expansion:g} times")
         buffer[: len(content)] = content
         return len(content)
+
+    def _before_damage(self) -> bytes:
+        """What is whole after what was given. A read that fails gives nothing of it, so the file is read once more, a
+        byte at a time from there.
+        """
+        found = bytearray()
+        with Path(self.packed.name).open("rb") as packed:
+            unpacked = _unpacked(packed, self.packing)
+            # gzip's `read` fills a buffer first, and fails for it.
+            read = unpacked.read1 if self.packing == "gzip" else unpacked.read
+            try:
+                passed = 0
+                while passed < self.given:
+                    passed += len(unpacked.read(min(_BUFFER_BYTES, self.given - passed)))
+                while byte := read(1):
+                    found += byte
+            except _DAMAGES as error:
+                _of_content(error)
+        return bytes(found)
+
+
+def _of_content(error: Exception) -> Exception:
+    """The error, where it is about what was read. The disk's own have a number, the decompressors' have none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    return error
 
 
 def lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:

@@ -1,13 +1,22 @@
-"""Parquet: one document a row, its text in one column; only that column is read, a batch at a time."""
+"""Parquet: one document a row, its text in one column; only that column is read, a batch at a time.
 
+A value may stand in thousands of rows and take its place in the file once, by a dictionary or as a prefix of the next.
+So a batch holds so many rows that the longest value there may be, in every one of them, still takes little memory.
+"""
+
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from data.sources.compression import Damaged
+from data.sources.pages import page_sizes
 from data.sources.records import Limits, Origin, Read, too_large
 from data.sources.rows import no_column
 
-_ROWS_AT_ONCE = 256
+_MOST_ROWS = 256
+_BATCH_BYTES = 1 << 26
+_MOST_PAGE_BYTES = 1 << 30
+"""Arrow decompresses a page whole. The usual writers close one at 1 MB, but may put 1,024 values into it first."""
 _FREE_BYTES = 1_000_000
 
 
@@ -22,13 +31,23 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
         # Without these the whole column chunk of a row group is read ahead.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             fault = _fault(file, origin.text_field, limits)
+            longest = 0 if fault else _largest_page(path, _chunks(file, origin.text_field))
+            if longest > _MOST_PAGE_BYTES:
+                fault = f"a page {too_large(_MOST_PAGE_BYTES)}"
             if fault:
                 yield origin.reject(shown, fault)
                 return
             number = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[origin.text_field], use_threads=False):
+            # What is stored as a dictionary stays one, and every batch has it whole.
+            is_dictionary = pyarrow.types.is_dictionary(file.schema_arrow.field(origin.text_field).type)
+            rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
+            for batch in file.iter_batches(rows, columns=[origin.text_field], use_threads=False):
+                may_be_long = batch.nbytes > limits.document_bytes
                 for value in batch.column(0):
                     number += 1
+                    if may_be_long and _size(value) > limits.document_bytes:
+                        yield origin.reject(shown, too_large(limits.document_bytes), number)
+                        continue
                     try:
                         text = value.as_py()
                     except UnicodeDecodeError:
@@ -54,13 +73,7 @@ def _fault(file: Any, field: str, limits: Limits) -> str | None:
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
         return f"column `{field}` is {kind}, not a string"
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    chunks = [
-        group.column(place)
-        for group in groups
-        for place in range(group.num_columns)
-        if group.column(place).path_in_schema == field
-    ]
+    chunks = _chunks(file, field)
     packed, unpacked = (
         sum(getattr(chunk, f"total_{kind}_size") for chunk in chunks) for kind in ("compressed", "uncompressed")
     )
@@ -69,3 +82,29 @@ def _fault(file: Any, field: str, limits: Limits) -> str | None:
     if unpacked > max(_FREE_BYTES, limits.expansion * packed):
         return f"expands more than {limits.expansion:g} times"
     return None
+
+
+def _chunks(file: Any, field: str) -> list[Any]:
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    return [
+        group.column(place)
+        for group in groups
+        for place in range(group.num_columns)
+        if group.column(place).path_in_schema == field
+    ]
+
+
+def _largest_page(path: Path, chunks: list[Any]) -> int:
+    """Bytes, decompressed. What has no page headers is for Arrow to judge, a row at a time."""
+    with path.open("rb") as file:
+        try:
+            return max(chain.from_iterable(page_sizes(file, chunk) for chunk in chunks), default=0)
+        except ValueError:
+            return _BATCH_BYTES
+
+
+def _size(value: Any) -> int:
+    """UTF-8 bytes of a string, before there is a string of Python."""
+    value = getattr(value, "value", value)  # of a dictionary's entry
+    content = None if value is None else value.as_buffer()
+    return 0 if content is None else content.size

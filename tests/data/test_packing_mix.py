@@ -95,18 +95,50 @@ def test_the_laws_of_the_plan(available: dict[str, int], mix: dict[str, MixShare
     assert result == planned(dict(reversed(available.items())), dict(reversed(mix.items())), train_tokens)
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.floats(0, 4), st.integers(0, 5), st.randoms())
-def test_sampling_depends_on_ids_alone_and_stays_below_its_plan(
+def identities(count: int) -> np.ndarray:
+    return np.array([identity_hash(str(number)) for number in range(count)], dtype=np.uint64)
+
+
+LENGTHS = st.lists(st.one_of(st.integers(1, 500), st.integers(5000, 9000)), min_size=1, max_size=60)
+
+
+@given(LENGTHS, st.floats(0, 4), st.integers(0, 5), st.randoms())
+def test_sampling_depends_on_ids_alone_and_stays_near_its_plan(
     lengths: list[int], epochs: float, seed: int, draw: random.Random
 ):
-    tokens = np.array(lengths)
-    hashes = np.array([identity_hash(str(number)) for number in range(len(lengths))], dtype=np.uint64)
+    tokens, hashes = np.array(lengths), identities(len(lengths))
     target = int(epochs * tokens.sum())
     copies = sample(tokens, hashes, target, seed)
+    used = (copies * tokens).sum()
     assert copies.max() - copies.min() <= 1
-    assert target - tokens.max() < (copies * tokens).sum() <= target
+    assert (used > 0) == (target > 0)
+    assert abs(target - used) < tokens.max()
+    left = tokens[copies == copies.min()]
+    if used > target:
+        # Only what had less than half goes beyond its plan, and nothing beyond a whole epoch.
+        assert target < tokens.sum() and (copies.sum() == 1 or used < 2 * target)
+    elif target % tokens.sum():
+        assert len(left) == 0 or left.min() > target - used, "a document that fits was passed over"
     order = draw.sample(range(len(lengths)), len(lengths))
     assert np.array_equal(sample(tokens[order], hashes[order], target, seed), copies[order])
+
+
+@given(LENGTHS, st.integers(0, 5), st.integers(0, 5))
+def test_whole_epochs_use_every_document(lengths: list[int], epochs: int, seed: int):
+    tokens = np.array(lengths)
+    assert (sample(tokens, identities(len(lengths)), epochs * int(tokens.sum()), seed) == epochs).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_does_not_fit_keeps_nothing_else_out(seed: int):
+    tokens = np.array([5000, 6000, 4000, 5500])
+    assert (sample(tokens, identities(4), 4500, seed) * tokens).sum() == 4000
+    tokens = np.array([9000, *[100] * 10])
+    assert (sample(tokens, identities(11), 5000, seed) * tokens).sum() == 1000
+    tokens = np.array([5000, 6000])
+    assert sample(tokens, identities(2), 10, seed).tolist() == [1, 0], "the shortest, rather than nothing"
+    tokens = np.array([100, 6000])
+    assert sample(tokens, identities(2), 5000, seed).tolist() == [1, 1], "6100 is nearer to 5000 than 100"
 
 
 def test_a_longer_plan_keeps_what_a_shorter_one_took():
