@@ -19,8 +19,9 @@ from data.disk import copy_tree
 from data.evidence import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
 from data.fingerprint import RECUT
 from data.manifest import EVIDENCE, read_manifest
+from data.pairs import pairs_again
 from data.progress import Progress, no_progress
-from data.refine import write_report
+from data.refine import write_pairs, write_report
 from data.report import IngestReport, RefineReport
 from data.rounds import keep
 from data.spelling import mistake
@@ -59,7 +60,7 @@ def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_prog
         copy_tree(evidence, result / EVIDENCE, _link)
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
-        after = _keep(config, result, progress)
+        after = _keep(old, config, result, progress)
         after.masked = before.masked
         after.evaluation_sets, after.short_items = before.evaluation_sets, before.short_items
         write_report(after, result)
@@ -93,12 +94,15 @@ def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
         raise ValueError(mistake(RefineConfig, error)) from None
 
 
-def _keep(config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
+def _keep(old: RefineConfig, config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
     evidence = result / EVIDENCE
     corpus = ScoredCorpus.open(score_parts(evidence))
     sketches = [SketchPart(evidence / SKETCHES.format(number)) for number in range(len(corpus.parts))]
     earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(evidence / EARLIER)}
-    return keep(config, corpus, sketches, _read_pairs(corpus, evidence / PAIRS), earlier, result, progress=progress)
+    pairs = pairs_again(old, config, corpus, sketches, _read_pairs(corpus, evidence / PAIRS), result)
+    (evidence / PAIRS).unlink()  # another name for what the build has
+    write_pairs(corpus, pairs, evidence)
+    return keep(config, corpus, sketches, pairs, earlier, result, progress=progress)
 
 
 def _read_pairs(corpus: ScoredCorpus, path: Path) -> np.ndarray:

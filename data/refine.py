@@ -18,7 +18,7 @@ from data.config import RefineConfig
 from data.corpus import ScoredCorpus
 from data.decontamination import EvaluationSets
 from data.deduplication.index import DuplicateIndex
-from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, verified_pairs
+from data.deduplication.near import Duplicate
 from data.deduplication.parts import SketchPart
 from data.disk import copy_tree, remove
 from data.document import document_shards
@@ -26,8 +26,8 @@ from data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
 from data.executor import RunTasks, lasting_workers
 from data.fingerprint import fingerprint
 from data.manifest import EVIDENCE
+from data.pairs import PAIR_FLOOR, ids_along, is_first, similar_pairs
 from data.progress import Progress, no_progress
-from data.quality.rules import breaches
 from data.report import RefineReport
 from data.rounds import keep
 from data.scoring import ScoreTask, Summary, score_part
@@ -35,8 +35,6 @@ from data.scoring import ScoreTask, Summary, score_part
 _PARTS = 16
 _LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
 """Raw bytes a part: enough parts for some workers, small enough that a worker's memory knows nothing of the corpus."""
-PAIR_FLOOR = 0.5
-"""Pairs below this Jaccard similarity are not stored: no threshold may be lower."""
 
 
 def refine(
@@ -90,7 +88,7 @@ def _decide(
     started = time.perf_counter()
     corpus = ScoredCorpus.open([task.scores for task in tasks])
     sketches = [SketchPart(task.sketches) for task in tasks]
-    pairs = _pairs(config, corpus, sketches)
+    pairs = similar_pairs(config, corpus, sketches)
     index = DuplicateIndex.open(Path(config.index), config) if config.index else None
     name = hashlib.sha256("\n".join(corpus.columns.ids).encode()).hexdigest()[:32]
     earlier = _earlier(corpus, sketches, index, name)
@@ -98,7 +96,7 @@ def _decide(
     write_evidence(tasks, corpus, pairs, earlier, out / EVIDENCE)
     report = keep(config, corpus, sketches, pairs, earlier, out, run=run, progress=progress)
     if index is not None:
-        report.remember = partial(index.add, sketches, _ids_along(corpus), report.kept_rows[corpus.part_rows], name)
+        report.remember = partial(index.add, sketches, ids_along(corpus), report.kept_rows[corpus.part_rows], name)
     report.timings = {"compare_s": compared - started, "write_s": time.perf_counter() - compared}
     return report
 
@@ -131,46 +129,13 @@ def _own_folder(work: Path, name: str) -> Path:
     return own
 
 
-def _ids_along(corpus: ScoredCorpus) -> list[str]:
-    """Ids as the parts hold the documents, one after another."""
-    return [corpus.columns.ids[row] for row in corpus.part_rows]
-
-
-def _is_first(corpus: ScoredCorpus) -> np.ndarray:
-    """Whether a document is the first of its id, [documents] bool, as the parts hold them."""
-    first = np.zeros(len(corpus), dtype=bool)
-    first[corpus.columns.first_rows()] = True
-    return first[corpus.part_rows]
-
-
-def _pairs(config: RefineConfig, corpus: ScoredCorpus, sketches: Sequence[SketchPart]) -> np.ndarray:
-    """[n] PAIR over the distinct ids: who is how similar to whom, from PAIR_FLOOR on.
-
-    Looked for among all documents, for other thresholds, and once more among those that these rules keep: in a large
-    band a document is compared with some only, and none of these may be wasted on documents that are dropped. Most
-    pairs are found both times, the same one first, and verified once.
-    """
-    columns, distinct = corpus.columns, corpus.distinct_index()[corpus.part_rows]
-    lengths = columns.characters[corpus.part_rows].tolist()
-    passes = np.array([breach is None for breach in breaches(columns.scores, columns.languages, config).first])
-    ids, is_first = _ids_along(corpus), _is_first(corpus)
-    candidates = [
-        candidate_pairs(sketches, greedy_ranks(ids, lengths, eligible))
-        for eligible in (is_first, is_first & passes[corpus.part_rows])
-    ]
-    pairs = verified_pairs(sketches, np.unique(np.concatenate(candidates), axis=0), PAIR_FLOOR)
-    first, second = distinct[pairs["first"]], distinct[pairs["second"]]
-    pairs["first"], pairs["second"] = np.minimum(first, second), np.maximum(first, second)
-    return np.sort(pairs)
-
-
 def _earlier(
     corpus: ScoredCorpus, sketches: Sequence[SketchPart], index: DuplicateIndex | None, name: str
 ) -> dict[str, Duplicate]:
     """Id -> its twin among what earlier runs kept. `name` is this run's in the index: that of the texts it is about."""
     if index is None:
         return {}
-    found = index.duplicates(sketches, _ids_along(corpus), _is_first(corpus), PAIR_FLOOR, name)
+    found = index.duplicates(sketches, ids_along(corpus), is_first(corpus), PAIR_FLOOR, name)
     return {duplicate.id: duplicate for duplicate in found}
 
 
@@ -183,16 +148,21 @@ def write_evidence(
 ) -> None:
     """What a later cut of the thresholds needs: scores, what repeats, and who resembles whom."""
     evidence.mkdir(parents=True)
-    ids = [corpus.columns.ids[row] for row in corpus.columns.first_rows()]
-    write_twins([(ids[one], ids[other], similarity) for one, other, similarity in pairs.tolist()], evidence / PAIRS)
+    write_pairs(corpus, pairs, evidence)
     write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
     for number, task in enumerate(tasks):
         shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
         copy_tree(task.sketches, evidence / SKETCHES.format(number), _copy_all_but_shingles)
 
 
+def write_pairs(corpus: ScoredCorpus, pairs: np.ndarray, evidence: Path) -> None:
+    """`pairs` is [n] of dtype PAIR over the distinct ids."""
+    ids = [corpus.columns.ids[row] for row in corpus.columns.first_rows()]
+    write_twins([(ids[one], ids[other], similarity) for one, other, similarity in pairs.tolist()], evidence / PAIRS)
+
+
 def _copy_all_but_shingles(source: Path, target: Path) -> None:
-    """Shingles outweigh the text, and all that was to be known of them is in the pairs."""
+    """Shingles outweigh the text, of which they can be made again."""
     if not source.name.startswith("shingles"):
         shutil.copyfile(source, target)
 

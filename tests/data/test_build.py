@@ -13,7 +13,7 @@ from test_refine import page
 
 from data.build import build
 from data.config import EvaluationSet, IngestConfig, RefineConfig, Source
-from data.evidence import read_decisions
+from data.evidence import PAIRS, read_decisions
 from data.manifest import read_manifest
 from data.recut import recut
 
@@ -125,12 +125,46 @@ def test_items_are_found_however_they_are_written(tmp_path: Path, document: str,
 def test_a_recut_build_is_what_a_fresh_build_with_these_thresholds_is(tmp_path: Path):
     quiz = jsonl(tmp_path / "quiz.jsonl", [QUESTION])
     texts = [page("caching", n) for n in range(4)] + [f"{page('signals', 1)}\n{QUESTION}\n", words("eta", 20)]
+    texts += copies(80, longer=40)
     source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", texts)))
     build(source, loose(evaluation_sets=[str(quiz)]), tmp_path / "recut")
-    recut(tmp_path / "recut", {"contamination_policy": "cut", "min_words": 10})
-    build(source, loose(evaluation_sets=[str(quiz)], contamination_policy="cut", min_words=10), tmp_path / "fresh")
-    assert read_manifest(tmp_path / "recut") == read_manifest(tmp_path / "fresh")
-    assert read_decisions(tmp_path / "recut") == read_decisions(tmp_path / "fresh")
+    new = {"contamination_policy": "cut", "min_words": 10, "max_words": 405}
+    recut(tmp_path / "recut", new)
+    build(source, loose(evaluation_sets=[str(quiz)], **new), tmp_path / "fresh")
+    same_build(tmp_path / "recut", tmp_path / "fresh")
+
+
+def copies(count: int, longer: int) -> list[str]:
+    """Of one text of 400 words with one word changed in each; some are longer by 22 words."""
+    template = [f"theta{number}" for number in range(400)]
+    texts = []
+    for number in range(count):
+        changed = [*template]
+        changed[number * 7 % 400] = f"changed{number}"
+        texts.append(" ".join([*changed, *(f"more{number}x{each}" for each in range(22 if number < longer else 0))]))
+    return texts
+
+
+def same_build(one: Path, other: Path) -> None:
+    assert read_manifest(one) == read_manifest(other)
+    assert read_decisions(one) == read_decisions(other)
+    assert (one / "evidence" / PAIRS).read_bytes() == (other / "evidence" / PAIRS).read_bytes()
+
+
+def test_a_recut_build_finds_the_near_duplicates_that_longer_copies_hid(tmp_path: Path):
+    """Each of a hundred longer copies is compared with the first of the band; without them, others are the first."""
+    texts = [*copies(300, longer=100), *(page("caching", number) for number in range(5))]
+    source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", texts)))
+    off = {"min_substring_words": None, "max_piece_copies": None}
+    build(source, loose(**off), tmp_path / "recut")
+    before = read_manifest(tmp_path / "recut")
+    build(source, loose(**off, max_words=405), tmp_path / "fresh")
+    for _ in range(2):
+        done = recut(tmp_path / "recut", {"max_words": 405})
+        same_build(tmp_path / "recut", tmp_path / "fresh")
+        assert done.after.documents_kept == 6
+        recut(tmp_path / "recut", {"max_words": loose().max_words})
+        assert read_manifest(tmp_path / "recut") == before, "there and back again"
 
 
 def test_what_a_failed_build_kept_is_no_duplicate_of_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
