@@ -9,6 +9,32 @@ _BROKEN = re.compile("[\x80-\x9f\ud800-\udfff\ufffd]|\x1b\\[")
 # What every pattern of ftfy's measure holds: two characters beyond ASCII side by side, or one of these four. The
 # measure itself is slow, and most lines of a Western language have neither.
 _SUSPECT = re.compile(f"[^\x00-\x7f]{{2}}|[ÂÃŒœ]|{_BROKEN.pattern}")
+_MOST_MARKS = 30
+"""On one letter: the Stream-Safe Text Format of Unicode Standard Annex #15, which no language comes near."""
+# What may be a mark that combines: none is a letter, and none stands before U+0300.
+_MARK = re.compile(r"[^\x00-\u02ff\w\s]")
+_PILE = re.compile(f"{_MARK.pattern}{{{_MOST_MARKS + 1},}}")
+
+
+def composed(text: str) -> str:
+    """The text in NFC, less the marks beyond the thirtieth on one letter, which take quadratic time to be sorted."""
+    if text.isascii():
+        return text
+    # A pile has a mark at a multiple of its least length.
+    if _MARK.search(text[:: _MOST_MARKS + 1]):
+        text = _PILE.sub(_without_piles, text)
+    return unicodedata.normalize("NFC", text)
+
+
+def _without_piles(match: re.Match[str]) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in match[0]:
+        # Decomposed, since some that count as letters are made of marks alone.
+        marks = marks + 1 if unicodedata.combining(unicodedata.normalize("NFD", character)[0]) else 0
+        if marks <= _MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def mend(text: str) -> str:
@@ -20,7 +46,7 @@ def mend(text: str) -> str:
     """
     if text.isascii():
         return _mend_line(text) if "\x1b[" in text else text
-    text = unicodedata.normalize("NFC", text)
+    text = composed(text)
     # Each line is decoded on its own: damage in one does not touch the others.
     lines = text.split("\n")
     suspects = [
@@ -30,7 +56,7 @@ def mend(text: str) -> str:
         return text
     for number in suspects:
         lines[number] = _mend_line(lines[number])
-    return unicodedata.normalize("NFC", "\n".join(lines))
+    return composed("\n".join(lines))
 
 
 def _is_damaged(text: str) -> bool:
@@ -49,6 +75,7 @@ def _mend_line(line: str) -> str:
         uncurl_quotes=False,
         fix_line_breaks=False,
         remove_control_chars=False,
+        normalization=None,
         explain=False,
     )
     return fix_text(line, config)

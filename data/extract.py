@@ -1,9 +1,8 @@
 """Markup to the document text contract: `#` headings, paragraphs on one line, `- ` items, code indented by four."""
 
-import unicodedata
 from collections.abc import Callable
 
-from data.encoding import mend
+from data.encoding import composed, mend
 from data.markup.blocks import Block, render
 from data.markup.markdown import markdown_blocks
 from data.markup.plain import plain_blocks
@@ -31,4 +30,4 @@ def extract(text: str, suffix: str) -> str:
     if reader is None:
         raise ValueError(f"markup {suffix!r} is not known; allowed: {', '.join(MARKUPS)}")
     unix = mend(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", render(reader(unix)))
+    return composed(render(reader(unix)))

@@ -1,6 +1,8 @@
 """HTML to blocks with the standard library's parser: what is not prose (scripts, navigation, forms) is skipped."""
 
 import re
+from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 
 from data.markup.blocks import Block, Code, Heading, Item, Paragraph
@@ -35,13 +37,25 @@ _VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 )
 _HEADING = re.compile(r"h([1-6])\Z")
+_MOST_UNCLOSED = 32
+"""Tags and comments that only the end of the text closes: each is looked for up to there, so there must be few."""
 
 
 def html_blocks(text: str) -> list[Block]:
     """The blocks of one HTML page or fragment in reading order."""
     reader = _Reader()
     reader.feed(text)
-    reader.close()
+    for _ in range(_MOST_UNCLOSED):
+        # What is left starts with a tag or comment without an end: its first part is text, and the rest is read again.
+        head, end, rest = reader.rawdata.partition(">")
+        if not end or not head.startswith("<"):
+            break
+        reader.rawdata = ""
+        reader.handle_data(unescape(head + end))
+        reader.feed(rest)
+    # Not `close()`, which tries every tag of what is left anew, each up to the end of the text.
+    if reader.cdata_elem is None:
+        reader.handle_data(unescape(reader.rawdata))
     reader.flush()
     return reader.blocks
 
@@ -51,7 +65,9 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.blocks: list[Block] = []
         self.words: list[str] = []
+        self.has_words = False
         self.skipping: list[str] = []
+        self.skipping_now: Counter[str] = Counter()
         self.heading = 0
         self.in_item = False
         self.in_pre = False
@@ -60,6 +76,7 @@ class _Reader(HTMLParser):
         if self.skipping or (tag in _SKIPPED and tag not in _VOID):
             if tag not in _VOID:
                 self.skipping.append(tag)
+                self.skipping_now[tag] += 1
             return
         heading = _HEADING.match(tag)
         if heading:
@@ -72,22 +89,25 @@ class _Reader(HTMLParser):
             self.flush()
             self.in_item = True
         elif tag == "br":
-            self.words.append("\n" if self.in_pre else " ")
-        elif tag in ("td", "th") and any(word.strip() for word in self.words):
-            self.words.append(" | ")
+            self._add("\n" if self.in_pre else " ")
+        elif tag in ("td", "th") and self.has_words:
+            self._add(" | ")
         elif tag == "code" and not self.in_pre:
-            self.words.append("`")
-        elif tag in _BREAKS and not (tag == "p" and self.in_item and not self._has_words()):
+            self._add("`")
+        elif tag in _BREAKS and not (tag == "p" and self.in_item and not self.has_words):
             self.flush()
 
     def handle_endtag(self, tag: str) -> None:
         if self.skipping:
             # An unclosed tag inside a skipped one must not swallow the rest of the page.
-            if tag in self.skipping:
-                del self.skipping[len(self.skipping) - 1 - self.skipping[::-1].index(tag) :]
+            closed = not self.skipping_now[tag]
+            while not closed:
+                last = self.skipping.pop()
+                self.skipping_now[last] -= 1
+                closed = last == tag
             return
         if tag == "code" and not self.in_pre:
-            self.words.append("`")
+            self._add("`")
         elif _HEADING.match(tag) or tag in ("pre", "li") or tag in _BREAKS:
             self.flush()
             if tag == "li":
@@ -95,15 +115,24 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self.skipping:
-            self.words.append(data)
+            self._add(data)
 
-    def _has_words(self) -> bool:
-        return any(word.strip() for word in self.words)
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """`<![CDATA[...]]>` and its like; the standard library's assertion fails on a name that it does not know."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
+
+    def _add(self, words: str) -> None:
+        self.words.append(words)
+        self.has_words = self.has_words or bool(words.strip())
 
     def flush(self) -> None:
         """End the block that is being read."""
         text = "".join(self.words)
         self.words.clear()
+        self.has_words = False
         if text.strip():
             flat = " ".join(text.split())
             if self.in_pre:

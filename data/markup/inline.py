@@ -1,27 +1,34 @@
 """Inline markup of reStructuredText (with Sphinx's roles) to plain words; literals become `literal`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 # One pass over the text: what stands inside a literal must not be read as markup again, so the alternatives are tried
-# from the most to the least binding, as docutils does.
-_INLINE = re.compile(
-    r"""
+# from the most to the least binding, as docutils does. A name has a longest length: in a long run of its characters it
+# would be looked for up to the run's end from each of them.
+_BINDING = r"""
       ``(?P<literal>.+?)``(?!`)
-    | :(?P<role>[A-Za-z][\w.+:-]*):`(?P<target>[^`]+)`
+    | :(?P<role>[A-Za-z][\w.+:-]{0,99}):`(?P<target>[^`]+)`
     | (?<![\w`])_?`(?P<interpreted>[^`\s](?:[^`]*[^`\s])?)`
-      (?::(?P<trailing_role>[A-Za-z][\w.+:-]*):|__?)?(?!`)
+      (?::(?P<trailing_role>[A-Za-z][\w.+:-]{0,99}):|__?)?(?!`)
     | (?<![\w|])\|(?P<substitution>[^|\s](?:[^|]*[^|\s])?)\|_{0,2}(?![\w|])
+"""
+# Only this one looks for its end beyond the next mark, so the first `**` without an end is told apart: none after it
+# has one either.
+_STRONG = r"""
     | (?<![\w*])\*\*(?P<strong>[^\s*](?:.*?[^\s])?)\*\*(?!\w)
+    | (?<![\w*])(?P<endless>\*\*)(?=[^\s*])
+"""
+_LOOSE = r"""
     | (?<![\w*])\*(?P<emphasis>[^\s*](?:[^*]*[^\s*])?)\*(?![\w*])
     | \s?\[(?P<footnote>\#?[\w.-]*|\*)\]_(?!\w)
-    | (?<![\w`/:.@])(?P<word>[A-Za-z0-9](?:[\w.+-]*[A-Za-z0-9])?)__?(?=[\s.,;:!?)\]'"]|$)
+    | (?<![\w`/:.@])(?P<word>[A-Za-z0-9](?:[\w.+-]{0,199}[A-Za-z0-9])?)__?(?=[\s.,;:!?)\]'"]|$)
     | \\(?P<escaped>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+"""
+_INLINE = re.compile(_BINDING + _STRONG + _LOOSE, re.VERBOSE | re.DOTALL)
+_INLINE_WITHOUT_STRONG = re.compile(_BINDING + _LOOSE, re.VERBOSE | re.DOTALL)
 _SPACE_BEFORE_PUNCTUATION = re.compile(r"(?<=[\w`)\"']) (?=[,.;](?:\s|\Z))")
-_TITLE_AND_TARGET = re.compile(r"(?P<title>.*?)\s*<[^<>]*>\Z", re.DOTALL)
+_TARGET = re.compile(r"<[^<>]*>\Z")
 _CALLABLE_ROLES = frozenset({"func", "meth"})
 # What Sphinx-Gallery puts around the name of an example.
 _GALLERY = re.compile(r"\Asphx_glr_(?:auto_examples_)?|_py\Z")
@@ -50,12 +57,26 @@ def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str
             return f" [{match['footnote']}]" if match["footnote"][:1].isalpha() else ""
         if match["escaped"] is not None:
             return "" if match["escaped"].isspace() else match["escaped"]
-        inner = match["strong"] or match["emphasis"]
-        if inner is not None:
-            return plain_words(inner, substitutions, labels)
-        return match["word"]
+        if match["emphasis"] is not None:
+            return plain_words(match["emphasis"], substitutions, labels)
+        if match["word"] is not None:
+            return match["word"]
+        return plain_words(match["strong"], substitutions, labels)
 
-    return _SPACE_BEFORE_PUNCTUATION.sub("", " ".join(_INLINE.sub(replace, text).split()))
+    plain = _with_strong(text, replace) if "**" in text else _INLINE_WITHOUT_STRONG.sub(replace, text)
+    return _SPACE_BEFORE_PUNCTUATION.sub("", " ".join(plain.split()))
+
+
+def _with_strong(text: str, replace: Callable[[re.Match[str]], str]) -> str:
+    words: list[str] = []
+    end = 0
+    for match in _INLINE.finditer(text):
+        words.append(text[end : match.start()])
+        end = match.end()
+        if match.lastgroup == "endless":
+            return "".join(words) + "**" + _INLINE_WITHOUT_STRONG.sub(replace, text[end:])
+        words.append(replace(match))
+    return "".join(words) + text[end:]
 
 
 def role_text(role: str, target: str, labels: Mapping[str, str] | None = None) -> str:
@@ -65,9 +86,8 @@ def role_text(role: str, target: str, labels: Mapping[str, str] | None = None) -
         return ""
     if short == "math":
         return target
-    titled = _TITLE_AND_TARGET.match(target)
-    if titled and titled["title"]:
-        return titled["title"].replace("\\", "")
+    if (address := _TARGET.search(target)) and (title := target[: address.start()].rstrip()):
+        return title.replace("\\", "")
     name = target.strip().strip("<>")
     if name.startswith("!"):
         name = name[1:]

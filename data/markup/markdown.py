@@ -16,16 +16,18 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
 _OPTION_LINE = re.compile(r"\A(?::[\w-]+:.*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
 _MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)
+_MAX_DEPTH = 12
+"""Of directives within directives, whose content is parsed once a level."""
 _MYST_ROLE = re.compile(r"\{([\w:.+-]+)\}\Z")
 
 
-def markdown_blocks(text: str) -> list[Block]:
-    """The blocks of one Markdown document in reading order."""
+def markdown_blocks(text: str, nesting: int = 0) -> list[Block]:
+    """The blocks of one Markdown document, or of a directive's content, in reading order."""
     body = _MYST_TARGET.sub("", _FRONT_MATTER.sub("", text, count=1))
-    return list(_blocks(_PARSER.parse(body)))
+    return list(_blocks(_PARSER.parse(body), nesting))
 
 
-def _blocks(tokens: list[Token]) -> Iterator[Block]:
+def _blocks(tokens: list[Token], nesting: int) -> Iterator[Block]:
     heading, item_open, in_cell, cells = 0, False, False, list[str]()
     for token in tokens:
         match token.type:
@@ -44,7 +46,7 @@ def _blocks(tokens: list[Token]) -> Iterator[Block]:
             case "tr_close":
                 yield Item(" | ".join(filter(None, cells)))
             case "fence" | "code_block":
-                yield from _fence(token.info.strip(), token.content)
+                yield from _fence(token.info.strip(), token.content, nesting)
             case "html_block":
                 yield from html_blocks(token.content)
             case "inline":
@@ -60,9 +62,9 @@ def _blocks(tokens: list[Token]) -> Iterator[Block]:
                     yield Paragraph(text)
 
 
-def _fence(info: str, content: str) -> Iterator[Block]:
+def _fence(info: str, content: str, nesting: int) -> Iterator[Block]:
     directive = _FENCED_DIRECTIVE.match(info)
-    if directive is None:
+    if directive is None or nesting > _MAX_DEPTH:
         yield Code(content.strip("\n"))
         return
     name, argument = directive["name"].lower(), directive["argument"].strip()
@@ -71,7 +73,7 @@ def _fence(info: str, content: str) -> Iterator[Block]:
     if treatment is Treatment.CODE:
         yield Code(content.strip("\n"))
     elif treatment is not Treatment.DROP:
-        inner = markdown_blocks(content)
+        inner = markdown_blocks(content, nesting + 1)
         label = f"{label_of(name, argument)}:" if treatment is Treatment.LABELLED else argument
         if inner and isinstance(inner[0], Paragraph) and treatment is Treatment.LABELLED:
             inner[0] = Paragraph(f"{label} {inner[0].text}")

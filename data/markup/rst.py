@@ -6,6 +6,7 @@ a megabyte; this reader keeps what the rendered page would show as prose and ski
 
 import re
 from collections.abc import Generator, Iterator
+from itertools import takewhile
 
 from data.markup.blocks import Block, Code, Heading, Item, Paragraph
 from data.markup.directives import Treatment, argument_is_version, label_of, treatment_of
@@ -29,6 +30,8 @@ _PARAMETER_FIELDS = frozenset({"param", "parameter", "arg", "argument", "key", "
 _RESULT_FIELDS = {"return": "Returns", "returns": "Returns", "raises": "Raises", "raise": "Raises", "yields": "Yields"}
 _SILENT_FIELDS = frozenset({"type", "rtype", "vartype", "orphan", "tocdepth", "nosearch", "meta", "canonical"})
 _MAX_DEPTH = 12
+_LONGEST_INSERTED = 200
+"""Characters of a text that stands in for a short mark at any number of places: a label's title, a substitution."""
 
 
 def rst_blocks(text: str) -> list[Block]:
@@ -49,7 +52,9 @@ class _Reader:
         for line in lines:
             match = _DIRECTIVE.match(line.lstrip())
             if match and match["substitution"] and match["name"] == "replace":
-                self.substitutions[match["substitution"]] = plain_words(match["argument"] or "", {})
+                replacement = match["argument"] or ""
+                if len(replacement) <= _LONGEST_INSERTED:
+                    self.substitutions[match["substitution"]] = plain_words(replacement, {})
 
     def words(self, text: str) -> str:
         return plain_words(text, self.substitutions, self.labels)
@@ -62,7 +67,7 @@ class _Reader:
             if target:
                 waiting.append(target[1].lower())
             elif line and waiting:
-                if title := _title(lines, i):
+                if (title := _title(lines, i)) and len(title[0]) <= _LONGEST_INSERTED:
                     self.labels.update(dict.fromkeys(waiting, plain_words(title[0], {})))
                 waiting = []
 
@@ -91,9 +96,9 @@ class _Reader:
         if line == ".." or line.startswith((".. ", "__ ")):
             return (yield from self._explicit(lines, i, nesting))
         if is_grid_border(line) or is_simple_border(line):
-            rows, taken = (grid_table if line.startswith("+") else simple_table)(lines[i:])
+            rows, end = (grid_table if line.startswith("+") else simple_table)(lines, i)
             yield from (Item(self.words(row)) for row in rows)
-            return i + taken
+            return end
         if _DOCTEST.match(line):
             end = next((k for k in range(i, len(lines)) if not lines[k]), len(lines))
             yield _code(lines[i:end])
@@ -205,18 +210,21 @@ class _Reader:
         self.level = outer
 
     def _list_table(self, content: list[str], nesting: int) -> Iterator[Block]:
-        row: list[str] = []
+        row: list[list[str]] = []
         for line in content:
             marker = re.match(r"(\* +)?- ?(.*)", line.strip())
             if line.startswith("*") and row:
-                yield Item(self.words(" | ".join(filter(None, row))))
+                yield self._row(row)
                 row = []
             if marker and (line.startswith("*") or re.match(r" {1,4}- ?", line)):
-                row.append(marker[2])
+                row.append([marker[2]])
             elif row and line.strip():
-                row[-1] = f"{row[-1]} {line.strip()}".strip()
+                row[-1].append(line.strip())
         if row:
-            yield Item(self.words(" | ".join(filter(None, row))))
+            yield self._row(row)
+
+    def _row(self, cells: list[list[str]]) -> Item:
+        return Item(self.words(" | ".join(filter(None, (" ".join(lines).strip() for lines in cells)))))
 
     def _level_of(self, style: tuple[str, bool]) -> int:
         if style not in self.styles:
@@ -273,23 +281,25 @@ def _split_options(argument: str, content: list[str], *, several: bool) -> tuple
     start = 0
     while start < len(content) and content[start] and _OPTION.match(content[start]):
         start += 1
-    rest = content[start:]
+    signature = [argument]
     if several and not start and argument:
-        while rest and rest[0] and len(rest) > 1 and argument.rstrip().endswith(("\\", ",")):
-            argument, rest = f"{argument.rstrip().rstrip(chr(92))} {rest[0].strip()}", rest[1:]
-    return argument.strip(), rest
+        while start + 1 < len(content) and content[start] and signature[-1].rstrip().endswith(("\\", ",")):
+            signature[-1] = signature[-1].rstrip().rstrip("\\")
+            signature.append(content[start].strip())
+            start += 1
+    return " ".join(signature).strip(), content[start:]
 
 
 def _as_item(lead: str, blocks: list[Block]) -> Iterator[Block]:
     """The blocks as one list item: its paragraphs on the item's line, other blocks after it."""
     text = [lead] if lead else []
-    while blocks and isinstance(blocks[0], Paragraph):
-        text.append(blocks.pop(0).text)
+    text.extend(block.text for block in takewhile(lambda block: isinstance(block, Paragraph), blocks))
+    rest = blocks[len(text) - bool(lead) :]
     if lead and len(text) == 1:
         yield Paragraph(lead)  # A lead over a list or code introduces it; it is no item.
     elif text:
         yield Item(" ".join(text))
-    yield from blocks
+    yield from rest
 
 
 def _led_by(label: str, blocks: list[Block]) -> Iterator[Block]:

@@ -14,6 +14,8 @@ _PAGE = re.compile(r"<(?:!doctype\s+html|html|body)\b", re.IGNORECASE)
 _LOOKED_AT = 4096
 _LEAST_SHARE = 0.25
 """Of the words of the page's every block. Less, and the text was not found, but lost."""
+_MAX_DEPTH = 50
+"""Of emphasis and links within each other; a page of unclosed tags nests them deeper than Python recurses."""
 _INSIDE = frozenset({"hi", "ref", "del", "code", "lb", "graphic"})
 
 
@@ -81,13 +83,15 @@ def _is_block_of_code(element: Any) -> bool:
     return element.tag == "code" and (element.find("code") is not None or "\n" in "".join(element.itertext()))
 
 
-def _inner(element: Any) -> str:
-    return (element.text or "") + "".join(_inline(child) + (child.tail or "") for child in element)
+def _inner(element: Any, depth: int = 0) -> str:
+    if depth > _MAX_DEPTH:
+        return "".join(element.itertext())
+    return (element.text or "") + "".join(_inline(child, depth + 1) + (child.tail or "") for child in element)
 
 
-def _inline(element: Any) -> str:
+def _inline(element: Any, depth: int = 0) -> str:
     if element.tag == "lb":
         return " "
     if element.tag == "code":
         return f"`{''.join(element.itertext()).strip()}`"
-    return _inner(element) if isinstance(element.tag, str) else ""
+    return _inner(element, depth) if isinstance(element.tag, str) else ""

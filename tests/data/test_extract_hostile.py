@@ -1,0 +1,109 @@
+"""Documents made to be slow: extraction takes time in proportion to their length, and gives an answer."""
+
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+from data.encoding import composed
+from data.extract import extract
+
+# fmt: off
+_UNITS = (
+    "<a ", "<", "<!--", "<![CDATA[", "<?", "</", "<a b='", "<br/", "&", "&#", "<svg>", "<li>",
+    "+1", "sk-", "::f", ":a:", "a.b-", "`a", "**", "**a ", "__", "a_", "_`", "*a", "``", "|a",
+    "[", "](", "[a]: b\n", "\\", "- ", "> ", "#", "(", "@", "|", "=\n", ".. ", "~~~\n", "a\n",
+    "```{note}\n", "    x\n", "\t", "\r", "\0", "\x85", "\x1b[", "Ã¼", "\u0301\u0323",
+    "= =\na b\n= =\n\n", "+-+\n|a|\n+-+\n\n", "<a b='>'", "<!-- a>", "<svg><p></p>", "<![foo[x",
+)
+# fmt: on
+# (what stands once before it, what is repeated)
+_HOSTILE = [
+    *(("", unit) for unit in _UNITS),
+    ("= =\n", "  a\n"),
+    ("= " * 50_000 + "\n", "a b\n"),
+    ("- a\n\n", "  b\n\n"),
+    (".. function:: f(\n", "   a,\n"),
+    (":x:`a", " "),
+    (".. |a| replace:: " + "x" * 50_000 + "\n\n", "|a| "),
+    ("<li>", " <p>"),
+    ("<svg>" * 15_000, "</p>"),
+    ("<svg>" * 10_000, "<p></p>"),
+    ("<html><body><p>One.</p>", "<b>a"),
+    ("<html><body><p>One.</p>", "<p>a"),
+    ("<html><body><p>One.</p>", "<a "),
+]
+_CHARACTERS = 150_000
+_CPU_SECONDS = 10
+"""Of each document: several times what a linear pass takes; a quadratic one takes minutes."""
+_CHILD = """
+import resource, sys
+from data.scoring import ExtractMarkup
+from datatrove.data import Document
+from tests.data.test_extract_hostile import _CHARACTERS, _CPU_SECONDS, _HOSTILE
+
+for number, (head, unit) in enumerate(_HOSTILE):
+    print(number, flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + _CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    text = head + (unit * _CHARACTERS)[: max(_CHARACTERS - len(head), 1)]
+    document = Document(text=text, id="1", metadata={"markup": sys.argv[1]})
+    assert len(list(ExtractMarkup().run(iter([document])))) == 1
+    assert len(document.text) <= 20 * _CHARACTERS, "the text has grown"
+print("all")
+"""
+
+
+@pytest.mark.parametrize("markup", ["txt", "md", "rst", "html"])
+def test_no_repeated_unit_takes_more_than_linear_time(markup: str):
+    # A process of its own, which the kernel ends at its limit of processor time, however busy the machine is.
+    child = subprocess.run([sys.executable, "-c", _CHILD, markup], capture_output=True, text=True, check=False)
+    last = child.stdout.split()[-1] if child.stdout else "none"
+    assert last == "all", f"{markup}: {_HOSTILE[int(last)] if last.isdigit() else last!r}: {child.stderr[-500:]}"
+    assert child.returncode == 0
+
+
+def test_a_tag_without_an_end_is_text_and_the_rest_is_read():
+    assert extract("<p>one <!-- two <b>three</b></p><p>four</p>", "html") == "one <!-- two <b>three\n\nfour"
+    assert extract("<p>a &amp; b <i", "html") == "a & b <i"
+
+
+def test_a_marked_section_of_an_unknown_name_is_no_text():
+    assert extract("<p>one</p><![foo[bar]]><p>two</p>", "html") == "one\n\ntwo"
+
+
+def test_strong_text_without_an_end_keeps_its_stars_and_the_rest_is_read():
+    assert extract("**One** and **two and *three* and four_ and **five", "rst") == (
+        "One and **two and three and four and **five"
+    )
+
+
+def test_a_directive_within_too_many_is_code():
+    text = extract("```{note}\n" * 30 + "word\n", "md")
+    assert text.startswith("Note:") and text.count("Note:") < 20 and "    word" in text
+
+
+def test_cells_of_several_lines_are_joined_in_a_wide_table():
+    table = dedent(
+        """
+        ===  ===  ===
+        a    b    c
+             d
+        e
+             f    g
+        ===  ===  ===
+
+        After.
+        """
+    )
+    assert extract(table, "rst") == "- a | b d | c\n- e | f | g\n\nAfter."
+
+
+def test_piled_marks_are_cut_at_thirty_and_fewer_are_kept():
+    assert composed("x" + "\u0301\u0323" * 500).count("\u0301") == 15
+    assert len(composed("é" * 20 + "x" + "\u0323" * 31)) == len(composed("é" * 20 + "x" + "\u0323" * 30))
+    fewer = "x" + "\u0323" * 15 + "\u0301" * 15
+    assert composed(fewer + " y") == composed(fewer) + " y"
+    assert len(composed("q" + "\u0323" * 30)) == 31
