@@ -14,7 +14,7 @@ from data.markup.inline import role_text
 _PARSER = MarkdownIt("commonmark").enable("table")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
-_OPTION_LINE = re.compile(r"\A(?::[\w-]+:.*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
+_OPTION_LINES = re.compile(r"\A(?::[\w-]+:[^\n]*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
 _MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)
 _MAX_DEPTH = 12
 """Of directives within directives, whose content is parsed once a level."""
@@ -69,7 +69,7 @@ def _fence(info: str, content: str, nesting: int) -> Iterator[Block]:
         return
     name, argument = directive["name"].lower(), directive["argument"].strip()
     treatment = treatment_of(name)
-    content = _OPTION_LINE.sub("", content, count=1)
+    content = _OPTION_LINES.sub("", content, count=1)
     if treatment is Treatment.CODE:
         yield Code(content.strip("\n"))
     elif treatment is not Treatment.DROP:

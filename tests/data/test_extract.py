@@ -358,3 +358,8 @@ def test_a_page_in_which_no_text_of_its_own_is_found_gives_all_of_it():
 def test_any_page_is_extracted_into_the_contract(pieces: list[str]):
     clean = extract("<html><body><h1>A</h1><p>word</p>" + "\n".join(pieces), "html")
     assert extract(clean, "txt") == clean
+
+
+def test_the_options_of_a_directive_in_markdown_go_and_its_content_stays():
+    text = "```{note}\n:class: tip\n:name: here\nOne line.\n\nAnother.\n```\n\nAfter.\n"
+    assert extract(text, "md") == "Note: One line.\n\nAnother.\n\nAfter."

@@ -22,19 +22,19 @@ _UNITS = (
 _HOSTILE = [
     *(("", unit) for unit in _UNITS),
     ("= =\n", "  a\n"),
-    ("= " * 50_000 + "\n", "a b\n"),
+    ("= " * 25_000 + "\n", "a b\n"),
     ("- a\n\n", "  b\n\n"),
     (".. function:: f(\n", "   a,\n"),
     (":x:`a", " "),
-    (".. |a| replace:: " + "x" * 50_000 + "\n\n", "|a| "),
+    (".. |a| replace:: " + "x" * 25_000 + "\n\n", "|a| "),
     ("<li>", " <p>"),
-    ("<svg>" * 15_000, "</p>"),
-    ("<svg>" * 10_000, "<p></p>"),
+    ("<svg>" * 10_000, "</p>"),
+    ("<svg>" * 5_000, "<p></p>"),
     ("<html><body><p>One.</p>", "<b>a"),
     ("<html><body><p>One.</p>", "<p>a"),
     ("<html><body><p>One.</p>", "<a "),
 ]
-_CHARACTERS = 150_000
+_CHARACTERS = 75_000
 _CPU_SECONDS = 10
 """Of each document: several times what a linear pass takes; a quadratic one takes minutes."""
 _CHILD = """
