@@ -1,24 +1,20 @@
 """Which rule, or which twin, removed a document: asked of the evidence."""
 
-import csv
 import re
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from data.asked_path import rows_at
+from data.asked import asked
 from data.config import RefineConfig
 from data.decontamination import acting, set_names
-from data.evidence import REJECTS, read_columns, read_decisions, read_places
+from data.evidence import read_columns, read_decisions, read_places
 from data.keeping import parse_contamination
 from data.manifest import EVIDENCE, MANIFEST, read_manifest
 from data.privacy.mask import KINDS
 
-_LEAST_PREFIX = 6
-_SHOWN = 5
 _PLACEHOLDER = re.compile(f"<({'|'.join(KINDS)})>")
 _EARLIER = "earlier_duplicate"
 _AFTER_CUTTING = "after cutting"
@@ -85,58 +81,12 @@ def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
     the same text was read more than once. ValueError if there is none, or a path could be one of several.
     """
     decisions = read_decisions(folder)
-    found = [row for row in decisions if _has_id(row, name)] or _at_path(folder, decisions, name, here or Path.cwd())
+    found = asked(folder, decisions, name, here or Path.cwd())
     # A twin is named as it was scored, or as it was kept where two became equal by what was cut out of them.
     kept = [row for row in decisions if row["kept"]]
     twins = {row["final_id"]: row for row in kept} | {row["id"]: row for row in kept}
     config = _config(folder)
     return [_explain(row, twins.get(row["twin"]), config, folder) for row in found]
-
-
-def _at_path(folder: Path, decisions: list[dict[str, Any]], name: str, here: Path) -> list[dict[str, Any]]:
-    """The one document that is read from this path, or the only one whose path ends so. ValueError for none or more."""
-    at = partial(rows_at, name=name, uris=_sources(folder), here=here)
-    rejects = _rejects(folder)
-    found, rejected = at(decisions), []
-    if not found:
-        rejected = at(rejects)
-    if not found and not rejected:
-        found, rejected = (_ending(rows, name) for rows in (decisions, rejects))
-    _refuse_several([*found, *rejected], name)
-    if rejected and not found:
-        raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
-    if not found:
-        raise ValueError(
-            f"no document of {folder} is named {name!r}: give an id, or at least {_LEAST_PREFIX} characters of one, or "
-            "the path it was read from"
-        )
-    return found
-
-
-def _ending(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The rows whose path, with or without a line's number, ends with this name."""
-    if not name or name.startswith(("/", "~", ".")):
-        return []
-    paths = [f"/{row['path']}" for row in rows]
-    return [
-        row
-        for row, path in zip(rows, paths, strict=True)
-        if any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
-    ]
-
-
-def _has_id(row: dict[str, Any], name: str) -> bool:
-    ids = [each for each in (row["id"], row["final_id"], row["raw_id"]) if each is not None]
-    return len(name) >= _LEAST_PREFIX and any(each.startswith(name) for each in ids)
-
-
-def _sources(folder: Path) -> list[str]:
-    """The sources as the build was given them; none for packages, and for a step's artifact."""
-    if not (folder / MANIFEST).is_file():
-        return []
-    sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
-    listed = [sources] if isinstance(sources, str) else sources or []
-    return [each if isinstance(each, str) else each["uri"] for each in listed]
 
 
 def _config(folder: Path) -> RefineConfig | None:
@@ -193,26 +143,3 @@ def _cut_kinds(scored: dict[str, Any], config: RefineConfig | None) -> list[str]
         kinds.append(f"contamination ({words:,} words shared with {', '.join(sorted({each.set for each in shared}))})")
     settings = {name: getattr(config, name) for name in ("max_piece_copies", "min_substring_words")}
     return [*kinds, *(f"{name}={value}" for name, value in settings.items() if value is not None)]
-
-
-def _refuse_several(found: list[dict[str, Any]], name: str) -> None:
-    if len({(row["source"], row.get("file", row["path"])) for row in found}) > 1:
-        listed = ", ".join(
-            f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN]
-        )
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        what = "files" if any("id" not in row for row in found) else "documents"
-        raise ValueError(f"{name} names {len(found)} {what}: give the id of one, {listed}{more}")
-
-
-def _rejects(folder: Path) -> list[dict[str, Any]]:
-    """Files and lines that never became documents; a path with a line is `path:line`."""
-    table = folder / EVIDENCE / REJECTS
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return [
-        {**row, "file": row["path"], "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]}
-        for row in rows
-    ]

@@ -1,0 +1,90 @@
+"""The documents of a build that a user names: by an id or its beginning, by a path, or by a unique file name."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+from data.asked_path import Row, rows_at
+from data.evidence import REJECTS
+from data.manifest import EVIDENCE, MANIFEST, read_manifest
+
+_LEAST_PREFIX = 6
+_SHOWN = 5
+
+
+def asked(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
+    """The rows of `decisions` that `name` names: an id (as read, as scored or as kept), its beginning, or a path.
+
+    A path is absolute, from `here`, or below the source. More than one where the same text was read more than once.
+    ValueError if there is none, or a path could be one of several.
+    """
+    return [row for row in decisions if _has_id(row, name)] or _at_path(folder, decisions, name, here)
+
+
+def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
+    """The one document that is read from this path, or the only one whose path ends so. ValueError for none or more."""
+    at = partial(rows_at, name=name, uris=_sources(folder), here=here)
+    rejects = _rejects(folder)
+    found, rejected = at(decisions), []
+    if not found:
+        rejected = at(rejects)
+    if not found and not rejected:
+        found, rejected = (_ending(rows, name) for rows in (decisions, rejects))
+    _refuse_several([*found, *rejected], name)
+    if rejected and not found:
+        raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
+    if not found:
+        raise ValueError(
+            f"no document of {folder} is named {name!r}: give an id, or at least {_LEAST_PREFIX} characters of one, or "
+            "the path it was read from"
+        )
+    return found
+
+
+def _ending(rows: list[Row], name: str) -> list[Row]:
+    """The rows whose path, with or without a line's number, ends with this name."""
+    if not name or name.startswith(("/", "~", ".")):
+        return []
+    paths = [f"/{row['path']}" for row in rows]
+    return [
+        row
+        for row, path in zip(rows, paths, strict=True)
+        if any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
+    ]
+
+
+def _has_id(row: Row, name: str) -> bool:
+    ids = [each for each in (row["id"], row["final_id"], row["raw_id"]) if each is not None]
+    return len(name) >= _LEAST_PREFIX and any(each.startswith(name) for each in ids)
+
+
+def _sources(folder: Path) -> list[str]:
+    """The sources as the build was given them; none for packages, and for a step's artifact."""
+    if not (folder / MANIFEST).is_file():
+        return []
+    sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
+    listed = [sources] if isinstance(sources, str) else sources or []
+    return [each if isinstance(each, str) else each["uri"] for each in listed]
+
+
+def _refuse_several(found: list[Row], name: str) -> None:
+    if len({(row["source"], row.get("file", row["path"])) for row in found}) > 1:
+        listed = ", ".join(
+            f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN]
+        )
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        what = "files" if any("id" not in row for row in found) else "documents"
+        raise ValueError(f"{name} names {len(found)} {what}: give the id of one, {listed}{more}")
+
+
+def _rejects(folder: Path) -> list[Row]:
+    """Files and lines that never became documents; a path with a line is `path:line`."""
+    table = folder / EVIDENCE / REJECTS
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [
+        {**row, "file": row["path"], "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]}
+        for row in rows
+    ]
