@@ -9,6 +9,7 @@ import numpy as np
 
 from data.arrow import numbers
 from data.card.folder import Folder, rows
+from data.config import UNSPECIFIED
 
 EXAMPLES_A_RULE = 3
 _COLUMNS = ["id", "source", "path", "licence", "characters", "kept", "rule", "comparison", "twin", "jaccard"]
@@ -59,7 +60,7 @@ def observe(folder: Folder) -> Observed:
         kept.append(np.array(column["kept"].to_pylist(), np.bool_))
         values = {name: column[name].to_pylist() for name in _COLUMNS if name not in ("characters", "kept")}
         for source, licence in set(zip(values["source"], values["licence"], strict=True)):
-            licences.setdefault(source, set()).add(licence or "unspecified")
+            licences.setdefault(source, set()).add(licence or UNSPECIFIED)
         twins.update(twin for twin in values["twin"] if twin)
         jaccard += _near(values)
         for rule, found in _examples(values).items():

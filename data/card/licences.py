@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from data.card.numbers import count
+from data.config import UNSPECIFIED
 
-_UNSAID = frozenset({"", "unspecified"})
+_UNSAID = frozenset({"", UNSPECIFIED})
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from tempfile import TemporaryDirectory
 from data.config import IngestConfig, Source
 from data.disk import whole_or_absent
 from data.document import read_documents
-from data.extract import extract
-from data.privacy import mask
 from data.progress import Progress, no_progress
 from data.quality.classifier import TrainingReport, train
+from data.scoring import ExtractMarkup, MaskPersonalData
 from data.sources.ingest import ingest
 
 
@@ -39,5 +38,5 @@ def train_on_sources(
 def _texts(sources: Sequence[Source | str], cache: Path | None, progress: Progress) -> Iterator[str]:
     with TemporaryDirectory(prefix="sluice-") as folder:
         ingest(IngestConfig.model_validate({"sources": list(sources)}), Path(folder), cache=cache, progress=progress)
-        for document in read_documents(Path(folder)):
-            yield mask(extract(document.text, document.metadata["markup"]))[0]
+        for document in MaskPersonalData(None).run(ExtractMarkup().run(read_documents(Path(folder)))):
+            yield document.text

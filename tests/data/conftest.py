@@ -31,3 +31,19 @@ def _standard_library() -> list[str]:
     folder = Path(json.__file__).parent.parent
     found = ((path, docstrings(path, path.stem)) for path in sorted(folder.glob("[a-z]*.py")))
     return [extract(text, "rst") for _, text in found if len(text) > 500]
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A refined folder with a card's worth of evidence."""
+    from refined_folder import write_refined
+
+    return write_refined(tmp_path_factory.mktemp("card") / "refined")
+
+
+@pytest.fixture(scope="module")
+def page(refined: Path) -> str:
+    """Its card."""
+    from data.card.card import render
+
+    return render(refined)

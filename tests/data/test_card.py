@@ -23,16 +23,6 @@ from data.config import RefineConfig
 VOID = {"meta", "link", "br", "img"}
 
 
-@pytest.fixture(scope="module")
-def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_refined(tmp_path_factory.mktemp("card") / "refined")
-
-
-@pytest.fixture(scope="module")
-def page(refined: Path) -> str:
-    return render(refined)
-
-
 class Elements(HTMLParser):
     """Checks that tags close in order; collects names and addresses."""
 

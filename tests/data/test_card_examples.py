@@ -5,7 +5,6 @@ from html import unescape
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from refined_folder import write_refined
@@ -17,16 +16,6 @@ from data.card.shared import shared_parts
 from data.decontamination import Span
 from data.deduplication.words import words
 from data.evidence import DECISION, write_rows
-
-
-@pytest.fixture(scope="module")
-def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_refined(tmp_path_factory.mktemp("card") / "refined")
-
-
-@pytest.fixture(scope="module")
-def page(refined: Path) -> str:
-    return render(refined)
 
 
 def without_tags(found: str) -> str:

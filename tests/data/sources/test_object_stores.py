@@ -112,18 +112,18 @@ def taken(folder: Path, source: Source | str) -> tuple[dict[str, str], dict[str,
     return {each.metadata["path"]: each.text for each in read_documents(out)}, report.rejects
 
 
-def reads_as_it_should(folder: Path, bucket: str) -> None:
-    documents, rejects = taken(folder, f"{bucket}/texts")
+@pytest.mark.parametrize(("server", "bucket"), [("s3", "s3://corpus"), ("gcs", "gs://corpus")])
+def test_folders_globs_and_files_are_read(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str, bucket: str
+) -> None:
+    request.getfixturevalue(server)
+    documents, rejects = taken(tmp_path, f"{bucket}/texts")
     assert documents == {"a.md": "# A\n\nFirst.\n", "deep/rows.jsonl:1": "one", "deep/rows.jsonl:2": "two"}
     assert sum(rejects.values()) == 2, rejects
-    assert set(taken(folder, f"{bucket}/texts/*.md")[0]) == {"a.md"}
-    assert set(taken(folder, f"{bucket}/other/b.txt")[0]) == {"b.txt"}
+    assert set(taken(tmp_path, f"{bucket}/texts/*.md")[0]) == {"a.md"}
+    assert set(taken(tmp_path, f"{bucket}/other/b.txt")[0]) == {"b.txt"}
     with pytest.raises(ValueError, match=rf"{bucket}/other/none.txt does not exist"):
-        taken(folder, f"{bucket}/other/none.txt")
-
-
-def test_s3(s3: None, tmp_path: Path) -> None:
-    reads_as_it_should(tmp_path, "s3://corpus")
+        taken(tmp_path, f"{bucket}/other/none.txt")
 
 
 def test_an_object_of_s3_that_changed_is_fetched_again(s3: None, tmp_path: Path) -> None:
@@ -132,10 +132,6 @@ def test_an_object_of_s3_that_changed_is_fetched_again(s3: None, tmp_path: Path)
     assert taken(tmp_path, "s3://corpus/other/b.txt")[0] == {"b.txt": "Elsewhere.\n"}
     boto3.client("s3").put_object(Bucket="corpus", Key="other/b.txt", Body=b"Now another.\n")
     assert taken(tmp_path, "s3://corpus/other/b.txt")[0] == {"b.txt": "Now another.\n"}
-
-
-def test_gcs(gcs: list[str], tmp_path: Path) -> None:
-    reads_as_it_should(tmp_path, "gs://corpus")
 
 
 def test_an_object_of_gcs_is_fetched_once(gcs: list[str], tmp_path: Path) -> None:
