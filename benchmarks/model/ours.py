@@ -10,6 +10,7 @@ from benchmarks.model.case import Case
 from model.architecture.generation import generate
 from model.architecture.initialization import initialize
 from model.architecture.loss import cross_entropy_sum
+from model.architecture.projection import Joined
 from model.architecture.transformer import Transformer
 
 _NAMES = {
@@ -73,4 +74,5 @@ def common_loss(model: Transformer, ids: Tensor) -> float:
 def generator(model: Transformer, new_tokens: int) -> Callable[[Tensor], list[int]]:
     """Greedy continuation of ids [1, prompt] with a cache."""
     model.eval()
-    return lambda ids: generate(model, ids[0].tolist(), new_tokens)
+    joined = Joined()
+    return lambda ids: generate(model, ids[0].tolist(), new_tokens, joined=joined)

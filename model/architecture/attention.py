@@ -8,7 +8,7 @@ from model.architecture.config import LayerKind, TransformerConfig
 from model.architecture.kernels import attend
 from model.architecture.normalization import RMSNorm
 from model.architecture.pass_state import Pass
-from model.architecture.positions import rotate
+from model.architecture.positions import rotate_both
 
 
 class Attention(nn.Module):
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         queries, keys, values = map(self._by_head, state.project(x, self.query, self.key, self.value))
         queries, keys = self._normed(queries, self.query_norm), self._normed(keys, self.key_norm)
         if state.rotary is not None:
-            queries, keys = rotate(queries, *state.rotary), rotate(keys, *state.rotary)
+            queries, keys = rotate_both(queries, keys, *state.rotary)
         if state.step is not None:
             keys, values = state.step.extend(self.layer, keys, values)
         return self._mix(queries, keys, values, state, self.kind)

@@ -51,11 +51,15 @@ def generate(
     seed: int = 0,
     source: Sequence[int] | None = None,
     cache: bool | Literal["int8"] = True,
+    joined: Joined | None = None,
 ) -> list[int]:
     """Continues `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
 
     An encoder-decoder reads `source` and continues `ids`, the start token at least. `cache`: True keeps what earlier
     tokens leave, "int8" keeps keys and values in 8 bits, False reads the whole sequence again for every token.
+    `joined` is given to all texts of a model whose weights stay as they are: it packs them for the first and keeps them
+    for the others. Without it every call packs them anew where that pays.
+
     Returns the new tokens alone, without the stop token. Raises ValueError for an empty prompt or one that leaves no
     room in the context, a temperature or top_p out of its range, a model that generates nothing, and one that drops at
     random, being in training mode.
@@ -73,11 +77,17 @@ def generate(
         )
     if cache not in (True, False, "int8"):
         raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
+    if cache is False and joined is not None:
+        raise ValueError("joined has no effect without a cache: leave it out, or cache")
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens {max_tokens} must be at least 0")
     device, length = model.embedding.weight.device, min(context, len(ids) + max_tokens)
     if cache is False:
         step = _uncached(model, source)
     else:
-        step = _cached(model, source, length, length - len(ids), quantized=cache == "int8")
+        if joined is None and joining_pays(model, length - len(ids)):
+            joined = Joined()
+        step = _cached(model, source, length, joined, quantized=cache == "int8")
     generator = torch.Generator(device=device).manual_seed(seed)
     fed, answer = torch.tensor([list(ids)], device=device), []
     for _ in range(length - len(ids)):
@@ -93,11 +103,11 @@ Step = Callable[[Tensor], Tensor]
 """New ids [1, seq] of one sequence -> logits [1, vocab] of the token after them."""
 
 
-def _cached(model: Transformer, source: Sequence[int] | None, length: int, new: int, *, quantized: bool) -> Step:
-    """`length` tokens at most, of which `new` are generated."""
+def _cached(
+    model: Transformer, source: Sequence[int] | None, length: int, joined: Joined | None, *, quantized: bool
+) -> Step:
+    """`length` tokens at most."""
     weight = model.embedding.weight
-    parameters = sum(each.numel() for each in model.parameters())
-    joined = Joined() if joining_pays(weight, parameters, new) else None
     read = None if source is None else torch.tensor([list(source)], device=weight.device)
     kept = Cache(
         model.config,

@@ -77,6 +77,16 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return (x * cosine).add_(x.roll(x.shape[-1] // 2, dims=-1) * sine).to(x.dtype)
 
 
+def rotate_both(queries: Tensor, keys: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """`rotate` of queries [batch, seq, heads, head_size] and of the keys beside them."""
+    if queries.shape[1] > 1:
+        return rotate(queries, cosine, sine), rotate(keys, cosine, sine)
+    # Decoding: of one token the copy costs less than starting every operation twice.
+    together = rotate(torch.cat((queries, keys), dim=2), cosine, sine)
+    turned, beside = torch.split_with_sizes(together, [queries.shape[2], keys.shape[2]], dim=2)
+    return turned, beside
+
+
 def sinusoids(positions: Tensor, size: int) -> Tensor:
     """[..., seq] int64 -> [..., seq, size] float32: sine and cosine in turn (Vaswani et al., arXiv 1706.03762)."""
     exponents = torch.arange(0, size, 2, device=positions.device).float() / size

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from model.architecture.packing import Product, packed
 
 Project = Callable[..., tuple[Tensor, ...]]
 """(x [.., in], maps..) -> what each of the maps makes of x, [.., out]."""
@@ -21,60 +22,67 @@ def apart(x: Tensor, *maps: nn.Module) -> tuple[Tensor, ...]:
 
 
 class Joined:
-    """Maps of one input as one product, over copies of their weights made at the first use.
+    """Maps of one input as one product, over packed copies of their weights made at the first use.
 
     A step of decoding multiplies every matrix with a row or a few, and starting a product costs as much as a small one
-    takes. A CPU's float32 matrix times one row is also up to 1.5 times as fast when the outputs, not the inputs, lie
-    side by side. Weights that change afterwards are not seen: one object serves one generation.
+    takes. Weights that change afterwards are not seen: one object serves a model as long as it stays as it is.
     """
 
     def __init__(self) -> None:
         self._made: dict[tuple[nn.Module, ...], _Joint | None] = {}
-        self._heads: dict[int, tuple[Tensor, Tensor]] = {}
+        self._heads: dict[int, tuple[Tensor, Product]] = {}
 
     def __call__(self, x: Tensor, *maps: nn.Module) -> tuple[Tensor, ...]:
+        _refuse_gradients()
         if maps not in self._made:
-            self._made[maps] = _join(maps)
+            self._made[maps] = _join(maps, _rows(x))
         joint = self._made[maps]
         return apart(x, *maps) if joint is None else joint(x)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """As functional.linear, for a matrix that is no module's own, such as a tied head."""
+        _refuse_gradients()
         if id(weight) not in self._heads:
             # The weight is held too, so that its id stays its own.
-            self._heads[id(weight)] = weight, _laid_out(weight)
-        return functional.linear(x, self._heads[id(weight)][1], bias)
+            self._heads[id(weight)] = weight, packed(weight, _rows(x))
+        return self._heads[id(weight)][1](x, bias)
 
 
 class _Joint:
-    def __init__(self, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> None:
-        self.weight, self.bias, self.sizes = weight, bias, sizes
+    def __init__(self, product: Product, bias: Tensor | None, sizes: list[int]) -> None:
+        self.product, self.bias, self.sizes = product, bias, sizes
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        y = functional.linear(x, self.weight, self.bias)
-        return (y,) if len(self.sizes) == 1 else y.split(self.sizes, dim=-1)
+        y = self.product(x, self.bias)
+        # Not Tensor.split, whose detour through Python costs as much as a small product.
+        return (y,) if len(self.sizes) == 1 else torch.split_with_sizes(y, self.sizes, dim=-1)
 
 
-def joining_pays(weight: Tensor, parameters: int, tokens: int) -> bool:
-    """Whether `tokens` steps of decoding are faster with weights that are joined: of a model of `parameters` weights
-    like `weight`.
-    """
-    small = parameters * weight.element_size() <= JOINED_BYTES
-    return weight.device.type == "cpu" and small and tokens >= JOINED_TOKENS
+def joining_pays(model: nn.Module, tokens: int) -> bool:
+    """Whether `tokens` steps of decoding with `model` are faster, copying its weights included."""
+    weights = list(model.parameters())
+    small = sum(weight.nbytes for weight in weights) <= JOINED_BYTES
+    return weights[0].device.type == "cpu" and small and tokens >= JOINED_TOKENS
 
 
-def _join(maps: tuple[nn.Module, ...]) -> _Joint | None:
-    """None where a map is more than a product: a subclass, or hooked."""
-    linear = [
-        each for each in maps if type(each) is nn.Linear and not each._forward_hooks and not each._forward_pre_hooks
-    ]
+def _join(maps: tuple[nn.Module, ...], rows: int) -> _Joint | None:
+    """None where a map is more than a product: a subclass, hooked, or with a forward of its own."""
+    linear = [each for each in maps if type(each) is nn.Linear and not _is_changed(each)]
     biases: list[Tensor] = [each.bias for each in linear if each.bias is not None]
     if len(linear) < len(maps) or 0 < len(biases) < len(maps):
         return None
-    weight = _laid_out(torch.cat(tuple(each.weight for each in linear)))
-    return _Joint(weight, torch.cat(biases) if biases else None, [each.out_features for each in linear])
+    product = packed(torch.cat(tuple(each.weight for each in linear)), rows)
+    return _Joint(product, torch.cat(biases) if biases else None, [each.out_features for each in linear])
 
 
-def _laid_out(weight: Tensor) -> Tensor:
-    """[out, in], with the outputs side by side in memory where that is the faster."""
-    return weight.T.contiguous().T if weight.dtype == torch.float32 else weight
+def _refuse_gradients() -> None:
+    if torch.is_grad_enabled():
+        raise ValueError("joined maps are copies, which give the weights no gradients: decode within torch.no_grad()")
+
+
+def _is_changed(each: nn.Module) -> bool:
+    return bool(each._forward_hooks or each._forward_pre_hooks) or "forward" in vars(each)
+
+
+def _rows(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]

@@ -5,7 +5,7 @@ By default a Llama (arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from model.architecture.block import Block, make_block
 from model.architecture.cache import Cache, CacheStep
 from model.architecture.config import LayerKind, TransformerConfig
 from model.architecture.head import HeadTransform
+from model.architecture.inputs import Inputs, check, check_rows
 from model.architecture.kernels import KernelName
 from model.architecture.mixture import Routing
 from model.architecture.normalization import make_norm
@@ -22,20 +23,6 @@ from model.architecture.pass_state import Pass
 from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
 from model.architecture.projection import Joined, Project, apart
 from model.architecture.visibility import Visibility, between, document_positions, within
-
-
-class Inputs(TypedDict, total=False):
-    """What may stand beside the ids of a forward pass; see `Transformer.hidden`."""
-
-    cache: Cache | None
-    slots: Tensor | None
-    counts: Tensor | None
-    positions: Tensor | None
-    documents: Tensor | None
-    mask: Tensor | None
-    types: Tensor | None
-    source: Tensor | None
-    source_mask: Tensor | None
 
 
 class Encoder(nn.Module):
@@ -131,9 +118,18 @@ class Transformer(nn.Module):
         Raises ValueError for a token outside the vocabulary, a sequence longer than the context or the cache, an
         argument of the wrong shape, and arguments that do not go together.
         """
-        self._check(ids, positions=positions, documents=documents, mask=mask, types=types)
-        self._check_source(source, source_mask, cached=cache is not None)
-        self._check_together(cache, slots, counts, positions, documents, mask)
+        given = Inputs(
+            cache=cache,
+            slots=slots,
+            counts=counts,
+            positions=positions,
+            documents=documents,
+            mask=mask,
+            types=types,
+            source=source,
+            source_mask=source_mask,
+        )
+        check(self.config, ids, given, training=self.training)
         encoded = None if source is None else self.encode(source, source_mask)
         batch, seq = ids.shape
         step = None if cache is None else cache.begin(batch, seq, slots, counts, _source_mask(encoded, source_mask))
@@ -165,7 +161,7 @@ class Transformer(nn.Module):
         """States of the encoder: [batch, source] int64 -> [batch, source, hidden]."""
         if self.encoder is None:
             raise ValueError(f"a model of kind {self.config.kind} reads no source")
-        self._check(source, mask=source_mask)
+        check_rows(self.config, source, {"source_mask": source_mask}, training=self.training, name="source")
         positions = torch.arange(source.shape[1], device=source.device)
         kinds = dict.fromkeys(self.config.encoder_kinds)
         seen = {kind: self._seen(kind, source, causal=False, mask=source_mask) for kind in kinds}
@@ -244,60 +240,6 @@ class Transformer(nn.Module):
             x = self.head_transform(x)
         return x if self.config.logit_scale == 1.0 else x * self.config.logit_scale
 
-    def _check(self, ids: Tensor, **beside: Tensor | None) -> None:
-        if ids.ndim != 2:
-            raise ValueError(f"ids of shape {list(ids.shape)} must be [batch, seq]")
-        for name, tensor in beside.items():
-            if tensor is not None and tensor.shape != ids.shape:
-                raise ValueError(f"{name} of shape {list(tensor.shape)} must be that of the ids, {list(ids.shape)}")
-        if ids.shape[1] > self.config.context:
-            raise ValueError(f"sequence of {ids.shape[1]} tokens is longer than the context {self.config.context}")
-        if ids.numel() == 0:
-            raise ValueError(f"ids of shape {list(ids.shape)} hold no token")
-        if beside.get("types") is not None and not self.config.token_types:
-            raise ValueError("types were given, but the model has no token_types")
-        # Asking a GPU for a value stalls its queue, which training cannot afford, and ends a compiled graph.
-        stalls = (self.training and ids.device.type != "cpu") or torch.compiler.is_compiling()
-        if stalls or ids.is_meta:
-            return
-        _check_range("token id", ids, self.config.vocab_size, "the vocabulary")
-        if (positions := beside.get("positions")) is not None:
-            _check_range("position", positions, self.config.context, f"the context {self.config.context}")
-        if (types := beside.get("types")) is not None:
-            _check_range("token type", types, self.config.token_types, "the model's token_types")
-
-    def _check_source(self, source: Tensor | None, source_mask: Tensor | None, *, cached: bool) -> None:
-        if self.encoder is None and source is not None:
-            raise ValueError(f"a source was given, but a model of kind {self.config.kind} reads none")
-        if self.encoder is not None and source is None and not cached:
-            raise ValueError("an encoder-decoder needs a source [batch, source] beside the ids")
-        if source is None and source_mask is not None:
-            raise ValueError("source_mask belongs to a source, and none was given")
-
-    def _check_together(  # noqa: PLR0917
-        self,
-        cache: Cache | None,
-        slots: Tensor | None,
-        counts: Tensor | None,
-        positions: Tensor | None,
-        documents: Tensor | None,
-        mask: Tensor | None,
-    ) -> None:
-        if cache is None and (slots is not None or counts is not None):
-            raise ValueError("slots and counts belong to a cache, and none was given")
-        if positions is not None and self.config.positions in {"alibi", "relative", "none"}:
-            raise ValueError(f"positions were given, but a model with positions {self.config.positions} reads none")
-        if cache is not None and positions is not None:
-            raise ValueError("positions follow from the cache: give one of the two")
-        if cache is not None and (documents is not None or mask is not None):
-            raise ValueError("documents and mask are for whole sequences: a cache has a slot for each sequence")
-        if cache is not None and self.config.kind == "encoder":
-            raise ValueError("an encoder reads whole sequences and generates none: leave out the cache")
-        if documents is not None and self.config.kind == "encoder-decoder":
-            raise ValueError("documents cannot be packed for an encoder-decoder: give a row to each")
-        if mask is not None and "state_space" in self.config.layer_kinds:
-            raise ValueError("state_space layers read every token: pad on the right and leave out the mask")
-
 
 def _through(layers: Iterable[nn.Module], x: Tensor, state: Pass) -> Tensor:
     for layer in layers:
@@ -314,9 +256,3 @@ def _source_mask(encoded: Tensor | None, mask: Tensor | None) -> Tensor | None:
     if encoded is None or mask is not None:
         return mask
     return torch.ones(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
-
-
-def _check_range(what: str, ids: Tensor, size: int, where: str) -> None:
-    low, high = (int(value) for value in torch.aminmax(ids))
-    if low < 0 or high >= size:
-        raise ValueError(f"{what} {low if low < 0 else high} is outside {where} of 0 to {size - 1}")

@@ -124,8 +124,9 @@ def _small(config: TransformerConfig) -> TransformerConfig:
 def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float, float], tuple[float, float]]:
     """`both_means` of a micro-batch, forward and backward, and of an optimizer step."""
     from model.architecture.initialization import initialize
+    from model.architecture.inputs import Inputs
     from model.architecture.loss import cross_entropy_sum
-    from model.architecture.transformer import Inputs, Transformer
+    from model.architecture.transformer import Transformer
     from model.training.optimization.optimizer import build_optimizer
 
     model = Transformer(config)

@@ -74,10 +74,13 @@ def _logits(arguments: argparse.Namespace) -> None:
     with torch.inference_mode():
         found = model(torch.tensor(ids), **beside).float().numpy()
     partial = out.with_name(f".{out.name}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:
-        np.save(file, found, allow_pickle=False)
-    partial.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.save(file, found, allow_pickle=False)
+        partial.replace(out)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
     if arguments.json:
         used = sorted({kernel for kernel, _ in choices()})
         print(json.dumps({"shape": list(found.shape), "dtype": "float32", "kernels": used, "out": str(out)}))

@@ -200,3 +200,23 @@ def test_training_and_evaluation_take_different_kernels_to_the_same_logits() -> 
     trained = model(ids)
     with torch.no_grad():
         torch.testing.assert_close(trained, model(ids), atol=1e-6, rtol=1e-5)
+
+
+def test_a_norm_in_float32_learns_in_float32_from_a_narrower_stream() -> None:
+    norm, random = RMSNorm(16, 1e-5), torch.Generator().manual_seed(0)
+    norm(torch.randn(64, 16, generator=random).bfloat16()).float().square().sum().backward()
+    gradient = norm.weight.grad
+    assert gradient is not None
+    assert gradient.dtype == torch.float32
+    assert not torch.equal(gradient, gradient.bfloat16().float())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_a_norm_says_the_same_with_and_without_gradients(dtype: torch.dtype, tolerance: float) -> None:
+    norm, x = RMSNorm(48, 1e-5).to(dtype), torch.randn(3, 7, 48, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.no_grad():
+        norm.weight.copy_(torch.rand(48, generator=torch.Generator().manual_seed(1)))
+        alone = norm(x)
+        reference = torch.rms_norm(x, (48,), norm.weight, 1e-5)
+    torch.testing.assert_close(norm(x), alone, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(alone, reference, atol=tolerance, rtol=tolerance)

@@ -8,12 +8,15 @@ from cached_architectures import ARCHITECTURES, SOURCE, WITH_KEYS, built, shape,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
+from model.architecture import projection
 from model.architecture.cache import Cache
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.generation import generate, sample
 from model.architecture.initialization import initialize
-from model.architecture.projection import JOINED_BYTES, JOINED_TOKENS, Joined, apart, joining_pays
+from model.architecture.packing import Product, packed
+from model.architecture.projection import JOINED_TOKENS, Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT = 61, 24
@@ -192,6 +195,7 @@ def test_a_greedy_row_beside_a_sampled_one_stays_exact() -> None:
     bias=st.booleans(),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
 )
+@torch.no_grad()
 def test_joined_maps_give_what_they_give_apart(sizes: list[int], rows: int, bias: bool, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(rows)
     maps = [nn.Linear(6, size, bias=bias).to(dtype) for size in sizes]
@@ -202,6 +206,7 @@ def test_joined_maps_give_what_they_give_apart(sizes: list[int], rows: int, bias
             torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
+@torch.no_grad()
 def test_what_is_more_than_a_product_is_left_to_itself() -> None:
     class Doubled(nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -209,13 +214,21 @@ def test_what_is_more_than_a_product_is_left_to_itself() -> None:
 
     hooked = nn.Linear(4, 3)
     hooked.register_forward_hook(lambda _, inputs, output: output + 1)
+    replaced = nn.Linear(4, 3)
+    replaced.forward = lambda input: input.sum(-1, keepdim=True)  # type: ignore[method-assign]
     x = torch.ones(1, 1, 4)
-    for maps in ([Doubled(4, 3)], [nn.Linear(4, 2), hooked], [nn.Linear(4, 2), nn.Linear(4, 2, bias=False)]):
+    for maps in (
+        [Doubled(4, 3)],
+        [replaced],
+        [nn.Linear(4, 2), hooked],
+        [nn.Linear(4, 2), nn.Linear(4, 2, bias=False)],
+    ):
         for found, expected in zip(Joined()(x, *maps), apart(x, *maps), strict=True):
             assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
 def test_a_step_with_joined_maps_gives_the_same_logits(name: str) -> None:
     model, ids, joined = built(name), tokens(CONTEXT), Joined()
     caches = Cache(model.config, 1), Cache(model.config, 1)
@@ -228,10 +241,62 @@ def test_a_step_with_joined_maps_gives_the_same_logits(name: str) -> None:
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_joining_pays_for_a_small_model_on_a_cpu_and_more_than_a_few_tokens() -> None:
-    weight = torch.zeros(1)
-    most = JOINED_BYTES // 4
-    assert joining_pays(weight, most, JOINED_TOKENS)
-    assert not joining_pays(weight, most + 1, JOINED_TOKENS)
-    assert not joining_pays(weight, most, JOINED_TOKENS - 1)
-    assert not joining_pays(weight.to("meta"), most, JOINED_TOKENS)
+def test_joining_pays_for_a_small_model_on_a_cpu_and_more_than_a_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(3, 5, bias=False)
+    monkeypatch.setattr(projection, "JOINED_BYTES", 3 * 5 * 4)
+    assert joining_pays(model, JOINED_TOKENS)
+    assert not joining_pays(model, JOINED_TOKENS - 1)
+    assert not joining_pays(model.to("meta"), JOINED_TOKENS)
+    assert not joining_pays(nn.Linear(4, 5, bias=False), JOINED_TOKENS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    leading=st.lists(st.integers(1, 3), max_size=2),
+    threads=st.integers(1, 5),
+    bias=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_a_packed_product_is_the_linear_map(
+    shape: tuple[int, int], leading: list[int], threads: int, bias: bool, dtype: torch.dtype
+) -> None:
+    random = torch.Generator().manual_seed(threads)
+    weight, addend = torch.randn(shape, generator=random).to(dtype), torch.randn(shape[0], generator=random).to(dtype)
+    x = torch.randn(*leading, shape[1], generator=random).to(dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = packed(weight, x.numel() // shape[1])(x, addend if bias else None)
+    finally:
+        torch.set_num_threads(before)
+    expected = functional.linear(x, weight, addend if bias else None)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.0}[dtype]
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, shapes = [generate(model, [1, 2, start], 12) for start in range(4)], []
+
+    def counted(weight: torch.Tensor, rows: int) -> Product:
+        shapes.append(tuple(weight.shape))
+        return packed(weight, rows)
+
+    monkeypatch.setattr(projection, "packed", counted)
+    joined = Joined()
+    assert [generate(model, [1, 2, start], 12, joined=joined) for start in range(4)] == alone
+    assert len({tuple(text) for text in alone}) > 1
+    # Four products a layer and the head, once for all texts.
+    assert len(shapes) == 4 * model.config.layers + 1
+
+
+def test_joined_maps_refuse_to_lose_gradients() -> None:
+    with pytest.raises(ValueError, match=r"give the weights no gradients: decode within torch.no_grad\(\)"):
+        Joined()(torch.ones(1, 1, 4), nn.Linear(4, 3))
+
+
+def test_settings_of_generate_without_effect_are_refused(model: Transformer) -> None:
+    with pytest.raises(ValueError, match="joined has no effect without a cache"):
+        generate(model, [1], 3, cache=False, joined=Joined())
+    with pytest.raises(ValueError, match="max_tokens -5 must be at least 0"):
+        generate(model, [1], -5)

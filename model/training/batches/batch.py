@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.architecture.transformer import Inputs
+from model.architecture.inputs import Inputs
 
 
 @dataclass(frozen=True)

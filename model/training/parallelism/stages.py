@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.architecture.inputs import check_rows
 from model.architecture.pass_state import Pass
 from model.architecture.transformer import Transformer
 from model.architecture.visibility import document_positions
@@ -97,5 +98,5 @@ def _enter(model: Transformer, received: Tensor, documents: Tensor | None, *, fi
     )
     if not first:
         return received, state
-    model._check(ids, documents=documents)
+    check_rows(model.config, ids, {"documents": documents}, training=model.training)
     return model._embed(ids, positions, None), state

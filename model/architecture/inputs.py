@@ -1,0 +1,126 @@
+"""What may stand beside the ids of a forward pass, and what is refused of it. Every function raises ValueError."""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from model.architecture.cache import Cache
+from model.architecture.config import TransformerConfig
+
+
+class Inputs(TypedDict, total=False):
+    """Beside the ids; see `Transformer.hidden`."""
+
+    cache: Cache | None
+    slots: Tensor | None
+    counts: Tensor | None
+    positions: Tensor | None
+    documents: Tensor | None
+    mask: Tensor | None
+    types: Tensor | None
+    source: Tensor | None
+    source_mask: Tensor | None
+
+
+_BOOLEAN = {"mask", "source_mask"}
+_INTEGERS = {torch.int64, torch.int32}
+
+
+def check(config: TransformerConfig, ids: Tensor, given: Inputs, *, training: bool) -> None:
+    """Of the decoder or the only stack."""
+    beside = {"positions": given.get("positions"), "documents": given.get("documents")}
+    check_rows(config, ids, beside | {"mask": given.get("mask"), "types": given.get("types")}, training=training)
+    _check_source(config, ids, given)
+    _check_together(config, given)
+    _check_cache(config, given)
+
+
+def check_rows(
+    config: TransformerConfig, ids: Tensor, beside: dict[str, Tensor | None], *, training: bool, name: str = "ids"
+) -> None:
+    """That ids are [batch, seq] of the vocabulary, and each tensor `beside` them of their shape, its type and in its
+    range. `name` is what errors call the ids.
+    """
+    if ids.ndim != 2:
+        raise ValueError(f"{name} of shape {list(ids.shape)} must be [batch, seq]")
+    _check_type(name, ids)
+    for other, tensor in beside.items():
+        if tensor is None:
+            continue
+        if tensor.shape != ids.shape:
+            raise ValueError(f"{other} of shape {list(tensor.shape)} must be that of the {name}, {list(ids.shape)}")
+        _check_type(other, tensor)
+    if ids.shape[1] > config.context:
+        raise ValueError(f"sequence of {ids.shape[1]} tokens is longer than the context {config.context}")
+    if ids.numel() == 0:
+        raise ValueError(f"{name} of shape {list(ids.shape)} hold no token")
+    if beside.get("types") is not None and not config.token_types:
+        raise ValueError("types were given, but the model has no token_types")
+    # Asking a GPU for a value stalls its queue, which training cannot afford, and ends a compiled graph.
+    stalls = (training and ids.device.type != "cpu") or torch.compiler.is_compiling()
+    if stalls or ids.is_meta:
+        return
+    _check_range("token id" if name == "ids" else f"{name}'s token id", ids, config.vocab_size, "the vocabulary")
+    if (positions := beside.get("positions")) is not None:
+        _check_range("position", positions, config.context, f"the context {config.context}")
+    if (types := beside.get("types")) is not None:
+        _check_range("token type", types, config.token_types, "the model's token_types")
+
+
+def _check_type(name: str, tensor: Tensor) -> None:
+    allowed = {torch.bool} if name in _BOOLEAN else _INTEGERS
+    if tensor.dtype not in allowed:
+        names = " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in allowed))
+        raise ValueError(f"{name} of type {str(tensor.dtype).removeprefix('torch.')} must be {names}")
+
+
+def _check_range(what: str, ids: Tensor, size: int, where: str) -> None:
+    low, high = (int(value) for value in torch.aminmax(ids))
+    if low < 0 or high >= size:
+        raise ValueError(f"{what} {low if low < 0 else high} is outside {where} of 0 to {size - 1}")
+
+
+def _check_source(config: TransformerConfig, ids: Tensor, given: Inputs) -> None:
+    reads, source = config.kind == "encoder-decoder", given.get("source")
+    if not reads and source is not None:
+        raise ValueError(f"a source was given, but a model of kind {config.kind} reads none")
+    if reads and source is None and given.get("cache") is None:
+        raise ValueError("an encoder-decoder needs a source [batch, source] beside the ids")
+    if source is None and given.get("source_mask") is not None:
+        raise ValueError("source_mask belongs to a source, and none was given")
+    if source is not None and source.shape[0] != ids.shape[0]:
+        raise ValueError(f"source of {source.shape[0]} rows must have one for each of the {ids.shape[0]} rows of ids")
+
+
+def _check_together(config: TransformerConfig, given: Inputs) -> None:
+    has = {name for name, value in given.items() if value is not None}
+    cached = "cache" in has
+    if not cached and has & {"slots", "counts"}:
+        raise ValueError("slots and counts belong to a cache, and none was given")
+    if "positions" in has and config.positions in {"alibi", "relative", "none"}:
+        raise ValueError(f"positions were given, but a model with positions {config.positions} reads none")
+    if cached and "positions" in has:
+        raise ValueError("positions follow from the cache: give one of the two")
+    if cached and has & {"documents", "mask"}:
+        raise ValueError("documents and mask are for whole sequences: a cache has a slot for each sequence")
+    if cached and config.kind == "encoder":
+        raise ValueError("an encoder reads whole sequences and generates none: leave out the cache")
+    if "documents" in has and config.kind == "encoder-decoder":
+        raise ValueError("documents cannot be packed for an encoder-decoder: give a row to each")
+    if "mask" in has and "state_space" in config.layer_kinds:
+        raise ValueError("state_space layers read every token: pad on the right and leave out the mask")
+
+
+def _check_cache(config: TransformerConfig, given: Inputs) -> None:
+    cache = given.get("cache")
+    if cache is None:
+        return
+    if cache.config is not config and cache.config != config:
+        ours, theirs = config.model_dump(), cache.config.model_dump()
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise ValueError(f"the cache is of another model: its {name} is {theirs[name]}, the model's {ours[name]}")
+    for name in ("slots", "counts"):
+        tensor = given.get(name)
+        if isinstance(tensor, Tensor):
+            _check_type(name, tensor)

@@ -1,0 +1,61 @@
+"""One matrix times a row or a few: laid out so that a CPU reads it as fast as its memory allows.
+
+Decoding multiplies every matrix with one row, so its time is that of reading the weights. On 2 cores torch's own linear
+map read 8 GB/s of float32 and 6 of bfloat16 where the layouts here read 15 of both, and a sum over the same memory 33.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Product = Callable[[Tensor, Tensor | None], Tensor]
+"""(x [.., in], bias [out] or None) -> [.., out], over a copy of a weight."""
+
+
+def packed(weight: Tensor, rows: int) -> Product:
+    """The product with `weight` [out, in] of x of about `rows` rows; without gradients.
+
+    As functional.linear up to rounding; in bfloat16 the same bits.
+    """
+    weight = weight.detach()
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return _split(weight, torch.get_num_threads())
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_onednn():
+        return _blocked(weight, rows)
+    return lambda x, bias: functional.linear(x, weight, bias)
+
+
+def _split(weight: Tensor, threads: int) -> Product:
+    """A batch of narrower products, one for each thread, with the outputs side by side in memory.
+
+    The library's product of a matrix and a vector runs in one thread, and reads the inputs' side by dot products; its
+    batches run in as many threads as they have members.
+    """
+    outputs, inputs = weight.shape
+    parts = next(parts for parts in range(threads, 0, -1) if outputs % parts == 0)
+    stacked = weight.view(parts, outputs // parts, inputs).transpose(1, 2).contiguous()  # [parts, in, out / parts]
+
+    def product(x: Tensor, bias: Tensor | None) -> Tensor:
+        rows = x.numel() // inputs
+        y = torch.matmul(x.reshape(1, rows, inputs), stacked)  # [parts, rows, out / parts]
+        y = (y if rows == 1 else y.transpose(0, 1)).reshape(*x.shape[:-1], outputs)
+        return y if bias is None else y.add_(bias)
+
+    return product
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _blocked(weight: Tensor, rows: int) -> Product:
+    """oneDNN's own layout, which torch's compiler uses for weights that are frozen."""
+    blocked, run = torch.ops.mkldnn._reorder_linear_weight(weight, rows), torch.ops.mkldnn._linear_pointwise
+
+    def product(x: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = run(x, blocked, bias, "none", [], "")
+        return y
+
+    return product
