@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.architecture.config import StateSpaceConfig
+from model.architecture.config_parts import StateSpaceConfig
 from model.architecture.state_space import SequenceState
 from model.architecture.visibility import Visibility, within
 

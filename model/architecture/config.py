@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data.config import Block
+from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]
 Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]
@@ -13,82 +14,6 @@ FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "s
 GATED = frozenset({"geglu", "geglu_tanh", "swiglu"})
 """Feed-forward networks of three matrices."""
 _ROPE_THETA = 10_000.0
-
-
-class RopeScaling(Block):
-    """How rotary angles are stretched, so that a model reads further than it was trained to."""
-
-    kind: Literal["linear", "ntk", "yarn"]
-    """linear: positions over `factor` (Chen et al., arXiv 2306.15595); ntk: a larger theta; yarn: each frequency by its
-    wavelength (Peng et al., arXiv 2309.00071)."""
-    factor: float = Field(ge=1)
-    original_context: int | None = Field(None, ge=1)
-    """The context trained at, which yarn's wavelengths are held against; unset: context / factor."""
-    beta_fast: float = Field(32.0, gt=0)
-    """yarn: rotations within the original context above which a frequency stays as it is."""
-    beta_slow: float = Field(1.0, gt=0)
-    """yarn: rotations below which a frequency is interpolated whole."""
-    attention_factor: float | None = Field(None, gt=0)
-    """yarn: what cosine and sine are multiplied by; unset: 0.1 ln(factor) + 1."""
-
-    @model_validator(mode="after")
-    def _has_effect(self) -> Self:
-        of_yarn = ("original_context", "beta_fast", "beta_slow", "attention_factor")
-        for name in of_yarn if self.kind != "yarn" else ():
-            if (value := getattr(self, name)) != type(self).model_fields[name].default:
-                raise ValueError(f"rope_scaling.{name} {value:g} has no effect with kind {self.kind}")
-        return self
-
-    def trained_context(self, context: int) -> int:
-        """yarn's original context in tokens, in a model of this `context`."""
-        return self.original_context or max(1, round(context / self.factor))
-
-
-class MixtureConfig(Block):
-    """Feed-forward networks of which each token takes a few (Switch, arXiv 2101.03961; Mixtral, arXiv 2401.04088)."""
-
-    experts: int = Field(ge=2)
-    per_token: int = Field(2, ge=1)
-    """Experts a token goes to (top-k)."""
-    shared: int = Field(0, ge=0)
-    """Experts that every token goes to besides (DeepSeekMoE, arXiv 2401.06066)."""
-    intermediate_size: int | None = Field(None, ge=1)
-    """Of one expert; unset: that of the dense network."""
-    capacity_factor: float | None = Field(None, gt=0)
-    """Tokens an expert takes at most in training, over its even share; what comes beyond is dropped and counted. Unset:
-    all. (A second choice may lose its place to a later token's first: such training is not strictly causal, GShard,
-    arXiv 2006.16668.)"""
-    normalize: bool = True
-    """The weights of a token's experts sum to one. With one expert a token they would all be one."""
-    balance_weight: float = Field(0.01, ge=0)
-    """Of the load-balancing loss (Switch, equation 4)."""
-    z_weight: float = Field(0.001, ge=0)
-    """Of the router z-loss (ST-MoE, arXiv 2202.08906)."""
-
-    @model_validator(mode="after")
-    def _holds_together(self) -> Self:
-        if self.per_token > self.experts:
-            raise ValueError(f"per_token {self.per_token} must be at most experts {self.experts}")
-        if self.per_token == 1 and self.normalize:
-            raise ValueError("normalize with per_token 1 makes every weight 1 and leaves the router without gradient")
-        return self
-
-
-class StateSpaceConfig(Block):
-    """A Mamba-2 block (Dao and Gu, arXiv 2405.21060)."""
-
-    state_size: int = Field(64, ge=1)
-    head_size: int = Field(64, ge=1)
-    expand: int = Field(2, ge=1)
-    """Inner width over the model's."""
-    groups: int = Field(1, ge=1)
-    """Heads in a group share B and C, as query heads share keys and values."""
-    conv_width: int = Field(4, ge=2)
-    conv_bias: bool = True
-    bias: bool = False
-    """Of the projections in and out."""
-    chunk: int = Field(64, ge=1)
-    """Tokens a block of the scan; changes the speed, not the result."""
 
 
 class ModelConfig(Block):
@@ -109,7 +34,7 @@ class ModelConfig(Block):
     """Key-value heads: `heads` is MHA, 1 is MQA, between is GQA (arXiv 2305.13245)."""
     head_size: int | None = Field(None, ge=1)
     """Unset: hidden_size / heads."""
-    pattern: tuple[LayerKind, ...] | None = None
+    pattern: tuple[LayerKind, ...] | None = Field(None, min_length=1)
     """Kinds of the layers, repeated to their number; unset: all `window` where that is set, else all `attention`."""
     window: int | None = Field(None, ge=1)
     """Keys a query of a `window` layer sees on its side, itself included (Longformer, arXiv 2004.05150)."""
@@ -226,6 +151,8 @@ class ModelConfig(Block):
             raise ValueError(f"window {self.window} has no effect: no layer of pattern is a 'window'")
         if self.global_tokens and self.window is None:
             raise ValueError(f"global_tokens {self.global_tokens} has no effect without window")
+        if self.global_tokens > self.context:
+            raise ValueError(f"global_tokens {self.global_tokens} must be at most the context, {self.context}")
         if ("state_space" in kinds) != (self.state_space is not None):
             raise ValueError("state_space and a 'state_space' layer in pattern go together: set both, or none")
         if self.state_space is not None:

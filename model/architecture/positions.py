@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.architecture.config import RopeScaling, TransformerConfig
+from model.architecture.config import TransformerConfig
+from model.architecture.config_parts import RopeScaling
 
 
 class RotaryEmbedding(nn.Module):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from model.architecture.config import GATED, StateSpaceConfig, TransformerConfig
+from model.architecture.config import GATED, TransformerConfig
+from model.architecture.config_parts import StateSpaceConfig
 from model.budget.activations import network_entries
 from model.budget.machine import Product, Rates, list_products
 from model.budget.record import Dtype

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from model.architecture.config import GATED, LayerKind, StateSpaceConfig, TransformerConfig
+from model.architecture.config import GATED, LayerKind, TransformerConfig
+from model.architecture.config_parts import StateSpaceConfig
 
 Component = Literal[
     "embedding",

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from model.architecture.config import MixtureConfig, TransformerConfig
+from model.architecture.config import TransformerConfig
+from model.architecture.config_parts import MixtureConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
 from model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architecture.config import MixtureConfig, ModelConfig, RopeScaling, StateSpaceConfig, TransformerConfig
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 

@@ -162,20 +162,26 @@ def _fitting(lengths: list[int]) -> list[int]:
 
 
 def test_the_walk_reaches_every_kind_of_choice() -> None:
-    """The strategy's own guard: a hundred draws hold each choice at least once."""
+    """The strategy's own guard: its draws hold each choice at least once."""
     seen: dict[str, set[Any]] = {}
+    named = ("kind", "positions", "norm", "norm_position", "feedforward", "attention_bias", "pattern", "tie_embeddings")
+    optional = ("mixture", "window", "global_tokens", "attention_soft_cap", "logit_soft_cap", "qk_norm", "rope_scaling")
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(config=shapes())
     def collect(config: TransformerConfig) -> None:
-        for name in ("kind", "positions", "norm", "norm_position", "feedforward", "attention_bias", "pattern"):
+        for name in named:
             seen.setdefault(name, set()).add(getattr(config, name))
-        seen.setdefault("mixture", set()).add(config.mixture is not None)
+        for name in optional:
+            seen.setdefault(name, set()).add(bool(getattr(config, name)))
 
     collect()
     assert seen["kind"] == {"decoder", "encoder", "encoder-decoder"}
     assert seen["positions"] == {"rope", "learned", "sinusoidal", "alibi", "relative", "none"}
     assert len(seen["feedforward"]) == 6
     assert ("state_space", "attention") in seen["pattern"]
+    assert seen["norm"] == {"rms", "layer"}
     assert seen["norm_position"] == {"pre", "post"}
-    assert seen["mixture"] == {True, False}
+    assert seen["attention_bias"] == {"none", "qkv", "all"}
+    for name in ("tie_embeddings", *optional):
+        assert seen[name] == {True, False}, name

@@ -20,6 +20,12 @@ STATE_SPACE = {"state_space": {"state_size": 8, "head_size": 16}, "pattern": ("s
         ({"pattern": ("window", "attention")}, "needs window"),
         ({"window": 4, "pattern": ("attention",)}, "window 4 has no effect"),
         ({"global_tokens": 2}, "global_tokens 2 has no effect without window"),
+        ({"window": 4, "global_tokens": 30}, "global_tokens 30 must be at most the context, 24"),
+        ({"pattern": ()}, "at least 1 item"),
+        (
+            {"rope_scaling": {"kind": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}},
+            "rope_scaling.beta_fast 1 must be at least beta_slow 2",
+        ),
         ({"pattern": ("state_space",)}, "set both, or none"),
         ({**STATE_SPACE, "kind": "encoder"}, "set kind to decoder"),
         ({**STATE_SPACE, "positions": "rope"}, "positions rope has no effect"),

@@ -11,7 +11,8 @@ from torch.nn import functional
 from transformers.models.mixtral.configuration_mixtral import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
-from model.architecture.config import FeedForwardKind, MixtureConfig, ModelConfig
+from model.architecture.config import FeedForwardKind, ModelConfig
+from model.architecture.config_parts import MixtureConfig
 from model.architecture.mixture import (
     Mixture,
     auxiliary_loss,

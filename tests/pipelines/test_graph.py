@@ -106,4 +106,4 @@ def _file(root: Path, module: str) -> str | None:
 
 def _is_settings(module: str) -> bool:
     """A room's config.py, or the model's shape, which every step's settings are checked with."""
-    return (module.count(".") == 1 and module.endswith(".config")) or module == "model.architecture.config"
+    return (module.count(".") == 1 and module.endswith(".config")) or module.startswith("model.architecture.config")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.architecture.config import MixtureConfig, ModelConfig, StateSpaceConfig, TransformerConfig
+from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config_parts import MixtureConfig, StateSpaceConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from data.progress import no_progress
-from model.architecture.config import MixtureConfig, TransformerConfig
+from model.architecture.config import TransformerConfig
+from model.architecture.config_parts import MixtureConfig
 from model.architecture.initialization import initialize
 from model.architecture.mixture import expert_load
 from model.architecture.transformer import Transformer
