@@ -169,9 +169,17 @@ def _serving(plan: Plan) -> Iterator["Table | str"]:
     )
 
 
+_LAWS = {"kaplan": "kaplan (without embedding, least compute)"}
+
+
 def _optimum(plan: Plan) -> Iterator["Table | str"]:
     rows = [
-        (each.law, _count(each.parameters), _count(each.tokens), "-" if each.loss is None else f"{each.loss:.3f}")
+        (
+            _LAWS.get(each.law, each.law),
+            _count(each.parameters),
+            _count(each.tokens),
+            "-" if each.loss is None else f"{each.loss:.3f}",
+        )
         for each in plan.compute_optimal
     ]
     yield from _titled(

@@ -16,7 +16,7 @@ class Capacity(Record):
     cache_dtype: CacheDtype
     weights_bytes: int
     cache_bytes: int
-    """Of one user."""
+    """Of one user, over all devices."""
     users: int
     tokens_per_s: float | None
     """At most, a user, with all of them at once: weights and caches are read once a token. None: bandwidth unknown."""
@@ -32,17 +32,20 @@ def users(
     cache_dtype: CacheDtype = "bf16",
     reserve: float = 0.1,
 ) -> Capacity:
-    """`reserve`: share of the memory left to activations and the runtime.
+    """`reserve`: share of the memory left to activations and the runtime. Several devices divide the heads (tensor
+    parallelism), and each holds whole heads of keys and values.
 
-    Raises ValueError for a context beyond the model's and a reserve outside [0, 1).
+    Raises ValueError for a context beyond the model's, a reserve outside [0, 1) and devices that do not divide heads.
     """
     context = context or config.context
     if context > config.context:
         raise ValueError(f"context {context} is longer than the model's {config.context}")
     if not 0 <= reserve < 1:
         raise ValueError(f"reserve {reserve} must be at least 0 and below 1")
+    if config.has_attention and config.heads % devices:
+        raise ValueError(f"serving_devices {devices} must divide heads {config.heads}")
     weights = count_parameters(config).total * WEIGHT_BYTES[dtype]
-    each = cache_bytes(config, context, cache_dtype)
+    each = cache_bytes(_held_by(config, devices), context, cache_dtype)
     free = int(device.memory_bytes * devices * (1 - reserve)) - weights
     count = max(0, free // each) if each else 0
     rate = None
@@ -58,3 +61,9 @@ def users(
         users=count,
         tokens_per_s=rate,
     )
+
+
+def _held_by(config: TransformerConfig, devices: int) -> TransformerConfig:
+    """With as many key-value heads as the devices hold together: fewer than one each is one each."""
+    each = -(-config.kv_heads // devices)
+    return config.model_copy(update={"kv_heads": each * devices})

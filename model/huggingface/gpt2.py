@@ -107,6 +107,8 @@ GPT2 = Family(
         {
             "gradient_checkpointing",
             "n_ctx",
+            "n_special",
+            "predict_special_tokens",
             "summary_activation",
             "summary_first_dropout",
             "summary_proj_to_labels",

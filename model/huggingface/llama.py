@@ -167,6 +167,8 @@ def _write_windows(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _read_qwen2(fields: Fields) -> dict[str, Any]:
+    # In the published Qwen2.5 configurations; of the models that see images.
+    fields.fixed("use_mrope", allowed=False)
     ours = read_common(fields, kv_heads=32)
     return {**ours, **_read_windows(fields, ours["layers"]), "attention_bias": "qkv"}
 

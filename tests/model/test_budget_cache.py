@@ -76,8 +76,20 @@ def test_users_fill_the_memory_beside_the_weights() -> None:
     assert users(config, too_large).users == 0 and users(config, too_large).tokens_per_s is None
 
 
+@pytest.mark.parametrize(("kv_heads", "devices", "held"), [(1, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 2), (1, 1, 1)])
+def test_each_device_holds_whole_heads_of_keys_and_values(kv_heads: int, devices: int, held: int) -> None:
+    config, device = shape({"kv_heads": kv_heads}), DEVICES["h100-sxm"]
+    alone = cache_bytes(shape({"kv_heads": 1}), CONTEXT, "bf16")
+    assert users(config, device, devices=devices).cache_bytes == held * alone
+
+
 @pytest.mark.parametrize(
-    ("change", "said"), [({"context": 25}, "context 25 is longer"), ({"reserve": 1.0}, "reserve 1.0 must")]
+    ("change", "said"),
+    [
+        ({"context": 25}, "context 25 is longer"),
+        ({"reserve": 1.0}, "reserve 1.0 must"),
+        ({"devices": 3}, "serving_devices 3 must divide heads 4"),
+    ],
 )
 def test_users_that_cannot_be_are_refused(change: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):

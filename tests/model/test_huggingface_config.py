@@ -137,6 +137,7 @@ def test_what_no_family_computes_is_native_and_says_why(options: dict[str, Any],
 
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("qwen2", {"use_mrope": True}, "use_mrope is True, but only False is supported"),
     ("llama", {"sliding_window": 4096}, "unknown fields sliding_window = 4096"),
     ("llama", {"a": 1, "b": 2, "c": 3, "d": 4}, "a = 1, b = 2, c = 3 and 1 more"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is .*dequantize them first"),
@@ -210,6 +211,18 @@ def test_a_size_below_one_is_named_as_the_file_names_it(name: str) -> None:
     for size in sizes:
         with pytest.raises(ValueError, match=rf"config\.json: .*\b{size}\b"):
             read_config({**fields, size: -1})
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("gpt2", {"n_ctx": 64, "n_special": 0, "predict_special_tokens": True, "task_specific_params": None}),
+        ("qwen2", {"use_mrope": False, "use_sliding_window": False}),
+    ],
+)
+def test_fields_of_published_checkpoints_without_effect_are_taken(name: str, published: dict[str, Any]) -> None:
+    fields = {**SMALLEST[name], "model_type": name}
+    assert read_config({**fields, **published})[0] == read_config(fields)[0]
 
 
 def test_no_quantization_is_no_obstacle() -> None:
