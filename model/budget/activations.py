@@ -88,7 +88,7 @@ def layer_bytes(
     # Each sublayer keeps its norm's input and output, which every tensor-parallel device holds whole.
     whole = sublayers * 2 * config.hidden_size
     wide = sublayers * (1 if config.norm == "rms" else 2)
-    divided = 0
+    divided = scores = 0
     if kind == "state_space":
         narrow, scanned = _state_space(config, dtype, length)
         divided, wide = divided + narrow, wide + scanned
@@ -96,16 +96,18 @@ def layer_bytes(
         window = config.window if kind == "window" else None
         each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=causal, window=window)
         divided += _attention(config, dtype, each, length, causal=causal, window=window)
+        scores += _score_bytes(config, dtype, length, on_cpu=on_cpu) if each == "reference" else 0
     if crosses:
         each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=False, is_cross=True)
         divided += _attention(config, dtype, each, length, causal=False, window=None, is_cross=True)
+        scores += _score_bytes(config, dtype, length, on_cpu=on_cpu) if each == "reference" else 0
     if feeds:
         divided += _feedforward(config)
         wide += 3 * config.mixture.experts if config.mixture else 0
     width = WEIGHT_BYTES[dtype]
     # An accelerator keeps a dropout's mask as bytes, a CPU in the type that it multiplies with.
     mask = sublayers * config.hidden_size * (width if on_cpu else 1) if config.dropout else 0
-    return batch * length * (whole * width + divided * width // tensor + wide * _WIDE_BYTES + mask)
+    return batch * length * (whole * width + (divided * width + scores) // tensor + wide * _WIDE_BYTES + mask)
 
 
 def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:
@@ -143,13 +145,19 @@ def _attention(
     kept = 2 * queries + 2 * keys
     if config.qk_norm and config.positions == "rope" and not is_cross:
         kept += queries + keys
-    if kernel == "reference":
-        # Masked scores, probabilities; scores under a soft cap; with dropout its mask and what it leaves.
-        rows = 2 + (config.attention_soft_cap is not None) + 2 * (config.attention_dropout > 0)
-        kept += rows * config.heads * length
-    elif kernel == "blocked":
+    if kernel == "blocked":
         kept += config.heads * _blocked_pairs(config, length, _BLOCKED_ROWS[dtype], causal, window) // length
     return kept
+
+
+def _score_bytes(config: TransformerConfig, dtype: Dtype, length: int, *, on_cpu: bool) -> int:
+    """Bytes a token that the reference keeps of scores: capped ones and the softmax in float32, dropout's mask, and
+    the probabilities in the weights' type.
+    """
+    a_pair = _WIDE_BYTES * (1 + (config.attention_soft_cap is not None)) + WEIGHT_BYTES[dtype]
+    if config.attention_dropout:
+        a_pair += _WIDE_BYTES if on_cpu else 1
+    return config.heads * length * a_pair
 
 
 def _blocked_pairs(config: TransformerConfig, length: int, rows: int, causal: bool, window: int | None) -> int:

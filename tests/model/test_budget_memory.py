@@ -68,6 +68,15 @@ def test_activations_are_what_autograd_keeps(name: str, dtype: Dtype, kernel: Ke
     assert planned(config, dtype, kernel) == pytest.approx(kept(config, dtype, kernel), rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "options", [{}, {"attention_soft_cap": 5.0}, {"attention_dropout": 0.1, "attention_soft_cap": 5.0}]
+)
+def test_the_reference_keeps_its_scores_in_float32(dtype: Dtype, options: dict[str, float]) -> None:
+    config = shape({**NAMED["llama"], "hidden_size": 64, "context": LENGTH, "vocab_size": 300, **options})
+    assert planned(config, dtype, "reference") == pytest.approx(kept(config, dtype, "reference"), rel=0.02)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMED if name not in ("mamba", "relative", "t5")])
 @pytest.mark.parametrize("dtype", TORCH)
 def test_the_default_kernel_is_the_one_that_training_takes(name: str, dtype: Dtype) -> None:
