@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check lock bench bench-data bench-model bench-train clean help
 

@@ -167,7 +167,7 @@ def test_ray_in_the_cluster_is_the_ray_of_the_lock():
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_the_example_overlay_builds_and_its_image_reaches_every_pod():
     command = ["kubectl", "kustomize", str(INFRA / "kubernetes" / "overlays" / "example")]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    built = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     images = re.findall(r"image: (\S+)", built)
     assert images == ["registry.example.com/sluice:0.1.0"] * len(PODS)
     claims = [each for each in yaml.safe_load_all(built) if each["kind"] == "PersistentVolumeClaim"]
@@ -242,7 +242,7 @@ def test_the_scrape_job_asks_where_the_gateway_answers():
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_the_rules_fire_when_they_should():
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(RULES.with_name("rules_test.yaml"))]):
-        result = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60)
+        result = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stdout + result.stderr
 
 

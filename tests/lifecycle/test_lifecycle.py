@@ -95,7 +95,7 @@ def test_mlflow_shows_versions_aliases_and_tags(resumed: Checkout) -> None:
         page = next((line.split()[2] for line in process.stdout if line.startswith("registry at ")), None)
         assert page is not None, f"it ended with {process.wait()}"
         assert page == f"http://127.0.0.1:{port}/#/models/sluice"
-        with httpx.Client(base_url=page.partition("#")[0], timeout=60, trust_env=False) as browser:
+        with httpx.Client(base_url=page.partition("#")[0], timeout=600, trust_env=False) as browser:
             assert '<div id="root"' in browser.get("/").text
             # What the page itself asks for, and draws.
             asked = "/ajax-api/2.0/mlflow/registered-models/get?name=sluice"
@@ -109,7 +109,7 @@ def test_mlflow_shows_versions_aliases_and_tags(resumed: Checkout) -> None:
         }
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=600)
     assert (process.returncode, said) == (130, "sluice mlflow: interrupted\n")
 
 
@@ -124,7 +124,7 @@ def server(resumed: Checkout) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=600)
     assert (process.returncode, said) == (130, "sluice serve: interrupted\n")
 
 
@@ -196,7 +196,7 @@ def poison(checkout: Checkout) -> None:
 def ask(checkout: Checkout, url: str) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": "argparse"}], "max_tokens": 4}
     headers = {"authorization": f"Bearer {checkout.workspace.api_key()}"}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=600, trust_env=False)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def report_of(tmp_path, root, make_traffic, now):
             cwd=root,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
         )
         assert result.returncode == 0, result.stderr[-2000:]
         return json.loads(result.stdout.splitlines()[-1])

@@ -325,7 +325,7 @@ def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_byte
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
         stdout=subprocess.DEVNULL,
-        timeout=120,
+        timeout=600,
     )
     assert died.returncode == -signal.SIGKILL
     finished = list(half.glob("work/*/summary-*.json"))

@@ -90,7 +90,7 @@ def run(root: Path, code: str, *arguments: str, prefix: Sequence[str] = ()) -> s
         env=_environment(root),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -126,7 +126,7 @@ def _environment(root: Path) -> dict[str, str]:
 def may_mount(folder: Path) -> bool:
     try:
         command = [*MOUNTING, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     except FileNotFoundError:
         return False
 

@@ -25,7 +25,7 @@ from serving.engine.request import (
     TokenEvent,
 )
 
-WAIT_S = 30.0
+WAIT_S = 300.0
 CONFIG = ServeConfig(max_batch=4, max_queued=64, max_tokens=48)
 
 

@@ -20,7 +20,7 @@ from serving.guard import MAX_BODY_BYTES, hash_key
 from serving.routing import Routes, RouteTable
 
 KEY = "k" * 32
-WAIT_S = 60.0
+WAIT_S = 600.0
 CONFIG = ServeConfig(max_batch=4, max_queued=8, max_tokens=48, request_timeout_s=20.0)
 CHAT = {"messages": [{"role": "user", "content": "Who answers?"}], "max_tokens": 8, "temperature": 0}
 

@@ -152,7 +152,7 @@ def append_at(url: str, head: str, writer: int, start: Callable[[], object]) -> 
 
 
 def test_of_many_threads_with_the_same_head_exactly_one_wins(url: str) -> None:
-    head, start = fill(Ledger(url), 1)[-1], threading.Barrier(8, timeout=30)
+    head, start = fill(Ledger(url), 1)[-1], threading.Barrier(8, timeout=300)
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda writer: append_at(url, head, writer, start.wait), range(8)))
     winners = [version for version in won if version]
@@ -162,7 +162,7 @@ def test_of_many_threads_with_the_same_head_exactly_one_wins(url: str) -> None:
 def test_of_many_processes_with_the_same_head_exactly_one_wins(url: str) -> None:
     # The table does not exist yet: the processes race for that, too.
     context = multiprocessing.get_context("fork")
-    start, won = context.Barrier(4, timeout=30), context.SimpleQueue()
+    start, won = context.Barrier(4, timeout=300), context.SimpleQueue()
     writers = [
         context.Process(target=lambda writer: won.put(append_at(url, GENESIS, writer, start.wait)), args=(writer,))
         for writer in range(4)
@@ -170,7 +170,7 @@ def test_of_many_processes_with_the_same_head_exactly_one_wins(url: str) -> None
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(timeout=60)
+        writer.join(timeout=600)
     assert [writer.exitcode for writer in writers] == [0] * 4
     winners = [version for version in (won.get() for _ in writers) if version]
     assert [recorded.version for recorded in Ledger(url).history()] == winners and len(winners) == 1

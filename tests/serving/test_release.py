@@ -321,7 +321,7 @@ def test_losing_for_ever_is_said(released: Workspace, monkeypatch: pytest.Monkey
 def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> None:
     released.releases.rollback("errors in production")
     context = multiprocessing.get_context("fork")
-    start, results = context.Barrier(2, timeout=60), context.SimpleQueue()
+    start, results = context.Barrier(2, timeout=600), context.SimpleQueue()
 
     def propose(version: str) -> None:
         start.wait()
@@ -335,7 +335,7 @@ def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=600)
     reasons = sorted(results.get() for _ in processes)
     winner = released.releases.state().challenger
     assert reasons[0] == "" and f"version {winner} is in rollout" in reasons[1]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from model.config import PretrainConfig
+from model.training.optimization.optimizer import leave_muon_uncompiled
 
 BUCKET_ELEMENTS = 20_000_000
 """DeepSpeed's default of 500 million makes it allocate gigabytes for a model of any size."""
@@ -27,7 +28,7 @@ def import_deepspeed(extensions: Path) -> Any:
     os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions)
     with _without("mlflow"):
         import deepspeed
-
+    leave_muon_uncompiled()
     # Its shared-memory all-reduce would be compiled now, by a C++ compiler that may not be there, to save microseconds.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.WARNING)

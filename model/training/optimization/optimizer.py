@@ -100,13 +100,18 @@ class Lion(torch.optim.Optimizer):
                 momentum.lerp_(parameter.grad, 1 - kept)
 
 
-def _muon(groups: Groups, config: PretrainConfig) -> torch.optim.Optimizer:
-    """Muon (Jordan et al., 2024) in DeepSpeed's version, which knows how to orthogonalize a matrix under ZeRO 1."""
+def leave_muon_uncompiled() -> None:
+    """Before DeepSpeed's Muon is imported, which every engine does: it would be compiled there and then, for seconds,
+    by a C++ compiler that may not be there and that its rounding would depend on.
+    """
     from deepspeed.runtime import compiler
 
-    # DeepSpeed compiles the update at import. Building it with a C++ compiler costs more than a small run gains, and
-    # its rounding would depend on that compiler.
     compiler.compile = lambda: compiler.dummy_decorator
+
+
+def _muon(groups: Groups, config: PretrainConfig) -> torch.optim.Optimizer:
+    """Muon (Jordan et al., 2024) in DeepSpeed's version, which knows how to orthogonalize a matrix under ZeRO 1."""
+    leave_muon_uncompiled()
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     for kind, parameters in groups.items():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from interrupted_run import STEPS, batch, go, new_engine
-from training_fixtures import ROOT, environment
+from training_fixtures import HANG_S, ROOT, environment
 
 from model.training.faults.failures import TrainingInterrupted
 from model.training.faults.preemption import Preemption
@@ -62,7 +62,7 @@ def test_killed_at_a_step_and_gone_on_is_bit_identical(undisturbed: Run, tmp_pat
     """At step 20 the checkpoint of that step is just being written."""
     command = [sys.executable, str(Path(__file__).with_name("interrupted_run.py")), str(tmp_path), str(step)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     written = checkpoints.complete_steps(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from failing_ranks import CONFIG, engine_of, some_batch
 from torch import nn
-from training_fixtures import ROOT, environment, run, torchrun
+from training_fixtures import HANG_S, ROOT, environment, run, torchrun
 
 from model.training.faults.diagnosis import diagnose
 from model.training.faults.preemption import Preemption
@@ -37,7 +37,9 @@ with Watchdog(0.2, Path(sys.argv[1]) / "stacks.txt", name="rank 3") as watchdog:
 
 def hang(folder: Path, where: str) -> tuple[subprocess.CompletedProcess[str], str]:
     command = [sys.executable, "-c", _HUNG, str(folder), where]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=HANG_S, check=False
+    )
     return done, (folder / "stacks.txt").read_text()
 
 

@@ -38,12 +38,12 @@ def command(request: Path) -> list[str]:
 def ask_to_end(request: Path, checkpoint: str) -> tuple[str, Path]:
     """Start the run and end it as soon as `checkpoint` is there. Returns what it said and its state folder."""
     process = subprocess.Popen(command(request), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 900
     while not (found := list(request.parent.glob(f"checkpoints/*/{checkpoint}"))):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-4000:]
         time.sleep(0.002)
     process.terminate()
-    return process.communicate(timeout=60)[1], found[0].parent
+    return process.communicate(timeout=600)[1], found[0].parent
 
 
 @pytest.fixture(scope="module")

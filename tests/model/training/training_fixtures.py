@@ -38,10 +38,14 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
-def run(command: list[str], timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+HANG_S = 1800
+"""No run takes so long on the slowest machine: what does hangs."""
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run to the end; a failure shows what the process said."""
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done

@@ -2,8 +2,13 @@
 
 import json
 import math
+import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,6 @@ from model.training.batches.batch import Batch
 from model.training.engines import deepspeed_settings
 from model.training.engines.build import build_engine
 from model.training.optimization.optimizer import set_learning_rate
-from model.training.worker import join_group
 
 
 def _small(**choices: Any) -> TransformerConfig:
@@ -29,6 +33,7 @@ def _small(**choices: Any) -> TransformerConfig:
 
 SHAPES = {
     "llama": _small(layers=3, intermediate_size=24, qk_norm=True),
+    "short": _small(layers=2),
     "biased": _small(**shapes.DECODERS["gpt2"], tie_embeddings=False),
     "relative": _small(**shapes.DECODERS["relative"]),
     # The routers' losses are means over a micro-batch, so their sum depends on the split: left out of the truth.
@@ -38,6 +43,8 @@ SHAPES = {
     "encoder": _small(**shapes.ENCODERS["bert"]),
     "alibi": _small(**shapes.DECODERS["alibi"]),
 }
+IMPORTED_LATE = ("torch._dynamo", "torch._inductor.compile_fx", "deepspeed.runtime.zero.muon.muon_optimizer")
+"""By every engine as it is built; taking seconds, so once for all of them."""
 STEPS, BATCH = 4, 8
 DISCARDED, NOT_FINITE, OTHER_SPLIT = 1, 2, 3
 """Steps before which a gradient, of shorter rows, is accumulated and forgotten, or is not finite; and one step whose
@@ -84,8 +91,9 @@ def _variants() -> dict[str, Settings]:
     found["pipeline-full"] = {"pipeline_stages": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
     found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
     found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
-    found["compile-full"] = {"compile": True, "activation_checkpointing": "full", "micro_batch_size": 4}
-    found["compile-pipeline"] = {"compile": True, "pipeline_stages": 2, "micro_batch_size": 4}
+    for how, choice in (("full", {"activation_checkpointing": "full"}), ("pipeline", {"pipeline_stages": 2})):
+        # Every layer is compiled for itself, for seconds.
+        found[f"compile-{how}"] = {"compile": True, "shape": "short", "micro_batch_size": 4, **choice}
     for stage in (0, 1, 2):
         found[f"tensor-zero{stage}"] = {"tensor_parallel": 2, "zero_stage": stage, "micro_batch_size": 4}
     for shape in ("biased", "relative", "alibi", "translator", "encoder"):
@@ -192,17 +200,43 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
 
 
 def main(out: Path, only: str = "") -> None:
-    join_group()
     torch.set_num_threads(1)
     deepspeed_settings.BUCKET_ELEMENTS = 10_000  # filling those of a real model would take most of the time
     deepspeed_settings.PERSISTENT_ELEMENTS = 0  # or ZeRO 3 would share out nothing of so small a model
-    world = dist.get_world_size()
-    found = {}
-    for name, variant in (VARIANTS if world == 2 else FOUR_WORKERS).items():
-        if only in name:
-            found[name] = train_variant(name, variant, world, out)
-    if dist.get_rank() == 0:
-        (out / "found.json").write_text(json.dumps(found))
+    with tempfile.TemporaryDirectory() as extensions:
+        deepspeed_settings.import_deepspeed(Path(extensions))
+    for late in IMPORTED_LATE:
+        import_module(late)
+    variants = VARIANTS if os.environ["WORLD_SIZE"] == "2" else FOUR_WORKERS
+    for name in variants:
+        if only in name and in_a_fork(partial(train_alone, name, variants[name], out)):
+            raise SystemExit(f"variant {name} failed")
+
+
+def in_a_fork(work: Callable[[], None]) -> int:
+    """The exit status. Groups, DeepSpeed and torch.compile forget nothing: in one process each slows the next."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def train_alone(name: str, variant: Settings, out: Path) -> None:
+    # torchrun's own store holds the addresses of the variant before.
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{out / name}.store", rank=rank, world_size=world)
+    found = train_variant(name, variant, world, out)
+    if rank == 0:
+        (out / f"{name}.json").write_text(json.dumps(found))
     dist.barrier()
 
 
