@@ -83,6 +83,11 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transf
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
         raise ValueError(f"{path} is damaged: {error}") from error
+    if (size := tokenizer.get_vocab_size()) > model.config.vocab_size:
+        raise ValueError(
+            f"{path} has {size} tokens, but the model's vocabulary is {model.config.vocab_size}: put the model's own "
+            "tokenizer there"
+        )
     return model, tokenizer
 
 
@@ -135,7 +140,8 @@ def read_stored(folder: Path) -> Stored:
         weights = from_huggingface(checkpoint.weights, config, family)
         return Stored(content, config, family, weights, checkpoint.left_out)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+        said = str(error)
+        raise ValueError(said if said.startswith(f"{folder}/") else f"{folder}: {said}") from error
 
 
 def check_files(folder: Path) -> None:

@@ -227,7 +227,7 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
         action.add_argument(
             "out", metavar=out, help="folder to write; what this command wrote there before is replaced"
         )
-        action.add_argument("--force", action="store_true", help=f"replace another model in {out} too")
+        action.add_argument("--force", action="store_true", help=f"replace in {out} what something else wrote")
 
     action = add("logits", "what a model directory says after each of some token ids")
     action.add_argument("folder", metavar="DIR", help="a model directory")

@@ -13,6 +13,8 @@ _OF_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_fr
 """Settings of a tokenizer that is trained."""
 _QUOTED_NAME = re.compile(r"""(?<=[{,\s])(?P<quote>['"])(?P<name>.*?)(?P=quote)\s*:""", re.DOTALL)
 _DIGITS = "quoted_"
+_NEAR = 0.6
+"""Of two spellings, as difflib counts: what get_close_matches takes by default."""
 
 
 def _groups(workspace: Workspace) -> list[str]:
@@ -61,7 +63,7 @@ def did_you_mean(wrong: str, known: Mapping[str, type[Block]], groups: Sequence[
     dotted = [f"{block}.{field}" for block, model in known.items() for field in model.model_fields]
     found = [key for key in dotted if key.partition(".")[2] == wrong]
     if not found and "." in wrong:
-        found = difflib.get_close_matches(wrong, dotted, n=1)
+        found = _near_in_both(wrong, dotted)
     if not found and "." not in wrong:
         near = difflib.get_close_matches(wrong, [*groups, *known, *(key.partition(".")[2] for key in dotted)], n=1)
         found = [name for name in (*groups, *known) if name in near] or [
@@ -70,9 +72,28 @@ def did_you_mean(wrong: str, known: Mapping[str, type[Block]], groups: Sequence[
     return f"did you mean {' or '.join(repr(key) for key in dict.fromkeys(found))}? " if found else ""
 
 
+def _near_in_both(wrong: str, dotted: Sequence[str]) -> list[str]:
+    """The nearest key whose block and field are each near: a shared block alone makes no two keys alike."""
+    block, _, field = wrong.partition(".")
+
+    def near(key: str) -> float:
+        return min(
+            difflib.SequenceMatcher(None, mine, theirs).ratio()
+            for mine, theirs in zip((block, field), key.split(".", 1), strict=True)
+        )
+
+    best = max(dotted, key=near, default=None)
+    return [best] if best is not None and near(best) >= _NEAR else []
+
+
 def check_together(overrides: Sequence[str]) -> None:
-    """ValueError for a setting that another one, given beside it, leaves without effect."""
-    given = dict(override.split("=", 1) for override in overrides)
+    """ValueError for a key that is given twice, and for one that another leaves without effect."""
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in given:
+            raise ValueError(f"{key} is given twice, as {given[key]} and as {value}: say once what it shall be")
+        given[key] = value
     if given.get("tokenizer.path", "null") not in {"null", ""}:
         for name in _OF_TRAINING:
             if name in given:

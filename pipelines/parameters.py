@@ -38,6 +38,10 @@ def compose_blocks(
     key and what is allowed.
     """
     known = {**BLOCKS, **more}
+    for override in overrides:
+        check_form(workspace, override, known)
+    check_together(overrides)
+    # Only now: Hydra takes a while, and a mistake is told at once.
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -45,9 +49,6 @@ def compose_blocks(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    for override in overrides:
-        check_form(workspace, override, known)
-    check_together(overrides)
     asked = [each for override in overrides for each in to_hydra(override, known)]
     ConfigStore.instance().store(name="blocks", node=_defaults(known), package="_global_")
     try:

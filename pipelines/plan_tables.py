@@ -11,6 +11,9 @@ from model.budget.weights import COMPONENTS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from model.budget.fit import Fit
+    from model.budget.throughput import RunCost
+
 _WIDTH = 100
 
 
@@ -127,7 +130,8 @@ def _memory(plan: Plan) -> Iterator["Table | str"]:
         )
     yield from _titled(
         f"Memory of the fullest of {layout.devices} devices: data {layout.data} x tensor {layout.tensor} x pipeline "
-        f"{layout.pipeline}; {plan.optimizer}, micro-batch of {plan.micro_batch_size}; right: with checkpointing",
+        f"{layout.pipeline}\nOptimizer {plan.optimizer} (pretrain.optimizer), micro-batch of {plan.micro_batch_size}; "
+        "last two columns: with checkpointing",
         ("", "weights", "gradients", "optimizer", "activations", "total", "activations", "total"),
         rows,
     )
@@ -135,21 +139,27 @@ def _memory(plan: Plan) -> Iterator["Table | str"]:
 
 def _costs(plan: Plan) -> Iterator["Table | str"]:
     first = plan.costs[0]
-    rows = [
-        (
-            f"{cost.devices} x {cost.device}",
-            f"{cost.tokens_per_s:,.0f}",
-            _duration(cost.step_s),
-            _duration(cost.total_s),
-            "-" if cost.energy_kwh is None else f"{cost.energy_kwh:,.3g} kWh",
-            "-" if cost.price is None else f"${cost.price:,.2f}",
-        )
-        for cost in plan.costs
-    ]
     yield from _titled(
-        f"Training on {plan.tokens:,} tokens in steps of {plan.tokens_per_step:,}, at {first.mfu:.0%} of the peak",
-        ("devices", "tokens/s", "a step", "all", "energy", "price"),
-        rows,
+        f"Training on {first.devices:,} devices, {_count(plan.tokens)} tokens in steps of {plan.tokens_per_step:,}, at "
+        f"{first.mfu:.0%} of the bf16 peak",
+        ("device", "fits with", "tokens/s", "a step", "all", "energy", "price"),
+        [_cost_row(cost, fit) for cost, fit in zip(plan.costs, plan.fits, strict=True)],
+    )
+    if not all(fit.fits for fit in plan.fits):
+        yield "To make it fit: more devices, plan.tensor, plan.pipeline, a smaller pretrain.micro_batch_size"
+
+
+def _cost_row(cost: "RunCost", fit: "Fit") -> tuple[str, ...]:
+    if not fit.fits:
+        return (cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5))
+    return (
+        cost.device,
+        f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing,
+        _count(cost.tokens_per_s),
+        _duration(cost.step_s),
+        _duration(cost.total_s),
+        "-" if cost.energy_kwh is None else f"{cost.energy_kwh:,.3g} kWh",
+        "-" if cost.price is None else f"${cost.price:,.{0 if cost.price >= 100 else 2}f}",
     )
 
 

@@ -5,6 +5,7 @@ from itertools import product
 from model.architecture.config import TransformerConfig
 from model.budget.compute_optimal import Law, Optimum, optima, optimal_tokens
 from model.budget.devices import DEVICES, Device
+from model.budget.fit import Fit, fit
 from model.budget.flops import AttentionShare, Flops, attention_shares, count_flops
 from model.budget.kv_cache import CacheDtype, CacheSize, cache_sizes
 from model.budget.layout import Layout, check_layout
@@ -44,6 +45,8 @@ class Plan(Record):
     tokens: int
     """The token budget."""
     costs: list[RunCost]
+    fits: list[Fit]
+    """Of the same devices, in bf16: `costs` reckons with that peak."""
     training_flops: float
     """Of the token budget."""
     compute_budget_flops: float
@@ -83,6 +86,7 @@ def plan(
     training_flops = flops.training * tokens
     budget = settings.flops or training_flops
     named = [DEVICES[settings.device]] if settings.device else list(DEVICES.values())
+    memory = _memory(config, run, settings, layout)
     return Plan(
         shape=config,
         parameters=parameters,
@@ -92,7 +96,7 @@ def plan(
         layout=layout,
         optimizer=run.optimizer,
         micro_batch_size=run.micro_batch_size,
-        memory=_memory(config, run, settings, layout),
+        memory=memory,
         serving=_serving(config, settings, named, machine),
         tokens_per_step=tokens_per_step,
         tokens=tokens,
@@ -109,6 +113,7 @@ def plan(
             )
             for device in named
         ],
+        fits=[fit(memory, device, dtype="bf16", reserve=settings.reserve) for device in named],
         training_flops=training_flops,
         compute_budget_flops=budget,
         compute_optimal=optima(budget),
@@ -146,7 +151,7 @@ def _serving(
     config: TransformerConfig, settings: PlanConfig, named: list[Device], machine: Device | None
 ) -> list[Capacity]:
     if config.kind == "encoder":
-        for name in ("context", "serving_devices", "reserve"):
+        for name in ("context", "serving_devices"):
             if getattr(settings, name) != PlanConfig.model_fields[name].default:
                 raise ValueError(f"plan.{name} has no effect: an encoder keeps no cache of its users' tokens")
         return []

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from data.config import Block
+from data.spelling import mistake
 from model.budget.devices import DeviceName
 
 
@@ -36,7 +37,7 @@ class PlanConfig(Block):
     serving_devices: int = Field(default=1, ge=1)
     """Devices of a serving machine, which share the model."""
     reserve: float = Field(default=0.1, ge=0, lt=1)
-    """Share of a serving machine's memory left to activations and the runtime."""
+    """Share of a device's memory left to the runtime, and in serving to activations."""
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -53,9 +54,4 @@ def read_plan_settings(values: dict[str, Any]) -> PlanConfig:
     try:
         return PlanConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["plan", *map(str, first["loc"])])
-        if first["type"] == "extra_forbidden":
-            raise ValueError(f"unknown key '{key}': allowed are {', '.join(sorted(PlanConfig.model_fields))}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}") from None
+        raise ValueError(mistake(PlanConfig, error, ("plan",))) from None

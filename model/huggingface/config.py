@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from model.architecture.config import TransformerConfig
 from model.huggingface.bert import BERT
 from model.huggingface.family import Family
-from model.huggingface.fields import WITHOUT_EFFECT, Fields
+from model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
 from model.huggingface.gpt2 import GPT2
 from model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from model.huggingface.mamba2 import MAMBA2
@@ -30,6 +30,8 @@ and has no field of transformers, such as dropout.
 _QUANTIZED = (
     "only weights that are not quantized are read: take the model they were made from, or dequantize them first"
 )
+
+_SETTABLE = frozenset(TransformerConfig.model_fields)
 
 
 def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> tuple[TransformerConfig, Family | None]:
@@ -121,7 +123,12 @@ def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProx
             # A rule of ours, whose words name fields and values themselves.
             raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), theirs)}") from None
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"config.json: {theirs.get(where, where)} {first['msg']}, not {first['input']!r}") from None
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"config.json: {unknown_fields({where: first['input']}, _SETTABLE)}") from None
+        if first["type"] == "missing":
+            raise ValueError(f"config.json: field '{theirs.get(where, where)}' is missing") from None
+        rule = first["msg"].replace("Input should be", "must be")
+        raise ValueError(f"config.json: {theirs.get(where, where)} {rule}, not {first['input']!r}") from None
 
 
 def _renamed(said: str, theirs: Mapping[str, str]) -> str:

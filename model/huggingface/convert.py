@@ -102,14 +102,16 @@ def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool)
         # A conversion died between putting the old one aside and the new one in its place.
         old.rename(out)
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
     try:
+        half.mkdir(parents=True)
         write(half)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
             out.rename(old)
         half.rename(out)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """The fields of a config.json, taken one by one, so that what nobody took is found unknown."""
 
 from collections.abc import Mapping, Set
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -41,13 +42,14 @@ class Fields:
         hand.
         """
         self._rest = dict(content)
+        self._asked: set[str] = set()
         self.own_head = own_head
 
     def take(self, name: str, default: Any = _REQUIRED, *, nullable: bool = False) -> Any:
         """The value of a field. `default` is what transformers takes where the field is absent; null is a value only
         where the default is null too, or `nullable`.
         """
-        value = self._rest.pop(name, default)
+        value = self._pop(name, default)
         if value is _REQUIRED:
             raise ValueError(f"config.json: field '{name}' is missing; is model_type right?")
         if value is None and default is not None and not nullable:
@@ -56,21 +58,21 @@ class Fields:
 
     def fixed(self, name: str, allowed: Any) -> None:
         """Takes a field, if it is there, of which only one value is supported."""
-        value = self._rest.pop(name, allowed)
+        value = self._pop(name, allowed)
         # 1 is not True here: a count and a switch mean different things.
         if value != allowed or isinstance(value, bool) != isinstance(allowed, bool):
             raise ValueError(f"config.json: {name} is {value!r}, but only {allowed!r} is supported")
 
     def switch(self, name: str, default: bool) -> bool:
         """A field that is true or false; "false" in quotes is neither, and would count as true."""
-        value = self._rest.pop(name, default)
+        value = self._pop(name, default)
         if not isinstance(value, bool):
             raise ValueError(f"config.json: {name} is {value!r}, but must be true or false")
         return value
 
     def choice(self, name: str, table: Mapping[str, Value], default: str) -> Value:
         """What a table says for the field's value."""
-        value = self._rest.pop(name, default)
+        value = self._pop(name, default)
         if not isinstance(value, str) or value not in table:
             allowed = ", ".join(repr(each) for each in table)
             raise ValueError(f"config.json: {name} is {value!r}, but only {allowed} are supported")
@@ -78,15 +80,30 @@ class Fields:
 
     def refuse(self, name: str, why: str) -> None:
         """Raises ValueError where a field is there, and not null."""
-        if (value := self._rest.pop(name, None)) is not None:
+        if (value := self._pop(name, None)) is not None:
             raise ValueError(f"config.json: {name} is {value!r}, but {why}")
 
     def finish(self, without_effect: Set[str]) -> None:
         """Raises ValueError for a field that nobody took and that is not known to have no effect."""
-        if unknown := sorted(self._rest.keys() - without_effect - WITHOUT_EFFECT):
-            shown = ", ".join(f"{name} = {self._rest[name]!r}" for name in unknown[:3])
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-            raise ValueError(f"config.json: unknown fields {shown}{more}: remove them if they have no effect")
+        if unknown := self._rest.keys() - without_effect - WITHOUT_EFFECT:
+            given = {name: self._rest[name] for name in unknown}
+            raise ValueError(f"config.json: {unknown_fields(given, self._asked | without_effect)}")
+
+    def _pop(self, name: str, default: Any) -> Any:
+        self._asked.add(name)
+        return self._rest.pop(name, default)
+
+
+def unknown_fields(given: Mapping[str, Any], known: Set[str]) -> str:
+    """What to say of fields that nobody reads: each with its value, and what it may have meant or what there is."""
+    names = sorted(given)
+    shown = ", ".join(f"{name} = {given[name]!r}" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    several = len(names) > 1
+    near = get_close_matches(names[0], sorted(known), n=1, cutoff=0.75)
+    advice = f"{names[0]} may mean {near[0]}" if near else f"known are {', '.join(sorted(known))}"
+    remove = "remove them if they have no effect" if several else "remove it if it has no effect"
+    return f"unknown field{'s' * several} {shown}{more}: {remove}; {advice}"
 
 
 def spelled(table: Mapping[str, Value], value: Value) -> str:

@@ -71,13 +71,20 @@ def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[
         shapes = [expected[name] for name in row.ours]
         fused = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         if whole.shape != fused:
-            name = row.ours[0] if len(row.ours) == 1 else row.theirs[0]
-            raise ValueError(f"weight {name} has shape {tuple(whole.shape)}, but config.json asks for {fused}")
+            shape, wanted = tuple(parts[0].shape), _stored_shape(fused, row)
+            raise ValueError(f"weight {row.theirs[0]} has shape {shape}, but config.json asks for {wanted}")
         translated |= zip(row.ours, whole.split([shape[0] for shape in shapes]), strict=True)
     if rest:
         raise ValueError(f"unknown weights {sorted(rest)[:4]}")
     assert translated.keys() == expected.keys(), f"the family's table lacks {sorted(expected.keys() - translated)[:4]}"
     return translated
+
+
+def _stored_shape(shape: tuple[int, ...], row: Weight) -> tuple[int, ...]:
+    """Of one of their weights, where ours together have `shape`."""
+    if len(row.theirs) > 1:
+        return shape[1:]
+    return shape[::-1] if row.transposed and len(shape) == 2 else shape
 
 
 def _turned(tensor: Tensor, row: Weight) -> Tensor:

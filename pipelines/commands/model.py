@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    _check_folder(arguments.source)
     from model.huggingface.convert import import_model
 
     done = import_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
@@ -33,10 +34,18 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    _check_folder(arguments.source)
     from model.huggingface.convert import export_model
 
     done = export_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
     _report("exported", done, arguments)
+
+
+def _check_folder(name: str) -> Path:
+    """Raises ValueError where there is no such folder: at once, without what reads models, which takes seconds."""
+    if not Path(name).is_dir():
+        raise ValueError(f"{name} is not a folder: name a model directory on this machine")
+    return Path(name)
 
 
 def _report(what: str, done: "Conversion", arguments: argparse.Namespace) -> None:
@@ -52,19 +61,19 @@ def _report(what: str, done: "Conversion", arguments: argparse.Namespace) -> Non
 
 
 def _logits(arguments: argparse.Namespace) -> None:
-    import numpy as np
-    import torch
-
-    from model.architecture.kernels import choices
-    from model.checkpoint import check_files, load_transformer
-
-    folder, out = Path(arguments.folder), Path(arguments.out)
+    folder, out = _check_folder(arguments.folder), Path(arguments.out)
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder: name a file")
     if beneath := next((each for each in out.parents if each.is_file()), None):
         raise ValueError(f"--out {out}: {beneath} is a file; name a file in a folder")
     ids = read_ids(Path(arguments.ids), "--ids")
     source = None if arguments.source is None else read_ids(Path(arguments.source), "--source")
+    import numpy as np
+    import torch
+
+    from model.architecture.kernels import choices
+    from model.checkpoint import check_files, load_transformer
+
     check_files(folder)
     model = load_transformer(folder)
     _check_ids(model.config, ids, source)
@@ -135,11 +144,11 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    check_sampling(arguments)
+    folder = _check_folder(arguments.folder)
     from model.architecture.generation import generate
     from model.checkpoint import CONFIG, load_model
 
-    check_sampling(arguments)
-    folder = Path(arguments.folder)
     if (folder / CONFIG).is_file() and not (folder / "tokenizer.json").is_file():
         raise ValueError(
             f"{folder / 'tokenizer.json'} does not exist, and text needs one: put the model's own there, or give token "
@@ -147,9 +156,18 @@ def _generate(arguments: argparse.Namespace) -> None:
         )
     model, tokenizer = load_model(folder)
     prompt = tokenizer.encode(arguments.prompt).ids
+    if not prompt:
+        raise ValueError(f"--prompt {arguments.prompt!r} has no token: give some text to begin with")
     beside: dict[str, Any] = {}
     if model.config.kind == "encoder-decoder":
         beside, prompt = {"source": prompt}, [_special(folder, "decoder_start_token_id", "pad_token_id")[0]]
+    room = model.config.context - len(prompt)
+    if 0 < room < arguments.max_tokens and model.config.kind != "encoder":
+        print(
+            f"--max-tokens {arguments.max_tokens} is more than there is room for: {room} beside {len(prompt)} of the "
+            f"prompt, in a context of {model.config.context}",
+            file=sys.stderr,
+        )
     answer = generate(
         model,
         prompt,
@@ -161,8 +179,6 @@ def _generate(arguments: argparse.Namespace) -> None:
         **beside,
     )
     text = tokenizer.decode(answer)
-    if len(answer) < arguments.max_tokens and len(prompt) + len(answer) == model.config.context:
-        print(f"ended by the context of {model.config.context} tokens", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"text": text, "tokens": answer, "seed": arguments.seed}, ensure_ascii=False))
     else:
@@ -176,8 +192,8 @@ def check_sampling(arguments: argparse.Namespace) -> None:
     # Written so that NaN fails too.
     if not 0 <= arguments.temperature < float("inf"):
         raise ValueError(f"--temperature {arguments.temperature} must be at least 0; 0 is greedy")
-    if not 0 < arguments.top_p <= 1:
-        raise ValueError(f"--top-p {arguments.top_p} must be above 0 and at most 1")
+    if not 0 <= arguments.top_p <= 1:
+        raise ValueError(f"--top-p {arguments.top_p} must be at least 0 and at most 1; 1 draws from all tokens")
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"--seed {arguments.seed} must be at least 0 and below 2^63")
 

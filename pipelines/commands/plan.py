@@ -59,8 +59,10 @@ def _picture(name: str | None) -> Path | None:
     path = Path(name)
     if path.suffix not in {".svg", ".png"}:
         raise ValueError(f"--plot {name}: the file's name must end in .svg or .png")
-    if not path.parent.is_dir():
-        raise ValueError(f"--plot {name}: there is no folder {path.parent}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--plot {name}: {path.parent} cannot be made: {error.strerror}") from None
     return path
 
 
@@ -102,6 +104,8 @@ def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerCon
 
 def _from_huggingface(folder: Path) -> TransformerConfig:
     path = folder / "config.json"
+    if not folder.is_dir():
+        raise ValueError(f"--hf {folder} is not a folder: name a Hugging Face model directory on this machine")
     if not path.is_file():
         raise ValueError(f"--hf {folder}: there is no config.json in it; a Hugging Face model directory has one")
     try:

@@ -120,12 +120,12 @@ def test_an_encoder_has_neither_cache_nor_users() -> None:
     ("values", "said"),
     [
         ({"gpu": 1}, r"unknown key 'plan.gpu': allowed are context, device, "),
-        ({"device": "h300"}, r"plan.device='h300': .*'h200'"),
+        ({"device": "h300"}, r"plan.device=h300: .*'h200'"),
         ({"mfu": 2}, r"plan.mfu=2: input should be less than or equal to 1"),
-        ({"tokens": "many"}, r"plan.tokens='many'"),
-        ({"tokens": "inf"}, r"plan.tokens='inf'"),
+        ({"tokens": "many"}, r"plan.tokens=many"),
+        ({"tokens": "inf"}, r"plan.tokens=inf"),
         ({"zero_stage": 4}, r"plan.zero_stage=4"),
-        ({"flops": "inf"}, r"plan.flops='inf': input should be a finite number"),
+        ({"flops": "inf"}, r"plan.flops=inf: input should be a finite number"),
     ],
 )
 def test_a_wrong_setting_is_one_line(values: dict[str, object], said: str) -> None:
@@ -134,7 +134,7 @@ def test_a_wrong_setting_is_one_line(values: dict[str, object], said: str) -> No
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("values", [{"context": 8}, {"serving_devices": 2}, {"reserve": 0.2}])
+@pytest.mark.parametrize("values", [{"context": 8}, {"serving_devices": 2}])
 def test_what_says_how_to_serve_is_refused_for_an_encoder(values: dict[str, float]) -> None:
     config, (name,) = shape(ENCODERS["bert"]), values
     assert plan(config, PretrainConfig()).serving == []

@@ -138,8 +138,14 @@ def test_what_no_family_computes_is_native_and_says_why(options: dict[str, Any],
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("qwen2", {"use_mrope": True}, "use_mrope is True, but only False is supported"),
-    ("llama", {"sliding_window": 4096}, "unknown fields sliding_window = 4096"),
-    ("llama", {"a": 1, "b": 2, "c": 3, "d": 4}, "a = 1, b = 2, c = 3 and 1 more"),
+    (
+        "llama",
+        {"sliding_window": 4096},
+        "unknown field sliding_window = 4096: remove it .*; known are .*, hidden_act, ",
+    ),
+    ("llama", {"hiden_size": 64}, "unknown field hiden_size = 64: .*; hiden_size may mean hidden_size$"),
+    ("llama", {"vocab_size": "x"}, "config.json: vocab_size must be a valid integer, .* not 'x'"),
+    ("llama", {"a": 1, "b": 2, "c": 3, "d": 4}, "unknown fields a = 1, b = 2, c = 3 and 1 more: remove them"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is .*dequantize them first"),
     ("llama", {"hidden_act": "relu"}, "hidden_act is 'relu', but only 'silu', 'gelu', 'gelu_pytorch_tanh'"),
     ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures is"),

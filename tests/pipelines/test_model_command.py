@@ -265,10 +265,10 @@ def test_a_source_goes_with_an_encoder_decoder_and_nothing_else(
         ("--max-tokens", "0", "--max-tokens 0 must be at least 1"),
         ("--temperature", "-1", "--temperature -1.0 must be at least 0"),
         ("--temperature", "nan", "--temperature nan"),
-        ("--top-p", "0", "--top-p 0.0 must be above 0"),
+        ("--top-p", "-0.1", "--top-p -0.1 must be at least 0"),
         ("--top-p", "1.5", "--top-p 1.5"),
         ("--seed", "-1", "--seed -1"),
-        ("--prompt", "", "prompt of 0 tokens"),
+        ("--prompt", "", "--prompt '' has no token"),
         ("--prompt", "the " * 40, "prompt of 40 tokens must have at least 1 and at most 31"),
     ],
 )
@@ -276,6 +276,16 @@ def test_settings_of_generation_out_of_range(
     mistral: Path, option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(["model", "generate", str(mistral), "--prompt", "the", option, value], capsys)
+
+
+def test_room_for_fewer_tokens_is_said_before_they_come(mistral: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = " ".join(["gate"] * 29)
+    arguments = ["model", "generate", str(mistral), "--prompt", prompt, "--temperature", "5", "--max-tokens"]
+    assert main([*arguments, "3"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*arguments, "4"]) == 0
+    said = capsys.readouterr().err
+    assert said == "--max-tokens 4 is more than there is room for: 3 beside 29 of the prompt, in a context of 32\n"
 
 
 def test_what_does_not_generate_says_so(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,6 +321,7 @@ def test_what_is_in_the_way_is_replaced_only_where_that_is_meant(
     assert "is a file" in refused(["model", "import", str(mistral), str(strange / "thesis.tex" / "out")], capsys)
     assert "lie in one another" in refused(["model", "export", str(out), str(out / "deeper")], capsys)
     assert "lie in one another" in refused(["model", "export", str(out), str(out)], capsys)
+    assert "/proc/out cannot be written: " in refused(["model", "import", str(mistral), "/proc/out"], capsys)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -56,6 +56,18 @@ def test_keys_change_the_model_the_run_and_the_plan(capsys: pytest.CaptureFixtur
     assert (found["tokens"], found["layout"]["devices"]) == (2 * 10**9, 4)
 
 
+def test_a_model_that_does_not_fit_is_told_and_not_priced(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("model=llama-2-70b", "plan.device=h100-sxm")
+    found = planned(capsys, *arguments)
+    assert [each["fits"] for each in found["fits"]] == [False]
+    assert main(["plan", "--no-measure", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("h100-sxm"))
+    assert " no: " in row and " GiB > 71.7 GiB" in row and "$" not in row
+    assert any(line.startswith("To make it fit: more devices, plan.tensor") for line in lines)
+    assert planned(capsys, *arguments, "plan.devices=64", "plan.tensor=8", "pretrain.batch_size=64")["fits"][0]["fits"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -79,7 +91,7 @@ def test_the_table_fits_its_width(capsys: pytest.CaptureFixture[str], arguments:
     ("arguments", "said"),
     [
         (("plan.gpu=1",), "unknown key 'plan.gpu': allowed are context,"),
-        (("plan.device=h300",), "plan.device='h300'"),
+        (("plan.device=h300",), "plan.device=h300"),
         (("plan.mfu",), "'plan.mfu' is not plan.key=value"),
         (("plan.mfu=0.4", "plan.mfu=0.5"), "plan.mfu is given twice"),
         (("plan.mfu=1.5",), "plan.mfu=1.5: input should be less than or equal to 1"),
@@ -90,8 +102,10 @@ def test_the_table_fits_its_width(capsys: pytest.CaptureFixture[str], arguments:
         (("plan.context=1000000",), "context 1000000 is longer than the model's 256"),
         (("model.layers=0",), "model.layers"),
         (("--plot", "plan.pdf"), "--plot plan.pdf: the file's name must end in .svg or .png"),
-        (("--plot", "nowhere/plan.svg"), "there is no folder nowhere"),
-        (("--hf", "nowhere"), "--hf nowhere: there is no config.json in it"),
+        (("--plot", "/proc/nowhere/plan.svg"), "--plot /proc/nowhere/plan.svg: /proc/nowhere cannot be made"),
+        (("--hf", "nowhere"), "--hf nowhere is not a folder"),
+        (("--hf", "/proc"), "--hf /proc: there is no config.json in it"),
+        (("model.layers=3", "model.layers=4"), "model.layers is given twice, as 3 and as 4"),
         (("--hf", "nowhere", "model.layers=3"), "model.layers=3 would be ignored beside --hf"),
     ],
 )
