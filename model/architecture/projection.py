@@ -13,7 +13,7 @@ Project = Callable[..., tuple[Tensor, ...]]
 JOINED_TOKENS = 16
 """Steps of decoding from which on copying the weights has paid for itself."""
 JOINED_BYTES = 1 << 30
-"""Weights that are copied at most: of a larger model the second copy is worth more than the time."""
+"""Of a model whose weights are copied, experts counted: of a larger one the second copy is worth more than the time."""
 
 
 def apart(x: Tensor, *maps: nn.Module) -> tuple[Tensor, ...]:

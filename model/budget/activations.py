@@ -11,9 +11,9 @@ from model.architecture.config import GATED, TransformerConfig
 from model.budget.record import WEIGHT_BYTES, Dtype
 from model.budget.weights import Stack, StateSpaceShape
 
-Kernel = Literal["flash", "blocked", "reference"]
+Kernel = Literal["flash", "blocked", "math", "reference"]
 """flash: no score is kept (SDPA, FlexAttention, flash-attn); blocked: the probabilities of the blocks that are seen, on
-a CPU; reference: every score and probability.
+a CPU; math: every probability, which is what SDPA falls back to; reference: every score and probability.
 """
 
 _BLOCKED_ROWS: dict[Dtype, int] = {"fp32": 32, "bf16": 64, "fp16": 64}
@@ -38,9 +38,11 @@ def default_kernel(
     capped, drops = config.attention_soft_cap is not None, config.attention_dropout > 0
     if not on_cpu:
         return "reference" if capped and drops else "flash"
-    # torch's kernel on a CPU keeps all pairs under dropout, and where a bias wants its gradient.
-    if capped or drops or (config.positions == "relative" and not is_cross):
+    # SDPA's fused kernel on a CPU has neither dropout nor a gradient for a bias.
+    if capped:
         return "reference"
+    if drops or (config.positions == "relative" and not is_cross):
+        return "math"
     import torch
 
     from model.architecture.kernels.choice import Request, choose
@@ -96,11 +98,11 @@ def layer_bytes(
         window = config.window if kind == "window" else None
         each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=causal, window=window)
         divided += _attention(config, dtype, each, length, causal=causal, window=window)
-        scores += _score_bytes(config, dtype, length, on_cpu=on_cpu) if each == "reference" else 0
+        scores += _score_bytes(config, dtype, each, length, on_cpu=on_cpu)
     if crosses:
         each = kernel or default_kernel(config, dtype, length, on_cpu=on_cpu, causal=False, is_cross=True)
         divided += _attention(config, dtype, each, length, causal=False, window=None, is_cross=True)
-        scores += _score_bytes(config, dtype, length, on_cpu=on_cpu) if each == "reference" else 0
+        scores += _score_bytes(config, dtype, each, length, on_cpu=on_cpu)
     if feeds:
         divided += _feedforward(config)
         wide += 3 * config.mixture.experts if config.mixture else 0
@@ -150,14 +152,21 @@ def _attention(
     return kept
 
 
-def _score_bytes(config: TransformerConfig, dtype: Dtype, length: int, *, on_cpu: bool) -> int:
-    """Bytes a token that the reference keeps of scores: capped ones and the softmax in float32, dropout's mask, and
-    the probabilities in the weights' type.
-    """
-    a_pair = _WIDE_BYTES * (1 + (config.attention_soft_cap is not None)) + WEIGHT_BYTES[dtype]
+def _score_bytes(config: TransformerConfig, dtype: Dtype, kernel: Kernel, length: int, *, on_cpu: bool) -> int:
+    """Bytes a token that a kernel keeps of scores, and to have them."""
+    if kernel not in ("math", "reference"):
+        return 0
+    # The softmax, in float32, and what is left of it.
+    a_pair, a_token = _WIDE_BYTES, 0
+    if kernel == "reference":
+        a_pair += _WIDE_BYTES * (config.attention_soft_cap is not None) + WEIGHT_BYTES[dtype]
+    else:
+        a_pair += _WIDE_BYTES * (config.attention_dropout > 0)
+        # Queries, keys and values in float32, the first two scaled.
+        a_token = config.head_width * (4 * _WIDE_BYTES - 3 * WEIGHT_BYTES[dtype])
     if config.attention_dropout:
         a_pair += _WIDE_BYTES if on_cpu else 1
-    return config.heads * length * a_pair
+    return config.heads * (length * a_pair + a_token)
 
 
 def _blocked_pairs(config: TransformerConfig, length: int, rows: int, causal: bool, window: int | None) -> int:

@@ -68,6 +68,33 @@ def test_activations_are_what_autograd_keeps(name: str, dtype: Dtype, kernel: Ke
     assert planned(config, dtype, kernel) == pytest.approx(kept(config, dtype, kernel), rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype", TORCH)
+@pytest.mark.parametrize("name", sorted(NAMED.keys() - {*COUNTED, *ESTIMATED}))
+def test_so_they_are_on_the_kernels_that_training_takes(name: str, dtype: Dtype) -> None:
+    config = shape({**NAMED[name], "hidden_size": 64, "context": LENGTH, "vocab_size": 300})
+    assert planned(config, dtype, None) == pytest.approx(kept(config, dtype, None), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", TORCH)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("llama", {"attention_dropout": 0.1}),
+        ("llama", {"attention_dropout": 0.1, "window": 9, "pattern": ("window",)}),
+        ("llama", {"dropout": 0.1, "attention_dropout": 0.1, "attention_soft_cap": 5.0}),
+        ("alibi", {"attention_dropout": 0.1}),
+        ("alibi", {"window": 9, "pattern": ("window",)}),
+        ("bert", {"attention_dropout": 0.1}),
+        ("t5", {"attention_dropout": 0.1}),
+        ("vaswani", {"attention_dropout": 0.1}),
+        ("vaswani", {"window": 9, "pattern": ("window",)}),
+    ],
+)
+def test_so_they_are_under_dropout_and_in_windows(name: str, options: dict[str, object], dtype: Dtype) -> None:
+    config = shape({**NAMED[name], **options, "hidden_size": 64, "context": LENGTH, "vocab_size": 300})
+    assert planned(config, dtype, None) == pytest.approx(kept(config, dtype, None), rel=0.06)
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "options", [{}, {"attention_soft_cap": 5.0}, {"attention_dropout": 0.1, "attention_soft_cap": 5.0}]
