@@ -86,14 +86,20 @@ def _near_in_both(wrong: str, dotted: Sequence[str]) -> list[str]:
     return [best] if best is not None and near(best) >= _NEAR else []
 
 
-def check_together(overrides: Sequence[str]) -> None:
-    """ValueError for a key that is given twice, and for one that another leaves without effect."""
+def check_once(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> value. ValueError for a key that is given twice."""
     given: dict[str, str] = {}
     for override in overrides:
         key, _, value = override.partition("=")
         if key in given:
             raise ValueError(f"{key} is given twice, as {given[key]} and as {value}: say once what it shall be")
         given[key] = value
+    return given
+
+
+def check_together(overrides: Sequence[str]) -> None:
+    """ValueError for a key that is given twice, and for one that another leaves without effect."""
+    given = check_once(overrides)
     if given.get("tokenizer.path", "null") not in {"null", ""}:
         for name in _OF_TRAINING:
             if name in given:

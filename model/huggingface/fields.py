@@ -80,7 +80,7 @@ class Fields:
 
     def refuse(self, name: str, why: str) -> None:
         """Raises ValueError where a field is there, and not null."""
-        if (value := self._pop(name, None)) is not None:
+        if (value := self._rest.pop(name, None)) is not None:
             raise ValueError(f"config.json: {name} is {value!r}, but {why}")
 
     def finish(self, without_effect: Set[str]) -> None:

@@ -192,8 +192,8 @@ def check_sampling(arguments: argparse.Namespace) -> None:
     # Written so that NaN fails too.
     if not 0 <= arguments.temperature < float("inf"):
         raise ValueError(f"--temperature {arguments.temperature} must be at least 0; 0 is greedy")
-    if not 0 <= arguments.top_p <= 1:
-        raise ValueError(f"--top-p {arguments.top_p} must be at least 0 and at most 1; 1 draws from all tokens")
+    if not 0 < arguments.top_p <= 1:
+        raise ValueError(f"--top-p {arguments.top_p} must be above 0 and at most 1")
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"--seed {arguments.seed} must be at least 0 and below 2^63")
 

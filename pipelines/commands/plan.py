@@ -14,6 +14,7 @@ from data.config import TokenizerConfig
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.budget.settings import read_plan_settings
 from model.config import PretrainConfig
+from pipelines.overrides import check_once
 from pipelines.parameters import compose
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _WITH_HF = ("pretrain.", "profile=")
 
 def run(arguments: argparse.Namespace) -> int:
     picture = _picture(arguments.plot)
+    check_once(arguments.overrides)
     own = [each for each in arguments.overrides if each.startswith(_OWN)]
     others = [each for each in arguments.overrides if not each.startswith(_OWN)]
     settings = read_plan_settings(_values(own))
@@ -59,15 +61,13 @@ def _picture(name: str | None) -> Path | None:
     path = Path(name)
     if path.suffix not in {".svg", ".png"}:
         raise ValueError(f"--plot {name}: the file's name must end in .svg or .png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--plot {name}: {path.parent} cannot be made: {error.strerror}") from None
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {name}: there is no folder {path.parent}")
     return path
 
 
 def _values(overrides: list[str]) -> dict[str, Any]:
-    """plan.key=value, each key once."""
+    """plan.key=value."""
     values: dict[str, Any] = {}
     for override in overrides:
         name, equals, value = override.removeprefix(_OWN).partition("=")
@@ -75,8 +75,6 @@ def _values(overrides: list[str]) -> dict[str, Any]:
             raise ValueError(
                 f"'{override}' is not plan.key=value: for example plan.device=h100-sxm or plan.tokens=2e12"
             )
-        if name in values:
-            raise ValueError(f"plan.{name} is given twice: say once what it shall be")
         try:
             values[name] = yaml.safe_load(value)
         except yaml.YAMLError:

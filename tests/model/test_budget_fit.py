@@ -53,3 +53,8 @@ def test_a_plan_answers_for_every_device_it_prices() -> None:
         PlanConfig(zero_stage=3, device="a10g"),
     )
     assert [each.zero_stage for each in only.fits] == [3]
+
+
+def test_a_plan_keeps_its_reserve_of_an_encoders_device_too() -> None:
+    found = plan(shape({"kind": "encoder"}), PretrainConfig(workers=1), PlanConfig(device="a10g", reserve=0.25))
+    assert [each.usable_bytes for each in found.fits] == [DEVICES["a10g"].memory_bytes * 3 // 4]

@@ -265,7 +265,7 @@ def test_a_source_goes_with_an_encoder_decoder_and_nothing_else(
         ("--max-tokens", "0", "--max-tokens 0 must be at least 1"),
         ("--temperature", "-1", "--temperature -1.0 must be at least 0"),
         ("--temperature", "nan", "--temperature nan"),
-        ("--top-p", "-0.1", "--top-p -0.1 must be at least 0"),
+        ("--top-p", "0", "--top-p 0.0 must be above 0"),
         ("--top-p", "1.5", "--top-p 1.5"),
         ("--seed", "-1", "--seed -1"),
         ("--prompt", "", "--prompt '' has no token"),

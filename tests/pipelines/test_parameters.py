@@ -97,6 +97,14 @@ def test_a_mix_is_set_by_the_command_line(
     assert compose(workspace, ["profile=tiny", *overrides])["pack"]["mix"] == shares
 
 
+def test_a_mix_of_the_command_line_replaces_that_of_conf_whole(copy: Workspace) -> None:
+    profile = copy.conf / "profile" / "tiny.yaml"
+    profile.write_text(profile.read_text().replace("pack:\n", "pack:\n  mix: {a: {}}\n"))
+    assert list(compose(copy, ["profile=tiny"])["pack"]["mix"]) == ["a"]
+    assert list(compose(copy, ["profile=tiny", "pack.mix={b:{}}"])["pack"]["mix"]) == ["b"]
+    assert compose(copy, ["profile=tiny", "pack.mix={}"])["pack"]["mix"] == {}
+
+
 def test_a_key_given_twice_is_refused(workspace: Workspace) -> None:
     with pytest.raises(ValueError, match=r"pretrain\.steps is given twice, as 3 and as 4: say once"):
         compose(workspace, ["pretrain.steps=3", "profile=tiny", "pretrain.steps=4"])

@@ -102,7 +102,7 @@ def test_the_table_fits_its_width(capsys: pytest.CaptureFixture[str], arguments:
         (("plan.context=1000000",), "context 1000000 is longer than the model's 256"),
         (("model.layers=0",), "model.layers"),
         (("--plot", "plan.pdf"), "--plot plan.pdf: the file's name must end in .svg or .png"),
-        (("--plot", "/proc/nowhere/plan.svg"), "--plot /proc/nowhere/plan.svg: /proc/nowhere cannot be made"),
+        (("--plot", "nowhere/plan.svg"), "there is no folder nowhere"),
         (("--hf", "nowhere"), "--hf nowhere is not a folder"),
         (("--hf", "/proc"), "--hf /proc: there is no config.json in it"),
         (("model.layers=3", "model.layers=4"), "model.layers is given twice, as 3 and as 4"),
