@@ -247,6 +247,11 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
     action.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
     action.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
     action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
+    action.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile a step first: half a minute or more, then each token in about half the time or less",
+    )
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -27,7 +27,8 @@ KEPT = "bench-model.json"
 _LIBRARIES: tuple[Library, ...] = ("sluice", "transformers")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _SETTINGS: tuple[tuple[Precision, bool], ...] = (("fp32", False), ("bf16", False), ("bf16", True))
-"""Precision and whether compiled; each for both libraries."""
+"""Of training: precision and whether compiled; each for both libraries."""
+_GENERATION_SETTINGS: tuple[tuple[Precision, bool], ...] = (*_SETTINGS, ("fp32", True))
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,13 @@ def _generation(results: "Results", shape: str, weights: str) -> "Comparison":
             work="generate",
             library=library,
             precision=precision,
+            compiled=compiled,
             shape=shape,
             sequence=sequence,
             threads=results.threads,
             weights=weights,
         )
-        for precision in _PRECISIONS
+        for precision, compiled in _GENERATION_SETTINGS
         for library in _LIBRARIES
     ]
     named = {f"{case.library}, {case.setting}": case for case in cases}

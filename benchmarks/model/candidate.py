@@ -106,7 +106,7 @@ def _model(case: Case) -> tuple[Started, Work]:
     )
     if case.work == "train":
         return started, _training(library.trainer(model, case), model, ids, case)
-    generate = library.generator(model, case.sequence - PROMPT)
+    generate = library.generator(model, case, case.sequence - PROMPT)
     check = [float(token) for token in generate(ids)]
     return started.model_copy(update={"check": check}), _generation(generate, ids, case)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.model.case import Case
+from model.architecture.compiled import Compiled
 from model.architecture.generation import generate
 from model.architecture.initialization import initialize
 from model.architecture.loss import cross_entropy_sum
@@ -71,8 +72,8 @@ def common_loss(model: Transformer, ids: Tensor) -> float:
     return float(total / count)
 
 
-def generator(model: Transformer, new_tokens: int) -> Callable[[Tensor], list[int]]:
+def generator(model: Transformer, case: Case, new_tokens: int) -> Callable[[Tensor], list[int]]:
     """Greedy continuation of ids [1, prompt] with a cache."""
     model.eval()
-    joined = Joined()
-    return lambda ids: generate(model, ids[0].tolist(), new_tokens, joined=joined)
+    decoder = Compiled(model) if case.compiled else Joined()
+    return lambda ids: generate(model, ids[0].tolist(), new_tokens, decoder=decoder)

@@ -90,6 +90,7 @@ def _training(results: Results) -> Iterator[tuple[str, ...]]:
 
 def _generation(compared: Iterable[Comparison]) -> Iterator[tuple[str, ...]]:
     for each in compared:
+        default = each.of("transformers", DEFAULT)
         for name, found in each.candidates.items():
             peer = each.candidates.get(f"transformers, {found.case.setting}")
             yield (
@@ -100,6 +101,7 @@ def _generation(compared: Iterable[Comparison]) -> Iterator[tuple[str, ...]]:
                 f"{1000 / found.rate:.2f}",
                 f"{found.peak_bytes / 1e6:,.0f}",
                 "" if peer is None else _times(found.rate / peer.rate),
+                _times(found.rate / default.rate),
             )
 
 

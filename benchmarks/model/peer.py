@@ -63,13 +63,24 @@ def common_loss(model: "LlamaForCausalLM", ids: Tensor) -> float:
     return float(model(input_ids=ids, labels=ids, use_cache=False).loss)
 
 
-def generator(model: Any, new_tokens: int) -> Callable[[Tensor], list[int]]:
-    """Greedy continuation of ids [1, prompt] by `generate()`, whose cache is on by default."""
+def generator(model: Any, case: Case, new_tokens: int) -> Callable[[Tensor], list[int]]:
+    """Greedy continuation of ids [1, prompt] by `generate()`, whose cache is on by default.
+
+    Compiled it is by its own setting, over the cache of one size that this needs.
+    """
+    from transformers import CompileConfig
+
     model.eval()
+    settings: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": False}
+    if case.compiled:
+        compiling = CompileConfig()
+        # Elsewhere than on a GPU it compiles only when told so.
+        compiling._compile_all_devices = True
+        settings |= {"cache_implementation": "static", "compile_config": compiling}
 
     def continued(ids: Tensor) -> list[int]:
         mask = torch.ones_like(ids)
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+        out = model.generate(ids, attention_mask=mask, **settings)
         return [int(token) for token in out[0, ids.shape[1] :]]
 
     return continued

@@ -49,15 +49,19 @@ def _training(compared: Comparison) -> Iterator[Target]:
     where = f"{compared.shape}, {compared.sequence} tokens"
     for setting, times in same_settings(compared):
         yield Target(f"Training {where}: {setting}, both", times, SAME_PRECISION)
-    ours, theirs = compared.best("sluice"), compared.of("transformers", DEFAULT)
-    name = f"Training {where}: our {ours.case.setting} beside its {DEFAULT}"
-    yield Target(name, ours.rate / theirs.rate, BEST)
+    yield _best(f"Training {where}", compared, BEST)
 
 
 def _generation(compared: Comparison) -> Iterator[Target]:
+    where = f"{compared.shape}, {compared.sequence} tokens in all, batch 1"
     for setting, times in same_settings(compared):
-        where = f"{compared.shape}, {compared.sequence} tokens in all"
-        yield Target(f"Generating {where}, batch 1: {setting}", times, GENERATION)
+        yield Target(f"Generating {where}: {setting}, both", times, GENERATION)
+    yield _best(f"Generating {where}", compared, GENERATION)
+
+
+def _best(work: str, compared: Comparison, least: float) -> Target:
+    ours, theirs = compared.best("sluice"), compared.of("transformers", DEFAULT)
+    return Target(f"{work}: our {ours.case.setting} beside its {DEFAULT}", ours.rate / theirs.rate, least)
 
 
 def down(value: float, digits: int) -> float:

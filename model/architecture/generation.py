@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.architecture.cache import Cache
+from model.architecture.compiled import Compiled
 from model.architecture.config import TransformerConfig
 from model.architecture.projection import Joined, apart, joining_pays
 from model.architecture.transformer import Transformer
@@ -51,14 +52,15 @@ def generate(
     seed: int = 0,
     source: Sequence[int] | None = None,
     cache: bool | Literal["int8"] = True,
-    joined: Joined | None = None,
+    decoder: Joined | Compiled | None = None,
 ) -> list[int]:
     """Continues `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
 
     An encoder-decoder reads `source` and continues `ids`, the start token at least. `cache`: True keeps what earlier
     tokens leave, "int8" keeps keys and values in 8 bits, False reads the whole sequence again for every token.
-    `joined` is given to all texts of a model whose weights stay as they are: it packs them for the first and keeps them
-    for the others. Without it every call packs them anew where that pays.
+    `decoder` computes the steps after the prompt, and is given to all texts of a model: `Joined` packs its weights for
+    the first text, which must then stay as they are, and `Compiled` compiles a step. Without one every call packs the
+    weights anew where that pays.
 
     Returns the new tokens alone, without the stop token. Raises ValueError for an empty prompt or one that leaves no
     room in the context, a temperature or top_p out of its range, a model that generates nothing, and one that drops at
@@ -77,17 +79,19 @@ def generate(
         )
     if cache not in (True, False, "int8"):
         raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
-    if cache is False and joined is not None:
-        raise ValueError("joined has no effect without a cache: leave it out, or cache")
+    if cache is False and decoder is not None:
+        raise ValueError("a decoder has no effect without a cache: leave it out, or cache")
+    if isinstance(decoder, Compiled) and decoder.model is not model:
+        raise ValueError("the decoder was compiled for another model: make one for this")
     if max_tokens < 0:
         raise ValueError(f"max_tokens {max_tokens} must be at least 0")
     device, length = model.embedding.weight.device, min(context, len(ids) + max_tokens)
     if cache is False:
         step = _uncached(model, source)
     else:
-        if joined is None and joining_pays(model, length - len(ids)):
-            joined = Joined()
-        step = _cached(model, source, length, joined, quantized=cache == "int8")
+        if decoder is None and joining_pays(model, length - len(ids)):
+            decoder = Joined()
+        step = _cached(model, source, length, decoder, quantized=cache == "int8")
     generator = torch.Generator(device=device).manual_seed(seed)
     fed, answer = torch.tensor([list(ids)], device=device), []
     for _ in range(length - len(ids)):
@@ -104,9 +108,11 @@ Step = Callable[[Tensor], Tensor]
 
 
 def _cached(
-    model: Transformer, source: Sequence[int] | None, length: int, joined: Joined | None, *, quantized: bool
+    model: Transformer, source: Sequence[int] | None, length: int, decoder: Joined | Compiled | None, *, quantized: bool
 ) -> Step:
     """`length` tokens at most."""
+    if isinstance(decoder, Compiled):
+        length = decoder.capacity(length)
     weight = model.embedding.weight
     read = None if source is None else torch.tensor([list(source)], device=weight.device)
     kept = Cache(
@@ -123,8 +129,10 @@ def _cached(
         if not int(kept.lengths):
             # Many rows at once: nothing is gained by joining.
             return model.logits(model.hidden(fed, cache=kept, source=read)[:, -1])
-        hidden = model.hidden(fed, cache=kept, project=joined or apart)
-        return model.logits(hidden[:, -1], joined)
+        if isinstance(decoder, Compiled):
+            return decoder.logits(kept, fed)
+        hidden = model.hidden(fed, cache=kept, project=decoder or apart)
+        return model.logits(hidden[:, -1], decoder or apart)
 
     return step
 

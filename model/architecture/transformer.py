@@ -21,7 +21,7 @@ from model.architecture.mixture import Routing
 from model.architecture.normalization import make_norm
 from model.architecture.pass_state import Pass
 from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
-from model.architecture.projection import Joined, Project, apart
+from model.architecture.projection import Project, apart
 from model.architecture.visibility import Visibility, between, document_positions, within
 
 
@@ -75,10 +75,9 @@ class Transformer(nn.Module):
         """
         return self.logits(self.hidden(ids, **inputs))
 
-    def logits(self, hidden: Tensor, joined: Joined | None = None) -> Tensor:
+    def logits(self, hidden: Tensor, project: Project = apart) -> Tensor:
         """[.., hidden] of `hidden` -> [.., vocab]."""
-        linear = functional.linear if joined is None else joined.linear
-        logits = linear(hidden, self.head_weight, self.head_bias)
+        logits = project.linear(hidden, self.head_weight, self.head_bias)
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -113,7 +112,7 @@ class Transformer(nn.Module):
         how many tokens of each row are real, and what the model says after a padding token means nothing. The slots'
         lengths grow by `counts` (by seq without it).
 
-        `project` says how linear maps of one input are computed: apart, or by a `Joined`.
+        `project` says how linear maps of one input are computed.
 
         Raises ValueError for a token outside the vocabulary, a sequence longer than the context or the cache, an
         argument of the wrong shape, and arguments that do not go together.
@@ -134,28 +133,32 @@ class Transformer(nn.Module):
         batch, seq = ids.shape
         step = None if cache is None else cache.begin(batch, seq, slots, counts, _source_mask(encoded, source_mask))
         if step is not None:
-            positions = step.positions
-        elif positions is None:
-            count = torch.arange(seq, device=ids.device)
-            positions = count if documents is None else document_positions(documents)
-        state = Pass(
-            visibility=self._visibility(ids, step, documents, mask),
-            rotary=None if self.rotary is None else self.rotary(positions),
-            documents=documents,
-            real=mask if documents is None or self.config.mixture is None else _real(documents, mask),
-            step=step,
-            source=encoded,
-            kernel=self.kernel,
-            project=project,
-        )
-        if self.encoder is not None and step is None:
-            assert encoded is not None
-            state.visibility["source"] = between(seq, encoded.shape[1], source_mask, ids.device)
+            positions, state = step.positions, self._pass_of(step, project, encoded)
+        else:
+            if positions is None:
+                count = torch.arange(seq, device=ids.device)
+                positions = count if documents is None else document_positions(documents)
+            state = Pass(
+                visibility=self._visibility(ids, documents, mask),
+                rotary=None if self.rotary is None else self.rotary(positions),
+                documents=documents,
+                real=mask if documents is None or self.config.mixture is None else _real(documents, mask),
+                source=encoded,
+                kernel=self.kernel,
+                project=project,
+            )
+            if encoded is not None:
+                state.visibility["source"] = between(seq, encoded.shape[1], source_mask, ids.device)
         x = _through(self.layers, self._embed(ids, positions, types), state)
         if step is not None:
             step.commit()
         self.routing = (*(self.routing if encoded is not None else ()), *state.routing)
         return self._finish(x)
+
+    def advance(self, ids: Tensor, step: CacheStep, project: Project = apart) -> Tensor:
+        """What `hidden` does in a step of decoding between its checks and the commit, for a compiler to trace."""
+        state = self._pass_of(step, project)
+        return self._finish(_through(self.layers, self._embed(ids, step.positions, None), state))
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """States of the encoder: [batch, source] int64 -> [batch, source, hidden]."""
@@ -175,21 +178,33 @@ class Transformer(nn.Module):
         self.routing = tuple(state.routing)
         return x if self.encoder.norm is None else self.encoder.norm(x)
 
-    def _visibility(
-        self, ids: Tensor, step: CacheStep | None, documents: Tensor | None, mask: Tensor | None
-    ) -> dict[LayerKind | Literal["source"], Visibility]:
-        """What each kind of the decoder's (or only) layers sees."""
-        kinds: list[LayerKind] = [kind for kind in dict.fromkeys(self.config.layer_kinds) if kind != "state_space"]
-        if step is None:
-            seen = {kind: self._seen(kind, ids, causal=self.causal, documents=documents, mask=mask) for kind in kinds}
-        else:
-            seen = {kind: step.visibility(kind) for kind in kinds}
-        found: dict[LayerKind | Literal["source"], Visibility] = {
-            kind: self._with_bias(each, self.relative) for kind, each in seen.items()
+    def _pass_of(self, step: CacheStep, project: Project, encoded: Tensor | None = None) -> Pass:
+        """The pass of a step over the cache; `encoded` is a source that comes with it."""
+        seen: dict[LayerKind | Literal["source"], Visibility] = {
+            kind: self._with_bias(step.visibility(kind), self.relative) for kind in self._kinds
         }
-        if step is not None and self.encoder is not None:
-            found["source"] = step.visibility("source")
-        return found
+        if self.encoder is not None:
+            seen["source"] = step.visibility("source")
+        return Pass(
+            visibility=seen,
+            rotary=None if self.rotary is None else self.rotary(step.positions),
+            step=step,
+            source=encoded,
+            kernel=self.kernel,
+            project=project,
+        )
+
+    def _visibility(
+        self, ids: Tensor, documents: Tensor | None, mask: Tensor | None
+    ) -> dict[LayerKind | Literal["source"], Visibility]:
+        """What each kind of the decoder's (or only) layers sees of whole sequences."""
+        seen = {kind: self._seen(kind, ids, causal=self.causal, documents=documents, mask=mask) for kind in self._kinds}
+        return {kind: self._with_bias(each, self.relative) for kind, each in seen.items()}
+
+    @property
+    def _kinds(self) -> list[LayerKind]:
+        """Of the layers that see other tokens."""
+        return [kind for kind in dict.fromkeys(self.config.layer_kinds) if kind != "state_space"]
 
     def _seen(
         self,

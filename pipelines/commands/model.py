@@ -146,6 +146,7 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 def _generate(arguments: argparse.Namespace) -> None:
     check_sampling(arguments)
     folder = _check_folder(arguments.folder)
+    from model.architecture.compiled import Compiled
     from model.architecture.generation import generate
     from model.checkpoint import CONFIG, load_model
 
@@ -176,6 +177,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         top_p=arguments.top_p,
         stop_ids=_special(folder, "eos_token_id", required=False),
         seed=arguments.seed,
+        decoder=Compiled(model) if arguments.compile else None,
         **beside,
     )
     text = tokenizer.decode(answer)

@@ -284,7 +284,7 @@ def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkey
 
     monkeypatch.setattr(projection, "packed", counted)
     joined = Joined()
-    assert [generate(model, [1, 2, start], 12, joined=joined) for start in range(4)] == alone
+    assert [generate(model, [1, 2, start], 12, decoder=joined) for start in range(4)] == alone
     assert len({tuple(text) for text in alone}) > 1
     # Four products a layer and the head, once for all texts.
     assert len(shapes) == 4 * model.config.layers + 1
@@ -296,7 +296,7 @@ def test_joined_maps_refuse_to_lose_gradients() -> None:
 
 
 def test_settings_of_generate_without_effect_are_refused(model: Transformer) -> None:
-    with pytest.raises(ValueError, match="joined has no effect without a cache"):
-        generate(model, [1], 3, cache=False, joined=Joined())
+    with pytest.raises(ValueError, match="a decoder has no effect without a cache"):
+        generate(model, [1], 3, cache=False, decoder=Joined())
     with pytest.raises(ValueError, match="max_tokens -5 must be at least 0"):
         generate(model, [1], -5)

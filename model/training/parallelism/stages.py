@@ -91,7 +91,7 @@ def _enter(model: Transformer, received: Tensor, documents: Tensor | None, *, fi
     ids = received if first else torch.empty(received.shape[:2], dtype=torch.int64, device=received.device)
     positions = torch.arange(ids.shape[1], device=ids.device) if documents is None else document_positions(documents)
     state = Pass(
-        visibility=model._visibility(ids, None, documents, None),
+        visibility=model._visibility(ids, documents, None),
         rotary=None if model.rotary is None else model.rotary(positions),
         documents=documents,
         kernel=model.kernel,
