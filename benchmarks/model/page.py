@@ -143,7 +143,7 @@ def _same_tokens(compared: Iterable[Comparison]) -> str:
     different = [f"{each.shape}, {each.sequence} tokens" for each in compared if not _agree(each.candidates)]
     if different:
         return f"**The tokens generated differ at {'; '.join(different)}, so the work was not the same.**"
-    return "All candidates of a model generated the same tokens."
+    return "All candidates in fp32 generated the same tokens."
 
 
 def _agree(candidates: dict[str, Measured]) -> bool:

@@ -169,6 +169,10 @@ def _generate(arguments: argparse.Namespace) -> None:
             f"prompt, in a context of {model.config.context}",
             file=sys.stderr,
         )
+    decoder = None
+    if arguments.compile:
+        decoder = Compiled(model)
+        print("compiling a step of decoding, which takes half a minute or more", file=sys.stderr)
     answer = generate(
         model,
         prompt,
@@ -177,7 +181,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         top_p=arguments.top_p,
         stop_ids=_special(folder, "eos_token_id", required=False),
         seed=arguments.seed,
-        decoder=Compiled(model) if arguments.compile else None,
+        decoder=decoder,
         **beside,
     )
     text = tokenizer.decode(answer)

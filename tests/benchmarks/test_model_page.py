@@ -26,7 +26,7 @@ from model.architecture.transformer import Transformer
 def test_what_is_missed_is_named():
     results = _results(ours_s=0.9)
     missed = [target.name for target in targets(results) if not target.is_met]
-    assert len(missed) == len(targets(results)) == 5
+    assert len(missed) == len(targets(results)) == 6
     page = render(results)
     assert all(name in page for name in missed)
     assert "**not met**" in page
@@ -48,7 +48,7 @@ def test_nothing_compared_is_no_pass():
 
 def test_different_tokens_are_told():
     results = _results(ours_s=0.4)
-    assert "All candidates of a model generated the same tokens" in render(results)
+    assert "All candidates in fp32 generated the same tokens" in render(results)
     name = "sluice, fp32, eager"
     wrong = results.generation[0].candidates[name]
     results.generation[0].candidates[name] = wrong.model_copy(

@@ -169,6 +169,16 @@ def test_a_t5_generates_from_its_source(t5: Path, capsys: pytest.CaptureFixture[
     assert tokens == [token for token in expected[0, 1:].tolist() if token != 1]
 
 
+def test_a_compiled_step_writes_the_same_text(mistral: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["model", "generate", str(mistral), "--prompt", "the gate", "--max-tokens", "12", "--temperature", "1"]
+    assert main(asked) == 0
+    text = capsys.readouterr().out
+    assert main([*asked, "--compile"]) == 0
+    said = capsys.readouterr()
+    assert said.out == text
+    assert said.err == "compiling a step of decoding, which takes half a minute or more\n"
+
+
 def test_help_says_what_the_default_temperature_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["model", "generate", "--help"])
