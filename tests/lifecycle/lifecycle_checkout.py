@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,19 @@ class Checkout:
             for out in stage["outs"]
             if out["path"].startswith("artifacts/")
         }
+
+    def take_along(self, steps: Sequence[str], other: "Checkout") -> None:
+        """Copies what the steps made to a checkout that has run none."""
+        for step in steps:
+            shutil.copytree(self.workspace.artifact(step), other.workspace.artifact(step))
+            other.workspace.metrics(step).parent.mkdir(exist_ok=True)
+            shutil.copy2(self.workspace.metrics(step), other.workspace.metrics(step))
+        # What DVC has no copy of counts as changed. Without its memory of runs, which holds the later steps too.
+        files = Path(".dvc/cache/files")
+        shutil.copytree(self.workspace.root / files, other.workspace.root / files, copy_function=os.link)
+        lock = yaml.safe_load((self.workspace.root / "dvc.lock").read_text())
+        lock["stages"] = {step: lock["stages"][step] for step in steps}
+        (other.workspace.root / "dvc.lock").write_text(yaml.safe_dump(lock))
 
     def log_tail(self) -> str:
         logs = sorted(self.workspace.runs.glob("*/log.txt"))
