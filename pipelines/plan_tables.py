@@ -131,10 +131,15 @@ def _memory(plan: Plan) -> Iterator["Table | str"]:
     yield from _titled(
         f"Memory of the fullest of {layout.devices} devices: data {layout.data} x tensor {layout.tensor} x pipeline "
         f"{layout.pipeline}\nOptimizer {plan.optimizer} (pretrain.optimizer), micro-batch of {plan.micro_batch_size}; "
-        "last two columns: with checkpointing",
+        f"last two columns: with checkpointing\nThe run: ZeRO {layout.zero_stage}, activation_checkpointing "
+        f"{plan.activation_checkpointing}, offload {plan.offload}",
         ("", "weights", "gradients", "optimizer", "activations", "total", "activations", "total"),
         rows,
     )
+    if most := max(each.host_bytes for each in plan.memory):
+        yield f"offloaded, so in the host's memory instead: up to {_bytes(most)} a device"
+    if plan.activation_checkpointing == "selective":
+        yield "selective checkpointing is counted as none, an upper end"
 
 
 def _costs(plan: Plan) -> Iterator["Table | str"]:

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from model.architecture.config import TransformerConfig
 from model.budget.record import Record
+from model.budget.settings import PlanConfig
 from model.budget.weights import Stack, StateSpaceShape, Weight
+from model.config import PretrainConfig
 
 ZeroStage = Literal[0, 1, 2, 3]
 
@@ -22,6 +24,17 @@ class Layout(Record):
     @property
     def data(self) -> int:
         return self.devices // (self.tensor * self.pipeline)
+
+
+def layout_of(run: PretrainConfig, settings: PlanConfig | None = None) -> Layout:
+    """The run's own, but for what `settings` name."""
+    settings = settings or PlanConfig()
+    return Layout(
+        devices=settings.devices or run.workers,
+        tensor=settings.tensor or run.tensor_parallel,
+        pipeline=settings.pipeline or run.pipeline_stages,
+        zero_stage=run.zero_stage if settings.zero_stage is None else settings.zero_stage,
+    )
 
 
 def check_layout(config: TransformerConfig, layout: Layout) -> None:

@@ -93,6 +93,12 @@ def test_what_is_too_large_is_not_measured(free_bytes: int, peak: float, said: s
     assert check.skipped is not None and re.match(said, check.skipped)
 
 
+def test_micro_batches_are_those_of_a_copy_of_the_model() -> None:
+    parts = RUN.model_copy(update={"workers": 8, "tensor_parallel": 2, "pipeline_stages": 2})
+    check = check_forecast(shape({}), parts, threads=1, peak_flops_per_s=1e15, free_bytes=1)
+    assert check.micro_batches == 16 // (2 * 2)
+
+
 def test_measuring_leaves_the_thread_count_alone() -> None:
     before = torch.get_num_threads()
     assert measure_matmul_flops("fp32", threads=1, seconds=0.01) > 1e8

@@ -163,6 +163,30 @@ def test_zero_shares_out_one_kind_of_state_a_stage() -> None:
         assert states == pytest.approx(weights * bytes_per_weight, rel=1e-4)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_offload_moves_what_the_stage_can_to_the_host(stage: int, devices: int) -> None:
+    config = shape({})
+    kept, optimizer, everything = (
+        device_memory(
+            config,
+            Layout(devices=devices, zero_stage=stage),  # type: ignore[arg-type]
+            dtype="bf16",
+            optimizer="adamw",
+            micro_batch_size=1,
+            offload=offload,
+        )
+        for offload in ("none", "optimizer", "all")
+    )
+    assert kept.host_bytes == 0
+    assert optimizer.host_bytes == (kept.optimizer_bytes if stage else 0)
+    assert optimizer.total_bytes == kept.total_bytes - optimizer.host_bytes
+    assert everything.host_bytes == optimizer.host_bytes + (kept.parameters_bytes if stage == 3 else 0)
+    if stage == 3:
+        # Weights come back to the device for as long as they are used.
+        assert everything.parameters_bytes == 0 and everything.workspace_bytes >= kept.workspace_bytes > 0
+
+
 def test_muon_keeps_one_moment_of_the_layers_matrices() -> None:
     config = shape({})
     adam, muon = (

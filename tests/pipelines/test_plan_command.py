@@ -56,6 +56,48 @@ def test_keys_change_the_model_the_run_and_the_plan(capsys: pytest.CaptureFixtur
     assert (found["tokens"], found["layout"]["devices"]) == (2 * 10**9, 4)
 
 
+OWN_WAYS = (
+    "model.kv_heads=2",
+    *("pretrain.optimizer=adamw", "pretrain.workers=4", "pretrain.tensor_parallel=2", "pretrain.pipeline_stages=2"),
+    *("pretrain.zero_stage=0", "pretrain.activation_checkpointing=full"),
+)
+
+
+def test_the_runs_own_ways_of_sharing_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *OWN_WAYS)
+    assert found["layout"] == {"devices": 4, "tensor": 2, "pipeline": 2, "zero_stage": 0}
+    assert {(row["tensor"], row["pipeline"]) for row in found["memory"]} == {(2, 2)}
+    assert {(each["zero_stage"], each["checkpointing"]) for each in found["fits"]} == {(0, True)}
+    assert main(["plan", "--no-measure", *OWN_WAYS]) == 0
+    printed = capsys.readouterr().out
+    assert "data 1 x tensor 2 x pipeline 2" in printed
+    assert "The run: ZeRO 0, activation_checkpointing full, offload none" in printed
+
+
+def test_the_plans_degrees_stand_above_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *OWN_WAYS, "plan.tensor=1", "plan.pipeline=4", "plan.zero_stage=1")
+    assert found["layout"] == {"devices": 4, "tensor": 1, "pipeline": 4, "zero_stage": 1}
+    assert {each["zero_stage"] for each in found["fits"]} == {1}
+
+
+def test_the_batch_is_shared_by_copies_of_the_model_not_by_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("pretrain.workers=4", "pretrain.pipeline_stages=4", "pretrain.batch_size=16")
+    assert planned(capsys, *run, "pretrain.micro_batch_size=16")["layout"]["pipeline"] == 4
+
+
+def test_what_is_offloaded_is_the_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("pretrain.zero_stage=1", "pretrain.offload=optimizer")
+    for row in planned(capsys, *run)["memory"]:
+        assert (row["host_bytes"] > 0) == (row["optimizer_bytes"] == 0) == (row["zero_stage"] > 0)
+    assert main(["plan", "--no-measure", *run]) == 0
+    assert "offloaded, so in the host's memory instead: up to " in capsys.readouterr().out
+
+
+def test_selective_checkpointing_is_said_to_be_counted_as_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--no-measure", "pretrain.activation_checkpointing=selective"]) == 0
+    assert "selective checkpointing is counted as none, an upper end" in capsys.readouterr().out
+
+
 def test_a_model_that_does_not_fit_is_told_and_not_priced(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("model=llama-2-70b", "plan.device=h100-sxm")
     found = planned(capsys, *arguments)
