@@ -157,6 +157,7 @@ def _costs(plan: Plan) -> Iterator["Table | str"]:
 def _cost_row(cost: "RunCost", fit: "Fit") -> tuple[str, ...]:
     if not fit.fits:
         return (cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5))
+    assert cost.tokens_per_s is not None and cost.step_s is not None and cost.total_s is not None
     return (
         cost.device,
         f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing,

@@ -50,6 +50,7 @@ class Plan(Record):
     tokens: int
     """The token budget."""
     costs: list[RunCost]
+    """Neither timed nor priced where `fits` says that the run does not fit."""
     fits: list[Fit]
     """Of the same devices, in bf16: `costs` reckons with that peak. Ways that share out less than the run does, or
     keep what it computes again, are none of its ways.
@@ -91,6 +92,20 @@ def plan(
     memory = _memory(config, run, settings, layout)
     checkpointing = run.activation_checkpointing == "full"
     ways = [each for each in memory if each.zero_stage >= layout.zero_stage and each.checkpointing >= checkpointing]
+    costs = [
+        run_cost(
+            device,
+            devices=layout.devices,
+            training_flops_per_token=flops.training,
+            tokens=tokens,
+            tokens_per_step=tokens_per_step,
+            mfu=settings.mfu,
+            pue=settings.pue,
+            price_per_hour=settings.price_per_hour,
+        )
+        for device in named
+    ]
+    fits = [fit(ways, device, dtype="bf16", reserve=settings.reserve) for device in named]
     return Plan(
         shape=config,
         parameters=parameters,
@@ -106,20 +121,8 @@ def plan(
         serving=_serving(config, settings, named, machine),
         tokens_per_step=tokens_per_step,
         tokens=tokens,
-        costs=[
-            run_cost(
-                device,
-                devices=layout.devices,
-                training_flops_per_token=flops.training,
-                tokens=tokens,
-                tokens_per_step=tokens_per_step,
-                mfu=settings.mfu,
-                pue=settings.pue,
-                price_per_hour=settings.price_per_hour,
-            )
-            for device in named
-        ],
-        fits=[fit(ways, device, dtype="bf16", reserve=settings.reserve) for device in named],
+        costs=[cost if each.fits else cost.unspent() for cost, each in zip(costs, fits, strict=True)],
+        fits=fits,
         training_flops=training_flops,
         compute_budget_flops=budget,
         compute_optimal=optima(budget),

@@ -102,6 +102,8 @@ def test_a_model_that_does_not_fit_is_told_and_not_priced(capsys: pytest.Capture
     arguments = ("model=llama-2-70b", "plan.device=h100-sxm")
     found = planned(capsys, *arguments)
     assert [each["fits"] for each in found["fits"]] == [False]
+    (cost,) = found["costs"]
+    assert {name for name, value in cost.items() if value is not None} == {"device", "devices", "mfu"}
     assert main(["plan", "--no-measure", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith("h100-sxm"))
