@@ -1,5 +1,7 @@
 """Memory in training: what autograd keeps of the model itself, how ZeRO and pipelines share it out, what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, shape, shapes, tokens
@@ -127,6 +129,35 @@ def test_the_default_kernel_is_the_one_that_training_takes(name: str, dtype: Dty
         for kind, causal, is_cross in asked
     }
     assert planned == {"flash" if kernel == "sdpa" else kernel for kernel, _ in kernels.choices()}
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "length", "kernel"),
+    [
+        ({}, "bf16", 512, "flash"),
+        # Of SDPA's kernels only FlashAttention and the math path know heads that share keys and values.
+        ({}, "fp32", 512, "math"),
+        ({"kv_heads": 4}, "fp32", 512, "flash"),
+        ({"positions": "alibi"}, "bf16", 512, "math"),
+        ({"positions": "alibi", "kv_heads": 4}, "bf16", 512, "flash"),
+        ({"positions": "relative"}, "bf16", 512, "math"),
+        ({"window": 9}, "bf16", 512, "math"),
+        ({"window": 512}, "bf16", 512, "flash"),
+        # FlexAttention takes masks of long sequences.
+        ({"window": 9}, "bf16", 1024, "flash"),
+        ({"window": 9, "attention_dropout": 0.1}, "bf16", 1024, "math"),
+        ({"attention_dropout": 0.1}, "bf16", 1024, "flash"),
+        ({"attention_soft_cap": 5.0}, "bf16", 512, "reference"),
+        ({"attention_soft_cap": 5.0}, "bf16", 1024, "flash"),
+        ({"attention_soft_cap": 5.0, "attention_dropout": 0.1}, "bf16", 1024, "reference"),
+    ],
+)
+def test_an_accelerators_kernel_is_what_the_model_would_choose_there(
+    options: dict[str, Any], dtype: Dtype, length: int, kernel: Kernel
+) -> None:
+    config = shape({"hidden_size": 64, **options})
+    found = default_kernel(config, dtype, length, on_cpu=False, causal=True, window=config.window)
+    assert found == kernel
 
 
 def test_the_planners_sizes_of_blocks_and_chunks_are_those_of_the_code() -> None:
