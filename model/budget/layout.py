@@ -55,11 +55,13 @@ def check_layout(config: TransformerConfig, layout: Layout) -> None:
     layers = config.layers + len(config.encoder_kinds)
     if layers % pipeline:
         raise ValueError(f"pipeline {pipeline} must divide the {layers} layers")
-    if tensor > 1:
-        _check_tensor(config, tensor)
+    for name, value in divided_sizes(config).items():
+        if value % tensor:
+            raise ValueError(f"tensor {tensor} must divide {name} {value}")
 
 
-def _check_tensor(config: TransformerConfig, tensor: int) -> None:
+def divided_sizes(config: TransformerConfig) -> dict[str, int]:
+    """What tensor parallelism shares out, by name."""
     divided: dict[str, int] = {}
     if config.has_attention:
         divided |= {"heads": config.heads, "kv_heads": config.kv_heads}
@@ -70,9 +72,7 @@ def _check_tensor(config: TransformerConfig, tensor: int) -> None:
         divided["width of an expert"] = config.mixture.intermediate_size or config.feedforward_width
     elif config.has_attention or config.state_space_feedforward:
         divided["intermediate_size"] = config.feedforward_width
-    for name, value in divided.items():
-        if value % tensor:
-            raise ValueError(f"tensor {tensor} must divide {name} {value}")
+    return divided
 
 
 def stage_layers(config: TransformerConfig, pipeline: int) -> list[list[tuple[Stack, int]]]:
