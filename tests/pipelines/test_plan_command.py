@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architecture_fixtures import shape
 
+from model.budget.devices import DEVICES
+from model.budget.machine import StepForecast, StepMeasured, check_of
+from model.budget.plan import plan
+from model.config import PretrainConfig
 from pipelines.cli import main
+from pipelines.plan_tables import render
 
 WIDTH = 100
 
@@ -202,6 +208,26 @@ def test_the_forecast_is_held_against_a_step(
     assert check["step_error"] == pytest.approx(check["forecast"]["step_s"] / check["measured"]["step_s"] - 1)
     assert found["machine"]["peak_flops_per_s"] > 1e8
     assert found["serving"][-1]["device"] == "this machine"
+
+
+def test_a_forecast_is_printed_beside_what_was_measured_with_its_error() -> None:
+    made = plan(
+        shape({}),
+        PretrainConfig(),
+        machine=DEVICES["a10g"].model_copy(update={"name": "this machine"}),
+        check=check_of(
+            threads=1,
+            micro_batches=2,
+            forecast=StepForecast(step_s=3.0, memory_bytes=90 * 2**20),
+            measured=StepMeasured(step_s=2.0, clock_s=4.0, memory_bytes=120 * 2**20),
+        ),
+    )
+    rows = [" ".join(line.split()) for line in render(made).splitlines()]
+    assert rows[-3:] == [
+        "a step 3.0 s 2.0 s +50%",
+        "a step, by the clock 4.0 s -25%",
+        "memory 90 MiB 120 MiB -25%",
+    ]
 
 
 def test_a_model_too_large_for_this_machine_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
