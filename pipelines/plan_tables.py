@@ -131,10 +131,15 @@ def _memory(plan: Plan) -> Iterator["Table | str"]:
     yield from _titled(
         f"Memory of the fullest of {layout.devices} devices: data {layout.data} x tensor {layout.tensor} x pipeline "
         f"{layout.pipeline}\nOptimizer {plan.optimizer} (pretrain.optimizer), micro-batch of {plan.micro_batch_size}; "
-        "last two columns: with checkpointing",
+        f"last two columns: with checkpointing\nThe run: ZeRO {layout.zero_stage}, activation_checkpointing "
+        f"{plan.activation_checkpointing}, offload {plan.offload}",
         ("", "weights", "gradients", "optimizer", "activations", "total", "activations", "total"),
         rows,
     )
+    if most := max(each.host_bytes for each in plan.memory):
+        yield f"offloaded, so in the host's memory instead: up to {_bytes(most)} a device"
+    if plan.activation_checkpointing == "selective":
+        yield "selective checkpointing is counted as none, an upper end"
 
 
 def _costs(plan: Plan) -> Iterator["Table | str"]:
@@ -152,6 +157,7 @@ def _costs(plan: Plan) -> Iterator["Table | str"]:
 def _cost_row(cost: "RunCost", fit: "Fit") -> tuple[str, ...]:
     if not fit.fits:
         return (cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5))
+    assert cost.tokens_per_s is not None and cost.step_s is not None and cost.total_s is not None
     return (
         cost.device,
         f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing,

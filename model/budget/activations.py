@@ -5,17 +5,22 @@ gradient needs. Their layer of a GPT (16-bit, dropout, tensor-parallel degree t)
 bytes, of which a kernel that never forms the scores drops the last term; so counts this module.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.architecture.config import GATED, TransformerConfig
 from model.budget.record import WEIGHT_BYTES, Dtype
 from model.budget.weights import Stack, StateSpaceShape
+
+if TYPE_CHECKING:
+    from model.architecture.kernels.choice import Request
 
 Kernel = Literal["flash", "blocked", "math", "reference"]
 """flash: no score is kept (SDPA, FlexAttention, flash-attn); blocked: the probabilities of the blocks that are seen, on
 a CPU; math: every probability, which is what SDPA falls back to; reference: every score and probability.
 """
 
+_FLASH_ATTN_INSTALLED = False
+"""Assumed of every accelerator: the package is built by hand, and sluice does not bring it."""
 _BLOCKED_ROWS: dict[Dtype, int] = {"fp32": 32, "bf16": 64, "fp16": 64}
 _CHUNK_LOGITS = 2**20
 _ACCELERATOR_CHUNK_LOGITS = 2**26
@@ -34,36 +39,45 @@ def default_kernel(
     window: int | None = None,
     is_cross: bool = False,
 ) -> Kernel:
-    """What an attention of a training pass runs on, where the user names no kernel."""
-    capped, drops = config.attention_soft_cap is not None, config.attention_dropout > 0
-    if not on_cpu:
-        return "reference" if capped and drops else "flash"
-    # SDPA's fused kernel on a CPU has neither dropout nor a gradient for a bias.
-    if capped:
-        return "reference"
-    if drops or (config.positions == "relative" and not is_cross):
-        return "math"
+    """What an attention of a training pass runs on, where the user names no kernel: what the model itself would choose,
+    without flash-attn and on rows that are not cut into documents.
+    """
     import torch
 
     from model.architecture.kernels.choice import Request, choose
 
     window = window if window is not None and window < length else None
-    kernel, _ = choose(
-        Request(
-            device="cpu",
-            dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype],
-            gradient=True,
-            queries=length,
-            keys=length,
-            head_size=config.head_width,
-            plain=window is None and (config.positions != "alibi" or is_cross),
-            causal=causal,
-            window=window,
-            global_tokens=window is not None and config.global_tokens > 0,
-            slopes=config.positions == "alibi" and not is_cross,
-        )
+    bias, slopes = (config.positions == name and not is_cross for name in ("relative", "alibi"))
+    request = Request(
+        device="cpu" if on_cpu else "cuda",
+        dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype],
+        gradient=True,
+        queries=length,
+        keys=length,
+        head_size=config.head_width,
+        plain=window is None and not bias and not slopes,
+        causal=causal,
+        window=window,
+        global_tokens=window is not None and config.global_tokens > 0,
+        bias=bias,
+        bias_gradient=bias,
+        slopes=slopes,
+        soft_cap=config.attention_soft_cap is not None,
+        dropout=config.attention_dropout > 0,
+        flash_installed=_FLASH_ATTN_INSTALLED,
     )
-    return "blocked" if kernel == "blocked" else "flash"
+    kernel, _ = choose(request)
+    if kernel == "sdpa" and _falls_back(config, dtype, request):
+        return "math"
+    return kernel if kernel in ("blocked", "reference") else "flash"
+
+
+def _falls_back(config: TransformerConfig, dtype: Dtype, request: "Request") -> bool:
+    """Whether none of SDPA's fused kernels does what is asked."""
+    if request.device == "cpu":
+        return request.dropout or request.bias_gradient
+    # Heads that share keys and values are FlashAttention's alone, which has neither float32 nor a mask.
+    return config.heads != config.kv_heads and (dtype == "fp32" or not request.plain)
 
 
 def layer_bytes(

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from model.architecture.config import TransformerConfig
 from model.budget.record import Record
+from model.budget.settings import PlanConfig
 from model.budget.weights import Stack, StateSpaceShape, Weight
+from model.config import PretrainConfig
 
 ZeroStage = Literal[0, 1, 2, 3]
 
@@ -22,6 +24,17 @@ class Layout(Record):
     @property
     def data(self) -> int:
         return self.devices // (self.tensor * self.pipeline)
+
+
+def layout_of(run: PretrainConfig, settings: PlanConfig | None = None) -> Layout:
+    """The run's own, but for what `settings` name."""
+    settings = settings or PlanConfig()
+    return Layout(
+        devices=settings.devices or run.workers,
+        tensor=settings.tensor or run.tensor_parallel,
+        pipeline=settings.pipeline or run.pipeline_stages,
+        zero_stage=run.zero_stage if settings.zero_stage is None else settings.zero_stage,
+    )
 
 
 def check_layout(config: TransformerConfig, layout: Layout) -> None:
@@ -42,11 +55,13 @@ def check_layout(config: TransformerConfig, layout: Layout) -> None:
     layers = config.layers + len(config.encoder_kinds)
     if layers % pipeline:
         raise ValueError(f"pipeline {pipeline} must divide the {layers} layers")
-    if tensor > 1:
-        _check_tensor(config, tensor)
+    for name, value in divided_sizes(config).items():
+        if value % tensor:
+            raise ValueError(f"tensor {tensor} must divide {name} {value}")
 
 
-def _check_tensor(config: TransformerConfig, tensor: int) -> None:
+def divided_sizes(config: TransformerConfig) -> dict[str, int]:
+    """What tensor parallelism shares out, by name."""
     divided: dict[str, int] = {}
     if config.has_attention:
         divided |= {"heads": config.heads, "kv_heads": config.kv_heads}
@@ -57,9 +72,7 @@ def _check_tensor(config: TransformerConfig, tensor: int) -> None:
         divided["width of an expert"] = config.mixture.intermediate_size or config.feedforward_width
     elif config.has_attention or config.state_space_feedforward:
         divided["intermediate_size"] = config.feedforward_width
-    for name, value in divided.items():
-        if value % tensor:
-            raise ValueError(f"tensor {tensor} must divide {name} {value}")
+    return divided
 
 
 def stage_layers(config: TransformerConfig, pipeline: int) -> list[list[tuple[Stack, int]]]:

@@ -1,5 +1,6 @@
 """The forecast for this machine: time from the rates of its own products and memory, held against a real step."""
 
+from collections import Counter
 from math import prod
 
 from model.architecture.config import TransformerConfig
@@ -7,7 +8,7 @@ from model.budget.activations import input_bytes, layer_bytes
 from model.budget.layout import Layout, stage_layers
 from model.budget.memory import device_memory
 from model.budget.record import WEIGHT_BYTES, Record
-from model.budget.weights import Weight, list_weights
+from model.budget.weights import Stack, Weight, list_weights
 from model.config import PretrainConfig
 
 _ADAM_PASSES = 7
@@ -24,13 +25,25 @@ class Product(Record):
     outputs: int
 
 
+class Attending(Record):
+    """What one attention looks at."""
+
+    stack: Stack
+    window: int | None
+    """None: no window, or one as long as the sequence."""
+    is_cross: bool = False
+
+    def causal(self, config: TransformerConfig) -> bool:
+        return self.stack == "decoder" and config.kind != "encoder" and not self.is_cross
+
+
 class Rates(Record):
     """What this machine was seen to do, at the shapes of the model."""
 
     products_s: list[float]
     """Seconds of each of `list_products`: forward, and both products of the backward pass."""
-    attention_s: float
-    """Of one layer's attention kernel, forward and backward; 0 without attention."""
+    attention_s: list[float]
+    """Seconds of the attention kernel of each of `list_attentions`, forward and backward."""
     scan_s: float
     """Of one state space layer's scan, likewise."""
     kept_bytes_per_s: float
@@ -112,6 +125,19 @@ def _product(config: TransformerConfig, weight: Weight, tokens: int) -> tuple[Pr
     return Product(rows=tokens, inputs=rest[-1], outputs=outputs), 1
 
 
+def list_attentions(config: TransformerConfig) -> Counter[Attending]:
+    """The attentions that differ in what they look at, and how many of each."""
+    found: Counter[Attending] = Counter()
+    for stack, number in stage_layers(config, 1)[0]:
+        kind = (config.encoder_kinds if stack == "encoder" else config.layer_kinds)[number]
+        if kind != "state_space":
+            bounded = kind == "window" and config.window is not None and config.window < config.context
+            found[Attending(stack=stack, window=config.window if bounded else None)] += 1
+        if stack == "decoder" and config.kind == "encoder-decoder":
+            found[Attending(stack=stack, window=None, is_cross=True)] += 1
+    return found
+
+
 def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, micro_batches: int) -> StepForecast:
     """Seconds and bytes of a step of `micro_batches` micro-batches, by the rates of this machine."""
     tokens = run.micro_batch_size * config.context
@@ -119,18 +145,16 @@ def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, 
     assert len(products) == len(rates.products_s), f"{len(rates.products_s)} rates for {len(products)} products"
     arithmetic = sum(count * seconds for count, seconds in zip(products.values(), rates.products_s, strict=True))
     scans = config.layer_kinds.count("state_space")
-    mixers = rates.attention_s * _attentions(config) + rates.scan_s * scans
+    attentions = list_attentions(config)
+    assert len(attentions) == len(rates.attention_s), f"{len(rates.attention_s)} rates for {len(attentions)} attentions"
+    attention = sum(count * seconds for count, seconds in zip(attentions.values(), rates.attention_s, strict=True))
+    mixers = attention + rates.scan_s * scans
     micro = arithmetic + mixers + _kept_bytes(config, run) / rates.kept_bytes_per_s
     flops = sum(6 * each.rows * each.inputs * each.outputs for each in products)
     return StepForecast(
         step_s=micro_batches * micro + _optimizer_s(config, run, rates, flops / sum(rates.products_s)),
         memory_bytes=worker_memory_bytes(config, run),
     )
-
-
-def _attentions(config: TransformerConfig) -> int:
-    selfs = sum(kind != "state_space" for kind in (*config.layer_kinds, *config.encoder_kinds))
-    return selfs + (config.layers if config.kind == "encoder-decoder" else 0)
 
 
 def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from model.architecture.config import TransformerConfig
 from model.budget.devices import Device
 from model.budget.flops import count_flops
+from model.budget.layout import layout_of
 from model.budget.machine import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
 from model.budget.rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
 from model.budget.record import Dtype
@@ -57,16 +58,22 @@ def this_machine(dtype: Dtype, threads: int) -> Device:
     )
 
 
+def copies(run: PretrainConfig) -> int:
+    """Of the model, each of which takes its share of a batch; one where there are fewer workers than it has parts."""
+    return max(1, layout_of(run).data)
+
+
 def check_forecast(
     config: TransformerConfig, run: PretrainConfig, *, threads: int, peak_flops_per_s: float, free_bytes: int
 ) -> Check:
-    """The forecast of one worker's optimizer step on `threads` threads beside a real one.
+    """The forecast of one data-parallel worker's optimizer step on `threads` threads beside a real one: the whole
+    model in one process, without activation checkpointing.
 
     `skipped` says why not, where a step would take too long or more than half of `free_bytes`.
 
     Raises ValueError where the process that measures fails.
     """
-    micro_batches = run.batch_size // (run.workers * run.micro_batch_size)
+    micro_batches = run.batch_size // (copies(run) * run.micro_batch_size)
     tokens = run.micro_batch_size * config.context
     seconds = count_flops(config).training * tokens / (peak_flops_per_s / 2)
     needed = worker_memory_bytes(config, run)

@@ -9,6 +9,7 @@ from model.budget.record import WEIGHT_BYTES, Dtype, Record
 from model.budget.weights import Weight, list_weights
 
 Optimizer = Literal["adamw", "muon", "lion"]
+Offload = Literal["none", "optimizer", "all"]
 
 _MOMENT_BYTES = 4
 _MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4, "fp16": 4}
@@ -34,6 +35,8 @@ class DeviceMemory(Record):
     workspace_bytes: int
     """What passes through: gradients within one layer, logits of a chunk of rows, at ZeRO 3 the weights in use."""
     total_bytes: int
+    host_bytes: int
+    """In the host's memory, and in no sum above: this device's part of what is offloaded."""
 
 
 def device_memory(
@@ -46,10 +49,14 @@ def device_memory(
     micro_batches: int = 1,
     length: int | None = None,
     checkpointing: bool = False,
+    offload: Offload = "none",
     kernel: Kernel | None = None,
     on_cpu: bool = False,
 ) -> DeviceMemory:
     """`micro_batches`: those of an optimizer step, of which a pipeline's first stages hold several at a time.
+
+    `offload` moves what the ZeRO stage can: the optimizer's states from stage 1 on, the weights at stage 3. Gradients
+    are counted on the device, which holds them until they are reduced.
 
     Raises ValueError for a layout that cannot be: see `check_layout`.
     """
@@ -63,7 +70,11 @@ def device_memory(
     for stage in range(layout.pipeline):
         held = [weight for weight in weights if held_by(config, weight, stage, stages)]
         parts = _states(held, layout, dtype, optimizer)
-        passing = workspace + (_gathered_bytes(held, layout, dtype) if layout.zero_stage == 3 else 0)
+        moved = dict.fromkeys(_moved(offload, layout.zero_stage), 0)
+        host = sum(parts[name] for name in moved)
+        parts |= moved
+        gathers = layout.zero_stage == 3 and (layout.data > 1 or offload == "all")
+        passing = workspace + (_gathered_bytes(held, layout, dtype) if gathers else 0)
         # One micro-batch forward, one backward in turn (PipeDream-flush): stage i has begun pipeline - i of them.
         in_flight = min(layout.pipeline - stage, micro_batches)
         kept = [
@@ -98,9 +109,17 @@ def device_memory(
                 activations_bytes=activations,
                 workspace_bytes=passing,
                 total_bytes=sum(parts.values()) + activations + passing,
+                host_bytes=host,
             )
         )
     return max(found, key=lambda each: each.total_bytes)
+
+
+def _moved(offload: Offload, stage: int) -> tuple[str, ...]:
+    """What leaves the device for the host (ZeRO-Offload, arXiv 2101.06840)."""
+    if offload == "none" or stage == 0:
+        return ()
+    return ("optimizer_bytes", "parameters_bytes") if offload == "all" and stage == 3 else ("optimizer_bytes",)
 
 
 def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
@@ -109,7 +128,7 @@ def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
     for weight in held:
         part = weight.layer or weight.name
         sizes[part] = sizes.get(part, 0) + weight.size // (layout.tensor if weight.divided else 1)
-    return max(sizes.values()) * WEIGHT_BYTES[dtype] if layout.data > 1 else 0
+    return max(sizes.values()) * WEIGHT_BYTES[dtype]
 
 
 def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: Optimizer) -> dict[str, int]:

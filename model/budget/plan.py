@@ -1,6 +1,7 @@
 """The whole answer of `sluice plan`: what a model and a run cost before they start."""
 
 from itertools import product
+from typing import Literal
 
 from model.architecture.config import TransformerConfig
 from model.budget.compute_optimal import Law, Optimum, optima, optimal_tokens
@@ -8,9 +9,9 @@ from model.budget.devices import DEVICES, Device
 from model.budget.fit import Fit, fit
 from model.budget.flops import AttentionShare, Flops, attention_shares, count_flops
 from model.budget.kv_cache import CacheDtype, CacheSize, cache_sizes
-from model.budget.layout import Layout, check_layout
+from model.budget.layout import Layout, check_layout, layout_of
 from model.budget.machine import Check
-from model.budget.memory import DeviceMemory, device_memory
+from model.budget.memory import DeviceMemory, Offload, device_memory
 from model.budget.parameters import Parameters, count_parameters
 from model.budget.record import Dtype, Record
 from model.budget.serving import Capacity, users
@@ -33,7 +34,11 @@ class Plan(Record):
     kv_cache: list[CacheSize]
     """Empty for an encoder, which keeps none."""
     layout: Layout
-    """Degrees as asked for; `memory` has a row for each ZeRO stage."""
+    """The run's, but for what was asked for; `memory` has a row for each ZeRO stage."""
+    activation_checkpointing: Literal["none", "selective", "full"]
+    """The run's; `memory` has rows with and without the full one."""
+    offload: Offload
+    """The run's, in every row of `memory`."""
     optimizer: str
     """Whose states `memory` holds."""
     micro_batch_size: int
@@ -45,8 +50,11 @@ class Plan(Record):
     tokens: int
     """The token budget."""
     costs: list[RunCost]
+    """Neither timed nor priced where `fits` says that the run does not fit."""
     fits: list[Fit]
-    """Of the same devices, in bf16: `costs` reckons with that peak."""
+    """Of the same devices, in bf16: `costs` reckons with that peak. Ways that share out less than the run does, or
+    keep what it computes again, are none of its ways.
+    """
     training_flops: float
     """Of the token budget."""
     compute_budget_flops: float
@@ -73,12 +81,7 @@ def plan(
     Raises ValueError for degrees that do not divide and ways of sharing that do not go together.
     """
     settings = settings or PlanConfig()
-    layout = Layout(
-        devices=settings.devices or run.workers,
-        tensor=settings.tensor,
-        pipeline=settings.pipeline,
-        zero_stage=settings.zero_stage or 0,
-    )
+    layout = layout_of(run, settings)
     check_layout(config, layout)
     parameters, flops = count_parameters(config), count_flops(config)
     tokens_per_step = run.batch_size * config.context
@@ -87,6 +90,22 @@ def plan(
     budget = settings.flops or training_flops
     named = [DEVICES[settings.device]] if settings.device else list(DEVICES.values())
     memory = _memory(config, run, settings, layout)
+    checkpointing = run.activation_checkpointing == "full"
+    ways = [each for each in memory if each.zero_stage >= layout.zero_stage and each.checkpointing >= checkpointing]
+    costs = [
+        run_cost(
+            device,
+            devices=layout.devices,
+            training_flops_per_token=flops.training,
+            tokens=tokens,
+            tokens_per_step=tokens_per_step,
+            mfu=settings.mfu,
+            pue=settings.pue,
+            price_per_hour=settings.price_per_hour,
+        )
+        for device in named
+    ]
+    fits = [fit(ways, device, dtype="bf16", reserve=settings.reserve) for device in named]
     return Plan(
         shape=config,
         parameters=parameters,
@@ -94,26 +113,16 @@ def plan(
         attention_share=attention_shares(config),
         kv_cache=[] if config.kind == "encoder" else cache_sizes(config),
         layout=layout,
+        activation_checkpointing=run.activation_checkpointing,
+        offload=run.offload,
         optimizer=run.optimizer,
         micro_batch_size=run.micro_batch_size,
         memory=memory,
         serving=_serving(config, settings, named, machine),
         tokens_per_step=tokens_per_step,
         tokens=tokens,
-        costs=[
-            run_cost(
-                device,
-                devices=layout.devices,
-                training_flops_per_token=flops.training,
-                tokens=tokens,
-                tokens_per_step=tokens_per_step,
-                mfu=settings.mfu,
-                pue=settings.pue,
-                price_per_hour=settings.price_per_hour,
-            )
-            for device in named
-        ],
-        fits=[fit(memory, device, dtype="bf16", reserve=settings.reserve) for device in named],
+        costs=[cost if each.fits else cost.unspent() for cost, each in zip(costs, fits, strict=True)],
+        fits=fits,
         training_flops=training_flops,
         compute_budget_flops=budget,
         compute_optimal=optima(budget),
@@ -140,6 +149,7 @@ def _memory(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig
             micro_batch_size=run.micro_batch_size,
             micro_batches=run.batch_size // sequences,
             checkpointing=checkpointing,
+            offload=run.offload,
         )
         for dtype, stage, checkpointing in product(
             _TRAINED, stages if settings.zero_stage is None else (settings.zero_stage,), (False, True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from model.architecture.config import TransformerConfig
 from model.budget.devices import DEVICES
-from model.budget.layout import Layout, check_layout
+from model.budget.layout import layout_of
 from model.budget.memory import device_memory
 from model.budget.settings import PlanConfig
 from model.config import PretrainConfig
@@ -20,13 +20,7 @@ def memory_by_length(
     """{sequences of a micro-batch: [(length, bytes of the fullest device), ..]}, lengths by powers of two up to 16
     times the context (at least 8,192).
     """
-    layout = Layout(
-        devices=settings.devices or run.workers,
-        tensor=settings.tensor,
-        pipeline=settings.pipeline,
-        zero_stage=run.zero_stage if settings.zero_stage is None else settings.zero_stage,
-    )
-    check_layout(config, layout)
+    layout = layout_of(run, settings)
     longest = max(8192, 16 * config.context)
     lengths = [2**power for power in range(7, longest.bit_length())]
     return {
@@ -42,6 +36,7 @@ def memory_by_length(
                     micro_batches=layout.pipeline,
                     length=length,
                     checkpointing=checkpointing,
+                    offload=run.offload,
                 ).total_bytes,
             )
             for length in lengths
@@ -80,8 +75,7 @@ def draw_memory(config: TransformerConfig, run: PretrainConfig, settings: PlanCo
             axes.axhline(size, color="#c0392b", lw=1)
             axes.text(lengths[0], size, f" {name}", color="#c0392b", va="bottom", fontsize=9)
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], rotation=45, fontsize=8)
-    stage = run.zero_stage if settings.zero_stage is None else settings.zero_stage
-    axes.set_title(f"{run.dtype}, ZeRO {stage}, {run.optimizer}", fontsize=9, loc="left")
+    axes.set_title(f"{run.dtype}, ZeRO {layout_of(run, settings).zero_stage}, {run.optimizer}", fontsize=9, loc="left")
     axes.set_xlabel("tokens a sequence")
     axes.set_ylabel("GiB on the fullest device")
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from model.architecture.config import GATED, TransformerConfig
 from model.architecture.config_parts import StateSpaceConfig
 from model.budget.activations import network_entries
-from model.budget.machine import Product, Rates, list_products
+from model.budget.machine import Attending, Product, Rates, list_attentions, list_products
 from model.budget.record import Dtype
 from model.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from model.architecture.visibility import Visibility
 
 TORCH_DTYPE: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -47,7 +52,7 @@ def measure_rates(config: TransformerConfig, run: PretrainConfig) -> Rates:
     weights = torch.ones(config.vocab_size, config.hidden_size)
     return Rates(
         products_s=[_product_s(product, dtype) for product in list_products(config, tokens)],
-        attention_s=_attention_s(config, run, dtype) if config.has_attention else 0.0,
+        attention_s=[_attention_s(config, run, dtype, each) for each in list_attentions(config)],
         scan_s=_scan_s(config, config.state_space, run) if config.state_space else 0.0,
         kept_bytes_per_s=_kept_bytes_per_s(config, tokens, dtype),
         bytes_per_s=2 * weights.nbytes / _mean(lambda: weights.mul_(1.0)),
@@ -74,19 +79,10 @@ def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype
     return network_entries(config, config.feedforward_width) * tokens * dtype.itemsize / seconds
 
 
-def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dtype) -> float:
+def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dtype, attending: Attending) -> float:
     from model.architecture.kernels import attend
-    from model.architecture.visibility import within
 
-    kind = next(kind for kind in config.layer_kinds if kind != "state_space")
-    window = config.window if kind == "window" else None
-    seen = within(
-        config.context,
-        causal=config.kind != "encoder",
-        window=window,
-        global_tokens=config.global_tokens if window else 0,
-        device=torch.device("cpu"),
-    )
+    seen = _visibility(config, dtype, attending)
     shape = (run.micro_batch_size, config.context)
     queries = torch.ones(*shape, config.heads, config.head_width, dtype=dtype, requires_grad=True)
     keys, values = (
@@ -102,9 +98,31 @@ def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dt
             seen,
             scale=config.attention_scale or config.head_width**-0.5,
             soft_cap=config.attention_soft_cap,
+            dropout=config.attention_dropout,
         ).backward(upstream)
 
     return _mean(both_ways)
+
+
+def _visibility(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "Visibility":
+    """Of whole sequences, with scores changed by distance as the model's positions do."""
+    from model.architecture.positions import alibi_slopes
+    from model.architecture.visibility import within
+
+    seen = within(
+        config.context,
+        causal=attending.causal(config),
+        window=attending.window,
+        global_tokens=config.global_tokens if attending.window else 0,
+    )
+    if attending.is_cross:
+        return seen
+    if config.positions == "alibi":
+        return replace(seen, slopes=alibi_slopes(config.heads), plain=False)
+    if config.positions == "relative":
+        bias = torch.zeros(1, config.heads, config.context, config.context, dtype=dtype, requires_grad=True)
+        return replace(seen, bias=bias, plain=False)
+    return seen
 
 
 def _scan_s(config: TransformerConfig, state: StateSpaceConfig, run: PretrainConfig) -> float:

@@ -16,12 +16,14 @@ class PlanConfig(Block):
     """Unset: all of the table."""
     devices: int | None = Field(default=None, ge=1)
     """Unset: as many as pretrain.workers."""
-    tensor: int = Field(default=1, ge=1)
-    """Devices that share each layer (Megatron-LM, arXiv 1909.08053)."""
-    pipeline: int = Field(default=1, ge=1)
-    """Devices that share the layers out."""
+    tensor: int | None = Field(default=None, ge=1)
+    """Devices that share each layer (Megatron-LM, arXiv 1909.08053); unset: pretrain.tensor_parallel."""
+    pipeline: int | None = Field(default=None, ge=1)
+    """Devices that share the layers out; unset: pretrain.pipeline_stages."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
-    """Unset: every stage that goes with the degrees."""
+    """The only stage to count; unset: all that go with the degrees, and what fits is looked for from
+    pretrain.zero_stage on.
+    """
     mfu: float = Field(default=0.4, gt=0, le=1)
     """Share of the device's peak that the model's arithmetic reaches (PaLM, arXiv 2204.02311)."""
     pue: float = Field(default=1.2, ge=1, allow_inf_nan=False)

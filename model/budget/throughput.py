@@ -13,17 +13,21 @@ class RunCost(Record):
     """Model FLOPs utilization: the model's own arithmetic, without what is computed again, over the peak (PaLM, arXiv
     2204.02311, appendix B).
     """
-    tokens_per_s: float
-    step_s: float
-    total_s: float
+    tokens_per_s: float | None
+    """None, as all below: the run does not fit the device."""
+    step_s: float | None
+    total_s: float | None
+    days: float | None
+    """`total_s`, as a person reads it."""
     energy_kwh: float | None
-    """At the thermal design power all along, times PUE: an upper end. None: the device's power is not known."""
+    """At the thermal design power all along, times PUE: an upper end. None also where the power is not known."""
     price: float | None
-    """In the currency of the price an hour. None: no price is known."""
+    """In the currency of the price an hour. None also where no price is known."""
 
-    @property
-    def days(self) -> float:
-        return self.total_s / 86_400
+    def unspent(self) -> "RunCost":
+        """Of a run that does not fit: neither timed nor priced."""
+        spent = ("tokens_per_s", "step_s", "total_s", "days", "energy_kwh", "price")
+        return self.model_copy(update=dict.fromkeys(spent))
 
 
 def run_cost(
@@ -56,6 +60,7 @@ def run_cost(
         tokens_per_s=tokens_per_s,
         step_s=tokens_per_step / tokens_per_s,
         total_s=total_s,
+        days=total_s / 86_400,
         energy_kwh=None if device.power_w is None else device_hours * device.power_w * pue / 1000,
         price=None if price is None else device_hours * price,
     )

@@ -121,11 +121,11 @@ def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", 
     """This machine's peak, and the forecast of a worker's step beside a real one."""
     import psutil
 
-    from model.budget.measure import check_forecast, this_machine
+    from model.budget.measure import check_forecast, copies, this_machine
 
     cores = os.cpu_count() or 1
     machine = this_machine(run.dtype, cores)
-    threads = max(1, cores // run.workers)
+    threads = max(1, cores // copies(run))
     check = check_forecast(
         config,
         run,

@@ -76,6 +76,22 @@ def test_users_fill_the_memory_beside_the_weights() -> None:
     assert users(config, too_large).users == 0 and users(config, too_large).tokens_per_s is None
 
 
+@pytest.mark.parametrize(("memory_bytes", "met"), [(1, 2), (2, 3)])
+def test_users_of_a_mixture_read_the_experts_that_they_meet(memory_bytes: int, met: int) -> None:
+    # Of 4 experts with 2 a token one user reads 2, and two read 3: each of them misses half.
+    config, h100 = shape(DECODERS["mixture"]), DEVICES["h100-sxm"]
+    parameters, each = count_parameters(config), cache_bytes(config, CONTEXT, "bf16")
+    device = h100.model_copy(update={"memory_bytes": 2 * parameters.total + memory_bytes * each})
+    found = users(config, device, reserve=0)
+    assert found.users == memory_bytes and h100.bandwidth_bytes_per_s is not None
+    expert = (parameters.total - parameters.active) / 2
+    read = 2 * (parameters.active + (met - 2) * expert) + found.users * each
+    assert found.tokens_per_s == pytest.approx(h100.bandwidth_bytes_per_s / read)
+    # Users enough to meet them all.
+    many = users(config, h100)
+    assert many.tokens_per_s == pytest.approx(h100.bandwidth_bytes_per_s / (many.weights_bytes + many.users * each))
+
+
 @pytest.mark.parametrize(("kv_heads", "devices", "held"), [(1, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 2), (1, 1, 1)])
 def test_each_device_holds_whole_heads_of_keys_and_values(kv_heads: int, devices: int, held: int) -> None:
     config, device = shape({"kv_heads": kv_heads}), DEVICES["h100-sxm"]
@@ -84,13 +100,15 @@ def test_each_device_holds_whole_heads_of_keys_and_values(kv_heads: int, devices
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("name", "change", "said"),
     [
-        ({"context": 25}, "context 25 is longer"),
-        ({"reserve": 1.0}, "reserve 1.0 must"),
-        ({"devices": 3}, "serving_devices 3 must divide heads 4"),
+        ("llama", {"context": 25}, "context 25 is longer"),
+        ("llama", {"reserve": 1.0}, "reserve 1.0 must"),
+        ("llama", {"devices": 3}, "serving_devices 3 must divide heads 4"),
+        ("mamba", {"devices": 7}, "serving_devices 7 must divide state_space.groups 1"),
+        ("hybrid_mixture", {"devices": 4}, "serving_devices 4 must divide state_space.groups 2"),
     ],
 )
-def test_users_that_cannot_be_are_refused(change: dict[str, float], said: str) -> None:
+def test_users_that_cannot_be_are_refused(name: str, change: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        users(shape({}), DEVICES["a10g"], **change)  # type: ignore[arg-type]
+        users(shape(DECODERS[name]), DEVICES["a10g"], **change)  # type: ignore[arg-type]

@@ -4,13 +4,21 @@ import re
 
 import pytest
 import torch
-from architecture_fixtures import DECODERS, ENCODER_DECODERS, ENCODERS, shape
+from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, shape
 
 from model.budget import measure as measure_module
 from model.budget.flops import count_flops
-from model.budget.machine import Rates, StepMeasured, check_of, forecast_step, list_products, worker_memory_bytes
+from model.budget.machine import (
+    Rates,
+    StepMeasured,
+    check_of,
+    forecast_step,
+    list_attentions,
+    list_products,
+    worker_memory_bytes,
+)
 from model.budget.measure import Job, check_forecast, measure
-from model.budget.rates import measure_matmul_flops
+from model.budget.rates import measure_matmul_flops, measure_rates
 from model.config import PretrainConfig
 
 RUN = PretrainConfig(workers=2, batch_size=16, micro_batch_size=2)
@@ -32,7 +40,7 @@ def test_the_forecast_is_the_sum_of_its_rates() -> None:
     config = shape({})
     products = list_products(config, RUN.micro_batch_size * config.context)
     rates = Rates(
-        products_s=[0.5] * len(products), attention_s=2.0, scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30
+        products_s=[0.5] * len(products), attention_s=[2.0], scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30
     )
     found = forecast_step(config, RUN, rates, micro_batches=3)
     assert found.step_s == pytest.approx(3 * (0.5 * sum(products.values()) + 2.0 * config.layers))
@@ -41,10 +49,46 @@ def test_the_forecast_is_the_sum_of_its_rates() -> None:
     assert found.memory_bytes == worker_memory_bytes(config, RUN)
 
 
+@pytest.mark.parametrize(
+    ("options", "windows", "causal", "counts"),
+    [
+        ({"layers": 5, "window": 4, "pattern": ("window", "window", "attention")}, [4, None], [True, True], [4, 1]),
+        ({"window": CONTEXT, "pattern": ("window", "attention")}, [None], [True], [2]),
+        (DECODERS["hybrid"], [None], [True], [1]),
+        (DECODERS["mamba"], [], [], []),
+        (ENCODERS["modern_encoder"], [3, None], [False, False], [1, 1]),
+        # An encoder's layers, and of each decoder layer its own attention and the one to the source.
+        (ENCODER_DECODERS["vaswani"], [None, None, None], [False, True, False], [1, 2, 2]),
+    ],
+)
+def test_attentions_that_look_at_different_things_are_told_apart(
+    options: dict[str, object], windows: list[int | None], causal: list[bool], counts: list[int]
+) -> None:
+    config = shape(options)
+    found = list_attentions(config)
+    assert [each.window for each in found] == windows
+    assert [each.causal(config) for each in found] == causal
+    assert list(found.values()) == counts
+
+
+def test_each_attention_has_its_own_time() -> None:
+    config = shape({"layers": 5, "window": 4, "pattern": ("window", "window", "attention")})
+    products_s = [0.0] * len(list_products(config, RUN.micro_batch_size * config.context))
+    products_s[0] = 1e-30
+    rates = Rates(products_s=products_s, attention_s=[2.0, 7.0], scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30)
+    assert forecast_step(config, RUN, rates, micro_batches=3).step_s == pytest.approx(3 * (4 * 2.0 + 7.0))
+
+
+def test_a_full_attention_is_timed_as_one_beside_a_window() -> None:
+    config = shape({"hidden_size": 64, "context": 2048, "window": 16, "pattern": ("window", "attention")})
+    window_s, full_s = measure_rates(config, RUN).attention_s
+    assert full_s > 1.5 * window_s > 0
+
+
 def test_errors_are_of_what_was_measured() -> None:
     config = shape({})
     products_s = [0.1] * len(list_products(config, 48))
-    rates = Rates(products_s=products_s, attention_s=0.0, scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30)
+    rates = Rates(products_s=products_s, attention_s=[0.0], scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30)
     forecast = forecast_step(config, RUN, rates, 1)
     check = check_of(
         1, 1, forecast, StepMeasured(step_s=2 * forecast.step_s, clock_s=1.0, memory_bytes=forecast.memory_bytes // 2)
@@ -63,7 +107,7 @@ def test_every_architecture_can_be_measured(options: dict[str, object]) -> None:
     finally:
         torch.set_num_threads(threads)
     assert min(*found.micro_batch_s, *found.optimizer_s, found.rates.bytes_per_s, *found.rates.products_s) > 0
-    assert found.rates.attention_s > 0
+    assert min(found.rates.attention_s) > 0
 
 
 def test_the_step_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +119,7 @@ def test_the_step_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert check.step_error == check.forecast.step_s / check.measured.step_s - 1
     # A process that has built nothing would have held nothing.
     assert check.measured.memory_bytes > 2**20
+    assert 1 / 2 < check.forecast.memory_bytes / check.measured.memory_bytes < 2
 
 
 def test_a_busy_machine_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +136,12 @@ def test_what_is_too_large_is_not_measured(free_bytes: int, peak: float, said: s
     check = check_forecast(shape({}), RUN, threads=1, peak_flops_per_s=peak, free_bytes=free_bytes)
     assert check.measured is None and check.step_error is None
     assert check.skipped is not None and re.match(said, check.skipped)
+
+
+def test_micro_batches_are_those_of_a_copy_of_the_model() -> None:
+    parts = RUN.model_copy(update={"workers": 8, "tensor_parallel": 2, "pipeline_stages": 2})
+    check = check_forecast(shape({}), parts, threads=1, peak_flops_per_s=1e15, free_bytes=1)
+    assert check.micro_batches == 16 // (2 * 2)
 
 
 def test_measuring_leaves_the_thread_count_alone() -> None:

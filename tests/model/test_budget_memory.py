@@ -1,5 +1,7 @@
 """Memory in training: what autograd keeps of the model itself, how ZeRO and pipelines share it out, what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, shape, shapes, tokens
@@ -129,6 +131,35 @@ def test_the_default_kernel_is_the_one_that_training_takes(name: str, dtype: Dty
     assert planned == {"flash" if kernel == "sdpa" else kernel for kernel, _ in kernels.choices()}
 
 
+@pytest.mark.parametrize(
+    ("options", "dtype", "length", "kernel"),
+    [
+        ({}, "bf16", 512, "flash"),
+        # Of SDPA's kernels only FlashAttention and the math path know heads that share keys and values.
+        ({}, "fp32", 512, "math"),
+        ({"kv_heads": 4}, "fp32", 512, "flash"),
+        ({"positions": "alibi"}, "bf16", 512, "math"),
+        ({"positions": "alibi", "kv_heads": 4}, "bf16", 512, "flash"),
+        ({"positions": "relative"}, "bf16", 512, "math"),
+        ({"window": 9}, "bf16", 512, "math"),
+        ({"window": 512}, "bf16", 512, "flash"),
+        # FlexAttention takes masks of long sequences.
+        ({"window": 9}, "bf16", 1024, "flash"),
+        ({"window": 9, "attention_dropout": 0.1}, "bf16", 1024, "math"),
+        ({"attention_dropout": 0.1}, "bf16", 1024, "flash"),
+        ({"attention_soft_cap": 5.0}, "bf16", 512, "reference"),
+        ({"attention_soft_cap": 5.0}, "bf16", 1024, "flash"),
+        ({"attention_soft_cap": 5.0, "attention_dropout": 0.1}, "bf16", 1024, "reference"),
+    ],
+)
+def test_an_accelerators_kernel_is_what_the_model_would_choose_there(
+    options: dict[str, Any], dtype: Dtype, length: int, kernel: Kernel
+) -> None:
+    config = shape({"hidden_size": 64, **options})
+    found = default_kernel(config, dtype, length, on_cpu=False, causal=True, window=config.window)
+    assert found == kernel
+
+
 def test_the_planners_sizes_of_blocks_and_chunks_are_those_of_the_code() -> None:
     assert activations._BLOCKED_ROWS == {
         "fp32": blocked.BLOCK,
@@ -161,6 +192,30 @@ def test_zero_shares_out_one_kind_of_state_a_stage() -> None:
         found = memory(config, stage, devices=64)
         states = found.parameters_bytes + found.gradients_bytes + found.optimizer_bytes
         assert states == pytest.approx(weights * bytes_per_weight, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_offload_moves_what_the_stage_can_to_the_host(stage: int, devices: int) -> None:
+    config = shape({})
+    kept, optimizer, everything = (
+        device_memory(
+            config,
+            Layout(devices=devices, zero_stage=stage),  # type: ignore[arg-type]
+            dtype="bf16",
+            optimizer="adamw",
+            micro_batch_size=1,
+            offload=offload,
+        )
+        for offload in ("none", "optimizer", "all")
+    )
+    assert kept.host_bytes == 0
+    assert optimizer.host_bytes == (kept.optimizer_bytes if stage else 0)
+    assert optimizer.total_bytes == kept.total_bytes - optimizer.host_bytes
+    assert everything.host_bytes == optimizer.host_bytes + (kept.parameters_bytes if stage == 3 else 0)
+    if stage == 3:
+        # Weights come back to the device for as long as they are used.
+        assert everything.parameters_bytes == 0 and everything.workspace_bytes >= kept.workspace_bytes > 0
 
 
 def test_muon_keeps_one_moment_of_the_layers_matrices() -> None:

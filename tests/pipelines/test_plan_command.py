@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architecture_fixtures import shape
 
+from model.budget.devices import DEVICES
+from model.budget.machine import StepForecast, StepMeasured, check_of
+from model.budget.plan import plan
+from model.config import PretrainConfig
 from pipelines.cli import main
+from pipelines.plan_tables import render
 
 WIDTH = 100
 
@@ -56,10 +62,54 @@ def test_keys_change_the_model_the_run_and_the_plan(capsys: pytest.CaptureFixtur
     assert (found["tokens"], found["layout"]["devices"]) == (2 * 10**9, 4)
 
 
+OWN_WAYS = (
+    "model.kv_heads=2",
+    *("pretrain.optimizer=adamw", "pretrain.workers=4", "pretrain.tensor_parallel=2", "pretrain.pipeline_stages=2"),
+    *("pretrain.zero_stage=0", "pretrain.activation_checkpointing=full"),
+)
+
+
+def test_the_runs_own_ways_of_sharing_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *OWN_WAYS)
+    assert found["layout"] == {"devices": 4, "tensor": 2, "pipeline": 2, "zero_stage": 0}
+    assert {(row["tensor"], row["pipeline"]) for row in found["memory"]} == {(2, 2)}
+    assert {(each["zero_stage"], each["checkpointing"]) for each in found["fits"]} == {(0, True)}
+    assert main(["plan", "--no-measure", *OWN_WAYS]) == 0
+    printed = capsys.readouterr().out
+    assert "data 1 x tensor 2 x pipeline 2" in printed
+    assert "The run: ZeRO 0, activation_checkpointing full, offload none" in printed
+
+
+def test_the_plans_degrees_stand_above_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, *OWN_WAYS, "plan.tensor=1", "plan.pipeline=4", "plan.zero_stage=1")
+    assert found["layout"] == {"devices": 4, "tensor": 1, "pipeline": 4, "zero_stage": 1}
+    assert {each["zero_stage"] for each in found["fits"]} == {1}
+
+
+def test_the_batch_is_shared_by_copies_of_the_model_not_by_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("pretrain.workers=4", "pretrain.pipeline_stages=4", "pretrain.batch_size=16")
+    assert planned(capsys, *run, "pretrain.micro_batch_size=16")["layout"]["pipeline"] == 4
+
+
+def test_what_is_offloaded_is_the_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("pretrain.zero_stage=1", "pretrain.offload=optimizer")
+    for row in planned(capsys, *run)["memory"]:
+        assert (row["host_bytes"] > 0) == (row["optimizer_bytes"] == 0) == (row["zero_stage"] > 0)
+    assert main(["plan", "--no-measure", *run]) == 0
+    assert "offloaded, so in the host's memory instead: up to " in capsys.readouterr().out
+
+
+def test_selective_checkpointing_is_said_to_be_counted_as_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--no-measure", "pretrain.activation_checkpointing=selective"]) == 0
+    assert "selective checkpointing is counted as none, an upper end" in capsys.readouterr().out
+
+
 def test_a_model_that_does_not_fit_is_told_and_not_priced(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("model=llama-2-70b", "plan.device=h100-sxm")
     found = planned(capsys, *arguments)
     assert [each["fits"] for each in found["fits"]] == [False]
+    (cost,) = found["costs"]
+    assert {name for name, value in cost.items() if value is not None} == {"device", "devices", "mfu"}
     assert main(["plan", "--no-measure", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith("h100-sxm"))
@@ -158,6 +208,26 @@ def test_the_forecast_is_held_against_a_step(
     assert check["step_error"] == pytest.approx(check["forecast"]["step_s"] / check["measured"]["step_s"] - 1)
     assert found["machine"]["peak_flops_per_s"] > 1e8
     assert found["serving"][-1]["device"] == "this machine"
+
+
+def test_a_forecast_is_printed_beside_what_was_measured_with_its_error() -> None:
+    made = plan(
+        shape({}),
+        PretrainConfig(),
+        machine=DEVICES["a10g"].model_copy(update={"name": "this machine"}),
+        check=check_of(
+            threads=1,
+            micro_batches=2,
+            forecast=StepForecast(step_s=3.0, memory_bytes=90 * 2**20),
+            measured=StepMeasured(step_s=2.0, clock_s=4.0, memory_bytes=120 * 2**20),
+        ),
+    )
+    rows = [" ".join(line.split()) for line in render(made).splitlines()]
+    assert rows[-3:] == [
+        "a step 3.0 s 2.0 s +50%",
+        "a step, by the clock 4.0 s -25%",
+        "memory 90 MiB 120 MiB -25%",
+    ]
 
 
 def test_a_model_too_large_for_this_machine_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
