@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
+from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from model.architecture.normalization import RMSNorm
 from model.architecture.positions import RotaryEmbedding, rotate
 from model.architecture.transformer import Transformer
@@ -147,6 +147,53 @@ def test_targets_under_the_mask_are_not_read() -> None:
     total, _ = cross_entropy_sum(tiny(), ids, ids.masked_fill(~mask, -100), mask)
     same, _ = cross_entropy_sum(tiny(), ids, ids, mask)
     assert torch.equal(total, same)
+
+
+IDS, SOME = tokens(1, 5), torch.tensor([[True, False, True, True, False]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "counted", "said"),
+    [
+        (IDS[:, :1], None, r"targets of shape \[1, 1\] must be that of the ids, \[1, 5\]"),
+        (IDS[0], None, r"targets of shape \[5\] must be that of the ids, \[1, 5\]"),
+        (IDS.float(), None, "targets of type float32 must be int32 or int64"),
+        (torch.full((1, 5), -100), None, f"target -100 is outside the vocabulary of 0 to {VOCAB - 1}"),
+        (IDS.masked_fill(SOME, VOCAB), SOME, f"target {VOCAB} is outside the vocabulary of 0 to {VOCAB - 1}"),
+        (IDS, SOME[:, :3], r"counted of shape \[1, 3\] must be that of the ids, \[1, 5\]"),
+        (IDS, SOME.long(), "counted of type int64 must be bool"),
+    ],
+)
+def test_what_is_wrong_with_targets_is_named(targets: torch.Tensor, counted: torch.Tensor | None, said: str) -> None:
+    for model in (tiny(), tiny().train()):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            cross_entropy_sum(model, IDS, targets, counted)
+
+
+def test_targets_may_be_int32() -> None:
+    model, gradients = tiny(), []
+    for targets in (IDS, IDS.int()):
+        model.zero_grad()
+        cross_entropy_sum(model, IDS, targets)[0].backward()
+        gradients.append(model.embedding.weight.grad)
+    assert gradients[0] is not None and torch.equal(*gradients)
+
+
+def test_a_narrow_heads_gradient_does_not_lose_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64, at 120 chunks as at one: what bfloat16 loses in a sum grows with its terms."""
+    errors, exact = [], None
+    for dtype, rows in ((torch.float64, 480), (torch.bfloat16, 480), (torch.bfloat16, 4)):
+        monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", rows * VOCAB)
+        random = torch.Generator().manual_seed(0)
+        hidden, weight = (torch.randn(size, 32, generator=random).bfloat16().to(dtype) for size in (480, VOCAB))
+        targets = torch.randint(0, VOCAB, (480,), generator=random)
+        total = _HeadCrossEntropy.apply(hidden, weight.requires_grad_(), targets, 0.0)
+        (gradient,) = torch.autograd.grad(total, [weight])
+        assert gradient.dtype == dtype
+        exact = gradient if exact is None else exact
+        errors.append(float((gradient.double() - exact).norm() / exact.norm()))
+    _, whole, chunked = errors
+    assert 0 < chunked < 1.2 * whole
 
 
 def test_an_empty_mask_gives_zero_and_no_gradient() -> None:
