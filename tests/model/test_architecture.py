@@ -1,5 +1,7 @@
 """The transformer: causality, bad input, initialization, loss, and gradients of the hand-written operations."""
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config_parts import RopeScaling
 from model.architecture.initialization import initialize
 from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from model.architecture.normalization import RMSNorm
-from model.architecture.positions import RotaryEmbedding, rotate
+from model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
 from model.architecture.transformer import Transformer
 
 VOCAB = 61
@@ -240,6 +243,25 @@ def test_rotation_turns_each_pair_by_its_angle() -> None:
     angles = torch.tensor([[position * 1.0, position * 0.01] for position in (5.0, 6.0, 7.0)])
     pairs = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones(3, 2), angles)[:, None]
     torch.testing.assert_close(rotate(x, *table), torch.cat((pairs.real, pairs.imag), dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # (10,000 x 8^(8/6))^-(0, 1/4, 2/4, 3/4), of 160,000, which has a fourth root: the fastest pair turns as it did,
+        # the slowest by 1/8 (YaRN, arXiv 2309.00071, section 3.1).
+        ("ntk", [1.0, 1 / 20, 1 / 400, 0.001 / 8]),
+        # Positions over 8 (arXiv 2306.15595).
+        ("linear", [1.0 / 8, 0.1 / 8, 0.01 / 8, 0.001 / 8]),
+    ],
+)
+def test_scaled_frequencies_are_the_papers(kind: Literal["ntk", "linear"], expected: list[float]) -> None:
+    plain = rope_frequencies(8, 10_000.0, CONTEXT, None)
+    torch.testing.assert_close(plain, torch.tensor([1.0, 0.1, 0.01, 0.001]))
+    scaled = rope_frequencies(8, 10_000.0, CONTEXT, RopeScaling(kind=kind, factor=8))
+    torch.testing.assert_close(scaled, torch.tensor(expected))
+    table = RotaryEmbedding(8, CONTEXT, 10_000.0, RopeScaling(kind=kind, factor=8))(torch.tensor([3]))
+    torch.testing.assert_close(table[0][0, 0, :4], (3 * torch.tensor(expected)).cos())
 
 
 def test_training_and_evaluation_take_different_kernels_to_the_same_logits() -> None:
