@@ -51,7 +51,7 @@ class Cache:
         """`max_length` and, of an encoder-decoder, `source_length` bound a slot's tokens; unset: the model's context.
         `quantized` keeps keys and values in 8 bits. Raises ValueError for what the model cannot have.
         """
-        _check(config, max_length, quantized, source_length)
+        _check(config, slots, max_length, source_length, dtype=dtype, quantized=quantized)
         self.config, self.kinds, self.slots = config, config.layer_kinds, slots
         self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
@@ -87,7 +87,11 @@ class Cache:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def reset(self, slots: Tensor | None = None) -> None:
-        """Empties the given slots ([n] int64), or all of them."""
+        """Empties the given slots ([n] int64), or all of them. Raises ValueError for one that the cache has not."""
+        if slots is not None:
+            if slots.dtype not in (torch.int64, torch.int32):
+                raise ValueError(f"slots of type {_name(slots.dtype)} must be int32 or int64")
+            self._check_slots(slots.tolist())
         chosen = slice(None) if slots is None else slots
         self.lengths[chosen] = 0
         self.source_lengths[chosen] = 0
@@ -117,7 +121,7 @@ class Cache:
         starts = self.lengths[slots]
         longest = int(starts.max()) + seq
         if longest > self.max_length:
-            raise ValueError(f"sequence of {longest} tokens is longer than the cache's max_length {self.max_length}")
+            raise ValueError(self._too_long(slots, starts, counts, seq))
         self._check_source(slots, starts, source_mask)
         return CacheStep(self, slots, self._rows(slots, counts, starts, seq, longest), source_mask)
 
@@ -137,11 +141,26 @@ class Cache:
         names = slots.tolist()
         if slots.shape != (batch,):
             raise ValueError(f"slots {names} must name one slot for each of {batch} rows")
-        if wrong := [slot for slot in names if not 0 <= slot < self.slots]:
-            raise ValueError(f"slot {wrong[0]} is not one of 0 to {self.slots - 1}")
+        self._check_slots(names)
         if len(set(names)) < batch:
             raise ValueError(f"slots {names} name one slot twice")
         return slots
+
+    def _check_slots(self, names: list[int]) -> None:
+        if wrong := [slot for slot in names if not 0 <= slot < self.slots]:
+            raise ValueError(f"slot {wrong[0]} is not one of 0 to {self.slots - 1}")
+
+    def _too_long(self, slots: Tensor, starts: Tensor, counts: Tensor, seq: int) -> str:
+        """Why a row of `seq` tokens has no room, be it for padding alone, which takes places too."""
+        limit = f"longer than the cache's max_length {self.max_length}"
+        if (real := int((starts + counts).max())) > self.max_length:
+            return f"sequence of {real} tokens is {limit}"
+        row = int(starts.argmax())
+        held = int(starts[row])
+        return (
+            f"slot {int(slots[row])} holds {held} tokens, and a row of {seq}, padding included, makes {held + seq}: "
+            f"{limit}; feed rows of such different lengths apart"
+        )
 
     def _check_source(self, slots: Tensor, starts: Tensor, source_mask: Tensor | None) -> None:
         if not self.source_stores:
@@ -156,7 +175,19 @@ class Cache:
             raise ValueError(f"source of {length} tokens is longer than the cache's source_length {self.source_length}")
 
 
-def _check(config: TransformerConfig, max_length: int | None, quantized: bool, source_length: int | None) -> None:
+def _check(
+    config: TransformerConfig,
+    slots: int,
+    max_length: int | None,
+    source_length: int | None,
+    *,
+    dtype: torch.dtype,
+    quantized: bool,
+) -> None:
+    if slots < 1:
+        raise ValueError(f"slots {slots} must be at least 1")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype {_name(dtype)} must be a floating-point type, as the model's weights are")
     if config.kind == "encoder":
         raise ValueError("a model of kind encoder reads whole sequences: it has no cache")
     if quantized and not config.has_attention:
@@ -166,6 +197,10 @@ def _check(config: TransformerConfig, max_length: int | None, quantized: bool, s
     for name, value in {"max_length": max_length, "source_length": source_length}.items():
         if value is not None and not 1 <= value <= config.context:
             raise ValueError(f"{name} {value} must be between 1 and the model's context {config.context}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

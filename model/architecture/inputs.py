@@ -23,7 +23,7 @@ class Inputs(TypedDict, total=False):
     source_mask: Tensor | None
 
 
-_BOOLEAN = {"mask", "source_mask"}
+_BOOLEAN = {"mask", "source_mask", "counted"}
 _INTEGERS = {torch.int64, torch.int32}
 
 
@@ -66,6 +66,23 @@ def check_rows(
         _check_range("position", positions, config.context, f"the context {config.context}")
     if (types := beside.get("types")) is not None:
         _check_range("token type", types, config.token_types, "the model's token_types")
+
+
+def check_targets(config: TransformerConfig, ids: Tensor, targets: Tensor, counted: Tensor | None) -> None:
+    """That `targets`, and the bools that say which of them count, are of the ids' shape; those that count are of the
+    vocabulary.
+    """
+    for name, tensor in {"targets": targets, "counted": counted}.items():
+        if tensor is None:
+            continue
+        if tensor.shape != ids.shape:
+            raise ValueError(f"{name} of shape {list(tensor.shape)} must be that of the ids, {list(ids.shape)}")
+        _check_type(name, tensor)
+    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    read = targets if counted is None else targets[counted]
+    if read.numel():
+        _check_range("target", read, config.vocab_size, "the vocabulary")
 
 
 def _check_type(name: str, tensor: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from model.architecture.inputs import Inputs
+from model.architecture.inputs import Inputs, check_targets
 from model.architecture.transformer import Transformer
 
 _CHUNK_LOGITS = 1 << 20
@@ -40,12 +40,17 @@ def cross_entropy_sum(
 
     With `z_loss` the gradient is that of the sum of nats + z_loss x log(Z)^2, Z the softmax's normalizer (PaLM, arXiv
     2204.02311). The value stays the nats alone, so that losses of runs with and without it are one scale.
+
+    Raises ValueError for targets that are not of the ids' shape, or (on a CPU, where asking is cheap) count and are
+    outside the vocabulary.
     """
+    check_targets(model.config, ids, targets, counted)
     hidden = model.hidden(ids, **inputs)
     if counted is None:
         chosen, wanted = hidden.flatten(0, 1), targets.flatten()
     else:
         chosen, wanted = hidden[counted], targets[counted]
+    wanted = wanted.long()
     if model.head_bias is None and model.config.logit_soft_cap is None:
         total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted, z_loss)
     else:
@@ -92,7 +97,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         needed = any(ctx.needs_input_grad)
         hidden_gradient = torch.empty_like(hidden) if needed else None
-        weight_gradient = torch.zeros_like(weight) if needed else None
+        # Summed wide: in bfloat16 every chunk would round the sum anew. It costs one float32 copy of the weight.
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        weight_gradient = torch.zeros_like(weight, dtype=wide) if needed else None
         rows = _chunk_rows(weight)
         for start in range(0, len(hidden), rows):
             chunk, target = hidden[start : start + rows], targets[start : start + rows, None]
@@ -112,9 +119,12 @@ class _HeadCrossEntropy(torch.autograd.Function):
             gradient.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
             gradient = gradient.to(weight.dtype)
             torch.mm(gradient, weight, out=hidden_gradient[start : start + rows])
-            weight_gradient.addmm_(gradient.T, chunk)
+            if gradient.dtype == wide:
+                weight_gradient.addmm_(gradient.T, chunk)
+            else:
+                weight_gradient += gradient.T @ chunk
         if hidden_gradient is not None and weight_gradient is not None:
-            ctx.save_for_backward(hidden_gradient, weight_gradient)
+            ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
         return total
 
     @staticmethod

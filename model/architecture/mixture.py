@@ -60,7 +60,8 @@ class Mixture(nn.Module):
         """[batch, seq, hidden] -> [batch, seq, hidden] and how the tokens were routed that `real` [batch, seq] bool is
         True for (None: all).
 
-        The capacity holds in training only: elsewhere a token's output must not depend on the others in its batch.
+        The capacity holds in training only: elsewhere a token's output must not depend on the others in its batch. It
+        is that of the real tokens, which go before padding: padding has what they leave.
         """
         tokens, settings = x.flatten(0, -2), self.settings
         logits = self._logits(tokens)
@@ -68,16 +69,18 @@ class Mixture(nn.Module):
         weights, chosen = probabilities.topk(settings.per_token, dim=-1)
         if settings.normalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        every, wanted = by_expert(chosen, settings.experts)
+        real = None if real is None else real.flatten()
+        every, wanted = by_expert(chosen, settings.experts, real)
         order, taken = every, wanted
         if settings.capacity_factor is not None and self.training:
-            order, taken = within_capacity(every, wanted, capacity(settings.capacity_factor, chosen, settings.experts))
+            choices = settings.per_token * (len(tokens) if real is None else int(real.sum()))
+            most = capacity(settings.capacity_factor, choices, settings.experts)
+            order, taken = within_capacity(every, wanted, most)
         mixed = self._mix(tokens, weights, order, taken)
         if self.shared is not None:
             mixed = mixed + self.shared(tokens)
         if real is None:
             return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
-        real = real.flatten()
         wanted, taken = (_of_real(real, chosen, each, settings.experts) for each in (every, order))
         return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
 
@@ -137,20 +140,22 @@ def groups_well(rows: Tensor, weight: Tensor) -> bool:
     return rows.device.type != "cpu" and aligned
 
 
-def by_expert(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+def by_expert(chosen: Tensor, experts: int, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Choices ordered by expert, [tokens x per_token] int64, and the number of each expert's, [experts] int64.
 
     `chosen` [tokens, per_token] names each token's experts, best first. A choice's number is rank x tokens + token, so
-    that within an expert all first choices come before all second ones, and earlier tokens before later.
+    that within an expert all first choices come before all second ones, and earlier tokens before later; those that
+    `real` [tokens] bool is False for come last.
     """
     flat = chosen.T.flatten()
     counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
-    return flat.argsort(stable=True), counts.index_add(0, flat, torch.ones_like(flat))
+    places = flat if real is None else 2 * flat + (~real).repeat(chosen.shape[1])
+    return places.argsort(stable=True), counts.index_add(0, flat, torch.ones_like(flat))
 
 
-def capacity(factor: float, chosen: Tensor, experts: int) -> int:
-    """Choices that one expert takes: `factor` times its even share of `chosen` [tokens, per_token], rounded up."""
-    return math.ceil(factor * chosen.numel() / experts)
+def capacity(factor: float, choices: int, experts: int) -> int:
+    """Choices that one expert takes: `factor` times its even share of the real ones, rounded up, and one at least."""
+    return max(1, math.ceil(factor * choices / experts))
 
 
 def within_capacity(order: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -31,16 +31,18 @@ def _split(weight: Tensor, threads: int) -> Product:
     """A batch of narrower products, one for each thread, with the outputs side by side in memory.
 
     The library's product of a matrix and a vector runs in one thread, and reads the inputs' side by dot products; its
-    batches run in as many threads as they have members.
+    batches run in as many threads as they have members. Outputs that the threads do not divide have zeros behind them.
     """
     outputs, inputs = weight.shape
-    parts = next(parts for parts in range(threads, 0, -1) if outputs % parts == 0)
-    stacked = weight.view(parts, outputs // parts, inputs).transpose(1, 2).contiguous()  # [parts, in, out / parts]
+    filled = -(-outputs // threads) * threads
+    padded = weight if filled == outputs else functional.pad(weight, (0, 0, 0, filled - outputs))
+    stacked = padded.view(threads, filled // threads, inputs).transpose(1, 2).contiguous()  # [threads, in, out / ..]
 
     def product(x: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.numel() // inputs
-        y = torch.matmul(x.reshape(1, rows, inputs), stacked)  # [parts, rows, out / parts]
-        y = (y if rows == 1 else y.transpose(0, 1)).reshape(*x.shape[:-1], outputs)
+        y = torch.matmul(x.reshape(1, rows, inputs), stacked)  # [threads, rows, out / threads]
+        y = (y if rows == 1 else y.transpose(0, 1)).reshape(*x.shape[:-1], filled)
+        y = y if filled == outputs else y[..., :outputs]
         return y if bias is None else y.add_(bias)
 
     return product

@@ -133,12 +133,15 @@ def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: 
 
 
 def workspace_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int, on_cpu: bool) -> int:
-    """What only passes through: the gradients within one layer, and the logits of one chunk of rows with theirs."""
+    """What only passes through: the gradients within one layer, the logits of one chunk of rows with theirs, and where
+    weights are narrow the sum of the head's gradient in float32, with what a chunk adds to it.
+    """
     inner = _feedforward(config) if config.has_attention or config.state_space_feedforward else 0
     narrow, wide = _state_space(config, dtype, length) if config.state_space else (0, 0)
     a_token = max(inner * WEIGHT_BYTES[dtype], narrow * WEIGHT_BYTES[dtype] + wide * _WIDE_BYTES)
     chunk = min(_CHUNK_LOGITS if on_cpu else _ACCELERATOR_CHUNK_LOGITS, batch * length * config.vocab_size)
-    return batch * length * a_token + chunk * (2 * _WIDE_BYTES)
+    summed = config.vocab_size * config.hidden_size * (_WIDE_BYTES + WEIGHT_BYTES[dtype]) if dtype != "fp32" else 0
+    return batch * length * a_token + chunk * (2 * _WIDE_BYTES) + summed
 
 
 def input_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:

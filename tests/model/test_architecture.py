@@ -1,5 +1,7 @@
 """The transformer: causality, bad input, initialization, loss, and gradients of the hand-written operations."""
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config_parts import RopeScaling
 from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
+from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from model.architecture.normalization import RMSNorm
-from model.architecture.positions import RotaryEmbedding, rotate
+from model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
 from model.architecture.transformer import Transformer
 
 VOCAB = 61
@@ -149,6 +152,53 @@ def test_targets_under_the_mask_are_not_read() -> None:
     assert torch.equal(total, same)
 
 
+IDS, SOME = tokens(1, 5), torch.tensor([[True, False, True, True, False]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "counted", "said"),
+    [
+        (IDS[:, :1], None, r"targets of shape \[1, 1\] must be that of the ids, \[1, 5\]"),
+        (IDS[0], None, r"targets of shape \[5\] must be that of the ids, \[1, 5\]"),
+        (IDS.float(), None, "targets of type float32 must be int32 or int64"),
+        (torch.full((1, 5), -100), None, f"target -100 is outside the vocabulary of 0 to {VOCAB - 1}"),
+        (IDS.masked_fill(SOME, VOCAB), SOME, f"target {VOCAB} is outside the vocabulary of 0 to {VOCAB - 1}"),
+        (IDS, SOME[:, :3], r"counted of shape \[1, 3\] must be that of the ids, \[1, 5\]"),
+        (IDS, SOME.long(), "counted of type int64 must be bool"),
+    ],
+)
+def test_what_is_wrong_with_targets_is_named(targets: torch.Tensor, counted: torch.Tensor | None, said: str) -> None:
+    for model in (tiny(), tiny().train()):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            cross_entropy_sum(model, IDS, targets, counted)
+
+
+def test_targets_may_be_int32() -> None:
+    model, gradients = tiny(), []
+    for targets in (IDS, IDS.int()):
+        model.zero_grad()
+        cross_entropy_sum(model, IDS, targets)[0].backward()
+        gradients.append(model.embedding.weight.grad)
+    assert gradients[0] is not None and torch.equal(*gradients)
+
+
+def test_a_narrow_heads_gradient_does_not_lose_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64, at 120 chunks as at one: what bfloat16 loses in a sum grows with its terms."""
+    errors, exact = [], None
+    for dtype, rows in ((torch.float64, 480), (torch.bfloat16, 480), (torch.bfloat16, 4)):
+        monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", rows * VOCAB)
+        random = torch.Generator().manual_seed(0)
+        hidden, weight = (torch.randn(size, 32, generator=random).bfloat16().to(dtype) for size in (480, VOCAB))
+        targets = torch.randint(0, VOCAB, (480,), generator=random)
+        total = _HeadCrossEntropy.apply(hidden, weight.requires_grad_(), targets, 0.0)
+        (gradient,) = torch.autograd.grad(total, [weight])
+        assert gradient.dtype == dtype
+        exact = gradient if exact is None else exact
+        errors.append(float((gradient.double() - exact).norm() / exact.norm()))
+    _, whole, chunked = errors
+    assert 0 < chunked < 1.2 * whole
+
+
 def test_an_empty_mask_gives_zero_and_no_gradient() -> None:
     model, ids = tiny(), tokens(2, 6)
     total, count = cross_entropy_sum(model, ids, ids, torch.zeros(2, 6, dtype=torch.bool))
@@ -193,6 +243,25 @@ def test_rotation_turns_each_pair_by_its_angle() -> None:
     angles = torch.tensor([[position * 1.0, position * 0.01] for position in (5.0, 6.0, 7.0)])
     pairs = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones(3, 2), angles)[:, None]
     torch.testing.assert_close(rotate(x, *table), torch.cat((pairs.real, pairs.imag), dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # (10,000 x 8^(8/6))^-(0, 1/4, 2/4, 3/4), of 160,000, which has a fourth root: the fastest pair turns as it did,
+        # the slowest by 1/8 (YaRN, arXiv 2309.00071, section 3.1).
+        ("ntk", [1.0, 1 / 20, 1 / 400, 0.001 / 8]),
+        # Positions over 8 (arXiv 2306.15595).
+        ("linear", [1.0 / 8, 0.1 / 8, 0.01 / 8, 0.001 / 8]),
+    ],
+)
+def test_scaled_frequencies_are_the_papers(kind: Literal["ntk", "linear"], expected: list[float]) -> None:
+    plain = rope_frequencies(8, 10_000.0, CONTEXT, None)
+    torch.testing.assert_close(plain, torch.tensor([1.0, 0.1, 0.01, 0.001]))
+    scaled = rope_frequencies(8, 10_000.0, CONTEXT, RopeScaling(kind=kind, factor=8))
+    torch.testing.assert_close(scaled, torch.tensor(expected))
+    table = RotaryEmbedding(8, CONTEXT, 10_000.0, RopeScaling(kind=kind, factor=8))(torch.tensor([3]))
+    torch.testing.assert_close(table[0][0, 0, :4], (3 * torch.tensor(expected)).cos())
 
 
 def test_training_and_evaluation_take_different_kernels_to_the_same_logits() -> None:

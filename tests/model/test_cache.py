@@ -281,6 +281,46 @@ def test_a_misused_cache_says_how(model: Transformer, arguments: dict[str, torch
         model(tokens(3).expand(2, -1), cache=Cache(model.config, 3), **arguments)
 
 
+def test_padding_beyond_the_cache_is_named(model: Transformer) -> None:
+    cache = Cache(model.config, 2)
+    model(tokens(20).expand(2, -1), cache=cache, counts=torch.tensor([20, 1]))
+    said = r"^slot 0 holds 20 tokens, and a row of 6, padding included, makes 26: longer than .* max_length 24; .*apart"
+    with pytest.raises(ValueError, match=said):
+        model(tokens(6).expand(2, -1), cache=cache, counts=torch.tensor([1, 6]))
+    assert cache.lengths.tolist() == [20, 1]
+
+
+@pytest.mark.parametrize(
+    ("slots", "said"),
+    [
+        (torch.tensor([-1]), "slot -1 is not one of 0 to 1"),
+        (torch.tensor([0, 2]), "slot 2 is not one of 0 to 1"),
+        (torch.tensor([True, False]), "slots of type bool must be int32 or int64"),
+    ],
+)
+def test_a_reset_of_a_slot_that_is_none_is_refused_and_empties_nothing(
+    model: Transformer, slots: torch.Tensor, said: str
+) -> None:
+    cache = Cache(model.config, 2)
+    model(tokens(3).expand(2, -1), cache=cache)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        cache.reset(slots)
+    assert cache.lengths.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_a_cache_without_slots_is_refused(slots: int) -> None:
+    with pytest.raises(ValueError, match=f"^slots {slots} must be at least 1$"):
+        Cache(shape("llama"), slots)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_a_cache_that_would_truncate_is_refused(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=f"^dtype {name} must be a floating-point type, as the model's weights are$"):
+        Cache(shape("llama"), 1, dtype=dtype)
+
+
 def test_slots_without_a_cache_are_refused(model: Transformer) -> None:
     with pytest.raises(ValueError, match="belong to a cache"):
         model(tokens(3), slots=torch.tensor([0]))

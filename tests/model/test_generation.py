@@ -275,6 +275,20 @@ def test_a_packed_product_is_the_linear_map(
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("outputs", [50_257, 3, 1])
+def test_every_thread_has_its_part_of_outputs_that_do_not_divide(outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, shapes, matmul = torch.Generator().manual_seed(0), [], torch.matmul
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "matmul", lambda x, y: shapes.append(tuple(y.shape)) or matmul(x, y))
+    weight, x = torch.randn(outputs, 4, generator=random), torch.randn(2, 3, 4, generator=random)
+    product, bias = packed(weight, 6), torch.randn(outputs, generator=random)
+    for each in (x, x[:1, :1]):
+        found = product(each, bias)
+        torch.testing.assert_close(found, functional.linear(each, weight, bias), atol=1e-5, rtol=1e-5)
+        assert found.shape == (*each.shape[:-1], outputs)
+    assert shapes == [(2, 4, (outputs + 1) // 2)] * 2
+
+
 def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, shapes = [generate(model, [1, 2, start], 12) for start in range(4)], []
 

@@ -27,6 +27,10 @@ def translator() -> Transformer:
     [
         ({"ids": torch.zeros(1, SEQ)}, "ids of type float32 must be int32 or int64"),
         ({"mask": torch.ones(1, SEQ, dtype=torch.int64)}, "mask of type int64 must be bool"),
+        (
+            {"mask": torch.ones(1, 3, dtype=torch.bool)},
+            r"^mask of shape \[1, 3\] must be that of the ids, \[1, 5\]$",
+        ),
         ({"positions": torch.zeros(1, SEQ)}, "positions of type float32 must be int32 or int64"),
         ({"documents": torch.zeros(1, SEQ)}, "documents of type float32 must be int32 or int64"),
         ({"documents": torch.zeros(1, 3, dtype=torch.int64)}, r"documents of shape \[1, 3\] must be that of the ids"),

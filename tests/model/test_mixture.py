@@ -159,7 +159,7 @@ def test_experts_fill_up_in_order_first_choices_first(
 def test_a_dropped_choice_is_counted_and_adds_nothing(tokens: int, factor: float, shared: int) -> None:
     layer, x = made(shaped(capacity_factor=factor, shared=shared)), drawn(1, tokens)
     chosen = functional.linear(x[0], layer.router.weight).softmax(-1).topk(2).indices
-    order, counts = within_capacity(*by_expert(chosen, 4), capacity(factor, chosen, 4))
+    order, counts = within_capacity(*by_expert(chosen, 4), capacity(factor, chosen.numel(), 4))
     kept = {divmod(choice, tokens) for choice in order.tolist()}
     output, routing = layer.train()(x)
     assert_same(output, plain(layer, x, kept))
@@ -185,8 +185,7 @@ def test_a_large_capacity_changes_nothing() -> None:
 
 
 def test_the_share_of_an_expert_is_rounded_up() -> None:
-    chosen = torch.zeros(10, 2, dtype=torch.int64)
-    assert [capacity(factor, chosen, 3) for factor in (0.01, 1.0, 1.25)] == [1, 7, 9]
+    assert [capacity(factor, 20, 3) for factor in (0.01, 1.0, 1.25)] == [1, 7, 9]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -284,17 +283,36 @@ def test_padding_has_no_part_in_what_is_said_of_the_routing(tokens: int, padding
     assert not torch.isclose(layer(padded[:, :-1])[1].balance, alone.balance, rtol=1e-6)  # where it counts it shows
 
 
-def test_dropped_padding_is_not_counted() -> None:
-    layer, x = made(shaped(capacity_factor=0.5)).train(), drawn(1, 12)
-    real = torch.arange(12)[None] < 5
-    routing = layer(x, real)[1]
-    chosen = functional.linear(x[0], layer.router.weight).softmax(-1).topk(2).indices
-    order, _ = within_capacity(*by_expert(chosen, 4), capacity(0.5, chosen, 4))
-    kept = sum(choice % 12 < 5 for choice in order.tolist())
-    assert int(routing.dropped) == 10 - kept > 0
-    assert_same(routing.load.sum(), torch.tensor(kept / 10))
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8)),
+    factor=st.sampled_from([0.3, 0.5, 1.0, 1.25]),
+    per_token=st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_padding_takes_no_place_of_a_real_token(
+    shape: tuple[int, int, int], factor: float, per_token: int, seed: int
+) -> None:
+    rows, length, padding = shape
+    layer = made(shaped(capacity_factor=factor, per_token=per_token), seed).train()
+    x = drawn(rows, length, seed=seed)
+    padded = torch.cat((x, drawn(rows, padding, seed=seed + 100)), dim=1)
+    real = (torch.arange(length + padding) < length).expand(rows, -1)
+    (alone, expected), (beside, routing) = layer(x), layer(padded, real)
+    assert_same(beside[:, :length], alone)
+    for name, value in vars(expected).items():
+        assert_same(getattr(routing, name), value)
 
 
-def test_padding_alone_is_no_division_by_zero() -> None:
-    routing = made(shaped())(drawn(1, 3), torch.zeros(1, 3, dtype=torch.bool))[1]
+def test_a_mask_without_padding_changes_no_bit_under_a_capacity() -> None:
+    layer, x = made(shaped(capacity_factor=0.5)).train(), drawn(4, 8)
+    (expected, alone), (output, routing) = layer(x), layer(x, torch.ones(4, 8, dtype=torch.bool))
+    assert torch.equal(output, expected)
+    assert int(routing.dropped) == int(alone.dropped) > 0
+    assert torch.equal(routing.load, alone.load)
+
+
+@pytest.mark.parametrize("factor", [None, 1.0])
+def test_padding_alone_is_no_division_by_zero(factor: float | None) -> None:
+    routing = made(shaped(capacity_factor=factor))(drawn(1, 3), torch.zeros(1, 3, dtype=torch.bool))[1]
     assert float(routing.balance) == float(routing.z) == float(routing.load.sum()) == 0
