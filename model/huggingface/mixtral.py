@@ -13,8 +13,6 @@ from model.huggingface.weights import Weight, copied
 _EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
 _FIELDS = {
     **FIELDS,
-    "experts": "num_local_experts",
-    "per_token": "num_experts_per_tok",
     "mixture.experts": "num_local_experts",
     "mixture.per_token": "num_experts_per_tok",
     "mixture.balance_weight": "router_aux_loss_coef",
