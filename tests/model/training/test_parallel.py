@@ -35,6 +35,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"pipeline_stages": 4}, {"layers": 3}, "pipeline_stages 4"),
     ({"pipeline_stages": 2}, {"mixture": MixtureConfig(experts=2)}, "pipeline_stages 2"),
     ({"pipeline_stages": 2}, {"positions": "relative"}, "pipeline_stages 2"),
+    (
+        {"pipeline_stages": 2, "objective": "span"},
+        {"kind": "encoder-decoder", "tie_embeddings": True},
+        "pipeline_stages 2 cannot be trained so.* use model.kind decoder or encoder",
+    ),
     ({"tensor_parallel": 2, "zero_stage": 3}, {}, "tensor_parallel 2"),
     ({"tensor_parallel": 2, "optimizer": "muon"}, {}, "tensor_parallel 2"),
     ({"tensor_parallel": 4}, {}, "tensor_parallel 4"),
