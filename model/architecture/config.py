@@ -5,7 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data.config import Block
-from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.rope_scaling import RopeScaling
+from model.architecture.state_space_config import StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]
 Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]

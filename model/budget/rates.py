@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from model.architecture.config import GATED, TransformerConfig
-from model.architecture.config_parts import StateSpaceConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.budget.activations import network_entries
 from model.budget.machine import Product, Rates, list_products
 from model.budget.record import Dtype

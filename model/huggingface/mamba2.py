@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.architecture.config import TransformerConfig
-from model.architecture.config_parts import StateSpaceConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
 from model.huggingface.weights import Weight, copied

@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.architecture.config import TransformerConfig
-from model.architecture.config_parts import MixtureConfig
+from model.architecture.mixture_config import MixtureConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
 from model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common

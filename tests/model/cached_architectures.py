@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
 from model.architecture.initialization import initialize
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.rope_scaling import RopeScaling
+from model.architecture.state_space_config import StateSpaceConfig
 from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT, SOURCE = 61, 24, 7

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.config_parts import MixtureConfig, StateSpaceConfig
 from model.architecture.initialization import initialize
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.parallelism.layout import Layout
