@@ -5,7 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data.config import Block
-from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.rope_scaling import RopeScaling
+from model.architecture.state_space_config import StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]
 Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]
@@ -130,7 +132,7 @@ class ModelConfig(Block):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.head_size is None and self.hidden_size % self.heads:
+        if self.has_attention and self.head_size is None and self.hidden_size % self.heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}; or set head_size"
             )
@@ -223,16 +225,50 @@ class ModelConfig(Block):
             raise ValueError(f"head_transform has one matrix, which the gated feedforward {self.feedforward} cannot be")
         return self
 
+    @model_validator(mode="after")
+    def _sizes_have_effect(self) -> Self:
+        """Of those that are asked for."""
+        scaling, expert = self.rope_scaling, None if self.mixture is None else self.mixture.intermediate_size
+        if self.head_size is not None and not self.has_attention:
+            raise ValueError(f"head_size {self.head_size} has no effect without an attention layer: leave it unset")
+        if self.intermediate_size is not None and expert is not None:
+            raise ValueError(
+                f"intermediate_size {self.intermediate_size} has no effect with mixture.intermediate_size {expert}, "
+                "which every expert has: leave one of them unset"
+            )
+        deciding: dict[str, int | str | None] = {
+            "intermediate_size": self.intermediate_size,
+            "mixture.intermediate_size": expert,
+            "feedforward": None if self.feedforward in GATED else self.feedforward,
+        }
+        given = [f"{name} {value}" for name, value in deciding.items() if value is not None]
+        default = ModelConfig.model_fields["intermediate_multiple"].default
+        if given and self.intermediate_multiple != default:
+            raise ValueError(
+                f"intermediate_multiple {self.intermediate_multiple} has no effect with {given[0]}: set it to its "
+                f"default, {default}"
+            )
+        if scaling is not None and (scaling.original_context or 0) > self.context:
+            raise ValueError(
+                f"rope_scaling.original_context {scaling.original_context} must be at most the context, {self.context}"
+            )
+        return self
+
 
 class TransformerConfig(ModelConfig):
     """Everything that decides the shapes and the mathematics of `Transformer`."""
 
     vocab_size: int = Field(ge=1)
 
+    @model_validator(mode="after")
+    def _sizes_have_effect(self) -> Self:
+        """Not asked here: every size is filled in, beside what it follows from."""
+        return self
+
     @classmethod
     def from_settings(cls, settings: ModelConfig, vocab_size: int) -> Self:
         """The shape that `settings` ask for, over a tokenizer of `vocab_size` entries; derived sizes filled in."""
-        derived = {"head_size": settings.head_width}
+        derived = {"head_size": settings.head_width} if settings.has_attention else {}
         if settings.has_feedforward:
             derived["intermediate_size"] = settings.feedforward_width
         return cls(**{**settings.model_dump(), **derived, "vocab_size": vocab_size})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.architecture.config import GATED, TransformerConfig
-from model.architecture.config_parts import StateSpaceConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.budget.activations import network_entries
 from model.budget.machine import Attending, Product, Rates, list_attentions, list_products
 from model.budget.record import Dtype

@@ -6,7 +6,7 @@ from math import prod
 from typing import Literal
 
 from model.architecture.config import GATED, LayerKind, TransformerConfig
-from model.architecture.config_parts import StateSpaceConfig
+from model.architecture.state_space_config import StateSpaceConfig
 
 Component = Literal[
     "embedding",

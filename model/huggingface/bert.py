@@ -56,7 +56,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     fields.fixed("is_decoder", False)
     fields.fixed("position_embedding_type", "absolute")
     fields.fixed("tie_word_embeddings", True)
-    hidden, heads = fields.take("hidden_size"), fields.take("num_attention_heads")
+    hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     return {
         "kind": "encoder",
         "vocab_size": fields.take("vocab_size"),
@@ -64,7 +64,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "layers": fields.take("num_hidden_layers"),
         "heads": heads,
         "kv_heads": heads,
-        "head_size": hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None,
+        "head_size": hidden // heads,
         "context": fields.take("max_position_embeddings"),
         "attention_bias": "all",
         "positions": "learned",

@@ -42,11 +42,11 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
     """
     rest = dict(content)
     name = rest.pop("model_type", None)
-    ours = rest.pop(NATIVE, {})
     if name == NATIVE:
         return _validated({key: value for key, value in rest.items() if key not in WITHOUT_EFFECT}), None
     if name not in FAMILIES:
         raise ValueError(f"config.json: model_type is {name!r}, but only {', '.join(FAMILIES)} and {NATIVE} are known")
+    ours = rest.pop(NATIVE, {})
     family, fields = FAMILIES[name], Fields(rest, own_head=own_head)
     fields.fixed("architectures", [family.architecture])
     fields.refuse("quantization_config", _QUANTIZED)
@@ -55,8 +55,8 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
     if not isinstance(ours, dict):
         raise ValueError(f"config.json: {NATIVE} is {ours!r}, not an object")
     config = _validated({**read.model_dump(), **ours}) if ours else read
-    if wrong := differences(config, read):
-        raise ValueError(f"config.json: {NATIVE} contradicts the other fields: {wrong[0]}")
+    if wrong := differences(config, read) or _restated(config, read, family):
+        raise ValueError(f"config.json: {NATIVE} contradicts the other fields: {wrong[0]}; leave it out of {NATIVE}")
     return config, family
 
 
@@ -106,6 +106,13 @@ def why_none(config: TransformerConfig) -> str:
     return f"no family of transformers computes this model ({'; '.join(near)})"
 
 
+def _restated(config: TransformerConfig, read: TransformerConfig, family: Family) -> list[str]:
+    """The family's own fields that would be written otherwise, in words: what they can say, they alone say."""
+    asked, stated = family.write(config), family.write(read)
+    names = [name for name in {**asked, **stated} if asked.get(name) != stated.get(name)]
+    return [f"{name} {asked.get(name)!r}, not {stated.get(name)!r}" for name in names]
+
+
 def _taken(family: Family, fields: Fields) -> dict[str, Any]:
     try:
         return family.read(fields)
@@ -119,10 +126,11 @@ def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProx
         return TransformerConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "value_error":
-            # A rule of ours, whose words name fields and values themselves.
-            raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), theirs)}") from None
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":
+            # A rule of ours, whose words name fields and values themselves: those of a part without the part's name.
+            within = {name.removeprefix(f"{where}."): there for name, there in theirs.items()}
+            raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), within)}") from None
         if first["type"] == "extra_forbidden":
             raise ValueError(f"config.json: {unknown_fields({where: first['input']}, _SETTABLE)}") from None
         if first["type"] == "missing":
@@ -136,6 +144,6 @@ def _renamed(said: str, theirs: Mapping[str, str]) -> str:
     words, such as heads and window, are plain English.
     """
     names = "|".join(re.escape(each) for each in theirs)
-    with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|True\b|False\b|None\b))"
+    with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|(?i:true|false|none)\b))"
     advised = rf"(?<=\bset )(?:{names})\b"
     return re.sub(f"{with_value}|{advised}", lambda found: theirs[found[0]], said) if theirs else said

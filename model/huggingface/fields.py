@@ -45,6 +45,9 @@ class Fields:
         self._asked: set[str] = set()
         self.own_head = own_head
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._rest
+
     def take(self, name: str, default: Any = _REQUIRED, *, nullable: bool = False) -> Any:
         """The value of a field. `default` is what transformers takes where the field is absent; null is a value only
         where the default is null too, or `nullable`.
@@ -68,6 +71,13 @@ class Fields:
         value = self._pop(name, default)
         if not isinstance(value, bool):
             raise ValueError(f"config.json: {name} is {value!r}, but must be true or false")
+        return value
+
+    def count(self, name: str, default: Any = _REQUIRED) -> Any:
+        """A field that sizes are computed from: a whole number of at least 1, or null where that is the default."""
+        value = self.take(name, default)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"config.json: {name} is {value!r}, but must be a whole number of at least 1")
         return value
 
     def choice(self, name: str, table: Mapping[str, Value], default: str) -> Value:

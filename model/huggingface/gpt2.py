@@ -48,7 +48,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     fields.fixed("add_cross_attention", False)
     fields.fixed("scale_attn_by_inverse_layer_idx", False)
     fields.fixed("reorder_and_upcast_attn", False)
-    hidden, heads = fields.take("n_embd"), fields.take("n_head")
+    hidden, heads = fields.count("n_embd"), fields.count("n_head")
     inner = fields.take("n_inner", None)
     dropout, embedding_dropout = fields.take("resid_pdrop", 0.1), fields.take("embd_pdrop", 0.1)
     if dropout != embedding_dropout:
@@ -61,7 +61,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "layers": fields.take("n_layer"),
         "heads": heads,
         "kv_heads": heads,
-        "head_size": hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None,
+        "head_size": hidden // heads,
         "context": fields.take("n_positions"),
         "attention_scale": None if fields.switch("scale_attn_weights", True) else 1.0,
         "attention_bias": "all",

@@ -67,18 +67,16 @@ def read_common(
     hidden_size / heads.
     """
     context = fields.take("max_position_embeddings")
-    hidden, heads = fields.take("hidden_size"), fields.take("num_attention_heads")
+    hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     groups = fields.take("num_key_value_heads", kv_heads, nullable=True)
     given = fields.take("head_dim", head_size)
-    if given is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
-        given = hidden // heads
     return {
         "vocab_size": fields.take("vocab_size"),
         "hidden_size": hidden,
-        "layers": fields.take("num_hidden_layers"),
+        "layers": fields.count("num_hidden_layers"),
         "heads": heads,
         "kv_heads": heads if groups is None else groups,
-        "head_size": given,
+        "head_size": hidden // heads if given is None else given,
         "intermediate_size": fields.take("intermediate_size"),
         "context": context,
         "norm_eps": fields.take("rms_norm_eps", eps),
@@ -109,7 +107,7 @@ def write_common(config: TransformerConfig) -> dict[str, Any]:
 
 def _read_llama(fields: Fields) -> dict[str, Any]:
     ours = read_common(fields, kv_heads=None)
-    if isinstance(ours["hidden_size"], int) and ours["hidden_size"] % ours["heads"]:
+    if ours["hidden_size"] % ours["heads"]:
         # transformers' own rule for this family, whatever head_dim is.
         raise ValueError(
             f"config.json: hidden_size {ours['hidden_size']} is no multiple of num_attention_heads {ours['heads']}"
@@ -140,8 +138,6 @@ def _read_windows(fields: Fields, layers: int) -> dict[str, Any]:
     given = fields.take("sliding_window", 4096, nullable=True)
     window = given if fields.switch("use_sliding_window", False) else None
     first, types = fields.take("max_window_layers", 28), fields.take("layer_types", None)
-    if isinstance(layers, int) and layers < 1:
-        return {}  # which is refused by its own name
     if types is None:
         types = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
     kinds = {"full_attention": "attention", "sliding_attention": "window"}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.architecture.config import TransformerConfig
-from model.architecture.config_parts import StateSpaceConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
 from model.huggingface.weights import Weight, copied
@@ -52,8 +52,8 @@ def _read(fields: Fields) -> dict[str, Any]:
     limit = fields.take("time_step_limit", [0.0, float("inf")])
     if [_number(each) for each in limit] != [0.0, float("inf")]:
         raise ValueError(f"config.json: time_step_limit is {limit!r}, but only 0 to infinity is supported")
-    hidden, expand = fields.take("hidden_size"), fields.take("expand", 2)
-    heads, head_size = fields.take("num_heads", 128), fields.take("head_dim", 64)
+    hidden, expand = fields.count("hidden_size"), fields.count("expand", 2)
+    heads, head_size = fields.count("num_heads", 128), fields.count("head_dim", 64)
     if heads * head_size != hidden * expand:
         wanted = f"hidden_size x expand / head_dim = {hidden} x {expand} / {head_size}"
         raise ValueError(f"config.json: num_heads is {heads}, but must be {wanted}")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.architecture.config import TransformerConfig
-from model.architecture.config_parts import MixtureConfig
+from model.architecture.mixture_config import MixtureConfig
 from model.huggingface.family import Family
 from model.huggingface.fields import Fields
 from model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
@@ -13,8 +13,6 @@ from model.huggingface.weights import Weight, copied
 _EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
 _FIELDS = {
     **FIELDS,
-    "experts": "num_local_experts",
-    "per_token": "num_experts_per_tok",
     "mixture.experts": "num_local_experts",
     "mixture.per_token": "num_experts_per_tok",
     "mixture.balance_weight": "router_aux_loss_coef",

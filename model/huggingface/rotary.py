@@ -15,16 +15,33 @@ _KEYS = {
 
 def read_rotary(fields: Fields, context: Any, default_theta: float) -> dict[str, Any]:
     """Our rope_theta and rope_scaling."""
-    # As transformers has it: the older name wins, and a theta beside the parameters fills one that is not in them.
-    given, older = fields.take("rope_parameters", None), fields.take("rope_scaling", None)
+    alone = "rope_theta" in fields
     theta = fields.take("rope_theta", default_theta)
-    rope = older or given or {}
-    name = "rope_scaling" if older else "rope_parameters"
+    given = {name: fields.take(name, None) for name in ("rope_scaling", "rope_parameters")}
+    # As transformers has it, an empty one is none.
+    read = {name: _read_one(name, rope, context, theta) for name, rope in given.items() if rope not in (None, {})}
+    for name, one in read.items():
+        if alone and one["rope_theta"] != theta:
+            raise ValueError(
+                f"config.json: {name}.rope_theta is {one['rope_theta']!r} and rope_theta {theta!r}: leave one out"
+            )
+    if len(read) == 2 and read["rope_scaling"] != read["rope_parameters"]:
+        raise ValueError(
+            f"config.json: rope_scaling is {given['rope_scaling']!r} and rope_parameters "
+            f"{given['rope_parameters']!r}: leave one out"
+        )
+    return next(iter(read.values()), {"rope_theta": theta})
+
+
+def _read_one(name: str, rope: Any, context: Any, theta: Any) -> dict[str, Any]:
+    """What one field says; `theta` fills one that is not in it."""
     if not isinstance(rope, dict):
         raise ValueError(f"config.json: {name} is {rope!r}, not an object")
     rest = dict(rope)
-    kind = rest.pop("rope_type", rest.pop("type", "default"))
-    rest.pop("type", None)
+    older = rest.pop("type", None)
+    kind = rest.pop("rope_type", older or "default")
+    if older not in (None, kind):
+        raise ValueError(f"config.json: {name} has rope_type {kind!r} and type {older!r}: leave one out")
     theta = rest.pop("rope_theta", theta)
     if kind not in _KEYS:
         raise ValueError(f"config.json: {name} has rope_type {kind!r}, but only {_TYPES} are supported")

@@ -77,8 +77,8 @@ def _block(config: TransformerConfig, ours: str, theirs: str, *, feedforward: in
 def _read(fields: Fields) -> dict[str, Any]:
     fields.fixed("is_encoder_decoder", True)
     fields.fixed("is_decoder", False)
-    hidden, heads = fields.take("d_model"), fields.take("num_heads")
-    layers = fields.take("num_layers")
+    hidden, heads = fields.count("d_model"), fields.take("num_heads")
+    layers, decoder_layers = fields.count("num_layers"), fields.count("num_decoder_layers", None)
     dropout = fields.take("dropout_rate", 0.1)
     tied = fields.switch("tie_word_embeddings", True)
     # Newer config.json say tied of every T5, and leave it to the weights: there the scale has a field of its own.
@@ -90,7 +90,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "vocab_size": fields.take("vocab_size"),
         "hidden_size": hidden,
         "encoder_layers": layers,
-        "layers": fields.take("num_decoder_layers", None) or layers,
+        "layers": layers if decoder_layers is None else decoder_layers,
         "heads": heads,
         "kv_heads": heads,
         "head_size": fields.take("d_kv", 64),
@@ -103,7 +103,7 @@ def _read(fields: Fields) -> dict[str, Any]:
         "feedforward": fields.choice("feed_forward_proj", _PROJECTIONS, "relu"),
         "intermediate_size": fields.take("d_ff"),
         "tie_embeddings": tied if fields.own_head is None else not fields.own_head,
-        "logit_scale": hidden**-0.5 if scaled and isinstance(hidden, int) and hidden > 0 else 1.0,
+        "logit_scale": hidden**-0.5 if scaled else 1.0,
         "dropout": dropout,
         "attention_dropout": dropout,
     }

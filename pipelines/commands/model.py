@@ -5,9 +5,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from model.architecture.config import TransformerConfig
     from model.huggingface.convert import Conversion
 
@@ -68,7 +72,6 @@ def _logits(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {out}: {beneath} is a file; name a file in a folder")
     ids = read_ids(Path(arguments.ids), "--ids")
     source = None if arguments.source is None else read_ids(Path(arguments.source), "--source")
-    import numpy as np
     import torch
 
     from model.architecture.kernels import choices
@@ -81,13 +84,14 @@ def _logits(arguments: argparse.Namespace) -> None:
     model.kernel = arguments.kernel
     choices().clear()
     with torch.inference_mode():
-        found = model(torch.tensor(ids), **beside).float().numpy()
-    partial = out.with_name(f".{out.name}.partial")
+        found = model(torch.tensor(ids), **beside).float().contiguous().numpy()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.save(file, found, allow_pickle=False)
-        partial.replace(out)
+        # A folder of its own for each run: gone whatever fails, and the file has the permissions of any other.
+        with TemporaryDirectory(dir=out.parent, prefix=".partial-") as beside_out:
+            partial = Path(beside_out) / "logits.npy"
+            _write_npy(partial, found)
+            partial.replace(out)
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
     if arguments.json:
@@ -95,6 +99,15 @@ def _logits(arguments: argparse.Namespace) -> None:
         print(json.dumps({"shape": list(found.shape), "dtype": "float32", "kernels": used, "out": str(out)}))
     else:
         print(f"logits {list(found.shape)} [batch, seq, vocab] float32, in {out}")
+
+
+def _write_npy(path: Path, array: "NDArray[np.float32]") -> None:
+    """Not np.save, which does not notice that the last bytes of a file found no room on the disk."""
+    from numpy.lib import format
+
+    with path.open("wb") as file:
+        format.write_array_header_1_0(file, format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def read_ids(path: Path, option: str) -> list[list[int]]:

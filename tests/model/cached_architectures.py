@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.config_parts import MixtureConfig, RopeScaling, StateSpaceConfig
 from model.architecture.initialization import initialize
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.rope_scaling import RopeScaling
+from model.architecture.state_space_config import StateSpaceConfig
 from model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT, SOURCE = 61, 24, 7
@@ -39,7 +41,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "window, relative": {"window": 6, "positions": "relative", "relative_buckets": 8, "relative_distance": 12},
     "window wider than the context": {"window": 40},
     "windows in turn with all": {"window": 3, "global_tokens": 2, "pattern": ("window", "attention")},
-    "mixture": {"mixture": MixtureConfig(experts=4, per_token=2, shared=1, intermediate_size=16)},
+    "mixture": {
+        "mixture": MixtureConfig(experts=4, per_token=2, shared=1, intermediate_size=16),
+        "intermediate_size": None,
+    },
     "state space": {"positions": "none", "pattern": ("state_space",), "state_space": _STATE, "intermediate_size": None},
     "hybrid": {"layers": 4, "window": 4, "pattern": ("state_space", "attention", "state_space", "window"),
                "state_space": _STATE, "state_space_feedforward": True},

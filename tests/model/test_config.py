@@ -73,6 +73,46 @@ def test_every_named_architecture_is_legal_and_comes_back_from_its_own_fields(op
     assert TransformerConfig(**config.model_dump(mode="json")) == config
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"intermediate_multiple": 64, "intermediate_size": 48},
+            "64 has no effect with intermediate_size 48",
+        ),
+        (
+            {"intermediate_multiple": 64, "feedforward": "gelu"},
+            "no effect with feedforward gelu: set it to .* 256",
+        ),
+        (
+            {"intermediate_multiple": 64, "mixture": {"experts": 2, "intermediate_size": 24}},
+            "64 has no effect with mixture.intermediate_size 24",
+        ),
+        (
+            {"intermediate_size": 48, "mixture": {"experts": 2, "intermediate_size": 24}},
+            "intermediate_size 48 has no effect with mixture.intermediate_size 24",
+        ),
+        ({**STATE_SPACE, "head_size": 16}, "head_size 16 has no effect without an attention layer"),
+        (
+            {"context": 64, "rope_scaling": {"kind": "yarn", "factor": 2, "original_context": 65}},
+            "original_context 65 must be at most the context, 64",
+        ),
+    ],
+)
+def test_a_size_that_is_asked_for_has_an_effect(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ModelConfig(**options)
+
+
+def test_a_whole_shape_holds_derived_sizes_beside_what_they_follow_from() -> None:
+    asked = ModelConfig(hidden_size=128, intermediate_multiple=64)
+    made = TransformerConfig.from_settings(asked, 96)
+    assert (made.intermediate_size, made.intermediate_multiple, made.head_size) == (384, 64, 16)
+    assert TransformerConfig.from_settings(made, 96) == made
+    # No attention, no heads: neither their width nor that they divide the model's is asked.
+    assert TransformerConfig.from_settings(ModelConfig(**STATE_SPACE, hidden_size=48, heads=10), 96).head_size is None
+
+
 def test_the_default_width_of_swiglu_is_eight_thirds_rounded_up_to_256() -> None:
     widths = {hidden: ModelConfig(hidden_size=hidden).feedforward_width for hidden in (192, 384, 4096)}
     assert widths == {192: 512, 384: 1024, 4096: 11008}

@@ -105,6 +105,30 @@ def test_dropout_and_the_weights_of_losses_are_kept_beside_the_familys_fields() 
     assert read_config(written)[0] == config
 
 
+@pytest.mark.parametrize(
+    ("name", "beside", "said"),
+    [
+        ("llama", {"context": 1_000_000}, "max_position_embeddings 1000000, not 64"),
+        ("llama", {"attention_dropout": 0.1}, "attention_dropout 0.1, not 0.0"),
+        ("mixtral", {"mixture": {"experts": 8, "balance_weight": 0.5}}, "router_aux_loss_coef 0.5, not 0.001"),
+        ("t5", {"context": 1000}, "n_positions 1000, not None"),
+        ("t5", {"dropout": 0.3}, "dropout_rate 0.3, not 0.1"),
+    ],
+)
+def test_what_a_familys_own_field_says_it_alone_says(name: str, beside: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"sluice contradicts the other fields: {said}; leave it out of sluice"):
+        read_config({**SMALLEST[name], "model_type": name, NATIVE: beside})
+
+
+def test_a_family_without_a_field_for_the_context_has_it_beside_the_others() -> None:
+    assert read_config({**MAMBA2, "model_type": "mamba2", NATIVE: {"context": 1000}})[0].context == 1000
+
+
+def test_nothing_stands_beside_our_own_fields() -> None:
+    with pytest.raises(ValueError, match=r"unknown field sluice = \{'dropout': 0.5, 'nonsense': 1\}"):
+        read_config({"model_type": NATIVE, "vocab_size": 96, NATIVE: {"dropout": 0.5, "nonsense": 1}})
+
+
 def test_what_stands_beside_the_familys_fields_may_not_contradict_them() -> None:
     with pytest.raises(ValueError, match=r"sluice contradicts the other fields: heads 2, not 4"):
         read_config({**LLAMA, NATIVE: {"heads": 2, "head_size": 16}})
@@ -159,6 +183,29 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
     ("llama", {"rope_parameters": 3}, "rope_parameters is 3"),
+    ("llama", {"rope_parameters": 0}, "rope_parameters is 0, not an object"),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "yarn", "nonsense": 1}},
+        "rope_parameters.nonsense is 1",
+    ),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "linear", "factor": 4.0}},
+        "rope_scaling is .*'factor': 2.0} and rope_parameters .*'factor': 4.0}: leave one out",
+    ),
+    (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2.0}},
+        "rope_parameters has rope_type 'linear' and type 'yarn': leave one out",
+    ),
+    (
+        "llama",
+        {"rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e4}},
+        "rope_parameters.rope_theta is 10000.0 and rope_theta 500000.0: leave one out",
+    ),
+    ("t5", {"num_decoder_layers": 0}, "num_decoder_layers is 0, but must be a whole number of at least 1"),
+    ("t5", {"num_decoder_layers": -1}, "num_decoder_layers is -1"),
     ("llama", {"num_key_value_heads": 3}, "num_attention_heads 4 must be a multiple of num_key_value_heads 3"),
     ("llama", {"attention_bias": "false"}, "attention_bias is 'false', but must be true or false"),
     ("gpt2", {"scale_attn_weights": None}, "scale_attn_weights is None, but must be true or false"),
@@ -209,6 +256,17 @@ def test_a_missing_field_and_one_of_the_wrong_type_are_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_truth_for_a_number_is_named_as_the_file_names_it(name: str) -> None:
+    family = FAMILIES[name]
+    fields = {**family_fields(read_config({**SMALLEST[name], "model_type": name})[0], family), "model_type": name}
+    numbers = [field for field, value in fields.items() if type(value) in (int, float)]
+    assert len(numbers) > 5
+    for field in numbers:
+        with pytest.raises(ValueError, match=rf"^config\.json: .*\b{field}\b"):
+            read_config({**fields, field: True})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_size_below_one_is_named_as_the_file_names_it(name: str) -> None:
     family = FAMILIES[name]
     fields = {**family_fields(read_config({**SMALLEST[name], "model_type": name})[0], family), "model_type": name}
@@ -244,6 +302,16 @@ def test_older_spellings_of_rotary_settings() -> None:
     assert yarn.rope_scaling is not None
     # As transformers has it where the field is absent: the context as it is now.
     assert yarn.rope_scaling.original_context == 64
+
+
+def test_rotary_settings_said_twice_alike_are_read() -> None:
+    # transformers 4 wrote the kind under both of its names.
+    said = {"type": "linear", "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    once, _ = read_config({**LLAMA, "rope_parameters": said})
+    assert once.rope_scaling is not None
+    assert (once.rope_theta, once.rope_scaling.kind, once.rope_scaling.factor) == (5e5, "linear", 2.0)
+    twice = {**LLAMA, "rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": said}
+    assert read_config(twice)[0] == once
 
 
 def test_t5s_scale_has_two_spellings() -> None:

@@ -12,7 +12,6 @@ from transformers.models.mixtral.configuration_mixtral import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
 from model.architecture.config import FeedForwardKind, ModelConfig
-from model.architecture.config_parts import MixtureConfig
 from model.architecture.mixture import (
     Mixture,
     auxiliary_loss,
@@ -22,6 +21,7 @@ from model.architecture.mixture import (
     groups_well,
     within_capacity,
 )
+from model.architecture.mixture_config import MixtureConfig
 
 HIDDEN, WIDTH = 16, 24
 

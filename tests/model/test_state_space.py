@@ -11,8 +11,8 @@ from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from model.architecture.config import ModelConfig
-from model.architecture.config_parts import StateSpaceConfig
 from model.architecture.state_space import SequenceState, StateSpace
+from model.architecture.state_space_config import StateSpaceConfig
 
 HIDDEN = 16
 

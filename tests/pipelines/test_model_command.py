@@ -1,6 +1,7 @@
 """`sluice model ..` as a user calls it: what it prints, what it leaves on disk, what it refuses."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,38 @@ def test_the_kernel_can_be_named_and_is_told(mistral: Path, tmp_path: Path, caps
         assert json.loads(capsys.readouterr().out)["kernels"] == [kernel]
         found[kernel] = np.load(out)
     np.testing.assert_allclose(found["sdpa"], found["reference"], atol=1e-5)
+
+
+def test_logits_that_cannot_be_written_leave_nothing_behind(
+    mistral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["model", "logits", str(mistral), "--ids", write(tmp_path / "ids", [[2, 3, 4, 5] * 8])]
+    folder = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    try:
+        said = refused([*asked, "--out", str(folder / "logits.npy")], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "logits.npy cannot be written: File too large" in said
+    assert list(folder.iterdir()) == []
+
+
+def test_two_runs_that_write_one_file_at_once_both_end(
+    mistral: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "logits.npy", Path.replace
+    asked = ["model", "logits", str(mistral), "--ids", write(tmp_path / "ids", [[2, 3]]), "--out", str(out)]
+
+    def after_another_run(partial: Path, to: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        assert main(asked) == 0
+        return replace(partial, to)
+
+    monkeypatch.setattr(Path, "replace", after_another_run)
+    assert main(asked) == 0
+    assert np.load(out).shape == (1, 2, len(WORDS))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_model_of_no_family_has_logits_and_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.config_parts import MixtureConfig, StateSpaceConfig
 from model.architecture.initialization import initialize
+from model.architecture.mixture_config import MixtureConfig
+from model.architecture.state_space_config import StateSpaceConfig
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.parallelism.layout import Layout
@@ -35,6 +36,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"pipeline_stages": 4}, {"layers": 3}, "pipeline_stages 4"),
     ({"pipeline_stages": 2}, {"mixture": MixtureConfig(experts=2)}, "pipeline_stages 2"),
     ({"pipeline_stages": 2}, {"positions": "relative"}, "pipeline_stages 2"),
+    (
+        {"pipeline_stages": 2, "objective": "span"},
+        {"kind": "encoder-decoder", "tie_embeddings": True},
+        "pipeline_stages 2 cannot be trained so.* use model.kind decoder or encoder",
+    ),
     ({"tensor_parallel": 2, "zero_stage": 3}, {}, "tensor_parallel 2"),
     ({"tensor_parallel": 2, "optimizer": "muon"}, {}, "tensor_parallel 2"),
     ({"tensor_parallel": 4}, {}, "tensor_parallel 4"),

@@ -9,9 +9,9 @@ import torch
 
 from data.progress import no_progress
 from model.architecture.config import TransformerConfig
-from model.architecture.config_parts import MixtureConfig
 from model.architecture.initialization import initialize
 from model.architecture.mixture import expert_load
+from model.architecture.mixture_config import MixtureConfig
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.batches.batch import Batch
