@@ -236,18 +236,6 @@ class ModelConfig(Block):
                 f"intermediate_size {self.intermediate_size} has no effect with mixture.intermediate_size {expert}, "
                 "which every expert has: leave one of them unset"
             )
-        deciding: dict[str, int | str | None] = {
-            "intermediate_size": self.intermediate_size,
-            "mixture.intermediate_size": expert,
-            "feedforward": None if self.feedforward in GATED else self.feedforward,
-        }
-        given = [f"{name} {value}" for name, value in deciding.items() if value is not None]
-        default = ModelConfig.model_fields["intermediate_multiple"].default
-        if given and self.intermediate_multiple != default:
-            raise ValueError(
-                f"intermediate_multiple {self.intermediate_multiple} has no effect with {given[0]}: set it to its "
-                f"default, {default}"
-            )
         if scaling is not None and (scaling.original_context or 0) > self.context:
             raise ValueError(
                 f"rope_scaling.original_context {scaling.original_context} must be at most the context, {self.context}"

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.config_parts import RopeScaling
 from model.architecture.initialization import initialize
 from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from model.architecture.normalization import RMSNorm
 from model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
+from model.architecture.rope_scaling import RopeScaling
 from model.architecture.transformer import Transformer
 
 VOCAB = 61
