@@ -17,15 +17,23 @@ _STEP_RANGE = (0.001, 0.1)
 def initialize(model: Transformer, seed: int) -> None:
     """Draws every weight from `seed` alone: normal(0, 0.02), biases zero, norms one.
 
-    The projections that write into the residual stream are scaled by 1/sqrt(2 x layers), so that its variance does
-    not grow with depth (GPT-2, Radford et al. 2019). State spaces start as Mamba-2's (arXiv 2405.21060).
+    The projections that write into the residual stream are scaled by 1/sqrt(sublayers of their stack), so that its
+    variance does not grow with depth (GPT-2, Radford et al. 2019). State spaces start as Mamba-2's (arXiv 2405.21060).
     """
     generator = torch.Generator().manual_seed(seed)
-    residual_std = _STD / (2 * model.config.layers) ** 0.5
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            std = residual_std if name.endswith(_INTO_THE_STREAM) else _STD
+            std = _STD / _sublayers(model, name) ** 0.5 if name.endswith(_INTO_THE_STREAM) else _STD
             parameter.copy_(_draw(name, parameter.shape, std, generator))
+
+
+def _sublayers(model: Transformer, name: str) -> int:
+    """Of the stack that holds the weight: two a layer, and a third where it reads a source. A state space without a
+    feed-forward network counts as two.
+    """
+    if name.startswith("encoder."):
+        return 2 * len(model.config.encoder_kinds)
+    return (2 if model.encoder is None else 3) * model.config.layers
 
 
 def _draw(name: str, shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:

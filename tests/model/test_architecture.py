@@ -106,6 +106,21 @@ def test_initialization_has_the_stated_scales() -> None:
             assert weight.std().item() == pytest.approx(expected, rel=0.03), name
 
 
+def test_each_stack_is_scaled_by_its_own_sublayers() -> None:
+    settings_ = ModelConfig(
+        hidden_size=128, layers=3, encoder_layers=8, heads=4, kv_heads=4, kind="encoder-decoder", norm="layer"
+    )
+    model = Transformer(TransformerConfig.from_settings(settings_, 512))
+    initialize(model, 0)
+    written = {
+        name: weight for name, weight in model.named_parameters() if name.endswith(("output.weight", "down.weight"))
+    }
+    assert len(written) == 3 * 3 + 2 * 8
+    for name, weight in written.items():
+        expected = 0.02 / (2 * 8 if name.startswith("encoder.") else 3 * 3) ** 0.5
+        assert weight.std().item() == pytest.approx(expected, rel=0.03), name
+
+
 def test_a_fresh_model_is_as_uncertain_as_chance() -> None:
     ids = tokens(4, CONTEXT)
     total, count = cross_entropy_sum(tiny(), ids[:, :-1], ids[:, 1:])

@@ -1,14 +1,17 @@
 """Every kernel gives what the definition gives, outputs and gradients, whatever a query may see."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from kernel_fixtures import Case, cases, error, packed, truth
+from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import flex_attention
 
-from model.architecture.kernels import TOLERANCES, KernelName, attend, blocked, flex, masks
+from model.architecture.kernels import TOLERANCES, KernelName, attend, blocked, flex, masks, sdpa
 from model.architecture.visibility import Visibility, within
 
 LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -74,6 +77,24 @@ def test_sdpa_is_the_definition(dtype: torch.dtype, case: Case) -> None:
     if case.visibility.bias is not None:
         case.visibility.bias.requires_grad_()
     assert_as_defined(case, "sdpa", dtype)
+
+
+@LAW
+@given(case=cases(capped=False))
+def test_sdpa_on_repeated_keys_and_values_is_the_definition(case: Case) -> None:
+    """As on a GPU where no kernel but the math path shares heads."""
+    asked: list[bool] = []
+    attention = functional.scaled_dot_product_attention
+
+    def noted(*args: Tensor, enable_gqa: bool, **options: Any) -> Tensor:
+        asked.append(enable_gqa)
+        return attention(*args, enable_gqa=enable_gqa, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sdpa, "shares_heads", lambda *_, masked: False)
+        patch.setattr(functional, "scaled_dot_product_attention", noted)
+        assert_as_defined(case, "sdpa", torch.float32)
+    assert asked == [False]
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "blocked", "flex"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.architecture import kernels
-from model.architecture.kernels import KERNELS, KernelName, Request, attend, choose
+from model.architecture.kernels import KERNELS, KernelName, Request, attend, choose, sdpa
 from model.architecture.kernels.choice import refusal
 from model.architecture.visibility import Visibility, within
 
@@ -133,6 +133,20 @@ def test_an_override_holds_for_its_block_and_the_call_comes_first() -> None:
     assert last is not None and last[0] == "sdpa"
     with pytest.raises(ValueError, match="'quick' is not one of"):
         kernels.use("quick")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "masked", "shares"),
+    [
+        ("cpu", torch.float32, True, True),
+        ("cuda", torch.bfloat16, False, True),
+        ("cuda", torch.float16, False, True),
+        ("cuda", torch.bfloat16, True, False),
+        ("cuda", torch.float32, False, False),
+    ],
+)
+def test_sdpa_shares_heads_where_a_kernel_does(device: str, dtype: torch.dtype, masked: bool, shares: bool) -> None:
+    assert sdpa.shares_heads(device, dtype, masked=masked) == shares
 
 
 def test_choices_are_counted() -> None:

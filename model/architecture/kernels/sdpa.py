@@ -30,6 +30,10 @@ def attend(
         group = heads // kv_heads
         queries = queries.reshape(queries.shape[0], kv_heads, group * length, queries.shape[3])
         mask = None if mask is None else _stack(mask, kv_heads, group)
+    shared = heads != kv_heads and not stacked
+    if shared and not shares_heads(queries.device.type, queries.dtype, masked=mask is not None):
+        keys, values = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (keys, values))
+        shared = False
     mixed = functional.scaled_dot_product_attention(
         queries,
         keys,
@@ -38,11 +42,18 @@ def attend(
         dropout_p=dropout,
         is_causal=causal,
         scale=scale,
-        enable_gqa=heads != kv_heads and not stacked,
+        enable_gqa=shared,
     )
     if stacked:
         mixed = mixed.reshape(mixed.shape[0], heads, length, mixed.shape[3])
     return masks.wiped(mixed.transpose(1, 2), visibility)
+
+
+def shares_heads(device: str, dtype: torch.dtype, *, masked: bool) -> bool:
+    """Whether heads may share keys and values without falling to torch's math path, which keeps every score: on a GPU
+    only its FlashAttention does, which has neither masks nor float32.
+    """
+    return device == "cpu" or (not masked and dtype in (torch.float16, torch.bfloat16))
 
 
 def _mask(visibility: Visibility, queries: Tensor) -> Tensor:
