@@ -5,18 +5,16 @@ gradient needs. Their layer of a GPT (16-bit, dropout, tensor-parallel degree t)
 bytes, of which a kernel that never forms the scores drops the last term; so counts this module.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from model.architecture.config import GATED, TransformerConfig
 from model.budget.record import WEIGHT_BYTES, Dtype
 from model.budget.weights import Stack, StateSpaceShape
 
-if TYPE_CHECKING:
-    from model.architecture.kernels.choice import Request
-
-Kernel = Literal["flash", "blocked", "math", "reference"]
-"""flash: no score is kept (SDPA, FlexAttention, flash-attn); blocked: the probabilities of the blocks that are seen, on
-a CPU; math: every probability, which is what SDPA falls back to; reference: every score and probability.
+Kernel = Literal["flash", "repeated", "blocked", "math", "reference"]
+"""flash: no score is kept (SDPA, FlexAttention, flash-attn); repeated: nor here, but keys and values of every head;
+blocked: the probabilities of the blocks that are seen, on a CPU; math: every probability, which is what SDPA falls back
+to; reference: every score and probability.
 """
 
 _FLASH_ATTN_INSTALLED = False
@@ -45,6 +43,7 @@ def default_kernel(
     import torch
 
     from model.architecture.kernels.choice import Request, choose
+    from model.architecture.kernels.sdpa import shares_heads
 
     window = window if window is not None and window < length else None
     bias, slopes = (config.positions == name and not is_cross for name in ("relative", "alibi"))
@@ -67,17 +66,12 @@ def default_kernel(
         flash_installed=_FLASH_ATTN_INSTALLED,
     )
     kernel, _ = choose(request)
-    if kernel == "sdpa" and _falls_back(config, dtype, request):
+    if kernel == "sdpa" and on_cpu and (request.dropout or request.bias_gradient):
         return "math"
+    shares = config.heads == config.kv_heads or shares_heads(request.device, request.dtype, masked=not request.plain)
+    if kernel == "sdpa" and not shares:
+        return "repeated"
     return kernel if kernel in ("blocked", "reference") else "flash"
-
-
-def _falls_back(config: TransformerConfig, dtype: Dtype, request: "Request") -> bool:
-    """Whether none of SDPA's fused kernels does what is asked."""
-    if request.device == "cpu":
-        return request.dropout or request.bias_gradient
-    # Heads that share keys and values are FlashAttention's alone, which has neither float32 nor a mask.
-    return config.heads != config.kv_heads and (dtype == "fp32" or not request.plain)
 
 
 def layer_bytes(
@@ -164,6 +158,8 @@ def _attention(
     kept = 2 * queries + 2 * keys
     if config.qk_norm and config.positions == "rope" and not is_cross:
         kept += queries + keys
+    if kernel == "repeated":
+        kept += 2 * (queries - keys)
     if kernel == "blocked":
         kept += config.heads * _blocked_pairs(config, length, _BLOCKED_ROWS[dtype], causal, window) // length
     return kept

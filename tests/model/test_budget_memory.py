@@ -135,17 +135,17 @@ def test_the_default_kernel_is_the_one_that_training_takes(name: str, dtype: Dty
     ("options", "dtype", "length", "kernel"),
     [
         ({}, "bf16", 512, "flash"),
-        # Of SDPA's kernels only FlashAttention and the math path know heads that share keys and values.
-        ({}, "fp32", 512, "math"),
+        # Of SDPA's fused kernels only FlashAttention knows heads that share keys and values; it has no mask.
+        ({}, "fp32", 512, "repeated"),
         ({"kv_heads": 4}, "fp32", 512, "flash"),
-        ({"positions": "alibi"}, "bf16", 512, "math"),
+        ({"positions": "alibi"}, "bf16", 512, "repeated"),
         ({"positions": "alibi", "kv_heads": 4}, "bf16", 512, "flash"),
-        ({"positions": "relative"}, "bf16", 512, "math"),
-        ({"window": 9}, "bf16", 512, "math"),
+        ({"positions": "relative"}, "bf16", 512, "repeated"),
+        ({"window": 9}, "bf16", 512, "repeated"),
         ({"window": 512}, "bf16", 512, "flash"),
         # FlexAttention takes masks of long sequences.
         ({"window": 9}, "bf16", 1024, "flash"),
-        ({"window": 9, "attention_dropout": 0.1}, "bf16", 1024, "math"),
+        ({"window": 9, "attention_dropout": 0.1}, "bf16", 1024, "repeated"),
         ({"attention_dropout": 0.1}, "bf16", 1024, "flash"),
         ({"attention_soft_cap": 5.0}, "bf16", 512, "reference"),
         ({"attention_soft_cap": 5.0}, "bf16", 1024, "flash"),
