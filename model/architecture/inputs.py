@@ -70,13 +70,14 @@ def check_rows(
 
 def check_targets(config: TransformerConfig, ids: Tensor, targets: Tensor, counted: Tensor | None) -> None:
     """That `targets`, and the bools that say which of them count, are of the ids' shape; those that count are of the
-    vocabulary.
+    vocabulary. Of a pipeline's later stage the ids are hidden states, [batch, seq, hidden].
     """
+    shape = ids.shape[:2]
     for name, tensor in {"targets": targets, "counted": counted}.items():
         if tensor is None:
             continue
-        if tensor.shape != ids.shape:
-            raise ValueError(f"{name} of shape {list(tensor.shape)} must be that of the ids, {list(ids.shape)}")
+        if tensor.shape != shape:
+            raise ValueError(f"{name} of shape {list(tensor.shape)} must be that of the ids, {list(shape)}")
         _check_type(name, tensor)
     if targets.device.type != "cpu" or torch.compiler.is_compiling():
         return
