@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from data.config import Block
 from model.architecture.mixture_config import MixtureConfig
-from model.architecture.rope_scaling import RopeScaling
+from model.architecture.rope_scaling_config import RopeScaling
 from model.architecture.state_space_config import StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.architecture.config import TransformerConfig
-from model.architecture.rope_scaling import RopeScaling
+from model.architecture.rope_scaling_config import RopeScaling
 
 
 class RotaryEmbedding(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.mixture_config import MixtureConfig
-from model.architecture.rope_scaling import RopeScaling
+from model.architecture.rope_scaling_config import RopeScaling
 from model.architecture.state_space_config import StateSpaceConfig
 from model.architecture.transformer import Transformer
 

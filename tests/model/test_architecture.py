@@ -13,7 +13,7 @@ from model.architecture.initialization import initialize
 from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from model.architecture.normalization import RMSNorm
 from model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
-from model.architecture.rope_scaling import RopeScaling
+from model.architecture.rope_scaling_config import RopeScaling
 from model.architecture.transformer import Transformer
 
 VOCAB = 61
