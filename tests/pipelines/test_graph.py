@@ -106,4 +106,5 @@ def _file(root: Path, module: str) -> str | None:
 
 def _is_settings(module: str) -> bool:
     """A room's config.py, or the model's shape, which every step's settings are checked with."""
-    return (module.count(".") == 1 and module.endswith(".config")) or module.startswith("model.architecture.config")
+    settings = (module.count(".") == 1 and module.endswith(".config")) or module.startswith("model.architecture.")
+    return settings and module.endswith("config")
