@@ -1,6 +1,7 @@
 """Values and mistakes of settings in words: values as they are typed, mistakes without the names of classes."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -28,7 +29,9 @@ def mistake(model: type[BaseModel], errors: ValidationError, prefix: Sequence[st
     key = ".".join([*prefix, *place])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}': allowed are {', '.join(sorted(at.model_fields))}"
+        near = get_close_matches(place[-1], at.model_fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"unknown key '{key}': allowed are {', '.join(sorted(at.model_fields))}{hint}"
     if not place:
         return f"{key}: {message}" if key else message
     if error["type"] == "missing":

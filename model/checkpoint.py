@@ -71,6 +71,19 @@ def save_transformer(
     save_weights(folder, to_huggingface(weights, model.config))
 
 
+def load_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
+    """Of a model over `vocab_size` entries. Raises ValueError naming a file that is damaged or another model's."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if (size := tokenizer.get_vocab_size()) > vocab_size:
+        raise ValueError(
+            f"{path} has {size} tokens, but the model's vocabulary is {vocab_size}: put the model's own tokenizer there"
+        )
+    return tokenizer
+
+
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
     """The model in evaluation mode and its tokenizer.
 
@@ -78,17 +91,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transf
     """
     check_files(folder)
     model = load_transformer(folder, dtype)
-    path = _existing(folder / "tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if (size := tokenizer.get_vocab_size()) > model.config.vocab_size:
-        raise ValueError(
-            f"{path} has {size} tokens, but the model's vocabulary is {model.config.vocab_size}: put the model's own "
-            "tokenizer there"
-        )
-    return model, tokenizer
+    return model, load_tokenizer(_existing(folder / "tokenizer.json"), model.config.vocab_size)
 
 
 def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:

@@ -227,7 +227,7 @@ def _add_model(commands: Any, common: argparse.ArgumentParser) -> None:
         action.add_argument(
             "out", metavar=out, help="folder to write; what this command wrote there before is replaced"
         )
-        action.add_argument("--force", action="store_true", help=f"replace in {out} what something else wrote")
+        action.add_argument("--force", action="store_true", help=f"replace a model in {out} that something else wrote")
 
     action = add("logits", "what a model directory says after each of some token ids")
     action.add_argument("folder", metavar="DIR", help="a model directory")
@@ -284,10 +284,17 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        from components.stage import describe
-
-        print(f"{name}: {describe(error)}", file=sys.stderr)
+        print(f"{name}: {_described(error)}", file=sys.stderr)
         return 1
+
+
+def _described(error: Exception) -> str:
+    try:
+        from components.stage import describe
+    except ImportError:
+        # What broke the command may have broken this too.
+        return f"{type(error).__name__}: {error}"
+    return describe(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

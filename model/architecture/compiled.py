@@ -25,7 +25,7 @@ class Compiled:
 
     def __init__(self, model: Transformer, backend: str = "inductor") -> None:
         if model.config.mixture is not None:
-            raise ValueError("a mixture of experts is routed token by token, which no graph holds: not compiled")
+            raise ValueError("a mixture of experts is routed token by token, which no graph holds: decode without")
         if backend == "inductor" and model.embedding.weight.device.type == "cpu":
             _check_compiler()
         self.model = model

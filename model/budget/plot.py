@@ -6,6 +6,7 @@ from model.architecture.config import TransformerConfig
 from model.budget.devices import DEVICES
 from model.budget.layout import layout_of
 from model.budget.memory import device_memory
+from model.budget.parameters import count_parameters
 from model.budget.settings import PlanConfig
 from model.config import PretrainConfig
 
@@ -45,6 +46,14 @@ def memory_by_length(
     }
 
 
+def _title(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig) -> str:
+    layout = layout_of(run, settings)
+    return (
+        f"{count_parameters(config).total / 1e6:,.1f}M parameters in {run.dtype}, {run.optimizer}, on {layout.devices} "
+        f"devices: data {layout.data} x tensor {layout.tensor} x pipeline {layout.pipeline}, ZeRO {layout.zero_stage}"
+    )
+
+
 def draw_memory(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig, path: Path) -> None:
     """One line a micro-batch, dashed with activation checkpointing; equal plans give equal bytes of SVG."""
     import matplotlib as mpl
@@ -75,7 +84,7 @@ def draw_memory(config: TransformerConfig, run: PretrainConfig, settings: PlanCo
             axes.axhline(size, color="#c0392b", lw=1)
             axes.text(lengths[0], size, f" {name}", color="#c0392b", va="bottom", fontsize=9)
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], rotation=45, fontsize=8)
-    axes.set_title(f"{run.dtype}, ZeRO {layout_of(run, settings).zero_stage}, {run.optimizer}", fontsize=9, loc="left")
+    axes.set_title(_title(config, run, settings), fontsize=9, loc="left")
     axes.set_xlabel("tokens a sequence")
     axes.set_ylabel("GiB on the fullest device")
     axes.spines[["top", "right"]].set_visible(False)

@@ -15,6 +15,7 @@ from model.checkpoint import (
     WEIGHTS,
     Stored,
     check_files,
+    load_tokenizer,
     read_json,
     read_stored,
     save_weights,
@@ -23,6 +24,7 @@ from model.checkpoint import (
 )
 from model.huggingface import NATIVE, to_huggingface, why_none
 
+TOKENIZER = TOKENIZER_FILES[0]
 _BESIDE = (*TOKENIZER_FILES, GENERATION, "special_tokens_map.json", "chat_template.jinja")
 """Copied as they are, where they are."""
 
@@ -39,6 +41,8 @@ class Conversion:
     """Weights of the source that change no logit."""
     unwritten: tuple[str, ...]
     """Settings that transformers has no field for; none of them changes a logit."""
+    kept: tuple[str, ...]
+    """Files of a tokenizer that somebody had put into the folder, and that the source has none of."""
 
 
 def import_model(source: Path, out: Path, *, force: bool = False) -> Conversion:
@@ -75,13 +79,19 @@ def _written(
     # The source's own fields, each of which has been read: so what changes no logit (token ids, say) stays too.
     content = {**content, "architectures": [stored.family.architecture]}
     weights = to_huggingface(stored.weights, stored.config, stored.family)
+    kept = () if (source / TOKENIZER).is_file() else _put_there(out)
+    if (tokenizer := (out if kept else source) / TOKENIZER).is_file():
+        load_tokenizer(tokenizer, stored.config.vocab_size)
 
     def write(folder: Path) -> None:
         write_json(folder / CONFIG, content)
         save_weights(folder, weights)
-        beside = [name for name in _BESIDE if (source / name).is_file()]
+        beside = [name for name in _BESIDE if name not in kept and (source / name).is_file()]
         for name in beside:
             shutil.copyfile(source / name, folder / name)
+        for name in kept:
+            shutil.copyfile(out / name, folder / name)
+        # What was put there stays theirs who put it: no hash, so that it may be replaced.
         write_lineage(folder, lineage, (CONFIG, WEIGHTS, *beside))
 
     _put(write, source, out, force=force)
@@ -91,7 +101,16 @@ def _written(
         weights=len(weights),
         left_out=stored.left_out,
         unwritten=tuple(sorted(stored.content.get(NATIVE, {}).keys() - content.get(NATIVE, {}).keys())),
+        kept=kept,
     )
+
+
+def _put_there(out: Path) -> tuple[str, ...]:
+    """Files of a tokenizer in a directory that was written without one."""
+    if not _is_ours(out):
+        return ()
+    written = read_json(out / LINEAGE)["files"]
+    return tuple(name for name in TOKENIZER_FILES if (out / name).is_file() and name not in written)
 
 
 def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool) -> None:

@@ -54,10 +54,13 @@ def _check_folder(name: str) -> Path:
 
 def _report(what: str, done: "Conversion", arguments: argparse.Namespace) -> None:
     if arguments.json:
-        fields = {"left_out": list(done.left_out), "unwritten": list(done.unwritten), "out": arguments.out}
-        print(json.dumps({"family": done.family, "parameters": done.parameters, "weights": done.weights, **fields}))
+        fields = {"family": done.family, "parameters": done.parameters, "weights": done.weights}
+        lists = {name: list(getattr(done, name)) for name in ("left_out", "unwritten", "kept")}
+        print(json.dumps({**fields, **lists, "out": arguments.out}))
         return
     print(f"{what} {done.family}, {done.parameters:,} parameters in {done.weights} weights, to {arguments.out}")
+    if done.kept:
+        print(f"kept, having been put there: {', '.join(done.kept)}")
     for name, found in (("weights", done.left_out), ("settings", done.unwritten)):
         if found:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""

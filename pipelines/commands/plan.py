@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     if picture is not None:
         from model.budget.plot import draw_memory
 
-        draw_memory(config, pretrain, settings, picture)
+        try:
+            draw_memory(config, pretrain, settings, picture)
+        except OSError as error:
+            raise ValueError(f"--plot {picture} cannot be written: {error.strerror or error}") from None
         if not arguments.json:
             print(f"picture: {picture}")
     return 0

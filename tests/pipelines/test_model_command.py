@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +387,32 @@ def test_a_fault_leaves_nothing_behind(
 def test_a_name_of_a_hub_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(["model", "import", "owner/name", str(tmp_path / "out")], capsys)
     assert "owner/name is not a folder" in said
+
+
+def test_a_tokenizer_that_was_put_there_stays_when_the_model_comes_again(
+    mistral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare, ours = tmp_path / "bare", tmp_path / "ours"
+    shutil.copytree(mistral, bare)
+    (bare / "tokenizer.json").unlink()
+    assert main(["model", "import", str(bare), str(ours)]) == 0
+    assert "no tokenizer.json came with it" in capsys.readouterr().out
+    shutil.copy2(mistral / "tokenizer.json", ours / "tokenizer.json")
+    assert main(["model", "import", str(bare), str(ours)]) == 0
+    assert capsys.readouterr().out.endswith("kept, having been put there: tokenizer.json\n")
+    assert (ours / "tokenizer.json").read_bytes() == (mistral / "tokenizer.json").read_bytes()
+    # Still theirs who put it: it may be replaced by one that comes with the model.
+    assert main(["model", "generate", str(ours), "--prompt", "the gate", "--max-tokens", "2"]) == 0
+    assert main(["model", "import", str(mistral), str(ours)]) == 0
+    assert "kept" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{}", "nope"])
+def test_a_damaged_tokenizer_is_refused_as_it_comes(
+    mistral: Path, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(mistral, damaged)
+    (damaged / "tokenizer.json").write_text(content)
+    assert "tokenizer.json is damaged" in refused(["model", "import", str(damaged), str(tmp_path / "ours")], capsys)
+    assert not (tmp_path / "ours").exists()

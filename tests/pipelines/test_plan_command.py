@@ -233,3 +233,15 @@ def test_a_forecast_is_printed_beside_what_was_measured_with_its_error() -> None
 def test_a_model_too_large_for_this_machine_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "model=llama-2-70b"]) == 0
     assert "no step measured: a worker needs" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.svg").mkdir()
+    assert main(["plan", "--no-measure", "--plot", str(tmp_path / "plan.svg")]) == 1
+    said = capsys.readouterr().err
+    assert said == f"sluice plan: --plot {tmp_path / 'plan.svg'} cannot be written: Is a directory\n"
+
+
+def test_a_key_that_is_nearly_right_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--no-measure", "plan.devces=8"]) == 1
+    assert capsys.readouterr().err.endswith("; did you mean devices?\n")
