@@ -103,13 +103,17 @@ class PretrainConfig(Block):
     validation_batches: int = Field(8, ge=1)
     seed: int = 1234
 
+    @property
+    def copies(self) -> int:
+        """Of the model, each with its share of a batch; one where it has more parts than there are workers."""
+        return max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
+
     @model_validator(mode="after")
     def _has_effect(self) -> "PretrainConfig":
-        copies = max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
-        if self.batch_size % (copies * self.micro_batch_size):
+        if self.batch_size % (self.copies * self.micro_batch_size):
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
-                f"= {copies} x {self.micro_batch_size}"
+                f"= {self.copies} x {self.micro_batch_size}"
             )
         if self.optimizer == "muon" and self.gradient_clip is not None:
             raise ValueError(

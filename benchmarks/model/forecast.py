@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.lifecycle import machine
 from benchmarks.model.section import put
 from model.architecture.config import ModelConfig, TransformerConfig
@@ -19,20 +21,13 @@ from model.budget.machine import Check
 from model.budget.measure import check_forecast
 from model.config import PretrainConfig
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "plan.md"
 VOCAB, CONTEXT, BATCH, MICRO_BATCH, THREADS, ROUNDS = 4096, 256, 16, 8, 1, 3
 
 _SMALL: dict[str, Any] = {"hidden_size": 128, "layers": 4, "heads": 4, "kv_heads": 2}
 _WIDE: dict[str, Any] = {"hidden_size": 256, "layers": 4, "heads": 8, "kv_heads": 4}
-_GPT2 = {
-    "kv_heads": 8,
-    "positions": "learned",
-    "norm": "layer",
-    "norm_bias": True,
-    "feedforward": "gelu_tanh",
-    "feedforward_bias": True,
-    "attention_bias": "all",
-}
+_GPT2: dict[str, Any] = yaml.safe_load((ROOT / "conf/model/gpt2-medium.yaml").read_text(encoding="utf-8"))["model"]
 _MAMBA = {
     "hidden_size": 256,
     "layers": 4,
@@ -43,7 +38,7 @@ _MAMBA = {
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "4 layers, width 128": (_SMALL, "adamw"),
     "6 layers, width 256": ({**_WIDE, "layers": 6}, "adamw"),
-    "the same as a GPT-2": ({**_WIDE, "layers": 6, **_GPT2}, "adamw"),
+    "the same as a GPT-2": ({**_GPT2, **_WIDE, "layers": 6, "kv_heads": 8}, "adamw"),
     "windows of 64 in turn with all, width 256": ({**_WIDE, "window": 64, "pattern": ("window", "attention")}, "adamw"),
     "Mamba-2, 4 layers, width 256": (_MAMBA, "adamw"),
     "4 experts, 4 layers, width 256": ({**_WIDE, "mixture": {"experts": 4, "per_token": 2}}, "adamw"),

@@ -4,6 +4,9 @@ The graph is that of the layers themselves. Its sizes are those of the whole cac
 that it is the same from token to token; what is not there yet is masked.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,16 +17,17 @@ from model.architecture.transformer import Transformer
 from model.architecture.visibility import Visibility, between
 
 SMALLEST = 64
-"""Tokens of the shortest cache: its lengths are powers of two from here, so that few graphs serve all texts."""
+"""Tokens of the shortest cache: its lengths are powers of two from here, so that most texts need the first graph."""
 
 
 class Compiled:
-    """Decodes with one model. Its first step takes the compiler half a minute, and so does a cache of another length.
+    """Decodes with one model. Its first step takes the compiler half a minute, and so does the first over a cache of
+    another length: that second graph serves all lengths.
 
     Raises ValueError for a mixture, whose routing no graph can hold, and on a CPU without a C++ compiler.
     """
 
-    def __init__(self, model: Transformer, backend: str = "inductor") -> None:
+    def __init__(self, model: Transformer, backend: str | Callable[..., Any] = "inductor") -> None:
         if model.config.mixture is not None:
             raise ValueError("a mixture of experts is routed token by token, which no graph holds: decode without")
         if backend == "inductor" and model.embedding.weight.device.type == "cpu":

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from model.architecture.config import TransformerConfig
 from model.budget.devices import Device
 from model.budget.flops import count_flops
-from model.budget.layout import layout_of
 from model.budget.machine import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
 from model.budget.rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
 from model.budget.record import Dtype
@@ -58,11 +57,6 @@ def this_machine(dtype: Dtype, threads: int) -> Device:
     )
 
 
-def copies(run: PretrainConfig) -> int:
-    """Of the model, each of which takes its share of a batch; one where there are fewer workers than it has parts."""
-    return max(1, layout_of(run).data)
-
-
 def check_forecast(
     config: TransformerConfig, run: PretrainConfig, *, threads: int, peak_flops_per_s: float, free_bytes: int
 ) -> Check:
@@ -73,7 +67,7 @@ def check_forecast(
 
     Raises ValueError where the process that measures fails.
     """
-    micro_batches = run.batch_size // (copies(run) * run.micro_batch_size)
+    micro_batches = run.batch_size // (run.copies * run.micro_batch_size)
     tokens = run.micro_batch_size * config.context
     seconds = count_flops(config).training * tokens / (peak_flops_per_s / 2)
     needed = worker_memory_bytes(config, run)

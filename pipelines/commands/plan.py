@@ -124,11 +124,11 @@ def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", 
     """This machine's peak, and the forecast of a worker's step beside a real one."""
     import psutil
 
-    from model.budget.measure import check_forecast, copies, this_machine
+    from model.budget.measure import check_forecast, this_machine
 
     cores = os.cpu_count() or 1
     machine = this_machine(run.dtype, cores)
-    threads = max(1, cores // copies(run))
+    threads = max(1, cores // run.copies)
     check = check_forecast(
         config,
         run,

@@ -110,6 +110,21 @@ def test_a_full_cache_is_refused_and_stays_as_it_is() -> None:
     assert cache.lengths.tolist() == [4]
 
 
+def test_two_graphs_serve_all_lengths() -> None:
+    model, graphs = compilable(torch.float32), []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[object]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    decoder = Compiled(model, backend=counting)
+    found = []
+    for length in (20, 50, 100, 200, 400, 30):
+        assert generate(model, [1], length, decoder=decoder) == generate(model, [1], length)
+        found.append(len(graphs))
+    assert found == [1, 1, 2, 2, 2, 2]
+
+
 def test_caches_have_few_lengths() -> None:
     config = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=1000)
     decoder = Compiled(Transformer(TransformerConfig.from_settings(config, 11)), backend="eager")

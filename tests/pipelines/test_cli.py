@@ -80,6 +80,17 @@ def test_a_failure_is_one_line_and_a_status(
     assert "Traceback" not in said.splitlines()[-1]
 
 
+def test_a_failure_of_what_describes_failures_is_one_line_too(
+    empty_workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "components.stage", None)
+    monkeypatch.setitem(sys.modules, "pipelines.commands.plan", None)
+    assert main(["plan"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("sluice plan: ModuleNotFoundError: ")
+    assert said.count("\n") == 1
+
+
 def test_debug_shows_the_traceback(empty_workspace: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrain\.stepz"):
         main(["run", "pretrain.stepz=3", "--debug"])

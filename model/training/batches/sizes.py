@@ -53,7 +53,7 @@ class Sizes:
 
     def __init__(self, config: PretrainConfig, context: int) -> None:
         self.context = context
-        replicas = config.workers // (config.pipeline_stages * config.tensor_parallel)
+        replicas = config.copies
         unit = replicas * config.micro_batch_size
         batches = range(unit, config.batch_size + 1, unit)
         lengths = [length for length in range(1, context + 1) if context % length == 0]
