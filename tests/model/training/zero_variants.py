@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from model.training.batches.batch import Batch
 from model.training.engines import deepspeed_settings
 from model.training.engines.build import build_engine
 from model.training.optimization.optimizer import set_learning_rate
+from model.training.parallelism.rules import check
 
 
 def _small(**choices: Any) -> TransformerConfig:
@@ -54,65 +56,6 @@ micro-batches are smaller and more, as under a schedule of batch sizes.
 Settings = dict[str, Any]
 
 
-def _variants() -> dict[str, Settings]:
-    """By name: what of PretrainConfig is not the default, and `shape`."""
-    found: dict[str, Settings] = {}
-    for stage in (0, 1, 2, 3):
-        for optimizer, micro in (("adamw", 4), ("adamw", 1), ("muon", 4 if stage == 3 else 1), ("lion", 4)):
-            found[f"{optimizer}-zero{stage}-micro{micro}"] = {
-                "optimizer": optimizer,
-                "zero_stage": stage,
-                "micro_batch_size": micro,
-            }
-        for how in ("selective", "full") if stage < 3 else ("full",):
-            found[f"zero{stage}-{how}"] = {"zero_stage": stage, "activation_checkpointing": how, "micro_batch_size": 2}
-    for stage in (1, 2, 3):
-        found[f"zero{stage}-offload"] = {"zero_stage": stage, "offload": "optimizer", "micro_batch_size": 2}
-        found[f"bf16-zero{stage}"] = {"zero_stage": stage, "dtype": "bf16", "micro_batch_size": 2}
-    found["zero3-offload-all"] = {"zero_stage": 3, "offload": "all", "micro_batch_size": 2}
-    found["muon-zero2-offload"] = found["zero2-offload"] | {"optimizer": "muon"}
-    found["muon-zero3-offload"] = found["zero3-offload"] | {"optimizer": "muon"}
-    for shape in ("biased", "mixture", "hybrid", "translator", "encoder"):
-        for stage in (1, 3):
-            found[f"{shape}-zero{stage}"] = {"shape": shape, "zero_stage": stage, "micro_batch_size": 2}
-    for shape in ("hybrid", "encoder"):
-        found[f"pipeline-{shape}"] = {"shape": shape, "pipeline_stages": 2, "micro_batch_size": 2}
-    for stage in (0, 1):
-        for micro in (4, 2, 1):
-            found[f"pipeline-zero{stage}-micro{micro}"] = {
-                "pipeline_stages": 2,
-                "zero_stage": stage,
-                "micro_batch_size": micro,
-            }
-    found["pipeline-muon"] = {"pipeline_stages": 2, "optimizer": "muon", "micro_batch_size": 2}
-    found["pipeline-biased"] = {"pipeline_stages": 2, "shape": "biased", "micro_batch_size": 2}
-    found["pipeline-documents"] = {"pipeline_stages": 2, "documents": True, "micro_batch_size": 2}
-    found["pipeline-bf16"] = {"pipeline_stages": 2, "dtype": "bf16", "micro_batch_size": 2}
-    found["pipeline-full"] = {"pipeline_stages": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
-    found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
-    found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
-    for how, choice in (("full", {"activation_checkpointing": "full"}), ("pipeline", {"pipeline_stages": 2})):
-        # Every layer is compiled for itself, for seconds.
-        found[f"compile-{how}"] = {"compile": True, "shape": "short", "micro_batch_size": 4, **choice}
-    for stage in (0, 1, 2):
-        found[f"tensor-zero{stage}"] = {"tensor_parallel": 2, "zero_stage": stage, "micro_batch_size": 4}
-    for shape in ("biased", "relative", "alibi", "translator", "encoder"):
-        found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
-    found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
-    found["tensor-full"] = {"tensor_parallel": 2, "activation_checkpointing": "full", "micro_batch_size": 2}
-    found["tensor-bf16"] = {"tensor_parallel": 2, "dtype": "bf16", "micro_batch_size": 2}
-    return found
-
-
-VARIANTS = _variants()
-FOUR_WORKERS: dict[str, Settings] = {
-    "pipeline-data": {"pipeline_stages": 2, "zero_stage": 1, "micro_batch_size": 2},
-    "pipeline-tensor": {"pipeline_stages": 2, "tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
-    "tensor-data": {"tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
-    "tensor-data-zero2": {"tensor_parallel": 2, "zero_stage": 2, "micro_batch_size": 2},
-}
-
-
 def config_of(variant: Settings, workers: int) -> PretrainConfig:
     settings = {key: value for key, value in variant.items() if key not in ("shape", "documents")}
     clip = None if variant.get("optimizer") == "muon" else 0.5
@@ -124,6 +67,77 @@ def config_of(variant: Settings, workers: int) -> PretrainConfig:
 
 def shape_of(variant: Settings) -> TransformerConfig:
     return SHAPES[variant.get("shape", "llama")]
+
+
+WAYS: dict[str, Settings] = {"data": {}, "pipeline": {"pipeline_stages": 2}, "tensor": {"tensor_parallel": 2}}
+"""What two workers can be."""
+
+
+def _every_combination() -> dict[str, Settings]:
+    """All of ZeRO stage x pipeline x tensor x type x checkpointing x accumulation that two workers may train by."""
+    found: dict[str, Settings] = {}
+    choices = product(WAYS, (0, 1, 2, 3), ("fp32", "bf16"), ("none", "selective", "full"), (1, 4))
+    for way, stage, dtype, checkpointing, micros in choices:
+        rows = BATCH // 2 if way == "data" else BATCH
+        settings = WAYS[way] | {
+            "zero_stage": stage,
+            "dtype": dtype,
+            "activation_checkpointing": checkpointing,
+            "micro_batch_size": rows // micros,
+        }
+        if _is_legal(settings):
+            found[f"{way}-zero{stage}-{dtype}-{checkpointing}-by{micros}"] = settings
+    return found
+
+
+def _is_legal(variant: Settings) -> bool:
+    try:
+        check(config_of(variant, 2), shape_of(variant), cuda=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _others() -> dict[str, Settings]:
+    """Optimizers, offload, shapes of model, z-loss, isolated documents and compilation, where they may differ."""
+    found: dict[str, Settings] = {}
+    for stage in (0, 1, 2, 3):
+        for optimizer, micro in (("muon", 4 if stage == 3 else 1), ("lion", 4)):
+            found[f"{optimizer}-zero{stage}"] = {
+                "optimizer": optimizer,
+                "zero_stage": stage,
+                "micro_batch_size": micro,
+            }
+    for stage in (1, 2, 3):
+        found[f"zero{stage}-offload"] = {"zero_stage": stage, "offload": "optimizer", "micro_batch_size": 2}
+    found["zero3-offload-all"] = {"zero_stage": 3, "offload": "all", "micro_batch_size": 2}
+    found["muon-zero2-offload"] = found["zero2-offload"] | {"optimizer": "muon"}
+    found["muon-zero3-offload"] = found["zero3-offload"] | {"optimizer": "muon"}
+    for shape in ("biased", "mixture", "hybrid", "translator", "encoder"):
+        for stage in (1, 3):
+            found[f"{shape}-zero{stage}"] = {"shape": shape, "zero_stage": stage, "micro_batch_size": 2}
+    for shape in ("hybrid", "encoder", "biased"):
+        found[f"pipeline-{shape}"] = {"shape": shape, "pipeline_stages": 2, "micro_batch_size": 2}
+    found["pipeline-muon"] = {"pipeline_stages": 2, "optimizer": "muon", "micro_batch_size": 2}
+    found["pipeline-documents"] = {"pipeline_stages": 2, "documents": True, "micro_batch_size": 2}
+    found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
+    found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
+    for how, choice in (("full", {"activation_checkpointing": "full"}), ("pipeline", {"pipeline_stages": 2})):
+        # Every layer is compiled for itself, for seconds.
+        found[f"compile-{how}"] = {"compile": True, "shape": "short", "micro_batch_size": 4, **choice}
+    for shape in ("biased", "relative", "alibi", "translator", "encoder"):
+        found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
+    found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
+    return found
+
+
+VARIANTS = _every_combination() | _others()
+FOUR_WORKERS: dict[str, Settings] = {
+    "pipeline-data": {"pipeline_stages": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "pipeline-tensor": {"pipeline_stages": 2, "tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "tensor-data": {"tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
+    "tensor-data-zero2": {"tensor_parallel": 2, "zero_stage": 2, "micro_batch_size": 2},
+}
 
 
 def fresh_model(shape: TransformerConfig) -> Transformer:
