@@ -75,6 +75,30 @@ class Ablation(BaseModel):
         return mean, float(stdtrit(len(differences) - 1, 0.975)) * error
 
 
+class Resumed(BaseModel):
+    """A run that was killed and went on, beside one of the first layout that was not."""
+
+    before: str
+    """Layout that was killed."""
+    after: str
+    """Layout that went on."""
+    killed_at: int
+    """Steps done when SIGKILL came, as the run had said last."""
+    resumed_from: int
+    """Steps of the checkpoint that it went on from."""
+    identical: int
+    """Of the losses compared, those that are the same to the last bit."""
+    loss_apart: float
+    """Largest difference of the losses compared, nats a token."""
+    weights_identical: bool
+    weights_apart: float
+    """Largest difference of the last weights."""
+    undisturbed: list[float]
+    """Losses of all steps."""
+    resumed: list[float]
+    """Losses compared: those of the steps behind the checkpoint."""
+
+
 class Results(BaseModel):
     """Of one run on one machine."""
 
