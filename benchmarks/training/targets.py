@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.model.shapes import ACCELERATOR_SHAPES
 from benchmarks.training.case import Measured
 from benchmarks.training.results import Results
 
@@ -16,6 +17,8 @@ SAVE_EVERY = 100
 """Steps between checkpoints that the share counts with, those of the laptop's profile."""
 SHAKESPEARE = 1.58
 """Nats a character."""
+MFU = 0.5
+"""Least share of a GPU's dense bf16 peak, by its data sheet."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,12 @@ def targets(results: Results) -> Iterator[Target]:
     shakespeare = results.shakespeare
     mean = statistics.fmean(shakespeare.ours) if shakespeare and shakespeare.is_tiny_shakespeare else math.nan
     yield Target("tiny Shakespeare, nats a character", mean, SHAKESPEARE, at_least=False)
+    found_there = results.accelerated
+    device, peak = (found_there.device, found_there.peak_flops) if found_there else ("a GPU", None)
+    for shape in ACCELERATOR_SHAPES:
+        # Without a data sheet there is nothing to hold it to.
+        mfu = found_there.best(shape) / peak if found_there and peak else math.nan
+        yield Target(f"MFU on {device}, {shape}", mfu, MFU)
 
 
 def shares(results: Results) -> Shares | None:
