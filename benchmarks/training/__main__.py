@@ -2,7 +2,8 @@
 
     python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--ablation DIR]
 
-Processes of the ablation import this file as it stands, so all that weighs is imported where it is used.
+Processes of the ablation import this file as it stands, so all that weighs is imported where it is used. All but the
+section `accelerator` is measured on the processor, on a machine with a GPU too.
 """
 
 import argparse
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.training.results import Ablation, Results
     from model.training.batches.text import Packed
 
-Section = Literal["speed", "shakespeare", "ablation"]
+Section = Literal["speed", "resume", "shakespeare", "ablation", "accelerator"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "bench-training.json"
@@ -45,7 +46,7 @@ _SMOKE = Plan("smoke", 32, steps=6, skipped=2, save_every=2)
 def main() -> None:
     arguments = _arguments()
     from benchmarks.model.section import put
-    from benchmarks.training.page import render
+    from benchmarks.training.page import accelerated, render
     from benchmarks.training.plots import draw
     from benchmarks.training.results import Results
     from components.workspace import Workspace
@@ -59,13 +60,17 @@ def main() -> None:
     else:
         before = kept if arguments.only and kept.is_file() else None
         results = measure(arguments, Workspace.find().state / "downloads", before)
-    section = render(results)
+    alone = results.accelerated if not results.measured else None
+    section = render(results) if alone is None else accelerated(alone)
     print(section)
     if arguments.quick:
         return
     out.mkdir(parents=True, exist_ok=True)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(results.model_dump_json(indent=1), encoding="utf-8")
+    if alone is not None:
+        # The rest of the section, which another machine may have measured, stays.
+        return
     draw(results, out)
     page = out / "training.md"
     page.write_text(put(page.read_text(encoding="utf-8") if page.is_file() else "", "speed", section), encoding="utf-8")
@@ -126,37 +131,86 @@ def cases(cores: int, plan: Plan) -> list[Case]:
 
 def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> "Results":
     """The sections asked for; the others are those of `before`, a last run's figures, where there is one."""
-    from importlib.metadata import version
-
-    from benchmarks.lifecycle import machine
+    from benchmarks.training import accelerator
     from benchmarks.training.results import Results
 
     results = Results(machine="", libraries="")
     if before is not None:
         results = Results.model_validate_json(before.read_text(encoding="utf-8"))
+    wanted = _wanted(arguments)
+    # Before they are hidden: what CUDA sees first it sees for the life of this process.
+    at_hand = accelerator.at_hand()
+    if arguments.only and "accelerator" in wanted and not at_hand:
+        raise SystemExit(accelerator.ABSENT)
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        if wanted != ["accelerator"]:
+            with _without_gpus():
+                _measure_processor(results, wanted, arguments, Path(folder), cache)
+        if "accelerator" in wanted:
+            print("accelerator ..", file=sys.stderr, flush=True)
+            plan = accelerator.SMOKE if arguments.smoke else accelerator.Plan()
+            rounds = 1 if arguments.smoke else arguments.rounds
+            results.accelerated = accelerator.measure(
+                plan, Path(folder) / "accelerator", rounds=rounds, threads=os.cpu_count() or 1
+            )
+    return results
+
+
+def _wanted(arguments: argparse.Namespace) -> list[str]:
+    if arguments.quick:
+        return ["speed"]
+    if arguments.smoke:
+        return ["speed", "accelerator"]
+    return arguments.only or [*get_args(Section)]
+
+
+@contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Processes that are started inside see no GPU."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = ""
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _measure_processor(
+    results: "Results", wanted: list[str], arguments: argparse.Namespace, folder: Path, cache: Path
+) -> None:
+    from importlib.metadata import version
+
+    from benchmarks.lifecycle import machine
+
     _require_trainer()
     results.machine, results.cores = machine(), os.cpu_count() or 1
     results.libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
-    wanted = ["speed"] if arguments.quick or arguments.smoke else arguments.only or [*get_args(Section)]
-    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        path = arguments.text or Path(folder) / "text.txt"
-        if arguments.text is None and wanted != ["ablation"]:
-            from benchmarks.training.stand_in import stand_in
+    path = arguments.text or folder / "text.txt"
+    if arguments.text is None and not {"speed", "resume", "shakespeare"}.isdisjoint(wanted):
+        from benchmarks.training.stand_in import stand_in
 
-            path.write_text(stand_in(cache), encoding="utf-8")
-        if "speed" in wanted:
-            with _section(results, "speed"):
-                _measure_speed(results, path, Path(folder), arguments)
-        if "shakespeare" in wanted:
-            from benchmarks.training.preset import measure_preset
+        path.write_text(stand_in(cache), encoding="utf-8")
+    if "speed" in wanted:
+        with _section(results, "speed"):
+            _measure_speed(results, path, folder, arguments)
+    if "resume" in wanted:
+        from benchmarks.training.resume import measure_resume
 
-            with _section(results, "shakespeare"):
-                stands_in = arguments.text is None
-                results.shakespeare = measure_preset(path, Path(folder), arguments.seeds, stands_in=stands_in)
-        if "ablation" in wanted and arguments.ablation is not None:
-            with _section(results, "ablation"):
-                results.ablation = _measure_ablation(arguments, Path(folder))
-    return results
+        with _section(results, "resume"):
+            packed = pack(path, folder / "resume", "smoke")
+            results.resumed = measure_resume(packed.tokens, packed.tokenizer)
+    if "shakespeare" in wanted:
+        from benchmarks.training.preset import measure_preset
+
+        with _section(results, "shakespeare"):
+            stands_in = arguments.text is None
+            results.shakespeare = measure_preset(path, folder, arguments.seeds, stands_in=stands_in)
+    if "ablation" in wanted and arguments.ablation is not None:
+        with _section(results, "ablation"):
+            results.ablation = _measure_ablation(arguments, folder)
 
 
 def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argparse.Namespace) -> None:

@@ -79,7 +79,7 @@ def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing,
             raise ValueError(f"{artifacts / name} is missing: name the artifacts of a whole `sluice run`")
     best_fit = folder / "best-fit"
     best_fit.mkdir()
-    config = PackConfig(layout="best_fit", row_tokens=model.context + 1)
+    config = PackConfig.model_validate({"layout": "best_fit", "row_tokens": model.context + 1})
     pack(config, artifacts / "refine", artifacts / "tokenizer", best_fit)
     return {"as it is": artifacts / "pack", "best_fit": best_fit}
 

@@ -25,6 +25,11 @@ class Case(BaseModel):
     ranks: int = 1
     threads: int = 1
     """Of a rank."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    micro_rows: int | None = None
+    """Sequences of a rank that go through at once; None: all of the step's."""
+    recomputed: bool = False
+    """Activations are computed again in the backward pass."""
     save_every: int | None = None
     """Steps between checkpoints; None: one after the last step, which no figure counts."""
     steps: int = 40

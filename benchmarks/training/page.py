@@ -5,12 +5,18 @@ import statistics
 from collections.abc import Iterable
 
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Measured
-from benchmarks.training.plots import PLOT
-from benchmarks.training.results import Ablation, Outcome, Results, Shakespeare
+from benchmarks.training.plots import PLOT, RESUME_PLOT
+from benchmarks.training.results import Ablation, Accelerated, Outcome, Results, Resumed, Shakespeare, reached
 from benchmarks.training.targets import SAVE_EVERY, Target, down, shares, targets
 
 SAME_LOSS = 1e-3
 """Most relative difference of the first step's losses, in fp32."""
+
+NO_ACCELERATOR = (
+    "No GPU was at hand when this page was written. Where there is one, `make bench-train` measures the fraction of "
+    "its dense bf16 peak that whole steps reach at 350M and 1B parameters, 2048 tokens, eager and compiled, without "
+    "Ray (`ARGS='--only accelerator'` for that alone)."
+)
 
 _LEAST_SEEDS = 3
 """Without as many nothing is said of a change."""
@@ -49,7 +55,13 @@ def render(results: Results) -> str:
         *_ranks(results),
         "",
         _shares(results),
+        "",
+        "### On a GPU",
+        "",
+        NO_ACCELERATOR if results.accelerated is None else accelerated(results.accelerated),
     ]
+    if results.resumed:
+        lines += ["", "### Killed and resumed", "", *_resumed(results.resumed)]
     if results.shakespeare is not None:
         lines += ["", "### The preset", "", *_shakespeare(results.shakespeare)]
     if results.ablation is not None:
@@ -60,6 +72,56 @@ def render(results: Results) -> str:
             *_ablation(results.ablation, busy=results.busy_at("ablation")),
         ]
     return "\n".join(lines)
+
+
+def accelerated(found: Accelerated) -> str:
+    """The fractions of the data sheet's peak and of the measured one, a line a case."""
+    sheet = f"{found.peak_flops / 1e12:.0f} TFLOP/s" if found.peak_flops else "not listed here"
+    lines = [
+        f"{found.device}; {found.libraries}. Dense bf16 by its data sheet: {sheet}; the largest product reached "
+        f"{found.matmul_flops / 1e12:.1f} TFLOP/s.",
+    ]
+    if found.measured:
+        case, rounds = found.measured[0].case, len(found.measured[0].rounds)
+        lines += [
+            "",
+            f"Whole steps of `sluice train`'s loop in one process: bf16 weights with float32 masters (ZeRO 1), "
+            f"gradients clipped at {CLIP:g}, AdamW, {case.rows * case.sequence:,} tokens a step in rows of "
+            f"{case.sequence} random tokens. Each run has {case.steps} steps, of which the last "
+            f"{case.steps - case.skipped} count; the figure is the median of {rounds}. FLOPs are those of matrix "
+            "products, attention's over the visible half; what is computed again counts once.",
+            "",
+            *_table(_ACCELERATED_HEAD, (_on_accelerator(each, found) for each in found.measured)),
+        ]
+    if found.refused:
+        lines += ["", "Could not run:", "", *(f"- {name}: {reason}" for name, reason in found.refused.items())]
+    return "\n".join(lines)
+
+
+_ACCELERATED_HEAD = (
+    "",
+    "rows of a micro-batch",
+    "activations computed again",
+    "tokens/s",
+    "of the data sheet's peak",
+    "of the matrix peak",
+    "peak memory, GB",
+    "fastest / slowest",
+)
+
+
+def _on_accelerator(each: Measured, found: Accelerated) -> tuple[str, ...]:
+    flops, case = reached(each), each.case
+    return (
+        f"{case.shape}, {case.name}",
+        f"{case.micro_rows}",
+        "yes" if case.recomputed else "no",
+        f"{each.rate:,.0f}",
+        f"{down(100 * flops / found.peak_flops, 1):.1f} %" if found.peak_flops else "none",
+        f"{down(100 * flops / found.matmul_flops, 1):.1f} %",
+        f"{each.peak_bytes / 1e9:.1f}",
+        f"{each.spread:.2f}",
+    )
 
 
 def _target(each: Target) -> tuple[str, ...]:
@@ -175,6 +237,30 @@ def _shares(results: Results) -> str:
 
 def _percent(share: float) -> str:
     return "an unknown share" if math.isnan(share) else f"{-down(-100 * share, 2):.2f} %"
+
+
+def _resumed(found: list[Resumed]) -> list[str]:
+    head = ("", "killed at step", "resumed from", "same bits in the next", "losses apart", "last weights apart")
+    rows = [
+        (
+            each.before if each.same_layout else f"{each.before} → {each.after}",
+            f"{each.killed_at}",
+            f"{each.resumed_from}",
+            f"{each.identical} of {len(each.resumed)}",
+            f"{each.loss_apart:.1e}" if each.loss_apart else "0",
+            f"{each.weights_apart:.1e}" if each.weights_apart else "0",
+        )
+        for each in found
+    ]
+    return [
+        f"Every run has {len(found[0].undisturbed)} steps and is killed by SIGKILL, all its processes at once, after a "
+        "drawn one. It goes on from its newest checkpoint by the same command, or in another layout (→), and is held "
+        "to a run of its first layout that nothing disturbed. Losses are in nats a token.",
+        "",
+        *_table(head, rows),
+        "",
+        f"![losses of the undisturbed runs, and those behind the kill]({RESUME_PLOT})",
+    ]
 
 
 def _shakespeare(found: Shakespeare) -> list[str]:

@@ -5,24 +5,26 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.training.results import Ablation, Results, Shakespeare
+from benchmarks.training.results import Ablation, Results, Resumed, Shakespeare
 from benchmarks.training.targets import DEFAULTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLOT = "training-speed.svg"
+PLOT, RESUME_PLOT = "training-speed.svg", "training-resume.svg"
 _COLORS = {"sluice": "#2f6fde", "transformers": "#9fb3c8"}
 _BOUND = "#c0392b"
 
 
 def draw(results: Results, folder: Path) -> None:
-    """`PLOT`; equal results give equal bytes."""
+    """`PLOT`, and `RESUME_PLOT` where that was measured; equal results give equal bytes."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "sluice"
     _figure(results).savefig(folder / PLOT, metadata={"Date": None})
+    if results.resumed:
+        _resumes(results.resumed).savefig(folder / RESUME_PLOT, metadata={"Date": None})
 
 
 def _figure(results: Results) -> "Figure":
@@ -39,6 +41,30 @@ def _figure(results: Results) -> "Figure":
     for each in grid.flat:
         each.tick_params(labelsize=8)
         each.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _resumes(found: list[Resumed]) -> "Figure":
+    from matplotlib import pyplot
+
+    columns = 3
+    rows = -(-len(found) // columns)
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=(9, 2.2 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True
+    )
+    for axes, each in zip(grid.flat, found, strict=False):
+        steps = range(each.resumed_from + 1, each.resumed_from + len(each.resumed) + 1)
+        axes.plot(range(1, len(each.undisturbed) + 1), each.undisturbed, color=_COLORS["transformers"], lw=2.5)
+        axes.plot(steps, each.resumed, color=_COLORS["sluice"], lw=1)
+        axes.axvline(each.killed_at, color=_BOUND, lw=1, ls=":")
+        axes.set_title(each.before if each.same_layout else f"{each.before}\n→ {each.after}", fontsize=7)
+    for axes in grid.flat:
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid.flat[len(found) :]:
+        axes.set_visible(False)
+    figure.supxlabel("step; grey: undisturbed, blue: resumed, dots: SIGKILL", fontsize=8)
+    figure.supylabel("nats a token", fontsize=8)
     return figure
 
 

@@ -5,6 +5,7 @@ import statistics
 
 from pydantic import BaseModel
 
+from benchmarks.model.shapes import SHAPES
 from benchmarks.training.case import Library, Measured
 
 _QUIET_SHARE = 0.5
@@ -98,9 +99,36 @@ class Resumed(BaseModel):
     resumed: list[float]
     """Losses compared: those of the steps behind the checkpoint."""
 
+    @property
+    def same_layout(self) -> bool:
+        return self.before == self.after
+
+
+class Accelerated(BaseModel):
+    """Whole steps of our training loop on an accelerator."""
+
+    device: str
+    libraries: str
+    peak_flops: float | None
+    """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
+    matmul_flops: float
+    """Of the largest product measured."""
+    measured: list[Measured] = []
+    refused: dict[str, str] = {}
+    """Cases that could not run, with their reason."""
+
+    def best(self, shape: str) -> float:
+        """FLOPs a second of the fastest case of a shape; NaN where none ran."""
+        return max((reached(each) for each in self.measured if each.case.shape == shape), default=math.nan)
+
+
+def reached(each: Measured) -> float:
+    """FLOPs a second that its tokens cost, as benchmarks.model counts them."""
+    return each.rate * SHAPES[each.case.shape].training_flops(each.case.sequence)
+
 
 class Results(BaseModel):
-    """Of one run on one machine."""
+    """Of one run on one machine; `accelerated` may be of another."""
 
     machine: str
     libraries: str
@@ -113,6 +141,9 @@ class Results(BaseModel):
     measured: list[Measured] = []
     shakespeare: Shakespeare | None = None
     ablation: Ablation | None = None
+    resumed: list[Resumed] = []
+    accelerated: Accelerated | None = None
+    """None: no accelerator was at hand."""
 
     def busy_at(self, section: str) -> bool:
         """Whether others had more than a share of the processor when the section began to be measured."""

@@ -51,7 +51,7 @@ CHANGES: Sequence[tuple[str, str]] = (
 """(layout that was killed, layout that goes on)."""
 
 
-class _Run(NamedTuple):
+class Left(NamedTuple):
     """What a run left."""
 
     losses: dict[int, float]
@@ -62,7 +62,7 @@ class _Run(NamedTuple):
 
 def measure_resume(packed: Path, tokenizer: Path, seed: int = 0) -> list[Resumed]:
     """Each layout killed and resumed, then the changes of layout. RuntimeError where a run fails by itself."""
-    draw = random.Random(seed)  # noqa: S311 - where to kill is no secret
+    draw = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
         folder = Path(name)
         undisturbed = {}
@@ -83,7 +83,7 @@ def measure_resume(packed: Path, tokenizer: Path, seed: int = 0) -> list[Resumed
 
 
 def _killed_and_resumed(
-    folder: Path, layouts: tuple[str, str], tokens: tuple[Path, Path], undisturbed: _Run, kill: int
+    folder: Path, layouts: tuple[str, str], tokens: tuple[Path, Path], undisturbed: Left, kill: int
 ) -> Resumed:
     before, after = layouts
     print(f"  {before}, killed at step {kill}, resumed as {after} ..", file=sys.stderr, flush=True)
@@ -92,12 +92,17 @@ def _killed_and_resumed(
     return compare(before, after, killed, undisturbed, resumed)
 
 
-def compare(before: str, after: str, killed: int, undisturbed: _Run, resumed: _Run) -> Resumed:
-    """The steps behind the checkpoint that it went on from, and the last weights."""
+def compare(before: str, after: str, killed: int, undisturbed: Left, resumed: Left) -> Resumed:
+    """The steps behind the checkpoint that it went on from, and the last weights.
+
+    RuntimeError for a run that did not go on.
+    """
     import torch
     from safetensors.torch import load_file
 
     begun = int(resumed.report["timings"]["resumed_step"])
+    if not 0 < begun <= killed:
+        raise RuntimeError(f"{after}: killed at step {killed}, it began anew or from step {begun}, which shows nothing")
     steps = range(begun + 1, begun + COMPARED + 1)
     pairs = [(undisturbed.losses[step], resumed.losses[step]) for step in steps]
     one, other = load_file(undisturbed.weights), load_file(resumed.weights)
@@ -145,7 +150,7 @@ def _start(request: Path) -> "subprocess.Popen[str]":
     )
 
 
-def _to_the_end(request: Path) -> _Run:
+def _to_the_end(request: Path) -> Left:
     process = _start(request)
     try:
         said, errors = process.communicate(timeout=_RUN_S)
@@ -157,7 +162,7 @@ def _to_the_end(request: Path) -> _Run:
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     out = request.parent / "out"
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-    return _Run({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
+    return Left({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
 
 
 def _kill(request: Path, step: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,30 @@ ROUND_S = 1200.0
 """Bound of waiting for one run, compilation included."""
 SEED = 1234
 
+_RAISED = re.compile(r"(?:\[rank\d+\]: )?(?:\w+\.)*\w*(?:Error|Exception|Failed|Interrupted)\b")
+"""The line of a traceback that says what was raised."""
+_NO_MEMORY = re.compile(r"out of memory|OutOfMemory|ALLOC_FAILED")
+
+
+class OutOfMemory(RuntimeError):
+    """A run that the device's memory does not hold."""
+
 
 def in_turns(cases: Sequence[Case], packed: Path, tokenizer: Path, rounds: int) -> list[Measured]:
     """`rounds` runs of every case. RuntimeError, naming the case, where one fails or does not end."""
     found: dict[Case, list[Round]] = {case: [] for case in cases}
     for _ in range(rounds):
         for case in cases:
-            print(f"  {case.name} ..", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-                run = _theirs if case.library == "transformers" else _ours
-                found[case].append(run(case, packed, tokenizer, Path(folder)))
+            found[case].append(run_once(case, packed, tokenizer))
     return [Measured(case=case, rounds=each) for case, each in found.items()]
+
+
+def run_once(case: Case, packed: Path, tokenizer: Path) -> Round:
+    """RuntimeError, naming the case, where it fails or does not end; OutOfMemory where that is why."""
+    print(f"  {case.name} ..", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        run = _theirs if case.library == "transformers" else _ours
+        return run(case, packed, tokenizer, Path(folder))
 
 
 def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
@@ -107,7 +121,8 @@ def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[
         "min_learning_rate_ratio": 1 / case.steps,
         "steps": case.steps,
         "batch_size": case.rows,
-        "micro_batch_size": case.rows // case.ranks,
+        "micro_batch_size": case.micro_rows or case.rows // case.ranks,
+        "activation_checkpointing": "full" if case.recomputed else "none",
         "checkpoint_every": case.save_every or case.steps,
         "validate_every": case.steps,
         "validation_batches": 1,
@@ -127,11 +142,21 @@ def _run(case: Case, command: Sequence[str]) -> str:
     threads = str(case.threads)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if case.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ROUND_S, check=False)
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{case.name} did not end within {ROUND_S:g} s") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        raise RuntimeError(f"{case.name} ended with status {done.returncode}: {last}")
+        reason = reason_of(done.stderr)
+        kind = OutOfMemory if _NO_MEMORY.search(reason) else RuntimeError
+        raise kind(f"{case.name} ended with status {done.returncode}: {reason}")
     return done.stdout
+
+
+def reason_of(said: str) -> str:
+    """The last line of a program's errors that tells what was raised: libraries warn even behind it."""
+    lines = [line.strip() for line in said.strip().splitlines()]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return [*(lines or ["nothing said"]), *raised][-1]

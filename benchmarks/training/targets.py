@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.model.shapes import ACCELERATOR_SHAPES
 from benchmarks.training.case import Measured
 from benchmarks.training.results import Results
 
@@ -16,6 +17,11 @@ SAVE_EVERY = 100
 """Steps between checkpoints that the share counts with, those of the laptop's profile."""
 SHAKESPEARE = 1.58
 """Nats a character."""
+RESUMED = 1e-5
+"""Most that losses and weights may differ, nats a token and in themselves, where another layout goes on."""
+MFU = 0.5
+"""Least share of a GPU's dense bf16 peak, by its data sheet."""
+_TINY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,9 @@ class Target:
 
     @property
     def shown(self) -> str:
-        return f"{down(self.value, 2):.2f}" if self.at_least else f"{-down(-self.value, 3):.3f}"
+        if self.at_least:
+            return f"{down(self.value, 2):.2f}"
+        return _tiny(self.value) if 0 < self.value < _TINY else f"{-down(-self.value, 3):.3f}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,18 @@ def targets(results: Results) -> Iterator[Target]:
     shakespeare = results.shakespeare
     mean = statistics.fmean(shakespeare.ours) if shakespeare and shakespeare.is_tiny_shakespeare else math.nan
     yield Target("tiny Shakespeare, nats a character", mean, SHAKESPEARE, at_least=False)
+    same = [each for each in results.resumed if each.same_layout]
+    lost = max((len(each.resumed) - each.identical + (not each.weights_identical) for each in same), default=math.nan)
+    yield Target("killed and resumed: losses of 50, and weights, that are not the same bits", lost, 0, at_least=False)
+    moved = [each for each in results.resumed if not each.same_layout]
+    apart = max((max(each.loss_apart, each.weights_apart) for each in moved), default=math.nan)
+    yield Target("resumed in another layout: losses and weights apart", apart, RESUMED, at_least=False)
+    found_there = results.accelerated
+    device, peak = (found_there.device, found_there.peak_flops) if found_there else ("a GPU", None)
+    for shape in ACCELERATOR_SHAPES:
+        # Without a data sheet there is nothing to hold it to.
+        mfu = found_there.best(shape) / peak if found_there and peak else math.nan
+        yield Target(f"MFU on {device}, {shape}", mfu, MFU)
 
 
 def shares(results: Results) -> Shares | None:
@@ -100,6 +120,12 @@ def _largest(measured: Measured, name: str) -> float:
     """Of all rounds; NaN where a round did not see it."""
     found = [getattr(each, name) for each in measured.rounds]
     return math.nan if None in found else max(found)
+
+
+def _tiny(value: float) -> str:
+    """Two digits of a number below one, rounded up."""
+    exponent = math.floor(math.log10(value))
+    return f"{math.ceil(value * 10 ** (1 - exponent)) / 10:.1f}e{exponent:03d}"
 
 
 def down(value: float, digits: int) -> float:

@@ -96,6 +96,9 @@ def _settle_ray_train(nodes: int) -> None:
 
 def _ray_worker(settings: dict[str, Any]) -> None:
     """Runs in a worker of Ray Train, which has made the process group."""
+    if dist.get_backend() != "nccl":
+        # Ray leaves the GPUs of a machine in the sight of workers that were given none.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     run_worker(settings["job"], settings["progress"])
 
 

@@ -20,6 +20,7 @@ from model.training.engines.local import LocalEngine
 from model.training.loop import Clock, Loop, train
 from model.training.optimization.optimizer import build_optimizer
 from model.training.optimization.schedule import rate
+from model.training.saving.randomness import seed_random
 
 ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
 """What a run in one process of plain PyTorch is."""
@@ -69,6 +70,7 @@ def run_trial(
     config = alone(config)
     tokens, held = PackedTokens(packed, "train"), PackedTokens(packed, "valid")
     engine = local_engine(config, TransformerConfig.from_settings(model, tokens.vocab_size))
+    seed_random(config.seed, 0)
     batches = TrainingBatches(tokens, config, model.context)
     validations = count(1)
 

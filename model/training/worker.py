@@ -35,6 +35,7 @@ from model.training.optimization.guard import StepGuard
 from model.training.optimization.schedule import rate
 from model.training.saving import checkpoints
 from model.training.saving.continuation import Continuation
+from model.training.saving.randomness import seed_random
 from model.training.saving.release import save_trained
 from model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
 
@@ -81,6 +82,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     vocabulary = Objective.of(config, sides[0].vocab_size, sides[0].eos_id, special).model_vocabulary
     model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
     initialize(model, config.seed)
+    seed_random(config.seed, rank)
     model.to(_device(), _DTYPES[config.dtype])
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
         engine = build_engine(model, config, processes, Path(extensions))
@@ -271,9 +273,12 @@ def join_group() -> None:
     """
     if dist.is_initialized():
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if dist.is_torchelastic_launched():
+    launched = dist.is_torchelastic_launched()
+    if not launched:
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed refuses to start without it
+    # Before the first collective, for which NCCL would otherwise take GPU 0 in every process.
+    backend = "nccl" if _device().type == "cuda" else "gloo"
+    if launched:
         dist.init_process_group(backend, timeout=_GROUP_TIMEOUT)
         return
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed refuses to start without it
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_GROUP_TIMEOUT)

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.model.shapes import SHAPES
+from benchmarks.training import accelerator
 from benchmarks.training.__main__ import Plan, cases
 from benchmarks.training.case import Case, Measured, Round, Ticks, round_of
 from benchmarks.training.page import render
-from benchmarks.training.plots import PLOT, draw
-from benchmarks.training.results import Ablation, Outcome, Results, Shakespeare
+from benchmarks.training.plots import PLOT, RESUME_PLOT, draw
+from benchmarks.training.results import Ablation, Accelerated, Outcome, Results, Resumed, Shakespeare
 from benchmarks.training.targets import SAVE_EVERY, Target, shares, targets
 
 
@@ -54,7 +56,38 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
             curve=[(50, 2.0), (100, 1.7)],
         ),
         ablation=ablation_of([2.0, 2.1, 2.2]),
+        resumed=[resumed_of("one process"), resumed_of("one process", "2 workers", loss_apart=2.1e-7, identical=3)],
+        accelerated=accelerated_of(0.6),
     )
+
+
+def resumed_of(before: str, after: str = "", *, identical: int = 4, loss_apart: float = 0.0) -> Resumed:
+    """Killed at step 15 of 20, resumed from 10."""
+    return Resumed(
+        before=before,
+        after=after or before,
+        killed_at=15,
+        resumed_from=10,
+        identical=identical,
+        loss_apart=loss_apart,
+        weights_identical=not after,
+        weights_apart=loss_apart,
+        undisturbed=[3.0 - step / 10 for step in range(20)],
+        resumed=[3.0 - step / 10 for step in range(10, 14)],
+    )
+
+
+def accelerated_of(mfu: float) -> Accelerated:
+    """Both models at this share of a data sheet's peak, eager and compiled alike."""
+    peak, found = 1e15, []
+    for shape in accelerator.Plan().shapes:
+        for case in accelerator.cases(shape, accelerator.Plan(), 1):
+            rate = mfu * peak / SHAPES[shape].training_flops(case.sequence)
+            taken = Round(
+                tokens_per_second=rate, peak_bytes=3 * 10**10, cpu_seconds=1.0, first_loss=10.4, mean_loss=10.4
+            )
+            found.append(Measured(case=case.model_copy(update={"micro_rows": 4}), rounds=[taken]))
+    return Accelerated(device="a GPU of ours", libraries="torch", peak_flops=peak, matmul_flops=8e14, measured=found)
 
 
 def ablation_of(default: list[float]) -> Ablation:
@@ -98,9 +131,51 @@ def test_what_was_not_measured_is_no_number_and_no_pass() -> None:
     assert "nan" not in other.split("### ")[0]
 
 
+def test_a_run_that_did_not_go_on_with_the_same_bits_is_a_miss() -> None:
+    results = results_of(2000.0)
+    same, other = [each for each in targets(results) if "resumed" in each.name]
+    assert same.is_met and other.is_met and other.shown == "2.1e-07"
+    results.resumed.append(resumed_of("2 workers", identical=3))
+    same, _ = [each for each in targets(results) if "resumed" in each.name]
+    assert not same.is_met and same.value == 1
+    results.resumed = [resumed_of("one process", "2 workers", loss_apart=2.01e-5)]
+    same, other = [each for each in targets(results) if "resumed" in each.name]
+    assert not same.is_met and math.isnan(same.value), "no run went on in its own layout"
+    assert not other.is_met and other.shown == "2.1e-05"
+    assert "| one process → 2 workers | 15 | 10 | 4 of 4 | 2.0e-05 | 2.0e-05 |" in render(results)
+
+
+def test_a_gpus_share_is_held_to_its_data_sheet() -> None:
+    results = results_of(2000.0)
+    page = render(results)
+    assert "| MFU on a GPU of ours, 350M | 0.60 | ≥ 0.5 | met |" in page
+    # 4 rows at once; 60 % of the data sheet's 1000 TFLOP/s are 75 % of the 800 that a product reached.
+    assert page.count("| 4 | no |") == 4 and "75.0 % | 30.0 |" in page
+    slow = render(results.model_copy(update={"accelerated": accelerated_of(0.4)}))
+    assert "| MFU on a GPU of ours, 1B | 0.40 | ≥ 0.5 | **not met** |" in slow
+
+
+def test_without_a_gpu_or_its_data_sheet_there_is_no_share() -> None:
+    absent = render(results_of(2000.0).model_copy(update={"accelerated": None}))
+    assert "No GPU was at hand" in absent
+    assert absent.count("**not measured**") == 2 and "| MFU on a GPU, 1B | none | ≥ 0.5 | **not measured** |" in absent
+    unlisted = accelerated_of(0.9).model_copy(update={"peak_flops": None})
+    page = render(results_of(2000.0).model_copy(update={"accelerated": unlisted}))
+    assert page.count("**not measured**") == 2 and "data sheet: not listed here" in page
+
+
+def test_what_cannot_run_on_a_gpu_is_kept_with_its_reason() -> None:
+    half = accelerated_of(0.6)
+    half.measured = [each for each in half.measured if each.case.shape == "350M"]
+    half.refused = {"1B, sluice, bf16, eager": "CUDA out of memory"}
+    page = render(results_of(2000.0).model_copy(update={"accelerated": half}))
+    assert "- 1B, sluice, bf16, eager: CUDA out of memory" in page
+    assert "| MFU on a GPU of ours, 350M | 0.60 |" in page and "| MFU on a GPU of ours, 1B | none |" in page
+
+
 def test_a_busy_machine_passes_nothing() -> None:
     busy = results_of(9000.0).model_copy(update={"loads": {"speed": 1.5}})
-    assert [each.is_met for each in targets(busy)] == [False, False, False, True]
+    assert [each.is_met for each in targets(busy)] == [False] * 3 + [True] * 5
     assert render(busy).count("**not judged**") == 3
     assert all(each.is_met for each in targets(results_of(9000.0)))
 
@@ -209,9 +284,9 @@ def test_equal_results_draw_equal_pictures(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         draw(results_of(2000.0), tmp_path / name)
-        pictures.append((tmp_path / name / PLOT).read_bytes())
-    assert pictures[0] == pictures[1] and b"<svg" in pictures[0]
-    assert PLOT in render(results_of(2000.0))
+        pictures.append([(tmp_path / name / each).read_bytes() for each in (PLOT, RESUME_PLOT)])
+    assert pictures[0] == pictures[1] and all(b"<svg" in each for each in pictures[0])
+    assert all(each in render(results_of(2000.0)) for each in (PLOT, RESUME_PLOT))
 
 
 def test_kept_figures_give_the_same_section_again() -> None:

@@ -22,15 +22,18 @@ PERSISTENT_ELEMENTS = 10_000
 
 def import_deepspeed(extensions: Path) -> Any:
     """Imported here because it costs seconds, and because it reads its environment once."""
-    if not torch.cuda.is_available():
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     # A folder of this launch alone: a build killed elsewhere leaves a lock that later ones wait for without end.
     os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions)
     with _without("mlflow"):
         import deepspeed
     leave_muon_uncompiled()
-    # Its shared-memory all-reduce would be compiled now, by a C++ compiler that may not be there, to save microseconds.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if on_cpu:
+        # Its shared-memory all-reduce would be compiled now, by a C++ compiler that may not be there, to save
+        # microseconds. Elsewhere there is none, and to ask would try every operator, aloud on standard output.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.WARNING)
     return deepspeed
 

@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 _CPU, _CUDA = "random.cpu", "random.cuda"
+_MOST_RANKS = 1 << 20
+
+
+def seed_random(seed: int, rank: int) -> None:
+    """Begin a run: every rank with numbers of its own, and with the same whenever the run begins again."""
+    torch.manual_seed((seed * _MOST_RANKS + rank) % 2**63)
 
 
 def random_state() -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """When a run under Ray Train starts again, and whom it blames when it does not."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from data.progress import no_progress
-from model.training import launch
+from model.training import launch, worker
 from model.training.faults.failures import TrainingFailed, TrainingInterrupted
 
 LOST_PEER = "gloo/transport/tcp/pair.cc: Connection closed by peer"
@@ -108,3 +110,28 @@ def test_an_error_is_named_with_its_kind() -> None:
 @pytest.mark.parametrize(("gpus", "workers", "enough"), [(0, 1, False), (2, 2, True), (1, 2, False)])
 def test_gpus_are_used_by_all_or_none(gpus: float, workers: int, enough: bool) -> None:
     assert launch._enough_gpus({"GPU": gpus}, workers) is enough
+
+
+@pytest.mark.parametrize(("backend", "seen"), [("gloo", ""), ("nccl", "0,1")])
+def test_workers_without_gpus_see_none(monkeypatch: pytest.MonkeyPatch, backend: str, seen: str) -> None:
+    """Ray leaves them visible: two workers on a machine with one GPU would meet on it, through gloo."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(launch.dist, "get_backend", lambda: backend)
+    found: list[str] = []
+    monkeypatch.setattr(launch, "run_worker", lambda *_: found.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    launch._ray_worker({"job": None, "progress": no_progress})
+    assert found == [seen]
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_process_takes_its_gpu_before_it_joins_the_others(monkeypatch: pytest.MonkeyPatch, launched: bool) -> None:
+    """NCCL's first collective would otherwise take GPU 0 in every process."""
+    done: list[Any] = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(device.index))
+    monkeypatch.setattr(worker.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(worker.dist, "is_torchelastic_launched", lambda: launched)
+    monkeypatch.setattr(worker.dist, "init_process_group", lambda backend, **_: done.append(backend))
+    worker.join_group()
+    assert done == [3 if launched else 0, "nccl"]

@@ -110,11 +110,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_reaches_the_weights() 
     assert torch.isfinite(engine.model.layers[1].feedforward.down.weight).all()  # type: ignore[union-attr, index]
 
 
-def pretrain_in(folder: Path, corpus: Path, settings: dict[str, Any], **kwargs: Any) -> PretrainReport:
+def pretrain_in(
+    folder: Path, corpus: Path, settings: dict[str, Any], model: dict[str, Any] | None = None, **kwargs: Any
+) -> PretrainReport:
     (folder / "out").mkdir(parents=True, exist_ok=True)
     return pretrain(
         PretrainConfig(**settings),
-        ModelConfig(**MODEL),
+        ModelConfig(**{**MODEL, **(model or {})}),
         corpus / "pack",
         corpus / "tokenizer",
         folder / "out",
@@ -157,6 +159,18 @@ def test_a_finished_run_is_not_trained_again(
     assert again.timings["resumed_step"] == 30
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (folder / "out" / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "training.jsonl").read_bytes() == (folder / "out" / "training.jsonl").read_bytes()
+
+
+def test_a_run_with_dropout_repeats_itself(
+    packed_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    short = {**SMALL, "steps": 3, "validate_every": 3}
+    logs = []
+    for name in ("one", "two"):
+        pretrain_in(tmp_path / name, packed_corpus, short, {"dropout": 0.3})
+        logs.append((tmp_path / name / "out" / "training.jsonl").read_bytes())
+    assert logs[0] == logs[1]
 
 
 def test_a_decay_branch_starts_from_a_plateau(

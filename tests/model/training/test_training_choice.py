@@ -92,6 +92,12 @@ def test_a_trial_repeats_and_reports_its_validations(packed_corpus: Path) -> Non
     ]
 
 
+def test_a_trial_with_dropout_repeats(packed_corpus: Path) -> None:
+    dropping = SMALL.model_copy(update={"dropout": 0.3})
+    first, again = (run_trial(CONFIG, dropping, packed_corpus / "pack").validation_loss for _ in range(2))
+    assert first.hex() == again.hex()
+
+
 def test_what_a_trial_does_not_do_is_refused() -> None:
     for setting in ({"dtype": "bf16"}, {"average_decay": 0.9}, {"skip_sigma": 6.0}):
         with pytest.raises(ValueError, match="plain fp32 runs"):
