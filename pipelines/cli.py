@@ -258,6 +258,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """argparse takes key=value on one side of the options only; here they may stand on both."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
+    uri = getattr(arguments, "mlflow", None) or ""
+    if "=" in uri and ":" not in uri.partition("=")[0]:
+        # `--mlflow key=value`: a setting, behind an option whose own value was left out.
+        arguments.mlflow, rest = "", [uri, *rest]
     strangers = [each for each in rest if each.startswith("-") or "=" not in each]
     if strangers or (rest and "overrides" not in arguments):
         parser.error(f"unrecognized arguments: {' '.join(strangers or rest)}")

@@ -143,6 +143,57 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert json.loads((out / "train.json").read_text())["pretrain"]["zero_stage"] == 3
 
 
+def test_mlflow_has_the_whole_run_and_how_it_ended(
+    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
+    workspace: Workspace,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    out = tmp_path / "out"
+    arguments = ("train", *TINY, f"data.path={text}", "--mlflow")
+    found = _json(capsys, *arguments, "pretrain.metrics_every=2", "--out", str(out))
+    too_fast = ("pretrain.learning_rate=1e30", "pretrain.gradient_clip=1", "--out", str(tmp_path / "broken"))
+    assert "lower the learning rate" in refused(*arguments, *too_fast)
+
+    client = MlflowClient(workspace.database_url)
+    experiment = client.get_experiment_by_name("training")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"out": "FINISHED", "broken": "FAILED"}
+    assert runs["broken"].data.params["pretrain.learning_rate"] == "1e+30"
+    done = runs["out"]
+    assert (done.data.params["pretrain.steps"], done.data.params["model.hidden_size"]) == ("6", "16")
+    assert done.data.metrics["bits_per_byte"] == pytest.approx(found["bits_per_byte"])
+
+    rows = [json.loads(line) for line in (out / "model" / "training.jsonl").read_text().splitlines()]
+    for name in ("loss", "learning_rate", "gradient_norm", "gradient_norms/embedding", "speed/tokens_per_second"):
+        # The last value of a name that the result has too stands at step 0.
+        logged = {each.step: each.value for each in client.get_metric_history(done.info.run_id, name)}
+        assert set(logged) == set(range(2, 7, 2) if "/" in name else range(1, 7)), name
+        if "/" not in name:
+            assert logged == {row["step"]: row[name] for row in rows if name in row}
+    held = {each.step: each.value for each in client.get_metric_history(done.info.run_id, "validation_loss")}
+    assert held.items() >= {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}.items()
+    assert {3, 6} <= set(held)
+    for run in runs.values():
+        # Shorter than an interval of MLflow's sampling.
+        machine = {name: value for name, value in run.data.metrics.items() if name.startswith("system/")}
+        assert machine["system/system_memory_usage_megabytes"] > 0
+        assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= set(machine)
+
+    for name in ("loss.svg", "sample.txt", "train.json"):
+        kept = Path(client.download_artifacts(done.info.run_id, name, str(elsewhere)))
+        assert kept.read_bytes() == (out / name).read_bytes()
+        kept.unlink()
+    assert not list(elsewhere.iterdir()), "no store is begun where the user happens to stand"
+
+
 def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
     found = _json(capsys, "profile", *TINY, f"data.path={text}", "--steps", "1", "--out", str(tmp_path / "profile"))
     assert Path(found["trace"]).is_file() and found["operators"]
