@@ -108,6 +108,12 @@ def _add_training(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     command = add("sweep", "which learning rate and shape are best: short runs, of which the worse end early")
     command.add_argument("--trials", type=int, default=9, metavar="N", help="runs begun (default: 9)")
+    command.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one a core); with 1 the same ones end early every time",
+    )
     _add_choosing(command, overrides)
 
     command = add("scaling", "a ladder of small runs, their power law, and what the next budget should buy")
