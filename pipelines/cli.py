@@ -108,6 +108,12 @@ def _add_training(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     command = add("sweep", "which learning rate and shape are best: short runs, of which the worse end early")
     command.add_argument("--trials", type=int, default=9, metavar="N", help="runs begun (default: 9)")
+    command.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one a core); with 1 the same ones end early every time",
+    )
     _add_choosing(command, overrides)
 
     command = add("scaling", "a ladder of small runs, their power law, and what the next budget should buy")
@@ -258,6 +264,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """argparse takes key=value on one side of the options only; here they may stand on both."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
+    uri = getattr(arguments, "mlflow", None) or ""
+    if "=" in uri and ":" not in uri.partition("=")[0]:
+        # `--mlflow key=value`: a setting, behind an option whose own value was left out.
+        arguments.mlflow, rest = "", [uri, *rest]
     strangers = [each for each in rest if each.startswith("-") or "=" not in each]
     if strangers or (rest and "overrides" not in arguments):
         parser.error(f"unrecognized arguments: {' '.join(strangers or rest)}")

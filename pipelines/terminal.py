@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
+_PACE_S = 3600.0
+"""Of progress that the pace of a bar is taken over."""
 STATES = {"start": "running", "done": "done", "failed": "failed"}
 
 
@@ -56,9 +59,9 @@ class LineView:
 
 
 class BarView:
-    """Rich's live bars, one a step that has begun."""
+    """Rich's live bars, one a step that has begun. Time is left by the pace since the first progress, as in lines."""
 
-    def __init__(self, steps: tuple[str, ...]) -> None:
+    def __init__(self, steps: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._progress = Progress(
@@ -68,6 +71,9 @@ class BarView:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
+            # Rich forgets progress after 30 s, and where it comes more rarely there would be no pace.
+            speed_estimate_period=_PACE_S,
+            get_time=clock,
         )
         self._numbers = {step: f"{i}/{len(steps)}" for i, step in enumerate(steps, 1)}
         self._tasks: dict[str, Any] = {}

@@ -2,6 +2,11 @@
 
 import json
 import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
@@ -37,21 +42,62 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
 
 
 def _on_ray(job: Job, progress: Progress, restarts: int) -> None:
-    import ray
+    with joined_ray(job.config.workers):
+        import ray
 
-    embedded = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
-    if embedded:
-        # Never a cluster that happens to run on this host.
-        ray.init(address="local", num_cpus=job.config.workers, log_to_driver=False)
-    elif not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    _settle_ray_train(len(ray.nodes()))
-    try:
+        _settle_ray_train(len(ray.nodes()))
         gpu = _enough_gpus(ray.cluster_resources(), job.config.workers)
         _fit(job, progress, gpu=gpu, restarts=restarts)
+
+
+@contextmanager
+def joined_ray(cpus: int | None = None) -> Iterator[None]:
+    """Ray inside: the cluster that this process is in or RAY_ADDRESS names, else one of `cpus` (all) that ends with it.
+
+    SIGTERM and Ctrl-C do what they did before, inside and after it. Raises TrainingInterrupted where SIGTERM comes
+    while Ray starts.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and "ray" not in sys.modules:
+        # What is the default of a cluster begun here, but said: else Ray says it on the terminal.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    started = not ray.is_initialized()
+    with _signals_kept():
+        try:
+            if started:
+                # Never a cluster that happens to run on this host.
+                _start_ray({} if address else {"address": "local", "num_cpus": cpus})
+            yield
+        finally:
+            if started:
+                ray.shutdown()
+
+
+def _start_ray(where: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        with _signals_kept():
+            ray.init(log_to_driver=False, **where)
+    except SystemExit:
+        # From Ray's own handler of SIGTERM.
+        raise TrainingInterrupted("asked to end while Ray was starting") from None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """What is inside may take SIGTERM and SIGINT for itself, and behind it they are as they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
-        if embedded:
-            ray.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ RESULT = "sweep.json"
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from model.training.parallelism.rules import check
     from model.training.search.shapes import shape_name
     from model.training.search.sweep import best, candidates, run_sweep
     from model.training.trial import alone
 
     workspace, out = Workspace.find(), Path(arguments.out)
     request = read_request(workspace, arguments.overrides)
-    tried = candidates(alone(request.pretrain), request.model, arguments.trials, request.pretrain.seed)
+    if arguments.at_once is not None and arguments.at_once < 1:
+        raise ValueError(f"--at-once {arguments.at_once} must be at least 1")
+    plain = alone(request.pretrain)
+    check(plain, request.model, cuda=False)
+    tried = candidates(plain, request.model, arguments.trials, request.pretrain.seed)
     packed = open_tokens(workspace, request, out)
     out.mkdir(parents=True, exist_ok=True)
-    outcomes = sorted(run_sweep(tried, packed.tokens, out / "ray"), key=lambda each: (-each.step, each.validation_loss))
+    found_all = run_sweep(tried, packed.tokens, out / "ray", at_once=arguments.at_once)
+    outcomes = sorted(found_all, key=lambda each: (-each.step, each.validation_loss))
     first = best(outcomes)
     chosen = _settings(first.candidate.model, first.candidate.config.learning_rate)
     if request.pretrain.optimizer == "muon":
@@ -31,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             "shape": shape_name(each.candidate.model),
             "rate": each.candidate.rate,
             "step": each.step,
-            "validation_loss": each.validation_loss,
+            # JSON has no infinity.
+            "validation_loss": each.validation_loss if math.isfinite(each.validation_loss) else None,
         }
         for each in outcomes
     ]
@@ -42,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print("shape        rate x   steps   held out")
     for row in rows:
-        print(f"{row['shape']:<12} {row['rate']:>6.2f} {row['step']:>7,} {row['validation_loss']:>10.4f}")
+        loss = row["validation_loss"]
+        held = "diverged" if loss is None else f"{loss:.4f}"
+        print(f"{row['shape']:<12} {row['rate']:>6.2f} {row['step']:>7,} {held:>10}")
     print("best: " + " ".join(f"{name}={value:.6g}" for name, value in chosen.items()))
     return 0
 

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
             request,
             packed,
             out,
-            _tracking(workspace, arguments),
+            _mlflow(workspace, arguments),
             any_layout=arguments.resume is not None,
             quiet=arguments.json,
         )
@@ -114,7 +114,7 @@ def _check_same(out: Path, request: Request) -> None:
 
 
 def _train(
-    request: Request, packed: "Packed", out: Path, tracking: str | None, *, any_layout: bool, quiet: bool
+    request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, *, any_layout: bool, quiet: bool
 ) -> dict[str, Any]:
     from model.training.pretrain import pretrain
     from model.training.telemetry.curves import draw_losses
@@ -122,8 +122,10 @@ def _train(
 
     with ExitStack() as stack:
         run = None
-        if tracking is not None:
-            run = stack.enter_context(tracked(tracking, _EXPERIMENT, out.name, request.settings()))
+        if mlflow is not None:
+            run = stack.enter_context(
+                tracked(experiment=_EXPERIMENT, name=out.resolve().name, settings=request.settings(), **mlflow)
+            )
         progress = _silent if quiet else stack.enter_context(_Bar())
         report = pretrain(
             request.pretrain,
@@ -191,14 +193,14 @@ def _threads() -> int:
     return os.cpu_count() or 1
 
 
-def _tracking(workspace: Workspace, arguments: argparse.Namespace) -> str | None:
-    """Where MLflow keeps the run; None: nowhere."""
+def _mlflow(workspace: Workspace, arguments: argparse.Namespace) -> dict[str, str] | None:
+    """Where MLflow keeps the run, as `tracked` takes it; None: nowhere."""
     if arguments.mlflow is None:
         return None
     if arguments.mlflow:
-        return str(arguments.mlflow)
+        return {"uri": str(arguments.mlflow)}
     workspace.state.mkdir(parents=True, exist_ok=True)
-    return workspace.database_url
+    return {"uri": workspace.database_url, "artifacts": workspace.registry_artifacts}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from components.stage import write_metrics
 from components.workspace import STEPS, Workspace
 from pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
 from pipelines.summary import outside_share
-from pipelines.terminal import LineView, clock
+from pipelines.terminal import BarView, LineView, clock
 
 
 def event(step: str, kind: str, time: float, **fields: Any) -> dict[str, Any]:
@@ -78,6 +78,22 @@ def test_plain_lines_tell_start_pace_and_end(capsys: pytest.CaptureFixture[str])
         "pretrain   done in 100.0 s",
         "gate       hold in 1.0 s",
     ]
+
+
+@pytest.mark.parametrize("step_s", [1.0, 40.0])
+def test_a_bar_tells_the_time_left_by_the_pace_of_the_steps(step_s: float) -> None:
+    """Starting workers, for 600 s, says nothing of how fast they work; nor is a slow step no step."""
+    now = 0.0
+    view = BarView(("train",), clock=lambda: now)
+    try:
+        view.show(event("train", "start", now))
+        for done in range(22):
+            now = 600.0 + step_s * done
+            view.show(event("train", "progress", now, done=done, total=101, note=""))
+        [task] = view._progress.tasks
+        assert task.time_remaining == pytest.approx(80 * step_s)
+    finally:
+        view.close()
 
 
 def test_clock() -> None:

@@ -1,15 +1,20 @@
 """`sluice train` and its neighbours: what they refuse, what they read, and runs of a tiny model on a plain text."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from components.workspace import Workspace
 from pipelines.cli import main
+from pipelines.commands.train import _Bar
 from pipelines.training import open_tokens, read_request, restore_request
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
@@ -143,6 +148,115 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert json.loads((out / "train.json").read_text())["pretrain"]["zero_stage"] == 3
 
 
+def test_mlflow_has_the_whole_run_and_how_it_ended(
+    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
+    workspace: Workspace,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    out = tmp_path / "out"
+    arguments = ("train", *TINY, f"data.path={text}", "--mlflow")
+    found = _json(capsys, *arguments, "pretrain.metrics_every=2", "--out", str(out))
+    too_fast = ("pretrain.learning_rate=1e30", "pretrain.gradient_clip=1", "--out", str(tmp_path / "broken"))
+    assert "lower the learning rate" in refused(*arguments, *too_fast)
+
+    client = MlflowClient(workspace.database_url)
+    experiment = client.get_experiment_by_name("training")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"out": "FINISHED", "broken": "FAILED"}
+    assert runs["broken"].data.params["pretrain.learning_rate"] == "1e+30"
+    done = runs["out"]
+    assert (done.data.params["pretrain.steps"], done.data.params["model.hidden_size"]) == ("6", "16")
+    assert done.data.metrics["bits_per_byte"] == pytest.approx(found["bits_per_byte"])
+
+    rows = [json.loads(line) for line in (out / "model" / "training.jsonl").read_text().splitlines()]
+    for name in ("loss", "learning_rate", "gradient_norm", "gradient_norms/embedding", "speed/tokens_per_second"):
+        # The last value of a name that the result has too stands at step 0.
+        logged = {each.step: each.value for each in client.get_metric_history(done.info.run_id, name)}
+        assert set(logged) == set(range(2, 7, 2) if "/" in name else range(1, 7)), name
+        if "/" not in name:
+            assert logged == {row["step"]: row[name] for row in rows if name in row}
+    held = {each.step: each.value for each in client.get_metric_history(done.info.run_id, "validation_loss")}
+    assert held.items() >= {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}.items()
+    assert {3, 6} <= set(held)
+    for run in runs.values():
+        # Shorter than an interval of MLflow's sampling.
+        machine = {name: value for name, value in run.data.metrics.items() if name.startswith("system/")}
+        assert machine["system/system_memory_usage_megabytes"] > 0
+        assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= set(machine)
+
+    for name in ("loss.svg", "sample.txt", "train.json"):
+        kept = Path(client.download_artifacts(done.info.run_id, name, str(elsewhere)))
+        assert kept.read_bytes() == (out / name).read_bytes()
+        kept.unlink()
+    assert not list(elsewhere.iterdir()), "no store is begun where the user happens to stand"
+
+
+def test_progress_of_training_has_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 50.0, 60.0, 70.0, 100.0])
+    monkeypatch.setattr("pipelines.commands.train.time", SimpleNamespace(time=lambda: next(times)))
+    with _Bar() as progress:
+        for done in (0, 10, 20):
+            progress(done, 50, f"loss {done}")
+    assert capsys.readouterr().out.splitlines() == [
+        "train      0/50 loss 0",
+        "train      10/50 loss 10, about 40 s left",
+        "train      20/50 loss 20, about 30 s left",
+        "train      done in 100.0 s",
+    ]
+
+
+_ENDED_AFTER_A_STEP = """
+import os, signal, sys
+from pipelines.cli import main
+from pipelines.commands import train
+
+def tell(self, done, total, note):
+    if done == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+train._Bar._show = tell
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path, root: Path
+) -> None:
+    out = tmp_path / "out"
+    rare = "pretrain.checkpoint_every=1000000"
+    arguments = [
+        "train",
+        *(each for each in TINY if "checkpoint_every" not in each),
+        rare,
+        f"data.path={text}",
+        "--out",
+        str(out),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", _ENDED_AFTER_A_STEP, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "sluice train: interrupted: asked to end after step 2 of 6; it is saved; "
+        f"`sluice train --resume {out}` goes on from there"
+    )
+    # Checkpoints are due after the end alone.
+    assert [path.name for path in out.glob("checkpoints/*/step-*")] == ["step-00000002"]
+    assert not (out / "model").exists()
+    assert _json(capsys, "train", "--resume", str(out))["timings"]["resumed_step"] == 2
+
+
 def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
     found = _json(capsys, "profile", *TINY, f"data.path={text}", "--steps", "1", "--out", str(tmp_path / "profile"))
     assert Path(found["trace"]).is_file() and found["operators"]
@@ -163,8 +277,28 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     place = (f"data.path={text}", "--out", str(tmp_path / "out"))
     assert "--steps 0" in refused("profile", *TINY, *place, "--steps", "0")
     assert "1 trials compare nothing" in refused("sweep", *TINY, *place, "--trials", "1")
+    assert "--at-once 0" in refused("sweep", *TINY, *place, "--at-once", "0")
+    assert "trials are plain fp32 runs" in refused("sweep", *TINY, *place, "pretrain.dtype=bf16")
+    assert "objective masked cannot be trained so" in refused("sweep", *TINY, *place, "pretrain.objective=masked")
+    assert "is no file" in refused("sweep", *TINY, "data.path=nowhere.txt", "--out", str(tmp_path / "out"))
     assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
     assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("pretrain.dtype=fp16", "dtype fp16 needs CUDA"),
+        ("pretrain.max_epochs=0.01", "epochs of the training text, more than pretrain.max_epochs 0.01"),
+        ("pretrain.decay_from=nowhere", "nowhere is no checkpoint to go on from"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_with_its_reason(
+    refused: Callable[..., str], text: Path, tmp_path: Path, override: str, reason: str
+) -> None:
+    out = tmp_path / "out"
+    assert reason in refused("train", *TINY, f"data.path={text}", override, "--out", str(out))
+    assert not list(out.glob("checkpoints/*/step-*"))
 
 
 def _losses(out: Path) -> list[float]:

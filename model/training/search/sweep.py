@@ -3,7 +3,6 @@ under Ray Tune.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,15 @@ import numpy as np
 
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
+from model.training.launch import joined_ray
 from model.training.search.shapes import alternatives, shape_name
 
 RATE_RANGE = 4.0
 """Learning rates lie between a fourth of the settings' and four times it."""
 _REDUCTION = 2
+_DIVERGED = 1e9
+"""Told to ASHA as the loss of a trial that has none: with an infinity its medians would be no numbers, and end nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Outcome:
 
     candidate: Candidate
     validation_loss: float
-    """The last that was measured."""
+    """The last that was measured; infinite where the trial diverged."""
     step: int
     """Of that measurement; below the run's steps where it was ended early."""
 
@@ -75,24 +78,18 @@ def best(outcomes: Sequence[Outcome]) -> Outcome:
     return min(finished, key=lambda outcome: outcome.validation_loss)
 
 
-def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path) -> list[Outcome]:
+def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path, *, at_once: int | None = None) -> list[Outcome]:
     """All candidates under Ray Tune, a core each; Ray's own files go below `state`.
 
-    A cluster is used where RAY_ADDRESS names one, else one is started for the sweep. Raises RuntimeError naming the
-    candidate that failed.
+    Which of them end early depends on which come first, unless `at_once` (None: as many as there are cores) is 1: then
+    they run in their order, and the same ones end. A cluster is used where RAY_ADDRESS names one, else one is started
+    for the sweep. Raises RuntimeError naming the candidate that failed.
     """
-    import ray
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
+    with joined_ray():
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
 
-    config = tried[0].config
-    started = not ray.is_initialized()
-    if started and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    elif started:
-        # Never a cluster that happens to run on this host.
-        ray.init(address="local", log_to_driver=False)
-    try:
+        config = tried[0].config
         space = {"candidate": tune.grid_search([_plain(each) for each in tried]), "packed": str(packed.resolve())}
         scheduler = ASHAScheduler(
             time_attr="step", max_t=config.steps, grace_period=config.validate_every, reduction_factor=_REDUCTION
@@ -100,14 +97,16 @@ def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path) -> list[Out
         tuner = tune.Tuner(
             tune.with_resources(_trial, {"cpu": 1}),
             param_space=space,
-            tune_config=tune.TuneConfig(metric="validation_loss", mode="min", scheduler=scheduler),
+            tune_config=tune.TuneConfig(
+                metric="validation_loss",
+                mode="min",
+                scheduler=scheduler,
+                max_concurrent_trials=at_once,
+            ),
             run_config=tune.RunConfig(name="sweep", storage_path=str(state.resolve()), verbose=0),
         )
         results = tuner.fit()
         return [_outcome(tried, results[place]) for place in range(len(results))]
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _plain(candidate: Candidate) -> dict[str, Any]:
@@ -140,12 +139,15 @@ def _trial(settings: dict[str, Any]) -> None:
         run_trial(candidate.config, candidate.model, Path(settings["packed"]), report=report)
     except TrainingFailed:
         # A rate too high is an answer of the sweep, not its failure.
-        tune.report({"step": candidate.config.steps, "validation_loss": math.inf})
+        tune.report({"step": candidate.config.steps, "validation_loss": _DIVERGED})
 
 
 def _outcome(tried: Sequence[Candidate], result: Any) -> Outcome:
     candidate = _read(result.config["candidate"])
     assert candidate in tried
     if result.error is not None:
-        raise RuntimeError(f"trial {candidate.name}: {' '.join(str(result.error).split())[:300]}")
-    return Outcome(candidate, result.metrics["validation_loss"], result.metrics["step"])
+        # What the trial raised, without Ray's account of where.
+        error = getattr(result.error, "cause", None) or result.error
+        raise RuntimeError(f"trial {candidate.name}: {' '.join(str(error).split())[:300]}")
+    loss = result.metrics["validation_loss"]
+    return Outcome(candidate, math.inf if loss >= _DIVERGED else loss, result.metrics["step"])

@@ -45,21 +45,37 @@ class Tracked:
 
 
 @contextmanager
-def tracked(uri: str, experiment: str, name: str, settings: Mapping[str, Any]) -> Iterator[Tracked]:
-    """An MLflow run at `uri`, with the machine's CPU, memory, disk, network and GPU every few seconds.
+def tracked(
+    uri: str, experiment: str, name: str, settings: Mapping[str, Any], *, artifacts: str | None = None
+) -> Iterator[Tracked]:
+    """An MLflow run at `uri`, with the machine's CPU, memory, disk, network and GPU every few seconds and at the end.
 
-    It ends as FAILED where the body raises.
+    A new experiment keeps its artifacts below the URI `artifacts`; without one, where MLflow does: at a server its own
+    place, else the working directory. The run ends as FAILED where the body raises.
     """
     import mlflow
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri)
+    if artifacts is not None and mlflow.get_experiment_by_name(experiment) is None:
+        mlflow.create_experiment(experiment, artifact_location=f"{artifacts}/{experiment}")
     mlflow.set_experiment(experiment)
-    mlflow.set_system_metrics_sampling_interval(_SAMPLE_S)
-    with mlflow.start_run(run_name=name, log_system_metrics=True) as run:
-        mlflow.log_params(parameters(settings))
-        yield Tracked(run.info.run_id)
+    with mlflow.start_run(run_name=name, log_system_metrics=False) as run:
+        machine = SystemMetricsMonitor(run.info.run_id, sampling_interval=_SAMPLE_S)
+        machine.start()
+        try:
+            mlflow.log_params(parameters(settings))
+            yield Tracked(run.info.run_id)
+        finally:
+            machine.finish()
+            # MLflow drops what it sampled since it last logged: of a run shorter than an interval that is all.
+            for monitor in machine.monitors:
+                monitor.clear_metrics()
+            machine.collect_metrics()
+            machine.publish_metrics(machine.aggregate_metrics())
+            machine.mlflow_logger.flush()
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from zero_variants import (
     config_of,
     fresh_model,
     global_batch,
+    rows_at_once,
     scale,
     shape_of,
 )
@@ -138,23 +139,47 @@ def loss_of(model: Transformer, batch: Batch, z_loss: float) -> tuple[Tensor, Te
     return entropy + z_loss * rows.logsumexp(-1).square().mean(), entropy.detach()
 
 
+def objective_of(model: Transformer, batch: Batch, z_loss: float, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a step minimizes, its cross-entropy, and the experts' load [layers, experts], over micro-batches of `rows`.
+
+    Each weighs as its targets do: what is a mean over targets is that of the whole batch, and the routers' losses are
+    means over a micro-batch.
+    """
+    objective, entropy, loads = torch.zeros(()), torch.zeros(()), []
+    for part in batch.split(rows):
+        share = part.tokens / batch.tokens
+        minimized, nats = loss_of(model, part, z_loss)
+        if model.routing:
+            mixture = model.config.mixture
+            assert mixture is not None
+            minimized = minimized + sum(
+                mixture.balance_weight * r.balance + mixture.z_weight * r.z for r in model.routing
+            )
+            loads.append(expert_load(model.routing).detach())
+        objective, entropy = objective + share * minimized, entropy + share * nats
+    return objective, entropy, torch.stack(loads).mean(dim=0) if loads else None
+
+
 def plain_pytorch(variant: Settings) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One process, one batch a step, whole gradients; in float32 whatever the variant's type."""
     known = {key: variant[key] for key in ("optimizer", "shape", "z_loss", "documents") if key in variant}
+    if variant.get("shape") == "routed":
+        known["micro_batch_size"] = variant["micro_batch_size"]
     return _plain_pytorch(json.dumps(known))
 
 
 @lru_cache
 def _plain_pytorch(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     variant = json.loads(text)
-    model, config = fresh_model(shape_of(variant)), config_of(variant | {"micro_batch_size": BATCH}, 1)
+    model, config = fresh_model(shape_of(variant)), config_of({"micro_batch_size": BATCH, **variant}, 1)
     update = UPDATES[config.optimizer](model, config)
     found: dict[str, Any] = {"losses": [], "norms": []}
     held_out = global_batch(1000, variant)
     with torch.no_grad():
         found["before"] = float(loss_of(model, held_out, 0)[1])
     for step in range(STEPS):
-        objective, entropy = loss_of(model, global_batch(step, variant), config.z_loss)
+        rows = rows_at_once(config, step) if "micro_batch_size" in variant else BATCH
+        objective, entropy, load = objective_of(model, global_batch(step, variant), config.z_loss, rows)
         objective.backward()
         found["losses"].append(float(entropy))
         found["by_group"] = by_group({name: each.grad for name, each in model.named_parameters()})
@@ -162,7 +187,7 @@ def _plain_pytorch(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         before = {name: each.detach().clone() for name, each in model.named_parameters()}
         update(scale(step))
         found["moved"] = by_group({name: each.detach() - before[name] for name, each in model.named_parameters()})
-        found["load"] = expert_load(model.routing).tolist() if model.routing else None
+        found["load"] = None if load is None else load.tolist()
         model.zero_grad()
     with torch.no_grad():
         found["after"] = float(loss_of(model, held_out, 0)[1])
@@ -193,7 +218,7 @@ def assert_the_same(out: Path, name: str, variant: Settings) -> None:
     moved = {"rel": 0.3, "abs": 1 / 128} if narrow else {"rel": 2e-3}
     assert found["moved"] == pytest.approx(expected["moved"], **moved)
     assert sum(norm**2 for norm in found["by_group"].values()) == pytest.approx(found["norms"][-1] ** 2, rel=1e-6)
-    assert bool(found["load"]) == (variant.get("shape") == "mixture")
+    assert bool(found["load"]) == (variant.get("shape") in {"mixture", "routed"})
     if found["load"]:
         assert torch.tensor(found["load"]).allclose(torch.tensor(expected["load"]), atol=1e-6)
     assert found["applied"] == [True] * STEPS and found["refused"]
@@ -221,3 +246,10 @@ def test_the_losses_of_the_reference_are_those_of_the_model_room() -> None:
     model, batch = fresh_model(shape_of({})), global_batch(0, {})
     nats, tokens = cross_entropy_sum(model, batch.ids, batch.targets, batch.mask)
     assert float(nats.detach() / tokens) == pytest.approx(float(loss_of(model, batch, 0)[1]), abs=1e-6)
+
+
+def test_the_routers_losses_of_the_reference_are_in_its_gradients() -> None:
+    """Or the variants with weights for them would hold no more than those without."""
+    with_losses, without = (plain_pytorch({"shape": each, "micro_batch_size": 2})[1] for each in ("routed", "mixture"))
+    name = next(each for each in without if "router" in each)
+    assert float((with_losses[name] - without[name]).abs().max()) > 100 * FLOAT32

@@ -29,6 +29,8 @@ SMALL: dict[str, Any] = {
     "learning_rate": 0.01,
     "warmup_steps": 3,
     "checkpoint_every": 10,
+    "keep_checkpoints": 1,
+    "keep_every": 20,
     "validate_every": 15,
     "validation_batches": 2,
 }
@@ -143,6 +145,11 @@ def test_pretrain_writes_a_model_that_learned(trained: tuple[Path, PretrainRepor
     assert report.final_loss == losses[-1] < losses[0] - 1
     assert 0 < report.validation_bits_per_byte < 4
     assert report.timings["tokens_per_second"] > 0
+
+
+def test_milestones_stay_beside_the_newest_checkpoints(trained: tuple[Path, PretrainReport]) -> None:
+    folder, _ = trained
+    assert sorted(path.name for path in folder.glob("checkpoints/*/step-*")) == ["step-00000020", "step-00000030"]
 
 
 def test_a_finished_run_is_not_trained_again(

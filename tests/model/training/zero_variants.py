@@ -38,8 +38,9 @@ SHAPES = {
     "short": _small(layers=2),
     "biased": _small(**shapes.DECODERS["gpt2"], tie_embeddings=False),
     "relative": _small(**shapes.DECODERS["relative"]),
-    # The routers' losses are means over a micro-batch, so their sum depends on the split: left out of the truth.
     "mixture": _small(intermediate_size=16, mixture={"experts": 4, "shared": 1, "balance_weight": 0, "z_weight": 0}),
+    # The routers' losses are means over a micro-batch: the reference splits its batches alike.
+    "routed": _small(intermediate_size=16, mixture={"experts": 4, "shared": 1, "balance_weight": 0.2, "z_weight": 0.1}),
     "hybrid": _small(**shapes.DECODERS["hybrid"]),
     "translator": _small(**shapes.ENCODER_DECODERS["t5"]),
     "encoder": _small(**shapes.ENCODERS["bert"]),
@@ -116,6 +117,8 @@ def _others() -> dict[str, Settings]:
     for shape in ("biased", "mixture", "hybrid", "translator", "encoder"):
         for stage in (1, 3):
             found[f"{shape}-zero{stage}"] = {"shape": shape, "zero_stage": stage, "micro_batch_size": 2}
+    for stage in (1, 2, 3):
+        found[f"routed-zero{stage}"] = {"shape": "routed", "zero_stage": stage, "micro_batch_size": 2}
     for shape in ("hybrid", "encoder", "biased"):
         found[f"pipeline-{shape}"] = {"shape": shape, "pipeline_stages": 2, "micro_batch_size": 2}
     found["pipeline-muon"] = {"pipeline_stages": 2, "optimizer": "muon", "micro_batch_size": 2}
@@ -160,6 +163,11 @@ def global_batch(step: int, variant: Settings) -> Batch:
     return Batch(ids[:, :-1], ids[:, 1:], mask, documents, source, source_mask)
 
 
+def rows_at_once(config: PretrainConfig, step: int) -> int:
+    """Of a step's micro-batches."""
+    return 1 if step == OTHER_SPLIT and not config.compile else config.micro_batch_size
+
+
 def shorter(batch: Batch) -> Batch:
     fields = (batch.ids, batch.targets, batch.mask, batch.documents)
     return Batch(*(None if each is None else each[:, :8] for each in fields), batch.source, batch.source_mask)
@@ -193,8 +201,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
             found["refused"] = not math.isfinite(engine.gradient_norm()) and not engine.step()
         set_learning_rate(engine.optimizer, scale(step))
         tokens = int(engine.total(own(step).tokens))
-        rows_at_once = 1 if step == OTHER_SPLIT and not config.compile else config.micro_batch_size
-        nats = engine.forward_backward(own(step).split(rows_at_once), tokens)
+        nats = engine.forward_backward(own(step).split(rows_at_once(config, step)), tokens)
         found["losses"].append(engine.total(nats) / tokens)
         found["norms"].append(engine.gradient_norm())
         found["by_group"] = engine.gradient_norms()
