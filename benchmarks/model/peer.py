@@ -75,7 +75,7 @@ def generator(model: Any, case: Case, new_tokens: int) -> Callable[[Tensor], lis
     if case.compiled:
         compiling = CompileConfig()
         # Elsewhere than on a GPU it compiles only when told so.
-        compiling._compile_all_devices = True
+        compiling._compile_all_devices = True  # type: ignore[assignment]
         settings |= {"cache_implementation": "static", "compile_config": compiling}
 
     def continued(ids: Tensor) -> list[int]:

@@ -269,7 +269,8 @@ def pack(path: Path, out: Path, shape: str) -> "Packed":
     from model.training.batches.settings import TextConfig
     from model.training.batches.text import pack_text
 
-    return pack_text(path, out, TextConfig(tokenizer="bpe"), TokenizerConfig(vocab_size=SHAPES[shape].vocab_size))
+    tokenizer = TokenizerConfig.model_validate({"vocab_size": SHAPES[shape].vocab_size})
+    return pack_text(path, out, TextConfig.model_validate({"tokenizer": "bpe"}), tokenizer)
 
 
 if __name__ == "__main__":

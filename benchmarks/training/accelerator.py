@@ -115,7 +115,7 @@ def write_tokens(folder: Path, shape: str, plan: Plan) -> "Packed":
     packed = Packed(folder / "pack", folder / "tokenizer")
     for each in packed:
         each.mkdir(parents=True)
-    save_tokenizer(octets("", "", TokenizerConfig()), (END_OF_TEXT,), packed.tokenizer)
+    save_tokenizer(octets("", "", TokenizerConfig.model_validate({})), (END_OF_TEXT,), packed.tokenizer)
     vocabulary, draws = SHAPES[shape].vocab_size, np.random.default_rng(0)
     step = max(SHAPES[shape].step_tokens, plan.sequence) + 1
     sizes: dict[Split, int] = {"train": plan.steps * step + plan.sequence, "valid": step, "test": 0}
