@@ -2,7 +2,7 @@
 
 from data.packing.loader import Batch, Loader, LoaderState
 from data.packing.pack import pack
-from data.packing.report import LayoutCost, PackReport, SourceTokens, SplitCounts
+from data.packing.report import LayoutCost, PackReport, SourceCounts, SourceTokens, SplitCounts
 from data.packing.shards import PackedTokens, TokenSequence
 from data.split import split_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "LoaderState",
     "PackReport",
     "PackedTokens",
+    "SourceCounts",
     "SourceTokens",
     "SplitCounts",
     "TokenSequence",

@@ -13,6 +13,7 @@ from datatrove.data import Document
 from data.config import PackConfig
 from data.disk import naming
 from data.document import read_documents
+from data.packing.held_out import HeldOutTable
 from data.packing.report import PackReport, SplitCounts
 from data.packing.shards import ShardWriter, TokenSequence
 from data.packing.training import Training, TrainingTable
@@ -30,7 +31,8 @@ _CHARACTERS_AT_ONCE = 2_000_000
 def pack(
     config: PackConfig, documents: Path, tokenizer: Path, out: Path, *, progress: Progress = no_progress
 ) -> PackReport:
-    """Encode every document, an end-of-text token after it, to `{split}-NNNN.bin`, `{split}.offsets.npy`, index.json.
+    """Encode every document, an end-of-text token after it, to `{split}-NNNN.bin`, `{split}.offsets.npy`, index.json,
+    and the sources of the held-out ones to `{split}.sources.npy`.
 
     Documents keep the order of `documents` and may cross shards. Where the settings mix, shuffle or lay out anew, the
     training documents are first encoded as they are stored and then written again; the held-out sides never are.
@@ -48,9 +50,12 @@ def pack(
         split: ShardWriter(stored if split == "train" else out, split, dtype, config.tokens_per_shard)
         for split in SPLITS
     }
-    table = _encode(config, documents, encoder, writers, progress)
+    held_out: dict[Split, HeldOutTable] = {split: HeldOutTable() for split in SPLITS if split != "train"}
+    table = _encode(config, documents, encoder, writers, held_out, progress)
     counts = {split: writer.close() for split, writer in writers.items()}
     _refuse_empty(counts)
+    for split, held in held_out.items():
+        counts[split].sources = held.save(out, split)
     training = Training(config, table)
     report = PackReport(
         dtype=dtype.name,
@@ -80,14 +85,15 @@ def _written_again(config: PackConfig) -> bool:
     return mixed or config.order != "stored" or config.layout != "concatenated"
 
 
-def _encode(
+def _encode(  # noqa: PLR0917
     config: PackConfig,
     documents: Path,
     encoder: "Encoder",
     writers: Mapping[Split, ShardWriter],
+    held_out: Mapping[Split, HeldOutTable],
     progress: Progress,
 ) -> TrainingTable:
-    """Write every document by the writer of its side; the training documents are listed in the order stored."""
+    """Write every document by the writer of its side, and list it in the table of its side, in the order stored."""
     table = TrainingTable()
     total = sum(1 for _ in read_documents(documents))
     done = 0
@@ -101,6 +107,8 @@ def _encode(
             table.number(source)
             if split == "train":
                 table.add(document.id, source, len(ids) + 1, size_bytes)
+            else:
+                held_out[split].add(source, len(ids) + 1, size_bytes)
         done += len(batch)
         progress(done, total, "encoding documents")
     return table

@@ -9,6 +9,16 @@ from data.split import Split
 Layout = Literal["concatenated", "best_fit"]
 
 
+class SourceCounts(BaseModel):
+    """What a held-out side holds of one source."""
+
+    documents: int = 0
+    tokens: int = 0
+    """The end-of-text token of each document included."""
+    bytes: int = 0
+    """UTF-8 bytes of the text."""
+
+
 class SplitCounts(BaseModel):
     """What one side holds. A document that the mix repeats counts each time."""
 
@@ -20,6 +30,8 @@ class SplitCounts(BaseModel):
     padding: int = 0
     """Tokens that fill rows up; none where documents are concatenated."""
     shards: list[str] = []
+    sources: dict[str, SourceCounts] = {}
+    """Of a held-out side, where they are known: `{split}.sources.npy` numbers its documents by the sorted names."""
 
 
 class SourceTokens(BaseModel):

@@ -9,14 +9,14 @@ from typing import IO
 import numpy as np
 
 from data.disk import naming
-from data.packing.report import Layout, SplitCounts
+from data.packing.report import Layout, SourceCounts, SplitCounts
 from data.split import Split
 
 PADDING = -1
 """The document of a token that only fills its row."""
 
 
-def save(path: Path, values: array) -> None:
+def save(path: Path, values: array | np.ndarray) -> None:
     """Write int64 values [n] as .npy."""
     with naming(path):
         np.save(path, np.array(values, dtype=np.int64))
@@ -79,6 +79,9 @@ class PackedTokens:
         self.layout: Layout = index.get("layout", "concatenated") if split == "train" else "concatenated"
         self.row_tokens: int | None = index.get("row_tokens") if self.layout == "best_fit" else None
         self.documents: int = counts["documents"]
+        known = counts.get("sources", {})
+        self.sources = {name: SourceCounts.model_validate(known[name]) for name in sorted(known)}
+        """Of a held-out side, in the order of their numbers; empty where they are not known, as in older folders."""
         self.sequence = TokenSequence([folder / name for name in counts["shards"]], np.dtype(index["dtype"]))
         """All tokens, padding included."""
         self.offsets: np.ndarray = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
@@ -86,6 +89,9 @@ class PackedTokens:
         self._owners: np.ndarray | None = None
         if self.layout == "best_fit":
             self._owners = np.load(folder / f"{split}.documents.npy", mmap_mode="r")
+        self._sources: np.ndarray | None = None
+        if self.sources:
+            self._sources = np.load(folder / f"{split}.sources.npy", mmap_mode="r")
         if len(self.sequence) != counts["tokens"] or int(self.offsets[-1]) != counts["tokens"]:
             raise ValueError(
                 f"{folder} holds {len(self.sequence)} {split} tokens, index.json says {counts['tokens']}: pack again"
@@ -127,6 +133,11 @@ class PackedTokens:
         bounds = np.clip(self.offsets[first : last + 2], start, start + length)
         pieces = np.arange(first, last + 1)
         return np.repeat(pieces if self._owners is None else self._owners[pieces], np.diff(bounds))
+
+    def source_ids(self, start: int, length: int) -> np.ndarray:
+        """Number of the source of each of the tokens [start, start + length), [length] int64."""
+        assert self._sources is not None, f"the sources of the {self.split} side are not known"
+        return np.asarray(self._sources[self.document_ids(start, length)])
 
 
 class TokenSequence:

@@ -30,6 +30,7 @@ def cross_entropy_sum(
     counted: Tensor | None = None,
     *,
     z_loss: float = 0.0,
+    each: Tensor | None = None,
     **inputs: Unpack[Inputs],
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats of `targets` given `ids`, both [batch, seq], and the number of tokens summed.
@@ -41,6 +42,9 @@ def cross_entropy_sum(
     With `z_loss` the gradient is that of the sum of nats + z_loss x log(Z)^2, Z the softmax's normalizer (PaLM, arXiv
     2204.02311). The value stays the nats alone, so that losses of runs with and without it are one scale.
 
+    `each` [batch, seq] float32, given where no gradient is asked for, is filled with the nats of every target, 0 where
+    it does not count.
+
     Raises ValueError for targets that are not of the ids' shape, or (on a CPU, where asking is cheap) count and are
     outside the vocabulary.
     """
@@ -51,20 +55,29 @@ def cross_entropy_sum(
     else:
         chosen, wanted = hidden[counted], targets[counted]
     wanted = wanted.long()
+    assert each is None or not torch.is_grad_enabled()
+    nats = None if each is None else torch.empty(len(wanted), dtype=torch.float32, device=ids.device)
     if model.head_bias is None and model.config.logit_soft_cap is None:
-        total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted, z_loss)
+        total = _HeadCrossEntropy.apply(chosen, model.head_weight, wanted, z_loss, nats)
     else:
-        total = _cross_entropy_of_logits(model, chosen, wanted, z_loss)
+        total = _cross_entropy_of_logits(model, chosen, wanted, z_loss, nats)
+    if each is not None and nats is not None:
+        where = torch.ones_like(targets, dtype=torch.bool) if counted is None else counted
+        each.zero_().masked_scatter_(where, nats)
     return total, torch.tensor(wanted.numel(), device=ids.device)
 
 
-def _cross_entropy_of_logits(model: Transformer, hidden: Tensor, targets: Tensor, z_loss: float) -> Tensor:
-    """The same for heads that do more than a product: [rows, hidden], [rows] -> summed nats. The logits of a chunk are
-    computed again in the backward pass.
+def _cross_entropy_of_logits(
+    model: Transformer, hidden: Tensor, targets: Tensor, z_loss: float, each: Tensor | None
+) -> Tensor:
+    """The same for heads that do more than a product: [rows, hidden], [rows] -> summed nats; `each` [rows] is filled
+    with those of a row. The logits of a chunk are computed again in the backward pass.
     """
 
-    def nats(chunk: Tensor, target: Tensor) -> Tensor:
+    def nats(chunk: Tensor, target: Tensor, own: Tensor | None) -> Tensor:
         logits = model.logits(chunk).float()
+        if own is not None:
+            own.copy_(functional.cross_entropy(logits, target, reduction="none"))
         total = functional.cross_entropy(logits, target, reduction="sum")
         if not z_loss:
             return total
@@ -72,9 +85,11 @@ def _cross_entropy_of_logits(model: Transformer, hidden: Tensor, targets: Tensor
         return total + (penalty - penalty.detach())
 
     rows = _chunk_rows(model.head_weight)
+    chunks, chunk_targets = hidden.split(rows), targets.split(rows)
+    owns = [None] * len(chunks) if each is None else each.split(rows)
     parts = [
-        checkpoint(nats, chunk, target, use_reentrant=False)
-        for chunk, target in zip(hidden.split(rows), targets.split(rows), strict=True)
+        checkpoint(nats, chunk, target, own, use_reentrant=False)
+        for chunk, target, own in zip(chunks, chunk_targets, owns, strict=True)
     ]
     return torch.stack(parts).sum()
 
@@ -85,7 +100,8 @@ def _chunk_rows(weight: Tensor) -> int:
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
-    """[rows, hidden], [vocab, hidden], [rows], weight of the z-loss -> summed nats.
+    """[rows, hidden], [vocab, hidden], [rows], weight of the z-loss -> summed nats; `each` [rows] is filled with those
+    of a row.
 
     The gradient of the sum is known as soon as the logits are: softmax(logits) - onehot(target), and
     2 z_loss log(Z) softmax(logits) of the z-loss. It is formed in the forward pass, and the backward pass only scales
@@ -93,7 +109,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    def forward(  # noqa: PLR0917
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, each: Tensor | None = None
+    ) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         needed = any(ctx.needs_input_grad)
         hidden_gradient = torch.empty_like(hidden) if needed else None
@@ -110,7 +128,10 @@ class _HeadCrossEntropy(torch.autograd.Function):
             wanted = logits.gather(1, target)
             exponentials = logits.exp_()
             normalizer = exponentials.sum(dim=-1, keepdim=True)
-            total += (normalizer.log() - wanted).sum()
+            nats = normalizer.log() - wanted
+            total += nats.sum()
+            if each is not None:
+                each[start : start + rows] = nats[:, 0]
             if hidden_gradient is None or weight_gradient is None:
                 continue
             gradient = exponentials.div_(normalizer)
@@ -129,6 +150,6 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * upstream, weight_gradient * upstream, None, None
+        return hidden_gradient * upstream, weight_gradient * upstream, None, None, None

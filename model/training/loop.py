@@ -4,9 +4,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from data.progress import Progress
 from model.training.batches.batch import Batch
@@ -49,7 +50,8 @@ class Loop:
     """Leaves out steps whose loss or gradient is far from those before."""
     average: WeightAverage | None = None
     """What is validated and saved in place of the last weights."""
-    validate: Callable[[], float] | None = None
+    validate: Callable[[], Mapping[str, Any]] | None = None
+    """What it returns is a row of the log."""
     validate_every: int = 1
     save: Callable[[int, list[dict[str, Any]]], None] | None = None
     """Called with the number of steps done and the log so far."""
@@ -104,7 +106,7 @@ def train(
         loop.beat()
         last, stop = step + 1 == loop.steps, loop.preempted()
         if loop.validate and (last or (step + 1) % loop.validate_every == 0):
-            log.append({"step": step + 1, "validation_loss": _timed(clock, "validate", loop.validate)})
+            log.append({"step": step + 1, **_timed(clock, "validate", loop.validate)})
         if loop.save and (last or stop or (step + 1) % loop.save_every == 0):
             _timed(clock, "save", lambda: loop.save(step + 1, log))  # type: ignore[misc]  # noqa: B023
         loop.beat()
@@ -164,19 +166,47 @@ def _row(engine: Engine, loop: Loop, record: StepRecord) -> dict[str, Any]:
     return row | dict(loop.observe(record) if loop.observe else {})
 
 
-def validation_loss(engine: Engine, batches: Iterable[Batch]) -> float:
-    """Nats a token on this worker's `batches` and those of all others."""
+class HeldOut(NamedTuple):
+    """What a validation found, over all workers."""
+
+    loss: float
+    """Nats a token."""
+    source_nats: Tensor
+    """[sources] float64, summed over the targets that count."""
+    source_targets: Tensor
+    """[sources] float64: how many those are."""
+
+
+def validate(engine: Engine, batches: Iterable[Batch], sources: int = 0) -> HeldOut:
+    """On this worker's `batches` and those of all others, the origins of whose targets are below `sources`.
+
+    One forward pass a batch. Raises TrainingFailed for a loss that is not finite.
+    """
     device = next(engine.model.parameters()).device
     engine.model.eval()
     nats, tokens = torch.zeros((), dtype=torch.float64, device=device), 0
+    by_source = torch.zeros(2, sources, dtype=torch.float64)
     for batch in batches:
-        nats += engine.nats(batch.to(device))
+        each = torch.empty(batch.targets.shape, dtype=torch.float32, device=device) if sources else None
+        nats += engine.nats(batch.to(device), each)
         tokens += batch.tokens
+        if each is not None:
+            by_source += _by_source(batch, each, sources)
     engine.model.train()
     loss = engine.total(nats) / engine.total(tokens)
     if not math.isfinite(loss):
         raise TrainingFailed(f"the validation loss is {loss}: {_ADVICE}")
-    return loss
+    return HeldOut(loss, *(engine.totals(by_source).cpu() if sources else by_source))
+
+
+def _by_source(batch: Batch, each: Tensor, sources: int) -> Tensor:
+    """[2, sources] float64: nats, of which `each` [rows, seq] has those of every target, and targets that count."""
+    assert batch.origins is not None
+    counted = torch.ones_like(batch.targets) if batch.mask is None else batch.mask
+    # On the CPU, where the order of a sum by index is always the same.
+    numbers = batch.origins.flatten().cpu()
+    sums = [torch.bincount(numbers, value.flatten().double().cpu(), sources) for value in (each, counted)]
+    return torch.stack(sums)
 
 
 def _timed(clock: Clock, name: str, action: Callable[[], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from model.training.launch import launch
 from model.training.parallelism.layout import SETTINGS
 from model.training.parallelism.rules import check
 from model.training.saving.release import with_reserved
+from model.training.telemetry.sources import BITS, NATS, bits_per_byte
 from model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
@@ -43,6 +43,10 @@ class PretrainReport(BaseModel):
     """Nats a token after it, on text that was not trained on."""
     validation_bits_per_byte: float | None
     """None for an objective that does not predict the text."""
+    validation_bits_per_byte_by_source: dict[str, float] = {}
+    """Of the sources of which some target was read, where there are several; for objective causal."""
+    validation_loss_by_source: dict[str, float] = {}
+    """The same in nats a counted token, for objective masked."""
     fingerprint: str
     timings: dict[str, Any] = {}
     """Seconds by what they went to, and `speed`: rows of step, tokens_per_second, mfu and memory_bytes."""
@@ -103,6 +107,7 @@ def pretrain(  # noqa: PLR0917
         final_loss=result["final_loss"],
         validation_loss=result["validation_loss"],
         validation_bits_per_byte=_bits_per_byte(config, result["validation_loss"], valid),
+        **{name: result[name] for name in (BITS, NATS) if name in result},
         fingerprint=fingerprint,
         timings=timings,
     )
@@ -110,7 +115,7 @@ def pretrain(  # noqa: PLR0917
 
 def _bits_per_byte(config: PretrainConfig, nats: float, side: dict[str, Any]) -> float | None:
     """Of a text whose every token is predicted from those before it."""
-    return nats / math.log(2) * side["tokens"] / side["bytes"] if config.objective == "causal" else None
+    return bits_per_byte(nats, side["tokens"], side["bytes"]) if config.objective == "causal" else None
 
 
 def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:

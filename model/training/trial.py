@@ -74,11 +74,11 @@ def run_trial(
     batches = TrainingBatches(tokens, config, model.context)
     validations = count(1)
 
-    def validate() -> float:
+    def validate() -> dict[str, float]:
         loss = held_out_loss(engine, held, batches, config)
         # The loop validates at every multiple, and at the end.
         report(min(config.steps, next(validations) * config.validate_every), loss)
-        return loss
+        return {"validation_loss": loss}
 
     loop = Loop(
         steps=config.steps,

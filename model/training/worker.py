@@ -22,14 +22,14 @@ from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
-from model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
+from model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
 from model.training.batches.objectives import Objective
 from model.training.engines.build import build_engine
 from model.training.engines.engine import Engine
 from model.training.faults.diagnosis import diagnose
 from model.training.faults.preemption import Preemption
 from model.training.faults.watchdog import Watchdog
-from model.training.loop import Clock, Loop, train, validation_loss
+from model.training.loop import Clock, Loop, train, validate
 from model.training.optimization.averaging import WeightAverage
 from model.training.optimization.guard import StepGuard
 from model.training.optimization.schedule import rate
@@ -38,6 +38,7 @@ from model.training.saving.continuation import Continuation
 from model.training.saving.randomness import seed_random
 from model.training.saving.release import save_trained
 from model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
+from model.training.telemetry.sources import BITS, NATS, by_source
 
 _GROUP_TIMEOUT = timedelta(minutes=10)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -214,19 +215,22 @@ class _Run:
             beat=self.watchdog.beat,
         )
 
-    def _validate(self) -> float:
-        config = self.job.config
+    def _validate(self) -> dict[str, Any]:
+        config, objective = self.job.config, self.batches.objective
+        names = source_names(self.valid, objective)
         with self._averaged():
             held_out = validation_batches(
                 self.valid,
-                self.batches.objective,
+                objective,
                 self.job.model.context,
                 windows=config.validation_batches * config.batch_size,
                 rows=config.micro_batch_size,
                 rank=self.engine.rank,
                 world=self.engine.world,
             )
-            return validation_loss(self.engine, held_out)
+            found = validate(self.engine, held_out, len(names))
+        sources = {name: self.valid.sources[name] for name in names}
+        return {"validation_loss": found.loss, **by_source(found, sources, causal=objective.name == "causal")}
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.swapped()
@@ -248,11 +252,12 @@ def _finish(  # noqa: PLR0917
     save_trained(job.out, model, job.tokenizer, objective, job.lineage)
     (job.out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     parameters = sum(each.numel() for each in model.parameters())
+    validation = [row for row in log if "validation_loss" in row][-1]
     result = {
         "parameters": parameters,
         "parameters_without_embedding": parameters - model.embedding.weight.numel(),
         "final_loss": [row["loss"] for row in log if "loss" in row][-1],
-        "validation_loss": [row["validation_loss"] for row in log if "validation_loss" in row][-1],
+        **{name: validation[name] for name in ("validation_loss", BITS, NATS) if name in validation},
         "timings": timings | ({"speed": metrics.speed} if metrics is not None else {}),
     }
     job.result.write_text(json.dumps(result), encoding="utf-8")

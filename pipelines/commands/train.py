@@ -158,6 +158,8 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
         "train_loss": report.final_loss,
         "validation_loss": report.validation_loss,
         "bits_per_byte": report.validation_bits_per_byte,
+        "bits_per_byte_by_source": report.validation_bits_per_byte_by_source,
+        "validation_loss_by_source": report.validation_loss_by_source,
         "steps": report.steps,
         "tokens": report.tokens,
         "parameters": report.parameters,
@@ -244,11 +246,20 @@ def _bits(bits: float | None) -> str:
     return "" if bits is None else f"{bits:.4f} bits a byte, "
 
 
+def _print_sources(values: dict[str, float], unit: str) -> None:
+    """A line a source, the worst first."""
+    width = max(map(len, values), default=0)
+    for name, value in sorted(values.items(), key=lambda each: (-each[1], each[0])):
+        print(f"  {name:<{width}}  {value:.4f} {unit}")
+
+
 def _print(found: dict[str, Any]) -> None:
     print(
         f"train {found['train_loss']:.4f}, held out {found['validation_loss']:.4f} nats a token, "
         f"{_bits(found['bits_per_byte'])}{found['parameters']:,} parameters, {found['tokens']:,} tokens"
     )
+    _print_sources(found["bits_per_byte_by_source"], "bits a byte")
+    _print_sources(found["validation_loss_by_source"], "nats a token")
     print(
         f"{found['seconds']:.1f} s, {found['tokens_per_second']:,.0f} tokens/s, {found['mfu']:.1%} of this machine's "
         f"matrix products ({found['matmul_peak_flops_per_second'] / 1e9:,.0f} GFLOP/s)"

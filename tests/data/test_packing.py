@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing_fixtures import CONFIG, VOCABULARY, made_documents, mixed_corpus, small_tokenizer, write_corpus  # noqa: F401
+from packing_fixtures import (  # noqa: F401
+    CONFIG,
+    SOURCES,
+    VOCABULARY,
+    made_documents,
+    mixed_corpus,
+    small_tokenizer,
+    write_corpus,
+)
 from tokenizers import Tokenizer
 
 from data.config import PackConfig
@@ -36,23 +45,31 @@ def load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def npy(values: list[int]) -> bytes:
+    """Of int64 values."""
+    saved = io.BytesIO()
+    np.save(saved, np.array(values, dtype=np.int64))
+    return saved.getvalue()
+
+
 def reference_files(documents: Path, tokenizer: Path) -> dict[str, str]:
     """sha256 of each binary file, written the plainest way: a document's ids, the end token, cut into shards."""
     files: dict[str, bytes] = {}
     encoder = load(tokenizer)
     eos = encoder.token_to_id("<|endoftext|>")
     for split in ("train", "valid", "test"):
-        ids, offsets = [], [0]
+        ids, offsets, sources = [], [0], []
         for document in read_documents(documents):
             if split_of(document.id, CONFIG) == split:
                 ids += [*encoder.encode(document.text).ids, eos]
                 offsets.append(len(ids))
+                sources.append(sorted(SOURCES).index(document.metadata["source"]))
         for number, start in enumerate(range(0, len(ids), CONFIG.tokens_per_shard)):
             shard = ids[start : start + CONFIG.tokens_per_shard]
             files[f"{split}-{number:04d}.bin"] = np.array(shard, dtype="<u2").tobytes()
-        saved = io.BytesIO()
-        np.save(saved, np.array(offsets, dtype=np.int64))
-        files[f"{split}.offsets.npy"] = saved.getvalue()
+        files[f"{split}.offsets.npy"] = npy(offsets)
+        if split != "train":
+            files[f"{split}.sources.npy"] = npy(sources)
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
@@ -98,6 +115,33 @@ def test_without_a_mix_each_source_is_used_whole(packed: tuple[Path, PackReport]
     assert all(each.used == each.planned == each.available and each.epochs == 1 for each in sources.values())
     assert sum(each.used for each in sources.values()) == packed[1].splits["train"].tokens
     assert sum(each.documents for each in sources.values()) == packed[1].splits["train"].documents
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_held_out_side_tells_the_source_of_every_token(
+    mixed_corpus: Path, small_tokenizer: Path, packed: tuple[Path, PackReport], split: str
+):
+    side, encoder = PackedTokens(packed[0], split), load(small_tokenizer)
+    names, expected = list(side.sources), []
+    for document in read_documents(mixed_corpus):
+        if split_of(document.id, CONFIG) == split:
+            expected += [document.metadata["source"]] * (len(encoder.encode(document.text).ids) + 1)
+    assert [names[number] for number in side.source_ids(0, len(side.tokens))] == expected
+    assert names == sorted(set(expected)) and len(names) == len(SOURCES)
+    assert {name: each.tokens for name, each in side.sources.items()} == Counter(expected)
+    for field in ("documents", "tokens", "bytes"):
+        whole = getattr(packed[1].splits[split], field)
+        assert sum(getattr(each, field) for each in side.sources.values()) == whole
+
+
+def test_a_folder_packed_before_sources_were_kept_is_read(packed: tuple[Path, PackReport], tmp_path: Path):
+    shutil.copytree(packed[0], tmp_path / "old")
+    index = json.loads((tmp_path / "old" / "index.json").read_text())
+    for counts in index["splits"].values():
+        del counts["sources"]
+    (tmp_path / "old" / "index.json").write_text(json.dumps(index))
+    (tmp_path / "old" / "valid.sources.npy").unlink()
+    assert PackedTokens(tmp_path / "old", "valid").sources == {}
 
 
 def test_any_window_equals_the_window_of_the_whole(packed: tuple[Path, PackReport]):

@@ -24,6 +24,8 @@ class Batch:
     """[rows, source] int64: what an encoder-decoder reads."""
     source_mask: Tensor | None = None
     """[rows, source] bool: False for padding."""
+    origins: Tensor | None = None
+    """[rows, seq] int64: of held-out rows, the number of the source of the text that each target is from."""
 
     @property
     def tokens(self) -> int:
@@ -47,4 +49,4 @@ class Batch:
 
     @property
     def _fields(self) -> tuple[Tensor | None, ...]:
-        return self.ids, self.targets, self.mask, self.documents, self.source, self.source_mask
+        return self.ids, self.targets, self.mask, self.documents, self.source, self.source_mask, self.origins

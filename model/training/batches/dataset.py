@@ -3,7 +3,7 @@ undisturbed one would have read.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -125,13 +125,24 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """Batches of at most `rows` rows, in all at most `windows` spread over the held-out text, each worker its share.
 
-    The same at every call, corruption included.
+    The same at every call, corruption included. Targets have their sources where `source_names` says there are some.
     """
     starts = validation_starts(len(packed.tokens), context, windows)[rank::world]
     numbers = rank + world * np.arange(len(starts))
     for first in range(0, len(starts), rows):
         some = slice(first, first + rows)
-        yield read_rows(packed, objective, starts[some], numbers[some], context, context)
+        batch = read_rows(packed, objective, starts[some], numbers[some], context, context)
+        if source_names(packed, objective):
+            sources = np.stack([packed.source_ids(int(start), context + 1) for start in starts[some]])
+            batch = replace(batch, origins=objective.of_targets(sources))
+        yield batch
+
+
+def source_names(packed: PackedTokens, objective: Objective) -> list[str]:
+    """Sources that a held-out loss is told by, in the order of their numbers: none where there is one, or where they
+    are not known; and none of corrupted spans, whose targets are in part names of spans.
+    """
+    return list(packed.sources) if len(packed.sources) > 1 and objective.name != "span" else []
 
 
 def read_rows(  # noqa: PLR0917

@@ -168,6 +168,11 @@ class Objective:
         columns = (ids, targets, counted, None if seen is None else seen[:, :-1])
         return Batch(*(None if each is None else _tensor(each, length) for each in columns))  # type: ignore[arg-type]
 
+    def of_targets(self, values: np.ndarray) -> torch.Tensor:
+        """Of `values` [rows, context + 1], one for each token of a row, those of its targets, [rows, context]."""
+        assert self.name != "span", "its targets are not the tokens of the row"
+        return torch.from_numpy(np.ascontiguousarray(values[:, 1:] if self.name == "causal" else values[:, :-1]))
+
     def _masked(
         self, tokens: np.ndarray, documents: np.ndarray | None, numbers: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

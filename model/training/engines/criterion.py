@@ -32,14 +32,14 @@ class Criterion(nn.Module):
         self._routed: Tensor | None = None
         """[1 + 1 + layers x experts] float64: rows, choices dropped, and rows times an expert's share."""
 
-    def forward(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, tokens: int, each: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """This micro-batch's share of a loss a token over `tokens`, and its summed cross-entropy in nats; scalars.
 
         Shares of all micro-batches and workers sum to the mean cross-entropy of the step, with the weighted z-loss and
-        the routers' losses (weighted by the tokens of each micro-batch).
+        the routers' losses (weighted by the tokens of each micro-batch). `each` is filled as `cross_entropy_sum` does.
         """
         nats, count = cross_entropy_sum(
-            self.model, batch.ids, batch.targets, batch.mask, z_loss=self.z_loss, **batch.inputs
+            self.model, batch.ids, batch.targets, batch.mask, z_loss=self.z_loss, each=each, **batch.inputs
         )
         objective = nats / tokens
         if routing := self.model.routing:

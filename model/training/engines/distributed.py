@@ -95,10 +95,13 @@ class DistributedEngine:
         self._norm = None
 
     def total(self, value: Tensor | float) -> float:
-        summed = torch.as_tensor(value, dtype=torch.float64, device=self._engine.device).clone()
+        return float(self.totals(torch.as_tensor(value, dtype=torch.float64)))
+
+    def totals(self, values: Tensor) -> Tensor:
+        summed = values.to(self._engine.device, torch.float64, copy=True)
         if self.world > 1:
             dist.all_reduce(summed, group=self._groups.data)
-        return float(summed)
+        return summed
 
     def full_weights(self) -> dict[str, Tensor]:
         return {name: self._whole(parameter) for name, parameter in self.model.named_parameters()}

@@ -60,12 +60,19 @@ class Engine(Protocol):
         """Forget the accumulated gradient. Nothing else changes."""
         ...
 
-    def nats(self, batch: Batch) -> Tensor:
-        """Summed nats of this worker's batch under the present weights, a float64 scalar; no gradient."""
+    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        """Summed nats of this worker's batch under the present weights, a float64 scalar; no gradient.
+
+        `each` [rows, seq] float32 is filled with those of every target, 0 where it does not count.
+        """
         ...
 
     def total(self, value: Tensor | float) -> float:
         """The sum of the workers' values."""
+        ...
+
+    def totals(self, values: Tensor) -> Tensor:
+        """The sums of the workers' values, entry by entry, float64 of the same shape."""
         ...
 
     def full_weights(self) -> dict[str, Tensor]:

@@ -69,11 +69,15 @@ class LocalEngine:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def nats(self, batch: Batch) -> Tensor:
-        return self._criterion(batch, 1)[1].double()
+    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        nats: Tensor = self._criterion(batch, 1, each)[1]
+        return nats.double()
 
     def total(self, value: Tensor | float) -> float:
         return float(value)
+
+    def totals(self, values: Tensor) -> Tensor:
+        return values.double()
 
     def full_weights(self) -> dict[str, Tensor]:
         return {name: parameter.detach() for name, parameter in self.model.named_parameters()}

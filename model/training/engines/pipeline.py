@@ -31,8 +31,8 @@ from model.training.parallelism.tensor_parallel import full_shape, split_model
 class _Work:
     """The micro-batches of the step at hand, and what the last stage finds of them."""
 
-    def __init__(self, micros: Sequence[Batch], tokens: int, scale: float) -> None:
-        self.micros, self.tokens, self.scale, self.begun = micros, tokens, scale, 0
+    def __init__(self, micros: Sequence[Batch], tokens: int, scale: float, each: Tensor | None) -> None:
+        self.micros, self.tokens, self.scale, self.each, self.begun = micros, tokens, scale, each, 0
         self.nats = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
 
     def next(self) -> Batch:
@@ -59,7 +59,7 @@ class _Stage(nn.Module):
         assert self.work is not None
         micro = self.work.next()
         batch = Batch(received, micro.targets, micro.mask, micro.documents)
-        objective, nats = self.criterion(batch, self.work.tokens)
+        objective, nats = self.criterion(batch, self.work.tokens, self.work.each)
         self.work.nats += nats
         return objective * self.work.scale
 
@@ -108,14 +108,14 @@ class PipelineEngine(DistributedEngine):
         return nats
 
     @torch.no_grad()
-    def nats(self, batch: Batch) -> Tensor:
-        return self._run([batch], 1, self._engine._inference_schedule(1))
+    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        return self._run([batch], 1, self._engine._inference_schedule(1), each)
 
-    def _run(self, micros: Sequence[Batch], tokens: int, schedule: Any) -> Tensor:
-        """Nats of the micro-batches, on every stage."""
+    def _run(self, micros: Sequence[Batch], tokens: int, schedule: Any, each: Tensor | None = None) -> Tensor:
+        """Nats of the micro-batches, on every stage; so too those of every target in `each`, of a single one."""
         engine = self._engine
         # DeepSpeed divides by its configured accumulation, and averages over the workers.
-        work = _Work(micros, tokens, scale=engine.gradient_accumulation_steps() * self.world)
+        work = _Work(micros, tokens, scale=engine.gradient_accumulation_steps() * self.world, each=each)
         self._module.work = work
         # Buffers have the shape of the last micro-batch that passed, of training or not.
         engine.reset_activation_shape()
@@ -124,7 +124,8 @@ class PipelineEngine(DistributedEngine):
         engine.set_dataiterator(iter([(each.ids, each.ids) for each in micros]))
         engine._exec_schedule(schedule)
         self._module.work = None
-        dist.broadcast(work.nats, src=self._groups.last_stage, group=self._groups.pipeline)
+        for found in (work.nats,) if each is None else (work.nats, each):
+            dist.broadcast(found, src=self._groups.last_stage, group=self._groups.pipeline)
         return work.nats
 
     def _apply(self) -> None:

@@ -55,5 +55,7 @@ class ZeroEngine(DistributedEngine):
         return local
 
     @torch.no_grad()
-    def nats(self, batch: Batch) -> Tensor:
-        return self._engine(batch, 1)[1].double()
+    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        # By its name: for tensors that come by place ZeRO 3's hooks hand on others.
+        nats: Tensor = self._engine(batch, 1, each=each)[1]
+        return nats.double()

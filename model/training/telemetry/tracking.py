@@ -3,8 +3,11 @@
 MLflow takes seconds to import, so it is imported when a run is tracked.
 """
 
+import hashlib
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,9 @@ _AT_ONCE = 1000
 """Metrics a request: the most that MLflow takes."""
 _SAMPLE_S = 5
 _LONGEST_PARAMETER = 500
+_ILLEGAL = re.compile(r"[^\w.\- ]|^\.+$|^$")
+"""In one part of a metric's name: between slashes, no dots alone either."""
+_LONGEST_NAME = 100
 
 
 class Tracked:
@@ -79,9 +85,10 @@ def tracked(
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers by name; those of a table or list inside it by `name/key`. The step is none of them."""
+    """Its numbers by name; those of a table or list inside it by `name/key`, as MLflow takes it. The step is none."""
     found: dict[str, float] = {}
-    for name, value in row.items():
+    names = _legal([str(name) for name in row])
+    for name, value in zip(names, row.values(), strict=True):
         if name == "step" or isinstance(value, bool):
             continue
         if isinstance(value, int | float):
@@ -93,7 +100,17 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
                 f"{name}/{key}": each
                 for key, each in numbers({str(place): each for place, each in enumerate(value)}).items()
             }
-    return {str(name): value for name, value in found.items()}
+    return found
+
+
+def _legal(names: Sequence[str]) -> list[str]:
+    """Names [n] that MLflow takes, `_` for what it does not; a digest sets apart those that would then be equal."""
+    changed = [_ILLEGAL.sub("_", name)[:_LONGEST_NAME] for name in names]
+    same = Counter(changed)
+    return [
+        new if new == old or same[new] == 1 else f"{new}-{hashlib.sha256(old.encode()).hexdigest()[:8]}"
+        for old, new in zip(names, changed, strict=True)
+    ]
 
 
 def parameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -160,6 +160,13 @@ def objective_of(model: Transformer, batch: Batch, z_loss: float, rows: int) -> 
     return objective, entropy, torch.stack(loads).mean(dim=0) if loads else None
 
 
+def nats_by_place(model: Transformer, batch: Batch) -> list[float]:
+    """Summed nats of the targets that count at each place of the rows, [seq]."""
+    logits = model(batch.ids, **batch.inputs).float()
+    each = nn.functional.cross_entropy(logits.transpose(1, 2), batch.targets, reduction="none")
+    return each.where(batch.mask, 0).sum(dim=0).tolist()
+
+
 def plain_pytorch(variant: Settings) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One process, one batch a step, whole gradients; in float32 whatever the variant's type."""
     known = {key: variant[key] for key in ("optimizer", "shape", "z_loss", "documents") if key in variant}
@@ -177,6 +184,7 @@ def _plain_pytorch(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     held_out = global_batch(1000, variant)
     with torch.no_grad():
         found["before"] = float(loss_of(model, held_out, 0)[1])
+        found["by_place"] = nats_by_place(model, held_out)
     for step in range(STEPS):
         rows = rows_at_once(config, step) if "micro_batch_size" in variant else BATCH
         objective, entropy, load = objective_of(model, global_batch(step, variant), config.z_loss, rows)
@@ -212,6 +220,8 @@ def assert_the_same(out: Path, name: str, variant: Settings) -> None:
     tolerance = BFLOAT16_LOSS if narrow else FLOAT32
     for measured in ("losses", "before", "after"):
         assert found[measured] == pytest.approx(expected[measured], abs=tolerance), measured
+    # Sums over up to eight rows.
+    assert found["by_place"] == pytest.approx(expected["by_place"], abs=8 * tolerance)
     assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-4)
     assert found["by_group"] == pytest.approx(expected["by_group"], rel=0.1 if narrow else 1e-3)
     # What bf16 rounds: a gain near 1 moves by 1/128 or not at all.

@@ -189,7 +189,9 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
 
     found: dict[str, Any] = {"losses": [], "norms": [], "applied": []}
     held_out = global_batch(1000, variant)
-    found["before"] = engine.total(engine.nats(own(1000))) / held_out.tokens
+    each = torch.empty(own(1000).targets.shape)
+    found["before"] = engine.total(engine.nats(own(1000), each)) / held_out.tokens
+    found["by_place"] = engine.totals(each.sum(dim=0)).tolist()
     for step in range(STEPS):
         if step == DISCARDED:
             # Every other shape is compiled anew, for many seconds.

@@ -1,0 +1,35 @@
+"""Which source each document of a held-out side is of, so that its loss can be told by source."""
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from data.packing.report import SourceCounts
+from data.packing.shards import save
+from data.split import Split
+
+
+class HeldOutTable:
+    """The documents of one held-out side, in the order stored: 8 bytes each."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, SourceCounts] = {}
+        self._numbers: dict[str, int] = {}
+        self._source = array("q")
+
+    def add(self, source: str, tokens: int, size_bytes: int) -> None:
+        counts = self.counts.setdefault(source, SourceCounts())
+        counts.documents += 1
+        counts.tokens += tokens
+        counts.bytes += size_bytes
+        self._source.append(self._numbers.setdefault(source, len(self._numbers)))
+
+    def save(self, out: Path, split: Split) -> dict[str, SourceCounts]:
+        """Write `{split}.sources.npy`, [documents] int64: the place of each document's source among these names."""
+        names = sorted(self.counts)
+        # Not in the order met, which index.json does not keep.
+        places = np.empty(len(names), dtype=np.int64)
+        places[[self._numbers[name] for name in names]] = np.arange(len(names))
+        save(out / f"{split}.sources.npy", places[self._source])
+        return {name: self.counts[name] for name in names}
