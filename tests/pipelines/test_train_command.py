@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from components.workspace import Workspace
+from model.architecture.config import TransformerConfig
+from model.budget.parameters import count_parameters
 from pipelines.cli import main
 from pipelines.commands.train import _Bar
 from pipelines.training import open_tokens, read_request, restore_request
@@ -20,6 +22,8 @@ from pipelines.training import open_tokens, read_request, restore_request
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
 TINY = (
     *("experiment=shakespeare-char-cpu", "model.hidden_size=16", "model.layers=1", "model.heads=2", "model.kv_heads=2"),
+    *("model.pattern=null", "model.state_space=null", "model.state_space_feedforward=false"),
+    *("model.intermediate_size=null", "model.intermediate_multiple=1"),
     *("model.context=16", "pretrain.optimizer=adamw", "pretrain.steps=6", "pretrain.batch_size=4"),
     *("pretrain.micro_batch_size=4", "pretrain.warmup_steps=2", "pretrain.validate_every=3"),
     *("pretrain.validation_batches=4", "pretrain.checkpoint_every=3"),
@@ -56,6 +60,9 @@ def test_the_preset_is_the_public_recipes_size(workspace: Workspace, text: Path)
     # nanoGPT's: 2000 iterations of 12 x 64 characters, 4 layers of 128.
     assert config.steps * config.batch_size * request.model.context == 2000 * 12 * 64
     assert (request.model.layers, request.model.hidden_size, request.model.dropout) == (4, 128, 0)
+    # Over its 65 characters nanoGPT's model has 804,096; ours has the end of text besides.
+    parameters = count_parameters(TransformerConfig.from_settings(request.model, 66)).total
+    assert 0.98 * 804_096 < parameters <= 804_096
     assert (request.text.tokenizer, request.text.valid_fraction) == ("character", 0.1)
     assert request.text.path == str(text)
     # The whole held-out tenth, of tiny Shakespeare at least.
