@@ -11,12 +11,16 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from pipelines.head import prepare_environment, start_head
+
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A pool of compilers costs more to start than it saves on what the tests compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Ray fixes its authentication at import, which may be in a test of another module: the token comes before all of them.
+prepare_environment()
 
 # The same examples in every run: what fails here fails everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
@@ -66,10 +70,7 @@ def ray_only_where_it_is_asked_for(request: pytest.FixtureRequest) -> Iterator[N
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[str]:
     """Address of the session's Ray head, also in RAY_ADDRESS."""
-    from pipelines.head import prepare_environment, start_head
-
-    prepare_environment()
-    import ray  # fixes its authentication at import, so the token comes first
+    import ray
 
     # What a test hands to a worker may be defined in the test's own module.
     ours = [str(ROOT), *(path for path in sys.path if path.startswith(str(ROOT / "tests")))]

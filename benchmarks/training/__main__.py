@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -59,21 +60,24 @@ def main() -> None:
         results = Results.model_validate_json(kept.read_text(encoding="utf-8"))
     else:
         before = kept if arguments.only and kept.is_file() else None
-        results = measure(arguments, Workspace.find().state / "downloads", before)
-    alone = results.accelerated if not results.measured else None
-    section = render(results) if alone is None else accelerated(alone)
+        keep = (lambda _: None) if arguments.quick else partial(_keep, kept)
+        results = measure(arguments, Workspace.find().state / "downloads", before, keep)
+    if not results.measured:
+        # The rest of the section, which another machine may have measured, stays.
+        print(accelerated(results.accelerated) if results.accelerated else f"kept in {kept}: the speed is not measured")
+        return
+    section = render(results)
     print(section)
     if arguments.quick:
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(results.model_dump_json(indent=1), encoding="utf-8")
-    if alone is not None:
-        # The rest of the section, which another machine may have measured, stays.
         return
     draw(results, out)
     page = out / "training.md"
     page.write_text(put(page.read_text(encoding="utf-8") if page.is_file() else "", "speed", section), encoding="utf-8")
+
+
+def _keep(path: Path, results: "Results") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(results.model_dump_json(indent=1), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -129,8 +133,12 @@ def cases(cores: int, plan: Plan) -> list[Case]:
     return [*found, own.model_copy(update={"save_every": plan.save_every})]
 
 
-def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> "Results":
-    """The sections asked for; the others are those of `before`, a last run's figures, where there is one."""
+def measure(
+    arguments: argparse.Namespace, cache: Path, before: Path | None, keep: Callable[["Results"], None]
+) -> "Results":
+    """The sections asked for; the others are those of `before`, a last run's figures, where there is one. `keep` hears
+    of every section when it is measured: one that fails loses none before it.
+    """
     from benchmarks.training import accelerator
     from benchmarks.training.results import Results
 
@@ -145,7 +153,7 @@ def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> 
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         if wanted != ["accelerator"]:
             with _without_gpus():
-                _measure_processor(results, wanted, arguments, Path(folder), cache)
+                _measure_processor(results, wanted, arguments, Path(folder), cache, keep)
         if "accelerator" in wanted:
             print("accelerator ..", file=sys.stderr, flush=True)
             plan = accelerator.SMOKE if arguments.smoke else accelerator.Plan()
@@ -153,6 +161,7 @@ def measure(arguments: argparse.Namespace, cache: Path, before: Path | None) -> 
             results.accelerated = accelerator.measure(
                 plan, Path(folder) / "accelerator", rounds=rounds, threads=os.cpu_count() or 1
             )
+            keep(results)
     return results
 
 
@@ -178,8 +187,13 @@ def _without_gpus() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _measure_processor(
-    results: "Results", wanted: list[str], arguments: argparse.Namespace, folder: Path, cache: Path
+def _measure_processor(  # noqa: PLR0917
+    results: "Results",
+    wanted: list[str],
+    arguments: argparse.Namespace,
+    folder: Path,
+    cache: Path,
+    keep: Callable[["Results"], None],
 ) -> None:
     from importlib.metadata import version
 
@@ -194,22 +208,22 @@ def _measure_processor(
 
         path.write_text(stand_in(cache), encoding="utf-8")
     if "speed" in wanted:
-        with _section(results, "speed"):
+        with _section(results, "speed", keep):
             _measure_speed(results, path, folder, arguments)
     if "resume" in wanted:
         from benchmarks.training.resume import measure_resume
 
-        with _section(results, "resume"):
+        with _section(results, "resume", keep):
             packed = pack(path, folder / "resume", "smoke")
             results.resumed = measure_resume(packed.tokens, packed.tokenizer)
     if "shakespeare" in wanted:
         from benchmarks.training.preset import measure_preset
 
-        with _section(results, "shakespeare"):
+        with _section(results, "shakespeare", keep):
             stands_in = arguments.text is None
             results.shakespeare = measure_preset(path, folder, arguments.seeds, stands_in=stands_in)
     if "ablation" in wanted and arguments.ablation is not None:
-        with _section(results, "ablation"):
+        with _section(results, "ablation", keep):
             results.ablation = _measure_ablation(arguments, folder)
 
 
@@ -256,10 +270,11 @@ def _require_trainer() -> None:
 
 
 @contextmanager
-def _section(results: "Results", name: str) -> Iterator[None]:
+def _section(results: "Results", name: str, keep: Callable[["Results"], None]) -> Iterator[None]:
     results.loads[name] = os.getloadavg()[0]
     print(f"{name} ..", file=sys.stderr, flush=True)
     yield
+    keep(results)
 
 
 def pack(path: Path, out: Path, shape: str) -> "Packed":

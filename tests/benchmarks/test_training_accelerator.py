@@ -91,7 +91,7 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_
     assert measure(Plan(), tmp_path, rounds=1, threads=1) is None
     monkeypatch.setattr("sys.argv", ["bench", "--only", "accelerator"])
     with pytest.raises(SystemExit, match="no GPU is at hand"):
-        __main__.measure(__main__._arguments(), tmp_path, None)
+        __main__.measure(__main__._arguments(), tmp_path, None, lambda _: None)
 
 
 def test_the_reason_is_what_was_raised_and_not_the_last_warning() -> None:
