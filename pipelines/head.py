@@ -22,6 +22,12 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+def prepare_own_ray() -> None:
+    """The same for a command that begins Ray for itself alone; a cluster that RAY_ADDRESS names has its own token."""
+    if not os.environ.get("RAY_ADDRESS"):
+        prepare_environment()
+
+
 def start_on_request(address_file: Path, cpus: int) -> threading.Thread:
     """Watch for the first request in the background; then start the head and publish its address."""
     thread = threading.Thread(target=_serve_request, args=(address_file, cpus), name="ray-head", daemon=True)

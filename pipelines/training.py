@@ -68,6 +68,23 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
     return Request(model, pretrain, text, tokenizer)
 
 
+def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
+    """The same for runs in one process each, of plain PyTorch. ValueError for what that cannot train, or for a layout
+    that is asked for: it would have no effect.
+    """
+    from model.training.parallelism.rules import check
+    from model.training.trial import ALONE, alone
+
+    for override in overrides:
+        name = override.partition("=")[0].removeprefix(_LAYOUT)
+        if override.startswith(_LAYOUT) and name in ALONE and name != "dtype":
+            raise ValueError(f"'{override}' has no effect: every run is one process of plain PyTorch, without ZeRO")
+    request = read_request(workspace, overrides)
+    plain = alone(request.pretrain)
+    check(plain, request.model, cuda=False)
+    return replace(request, pretrain=plain)
+
+
 def restore_request(settings: dict[str, Any]) -> Request:
     """The request that `Request.settings` describes."""
     return Request(

@@ -21,7 +21,7 @@ from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time,
 from benchmarks.training.results import Ablation, Outcome
 from data.config import PackConfig
 from data.packing import PackedTokens
-from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
 
 _WARM, _TIMED, _TURNS = 2, 6, 2
@@ -121,8 +121,8 @@ def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> flo
 
     config = shortened(lane.recipe.pretrain, lane.steps, lane.seed)
     tokens, held = PackedTokens(lane.packed, "train"), PackedTokens(lane.packed, "valid")
-    engine = local_engine(config, TransformerConfig.from_settings(lane.recipe.model, tokens.vocab_size))
     batches = TrainingBatches(tokens, config, lane.recipe.model.context)
+    engine = local_engine(config, lane.recipe.model, batches.objective)
     average = None
     if config.average_decay is not None:
         average = WeightAverage(dict(engine.model.named_parameters()), config.average_decay)

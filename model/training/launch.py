@@ -1,13 +1,15 @@
-"""Where the workers of a pretraining run come from. The room's only file that knows Ray."""
+"""Where the workers of a pretraining run come from. The room's only file that knows Ray Train; `search/sweep.py` knows
+Ray Tune, and joins Ray from here.
+"""
 
 import json
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -15,6 +17,8 @@ from data.progress import Progress
 from model.training.faults.failures import TrainingFailed, TrainingInterrupted
 from model.training.faults.preemption import passed_on
 from model.training.worker import Job, join_group, run_worker
+
+Result = TypeVar("Result")
 
 
 def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]:
@@ -46,8 +50,9 @@ def _on_ray(job: Job, progress: Progress, restarts: int) -> None:
         import ray
 
         _settle_ray_train(len(ray.nodes()))
-        gpu = _enough_gpus(ray.cluster_resources(), job.config.workers)
-        _fit(job, progress, gpu=gpu, restarts=restarts)
+        resources = ray.cluster_resources()
+        gpu = _enough_gpus(resources, job.config.workers)
+        _fit(job, progress, gpu=gpu, restarts=restarts, environment=_environment(resources, gpu=gpu))
 
 
 @contextmanager
@@ -57,12 +62,9 @@ def joined_ray(cpus: int | None = None) -> Iterator[None]:
     SIGTERM and Ctrl-C do what they did before, inside and after it. Raises TrainingInterrupted where SIGTERM comes
     while Ray starts.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if not address and "ray" not in sys.modules:
-        # What is the default of a cluster begun here, but said: else Ray says it on the terminal.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
+    address = os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     with _signals_kept():
         try:
@@ -81,8 +83,10 @@ def _start_ray(where: dict[str, Any]) -> None:
     try:
         with _signals_kept():
             ray.init(log_to_driver=False, **where)
-    except SystemExit:
-        # From Ray's own handler of SIGTERM.
+    except SystemExit as ended:
+        # Ray's own handler of SIGTERM ends the process with the signal's number.
+        if ended.code != signal.SIGTERM:
+            raise
         raise TrainingInterrupted("asked to end while Ray was starting") from None
 
 
@@ -100,7 +104,24 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int) -> None:
+def beside(work: Callable[[], Result]) -> Result:
+    """What `work` returns or raises, in a thread of its own: outside of the main thread Ray's libraries leave Ctrl-C to
+    whoever had it, which they would take for a request to end quietly.
+    """
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="beside", daemon=True).start()
+    return done.result()
+
+
+def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment: dict[str, str] | None = None) -> None:
+    """`environment` is what the workers' processes begin with, besides Ray's own."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -116,19 +137,24 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int) -> None:
                 storage_path=str(job.state),
                 # Ray's own retries would repeat a run that fails by itself, to fail again.
                 failure_config=FailureConfig(max_failures=0),
+                worker_runtime_env={"env_vars": environment} if environment else None,
             ),
         )
-        try:
-            with passed_on(job.notice):
-                trainer.fit()
-            return
-        except TrainingFailedError as error:
-            if (interrupted := _interrupted(error)) is not None:
-                raise interrupted from error
-            if attempt == restarts or not _died(error):
-                raise TrainingFailed(_first_cause(error)) from error
-            note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
-            progress(0, job.config.steps, note)
+        with passed_on(job.notice) as asked:
+            try:
+                beside(trainer.fit)
+            except TrainingFailedError as error:
+                failed = error
+            else:
+                return
+        if (interrupted := _interrupted(failed)) is not None:
+            raise interrupted from failed
+        if asked():
+            raise TrainingInterrupted(f"asked to end, and lost {_first_cause(failed)}") from failed
+        if attempt == restarts or not _died(failed):
+            raise TrainingFailed(_first_cause(failed)) from failed
+        note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
+        progress(0, job.config.steps, note)
 
 
 def _settle_ray_train(nodes: int) -> None:
@@ -142,15 +168,19 @@ def _settle_ray_train(nodes: int) -> None:
 
 def _ray_worker(settings: dict[str, Any]) -> None:
     """Runs in a worker of Ray Train, which has made the process group."""
-    if dist.get_backend() != "nccl":
-        # Ray leaves the GPUs of a machine in the sight of workers that were given none.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     run_worker(settings["job"], settings["progress"])
 
 
 def _enough_gpus(resources: dict[str, float], workers: int) -> bool:
     """Whether every worker gets a GPU: some on GPUs and some on CPUs could not talk to each other."""
     return resources.get("GPU", 0) >= workers
+
+
+def _environment(resources: dict[str, float], *, gpu: bool) -> dict[str, str]:
+    """Ray leaves a machine's GPUs in the sight of workers that were given none. Said before they begin: by the time
+    that our code runs there, torch has looked.
+    """
+    return {} if gpu or not resources.get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def _first_cause(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +13,12 @@ from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
-from model.training.batches.dataset import TrainingBatches, validation_batches
+from model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
+from model.training.batches.objectives import Objective
+from model.training.batches.text import Packed
 from model.training.engines.layers import prepare_layers
 from model.training.engines.local import LocalEngine
-from model.training.loop import Clock, Loop, train
+from model.training.loop import Clock, Loop, train, validate
 from model.training.optimization.optimizer import build_optimizer
 from model.training.optimization.schedule import rate
 from model.training.saving.randomness import seed_random
@@ -49,9 +50,15 @@ def alone(config: PretrainConfig) -> PretrainConfig:
     return PretrainConfig.model_validate(config.model_dump() | ALONE)
 
 
-def local_engine(config: PretrainConfig, model: TransformerConfig) -> LocalEngine:
-    """A fresh model and its optimizer on this process's device."""
-    made = Transformer(model)
+def trial_batches(config: PretrainConfig, model: ModelConfig, packed: Packed) -> TrainingBatches:
+    """What one process trains on."""
+    special = special_tokens(packed.tokenizer)
+    return TrainingBatches(PackedTokens(packed.tokens, "train"), config, model.context, special=special)
+
+
+def local_engine(config: PretrainConfig, model: ModelConfig, objective: Objective) -> LocalEngine:
+    """A fresh model for the vocabulary of `objective`, and its optimizer, on this process's device."""
+    made = Transformer(TransformerConfig.from_settings(model, objective.model_vocabulary))
     initialize(made, config.seed)
     made.to("cuda" if torch.cuda.is_available() else "cpu")
     prepare_layers(made, config)
@@ -61,20 +68,19 @@ def local_engine(config: PretrainConfig, model: TransformerConfig) -> LocalEngin
 def run_trial(
     config: PretrainConfig,
     model: ModelConfig,
-    packed: Path,
+    packed: Packed,
     *,
     progress: Progress = no_progress,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Trial:
     """Train from the seed to the last step; `report` hears each validation: (step, nats a token)."""
     config = alone(config)
-    tokens, held = PackedTokens(packed, "train"), PackedTokens(packed, "valid")
-    engine = local_engine(config, TransformerConfig.from_settings(model, tokens.vocab_size))
+    batches, held = trial_batches(config, model, packed), PackedTokens(packed.tokens, "valid")
+    engine = local_engine(config, model, batches.objective)
     seed_random(config.seed, 0)
-    batches = TrainingBatches(tokens, config, model.context)
     validations = count(1)
 
-    def validate() -> dict[str, float]:
+    def validated() -> dict[str, float]:
         loss = held_out_loss(engine, held, batches, config)
         # The loop validates at every multiple, and at the end.
         report(min(config.steps, next(validations) * config.validate_every), loss)
@@ -85,7 +91,7 @@ def run_trial(
         micro_batch_size=config.micro_batch_size,
         learning_rate_scale=lambda step: rate(config, step),
         batch=batches.read,
-        validate=validate,
+        validate=validated,
         validate_every=config.validate_every,
     )
     clock = Clock()
@@ -98,15 +104,9 @@ def run_trial(
 
 
 def held_out_loss(engine: LocalEngine, held: PackedTokens, batches: TrainingBatches, config: PretrainConfig) -> float:
-    """Nats a token on the validation side, at most `validation_batches` batches of it."""
+    """Nats a token on the validation side, at most `validation_batches` batches of it. TrainingFailed if not finite."""
     windows = config.validation_batches * config.batch_size
-    device = next(engine.model.parameters()).device
-    nats = counted = 0.0
-    engine.model.eval()
-    for batch in validation_batches(
-        held, batches.objective, batches.context, windows=windows, rows=config.micro_batch_size
-    ):
-        nats += float(engine.nats(batch.to(device)))
-        counted += batch.tokens
-    engine.model.train()
-    return nats / counted
+    rows = config.micro_batch_size
+    return validate(
+        engine, validation_batches(held, batches.objective, batches.context, windows=windows, rows=rows)
+    ).loss

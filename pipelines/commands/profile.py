@@ -6,18 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.workspace import Workspace
-from pipelines.training import open_tokens, read_request
+from pipelines.training import open_tokens, read_trial
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.steps < 1:
         raise ValueError(f"--steps {arguments.steps} must be at least 1")
     workspace, out = Workspace.find(), Path(arguments.out)
-    request = read_request(workspace, arguments.overrides)
+    request = read_trial(workspace, arguments.overrides)
     packed = open_tokens(workspace, request, out)
     from model.training.telemetry.profiling import TRACE, profile_steps
 
-    found = profile_steps(request.pretrain, request.model, packed.tokens, out, steps=arguments.steps)
+    found = profile_steps(request.pretrain, request.model, packed, out, steps=arguments.steps)
     if arguments.json:
         print(json.dumps({**asdict(found), "trace": str(out / TRACE)}))
         return 0

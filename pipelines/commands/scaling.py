@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.workspace import Workspace
-from pipelines.training import Request, open_tokens, read_request
+from pipelines.training import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
     from model.training.search.scaling import Advice, Law, Run
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.budget is not None and not arguments.budget > 0:
         raise ValueError(f"--budget {arguments.budget} must be above 0 FLOPs")
     workspace, out = Workspace.find(), Path(arguments.out)
-    request = read_request(workspace, arguments.overrides)
+    request = read_trial(workspace, arguments.overrides)
     runs = _runs(workspace, request, out, arguments)
     law = fit(runs)
     laws = bootstrap(runs, law, _RESAMPLES, request.pretrain.seed)
@@ -52,10 +52,9 @@ def _runs(workspace: Workspace, request: Request, out: Path, arguments: argparse
     """Every rung for a part, twice that, .. and all of the settings' steps; each with a schedule of its own."""
     from model.training.search.scaling import LEAST_POINTS, Run
     from model.training.search.shapes import ladder, shape_name
-    from model.training.trial import alone, run_trial
+    from model.training.trial import run_trial
 
-    rungs = ladder(request.model, arguments.rungs)
-    config = alone(request.pretrain)
+    rungs, config = ladder(request.model, arguments.rungs), request.pretrain
     lengths = sorted({max(1, config.steps >> halving) for halving in range(arguments.lengths)})
     if len(rungs) * len(lengths) < LEAST_POINTS:
         raise ValueError(
@@ -68,7 +67,7 @@ def _runs(workspace: Workspace, request: Request, out: Path, arguments: argparse
     for shape in rungs:
         for steps in lengths:
             short = config.model_copy(update={"steps": steps, "validate_every": steps})
-            trial = run_trial(short, shape, packed.tokens)
+            trial = run_trial(short, shape, packed)
             runs.append(Run(trial.parameters, trial.tokens, trial.validation_loss))
             if not arguments.json:
                 print(

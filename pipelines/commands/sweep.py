@@ -7,28 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from components.workspace import Workspace
-from pipelines.training import open_tokens, read_request
+from pipelines.head import prepare_own_ray
+from pipelines.training import open_tokens, read_trial
 
 RESULT = "sweep.json"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from model.training.parallelism.rules import check
-    from model.training.search.shapes import shape_name
-    from model.training.search.sweep import best, candidates, run_sweep
-    from model.training.trial import alone
-
-    workspace, out = Workspace.find(), Path(arguments.out)
-    request = read_request(workspace, arguments.overrides)
     if arguments.at_once is not None and arguments.at_once < 1:
         raise ValueError(f"--at-once {arguments.at_once} must be at least 1")
-    plain = alone(request.pretrain)
-    check(plain, request.model, cuda=False)
-    tried = candidates(plain, request.model, arguments.trials, request.pretrain.seed)
+    prepare_own_ray()
+    from model.training.faults.failures import TrainingInterrupted
+    from model.training.search.shapes import shape_name
+    from model.training.search.sweep import best, candidates, run_sweep
+
+    workspace, out = Workspace.find(), Path(arguments.out)
+    request = read_trial(workspace, arguments.overrides)
+    tried = candidates(request.pretrain, request.model, arguments.trials, request.pretrain.seed)
     packed = open_tokens(workspace, request, out)
     out.mkdir(parents=True, exist_ok=True)
-    found_all = run_sweep(tried, packed.tokens, out / "ray", at_once=arguments.at_once)
-    outcomes = sorted(found_all, key=lambda each: (-each.step, each.validation_loss))
+    try:
+        ended = run_sweep(tried, packed, out / "ray", at_once=arguments.at_once)
+    except TrainingInterrupted as interrupted:
+        raise KeyboardInterrupt(str(interrupted)) from None
+    outcomes = sorted(ended, key=lambda each: (-each.step, each.validation_loss))
     first = best(outcomes)
     chosen = _settings(first.candidate.model, first.candidate.config.learning_rate)
     if request.pretrain.optimizer == "muon":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.workspace import Workspace
+from pipelines.head import prepare_own_ray
 from pipelines.terminal import View, open_view
 from pipelines.training import Request, lay_out, open_tokens, read_request, restore_request
 
@@ -25,6 +26,7 @@ _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
+    prepare_own_ray()
     from model.training.faults.failures import TrainingInterrupted
 
     out, request, packed = _open(workspace, arguments)

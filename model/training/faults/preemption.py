@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -49,18 +49,25 @@ class Preemption:
 
 
 @contextmanager
-def passed_on(notice: Path) -> Iterator[None]:
-    """Inside, SIGTERM to this process is passed on to workers whose `Preemption` looks for the file `notice`.
+def passed_on(notice: Path) -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM to this process is passed on to workers whose `Preemption` looks for the file `notice`; yields
+    whether it has come, to be asked afterwards too.
 
     Nothing is heard outside of a main thread; a file that an earlier run left is removed.
     """
     notice.unlink(missing_ok=True)
+    heard = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard.is_set
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: notice.touch())
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.set()
+        notice.touch()
+
+    before = signal.signal(signal.SIGTERM, hear)
     try:
-        yield
+        yield heard.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
         notice.unlink(missing_ok=True)

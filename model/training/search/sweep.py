@@ -12,7 +12,8 @@ import numpy as np
 
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
-from model.training.launch import joined_ray
+from model.training.batches.text import Packed
+from model.training.launch import beside, joined_ray
 from model.training.search.shapes import alternatives, shape_name
 
 RATE_RANGE = 4.0
@@ -78,7 +79,7 @@ def best(outcomes: Sequence[Outcome]) -> Outcome:
     return min(finished, key=lambda outcome: outcome.validation_loss)
 
 
-def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path, *, at_once: int | None = None) -> list[Outcome]:
+def run_sweep(tried: Sequence[Candidate], packed: Packed, state: Path, *, at_once: int | None = None) -> list[Outcome]:
     """All candidates under Ray Tune, a core each; Ray's own files go below `state`.
 
     Which of them end early depends on which come first, unless `at_once` (None: as many as there are cores) is 1: then
@@ -90,7 +91,10 @@ def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path, *, at_once:
         from ray.tune.schedulers import ASHAScheduler
 
         config = tried[0].config
-        space = {"candidate": tune.grid_search([_plain(each) for each in tried]), "packed": str(packed.resolve())}
+        space = {
+            "candidate": tune.grid_search([_plain(each) for each in tried]),
+            "packed": [str(folder.resolve()) for folder in packed],
+        }
         scheduler = ASHAScheduler(
             time_attr="step", max_t=config.steps, grace_period=config.validate_every, reduction_factor=_REDUCTION
         )
@@ -105,7 +109,7 @@ def run_sweep(tried: Sequence[Candidate], packed: Path, state: Path, *, at_once:
             ),
             run_config=tune.RunConfig(name="sweep", storage_path=str(state.resolve()), verbose=0),
         )
-        results = tuner.fit()
+        results = beside(tuner.fit)
         return [_outcome(tried, results[place]) for place in range(len(results))]
 
 
@@ -136,7 +140,7 @@ def _trial(settings: dict[str, Any]) -> None:
         tune.report({"step": step, "validation_loss": loss})
 
     try:
-        run_trial(candidate.config, candidate.model, Path(settings["packed"]), report=report)
+        run_trial(candidate.config, candidate.model, Packed(*map(Path, settings["packed"])), report=report)
     except TrainingFailed:
         # A rate too high is an answer of the sweep, not its failure.
         tune.report({"step": candidate.config.steps, "validation_loss": _DIVERGED})
@@ -149,5 +153,7 @@ def _outcome(tried: Sequence[Candidate], result: Any) -> Outcome:
         # What the trial raised, without Ray's account of where.
         error = getattr(result.error, "cause", None) or result.error
         raise RuntimeError(f"trial {candidate.name}: {' '.join(str(error).split())[:300]}")
+    if "validation_loss" not in result.metrics:
+        raise RuntimeError(f"trial {candidate.name} ended before its first validation")
     loss = result.metrics["validation_loss"]
     return Outcome(candidate, math.inf if loss >= _DIVERGED else loss, result.metrics["step"])

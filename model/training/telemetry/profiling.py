@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from data.packing import PackedTokens
-from model.architecture.config import ModelConfig, TransformerConfig
+from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
-from model.training.batches.dataset import TrainingBatches
-from model.training.trial import alone, local_engine
+from model.training.batches.text import Packed
+from model.training.trial import alone, local_engine, trial_batches
 
 TRACE = "trace.json"
 PHASES = ("data", "forward and backward", "optimizer")
@@ -42,16 +41,15 @@ class Profile:
 
 
 def profile_steps(
-    config: PretrainConfig, model: ModelConfig, packed: Path, out: Path, *, steps: int, top: int = 15
+    config: PretrainConfig, model: ModelConfig, packed: Packed, out: Path, *, steps: int, top: int = 15
 ) -> Profile:
     """Profile `steps` optimizer steps of one worker's batches after as many to warm up; the trace goes to `out`.
 
     The trace is in the format of Chrome's tracing page and Perfetto.
     """
     config = alone(config)
-    tokens = PackedTokens(packed, "train")
-    engine = local_engine(config, TransformerConfig.from_settings(model, tokens.vocab_size))
-    batches = TrainingBatches(tokens, config, model.context)
+    batches = trial_batches(config, model, packed)
+    engine = local_engine(config, model, batches.objective)
     device = next(engine.model.parameters()).device
 
     def step(number: int) -> None:

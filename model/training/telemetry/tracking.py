@@ -75,13 +75,21 @@ def tracked(
             mlflow.log_params(parameters(settings))
             yield Tracked(run.info.run_id)
         finally:
-            machine.finish()
-            # MLflow drops what it sampled since it last logged: of a run shorter than an interval that is all.
-            for monitor in machine.monitors:
-                monitor.clear_metrics()
-            machine.collect_metrics()
-            machine.publish_metrics(machine.aggregate_metrics())
-            machine.mlflow_logger.flush()
+            _log_machine(machine)
+
+
+def _log_machine(machine: Any) -> None:
+    """A last sample of MLflow's monitor. How the run ended is not for its figures to hide: what fails is a warning."""
+    try:
+        machine.finish()
+        # MLflow drops what it sampled since it last logged: of a run shorter than an interval that is all.
+        for monitor in machine.monitors:
+            monitor.clear_metrics()
+        machine.collect_metrics()
+        machine.publish_metrics(machine.aggregate_metrics())
+        machine.mlflow_logger.flush()
+    except Exception as error:
+        logging.getLogger(__name__).warning("the machine's last figures are not in MLflow: %s", error)
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

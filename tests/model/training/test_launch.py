@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from training_fixtures import HANG_S
 
 from data.progress import no_progress
 from model.training import launch, worker
@@ -40,11 +43,25 @@ def job(folder: Path) -> Any:
     return SimpleNamespace(config=SimpleNamespace(workers=2, steps=10), state=folder, notice=folder / "asked-to-end")
 
 
+def asked_to_end(folder: Path) -> None:
+    """SIGTERM to the launching process, whose main thread hears it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    deadline = time.monotonic() + HANG_S
+    while not job(folder).notice.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def sigterm(folder: Path) -> Exception:
     """The launching process is asked to end, and the workers see it and end."""
-    signal.raise_signal(signal.SIGTERM)
-    assert job(folder).notice.exists()
+    asked_to_end(folder)
     return group_error({0: TrainingInterrupted("asked to end after step 3 of 10; it is saved")})
+
+
+def drained(folder: Path) -> Exception:
+    """It is asked to end, and a worker's machine is gone before that worker could."""
+    asked_to_end(folder)
+    return group_error({1: gone()})
 
 
 @pytest.fixture
@@ -57,10 +74,12 @@ def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     class Trainer:
         def __init__(self, *_: Any, **settings: Any) -> None:
             assert settings["run_config"].failure_config.max_failures == 0
+            assert settings["run_config"].worker_runtime_env == {}
 
         def fit(self) -> None:
-            if (end := ends.pop(0)) is not None:
-                raise end(tmp_path) if callable(end) else end
+            end = ends.pop(0)
+            if (error := end(tmp_path) if callable(end) else end) is not None:
+                raise error
 
     monkeypatch.setattr(ray.train.torch, "TorchTrainer", Trainer)
     return ends
@@ -103,6 +122,34 @@ def test_being_asked_to_end_reaches_the_workers_and_is_no_failure(attempts: list
     assert not job(tmp_path).notice.exists()
 
 
+def test_a_worker_lost_after_being_asked_to_end_does_not_start_again(attempts: list[Any], tmp_path: Path) -> None:
+    attempts.extend([drained, None])
+    with pytest.raises(TrainingInterrupted, match=r"^asked to end, and lost worker 1: "):
+        launch._fit(job(tmp_path), no_progress, gpu=False, restarts=5)
+    assert attempts == [None]
+
+
+def test_ctrl_c_stays_with_the_launching_process(attempts: list[Any], tmp_path: Path) -> None:
+    """Ray Train would take it in the main thread, and end with status 1 and without a word."""
+    ended = threading.Event()
+
+    def ctrl_c(_: Path) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended.wait(HANG_S)
+
+    attempts.append(ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        launch._fit(job(tmp_path), no_progress, gpu=False, restarts=5)
+    ended.set()
+
+
+def test_what_is_done_beside_returns_and_raises_as_it_is() -> None:
+    assert launch.beside(lambda: 7) == 7
+    with pytest.raises(KeyError, match="x"):
+        launch.beside(lambda: {}["x"])
+
+
 def test_an_error_is_named_with_its_kind() -> None:
     assert launch._first_cause(group_error({0: KeyError("x")})) == "worker 0: KeyError: 'x'"
 
@@ -112,15 +159,11 @@ def test_gpus_are_used_by_all_or_none(gpus: float, workers: int, enough: bool) -
     assert launch._enough_gpus({"GPU": gpus}, workers) is enough
 
 
-@pytest.mark.parametrize(("backend", "seen"), [("gloo", ""), ("nccl", "0,1")])
-def test_workers_without_gpus_see_none(monkeypatch: pytest.MonkeyPatch, backend: str, seen: str) -> None:
+def test_workers_without_gpus_begin_with_none_in_sight() -> None:
     """Ray leaves them visible: two workers on a machine with one GPU would meet on it, through gloo."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(launch.dist, "get_backend", lambda: backend)
-    found: list[str] = []
-    monkeypatch.setattr(launch, "run_worker", lambda *_: found.append(os.environ["CUDA_VISIBLE_DEVICES"]))
-    launch._ray_worker({"job": None, "progress": no_progress})
-    assert found == [seen]
+    assert launch._environment({"CPU": 4, "GPU": 1}, gpu=False) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert launch._environment({"CPU": 4, "GPU": 2}, gpu=True) == {}
+    assert launch._environment({"CPU": 4}, gpu=False) == {}
 
 
 @pytest.mark.parametrize("launched", [False, True])

@@ -8,6 +8,7 @@ import pytest
 
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
+from model.training.batches.text import Packed
 from model.training.search.sweep import Candidate, Outcome, _outcome, _plain, best, run_sweep
 
 MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=16, intermediate_multiple=8)
@@ -34,7 +35,9 @@ def outcomes(ray_head: str, packed_corpus: Path, tmp_path_factory: pytest.TempPa
     is too slow.
     """
     tried = [candidate(1), candidate(1e30), candidate(1e-5)]
-    return run_sweep(tried, packed_corpus / "pack", tmp_path_factory.mktemp("sweep"), at_once=1)
+    return run_sweep(
+        tried, Packed(packed_corpus / "pack", packed_corpus / "tokenizer"), tmp_path_factory.mktemp("sweep"), at_once=1
+    )
 
 
 def test_the_worse_ends_early_and_the_best_ran_to_the_end(outcomes: list[Outcome]) -> None:
@@ -60,4 +63,10 @@ def test_a_trial_that_cannot_run_is_named_with_its_reason() -> None:
     error = RayTaskError("train", "Traceback (most recent call last):\n  ..", reason).as_instanceof_cause()
     result = SimpleNamespace(config={"candidate": _plain(candidate(1))}, error=error)
     with pytest.raises(RuntimeError, match=r"^trial .*, rate x 1\.00: 8 steps read 9 epochs$"):
+        _outcome([candidate(1)], result)
+
+
+def test_a_sweep_that_was_cut_short_is_no_result() -> None:
+    result = SimpleNamespace(config={"candidate": _plain(candidate(1))}, error=None, metrics={})
+    with pytest.raises(RuntimeError, match=r"rate x 1\.00 ended before its first validation$"):
         _outcome([candidate(1)], result)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.budget.parameters import count_parameters
 from model.config import PretrainConfig
+from model.training.batches.text import Packed
 from model.training.search.shapes import alternatives, ladder, scaled
 from model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates
 from model.training.telemetry.profiling import PHASES, TRACE, profile_steps
@@ -79,13 +80,17 @@ def test_the_best_ran_to_the_end() -> None:
     assert isinstance(tried[0], Candidate)
 
 
+def packed_in(corpus: Path) -> Packed:
+    return Packed(corpus / "pack", corpus / "tokenizer")
+
+
 def test_a_trial_repeats_and_reports_its_validations(packed_corpus: Path) -> None:
     heard: list[tuple[int, float]] = []
-    first = run_trial(CONFIG, SMALL, packed_corpus / "pack", report=lambda step, loss: heard.append((step, loss)))
+    first = run_trial(CONFIG, SMALL, packed_in(packed_corpus), report=lambda step, loss: heard.append((step, loss)))
     assert [step for step, _ in heard] == [4, 6]
     assert heard[-1][1] == first.validation_loss
     assert first.tokens == 6 * 4 * 32
-    again = run_trial(CONFIG, SMALL, packed_corpus / "pack")
+    again = run_trial(CONFIG, SMALL, packed_in(packed_corpus))
     assert again.validation_loss.hex() == first.validation_loss.hex()
     assert [row["loss"].hex() for row in again.log if "loss" in row] == [
         row["loss"].hex() for row in first.log if "loss" in row
@@ -94,8 +99,15 @@ def test_a_trial_repeats_and_reports_its_validations(packed_corpus: Path) -> Non
 
 def test_a_trial_with_dropout_repeats(packed_corpus: Path) -> None:
     dropping = SMALL.model_copy(update={"dropout": 0.3})
-    first, again = (run_trial(CONFIG, dropping, packed_corpus / "pack").validation_loss for _ in range(2))
+    first, again = (run_trial(CONFIG, dropping, packed_in(packed_corpus)).validation_loss for _ in range(2))
     assert first.hex() == again.hex()
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("masked", "encoder"), ("span", "encoder-decoder")])
+def test_a_trial_has_the_objectives_own_tokens(packed_corpus: Path, objective: str, kind: str) -> None:
+    config = PretrainConfig.model_validate(CONFIG.model_dump() | {"objective": objective})
+    model = ModelConfig.model_validate(SMALL.model_dump() | {"kind": kind})
+    assert math.isfinite(run_trial(config, model, packed_in(packed_corpus)).validation_loss)
 
 
 def test_what_a_trial_does_not_do_is_refused() -> None:
@@ -105,7 +117,7 @@ def test_what_a_trial_does_not_do_is_refused() -> None:
 
 
 def test_a_profile_has_a_trace_and_its_phases(packed_corpus: Path, tmp_path: Path) -> None:
-    found = profile_steps(CONFIG, SMALL, packed_corpus / "pack", tmp_path, steps=1)
+    found = profile_steps(CONFIG, SMALL, packed_in(packed_corpus), tmp_path, steps=1)
     assert (tmp_path / TRACE).stat().st_size > 1000
     assert set(found.phases_ms) == set(PHASES)
     assert all(phase_ms > 0 for phase_ms in found.phases_ms.values())
