@@ -91,7 +91,7 @@ class PackedTokens:
             self._owners = np.load(folder / f"{split}.documents.npy", mmap_mode="r")
         self._sources: np.ndarray | None = None
         if self.sources:
-            self._sources = np.load(folder / f"{split}.sources.npy", mmap_mode="r")
+            self._sources = _load_sources(folder / f"{split}.sources.npy", self.documents)
         if len(self.sequence) != counts["tokens"] or int(self.offsets[-1]) != counts["tokens"]:
             raise ValueError(
                 f"{folder} holds {len(self.sequence)} {split} tokens, index.json says {counts['tokens']}: pack again"
@@ -138,6 +138,18 @@ class PackedTokens:
         """Number of the source of each of the tokens [start, start + length), [length] int64."""
         assert self._sources is not None, f"the sources of the {self.split} side are not known"
         return np.asarray(self._sources[self.document_ids(start, length)])
+
+
+def _load_sources(path: Path, documents: int) -> np.ndarray:
+    """[documents] int64. ValueError where index.json knows sources, and the file is missing or of other documents."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, though index.json names sources: pack again")
+    sources = np.load(path, mmap_mode="r")
+    if sources.shape != (documents,):
+        raise ValueError(
+            f"{path} numbers the sources of {len(sources)} documents, and there are {documents}: pack again"
+        )
+    return sources
 
 
 class TokenSequence:

@@ -137,7 +137,8 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
                 storage_path=str(job.state),
                 # Ray's own retries would repeat a run that fails by itself, to fail again.
                 failure_config=FailureConfig(max_failures=0),
-                worker_runtime_env={"env_vars": environment} if environment else None,
+                # Of Ray Train's second version, which is what runs.
+                worker_runtime_env={"env_vars": environment} if environment else None,  # type: ignore[call-arg]
             ),
         )
         with passed_on(job.notice) as asked:

@@ -144,6 +144,17 @@ def test_a_folder_packed_before_sources_were_kept_is_read(packed: tuple[Path, Pa
     assert PackedTokens(tmp_path / "old", "valid").sources == {}
 
 
+def test_sources_that_are_missing_or_of_other_documents_are_told(packed: tuple[Path, PackReport], tmp_path: Path):
+    shutil.copytree(packed[0], tmp_path / "torn")
+    path = tmp_path / "torn" / "valid.sources.npy"
+    np.save(path, np.load(path)[:-1])
+    with pytest.raises(ValueError, match=r"valid\.sources\.npy numbers the sources of \d+ documents, .*: pack again"):
+        PackedTokens(tmp_path / "torn", "valid")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"valid\.sources\.npy does not exist, .*: pack again"):
+        PackedTokens(tmp_path / "torn", "valid")
+
+
 def test_any_window_equals_the_window_of_the_whole(packed: tuple[Path, PackReport]):
     side = PackedTokens(packed[0], "train")
     tokens = side.tokens

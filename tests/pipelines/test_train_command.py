@@ -252,7 +252,7 @@ def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", _ENDED_AFTER_A_STEP, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == (
         "sluice train: interrupted: asked to end after step 2 of 6; it is saved; "

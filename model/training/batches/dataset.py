@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.packing import Loader, PackedTokens
 from data.tokenization import load_tokenizer
@@ -126,16 +127,20 @@ def validation_batches(
     """Batches of at most `rows` rows, in all at most `windows` spread over the held-out text, each worker its share.
 
     The same at every call, corruption included. Targets have their sources where `source_names` says there are some.
+    Every worker makes as many batches, since those of ZeRO 3 gather weights together: one that would have fewer ends
+    with a window whose targets do not count.
     """
-    starts = validation_starts(len(packed.tokens), context, windows)[rank::world]
-    numbers = rank + world * np.arange(len(starts))
-    for first in range(0, len(starts), rows):
-        some = slice(first, first + rows)
-        batch = read_rows(packed, objective, starts[some], numbers[some], context, context)
+    starts = validation_starts(len(packed.tokens), context, windows)
+    numbers = np.arange(len(starts))
+    own, most = numbers[rank::world], -(-len(starts) // world)
+    for first in range(0, most, rows):
+        some = own[first : first + rows]
+        shown = some if len(some) else numbers[:1]
+        batch = read_rows(packed, objective, starts[shown], shown, context, context)
         if source_names(packed, objective):
-            sources = np.stack([packed.source_ids(int(start), context + 1) for start in starts[some]])
+            sources = np.stack([packed.source_ids(int(start), context + 1) for start in starts[shown]])
             batch = replace(batch, origins=objective.of_targets(sources))
-        yield batch
+        yield batch if len(some) else replace(batch, mask=torch.zeros_like(batch.targets, dtype=torch.bool))
 
 
 def source_names(packed: PackedTokens, objective: Objective) -> list[str]:

@@ -121,7 +121,7 @@ class PipelineEngine(DistributedEngine):
         engine.reset_activation_shape()
         engine.total_loss, engine.total_additional_losses, engine._compute_loss = None, None, True
         engine.micro_batches = len(micros)
-        engine.set_dataiterator(iter([(each.ids, each.ids) for each in micros]))
+        engine.set_dataiterator(iter([(micro.ids, micro.ids) for micro in micros]))
         engine._exec_schedule(schedule)
         self._module.work = None
         for found in (work.nats,) if each is None else (work.nats, each):

@@ -17,6 +17,7 @@ from data.packing.shards import PADDING, TokenSequence
 from data.tokenization import SPECIAL_TOKENS
 from model.architecture.loss import cross_entropy_sum
 from model.config import PretrainConfig
+from model.training.batches.batch import Batch
 from model.training.batches.dataset import (
     TrainingBatches,
     WindowOrder,
@@ -153,6 +154,33 @@ def test_held_out_rows_are_shared_out_and_always_the_same(packed_corpus: Path) -
     batch = next(validation_batches(side, causal, 32, windows=7, rows=7))
     ids, targets = read_windows(side.tokens, validation_starts(len(side.tokens), 32, 7), 32)
     assert torch.equal(batch.ids, ids) and torch.equal(batch.targets, targets) and batch.mask is None
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+@pytest.mark.parametrize(
+    ("windows", "rows", "world"), [(1, 4, 2), (3, 1, 2), (5, 2, 2), (9, 4, 2), (2, 1, 4), (7, 3, 3)]
+)
+def test_every_worker_makes_as_many_held_out_batches(
+    packed_corpus: Path, objective: str, windows: int, rows: int, world: int
+) -> None:
+    """ZeRO 3 gathers weights in every forward pass: a worker with one less would leave the others waiting."""
+    side = PackedTokens(packed_corpus / "pack", "valid")
+    made = Objective.of(config(objective=objective), side.vocab_size, side.eos_id)
+
+    def batches(rank: int, world: int) -> list[Batch]:
+        return list(validation_batches(side, made, 32, windows=windows, rows=rows, rank=rank, world=world))
+
+    shared = [batches(rank, world) for rank in range(world)]
+    assert len({len(each) for each in shared}) == 1
+    assert sum(batch.tokens for each in shared for batch in each) == sum(batch.tokens for batch in batches(0, 1))
+    kind = {"kind": "decoder" if objective == "causal" else "encoder"}
+    model = architecture_fixtures.lively(
+        architecture_fixtures.shape({**kind, "vocab_size": made.model_vocabulary, "context": 32})
+    )
+    with torch.no_grad():
+        parts = [cross_entropy_sum(model, b.ids, b.targets, b.mask)[0] for each in shared for b in each]
+        whole = [cross_entropy_sum(model, b.ids, b.targets, b.mask)[0] for b in batches(0, 1)]
+    torch.testing.assert_close(torch.stack(parts).sum(), torch.stack(whole).sum(), rtol=1e-5, atol=1e-3)
 
 
 def test_special_tokens_are_those_of_the_tokenizer(packed_corpus: Path) -> None:

@@ -22,6 +22,7 @@ from zero_variants import (
     VARIANTS,
     Settings,
     config_of,
+    every_combination,
     fresh_model,
     global_batch,
     rows_at_once,
@@ -222,7 +223,7 @@ def assert_the_same(out: Path, name: str, variant: Settings) -> None:
         assert found[measured] == pytest.approx(expected[measured], abs=tolerance), measured
     # Sums over up to eight rows.
     assert found["by_place"] == pytest.approx(expected["by_place"], abs=8 * tolerance)
-    assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-4)
+    assert found["norms"] == pytest.approx(expected["norms"], rel=0.05 if narrow else 1e-5)
     assert found["by_group"] == pytest.approx(expected["by_group"], rel=0.1 if narrow else 1e-3)
     # What bf16 rounds: a gain near 1 moves by 1/128 or not at all.
     moved = {"rel": 0.3, "abs": 1 / 128} if narrow else {"rel": 2e-3}
@@ -250,6 +251,33 @@ def test_two_workers_train_as_plain_pytorch_does(two_workers: Path, name: str) -
 @pytest.mark.parametrize("name", FOUR_WORKERS)
 def test_four_workers_train_as_plain_pytorch_does(four_workers: Path, name: str) -> None:
     assert_the_same(four_workers, name, FOUR_WORKERS[name])
+
+
+def test_the_combinations_are_all_that_two_workers_may_train_by(root: Path) -> None:
+    """They are asked of the rules themselves: one that refused too much would leave cases out without a word."""
+    checkpointing, micros = ("none", "selective", "full"), (1, 4)
+    legal = {
+        *(
+            (way, stage, "fp32")
+            for way, stages in (("data", 4), ("pipeline", 2), ("tensor", 3))
+            for stage in range(stages)
+        ),
+        *(
+            (way, stage, "bf16")
+            for way, stages in (("data", 4), ("pipeline", 2), ("tensor", 3))
+            for stage in range(1, stages)
+        ),
+    }
+    expected = {
+        f"{way}-zero{stage}-{dtype}-{how}-by{count}"
+        for way, stage, dtype in legal
+        for how in checkpointing
+        for count in micros
+        if not (stage == 3 and how == "selective")
+    }
+    found = every_combination()
+    assert set(found) == expected and set(found) <= set(VARIANTS)
+    assert f"({len(expected)} of them" in (root / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def test_the_losses_of_the_reference_are_those_of_the_model_room() -> None:

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from training_fixtures import (
+    HANG_S,
     ROOT,
     environment,
     run,
@@ -35,17 +35,6 @@ def command(request: Path) -> list[str]:
     return torchrun(CONFIG["workers"], "-m", "model.training.pretrain", str(request))
 
 
-def ask_to_end(request: Path, checkpoint: str) -> tuple[str, Path]:
-    """Start the run and end it as soon as `checkpoint` is there. Returns what it said and its state folder."""
-    process = subprocess.Popen(command(request), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 900
-    while not (found := list(request.parent.glob(f"checkpoints/*/{checkpoint}"))):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1][-4000:]
-        time.sleep(0.002)
-    process.terminate()
-    return process.communicate(timeout=600)[1], found[0].parent
-
-
 @pytest.fixture(scope="module")
 def undisturbed(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -58,15 +47,24 @@ def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_ru
 ) -> None:
     """What kill -9 does is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
     request = write_request(tmp_path, packed_corpus, CONFIG)
-    said, state = ask_to_end(request, "step-00000010")
-    saved = max(complete_steps(state))
-    assert f"asked to end after step {saved} of 60" in said, said[-4000:]
-    assert 10 < saved < 60
+    asked = subprocess.run(
+        torchrun(CONFIG["workers"], str(Path(__file__).with_name("asked_run.py")), str(request), "25"),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    assert asked.returncode and "asked to end after step 25 of 60" in asked.stderr, asked.stderr[-4000:]
+    [state] = (tmp_path / "checkpoints").iterdir()
+    # Two are kept: the one that was due, and the one of the step in hand.
+    assert sorted(complete_steps(state)) == [20, 25]
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    (checkpoint_path(state, saved) / "rank-00001.safetensors").write_bytes(b"torn")
+    (checkpoint_path(state, 25) / "rank-00001.safetensors").write_bytes(b"torn")
 
     report = json.loads(run(command(request)).stdout.splitlines()[-1])
-    assert 10 <= report["timings"]["resumed_step"] < saved, "it goes on from the checkpoint before"
+    assert report["timings"]["resumed_step"] == 20, "it goes on from the checkpoint before"
     for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
         assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
 

@@ -74,7 +74,7 @@ WAYS: dict[str, Settings] = {"data": {}, "pipeline": {"pipeline_stages": 2}, "te
 """What two workers can be."""
 
 
-def _every_combination() -> dict[str, Settings]:
+def every_combination() -> dict[str, Settings]:
     """All of ZeRO stage x pipeline x tensor x type x checkpointing x accumulation that two workers may train by."""
     found: dict[str, Settings] = {}
     choices = product(WAYS, (0, 1, 2, 3), ("fp32", "bf16"), ("none", "selective", "full"), (1, 4))
@@ -134,7 +134,7 @@ def _others() -> dict[str, Settings]:
     return found
 
 
-VARIANTS = _every_combination() | _others()
+VARIANTS = every_combination() | _others()
 FOUR_WORKERS: dict[str, Settings] = {
     "pipeline-data": {"pipeline_stages": 2, "zero_stage": 1, "micro_batch_size": 2},
     "pipeline-tensor": {"pipeline_stages": 2, "tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
