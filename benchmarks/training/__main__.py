@@ -59,7 +59,7 @@ def main() -> None:
             raise SystemExit(f"{kept} does not exist: run the benchmark without --again once")
         results = Results.model_validate_json(kept.read_text(encoding="utf-8"))
     else:
-        before = kept if arguments.only and kept.is_file() else None
+        before = kept if kept.is_file() and not arguments.quick else None
         keep = (lambda _: None) if arguments.quick else partial(_keep, kept)
         results = measure(arguments, Workspace.find().state / "downloads", before, keep)
     if not results.measured:
@@ -136,15 +136,17 @@ def cases(cores: int, plan: Plan) -> list[Case]:
 def measure(
     arguments: argparse.Namespace, cache: Path, before: Path | None, keep: Callable[["Results"], None]
 ) -> "Results":
-    """The sections asked for; the others are those of `before`, a last run's figures, where there is one. `keep` hears
-    of every section when it is measured: one that fails loses none before it.
+    """The sections asked for; with --only the others are those of `before`, a last run's figures, where there is one.
+    A GPU's stay in any case until others are measured: they may be of another machine. `keep` hears of every section
+    when it is measured: one that fails loses none before it.
     """
     from benchmarks.training import accelerator
     from benchmarks.training.results import Results
 
     results = Results(machine="", libraries="")
     if before is not None:
-        results = Results.model_validate_json(before.read_text(encoding="utf-8"))
+        last = Results.model_validate_json(before.read_text(encoding="utf-8"))
+        results = last if arguments.only else results.model_copy(update={"accelerated": last.accelerated})
     wanted = _wanted(arguments)
     # Before they are hidden: what CUDA sees first it sees for the life of this process.
     at_hand = accelerator.at_hand()
@@ -158,9 +160,8 @@ def measure(
             print("accelerator ..", file=sys.stderr, flush=True)
             plan = accelerator.SMOKE if arguments.smoke else accelerator.Plan()
             rounds = 1 if arguments.smoke else arguments.rounds
-            results.accelerated = accelerator.measure(
-                plan, Path(folder) / "accelerator", rounds=rounds, threads=os.cpu_count() or 1
-            )
+            found = accelerator.measure(plan, Path(folder) / "accelerator", rounds=rounds, threads=os.cpu_count() or 1)
+            results.accelerated = found or results.accelerated
             keep(results)
     return results
 

@@ -15,8 +15,9 @@ import numpy as np
 from benchmarks.model.accelerator import dense_bf16_peak
 from benchmarks.model.shapes import ACCELERATOR_SHAPES, SHAPES
 from benchmarks.training.case import Case, Measured, Round
+from benchmarks.training.launcher import OutOfMemory
 from benchmarks.training.results import Accelerated
-from benchmarks.training.runs import OutOfMemory, run_once
+from benchmarks.training.runs import run_once
 
 if TYPE_CHECKING:
     from model.training.batches.text import Packed

@@ -84,7 +84,7 @@ class Resumed(BaseModel):
     after: str
     """Layout that went on."""
     killed_at: int
-    """Steps done when SIGKILL came, as the run had said last."""
+    """Steps done when SIGKILL came."""
     resumed_from: int
     """Steps of the checkpoint that it went on from."""
     identical: int

@@ -3,25 +3,23 @@ another.
 """
 
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
+from benchmarks.training.killed import mark_of
+from benchmarks.training.launcher import program, run, run_to_any_end
 from benchmarks.training.results import Resumed
 
 STEPS, SAVE_EVERY, COMPARED = 160, 10, 50
-_FIRST_KILL, _LAST_KILL = 15, 75
-"""Steps done between which the kill is drawn: behind a checkpoint, and with `COMPARED` steps to come."""
+_FIRST_KILL, _LAST_KILL = 2 * SAVE_EVERY + 1, 75
+"""Steps done between which the kill is drawn. Saving goes on beside the steps, but when the second checkpoint begins to
+be written the first is whole; and there are `COMPARED` steps to come."""
 _RUN_S = 1200.0
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _MODEL = {"hidden_size": 64, "layers": 2, "heads": 4, "kv_heads": 2, "context": 128}
 _PRETRAIN = {
     "optimizer": "adamw",
@@ -87,9 +85,9 @@ def _killed_and_resumed(
 ) -> Resumed:
     before, after = layouts
     print(f"  {before}, killed at step {kill}, resumed as {after} ..", file=sys.stderr, flush=True)
-    killed = _kill(_request(folder, before, *tokens), kill)
+    _kill(_request(folder, before, *tokens), kill)
     resumed = _to_the_end(_request(folder, after, *tokens, any_layout=before != after))
-    return compare(before, after, killed, undisturbed, resumed)
+    return compare(before, after, kill, undisturbed, resumed)
 
 
 def compare(before: str, after: str, killed: int, undisturbed: Left, resumed: Left) -> Resumed:
@@ -137,58 +135,27 @@ def _request(folder: Path, layout: str, packed: Path, tokenizer: Path, *, any_la
     return path
 
 
-def _start(request: Path) -> "subprocess.Popen[str]":
+def _program(request: Path, module: str, *arguments: str) -> list[str]:
     workers = json.loads(request.read_text(encoding="utf-8"))["config"]["workers"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "model.training.pretrain", str(request)],
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return program(workers, module, str(request), *arguments)
 
 
 def _to_the_end(request: Path) -> Left:
-    process = _start(request)
-    try:
-        said, errors = process.communicate(timeout=_RUN_S)
-    finally:
-        _kill_all(process)
-    if process.returncode:
-        last = (errors.strip().splitlines() or ["nothing said"])[-1]
-        raise RuntimeError(f"{request.stem} ended with status {process.returncode}: {last}")
+    said = run(request.stem, _program(request, "model.training.pretrain"), _RUN_S, _ENVIRONMENT)
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     out = request.parent / "out"
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text(encoding="utf-8").splitlines()]
     return Left({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
 
 
-def _kill(request: Path, step: int) -> int:
-    """End all processes of a run by SIGKILL once it has done `step` steps; returns how many it had said."""
-    process = _start(request)
-    assert process.stderr is not None
-    done = 0
-    try:
-        for line in process.stderr:
-            head, slash, _ = line.partition("/")
-            done = int(head) if slash and head.isdigit() else done
-            if done >= step:
-                break
-    finally:
-        _kill_all(process)
-        process.communicate()
-    if process.returncode != -signal.SIGKILL or not step <= done <= STEPS - COMPARED:
-        raise RuntimeError(f"{request.stem} was to be killed at step {step}, and was at {done}")
-    return done
+def _kill(request: Path, step: int) -> None:
+    """Run it until `step` steps are done and all its processes have ended themselves by SIGKILL.
 
-
-def _kill_all(process: "subprocess.Popen[str]") -> None:
-    """The run and its workers, each of which is a session of its own."""
-    if process.poll() is not None:
-        return
-    launcher = psutil.Process(process.pid)
-    for each in (*launcher.children(recursive=True), launcher):
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
+    RuntimeError where one of them ended otherwise.
+    """
+    command = _program(request, "benchmarks.training.killed", str(step))
+    ended = run_to_any_end(request.stem, command, _RUN_S, _ENVIRONMENT)
+    workers = json.loads(request.read_text(encoding="utf-8"))["config"]["workers"]
+    alive = [rank for rank in range(workers) if not mark_of(request, rank).is_file()]
+    if alive:
+        raise RuntimeError(f"ranks {alive} were to be killed at step {step}: {ended.failure(request.stem)}")

@@ -1,9 +1,6 @@
 """Runs of cases, each round in processes of its own and the cases in turn, so that a busy minute hits all alike."""
 
 import json
-import os
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,18 +11,11 @@ import numpy as np
 
 from benchmarks.model.shapes import SHAPES
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Case, Measured, Round, Ticks, round_of
+from benchmarks.training.launcher import program, run
 
 ROUND_S = 1200.0
 """Bound of waiting for one run, compilation included."""
 SEED = 1234
-
-_RAISED = re.compile(r"(?:\[rank\d+\]: )?(?:\w+\.)*\w*(?:Error|Exception|Failed|Interrupted)\b")
-"""The line of a traceback that says what was raised."""
-_NO_MEMORY = re.compile(r"out of memory|OutOfMemory|ALLOC_FAILED")
-
-
-class OutOfMemory(RuntimeError):
-    """A run that the device's memory does not hold."""
 
 
 def in_turns(cases: Sequence[Case], packed: Path, tokenizer: Path, rounds: int) -> list[Measured]:
@@ -41,16 +31,14 @@ def run_once(case: Case, packed: Path, tokenizer: Path) -> Round:
     """RuntimeError, naming the case, where it fails or does not end; OutOfMemory where that is why."""
     print(f"  {case.name} ..", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        run = _theirs if case.library == "transformers" else _ours
-        return run(case, packed, tokenizer, Path(folder))
+        measure = _theirs if case.library == "transformers" else _ours
+        return measure(case, packed, tokenizer, Path(folder))
 
 
 def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
     request = folder / "request.json"
     request.write_text(json.dumps(request_of(case, packed, tokenizer, folder)), encoding="utf-8")
-    program = ["-m", "benchmarks.training.watched", str(request), str(folder)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
-    said = _run(case, [sys.executable, *(torchrun if case.ranks > 1 else []), *program])
+    said = _run(case, program(case.ranks, "benchmarks.training.watched", str(request), str(folder)))
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     ranks = [
         Ticks.model_validate_json((folder / f"ticks-{rank}.json").read_text(encoding="utf-8"))
@@ -70,7 +58,7 @@ def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
 
 def _theirs(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
     write_common(case, packed, tokenizer, folder)
-    said = _run(case, [sys.executable, "-m", "benchmarks.training.peer", str(folder), case.model_dump_json()])
+    said = _run(case, program(1, "benchmarks.training.peer", str(folder), case.model_dump_json()))
     return Round.model_validate_json(said.splitlines()[-1])
 
 
@@ -139,24 +127,7 @@ def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[
 
 
 def _run(case: Case, command: Sequence[str]) -> str:
-    threads = str(case.threads)
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {"OMP_NUM_THREADS": str(case.threads), "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     if case.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ROUND_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{case.name} did not end within {ROUND_S:g} s") from None
-    if done.returncode:
-        reason = reason_of(done.stderr)
-        kind = OutOfMemory if _NO_MEMORY.search(reason) else RuntimeError
-        raise kind(f"{case.name} ended with status {done.returncode}: {reason}")
-    return done.stdout
-
-
-def reason_of(said: str) -> str:
-    """The last line of a program's errors that tells what was raised: libraries warn even behind it."""
-    lines = [line.strip() for line in said.strip().splitlines()]
-    raised = [line for line in lines if _RAISED.match(line)]
-    return [*(lines or ["nothing said"]), *raised][-1]
+    return run(case.name, command, ROUND_S, environment)

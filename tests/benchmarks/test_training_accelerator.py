@@ -11,8 +11,9 @@ from benchmarks.model.shapes import SHAPES
 from benchmarks.training import __main__, accelerator
 from benchmarks.training.accelerator import SMOKE, Plan, cases, fitted, measure, narrower, write_tokens
 from benchmarks.training.case import Case, Round
-from benchmarks.training.results import Accelerated
-from benchmarks.training.runs import OutOfMemory, _run, reason_of, request_of
+from benchmarks.training.launcher import OutOfMemory
+from benchmarks.training.results import Accelerated, Results
+from benchmarks.training.runs import _run, request_of
 from data.packing import PackedTokens
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
@@ -94,17 +95,6 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_
         __main__.measure(__main__._arguments(), tmp_path, None, lambda _: None)
 
 
-def test_the_reason_is_what_was_raised_and_not_the_last_warning() -> None:
-    said = (
-        "Traceback (most recent call last):\n"
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
-        "[rank0]:[W1128 ProcessGroupNCCL.cpp:1553] Warning: destroy_process_group() was not called\n"
-    )
-    assert reason_of(said).startswith("torch.OutOfMemoryError: CUDA out of memory")
-    assert reason_of(f"[rank0]: {said.splitlines()[1]}\nbye").startswith("[rank0]: torch.OutOfMemoryError")
-    assert reason_of("first\nlast\n") == "last" and reason_of("") == "nothing said"
-
-
 def test_a_run_that_ends_for_want_of_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     show = "import os, sys; sys.exit(os.environ['CUDA_VISIBLE_DEVICES'] + '|RuntimeError: CUDA out of memory')"
@@ -118,6 +108,22 @@ def test_a_run_that_ends_for_want_of_memory_is_known(monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError) as other:
         _run(case, [sys.executable, "-c", "raise ValueError('x')"])
     assert not isinstance(other.value, OutOfMemory) and "ValueError: x" in str(other.value)
+
+
+@pytest.mark.parametrize("only", [["--only", "shakespeare"], []])
+def test_figures_of_a_gpu_stay_where_a_run_has_none(
+    only: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = Accelerated(device="x", libraries="", peak_flops=None, matmul_flops=1.0)
+    before = tmp_path / "before.json"
+    before.write_text(Results(machine="old", libraries="", cores=7, accelerated=kept).model_dump_json())
+    monkeypatch.setattr(accelerator, "at_hand", lambda: False)
+    monkeypatch.setattr(__main__, "_measure_processor", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["bench", *only])
+    heard: list[Results] = []
+    found = __main__.measure(__main__._arguments(), tmp_path, before, heard.append)
+    assert found.accelerated == kept and all(each.accelerated == kept for each in heard)
+    assert found.cores == (7 if only else 1), "a full run keeps nothing else"
 
 
 def test_tokens_are_of_the_whole_vocabulary_and_enough(tmp_path: Path) -> None:
