@@ -46,7 +46,7 @@ class Target:
     def shown(self) -> str:
         if self.at_least:
             return f"{down(self.value, 2):.2f}"
-        return _tiny(self.value) if 0 < self.value < _TINY else f"{-down(-self.value, 3):.3f}"
+        return _tiny(self.value) if 0 < self.value < _TINY else f"{0.0 - down(-self.value, 3):.3f}"
 
 
 @dataclass(frozen=True)
