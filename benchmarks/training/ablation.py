@@ -106,9 +106,11 @@ def _timed(lane: Lane) -> float:
 
 def held_out_bits(lane: Lane) -> float:
     """Train, and the bits per byte of the held-out side."""
+    from model.training.telemetry.sources import bits_per_byte
+
     side = json.loads((lane.packed / "index.json").read_text(encoding="utf-8"))["splits"]["valid"]
     nats = _trained(lane, lambda: None, validated=True)
-    return nats / math.log(2) * side["tokens"] / side["bytes"]
+    return bits_per_byte(nats, side["tokens"], side["bytes"])
 
 
 def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> float:

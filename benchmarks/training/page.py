@@ -6,7 +6,16 @@ from collections.abc import Iterable
 
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Measured
 from benchmarks.training.plots import PLOT, RESUME_PLOT
-from benchmarks.training.results import Ablation, Accelerated, Outcome, Results, Resumed, Shakespeare, reached
+from benchmarks.training.results import (
+    Ablation,
+    Accelerated,
+    Outcome,
+    Results,
+    Resumed,
+    Shakespeare,
+    largest_difference,
+    reached,
+)
 from benchmarks.training.targets import SAVE_EVERY, Target, down, shares, targets
 
 SAME_LOSS = 1e-3
@@ -17,6 +26,9 @@ NO_ACCELERATOR = (
     "its dense bf16 peak that whole steps reach at 350M and 1B parameters, 2048 tokens, eager and compiled, without "
     "Ray (`ARGS='--only accelerator'` for that alone)."
 )
+
+_SOON = 10
+"""Steps in which a resumed run is compared before rounding has grown."""
 
 _LEAST_SEEDS = 3
 """Without as many nothing is said of a change."""
@@ -239,23 +251,39 @@ def _percent(share: float) -> str:
     return "an unknown share" if math.isnan(share) else f"{-down(-100 * share, 2):.2f} %"
 
 
+def _apart(difference: float) -> str:
+    return "none" if math.isnan(difference) else f"{difference:.1e}" if difference else "0"
+
+
+def _without_kill(each: Resumed, other: list[float] | None) -> float:
+    """How far `other`, the losses of an undisturbed run of the layout that went on, are from the first layout's."""
+    return math.nan if other is None else largest_difference(each.expected, each.steps_of(other))
+
+
 def _resumed(found: list[Resumed]) -> list[str]:
-    head = ("", "killed at step", "resumed from", "same bits in the next", "losses apart", "last weights apart")
+    head = (
+        *("", "killed at step", "resumed from", "same bits in the next", f"losses apart in {_SOON}", "in all of those"),
+        *("without a kill", "last weights apart"),
+    )
+    undisturbed = {each.before: each.undisturbed for each in found}
     rows = [
         (
             each.before if each.same_layout else f"{each.before} → {each.after}",
             f"{each.killed_at}",
             f"{each.resumed_from}",
             f"{each.identical} of {len(each.resumed)}",
-            f"{each.loss_apart:.1e}" if each.loss_apart else "0",
-            f"{each.weights_apart:.1e}" if each.weights_apart else "0",
+            _apart(each.loss_apart_within(_SOON)),
+            _apart(each.loss_apart),
+            _apart(_without_kill(each, undisturbed.get(each.after))),
+            _apart(each.weights_apart),
         )
         for each in found
     ]
     return [
         f"Every run has {len(found[0].undisturbed)} steps and is killed by SIGKILL, all its processes at once, after a "
         "drawn one. It goes on from its newest checkpoint by the same command, or in another layout (→), and is held "
-        "to a run of its first layout that nothing disturbed. Losses are in nats a token.",
+        "to a run of its first layout that nothing disturbed. Losses are in nats a token. Without a kill: the losses "
+        "of two undisturbed runs, in the one and in the other layout, at the same steps.",
         "",
         *_table(head, rows),
         "",

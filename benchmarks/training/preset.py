@@ -2,11 +2,11 @@
 
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training.launcher import run
 from benchmarks.training.results import Shakespeare
 
 TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -46,10 +46,8 @@ def run_preset(path: Path, out: Path, seed: int) -> dict[str, Any]:
     """What `sluice train experiment=shakespeare-char-cpu --json` says of the run, with the seconds of its steps."""
     settings = ["experiment=shakespeare-char-cpu", f"data.path={path}", f"pretrain.seed={seed}"]
     command = [sys.executable, "-m", "pipelines.cli", "train", *settings, "--out", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PRESET_S, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the preset failed: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}")
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    said = run("the preset", command, _PRESET_S, {})
+    report: dict[str, Any] = json.loads(said.splitlines()[-1])
     return report | {"train_seconds": report["tokens"] / report["tokens_per_second"]}
 
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
@@ -87,10 +88,6 @@ class Resumed(BaseModel):
     """Steps done when SIGKILL came."""
     resumed_from: int
     """Steps of the checkpoint that it went on from."""
-    identical: int
-    """Of the losses compared, those that are the same to the last bit."""
-    loss_apart: float
-    """Largest difference of the losses compared, nats a token."""
     weights_identical: bool
     weights_apart: float
     """Largest difference of the last weights."""
@@ -102,6 +99,34 @@ class Resumed(BaseModel):
     @property
     def same_layout(self) -> bool:
         return self.before == self.after
+
+    def steps_of(self, losses: Sequence[float]) -> Sequence[float]:
+        """Of a whole run's losses, those at the steps compared."""
+        return losses[self.resumed_from : self.resumed_from + len(self.resumed)]
+
+    @property
+    def expected(self) -> Sequence[float]:
+        """The undisturbed run's losses at the steps compared."""
+        return self.steps_of(self.undisturbed)
+
+    @property
+    def identical(self) -> int:
+        """Of the losses compared, those that are the same to the last bit."""
+        return sum(one.hex() == other.hex() for one, other in zip(self.expected, self.resumed, strict=True))
+
+    def loss_apart_within(self, steps: int) -> float:
+        """Largest difference of the first losses compared, nats a token."""
+        return largest_difference(self.expected[:steps], self.resumed[:steps])
+
+    @property
+    def loss_apart(self) -> float:
+        """Largest difference of the losses compared, nats a token."""
+        return self.loss_apart_within(len(self.resumed))
+
+
+def largest_difference(losses: Sequence[float], others: Sequence[float]) -> float:
+    """Of two runs at the same steps."""
+    return max(abs(one - other) for one, other in zip(losses, others, strict=True))
 
 
 class Accelerated(BaseModel):

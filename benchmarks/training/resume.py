@@ -102,15 +102,12 @@ def compare(before: str, after: str, killed: int, undisturbed: Left, resumed: Le
     if not 0 < begun <= killed:
         raise RuntimeError(f"{after}: killed at step {killed}, it began anew or from step {begun}, which shows nothing")
     steps = range(begun + 1, begun + COMPARED + 1)
-    pairs = [(undisturbed.losses[step], resumed.losses[step]) for step in steps]
     one, other = load_file(undisturbed.weights), load_file(resumed.weights)
     return Resumed(
         before=before,
         after=after,
         killed_at=killed,
         resumed_from=begun,
-        identical=sum(left.hex() == right.hex() for left, right in pairs),
-        loss_apart=max(abs(left - right) for left, right in pairs),
         weights_identical=one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one),
         weights_apart=max(float((one[name].float() - other[name].float()).abs().max()) for name in one),
         undisturbed=[undisturbed.losses[step] for step in sorted(undisturbed.losses)],

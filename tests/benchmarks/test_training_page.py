@@ -56,24 +56,23 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
             curve=[(50, 2.0), (100, 1.7)],
         ),
         ablation=ablation_of([2.0, 2.1, 2.2]),
-        resumed=[resumed_of("one process"), resumed_of("one process", "2 workers", loss_apart=2.1e-7, identical=3)],
+        resumed=[resumed_of("one process"), resumed_of("one process", "2 workers", changed=1, by=2.05e-7)],
         accelerated=accelerated_of(0.6),
     )
 
 
-def resumed_of(before: str, after: str = "", *, identical: int = 4, loss_apart: float = 0.0) -> Resumed:
-    """Killed at step 15 of 20, resumed from 10."""
+def resumed_of(before: str, after: str = "", *, changed: int = 0, by: float = 0.0) -> Resumed:
+    """Killed at step 15 of 20, resumed from 10; of 4 losses compared the last `changed` are higher `by` so much."""
+    expected = [3.0 - step / 10 for step in range(10, 14)]
     return Resumed(
         before=before,
         after=after or before,
         killed_at=15,
         resumed_from=10,
-        identical=identical,
-        loss_apart=loss_apart,
         weights_identical=not after,
-        weights_apart=loss_apart,
+        weights_apart=by,
         undisturbed=[3.0 - step / 10 for step in range(20)],
-        resumed=[3.0 - step / 10 for step in range(10, 14)],
+        resumed=[loss + by if place >= 4 - changed else loss for place, loss in enumerate(expected)],
     )
 
 
@@ -135,14 +134,17 @@ def test_a_run_that_did_not_go_on_with_the_same_bits_is_a_miss() -> None:
     results = results_of(2000.0)
     same, other = [each for each in targets(results) if "resumed" in each.name]
     assert same.is_met and other.is_met and other.shown == "2.1e-07"
-    results.resumed.append(resumed_of("2 workers", identical=3))
+    results.resumed.append(resumed_of("2 workers", changed=1, by=1e-9))
     same, _ = [each for each in targets(results) if "resumed" in each.name]
     assert not same.is_met and same.value == 1
-    results.resumed = [resumed_of("one process", "2 workers", loss_apart=2.01e-5)]
+    results.resumed = [resumed_of("one process", "2 workers", changed=1, by=2.01e-5)]
     same, other = [each for each in targets(results) if "resumed" in each.name]
     assert not same.is_met and math.isnan(same.value), "no run went on in its own layout"
     assert not other.is_met and other.shown == "2.1e-05"
-    assert "| one process → 2 workers | 15 | 10 | 4 of 4 | 2.0e-05 | 2.0e-05 |" in render(results)
+    assert "| one process → 2 workers | 15 | 10 | 3 of 4 | 2.0e-05 | 2.0e-05 | none | 2.0e-05 |" in render(results)
+    later = resumed_of("2 workers").model_copy(update={"undisturbed": [3.5 - step / 10 for step in range(20)]})
+    results.resumed.append(later)
+    assert "| one process → 2 workers | 15 | 10 | 3 of 4 | 2.0e-05 | 2.0e-05 | 5.0e-01 | 2.0e-05 |" in render(results)
 
 
 def test_a_gpus_share_is_held_to_its_data_sheet() -> None:

@@ -1,11 +1,10 @@
 """SIGTERM while Ray starts: a real start, which takes the signal for itself, ends as any interrupted run does."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from training_fixtures import HANG_S, ROOT, environment
+from training_fixtures import run
 
 _ASKED_WHILE_RAY_STARTS = """
 import os, signal
@@ -37,16 +36,7 @@ assert signal.getsignal(signal.SIGTERM) is ours
 
 
 def test_sigterm_while_ray_starts_is_an_interruption_that_leaves_nothing_behind() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _ASKED_WHILE_RAY_STARTS],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = run([sys.executable, "-c", _ASKED_WHILE_RAY_STARTS])
     pids, said = done.stdout.splitlines()
     assert said == "asked to end while Ray was starting"
     assert "Traceback" not in done.stderr

@@ -1,20 +1,11 @@
 """Two processes that were ended go on and end with the bits of a run that was not."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fixtures import (
-    HANG_S,
-    ROOT,
-    environment,
-    run,
-    torchrun,
-    training_rows,
-    write_request,
-)
+from training_fixtures import run, run_to_any_end, torchrun, training_rows, write_request
 
 from model.training.saving.checkpoints import checkpoint_path, complete_steps
 
@@ -47,15 +38,8 @@ def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_ru
 ) -> None:
     """What kill -9 does is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
     request = write_request(tmp_path, packed_corpus, CONFIG)
-    asked = subprocess.run(
-        torchrun(CONFIG["workers"], str(Path(__file__).with_name("asked_run.py")), str(request), "25"),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    program = str(Path(__file__).with_name("asked_run.py"))
+    asked = run_to_any_end(torchrun(CONFIG["workers"], program, str(request), "25"))
     assert asked.returncode and "asked to end after step 25 of 60" in asked.stderr, asked.stderr[-4000:]
     [state] = (tmp_path / "checkpoints").iterdir()
     # Two are kept: the one that was due, and the one of the step in hand.
