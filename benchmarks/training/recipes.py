@@ -23,7 +23,7 @@ class Change:
 CHANGES: Mapping[str, Change] = {
     # AdamW's rate is the one that its own default has.
     "AdamW for Muon": Change({"optimizer": "adamw", "learning_rate": 3e-3}),
-    "half the batch, more steps": Change({"batch_size": 8, "micro_batch_size": 4}),
+    "twice the batch, fewer steps": Change({"batch_size": 16, "micro_batch_size": 8}),
     "twice the learning rates": Change({"learning_rate": 8e-3, "muon_learning_rate": 0.04}),
     "half a cosine for a line": Change({"schedule": "cosine"}),
     "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),

@@ -16,7 +16,7 @@ from model.training.batches.settings import TextConfig
 from model.training.batches.text import pack_text
 
 LAPTOP = PretrainConfig(
-    optimizer="muon", learning_rate=4e-3, steps=500, batch_size=16, micro_batch_size=8, warmup_steps=20
+    optimizer="muon", learning_rate=4e-3, steps=1000, batch_size=8, micro_batch_size=4, warmup_steps=40
 )
 TINY = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=32)
 
@@ -49,7 +49,7 @@ def test_equal_time_is_equal(steps: int, seconds: dict[str, float], own: float) 
 def test_a_shortened_run_keeps_its_shape() -> None:
     short = shortened(LAPTOP, 100, seed=7)
     assert (short.steps, short.warmup_steps, short.seed, short.workers) == (100, 4, 7, 1)
-    assert (short.batch_size, short.optimizer, short.learning_rate) == (16, "muon", 4e-3)
+    assert (short.batch_size, short.optimizer, short.learning_rate) == (8, "muon", 4e-3)
 
 
 @pytest.mark.parametrize("average", [None, 0.9])

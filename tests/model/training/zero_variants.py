@@ -34,9 +34,9 @@ def _small(**choices: Any) -> TransformerConfig:
 
 
 SHAPES = {
-    "llama": _small(layers=3, intermediate_size=24, qk_norm=True),
-    "short": _small(layers=2),
-    "biased": _small(**shapes.DECODERS["gpt2"], tie_embeddings=False),
+    "llama": _small(intermediate_size=24, qk_norm=True),
+    # Three layers: a pipeline's stages are unequal.
+    "biased": _small(**shapes.DECODERS["gpt2"], layers=3, tie_embeddings=False),
     "relative": _small(**shapes.DECODERS["relative"]),
     "mixture": _small(intermediate_size=16, mixture={"experts": 4, "shared": 1, "balance_weight": 0, "z_weight": 0}),
     # The routers' losses are means over a micro-batch: the reference splits its batches alike.
@@ -127,7 +127,7 @@ def _others() -> dict[str, Settings]:
     found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
     for how, choice in (("full", {"activation_checkpointing": "full"}), ("pipeline", {"pipeline_stages": 2})):
         # Every layer is compiled for itself, for seconds.
-        found[f"compile-{how}"] = {"compile": True, "shape": "short", "micro_batch_size": 4, **choice}
+        found[f"compile-{how}"] = {"compile": True, "micro_batch_size": 4, **choice}
     for shape in ("biased", "relative", "alibi", "translator", "encoder"):
         found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
     found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
