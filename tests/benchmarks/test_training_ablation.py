@@ -16,7 +16,7 @@ from model.training.batches.settings import TextConfig
 from model.training.batches.text import pack_text
 
 LAPTOP = PretrainConfig(
-    optimizer="muon", learning_rate=4e-3, steps=1000, batch_size=8, micro_batch_size=4, warmup_steps=40
+    workers=1, optimizer="muon", learning_rate=4e-3, steps=1200, batch_size=8, micro_batch_size=8, warmup_steps=48
 )
 TINY = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=32)
 
