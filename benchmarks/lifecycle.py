@@ -1,9 +1,9 @@
 """`make bench`: the whole way in a fresh checkout, twice, and the model beside the peers it has to beat.
 
-    python -m benchmarks.lifecycle [--workspace DIR] [key=value ..]
+    python -m benchmarks.lifecycle [--workspace DIR] [--no-tests] [key=value ..]
 
 Without --workspace this checkout's HEAD is cloned and run from nothing; with it, the last full and the last cached run
-of an existing workspace are read. The tests of that checkout run last, alone. Writes docs/benchmarks.md,
+of an existing workspace are read. The tests of that checkout run last, alone, or not at all. Writes docs/benchmarks.md,
 docs/benchmarks.svg and, where there is a browser, docs/data-card.png.
 """
 
@@ -44,8 +44,11 @@ class Suite:
 
 
 def main() -> None:
+    from model.budget.rates import measure_matmul_flops
+
     parser = argparse.ArgumentParser(description="Measure the lifecycle and the model beside its peers.")
     parser.add_argument("--workspace", type=Path, help="read the last runs of this workspace instead of making them")
+    parser.add_argument("--no-tests", action="store_true", help="leave the tests out, and their part of the page")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     workspace = Workspace(arguments.workspace) if arguments.workspace else fresh_runs(arguments.overrides)
@@ -53,10 +56,10 @@ def main() -> None:
     bits = measure_bits_per_byte(workspace)
     plot(bits, DOCS / "benchmarks.svg")
     photograph(workspace.state / "data-card.html", DOCS / "data-card.png", *CARD_PIXELS)
-    suite = run_suite(workspace.root)
-    page = render(
-        read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain"), first, second, bits, suite=suite
-    )
+    peak = measure_matmul_flops("fp32", os.cpu_count() or 1)
+    suite = None if arguments.no_tests else run_suite(workspace.root)
+    evaluate, pretrain = read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain")
+    page = render(evaluate, pretrain, first, second, bits, peak=peak, suite=suite)
     (DOCS / "benchmarks.md").write_text(page)
     print(page)
 
@@ -121,14 +124,15 @@ def render(
     second: dict[str, Any],
     bits: dict[str, float],
     *,
-    suite: Suite,
+    peak: float,
+    suite: Suite | None,
 ) -> str:
-    """docs/benchmarks.md."""
-    minutes, seconds = divmod(round(suite.seconds), 60)
+    """docs/benchmarks.md; `peak` is what the largest matrix product reached, in FLOP/s."""
     lines = [
         "# Benchmarks",
         "",
-        f"By `make bench`: one full run and one with nothing changed, on {machine()}. Seconds of wall time.",
+        f"By `make bench`: one full run and one with nothing changed, on {machine()}, whose largest matrix product in "
+        f"fp32 reached {peak / 1e9:.0f} GFLOP/s then. Seconds of wall time.",
         "",
         "## The whole way",
         "",
@@ -172,13 +176,20 @@ def render(
         f"{pretrain['parameters']:,} parameters, {pretrain['tokens']:,} tokens at "
         f"{pretrain['timings']['tokens_per_second']:,.0f} tokens/s.",
         "",
+        *([] if suite is None else _tests(suite)),
+    ]
+    return "\n".join(lines)
+
+
+def _tests(suite: Suite) -> list[str]:
+    minutes, seconds = divmod(round(suite.seconds), 60)
+    return [
         "## The tests",
         "",
         f"{suite.tests:,} tests in {minutes} min {seconds} s with nothing beside them, the whole way on a tiny profile "
         f"and its kills among them: {suite.failed} failed, {suite.skipped} skipped.",
         "",
     ]
-    return "\n".join(lines)
 
 
 def machine() -> str:
