@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +129,15 @@ def test_a_worker_lost_after_being_asked_to_end_does_not_start_again(attempts: l
     assert attempts == [None]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs, which tests may be, ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stays_with_the_launching_process(attempts: list[Any], tmp_path: Path) -> None:
     """Ray Train would take it in the main thread, and end with status 1 and without a word."""
     ended = threading.Event()
