@@ -108,12 +108,19 @@ class PretrainConfig(Block):
         """Of the model, each with its share of a batch; one where it has more parts than there are workers."""
         return max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
 
+    def _rows_that_would_do(self) -> str:
+        share = self.batch_size // self.copies
+        if not share or self.batch_size % self.copies:
+            return ""
+        rows = max(each for each in range(1, min(share, self.micro_batch_size) + 1) if share % each == 0)
+        return f": micro_batch_size {rows} would do"
+
     @model_validator(mode="after")
     def _has_effect(self) -> "PretrainConfig":
         if self.batch_size % (self.copies * self.micro_batch_size):
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
-                f"= {self.copies} x {self.micro_batch_size}"
+                f"= {self.copies} x {self.micro_batch_size}{self._rows_that_would_do()}"
             )
         if self.optimizer == "muon" and self.gradient_clip is not None:
             raise ValueError(

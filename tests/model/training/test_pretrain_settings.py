@@ -34,7 +34,9 @@ def test_parameters_are_split_by_what_they_are() -> None:
     ("settings", "message"),
     [
         ({"optimizer": "muon", "gradient_clip": 1.0}, "does not go with optimizer muon"),
-        ({"batch_size": 10}, "must be a multiple of workers x micro_batch_size"),
+        ({"batch_size": 10}, "a multiple of workers x micro_batch_size = 2 x 16: micro_batch_size 5 would do"),
+        ({"batch_size": 24, "micro_batch_size": 5}, "= 2 x 5: micro_batch_size 4 would do"),
+        ({"batch_size": 7}, "must be a multiple of workers x micro_batch_size = 2 x 16 "),
         ({"optimizer": "sgd"}, "optimizer"),
     ],
 )
