@@ -89,8 +89,9 @@ def targets(results: Results) -> Iterator[Target]:
     lost = max((len(each.resumed) - each.identical + (not each.weights_identical) for each in same), default=math.nan)
     yield Target("killed and resumed: losses of 50, and weights, that are not the same bits", lost, 0, at_least=False)
     moved = [each for each in results.resumed if not each.same_layout]
-    apart = max((max(each.loss_apart, each.weights_apart) for each in moved), default=math.nan)
-    yield Target("resumed in another layout: losses and weights apart", apart, RESUMED, at_least=False)
+    for steps in (10, 50):
+        apart = max((each.loss_apart_within(steps) for each in moved), default=math.nan)
+        yield Target(f"resumed in another layout: the next {steps} losses apart", apart, RESUMED, at_least=False)
     found_there = results.accelerated
     device, peak = (found_there.device, found_there.peak_flops) if found_there else ("a GPU", None)
     for shape in ACCELERATOR_SHAPES:

@@ -132,19 +132,29 @@ def test_what_was_not_measured_is_no_number_and_no_pass() -> None:
 
 def test_a_run_that_did_not_go_on_with_the_same_bits_is_a_miss() -> None:
     results = results_of(2000.0)
-    same, other = [each for each in targets(results) if "resumed" in each.name]
-    assert same.is_met and other.is_met and other.shown == "2.1e-07"
+    same, soon, late = [each for each in targets(results) if "resumed" in each.name]
+    assert same.is_met and soon.is_met and late.is_met and late.shown == "2.1e-07"
     results.resumed.append(resumed_of("2 workers", changed=1, by=1e-9))
-    same, _ = [each for each in targets(results) if "resumed" in each.name]
+    same, *_ = [each for each in targets(results) if "resumed" in each.name]
     assert not same.is_met and same.value == 1
     results.resumed = [resumed_of("one process", "2 workers", changed=1, by=2.01e-5)]
-    same, other = [each for each in targets(results) if "resumed" in each.name]
+    same, soon, late = [each for each in targets(results) if "resumed" in each.name]
     assert not same.is_met and math.isnan(same.value), "no run went on in its own layout"
-    assert not other.is_met and other.shown == "2.1e-05"
+    assert not soon.is_met and not late.is_met and late.shown == "2.1e-05"
     assert "| one process → 2 workers | 15 | 10 | 3 of 4 | 2.0e-05 | 2.0e-05 | none | 2.0e-05 |" in render(results)
     later = resumed_of("2 workers").model_copy(update={"undisturbed": [3.5 - step / 10 for step in range(20)]})
     results.resumed.append(later)
     assert "| one process → 2 workers | 15 | 10 | 3 of 4 | 2.0e-05 | 2.0e-05 | 5.0e-01 | 2.0e-05 |" in render(results)
+
+
+def test_what_grows_after_ten_steps_is_a_miss_of_the_later_ones_alone() -> None:
+    results = results_of(2000.0)
+    undisturbed = [3.0 - step / 10 for step in range(20)]
+    resumed = [loss + (2e-5 if step == 12 else 0) for step, loss in enumerate(undisturbed)]
+    moved = {"resumed_from": 2, "undisturbed": undisturbed, "resumed": resumed[2:]}
+    results.resumed = [resumed_of("one process", "2 workers").model_copy(update=moved)]
+    _, soon, late = [each for each in targets(results) if "resumed" in each.name]
+    assert soon.is_met and soon.value == 0 and not late.is_met
 
 
 def test_a_gpus_share_is_held_to_its_data_sheet() -> None:
@@ -177,7 +187,7 @@ def test_what_cannot_run_on_a_gpu_is_kept_with_its_reason() -> None:
 
 def test_a_busy_machine_passes_nothing() -> None:
     busy = results_of(9000.0).model_copy(update={"loads": {"speed": 1.5}})
-    assert [each.is_met for each in targets(busy)] == [False] * 3 + [True] * 5
+    assert [each.is_met for each in targets(busy)] == [False] * 3 + [True] * 6
     assert render(busy).count("**not judged**") == 3
     assert all(each.is_met for each in targets(results_of(9000.0)))
 
