@@ -16,7 +16,7 @@ from benchmarks.training.results import (
     largest_difference,
     reached,
 )
-from benchmarks.training.targets import SAVE_EVERY, Target, down, shares, targets
+from benchmarks.training.targets import SAVE_EVERY, SOON, Target, down, shares, targets
 
 SAME_LOSS = 1e-3
 """Most relative difference of the first step's losses, in fp32."""
@@ -26,9 +26,6 @@ NO_ACCELERATOR = (
     "its dense bf16 peak that whole steps reach at 350M and 1B parameters, 2048 tokens, eager and compiled, without "
     "Ray (`ARGS='--only accelerator'` for that alone)."
 )
-
-_SOON = 10
-"""Steps in which a resumed run is compared before rounding has grown."""
 
 _LEAST_SEEDS = 3
 """Without as many nothing is said of a change."""
@@ -262,7 +259,7 @@ def _without_kill(each: Resumed, other: list[float] | None) -> float:
 
 def _resumed(found: list[Resumed]) -> list[str]:
     head = (
-        *("", "killed at step", "resumed from", "same bits in the next", f"losses apart in {_SOON}", "in all of those"),
+        *("", "killed at step", "resumed from", "same bits in the next", f"losses apart in {SOON}", "in all of those"),
         *("without a kill", "last weights apart"),
     )
     undisturbed = {each.before: each.undisturbed for each in found}
@@ -272,7 +269,7 @@ def _resumed(found: list[Resumed]) -> list[str]:
             f"{each.killed_at}",
             f"{each.resumed_from}",
             f"{each.identical} of {len(each.resumed)}",
-            _apart(each.loss_apart_within(_SOON)),
+            _apart(each.loss_apart_within(SOON)),
             _apart(each.loss_apart),
             _apart(_without_kill(each, undisturbed.get(each.after))),
             _apart(each.weights_apart),

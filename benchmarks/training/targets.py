@@ -13,6 +13,8 @@ DEFAULTS, BEST = 1.6, 1.1
 """Least factors over the Trainer."""
 OVERHEAD = 0.05
 """Most share of the time that communication, data and checkpoints may take together, on one device."""
+SOON = 10
+"""Steps in which a resumed run is compared before rounding has grown."""
 SAVE_EVERY = 100
 """Steps between checkpoints that the share counts with, those of the laptop's profile."""
 SHAKESPEARE = 1.58
@@ -89,9 +91,10 @@ def targets(results: Results) -> Iterator[Target]:
     lost = max((len(each.resumed) - each.identical + (not each.weights_identical) for each in same), default=math.nan)
     yield Target("killed and resumed: losses of 50, and weights, that are not the same bits", lost, 0, at_least=False)
     moved = [each for each in results.resumed if not each.same_layout]
-    for steps in (10, 50):
-        apart = max((each.loss_apart_within(steps) for each in moved), default=math.nan)
-        yield Target(f"resumed in another layout: the next {steps} losses apart", apart, RESUMED, at_least=False)
+    soon = max((each.loss_apart_within(SOON) for each in moved), default=math.nan)
+    yield Target(f"resumed in another layout: the next {SOON} losses apart", soon, RESUMED, at_least=False)
+    apart = max((max(each.loss_apart, each.weights_apart) for each in moved), default=math.nan)
+    yield Target("resumed in another layout: losses of 50, and weights, apart", apart, RESUMED, at_least=False)
     found_there = results.accelerated
     device, peak = (found_there.device, found_there.peak_flops) if found_there else ("a GPU", None)
     for shape in ACCELERATOR_SHAPES:

@@ -155,6 +155,9 @@ def test_what_grows_after_ten_steps_is_a_miss_of_the_later_ones_alone() -> None:
     results.resumed = [resumed_of("one process", "2 workers").model_copy(update=moved)]
     _, soon, late = [each for each in targets(results) if "resumed" in each.name]
     assert soon.is_met and soon.value == 0 and not late.is_met
+    results.resumed = [resumed_of("one process", "2 workers").model_copy(update={"weights_apart": 2e-5})]
+    _, soon, late = [each for each in targets(results) if "resumed" in each.name]
+    assert soon.is_met and not late.is_met, "weights count as losses do"
 
 
 def test_a_gpus_share_is_held_to_its_data_sheet() -> None:
