@@ -125,6 +125,8 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
     """
     index = json.loads((packed / "index.json").read_text(encoding="utf-8"))
     shards = sorted(name for split in index["splits"].values() for name in split["shards"])
+    # Where documents begin and whose they are: isolated documents and the losses by source are told from these.
+    places = sorted(path.name for path in packed.glob("*.npy"))
     settings = config.model_dump(mode="json")
     laid_out = {name: settings.pop(name) for name in SETTINGS}
     facts = {
@@ -132,7 +134,7 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
         # Sizes that grow are multiples of what the workers take at once: another layout may read another text.
         "sizes": Sizes(config, model.context).stages,
         "model": model.model_dump(mode="json"),
-        "packed": {name: file_hash(packed / name) for name in ("index.json", *shards)},
+        "packed": {name: file_hash(packed / name) for name in ("index.json", *shards, *places)},
         "code": {
             path.relative_to(_ROOM).as_posix(): file_hash(path)
             for name in _CODE

@@ -194,12 +194,7 @@ def data_workers(config: PretrainConfig) -> int:
 
 def check(config: PretrainConfig, model: ModelConfig, *, cuda: bool) -> None:
     """Raises ValueError, in one line, for what cannot be trained; `cuda` says whether the workers have GPUs."""
-    workers = data_workers(config)
-    if config.batch_size % (workers * config.micro_batch_size):
-        raise ValueError(
-            f"batch_size {config.batch_size} must be a multiple of data-parallel workers x micro_batch_size = "
-            f"{workers} x {config.micro_batch_size}"
-        )
+    data_workers(config)
     if config.dtype == "fp16" and not cuda:
         raise ValueError(
             "dtype fp16 needs CUDA: on a CPU use bf16, which has float32's range and needs no loss scaling"

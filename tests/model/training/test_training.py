@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from training_fixtures import MODEL, training_rows
@@ -205,7 +206,9 @@ def test_another_run_has_another_fingerprint(packed_corpus: Path, tmp_path: Path
     shard = tmp_path / "pack" / "train-0000.bin"
     shard.write_bytes(shard.read_bytes()[::-1])
     prints.add(run_fingerprint(PretrainConfig(), ModelConfig(), tmp_path / "pack"))
-    assert len(prints) == 5 == len({each.partition("-")[0] for each in prints})
+    np.save(tmp_path / "pack" / "valid.sources.npy", np.zeros(3, dtype=np.int64))
+    prints.add(run_fingerprint(PretrainConfig(), ModelConfig(), tmp_path / "pack"))
+    assert len(prints) == 6 == len({each.partition("-")[0] for each in prints})
 
 
 def test_another_layout_is_the_same_run(packed_corpus: Path, tmp_path: Path) -> None:
