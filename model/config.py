@@ -129,7 +129,8 @@ class PretrainConfig(Block):
             )
         if self.schedule != "wsd" and (self.decay_fraction != 1.0 or self.decay_from is not None):
             raise ValueError(
-                f"decay_fraction and decay_from have no effect with schedule {self.schedule}: it is not wsd"
+                f"decay_fraction {self.decay_fraction:g} and decay_from {self.decay_from or 'null'} have no effect "
+                f"with schedule {self.schedule}, which is not wsd: set them to 1.0 and null"
             )
         return self
 

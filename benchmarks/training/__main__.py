@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 from benchmarks.training.case import Case
 
 if TYPE_CHECKING:
-    from benchmarks.training.results import Ablation, Results
+    from benchmarks.training.results import Results
     from model.training.batches.text import Packed
 
-Section = Literal["speed", "resume", "shakespeare", "ablation", "accelerator"]
+Section = Literal["speed", "resume", "shakespeare", "ablation", "whole", "accelerator"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "bench-training.json"
@@ -103,11 +103,11 @@ def _arguments() -> argparse.Namespace:
         "--ablation",
         type=Path,
         metavar="DIR",
-        help="artifacts of a whole `sluice run`, to ablate the default run on",
+        help="artifacts of a whole `sluice run`, to ablate the default run on, and to run it whole",
     )
     arguments = parser.parse_args()
-    if arguments.only and "ablation" in arguments.only and arguments.ablation is None:
-        parser.error("--only ablation needs --ablation DIR, the artifacts of a whole `sluice run`")
+    if arguments.ablation is None and (needy := {"ablation", "whole"}.intersection(arguments.only or ())):
+        parser.error(f"--only {min(needy)} needs --ablation DIR, the artifacts of a whole `sluice run`")
     for name in ("seeds", "rounds", "steps"):
         if (given := getattr(arguments, name)) < 1:
             parser.error(f"--{name} {given} must be at least 1")
@@ -223,9 +223,8 @@ def _measure_processor(  # noqa: PLR0917
         with _section(results, "shakespeare", keep):
             stands_in = arguments.text is None
             results.shakespeare = measure_preset(path, folder, arguments.seeds, stands_in=stands_in)
-    if "ablation" in wanted and arguments.ablation is not None:
-        with _section(results, "ablation", keep):
-            results.ablation = _measure_ablation(arguments, folder)
+    if arguments.ablation is not None:
+        _measure_default(results, wanted, arguments, folder, keep)
 
 
 def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argparse.Namespace) -> None:
@@ -249,8 +248,15 @@ def _peaks(threads: int) -> dict[str, float]:
     return {"fp32": measure_matmul_flops("fp32", threads), "bf16": measure_matmul_flops("bf16", threads)}
 
 
-def _measure_ablation(arguments: argparse.Namespace, folder: Path) -> "Ablation":
+def _measure_default(
+    results: "Results",
+    wanted: list[str],
+    arguments: argparse.Namespace,
+    folder: Path,
+    keep: Callable[["Results"], None],
+) -> None:
     from benchmarks.training.ablation import ablate
+    from benchmarks.training.recipes import BEFORE, recipes
     from components.params import load_block
     from components.workspace import Workspace
     from model.architecture.config import ModelConfig
@@ -260,7 +266,13 @@ def _measure_ablation(arguments: argparse.Namespace, folder: Path) -> "Ablation"
     pretrain, model = load_block(workspace, "pretrain"), load_block(workspace, "model")
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(model, ModelConfig)
-    return ablate(arguments.ablation, pretrain, model, folder, steps=arguments.steps, seeds=arguments.seeds)
+    compared = partial(ablate, arguments.ablation, seeds=arguments.seeds)
+    if "ablation" in wanted:
+        with _section(results, "ablation", keep):
+            results.ablation = compared(recipes(pretrain, model), folder / "ablation", steps=arguments.steps)
+    if "whole" in wanted:
+        with _section(results, "whole", keep):
+            results.whole = compared(recipes(pretrain, model, BEFORE), folder / "whole", steps=pretrain.steps)
 
 
 def _require_trainer() -> None:

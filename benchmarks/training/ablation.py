@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, recipes, shortened
+from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, shortened
 from benchmarks.training.results import Ablation, Outcome
 from data.config import PackConfig
 from data.packing import PackedTokens
 from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
 
-_WARM, _TIMED, _TURNS = 2, 6, 2
+_WARM, _TIMED, _TURNS = 2, 6, 5
 """Steps before a recipe's clock runs, steps that it runs for, and times that all recipes take turns."""
 
 _HELD_OUT_TOKENS = 65_536
@@ -39,14 +38,12 @@ class Lane(NamedTuple):
     seed: int
 
 
-def ablate(
-    artifacts: Path, pretrain: PretrainConfig, model: ModelConfig, folder: Path, *, steps: int, seeds: int
-) -> Ablation:
-    """`seeds` runs of the default in `steps` steps and of each change of it in as much time. `artifacts` holds `pack`,
-    `refine` and `tokenizer` as `sluice run` left them. ValueError where they are missing.
+def ablate(artifacts: Path, found: Sequence[Recipe], folder: Path, *, steps: int, seeds: int) -> Ablation:
+    """`seeds` runs of the default, the first of `found`, in `steps` steps and of the others in as much time.
+    `artifacts` holds `pack`, `refine` and `tokenizer` as `sluice run` left them. ValueError where they are missing.
     """
+    pretrain, model = found[0].pretrain, found[0].model
     tokens = packings(artifacts, model, folder)
-    found = recipes(pretrain, model)
     with ProcessPoolExecutor(
         os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -78,7 +75,7 @@ def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing,
         if not (artifacts / name).exists():
             raise ValueError(f"{artifacts / name} is missing: name the artifacts of a whole `sluice run`")
     best_fit = folder / "best-fit"
-    best_fit.mkdir()
+    best_fit.mkdir(parents=True)
     config = PackConfig.model_validate({"layout": "best_fit", "row_tokens": model.context + 1})
     pack(config, artifacts / "refine", artifacts / "tokenizer", best_fit)
     return {"as it is": artifacts / "pack", "best_fit": best_fit}

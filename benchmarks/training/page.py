@@ -78,7 +78,14 @@ def render(results: Results) -> str:
             "",
             "### What each choice of the default run gives",
             "",
-            *_ablation(results.ablation, busy=results.busy_at("ablation")),
+            *ablation(results.ablation, busy=results.busy_at("ablation")),
+        ]
+    if results.whole is not None:
+        lines += [
+            "",
+            "### The default run, whole, and that of before",
+            "",
+            *whole(results.whole, busy=results.busy_at("whole")),
         ]
     return "\n".join(lines)
 
@@ -325,18 +332,38 @@ def _shakespeare(found: Shakespeare) -> list[str]:
     ]
 
 
-def _ablation(found: Ablation, *, busy: bool) -> list[str]:
+def ablation(found: Ablation, *, busy: bool) -> list[str]:
+    """What each choice is worth, in short runs."""
+    return [
+        f"The default run ({found.model}, Muon, a plateau and a line down to zero over the second half) "
+        f"with one choice changed each, on the tokens of `sluice run`, {found.step_tokens:,} a step. {_equal(found)} A "
+        "longer run may rank them otherwise.",
+        "",
+        *_compared(found, busy=busy),
+    ]
+
+
+def whole(found: Ablation, *, busy: bool) -> list[str]:
+    """The default at its own length beside what it replaced."""
+    return [
+        f"All steps of the default run, and the one it replaced in as much time. {_equal(found)}",
+        "",
+        *_compared(found, busy=busy),
+    ]
+
+
+def _equal(found: Ablation) -> str:
+    return (
+        f"Every run has the time that the default needs for {found.default.steps:,} steps on one core, "
+        f"{found.minutes:.1f} minutes; {found.seeds} seeds each, compared seed by seed."
+    )
+
+
+def _compared(found: Ablation, *, busy: bool) -> list[str]:
     head = ("", "steps", "s a step", "bits per byte", "less the default's, 95 % interval", "")
     default = found.default
-    rows = [(default.name, f"{default.steps}", f"{default.step_seconds:.2f}", _bits(default), "", "")]
-    return [
-        f"The default run ({found.model}, Muon, a line down to zero) with one choice changed each, on the tokens of "
-        f"`sluice run`, {found.step_tokens:,} a step. Every run has the time that the default needs for "
-        f"{default.steps} steps on one core, {found.minutes:.1f} minutes; {found.seeds} seeds each, compared seed by "
-        "seed. A longer run may rank them otherwise.",
-        "",
-        *_table(head, [*rows, *(_changed(found, each, busy=busy) for each in found.changed)]),
-    ]
+    first = (default.name, f"{default.steps}", f"{default.step_seconds:.2f}", _bits(default), "", "")
+    return _table(head, [first, *(_changed(found, each, busy=busy) for each in found.changed)])
 
 
 def _changed(found: Ablation, outcome: Outcome, *, busy: bool) -> tuple[str, ...]:

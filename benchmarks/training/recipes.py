@@ -25,7 +25,8 @@ CHANGES: Mapping[str, Change] = {
     "AdamW for Muon": Change({"optimizer": "adamw", "learning_rate": 3e-3}),
     "twice the batch, fewer steps": Change({"batch_size": 16, "micro_batch_size": 8}),
     "twice the learning rates": Change({"learning_rate": 8e-3, "muon_learning_rate": 0.04}),
-    "half a cosine for a line": Change({"schedule": "cosine"}),
+    "half a cosine": Change({"schedule": "cosine", "decay_fraction": 1.0}),
+    "a line down from the warm-up on": Change({"decay_fraction": 1.0}),
     "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),
     "a head of its own": Change(model={"tie_embeddings": False}),
     "norms of queries and keys": Change(model={"qk_norm": True}),
@@ -35,6 +36,11 @@ CHANGES: Mapping[str, Change] = {
     "best-fit rows": Change(packing="best_fit"),
 }
 """By what each has in place of the default's choice, or besides."""
+
+BEFORE: Mapping[str, Change] = {
+    "the default of before": Change({"batch_size": 16, "micro_batch_size": 8, "decay_fraction": 1.0}),
+}
+"""What the default has to be better than, in whole runs."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,10 @@ class Recipe:
     packing: Packing = "as it is"
 
 
-def recipes(pretrain: PretrainConfig, model: ModelConfig) -> list[Recipe]:
+def recipes(pretrain: PretrainConfig, model: ModelConfig, changes: Mapping[str, Change] = CHANGES) -> list[Recipe]:
     """The default first, then each change of it. ValueError for a change that the default has already."""
     found = [Recipe(DEFAULT, pretrain, model)]
-    for name, change in CHANGES.items():
+    for name, change in changes.items():
         recipe = Recipe(name, _with(pretrain, change.pretrain), _with(model, change.model), change.packing)
         if (recipe.pretrain, recipe.model, recipe.packing) == (pretrain, model, "as it is"):
             raise ValueError(

@@ -52,7 +52,7 @@ class Outcome(BaseModel):
 
 
 class Ablation(BaseModel):
-    """The default run with one choice changed each, in equal time."""
+    """The default run, and others in equal time."""
 
     model: str
     step_tokens: int
@@ -166,6 +166,8 @@ class Results(BaseModel):
     measured: list[Measured] = []
     shakespeare: Shakespeare | None = None
     ablation: Ablation | None = None
+    whole: Ablation | None = None
+    """The default's whole run, and that of before in as much time."""
     resumed: list[Resumed] = []
     accelerated: Accelerated | None = None
     """None: no accelerator was at hand."""

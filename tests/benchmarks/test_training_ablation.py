@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.training.ablation import Lane, held_out_bits, packings
-from benchmarks.training.recipes import CHANGES, DEFAULT, Recipe, in_equal_time, recipes, shortened
+from benchmarks.training.recipes import BEFORE, CHANGES, DEFAULT, Recipe, in_equal_time, recipes, shortened
 from data.config import TokenizerConfig
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
@@ -16,7 +16,14 @@ from model.training.batches.settings import TextConfig
 from model.training.batches.text import pack_text
 
 LAPTOP = PretrainConfig(
-    workers=1, optimizer="muon", learning_rate=4e-3, steps=1200, batch_size=8, micro_batch_size=8, warmup_steps=48
+    workers=1,
+    optimizer="muon",
+    learning_rate=4e-3,
+    steps=1200,
+    batch_size=8,
+    micro_batch_size=8,
+    warmup_steps=48,
+    decay_fraction=0.5,
 )
 TINY = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=32)
 
@@ -25,6 +32,12 @@ def test_every_recipe_differs_from_the_default_alone() -> None:
     found = recipes(LAPTOP, TINY)
     assert [each.name for each in found] == [DEFAULT, *CHANGES]
     assert len({(r.pretrain.model_dump_json(), r.model.model_dump_json(), r.packing) for r in found}) == len(found)
+
+
+def test_the_default_of_before_is_another() -> None:
+    default, before = recipes(LAPTOP, TINY, BEFORE)
+    assert default.name == DEFAULT and before.name in BEFORE
+    assert (before.pretrain.batch_size, before.pretrain.decay_fraction) == (16, 1.0)
 
 
 def test_a_change_that_the_default_has_already_is_refused() -> None:

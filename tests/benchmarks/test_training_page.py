@@ -281,6 +281,19 @@ def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
     assert "too few seeds" in render(results_of(2000.0).model_copy(update={"ablation": single}))
 
 
+def test_whole_runs_are_compared_as_the_short_ones() -> None:
+    results = results_of(2000.0)
+    heading = "### The default run, whole, and that of before"
+    assert heading not in render(results)
+    found = ablation_of([2.0, 2.1, 2.2])
+    replaced = found.changed[0].model_copy(update={"name": "the default of before"})
+    results = results.model_copy(update={"whole": found.model_copy(update={"changed": [replaced]}), "loads": {}})
+    told = render(results).partition(heading)[2]
+    assert "| the default of before | 100 | 0.50 | 2.2000 | +0.1000 ± 0.0000 | worse |" in told
+    busy = results.model_copy(update={"loads": {"whole": 9.0}})
+    assert "not judged: a busy machine" in render(busy).partition(heading)[2]
+
+
 def test_a_busy_machine_tells_nothing_of_a_change() -> None:
     page = render(results_of(2000.0).model_copy(update={"loads": {"ablation": 9.0}}))
     assert page.count("not judged: a busy machine") == 3 and "**better**" not in page

@@ -38,6 +38,10 @@ def test_parameters_are_split_by_what_they_are() -> None:
         ({"batch_size": 24, "micro_batch_size": 5}, "= 2 x 5: micro_batch_size 4 would do"),
         ({"batch_size": 7}, "must be a multiple of workers x micro_batch_size = 2 x 16 "),
         ({"optimizer": "sgd"}, "optimizer"),
+        (
+            {"schedule": "cosine", "decay_fraction": 0.5},
+            "decay_fraction 0.5 and decay_from null have no effect with schedule cosine, .* set them to 1.0 and null",
+        ),
     ],
 )
 def test_settings_that_cannot_be_trained_with_are_refused(settings: dict[str, Any], message: str) -> None:
