@@ -19,10 +19,10 @@ LAPTOP = PretrainConfig(
     workers=1,
     optimizer="muon",
     learning_rate=4e-3,
-    steps=1200,
+    steps=900,
     batch_size=8,
     micro_batch_size=8,
-    warmup_steps=48,
+    warmup_steps=36,
     decay_fraction=0.5,
 )
 TINY = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=32)
