@@ -78,14 +78,14 @@ def render(results: Results) -> str:
             "",
             "### What each choice of the default run gives",
             "",
-            *ablation(results.ablation, busy=results.busy_at("ablation")),
+            *_ablation(results.ablation, busy=results.busy_at("ablation")),
         ]
     if results.whole is not None:
         lines += [
             "",
             "### The default run, whole, and that of before",
             "",
-            *whole(results.whole, busy=results.busy_at("whole")),
+            *_whole(results.whole, busy=results.busy_at("whole")),
         ]
     return "\n".join(lines)
 
@@ -332,19 +332,17 @@ def _shakespeare(found: Shakespeare) -> list[str]:
     ]
 
 
-def ablation(found: Ablation, *, busy: bool) -> list[str]:
-    """What each choice is worth, in short runs."""
+def _ablation(found: Ablation, *, busy: bool) -> list[str]:
     return [
-        f"The default run ({found.model}, Muon, a plateau and a line down to zero over the second half) "
-        f"with one choice changed each, on the tokens of `sluice run`, {found.step_tokens:,} a step. {_equal(found)} A "
+        f"The default run ({found.model}, Muon, a plateau and a line down to zero over the second half) with "
+        f"one choice changed each, on the tokens of `sluice run`, {found.step_tokens:,} a step. {_equal(found)} A "
         "longer run may rank them otherwise.",
         "",
         *_compared(found, busy=busy),
     ]
 
 
-def whole(found: Ablation, *, busy: bool) -> list[str]:
-    """The default at its own length beside what it replaced."""
+def _whole(found: Ablation, *, busy: bool) -> list[str]:
     return [
         f"All steps of the default run, and the one it replaced in as much time. {_equal(found)}",
         "",
