@@ -20,6 +20,8 @@ class Change:
     packing: Packing = "as it is"
 
 
+_EVERY_LAYER_SEES_ALL: Mapping[str, Any] = {"pattern": None, "window": None}
+
 CHANGES: Mapping[str, Change] = {
     # AdamW's rate is the one that its own default has.
     "AdamW for Muon": Change({"optimizer": "adamw", "learning_rate": 3e-3}),
@@ -29,7 +31,10 @@ CHANGES: Mapping[str, Change] = {
     "a line down from the warm-up on": Change({"decay_fraction": 1.0}),
     "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),
     "a head of its own": Change(model={"tie_embeddings": False}),
-    "norms of queries and keys": Change(model={"qk_norm": True}),
+    "no norms of queries and keys": Change(model={"qk_norm": False}),
+    "one head of keys and values": Change(model={"kv_heads": 1}),
+    "a window of 4 tokens for one of 2": Change(model={"window": 4}),
+    "every layer sees all": Change(model=_EVERY_LAYER_SEES_ALL),
     "an average of the weights": Change({"average_decay": 0.95}),
     "z-loss of 1e-4": Change({"z_loss": 1e-4}),
     "documents isolated": Change({"isolate_documents": True}),
@@ -38,7 +43,10 @@ CHANGES: Mapping[str, Change] = {
 """By what each has in place of the default's choice, or besides."""
 
 BEFORE: Mapping[str, Change] = {
-    "the default of before": Change({"batch_size": 16, "micro_batch_size": 8, "decay_fraction": 1.0}),
+    "the default of before": Change(
+        {"batch_size": 16, "micro_batch_size": 8, "decay_fraction": 1.0},
+        {"qk_norm": False, "kv_heads": 1, **_EVERY_LAYER_SEES_ALL},
+    ),
 }
 """What the default has to be better than, in whole runs."""
 

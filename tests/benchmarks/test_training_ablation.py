@@ -25,7 +25,9 @@ LAPTOP = PretrainConfig(
     warmup_steps=36,
     decay_fraction=0.5,
 )
-TINY = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=32)
+TINY = ModelConfig(
+    hidden_size=32, layers=2, heads=2, kv_heads=2, pattern=("window", "attention"), window=2, qk_norm=True, context=32
+)
 
 
 def test_every_recipe_differs_from_the_default_alone() -> None:
@@ -38,6 +40,7 @@ def test_the_default_of_before_is_another() -> None:
     default, before = recipes(LAPTOP, TINY, BEFORE)
     assert default.name == DEFAULT and before.name in BEFORE
     assert (before.pretrain.batch_size, before.pretrain.decay_fraction) == (16, 1.0)
+    assert before.model == ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, context=32)
 
 
 def test_a_change_that_the_default_has_already_is_refused() -> None:
