@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from benchmarks.training.results import Results
     from model.training.batches.text import Packed
 
-Section = Literal["speed", "resume", "shakespeare", "ablation", "whole", "accelerator"]
+Section = Literal["speed", "resume", "shakespeare", "whole", "copying", "ablation", "accelerator"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KEPT = "bench-training.json"
+KEPT = "training-figures.json"
+"""Beside the page, and in the repository with it: a section can be measured anew and the others stay."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def main() -> None:
     from components.workspace import Workspace
 
     out = arguments.smoke or DOCS
-    kept = out / KEPT if arguments.smoke else Workspace.find().state / KEPT
+    kept = out / KEPT
     if arguments.again:
         if not kept.is_file():
             raise SystemExit(f"{kept} does not exist: run the benchmark without --again once")
@@ -106,7 +107,7 @@ def _arguments() -> argparse.Namespace:
         help="artifacts of a whole `sluice run`, to ablate the default run on, and to run it whole",
     )
     arguments = parser.parse_args()
-    if arguments.ablation is None and (needy := {"ablation", "whole"}.intersection(arguments.only or ())):
+    if arguments.ablation is None and (needy := {"whole", "copying", "ablation"}.intersection(arguments.only or ())):
         parser.error(f"--only {min(needy)} needs --ablation DIR, the artifacts of a whole `sluice run`")
     for name in ("seeds", "rounds", "steps"):
         if (given := getattr(arguments, name)) < 1:
@@ -256,7 +257,8 @@ def _measure_default(
     keep: Callable[["Results"], None],
 ) -> None:
     from benchmarks.training.ablation import ablate
-    from benchmarks.training.recipes import BEFORE, recipes
+    from benchmarks.training.copying import measure_copying
+    from benchmarks.training.recipes import CHANGES, COPYING, UNDONE, recipes
     from components.params import load_block
     from components.workspace import Workspace
     from model.architecture.config import ModelConfig
@@ -267,12 +269,16 @@ def _measure_default(
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(model, ModelConfig)
     compared = partial(ablate, arguments.ablation, seeds=arguments.seeds)
-    if "ablation" in wanted:
-        with _section(results, "ablation", keep):
-            results.ablation = compared(recipes(pretrain, model), folder / "ablation", steps=arguments.steps)
     if "whole" in wanted:
         with _section(results, "whole", keep):
-            results.whole = compared(recipes(pretrain, model, BEFORE), folder / "whole", steps=pretrain.steps)
+            results.whole = compared(recipes(pretrain, model, UNDONE), folder / "whole", steps=pretrain.steps)
+    if "copying" in wanted:
+        with _section(results, "copying", keep):
+            shown = [each for each in recipes(pretrain, model, UNDONE) if each.name in COPYING]
+            results.copying = measure_copying(arguments.ablation, shown, steps=pretrain.steps)
+    if "ablation" in wanted:
+        with _section(results, "ablation", keep):
+            results.ablation = compared(recipes(pretrain, model, CHANGES), folder / "ablation", steps=arguments.steps)
 
 
 def _require_trainer() -> None:

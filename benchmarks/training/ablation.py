@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -22,6 +22,9 @@ from benchmarks.training.results import Ablation, Outcome
 from data.config import PackConfig
 from data.packing import PackedTokens
 from model.architecture.config import ModelConfig
+
+if TYPE_CHECKING:
+    from model.training.engines.local import LocalEngine
 
 _WARM, _TIMED, _TURNS = 2, 6, 5
 """Steps before a recipe's clock runs, steps that it runs for, and times that all recipes take turns."""
@@ -97,7 +100,7 @@ def _step_seconds(
 def _timed(lane: Lane) -> float:
     """Seconds a step after the first ones."""
     ends: list[float] = []
-    _trained(lane, lambda: ends.append(time.perf_counter()), validated=False)
+    trained(lane, lambda step, engine: ends.append(time.perf_counter()))
     return (ends[-1] - ends[_WARM - 1]) / (len(ends) - _WARM)
 
 
@@ -106,12 +109,14 @@ def held_out_bits(lane: Lane) -> float:
     from model.training.telemetry.sources import bits_per_byte
 
     side = json.loads((lane.packed / "index.json").read_text(encoding="utf-8"))["splits"]["valid"]
-    nats = _trained(lane, lambda: None, validated=True)
+    nats = trained(lane, lambda step, engine: None, held_out=PackedTokens(lane.packed, "valid"))
     return bits_per_byte(nats, side["tokens"], side["bytes"])
 
 
-def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> float:
-    """Nats a held-out token after the last step; 0 where that is not asked for. `stepped` is called after each step."""
+def trained(
+    lane: Lane, stepped: Callable[[int, "LocalEngine"], None], *, held_out: PackedTokens | None = None
+) -> float:
+    """Nats a token of `held_out` after the last step; 0 without. `stepped` hears of each step, counted from 1."""
     from model.training.batches.dataset import TrainingBatches
     from model.training.loop import Loop, optimizer_step, set_learning_rate
     from model.training.optimization.averaging import WeightAverage
@@ -119,8 +124,7 @@ def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> flo
     from model.training.trial import held_out_loss, local_engine
 
     config = shortened(lane.recipe.pretrain, lane.steps, lane.seed)
-    tokens, held = PackedTokens(lane.packed, "train"), PackedTokens(lane.packed, "valid")
-    batches = TrainingBatches(tokens, config, lane.recipe.model.context)
+    batches = TrainingBatches(PackedTokens(lane.packed, "train"), config, lane.recipe.model.context)
     engine = local_engine(config, lane.recipe.model, batches.objective)
     average = None
     if config.average_decay is not None:
@@ -130,10 +134,10 @@ def _trained(lane: Lane, stepped: Callable[[], None], *, validated: bool) -> flo
     for step in range(config.steps):
         set_learning_rate(engine.optimizer, loop.learning_rate_scale(step))
         optimizer_step(engine, loop, step)
-        stepped()
-    if not validated:
+        stepped(step + 1, engine)
+    if held_out is None:
         return 0.0
     with nullcontext() if average is None else average.swapped():
         rows = _HELD_OUT_TOKENS // lane.recipe.model.context
         asked = config.model_copy(update={"validation_batches": max(1, rows // config.batch_size)})
-        return held_out_loss(engine, held, batches, asked)
+        return held_out_loss(engine, held_out, batches, asked)

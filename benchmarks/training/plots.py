@@ -5,19 +5,19 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.training.results import Ablation, Results, Resumed, Shakespeare
+from benchmarks.training.results import Ablation, CopyingRun, Results, Resumed, Shakespeare
 from benchmarks.training.targets import DEFAULTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLOT, RESUME_PLOT = "training-speed.svg", "training-resume.svg"
+PLOT, RESUME_PLOT, COPYING_PLOT = "training-speed.svg", "training-resume.svg", "training-copying.svg"
 _COLORS = {"sluice": "#2f6fde", "transformers": "#9fb3c8"}
 _BOUND = "#c0392b"
 
 
 def draw(results: Results, folder: Path) -> None:
-    """`PLOT`, and `RESUME_PLOT` where that was measured; equal results give equal bytes."""
+    """`PLOT`, and `RESUME_PLOT` and `COPYING_PLOT` where those were measured; equal results give equal bytes."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -25,19 +25,21 @@ def draw(results: Results, folder: Path) -> None:
     _figure(results).savefig(folder / PLOT, metadata={"Date": None})
     if results.resumed:
         _resumes(results.resumed).savefig(folder / RESUME_PLOT, metadata={"Date": None})
+    if results.copying:
+        _copying(results.copying).savefig(folder / COPYING_PLOT, metadata={"Date": None})
 
 
 def _figure(results: Results) -> "Figure":
     from matplotlib import pyplot
 
-    panels = 1 + (results.shakespeare is not None) + (results.ablation is not None)
+    panels = 1 + (results.shakespeare is not None) + (results.whole is not None)
     figure, grid = pyplot.subplots(panels, 1, figsize=(8, 2.9 * panels), layout="constrained", squeeze=False)
     axes = iter(grid.flat)
     _speed(next(axes), results)
     if results.shakespeare is not None:
         _curve(next(axes), results.shakespeare)
-    if results.ablation is not None:
-        _differences(next(axes), results.ablation)
+    if results.whole is not None:
+        _differences(next(axes), results.whole)
     for each in grid.flat:
         each.tick_params(labelsize=8)
         each.spines[["top", "right"]].set_visible(False)
@@ -65,6 +67,21 @@ def _resumes(found: list[Resumed]) -> "Figure":
         axes.set_visible(False)
     figure.supxlabel("step; grey: undisturbed, blue: resumed, dots: SIGKILL", fontsize=8)
     figure.supylabel("nats a token", fontsize=8)
+    return figure
+
+
+def _copying(found: list[CopyingRun]) -> "Figure":
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+    for each, color in zip(found, _COLORS.values(), strict=False):
+        axes.plot(each.steps, each.copies, color=color, lw=2, label=f"{each.name}: copies")
+        axes.plot(each.steps, each.others, color=color, lw=1.2, ls="--", label=f"{each.name}: all else")
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_ylabel("held out, nats a token", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -20,35 +20,39 @@ class Change:
     packing: Packing = "as it is"
 
 
+_FULL = "every layer sees all"
 _EVERY_LAYER_SEES_ALL: Mapping[str, Any] = {"pattern": None, "window": None}
 
-CHANGES: Mapping[str, Change] = {
+UNDONE: Mapping[str, Change] = {
     # AdamW's rate is the one that its own default has.
     "AdamW for Muon": Change({"optimizer": "adamw", "learning_rate": 3e-3}),
     "twice the batch, fewer steps": Change({"batch_size": 16, "micro_batch_size": 8}),
-    "twice the learning rates": Change({"learning_rate": 8e-3, "muon_learning_rate": 0.04}),
-    "half a cosine": Change({"schedule": "cosine", "decay_fraction": 1.0}),
     "a line down from the warm-up on": Change({"decay_fraction": 1.0}),
-    "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),
-    "a head of its own": Change(model={"tie_embeddings": False}),
     "no norms of queries and keys": Change(model={"qk_norm": False}),
     "one head of keys and values": Change(model={"kv_heads": 1}),
-    "a window of 4 tokens for one of 2": Change(model={"window": 4}),
-    "every layer sees all": Change(model=_EVERY_LAYER_SEES_ALL),
-    "an average of the weights": Change({"average_decay": 0.95}),
-    "z-loss of 1e-4": Change({"z_loss": 1e-4}),
-    "documents isolated": Change({"isolate_documents": True}),
-    "best-fit rows": Change(packing="best_fit"),
-}
-"""By what each has in place of the default's choice, or besides."""
-
-BEFORE: Mapping[str, Change] = {
+    _FULL: Change(model=_EVERY_LAYER_SEES_ALL),
     "the default of before": Change(
         {"batch_size": 16, "micro_batch_size": 8, "decay_fraction": 1.0},
         {"qk_norm": False, "kv_heads": 1, **_EVERY_LAYER_SEES_ALL},
     ),
 }
-"""What the default has to be better than, in whole runs."""
+"""What the default has over plainer choices, one by one; at last the default that this one replaced."""
+
+COPYING = (DEFAULT, _FULL)
+"""Of which the loss is told apart for copies and all else, to see when heads that copy form."""
+
+CHANGES: Mapping[str, Change] = {
+    "twice the learning rates": Change({"learning_rate": 8e-3, "muon_learning_rate": 0.04}),
+    "half a cosine": Change({"schedule": "cosine", "decay_fraction": 1.0}),
+    "a plateau, and a line over the last fifth": Change({"decay_fraction": 0.2}),
+    "a window of 4 tokens": Change(model={"window": 4}),
+    "a head of its own": Change(model={"tie_embeddings": False}),
+    "an average of the weights": Change({"average_decay": 0.95}),
+    "z-loss of 1e-4": Change({"z_loss": 1e-4}),
+    "documents isolated": Change({"isolate_documents": True}),
+    "best-fit rows": Change(packing="best_fit"),
+}
+"""What the default might have in place of its choice, or besides."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Recipe:
     packing: Packing = "as it is"
 
 
-def recipes(pretrain: PretrainConfig, model: ModelConfig, changes: Mapping[str, Change] = CHANGES) -> list[Recipe]:
+def recipes(pretrain: PretrainConfig, model: ModelConfig, changes: Mapping[str, Change]) -> list[Recipe]:
     """The default first, then each change of it. ValueError for a change that the default has already."""
     found = [Recipe(DEFAULT, pretrain, model)]
     for name, change in changes.items():

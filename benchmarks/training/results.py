@@ -152,6 +152,22 @@ def reached(each: Measured) -> float:
     return each.rate * SHAPES[each.case.shape].training_flops(each.case.sequence)
 
 
+class CopyingRun(BaseModel):
+    """A run's held-out loss at its looks, nats a token."""
+
+    name: str
+    steps: list[int] = []
+    copies: list[float] = []
+    """Of targets that stood behind the same token earlier in their row."""
+    others: list[float] = []
+
+    @property
+    def learned_at(self) -> int | None:
+        """The first look at which copies are a nat below all else; None: at none."""
+        pairs = zip(self.steps, self.copies, self.others, strict=True)
+        return next((step for step, copies, others in pairs if copies <= others - 1), None)
+
+
 class Results(BaseModel):
     """Of one run on one machine; `accelerated` may be of another."""
 
@@ -167,7 +183,8 @@ class Results(BaseModel):
     shakespeare: Shakespeare | None = None
     ablation: Ablation | None = None
     whole: Ablation | None = None
-    """The default's whole run, and that of before in as much time."""
+    """The default's whole run, and those without one of its choices each in as much time."""
+    copying: list[CopyingRun] = []
     resumed: list[Resumed] = []
     accelerated: Accelerated | None = None
     """None: no accelerator was at hand."""

@@ -1,6 +1,7 @@
 """Recipes that each change one thing, in equal time, and a run that learns."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.training.ablation import Lane, held_out_bits, packings
-from benchmarks.training.recipes import BEFORE, CHANGES, DEFAULT, Recipe, in_equal_time, recipes, shortened
+from benchmarks.training.recipes import CHANGES, DEFAULT, UNDONE, Change, Recipe, in_equal_time, recipes, shortened
 from data.config import TokenizerConfig
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
@@ -30,22 +31,23 @@ TINY = ModelConfig(
 )
 
 
-def test_every_recipe_differs_from_the_default_alone() -> None:
-    found = recipes(LAPTOP, TINY)
-    assert [each.name for each in found] == [DEFAULT, *CHANGES]
+@pytest.mark.parametrize("changes", [UNDONE, CHANGES])
+def test_every_recipe_differs_from_all_others(changes: Mapping[str, Change]) -> None:
+    found = recipes(LAPTOP, TINY, changes)
+    assert [each.name for each in found] == [DEFAULT, *changes]
     assert len({(r.pretrain.model_dump_json(), r.model.model_dump_json(), r.packing) for r in found}) == len(found)
 
 
 def test_the_default_of_before_is_another() -> None:
-    default, before = recipes(LAPTOP, TINY, BEFORE)
-    assert default.name == DEFAULT and before.name in BEFORE
+    *_, before = recipes(LAPTOP, TINY, UNDONE)
+    assert before.name == "the default of before"
     assert (before.pretrain.batch_size, before.pretrain.decay_fraction) == (16, 1.0)
     assert before.model == ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, context=32)
 
 
 def test_a_change_that_the_default_has_already_is_refused() -> None:
     with pytest.raises(ValueError, match="'z-loss of 1e-4' changes nothing"):
-        recipes(LAPTOP.model_copy(update={"z_loss": 1e-4}), TINY)
+        recipes(LAPTOP.model_copy(update={"z_loss": 1e-4}), TINY, CHANGES)
 
 
 @settings(deadline=None)

@@ -12,8 +12,8 @@ from benchmarks.training import accelerator
 from benchmarks.training.__main__ import Plan, cases
 from benchmarks.training.case import Case, Measured, Round, Ticks, round_of
 from benchmarks.training.page import render
-from benchmarks.training.plots import PLOT, RESUME_PLOT, draw
-from benchmarks.training.results import Ablation, Accelerated, Outcome, Results, Resumed, Shakespeare
+from benchmarks.training.plots import COPYING_PLOT, PLOT, RESUME_PLOT, draw
+from benchmarks.training.results import Ablation, Accelerated, CopyingRun, Outcome, Results, Resumed, Shakespeare
 from benchmarks.training.targets import SAVE_EVERY, Target, shares, targets
 
 
@@ -282,8 +282,8 @@ def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
 
 
 def test_whole_runs_are_compared_as_the_short_ones() -> None:
-    results = results_of(2000.0)
-    heading = "### The default run, whole, and that of before"
+    results = results_of(2000.0).model_copy(update={"ablation": None})
+    heading = "### What each choice of the default run gives"
     assert heading not in render(results)
     found = ablation_of([2.0, 2.1, 2.2])
     replaced = found.changed[0].model_copy(update={"name": "the default of before"})
@@ -292,6 +292,18 @@ def test_whole_runs_are_compared_as_the_short_ones() -> None:
     assert "| the default of before | 100 | 0.50 | 2.2000 | +0.1000 ± 0.0000 | worse |" in told
     busy = results.model_copy(update={"loads": {"whole": 9.0}})
     assert "not judged: a busy machine" in render(busy).partition(heading)[2]
+
+
+def test_when_a_run_learned_to_copy_is_told(tmp_path: Path) -> None:
+    results = results_of(2000.0)
+    assert "learns to copy" not in render(results)
+    early = CopyingRun(name="early", steps=[50, 100], copies=[5.0, 3.9], others=[5.5, 4.9])
+    never = CopyingRun(name="never", steps=[50, 100], copies=[5.0, 4.0], others=[5.5, 4.9])
+    results = results.model_copy(update={"copying": [early, never]})
+    told = render(results)
+    assert "early: after 100 steps; never: not within the run" in told and COPYING_PLOT in told
+    draw(results, tmp_path)
+    assert "early: copies" in (tmp_path / COPYING_PLOT).read_text(encoding="utf-8")
 
 
 def test_a_busy_machine_tells_nothing_of_a_change() -> None:
