@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from benchmarks.training.case import Case
 
 if TYPE_CHECKING:
-    from benchmarks.training.results import Results
+    from benchmarks.training.results import Conditions, Results
     from model.training.batches.text import Packed
 
 Section = Literal["speed", "resume", "shakespeare", "whole", "copying", "ablation", "accelerator"]
@@ -28,6 +29,9 @@ Section = Literal["speed", "resume", "shakespeare", "whole", "copying", "ablatio
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "training-figures.json"
 """Beside the page, and in the repository with it: a section can be measured anew and the others stay."""
+
+_PATIENCE_S, _LOOK_S = 180.0, 5.0
+"""How long a section waits for a quiet machine, and between two looks."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ def main() -> None:
 
 def _keep(path: Path, results: "Results") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(results.model_dump_json(indent=1), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _arguments() -> argparse.Namespace:
@@ -137,17 +143,15 @@ def cases(cores: int, plan: Plan) -> list[Case]:
 def measure(
     arguments: argparse.Namespace, cache: Path, before: Path | None, keep: Callable[["Results"], None]
 ) -> "Results":
-    """The sections asked for; with --only the others are those of `before`, a last run's figures, where there is one.
-    A GPU's stay in any case until others are measured: they may be of another machine. `keep` hears of every section
-    when it is measured: one that fails loses none before it.
+    """The sections asked for; those that are not, or cannot be measured here, stay as in `before`, the last figures.
+    `keep` hears of every section when it is measured: one that fails loses none before it.
     """
     from benchmarks.training import accelerator
     from benchmarks.training.results import Results
 
-    results = Results(machine="", libraries="")
+    results = Results()
     if before is not None:
-        last = Results.model_validate_json(before.read_text(encoding="utf-8"))
-        results = last if arguments.only else results.model_copy(update={"accelerated": last.accelerated})
+        results = Results.model_validate_json(before.read_text(encoding="utf-8"))
     wanted = _wanted(arguments)
     # Before they are hidden: what CUDA sees first it sees for the life of this process.
     at_hand = accelerator.at_hand()
@@ -197,13 +201,7 @@ def _measure_processor(  # noqa: PLR0917
     cache: Path,
     keep: Callable[["Results"], None],
 ) -> None:
-    from importlib.metadata import version
-
-    from benchmarks.lifecycle import machine
-
     _require_trainer()
-    results.machine, results.cores = machine(), os.cpu_count() or 1
-    results.libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
     path = arguments.text or folder / "text.txt"
     if arguments.text is None and not {"speed", "resume", "shakespeare"}.isdisjoint(wanted):
         from benchmarks.training.stand_in import stand_in
@@ -290,10 +288,30 @@ def _require_trainer() -> None:
 
 @contextmanager
 def _section(results: "Results", name: str, keep: Callable[["Results"], None]) -> Iterator[None]:
-    results.loads[name] = os.getloadavg()[0]
+    """The figures of a section, measured inside, with what they were measured on."""
     print(f"{name} ..", file=sys.stderr, flush=True)
+    conditions = _conditions()
     yield
+    results.conditions[name] = conditions
     keep(results)
+
+
+def _conditions() -> "Conditions":
+    """Of this machine, once it is as quiet as it gets: the section before is what it was busy with."""
+    from importlib.metadata import version
+
+    from benchmarks.lifecycle import machine
+    from benchmarks.training.results import Conditions
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))
+    last = time.monotonic() + _PATIENCE_S
+    while True:
+        found = Conditions(
+            machine=machine(), libraries=libraries, cores=os.cpu_count() or 1, load=round(os.getloadavg()[0], 2)
+        )
+        if not found.busy or time.monotonic() > last:
+            return found
+        time.sleep(_LOOK_S)
 
 
 def pack(path: Path, out: Path, shape: str) -> "Packed":

@@ -39,12 +39,11 @@ def render(results: Results) -> str:
     held = list(targets(results))
     missed = [each.name for each in held if not each.is_met]
     peaks = ", ".join(f"{flops / 1e9:.0f} GFLOP/s in {name}" for name, flops in results.matmul.items())
-    loads = ", ".join(f"{name} {load:.1f}" for name, load in results.loads.items())
     lines = [
         "## Speed",
         "",
-        f"`make bench-train` on {results.machine}; {results.libraries}. The largest matrix product reached {peaks}. "
-        f"Load average before each section: {loads}. Figures are rounded against us.",
+        f"`make bench-train`: {_measured_on(results)}. The largest matrix product reached {peaks}. Figures are rounded "
+        "against us.",
         "",
         *_table(("", "measured", "bound", ""), (_target(each) for each in held)),
         "",
@@ -333,6 +332,17 @@ def _shakespeare(found: Shakespeare) -> list[str]:
         "",
         f"Ours over the recipe's on the same text: {-down(-found.ratio, 3):.3f}.",
     ]
+
+
+def _measured_on(results: Results) -> str:
+    """Each machine once, with the sections that were measured on it and the load average before each."""
+    sections: dict[tuple[str, str], list[str]] = {}
+    for name, each in results.conditions.items():
+        sections.setdefault((each.machine, each.libraries), []).append(f"{name} {each.load:.1f}")
+    return "; ".join(
+        f"on {machine}; {libraries} (load average before {', '.join(names)})"
+        for (machine, libraries), names in sections.items()
+    )
 
 
 def _whole(found: Ablation, *, busy: bool) -> list[str]:

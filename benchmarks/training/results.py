@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from benchmarks.model.shapes import SHAPES
 from benchmarks.training.case import Library, Measured
 
-_QUIET_SHARE = 0.5
+QUIET_SHARE = 0.5
 """Load average a core up to which a machine counts as quiet."""
 
 
@@ -168,14 +168,26 @@ class CopyingRun(BaseModel):
         return next((step for step, copies, others in pairs if copies <= others - 1), None)
 
 
-class Results(BaseModel):
-    """Of one run on one machine; `accelerated` may be of another."""
+class Conditions(BaseModel):
+    """What a section was measured on."""
 
     machine: str
     libraries: str
-    cores: int = 1
-    loads: dict[str, float] = {}
-    """Load average of the minute before each section."""
+    cores: int
+    load: float
+    """Load average of the minute before."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether others had more than a share of the processor."""
+        return self.load > QUIET_SHARE * self.cores
+
+
+class Results(BaseModel):
+    """The sections, each as it was measured last."""
+
+    conditions: dict[str, Conditions] = {}
+    """By section."""
     matmul: dict[str, float] = {}
     """FLOPs a second of the largest product, by precision, on all threads."""
     flops_per_token: float = 0.0
@@ -191,7 +203,7 @@ class Results(BaseModel):
 
     def busy_at(self, section: str) -> bool:
         """Whether others had more than a share of the processor when the section began to be measured."""
-        return self.loads.get(section, 0.0) > _QUIET_SHARE * self.cores
+        return section in self.conditions and self.conditions[section].busy
 
     def of(
         self, library: Library, precision: str, *, compiled: bool, ranks: int = 1, saves: bool = False

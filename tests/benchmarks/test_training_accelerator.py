@@ -12,7 +12,7 @@ from benchmarks.training import __main__, accelerator
 from benchmarks.training.accelerator import SMOKE, Plan, cases, fitted, measure, narrower, write_tokens
 from benchmarks.training.case import Case, Round
 from benchmarks.training.launcher import OutOfMemory
-from benchmarks.training.results import Accelerated, Results
+from benchmarks.training.results import Accelerated, Conditions, Results
 from benchmarks.training.runs import _run, request_of
 from data.packing import PackedTokens
 from model.architecture.config import ModelConfig
@@ -111,19 +111,20 @@ def test_a_run_that_ends_for_want_of_memory_is_known(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("only", [["--only", "shakespeare"], []])
-def test_figures_of_a_gpu_stay_where_a_run_has_none(
+def test_figures_of_before_stay_where_a_run_has_none(
     only: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kept = Accelerated(device="x", libraries="", peak_flops=None, matmul_flops=1.0)
     before = tmp_path / "before.json"
-    before.write_text(Results(machine="old", libraries="", cores=7, accelerated=kept).model_dump_json())
+    conditions = {"whole": Conditions(machine="old", libraries="", cores=7, load=0.0)}
+    before.write_text(Results(conditions=conditions, accelerated=kept).model_dump_json())
     monkeypatch.setattr(accelerator, "at_hand", lambda: False)
     monkeypatch.setattr(__main__, "_measure_processor", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bench", *only])
     heard: list[Results] = []
     found = __main__.measure(__main__._arguments(), tmp_path, before, heard.append)
     assert found.accelerated == kept and all(each.accelerated == kept for each in heard)
-    assert found.cores == (7 if only else 1), "a full run keeps nothing else"
+    assert found.conditions == conditions
 
 
 def test_tokens_are_of_the_whole_vocabulary_and_enough(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What counts as a copy, and a run whose loss is told apart by it."""
 
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,12 +32,15 @@ def test_the_runs_that_are_looked_at_exist() -> None:
     assert set(COPYING) - {*UNDONE} == {COPYING[0]}
 
 
-def test_copies_of_a_text_that_repeats_are_most_and_are_learned(tmp_path: Path) -> None:
+def test_copies_are_learned_and_all_else_cannot_be(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    words = ("".join(draw.choices("abcdefghijklmnop", k=16)) for _ in range(3000))
+    # Every letter and every pair is as likely: nothing but the copy is to be learned.
     text = tmp_path / "text.txt"
-    text.write_text("the same words again and again. " * 1500, encoding="utf-8")
-    packed = pack_text(text, tmp_path, TextConfig(tokenizer="byte"), TokenizerConfig())
-    config = PretrainConfig(workers=1, batch_size=4, micro_batch_size=4, learning_rate=1e-2, warmup_steps=4)
-    model = ModelConfig(hidden_size=32, layers=1, heads=2, kv_heads=1, context=64)
+    text.write_text("".join(word * 2 for word in words), encoding="utf-8")
+    packed = pack_text(text, tmp_path, TextConfig(tokenizer="character"), TokenizerConfig())
+    config = PretrainConfig(workers=1, batch_size=16, micro_batch_size=16, learning_rate=1e-2, warmup_steps=10)
+    model = ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=2, context=64)
     run = copying_run(Lane(Recipe("tiny", config, model), packed.tokens, 100, 0))
-    assert run.steps == [50, 100]
-    assert run.copies[1] < run.copies[0] < 4.0
+    assert run.steps == [50, 100] and run.learned_at == 100
+    assert run.copies[1] < 2.0 and all(others > 2.7 for others in run.others)

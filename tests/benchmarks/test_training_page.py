@@ -13,7 +13,16 @@ from benchmarks.training.__main__ import Plan, cases
 from benchmarks.training.case import Case, Measured, Round, Ticks, round_of
 from benchmarks.training.page import render
 from benchmarks.training.plots import COPYING_PLOT, PLOT, RESUME_PLOT, draw
-from benchmarks.training.results import Ablation, Accelerated, CopyingRun, Outcome, Results, Resumed, Shakespeare
+from benchmarks.training.results import (
+    Ablation,
+    Accelerated,
+    Conditions,
+    CopyingRun,
+    Outcome,
+    Results,
+    Resumed,
+    Shakespeare,
+)
 from benchmarks.training.targets import SAVE_EVERY, Target, shares, targets
 
 
@@ -35,10 +44,7 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
         )
 
     return Results(
-        machine="a machine",
-        libraries="torch",
-        cores=2,
-        loads={"speed": 0.5},
+        conditions={"speed": measured_at(0.5)},
         matmul={"fp32": 1e11, "bf16": 2e11},
         flops_per_token=1e7,
         measured=[Measured(case=case, rounds=[round_(case)]) for case in cases(2, Plan())],
@@ -59,6 +65,16 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
         resumed=[resumed_of("one process"), resumed_of("one process", "2 workers", changed=1, by=2.05e-7)],
         accelerated=accelerated_of(0.6),
     )
+
+
+def measured_at(load: float, machine: str = "a machine") -> Conditions:
+    return Conditions(machine=machine, libraries="torch", cores=2, load=load)
+
+
+def test_every_section_has_its_own_machine() -> None:
+    conditions = {"speed": measured_at(0.5), "whole": measured_at(0.2), "resume": measured_at(1.1, "another")}
+    page = render(results_of(2000.0).model_copy(update={"conditions": conditions}))
+    assert "on a machine; torch (load average before speed 0.5, whole 0.2); on another; torch" in page
 
 
 def resumed_of(before: str, after: str = "", *, changed: int = 0, by: float = 0.0) -> Resumed:
@@ -119,9 +135,9 @@ def test_a_figure_of_another_text_is_not_the_public_one() -> None:
 
 def test_what_was_not_measured_is_not_met() -> None:
     assert not Target("x", math.nan, 1.0).is_met and not Target("x", math.nan, 1.0, at_least=False).is_met
-    assert not any(each.is_met for each in targets(Results(machine="", libraries="")))
+    assert not any(each.is_met for each in targets(Results()))
     with pytest.raises(ValueError, match="nothing was measured"):
-        render(Results(machine="", libraries=""))
+        render(Results())
 
 
 def test_what_was_not_measured_is_no_number_and_no_pass() -> None:
@@ -189,7 +205,7 @@ def test_what_cannot_run_on_a_gpu_is_kept_with_its_reason() -> None:
 
 
 def test_a_busy_machine_passes_nothing() -> None:
-    busy = results_of(9000.0).model_copy(update={"loads": {"speed": 1.5}})
+    busy = results_of(9000.0).model_copy(update={"conditions": {"speed": measured_at(1.5)}})
     assert [each.is_met for each in targets(busy)] == [False] * 3 + [True] * 6
     assert render(busy).count("**not judged**") == 3
     assert all(each.is_met for each in targets(results_of(9000.0)))
@@ -257,7 +273,7 @@ def test_a_checkpoint_costs_what_it_takes_from_the_pace() -> None:
     # Faster by chance: what held the steps up was spent all the same.
     lucky = shares(results_of(4096.0, saving=5000.0))
     assert lucky is not None and lucky.save_seconds == pytest.approx(0.1)
-    assert shares(Results(machine="", libraries="")) is None
+    assert shares(Results()) is None
 
 
 def test_a_rate_is_the_median_and_never_the_better_of_two() -> None:
@@ -287,10 +303,10 @@ def test_whole_runs_are_compared_as_the_short_ones() -> None:
     assert heading not in render(results)
     found = ablation_of([2.0, 2.1, 2.2])
     replaced = found.changed[0].model_copy(update={"name": "the default of before"})
-    results = results.model_copy(update={"whole": found.model_copy(update={"changed": [replaced]}), "loads": {}})
+    results = results.model_copy(update={"whole": found.model_copy(update={"changed": [replaced]})})
     told = render(results).partition(heading)[2]
     assert "| the default of before | 100 | 0.50 | 2.2000 | +0.1000 ± 0.0000 | worse |" in told
-    busy = results.model_copy(update={"loads": {"whole": 9.0}})
+    busy = results.model_copy(update={"conditions": {"whole": measured_at(9.0)}})
     assert "not judged: a busy machine" in render(busy).partition(heading)[2]
 
 
@@ -307,7 +323,7 @@ def test_when_a_run_learned_to_copy_is_told(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_tells_nothing_of_a_change() -> None:
-    page = render(results_of(2000.0).model_copy(update={"loads": {"ablation": 9.0}}))
+    page = render(results_of(2000.0).model_copy(update={"conditions": {"ablation": measured_at(9.0)}}))
     assert page.count("not judged: a busy machine") == 3 and "**better**" not in page
 
 
