@@ -10,7 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-PATHS = ("data.sources", "refine.evaluation_sets", "refine.quality_model", "refine.index", "tokenizer.path")
+PATHS = (
+    "data.sources",
+    "refine.evaluation_sets",
+    "refine.quality_model",
+    "refine.index",
+    "tokenizer.path",
+    "pretrain.decay_from",
+)
 """Settings that hold a path, or several."""
 
 _ELSEWHERE = re.compile(r"(?:pypi|hf|installed):|[A-Za-z][A-Za-z0-9+.-]*://")

@@ -58,10 +58,12 @@ def _titled(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -
 
 def _model(plan: Plan) -> Iterator["Table | str"]:
     shape = plan.shape
+    seen = shape.layer_kinds.count("window")
+    windows = f"; {seen} of {shape.layers} layers see {shape.window} tokens" if seen else ""
     layers = f"{len(shape.encoder_kinds)}+{shape.layers}" if shape.encoder_kinds else f"{shape.layers}"
     yield (
         f"{shape.kind}: {layers} layers, width {shape.hidden_size:,}, {shape.heads} heads over {shape.kv_heads} "
-        f"key-value heads, vocabulary {shape.vocab_size:,}, context {shape.context:,}"
+        f"key-value heads, vocabulary {shape.vocab_size:,}, context {shape.context:,}{windows}"
     )
 
 

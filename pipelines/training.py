@@ -65,6 +65,10 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
     assert isinstance(model, ModelConfig)
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(tokenizer, TokenizerConfig)
+    if pretrain.decay_from is not None:
+        # A run is resumed from any folder.
+        plateau = str((workspace.root / pretrain.decay_from).resolve())
+        pretrain = pretrain.model_copy(update={"decay_from": plateau})
     return Request(model, pretrain, text, tokenizer)
 
 

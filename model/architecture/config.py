@@ -148,9 +148,13 @@ class ModelConfig(Block):
     def _layers_agree(self) -> Self:
         kinds = {*self.layer_kinds, *self.encoder_kinds}
         if "window" in kinds and self.window is None:
-            raise ValueError("a 'window' layer in pattern needs window, the number of keys that it sees")
+            raise ValueError(
+                "a 'window' layer in pattern needs window, the number of keys that it sees: set it, or pattern to null"
+            )
         if self.window is not None and "window" not in kinds:
-            raise ValueError(f"window {self.window} has no effect: no layer of pattern is a 'window'")
+            raise ValueError(
+                f"window {self.window} has no effect: no layer of pattern is a 'window'; set window to null"
+            )
         if self.global_tokens and self.window is None:
             raise ValueError(f"global_tokens {self.global_tokens} has no effect without window")
         if self.global_tokens > self.context:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.progress import Progress
 from model.training.batches.batch import Batch
-from model.training.engines.engine import Engine
+from model.training.engines.engine import Engine, StepOutcome
 from model.training.faults.failures import TrainingFailed, TrainingInterrupted
 from model.training.optimization.averaging import WeightAverage
 from model.training.optimization.guard import StepGuard
@@ -31,6 +31,8 @@ class StepRecord:
     """Nats a token, over all workers."""
     tokens: int
     """Targets that counted, over all workers."""
+    read: int
+    """Tokens that the model computed on, over all workers, those whose targets do not count included."""
     gradient_norm: float | None
     """Global, before clipping; None where nobody asked."""
     skipped: str | None
@@ -76,7 +78,7 @@ class Clock:
     validate: float = 0.0
     save: float = 0.0
     tokens: int = 0
-    """Tokens trained on by all workers in this process's life."""
+    """Tokens read by all workers in this process's life."""
     _last_progress: float = field(default=-math.inf, repr=False)
 
     def progress_due(self) -> bool:
@@ -102,7 +104,7 @@ def train(
         record = optimizer_step(engine, loop, step)
         log.append(_row(engine, loop, record))
         clock.train += time.perf_counter() - started
-        clock.tokens += record.tokens
+        clock.tokens += record.read
         loop.beat()
         last, stop = step + 1 == loop.steps, loop.preempted()
         if loop.validate and (last or (step + 1) % loop.validate_every == 0):
@@ -124,7 +126,8 @@ def optimizer_step(engine: Engine, loop: Loop, step: int) -> StepRecord:
     however they fall on workers and micro-batches.
     """
     batch = loop.batch(step).to(next(engine.model.parameters()).device)
-    tokens = int(engine.total(batch.tokens))
+    # ids are as many as the model computes on, whatever a mask leaves out of the loss.
+    tokens, read = map(int, engine.totals(torch.tensor([batch.tokens, batch.ids.numel()])).tolist())
     if tokens == 0:
         raise TrainingFailed(f"step {step + 1} has no token to learn from")
     loss = engine.total(engine.forward_backward(batch.split(loop.micro_batch_size), tokens)) / tokens
@@ -137,12 +140,15 @@ def optimizer_step(engine: Engine, loop: Loop, step: int) -> StepRecord:
     skipped = _judge(loop.guard, loss, norm)
     if skipped:
         engine.discard()
-    elif not engine.step():
+    elif (outcome := engine.step()) is StepOutcome.NOT_FINITE:
         what = f"the gradient is not finite (loss {loss:.3f})"
         raise TrainingFailed(f"{loop.diagnose(batch, step + 1, what)}: {_ADVICE}")
+    elif outcome is StepOutcome.SCALED_DOWN:
+        # Its norm is infinite, which is no JSON.
+        skipped, norm = f"the gradient overflowed: {outcome.value}", None
     elif loop.average is not None:
         loop.average.update()
-    return StepRecord(step + 1, loss, tokens, norm, skipped)
+    return StepRecord(step + 1, loss, tokens, read, norm, skipped)
 
 
 def _judge(guard: StepGuard | None, loss: float, norm: float | None) -> str | None:

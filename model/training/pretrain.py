@@ -72,6 +72,8 @@ def pretrain(  # noqa: PLR0917
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
     started = time.time()
+    if config.decay_from is not None:
+        config = config.model_copy(update={"decay_from": str(Path(config.decay_from).resolve())})
     check(config, model, cuda=torch.cuda.is_available())
     index = _read_index(packed)
     check_objective(config, model, index.get("layout", "concatenated"))

@@ -47,6 +47,8 @@ def alone(config: PretrainConfig) -> PretrainConfig:
         raise ValueError(
             "trials are plain fp32 runs: leave pretrain.dtype at fp32, and average_decay and skip_sigma unset"
         )
+    if config.decay_from is not None:
+        raise ValueError(f"trials begin anew: leave pretrain.decay_from {config.decay_from} unset")
     return PretrainConfig.model_validate(config.model_dump() | ALONE)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
+from model.training.batches.batch import Batch
 from model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
 from model.training.batches.objectives import Objective
 from model.training.engines.build import build_engine
@@ -35,6 +37,7 @@ from model.training.optimization.guard import StepGuard
 from model.training.optimization.schedule import rate
 from model.training.saving import checkpoints
 from model.training.saving.continuation import Continuation
+from model.training.saving.lock import locked
 from model.training.saving.randomness import seed_random
 from model.training.saving.release import save_trained
 from model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
@@ -137,11 +140,11 @@ class _Run:
         )
         stacks = job.state / f"stacks-rank-{self.rank:05d}.txt"
         self.watchdog = Watchdog(config.watchdog_s, stacks, name=f"worker {self.rank}")
-        self.branch: int | None = None
-        """The step that a decay branch starts from."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            if self.rank == 0:
+                stack.enter_context(locked(self.job.state))
             for each in (self.watchdog, self.preemption, self.continuation):
                 # The last to be entered is the first to be left: the last write ends while SIGTERM is still heard.
                 stack.enter_context(each)
@@ -180,13 +183,12 @@ class _Run:
             progress(done, self.job.config.steps, note)
 
     def _resume(self) -> tuple[int, list[dict[str, Any]]]:
-        if self.job.config.decay_from is not None:
-            plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
-            self.branch = plateau.step
         done, log = self.continuation.resume(self.job.others)
-        if done == 0 and self.branch is not None:
-            return self.continuation.load(plateau)
-        return done, log
+        if done or self.job.config.decay_from is None:
+            return done, log
+        # Not before: a branch that is under way needs its plateau no more, whose run may have retired it.
+        plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
+        return self.continuation.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
 
     def _loop(self, progress: Progress) -> Loop:
         config = self.job.config
@@ -198,7 +200,7 @@ class _Run:
         return Loop(
             steps=config.steps,
             micro_batch_size=config.micro_batch_size,
-            learning_rate_scale=lambda step: rate(config, step, decay_start=self.branch),
+            learning_rate_scale=lambda step: rate(config, step, decay_start=self.continuation.branch),
             batch=self.batches.read,
             guard=self.guard,
             average=self.average,
@@ -228,9 +230,15 @@ class _Run:
                 rank=self.engine.rank,
                 world=self.engine.world,
             )
-            found = validate(self.engine, held_out, len(names))
+            found = validate(self.engine, self._beating(held_out), len(names))
         sources = {name: self.valid.sources[name] for name in names}
         return {"validation_loss": found.loss, **by_source(found, sources, causal=objective.name == "causal")}
+
+    def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """A long validation is no hang."""
+        for batch in batches:
+            self.watchdog.beat()
+            yield batch
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.swapped()

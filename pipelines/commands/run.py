@@ -1,10 +1,16 @@
 """`sluice run`: settings, machine, pipeline, summary."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from components.params import validate
 from components.stage import MANIFEST
 from components.workspace import Workspace
+from model.architecture.config import ModelConfig
+from model.config import PretrainConfig
+from model.training.parallelism.rules import check
 from pipelines.doctor import examine, require_healthy
 from pipelines.parameters import compose, write_params
 from pipelines.runner import run_pipeline
@@ -14,6 +20,7 @@ from pipelines.summary import print_summary
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
     values = compose(workspace, arguments.overrides)
+    _check_training(values)
     require_healthy(examine(workspace, values))
     write_params(workspace, values)
     try:
@@ -24,6 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     print_summary(workspace, record)
     print(f"data card {draw_card(workspace).relative_to(workspace.root)}")
     return 0
+
+
+def _check_training(values: Mapping[str, Any]) -> None:
+    """What cannot be trained is told now, and not when the data is ready for it. Whether workers have GPUs they see."""
+    blocks = validate(values)
+    pretrain, model = blocks["pretrain"], blocks["model"]
+    assert isinstance(pretrain, PretrainConfig)
+    assert isinstance(model, ModelConfig)
+    check(pretrain, model, cuda=True)
 
 
 def draw_card(workspace: Workspace) -> Path:

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Request, "Packed"]:
     """The run's folder, settings and tokens: of a new run, or of the one to go on with."""
+    from model.checkpoint import read_json
     from model.training.batches.text import Packed
 
     if arguments.resume is not None:
@@ -65,7 +66,7 @@ def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Re
             raise ValueError(
                 f"--resume {out}: there is no {SETTINGS} in it; name a folder that sluice train --out made"
             )
-        settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(out / SETTINGS)
         request = lay_out(restore_request(settings), arguments.overrides)
         packed = Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
         _check_goes_on(out, request, packed)
@@ -83,7 +84,11 @@ def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Re
 
 def _write_settings(out: Path, request: Request, packed: "Packed") -> None:
     folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
-    (out / SETTINGS).write_text(json.dumps({**request.settings(), **folders}, indent=2) + "\n", encoding="utf-8")
+    path = out / SETTINGS
+    # The run's only description: a half-written one would end it.
+    partial = path.with_name(f"{SETTINGS}.partial")
+    partial.write_text(json.dumps({**request.settings(), **folders}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:
@@ -106,8 +111,10 @@ def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:
 
 def _check_same(out: Path, request: Request) -> None:
     """A folder holds one run: another would leave files of both."""
+    from model.checkpoint import read_json
+
     path = out / SETTINGS
-    if path.is_file() and restore_request(json.loads(path.read_text(encoding="utf-8"))) != request:
+    if path.is_file() and restore_request(read_json(path)) != request:
         raise ValueError(
             f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
         )

@@ -91,6 +91,23 @@ def test_a_failure_of_what_describes_failures_is_one_line_too(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["model.kind=encoder"], "objective causal cannot be trained so"),
+        (["pretrain.zero_stage=3", "pretrain.pipeline_stages=2"], "use zero_stage 0 or 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_data_is_made(
+    empty_workspace: Path, capsys: pytest.CaptureFixture[str], settings: list[str], reason: str
+) -> None:
+    before = (empty_workspace / "params.yaml").read_text()
+    two = ["profile=tiny", "refine.evaluation_sets=[]", "pretrain.workers=2", "pretrain.micro_batch_size=4"]
+    assert main(["run", *two, *settings]) == 1
+    assert reason in capsys.readouterr().err
+    assert not (empty_workspace / "artifacts").exists() and (empty_workspace / "params.yaml").read_text() == before
+
+
 def test_debug_shows_the_traceback(empty_workspace: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrain\.stepz"):
         main(["run", "pretrain.stepz=3", "--debug"])

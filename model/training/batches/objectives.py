@@ -20,11 +20,9 @@ from data.packing.shards import PADDING
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
 from model.training.batches.batch import Batch
+from model.training.batches.settings import KINDS
 
 ObjectiveName = Literal["causal", "masked", "span"]
-
-KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
-"""The kind of model that each objective trains."""
 
 RESERVED = {"causal": 0, "masked": 1, "span": 100}
 """Entries of the model's vocabulary beyond the tokenizer's: the mask, or the sentinels, of which T5 has as many."""

@@ -61,7 +61,6 @@ class Sizes:
         _check("sequence_schedule", config.sequence_schedule, context, lengths, f"divisors of the context {context}")
         self._batches = growing(config.batch_schedule, config.batch_size, batches, config.steps)
         self._lengths = growing(config.sequence_schedule, context, lengths, config.steps)
-        self._micro_batch_size = config.micro_batch_size
 
     @property
     def stages(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -75,10 +74,6 @@ class Sizes:
     def sequence_length(self, step: int) -> int:
         """Tokens a sequence of a step."""
         return self._lengths.at(step)
-
-    def micro_batch_size(self, step: int) -> int:
-        """Sequences a forward pass: as many tokens at any length."""
-        return self._micro_batch_size * (self.context // self.sequence_length(step))
 
     def rows_before(self, step: int) -> int:
         """Rows read in the steps before this one: where it starts in the data."""

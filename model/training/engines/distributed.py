@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.engines.criterion import Criterion, Load
+from model.training.engines.engine import StepOutcome
 from model.training.engines.gradients import (
     Gradients,
     PartitionedGradients,
@@ -78,17 +79,19 @@ class DistributedEngine:
         dist.all_reduce(summed)
         return summed
 
-    def step(self) -> bool:
+    def step(self) -> StepOutcome:
         # With fp16, gradients that overflow are DeepSpeed's to see: it lowers the scale of the loss.
         if not self._scales and not math.isfinite(self.gradient_norm()):
             self.discard()
-            return False
+            return StepOutcome.NOT_FINITE
         if isinstance(self._gradients, WholeGradients) and self._clip is not None:
             # Here DeepSpeed's own norm would leave out what the other stages of a pipeline hold.
             self._gradients.scale(min(1.0, self._clip / (self.gradient_norm() + 1e-6)))
         self._apply()
         self._norm = None
-        return bool(self._engine.was_step_applied())
+        if self._engine.was_step_applied():
+            return StepOutcome.APPLIED
+        return StepOutcome.SCALED_DOWN if self._scales else StepOutcome.NOT_FINITE
 
     def discard(self) -> None:
         self._gradients.discard()

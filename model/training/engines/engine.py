@@ -1,6 +1,7 @@
 """What the loop trains through, whatever stands behind it."""
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 import torch
@@ -9,6 +10,16 @@ from torch import Tensor
 from model.architecture.transformer import Transformer
 from model.training.batches.batch import Batch
 from model.training.engines.criterion import Load
+
+
+class StepOutcome(Enum):
+    """What became of a step."""
+
+    APPLIED = "applied"
+    NOT_FINITE = "not finite"
+    """Left out: the gradient is not finite."""
+    SCALED_DOWN = "the loss scale is lowered"
+    """fp16: left out, since the gradient overflowed under a loss scale that was too large. Part of fp16 training."""
 
 
 class Engine(Protocol):
@@ -52,8 +63,8 @@ class Engine(Protocol):
         """Of a mixture of experts, over all workers, since it was last asked."""
         ...
 
-    def step(self) -> bool:
-        """Clip and step the optimizer. False where that was left out, for gradients that are not finite."""
+    def step(self) -> StepOutcome:
+        """Clip and step the optimizer, or say why that was left out."""
         ...
 
     def discard(self) -> None:

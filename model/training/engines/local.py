@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from model.architecture.transformer import Transformer
 from model.training.batches.batch import Batch
 from model.training.engines.criterion import Criterion, Load
+from model.training.engines.engine import StepOutcome
 from model.training.engines.gradients import WholeGradients, square, total
 from model.training.engines.norms import group_norms
 
@@ -55,15 +56,15 @@ class LocalEngine:
     def _gradients(self) -> WholeGradients:
         return WholeGradients(self.model.parameters(), copies=1)
 
-    def step(self) -> bool:
+    def step(self) -> StepOutcome:
         if not math.isfinite(self.gradient_norm()):
             self.discard()
-            return False
+            return StepOutcome.NOT_FINITE
         if self.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return True
+        return StepOutcome.APPLIED
 
     def discard(self) -> None:
         self.optimizer.zero_grad()

@@ -56,7 +56,10 @@ class Watchdog:
             self._done.wait(min(left, self.timeout_s / 4))
 
     def _end(self) -> None:
-        message = f"{self.name} made no step for {self.timeout_s:g} s: it is ended; the stacks are in {self.path}\n"
+        message = (
+            f"{self.name} made no step for {self.timeout_s:g} s: it is ended; the stacks are in {self.path}; where a "
+            "step takes so long, raise pretrain.watchdog_s\n"
+        )
         for stream in (self._file, sys.__stderr__):
             if stream is not None:
                 stream.write(message)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from model.architecture.config import ModelConfig
 from model.config import PretrainConfig
-from model.training.batches.objectives import KINDS
+from model.training.batches.settings import KINDS
 from model.training.parallelism.layout import Layout
 
 Told = Callable[[PretrainConfig, ModelConfig], bool]

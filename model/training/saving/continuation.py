@@ -8,11 +8,13 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
+from model.architecture.config import TransformerConfig
 from model.training.engines.engine import Engine
 from model.training.faults.failures import TrainingFailed, TrainingInterrupted
 from model.training.optimization.averaging import WeightAverage
 from model.training.optimization.guard import StepGuard
 from model.training.saving import checkpoints
+from model.training.saving.branching import check_same
 from model.training.saving.randomness import set_random_state
 from model.training.saving.resharding import (
     checkpoint_names,
@@ -47,6 +49,8 @@ class Continuation:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self._saver = Saver(folder, rank=self.rank, world=self.world, keep=keep, keep_every=keep_every)
         self._notes: list[str] = []
+        self.branch: int | None = None
+        """The step of another run that this one, a decay branch, started from."""
 
     def resume(self, others: Sequence[Path] = ()) -> tuple[int, list[dict[str, Any]]]:
         """Go on from the newest intact checkpoint, if any, of `others` too: folders of this run in other layouts.
@@ -76,7 +80,7 @@ class Continuation:
         return max(steps), steps.index(max(steps))
 
     def load(self, checkpoint: checkpoints.Checkpoint) -> tuple[int, list[dict[str, Any]]]:
-        """Go on from a checkpoint, of this run or of another one of the same model."""
+        """Go on from a checkpoint of this run."""
         named, optimizer, extra = checkpoint_names(self.engine.model), _stepping(self.engine), checkpoint.extra
         restore(named, optimizer, checkpoint.pieces)
         restore_loss_scale(optimizer, extra["loss_scale"])
@@ -84,8 +88,19 @@ class Continuation:
             self.guard.load_state_dict(extra["guard"])
         if self.average is not None and extra["average_updates"] is not None:
             self.average.load(read_average(named, checkpoint.pieces), extra["average_updates"])
+        # Plateaus of before had none.
+        self.branch = extra.get("branch")
         set_random_state(checkpoint.own(self.rank))
         return checkpoint.step, checkpoint.log
+
+    def branch_from(
+        self, plateau: checkpoints.Checkpoint, shape: TransformerConfig, optimizer: str
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Begin a decay branch of another run of the same model and optimizer: ValueError where it is of others."""
+        check_same(plateau, shape, optimizer)
+        done, log = self.load(plateau)
+        self.branch = plateau.step
+        return done, log
 
     def save(self, step: int, log: Sequence[Mapping[str, Any]]) -> None:
         """Begin to save the state after `step` steps; returns as soon as it is copied."""
@@ -95,6 +110,7 @@ class Continuation:
             "guard": self.guard.state_dict() if self.guard else None,
             "average_updates": self.average.updates if self.average else None,
             "loss_scale": loss_scale_state(optimizer),
+            "branch": self.branch,
         }
         snapshot = take_snapshot(checkpoint_names(engine.model), optimizer, replica=engine.rank, average=average)
         self._saver.save(step, snapshot, log, extra)

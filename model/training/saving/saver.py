@@ -111,12 +111,20 @@ class Saver:
         if self.rank == 0 and failure is None:
             try:
                 checkpoints.seal(self.folder, step, [each.removeprefix(_WRITTEN) for each in answers], log, extra)
-                checkpoints.retire(self.folder, self.keep, self.keep_every)
             except (OSError, SafetensorError) as error:
                 failure = _one_line(error)
+            else:
+                self._retire()
         if self.rank == 0 and failure is not None:
             shutil.rmtree(checkpoints.partial_path(self.folder, step), ignore_errors=True)
         return self._tell(failure or "")[0] or None
+
+    def _retire(self) -> None:
+        """An old checkpoint that cannot be removed does not unmake the new one."""
+        try:
+            checkpoints.retire(self.folder, self.keep, self.keep_every)
+        except OSError as error:
+            self._notes.append(f"an old checkpoint was not removed: {_one_line(error)}")
 
     def _tell(self, message: str) -> list[str]:
         return tell(message, self.world, group=self._group)

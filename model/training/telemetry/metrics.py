@@ -58,7 +58,7 @@ class StepMetrics:
 
     def observe(self, record: StepRecord) -> dict[str, Any]:
         """Norms of the step that is done, where it is one of those that are looked at."""
-        self._tokens += record.tokens
+        self._tokens += record.read
         if record.step % self.every:
             return {}
         found = {"gradient_norms": self._gradients, "update_norms": self.engine.moved(self._before)}

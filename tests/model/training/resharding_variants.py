@@ -17,6 +17,7 @@ from model.config import PretrainConfig
 from model.training.batches.batch import Batch
 from model.training.engines.build import build_engine
 from model.training.engines.distributed import DistributedEngine
+from model.training.engines.engine import StepOutcome
 from model.training.engines.local import LocalEngine
 from model.training.optimization.optimizer import build_optimizer, set_learning_rate
 from model.training.pretrain import PretrainReport, pretrain
@@ -108,7 +109,7 @@ def advance(engine: DistributedEngine | LocalEngine, first: int, last: int) -> l
         own = Batch(batch.ids[engine.rank * rows :][:rows], batch.targets[engine.rank * rows :][:rows])
         nats = engine.forward_backward(own.split(BATCH // 2), batch.tokens)
         losses.append(engine.total(nats) / batch.tokens)
-        assert engine.step()
+        assert engine.step() is StepOutcome.APPLIED
     return losses
 
 

@@ -14,7 +14,8 @@ from model.architecture.loss import cross_entropy_sum
 from model.architecture.transformer import Transformer
 from model.config import PretrainConfig
 from model.training.batches.batch import Batch
-from model.training.batches.objectives import KINDS, Objective, check_objective
+from model.training.batches.objectives import Objective, check_objective
+from model.training.batches.settings import KINDS
 from model.training.optimization.optimizer import build_optimizer
 
 CONTEXT, ROWS, STEPS = 24, 16, 60

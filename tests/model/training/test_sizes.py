@@ -25,7 +25,6 @@ def test_sizes_grow_by_equal_factors() -> None:
     sizes = Sizes(config(batch_schedule=schedule, sequence_schedule={**schedule, "start": 8}), 64)
     assert [sizes.batch_size(step) for step in (0, 9, 10, 19, 20, 29, 30, 99)] == [4, 4, 8, 8, 16, 16, 32, 32]
     assert [sizes.sequence_length(step) for step in (0, 9, 10, 19, 20, 29, 30, 99)] == [8, 8, 16, 16, 32, 32, 64, 64]
-    assert [sizes.micro_batch_size(step) for step in (0, 10, 20, 30)] == [32, 16, 8, 4]
 
 
 def test_a_replica_of_several_processes_counts_once() -> None:

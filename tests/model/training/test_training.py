@@ -1,6 +1,8 @@
 """The loop and `pretrain` in this process, and one run through Ray Train."""
 
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from model.architecture.transformer import Transformer
 from model.checkpoint import load_model
 from model.config import PretrainConfig
 from model.training.batches.batch import Batch
+from model.training.engines.engine import StepOutcome
 from model.training.engines.local import LocalEngine
 from model.training.faults.failures import TrainingFailed
 from model.training.loop import Clock, Loop, optimizer_step, train
@@ -113,6 +116,44 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_reaches_the_weights() 
     assert torch.isfinite(engine.model.layers[1].feedforward.down.weight).all()  # type: ignore[union-attr, index]
 
 
+class Overflowing(LocalEngine):
+    """As with fp16: the first step is left out, since the loss scale is too large."""
+
+    left_out = False
+
+    def gradient_norm(self) -> float:
+        return super().gradient_norm() if self.left_out else math.inf
+
+    def step(self) -> StepOutcome:
+        if self.left_out:
+            return super().step()
+        self.left_out = True
+        self.discard()
+        return StepOutcome.SCALED_DOWN
+
+
+def test_a_loss_scale_that_is_lowered_leaves_a_step_out_and_says_so() -> None:
+    plain = local_engine()
+    engine = Overflowing(plain.model, plain.optimizer)
+    loop = replace(loop_over(random_batch(), 3), observe=lambda record: {"norm_asked": record.gradient_norm})
+    first, second, _ = log = train(engine, loop, done=0, log=[], progress=no_progress, clock=Clock())
+    assert first["skipped"] == "the gradient overflowed: the loss scale is lowered"
+    assert first["norm_asked"] is None and second["gradient_norm"] > 0
+    # Nothing moved.
+    assert second["loss"] == first["loss"] > log[2]["loss"]
+    assert not any("skipped" in row for row in log[1:])
+
+
+def test_speed_counts_what_is_read_and_the_loss_what_counts() -> None:
+    whole = random_batch()
+    half = replace(whole, mask=torch.arange(16).expand(4, -1) < 4)
+    record = optimizer_step(local_engine(), loop_over(half, 1), 0)
+    assert (record.tokens, record.read) == (16, 64)
+    clock = Clock()
+    train(local_engine(), loop_over(half, 2), done=0, log=[], progress=no_progress, clock=clock)
+    assert clock.tokens == 128
+
+
 def pretrain_in(
     folder: Path, corpus: Path, settings: dict[str, Any], model: dict[str, Any] | None = None, **kwargs: Any
 ) -> PretrainReport:
@@ -194,6 +235,58 @@ def test_a_decay_branch_starts_from_a_plateau(
     assert [row["learning_rate"] for row in rows[20:]] == pytest.approx([0.0075, 0.005, 0.0025, 0.0])
     # The checkpoint has the moments and the data's place too: the first loss of the branch is the plateau's next.
     assert rows[20]["loss"] == pytest.approx(losses_of(training_rows(folder))[20], abs=1e-6)
+
+
+def test_a_branch_under_way_needs_its_plateau_no_more(
+    trained: tuple[Path, PretrainReport], packed_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    [plateau] = trained[0].glob("checkpoints/*/step-00000020")
+    (tmp_path / "plateau").mkdir()
+    shutil.copytree(plateau, tmp_path / "plateau" / plateau.name)
+    # Named from the folder that the command is called in.
+    monkeypatch.chdir(tmp_path)
+    branch = {
+        **SMALL,
+        "steps": 24,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 2,
+        "decay_from": f"plateau/{plateau.name}",
+    }
+    first = pretrain_in(tmp_path, packed_corpus, branch)
+    shutil.rmtree(tmp_path / "plateau")
+    for last in tmp_path.glob("checkpoints/*/step-00000024"):
+        shutil.rmtree(last)
+    whole = (tmp_path / "out" / "training.jsonl").read_bytes()
+    again = pretrain_in(tmp_path, packed_corpus, branch)
+    assert (first.timings["resumed_step"], again.timings["resumed_step"]) == (20, 22)
+    assert (tmp_path / "out" / "training.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "reason"),
+    [
+        ({}, {"hidden_size": 64}, r"step-00000020 is of another model: .* is \[.*\] there and \[.*\] here"),
+        ({}, {"layers": 1}, r"is of another model: layers\.1\..* there and not here"),
+        ({}, {"layers": 3}, r"is of another model: layers\.2\..* is not there"),
+        ({"optimizer": "lion"}, {}, "was trained by adamw, and this run by lion: set pretrain.optimizer to adamw"),
+        ({"optimizer": "muon"}, {}, "was trained by adamw, and this run by muon"),
+    ],
+)
+def test_a_branch_of_another_model_or_optimizer_is_refused(
+    trained: tuple[Path, PretrainReport],
+    packed_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    model: dict[str, Any],
+    reason: str,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    [plateau] = trained[0].glob("checkpoints/*/step-00000020")
+    branch = {**SMALL, "gradient_clip": None, "steps": 24, "decay_from": str(plateau), **settings}
+    with pytest.raises(ValueError, match=reason):
+        pretrain_in(tmp_path, packed_corpus, branch, model)
 
 
 def test_another_run_has_another_fingerprint(packed_corpus: Path, tmp_path: Path) -> None:

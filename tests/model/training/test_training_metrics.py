@@ -112,7 +112,7 @@ def test_speed_is_a_share_of_the_peak() -> None:
     _, metrics = engine_and_metrics(every=1)
     metrics.start()
     metrics.inspect(1)
-    metrics.observe(StepRecord(1, 2.0, 100, 1.0, None))
+    metrics.observe(StepRecord(1, 2.0, 15, 100, 1.0, None))
     # One tick of the clock: 100 tokens of 10 FLOPs at a peak of 10,000.
     assert metrics.speed[0]["tokens_per_second"] == 100
     assert metrics.speed[0]["mfu"] == pytest.approx(0.1)

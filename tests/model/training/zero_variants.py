@@ -25,6 +25,7 @@ from model.config import PretrainConfig
 from model.training.batches.batch import Batch
 from model.training.engines import deepspeed_settings
 from model.training.engines.build import build_engine
+from model.training.engines.engine import StepOutcome
 from model.training.optimization.optimizer import set_learning_rate
 from model.training.parallelism.rules import check
 
@@ -34,7 +35,8 @@ def _small(**choices: Any) -> TransformerConfig:
 
 
 SHAPES = {
-    "llama": _small(intermediate_size=24, qk_norm=True),
+    # As the laptop's model: every combination has a window and a full layer.
+    "llama": _small(intermediate_size=24, qk_norm=True, pattern=("window", "attention"), window=2),
     # Three layers: a pipeline's stages are unequal.
     "biased": _small(**shapes.DECODERS["gpt2"], layers=3, tie_embeddings=False),
     "relative": _small(**shapes.DECODERS["relative"]),
@@ -200,7 +202,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
             engine.discard()
         if step == NOT_FINITE:
             engine.forward_backward(own(step + 500).split(config.micro_batch_size), 0)  # over no tokens
-            found["refused"] = not math.isfinite(engine.gradient_norm()) and not engine.step()
+            found["refused"] = not math.isfinite(engine.gradient_norm()) and engine.step() is StepOutcome.NOT_FINITE
         set_learning_rate(engine.optimizer, scale(step))
         tokens = int(engine.total(own(step).tokens))
         nats = engine.forward_backward(own(step).split(rows_at_once(config, step)), tokens)
@@ -208,7 +210,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
         found["norms"].append(engine.gradient_norm())
         found["by_group"] = engine.gradient_norms()
         before = {key: each.detach().clone() for key, each in engine.weights().items()}
-        found["applied"].append(engine.step())
+        found["applied"].append(engine.step() is StepOutcome.APPLIED)
         found["moved"] = engine.moved(before)
         load = engine.expert_load()
         found["load"] = None if load is None else load.shares.tolist()

@@ -1,0 +1,37 @@
+"""A folder of checkpoints that another process trains in."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.training.faults.failures import TrainingFailed
+from model.training.saving.lock import locked
+
+_KEEP = """
+import sys
+from pathlib import Path
+from model.training.saving.lock import locked
+with locked(Path(sys.argv[1])):
+    print("kept", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_a_dead_one_lets_go(tmp_path: Path, root: Path) -> None:
+    folder = tmp_path / "state"
+    command = [sys.executable, "-c", _KEEP, str(folder)]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "kept\n"
+        with (
+            pytest.raises(TrainingFailed, match=f"another process trains in {folder}: end it, or wait"),
+            locked(folder, patience_s=0.0),
+        ):
+            raise AssertionError
+        other.kill()
+        other.wait()
+        with locked(folder):
+            assert (folder / "lock").is_file()
+    with locked(folder, patience_s=0.0):
+        assert folder.is_dir()
