@@ -1,4 +1,4 @@
-"""`make bench-train`: training beside transformers' Trainer; writes "Speed" in docs/training.md and its plot.
+"""`make bench-train`: training beside transformers' Trainer; writes the measured sections of docs/training.md.
 
     python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--ablation DIR]
 
@@ -52,7 +52,7 @@ _SMOKE = Plan("smoke", 32, steps=6, skipped=2, save_every=2)
 def main() -> None:
     arguments = _arguments()
     from benchmarks.model.section import put
-    from benchmarks.training.page import accelerated, render
+    from benchmarks.training.page import accelerated, sections
     from benchmarks.training.plots import draw
     from benchmarks.training.results import Results
     from components.workspace import Workspace
@@ -67,17 +67,19 @@ def main() -> None:
         before = kept if kept.is_file() and not arguments.quick else None
         keep = (lambda _: None) if arguments.quick else partial(_keep, kept)
         results = measure(arguments, Workspace.find().state / "downloads", before, keep)
-    if not results.measured:
-        # The rest of the section, which another machine may have measured, stays.
-        print(accelerated(results.accelerated) if results.accelerated else f"kept in {kept}: the speed is not measured")
-        return
-    section = render(results)
-    print(section)
+    found = sections(results)
+    if not found and results.accelerated is not None:
+        # What stands beside it on the page is of a processor.
+        print(accelerated(results.accelerated))
+    print("\n\n".join(found.values()))
     if arguments.quick:
         return
     draw(results, out)
     page = out / "training.md"
-    page.write_text(put(page.read_text(encoding="utf-8") if page.is_file() else "", "speed", section), encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    for name, section in found.items():
+        text = put(text, name, section)
+    page.write_text(text, encoding="utf-8")
 
 
 def _keep(path: Path, results: "Results") -> None:

@@ -1,11 +1,11 @@
-"""The section "Speed" of docs/training.md, from the figures of one run."""
+"""The measured sections of docs/training.md."""
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Measured
-from benchmarks.training.plots import COPYING_PLOT, PLOT, RESUME_PLOT
+from benchmarks.training.plots import CHOICES_PLOT, COPYING_PLOT, PLOT, RESUME_PLOT
 from benchmarks.training.results import (
     Ablation,
     Accelerated,
@@ -33,23 +33,39 @@ _LEAST_SEEDS = 3
 
 
 def render(results: Results) -> str:
-    """The section, as Markdown. ValueError where nothing was measured."""
-    if not results.measured:
+    """All sections, as Markdown. ValueError where nothing was measured."""
+    if not (found := sections(results)):
         raise ValueError("nothing was measured: run the benchmark without --again once")
+    return "\n\n".join(found.values())
+
+
+def sections(results: Results) -> dict[str, str]:
+    """Of the page, by the name of its marks there, those of which something was measured."""
+    found = {}
+    if results.measured:
+        found["speed"] = _speed(results)
+    if results.resumed:
+        found["resume"] = _resume(results)
+    if results.whole is not None or results.copying or results.ablation is not None:
+        found["choices"] = _choices(results)
+    return found
+
+
+def _speed(results: Results) -> str:
     held = list(targets(results))
     missed = [each.name for each in held if not each.is_met]
     peaks = ", ".join(f"{flops / 1e9:.0f} GFLOP/s in {name}" for name, flops in results.matmul.items())
     lines = [
         "## Speed",
         "",
-        f"`make bench-train`: {_measured_on(results)}. The largest matrix product reached {peaks}. Figures are rounded "
-        "against us.",
+        f"`make bench-train` {_measured_on(results, ('speed', 'shakespeare'))}. The largest matrix product reached "
+        f"{peaks}. Figures are rounded against us.",
         "",
         *_table(("", "measured", "bound", ""), (_target(each) for each in held)),
         "",
         f"Not met, not measured or not judged: {'; '.join(missed)}." if missed else "None is missed.",
         "",
-        f"![tokens a second, the preset's loss, and the default's choices]({PLOT})",
+        f"![tokens a second, and the preset's loss]({PLOT})",
         "",
         "### Beside the Trainer",
         "",
@@ -69,17 +85,23 @@ def render(results: Results) -> str:
         "",
         NO_ACCELERATOR if results.accelerated is None else accelerated(results.accelerated),
     ]
-    if results.resumed:
-        lines += ["", "### Killed and resumed", "", *_resumed(results.resumed)]
     if results.shakespeare is not None:
         lines += ["", "### The preset", "", *_shakespeare(results.shakespeare)]
+    return "\n".join(lines)
+
+
+def _resume(results: Results) -> str:
+    return "\n".join(["## Killed and resumed", "", *_resumed(results.resumed)])
+
+
+def _choices(results: Results) -> str:
+    lines = [
+        "## The choices of the default run",
+        "",
+        f"`make bench-train ARGS='--ablation DIR'` {_measured_on(results, ('whole', 'copying', 'ablation'))}.",
+    ]
     if results.whole is not None:
-        lines += [
-            "",
-            "### What each choice of the default run gives",
-            "",
-            *_whole(results.whole, busy=results.busy_at("whole")),
-        ]
+        lines += ["", *_whole(results.whole, busy=results.busy_at("whole"))]
     if results.copying:
         lines += ["", "### When a run learns to copy", "", *_copying(results.copying)]
     if results.ablation is not None:
@@ -334,14 +356,14 @@ def _shakespeare(found: Shakespeare) -> list[str]:
     ]
 
 
-def _measured_on(results: Results) -> str:
-    """Each machine once, with the sections that were measured on it and the load average before each."""
-    sections: dict[tuple[str, str], list[str]] = {}
-    for name, each in results.conditions.items():
-        sections.setdefault((each.machine, each.libraries), []).append(f"{name} {each.load:.1f}")
+def _measured_on(results: Results, names: Sequence[str]) -> str:
+    """Each machine once, with those of the sections that were measured on it and the load average before each."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, each in ((name, results.conditions[name]) for name in names if name in results.conditions):
+        found.setdefault((each.machine, each.libraries), []).append(f"{name} {each.load:.1f}")
     return "; ".join(
-        f"on {machine}; {libraries} (load average before {', '.join(names)})"
-        for (machine, libraries), names in sections.items()
+        f"on {machine}; {libraries} (load average before {', '.join(loads)})"
+        for (machine, libraries), loads in found.items()
     )
 
 
@@ -351,6 +373,8 @@ def _whole(found: Ablation, *, busy: bool) -> list[str]:
         f"its choices each, and the default that it replaced. {_equal(found)}",
         "",
         *_compared(found, busy=busy),
+        "",
+        f"![what each choice gives]({CHOICES_PLOT})",
     ]
 
 

@@ -1,7 +1,8 @@
-"""The picture of the section "Speed"."""
+"""The pictures of the measured sections."""
 
 import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,39 +12,50 @@ from benchmarks.training.targets import DEFAULTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLOT, RESUME_PLOT, COPYING_PLOT = "training-speed.svg", "training-resume.svg", "training-copying.svg"
+PLOT, RESUME_PLOT = "training-speed.svg", "training-resume.svg"
+CHOICES_PLOT, COPYING_PLOT = "training-choices.svg", "training-copying.svg"
 _COLORS = {"sluice": "#2f6fde", "transformers": "#9fb3c8"}
 _BOUND = "#c0392b"
 
 
 def draw(results: Results, folder: Path) -> None:
-    """`PLOT`, and `RESUME_PLOT` and `COPYING_PLOT` where those were measured; equal results give equal bytes."""
+    """The pictures of what was measured; equal results give equal bytes."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "sluice"
-    _figure(results).savefig(folder / PLOT, metadata={"Date": None})
+    for name, figure in _figures(results):
+        figure.savefig(folder / name, metadata={"Date": None})
+
+
+def _figures(results: Results) -> Iterator[tuple[str, "Figure"]]:
+    if results.measured:
+        yield PLOT, _speeds(results)
     if results.resumed:
-        _resumes(results.resumed).savefig(folder / RESUME_PLOT, metadata={"Date": None})
+        yield RESUME_PLOT, _resumes(results.resumed)
+    if results.whole is not None:
+        yield CHOICES_PLOT, _differences(results.whole)
     if results.copying:
-        _copying(results.copying).savefig(folder / COPYING_PLOT, metadata={"Date": None})
+        yield COPYING_PLOT, _copying(results.copying)
 
 
-def _figure(results: Results) -> "Figure":
+def _speeds(results: Results) -> "Figure":
     from matplotlib import pyplot
 
-    panels = 1 + (results.shakespeare is not None) + (results.whole is not None)
+    panels = 1 + (results.shakespeare is not None)
     figure, grid = pyplot.subplots(panels, 1, figsize=(8, 2.9 * panels), layout="constrained", squeeze=False)
     axes = iter(grid.flat)
     _speed(next(axes), results)
     if results.shakespeare is not None:
         _curve(next(axes), results.shakespeare)
-    if results.whole is not None:
-        _differences(next(axes), results.whole)
     for each in grid.flat:
-        each.tick_params(labelsize=8)
-        each.spines[["top", "right"]].set_visible(False)
+        _plain(each)
     return figure
+
+
+def _plain(axes: Any) -> None:
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _resumes(found: list[Resumed]) -> "Figure":
@@ -80,8 +92,7 @@ def _copying(found: list[CopyingRun]) -> "Figure":
     axes.set_xlabel("step", fontsize=8)
     axes.set_ylabel("held out, nats a token", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     return figure
 
 
@@ -108,7 +119,10 @@ def _curve(axes: Any, found: Shakespeare) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def _differences(axes: Any, found: Ablation) -> None:
+def _differences(found: Ablation) -> "Figure":
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
     pairs = [found.against_default(each) for each in found.changed]
     means = [mean for mean, _ in pairs]
     halves = [half if math.isfinite(half) else 0.0 for _, half in pairs]
@@ -117,3 +131,5 @@ def _differences(axes: Any, found: Ablation) -> None:
     axes.axvline(0, color=_BOUND, lw=1)
     axes.invert_yaxis()
     axes.set_xlabel("held-out bits per byte less the default's, 95 % interval (right of the line is worse)", fontsize=8)
+    _plain(axes)
+    return figure

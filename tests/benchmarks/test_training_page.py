@@ -11,7 +11,7 @@ from benchmarks.model.shapes import SHAPES
 from benchmarks.training import accelerator
 from benchmarks.training.__main__ import Plan, cases
 from benchmarks.training.case import Case, Measured, Round, Ticks, round_of
-from benchmarks.training.page import render
+from benchmarks.training.page import render, sections
 from benchmarks.training.plots import COPYING_PLOT, PLOT, RESUME_PLOT, draw
 from benchmarks.training.results import (
     Ablation,
@@ -72,9 +72,21 @@ def measured_at(load: float, machine: str = "a machine") -> Conditions:
 
 
 def test_every_section_has_its_own_machine() -> None:
-    conditions = {"speed": measured_at(0.5), "whole": measured_at(0.2), "resume": measured_at(1.1, "another")}
+    conditions = {
+        "speed": measured_at(0.5),
+        "shakespeare": measured_at(0.2),
+        "ablation": measured_at(0.4, "a third"),
+        "whole": measured_at(0.1, "another"),
+    }
     page = render(results_of(2000.0).model_copy(update={"conditions": conditions}))
-    assert "on a machine; torch (load average before speed 0.5, whole 0.2); on another; torch" in page
+    assert "on a machine; torch (load average before speed 0.5, shakespeare 0.2)." in page
+    assert "on another; torch (load average before whole 0.1); on a third; torch" in page
+
+
+def test_what_was_measured_alone_leaves_the_rest_of_the_page() -> None:
+    whole = Results(whole=ablation_of([2.0, 2.1, 2.2]), conditions={"whole": measured_at(0.1)})
+    assert list(sections(whole)) == ["choices"]
+    assert list(sections(results_of(2000.0))) == ["speed", "resume", "choices"]
 
 
 def resumed_of(before: str, after: str = "", *, changed: int = 0, by: float = 0.0) -> Resumed:
@@ -299,7 +311,7 @@ def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
 
 def test_whole_runs_are_compared_as_the_short_ones() -> None:
     results = results_of(2000.0).model_copy(update={"ablation": None})
-    heading = "### What each choice of the default run gives"
+    heading = "## The choices of the default run"
     assert heading not in render(results)
     found = ablation_of([2.0, 2.1, 2.2])
     replaced = found.changed[0].model_copy(update={"name": "the default of before"})
