@@ -1,8 +1,8 @@
 """`make bench-train`: training beside transformers' Trainer; writes the measured sections of docs/training.md.
 
-    python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--ablation DIR]
+    python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--artifacts DIR]
 
-Processes of the ablation import this file as it stands, so all that weighs is imported where it is used. All but the
+Processes of the runs compared import this file as it stands, so all that weighs is imported where it is used. All but the
 section `accelerator` is measured on the processor, on a machine with a GPU too.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.training.results import Conditions, Results
     from model.training.batches.text import Packed
 
-Section = Literal["speed", "resume", "shakespeare", "whole", "copying", "ablation", "accelerator"]
+Section = Literal["speed", "resume", "shakespeare", "choices", "copying", "others", "accelerator"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT = "training-figures.json"
@@ -105,18 +105,18 @@ def _arguments() -> argparse.Namespace:
         help="measure these; keep the others of last time",
     )
     parser.add_argument("--text", type=Path, metavar="FILE", help="tiny Shakespeare; default: a stand-in is made")
-    parser.add_argument("--seeds", type=int, default=3, help="of the preset and of the ablation (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="of the preset and of the runs compared (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="of each candidate (default: 3)")
-    parser.add_argument("--steps", type=int, default=120, help="of the ablation's default run (default: 120)")
+    parser.add_argument("--steps", type=int, default=120, help="of the default run beside other choices (default: 120)")
     parser.add_argument(
-        "--ablation",
+        "--artifacts",
         type=Path,
         metavar="DIR",
-        help="artifacts of a whole `sluice run`, to ablate the default run on, and to run it whole",
+        help="artifacts of a whole `sluice run`, to run the default on with and without its choices",
     )
     arguments = parser.parse_args()
-    if arguments.ablation is None and (needy := {"whole", "copying", "ablation"}.intersection(arguments.only or ())):
-        parser.error(f"--only {min(needy)} needs --ablation DIR, the artifacts of a whole `sluice run`")
+    if arguments.artifacts is None and (needy := {"choices", "copying", "others"}.intersection(arguments.only or ())):
+        parser.error(f"--only {min(needy)} needs --artifacts DIR, the artifacts of a whole `sluice run`")
     for name in ("seeds", "rounds", "steps"):
         if (given := getattr(arguments, name)) < 1:
             parser.error(f"--{name} {given} must be at least 1")
@@ -224,7 +224,7 @@ def _measure_processor(  # noqa: PLR0917
         with _section(results, "shakespeare", keep):
             stands_in = arguments.text is None
             results.shakespeare = measure_preset(path, folder, arguments.seeds, stands_in=stands_in)
-    if arguments.ablation is not None:
+    if arguments.artifacts is not None:
         _measure_default(results, wanted, arguments, folder, keep)
 
 
@@ -268,17 +268,17 @@ def _measure_default(
     pretrain, model = load_block(workspace, "pretrain"), load_block(workspace, "model")
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(model, ModelConfig)
-    compared = partial(ablate, arguments.ablation, seeds=arguments.seeds)
-    if "whole" in wanted:
-        with _section(results, "whole", keep):
-            results.whole = compared(recipes(pretrain, model, UNDONE), folder / "whole", steps=pretrain.steps)
+    compared = partial(ablate, arguments.artifacts, seeds=arguments.seeds)
+    if "choices" in wanted:
+        with _section(results, "choices", keep):
+            results.choices = compared(recipes(pretrain, model, UNDONE), folder / "choices", steps=pretrain.steps)
     if "copying" in wanted:
         with _section(results, "copying", keep):
             shown = [each for each in recipes(pretrain, model, UNDONE) if each.name in COPYING]
-            results.copying = measure_copying(arguments.ablation, shown, steps=pretrain.steps)
-    if "ablation" in wanted:
-        with _section(results, "ablation", keep):
-            results.ablation = compared(recipes(pretrain, model, CHANGES), folder / "ablation", steps=arguments.steps)
+            results.copying = measure_copying(arguments.artifacts, shown, steps=pretrain.steps)
+    if "others" in wanted:
+        with _section(results, "others", keep):
+            results.others = compared(recipes(pretrain, model, CHANGES), folder / "others", steps=arguments.steps)
 
 
 def _require_trainer() -> None:

@@ -46,7 +46,7 @@ def sections(results: Results) -> dict[str, str]:
         found["speed"] = _speed(results)
     if results.resumed:
         found["resume"] = _resume(results)
-    if results.whole is not None or results.copying or results.ablation is not None:
+    if results.choices is not None or results.copying or results.others is not None:
         found["choices"] = _choices(results)
     return found
 
@@ -98,18 +98,18 @@ def _choices(results: Results) -> str:
     lines = [
         "## The choices of the default run",
         "",
-        f"`make bench-train ARGS='--ablation DIR'` {_measured_on(results, ('whole', 'copying', 'ablation'))}.",
+        f"`make bench-train ARGS='--artifacts DIR'` {_measured_on(results, ('choices', 'copying', 'others'))}.",
     ]
-    if results.whole is not None:
-        lines += ["", *_whole(results.whole, busy=results.busy_at("whole"))]
+    if results.choices is not None:
+        lines += ["", *_choices_table(results.choices, busy=results.busy_at("choices"))]
     if results.copying:
         lines += ["", "### When a run learns to copy", "", *_copying(results.copying)]
-    if results.ablation is not None:
+    if results.others is not None:
         lines += [
             "",
             "### What other choices would give",
             "",
-            *_ablation(results.ablation, busy=results.busy_at("ablation")),
+            *_others_table(results.others, busy=results.busy_at("others")),
         ]
     return "\n".join(lines)
 
@@ -367,7 +367,7 @@ def _measured_on(results: Results, names: Sequence[str]) -> str:
     )
 
 
-def _whole(found: Ablation, *, busy: bool) -> list[str]:
+def _choices_table(found: Ablation, *, busy: bool) -> list[str]:
     return [
         f"All steps of the default run ({found.model}, {found.step_tokens:,} tokens a step), the same without one of "
         f"its choices each, and the default that it replaced. {_equal(found)}",
@@ -393,7 +393,7 @@ def _copying(found: list[CopyingRun]) -> list[str]:
     ]
 
 
-def _ablation(found: Ablation, *, busy: bool) -> list[str]:
+def _others_table(found: Ablation, *, busy: bool) -> list[str]:
     return [
         f"The default run with one choice changed each, in fewer steps. {_equal(found)} A longer run may rank them "
         "otherwise: short ones favour rates that stay high for long.",

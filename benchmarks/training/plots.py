@@ -33,8 +33,8 @@ def _figures(results: Results) -> Iterator[tuple[str, "Figure"]]:
         yield PLOT, _speeds(results)
     if results.resumed:
         yield RESUME_PLOT, _resumes(results.resumed)
-    if results.whole is not None:
-        yield CHOICES_PLOT, _differences(results.whole)
+    if results.choices is not None:
+        yield CHOICES_PLOT, _differences(results.choices)
     if results.copying:
         yield COPYING_PLOT, _copying(results.copying)
 

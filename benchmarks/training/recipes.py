@@ -1,4 +1,4 @@
-"""The default run, and the same with one choice changed: what the ablation compares."""
+"""The default run, the same without each of its choices, and the same with others: what is compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

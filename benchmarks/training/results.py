@@ -193,8 +193,8 @@ class Results(BaseModel):
     flops_per_token: float = 0.0
     measured: list[Measured] = []
     shakespeare: Shakespeare | None = None
-    ablation: Ablation | None = None
-    whole: Ablation | None = None
+    others: Ablation | None = None
+    choices: Ablation | None = None
     """The default's whole run, and those without one of its choices each in as much time."""
     copying: list[CopyingRun] = []
     resumed: list[Resumed] = []

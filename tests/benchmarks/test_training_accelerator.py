@@ -116,7 +116,7 @@ def test_figures_of_before_stay_where_a_run_has_none(
 ) -> None:
     kept = Accelerated(device="x", libraries="", peak_flops=None, matmul_flops=1.0)
     before = tmp_path / "before.json"
-    conditions = {"whole": Conditions(machine="old", libraries="", cores=7, load=0.0)}
+    conditions = {"choices": Conditions(machine="old", libraries="", cores=7, load=0.0)}
     before.write_text(Results(conditions=conditions, accelerated=kept).model_dump_json())
     monkeypatch.setattr(accelerator, "at_hand", lambda: False)
     monkeypatch.setattr(__main__, "_measure_processor", lambda *_: None)

@@ -61,7 +61,7 @@ def results_of(ours: float, *, tiny: bool = True, first_loss: float = 8.3, savin
             reference_seconds=90.0,
             curve=[(50, 2.0), (100, 1.7)],
         ),
-        ablation=ablation_of([2.0, 2.1, 2.2]),
+        others=ablation_of([2.0, 2.1, 2.2]),
         resumed=[resumed_of("one process"), resumed_of("one process", "2 workers", changed=1, by=2.05e-7)],
         accelerated=accelerated_of(0.6),
     )
@@ -75,16 +75,16 @@ def test_every_section_has_its_own_machine() -> None:
     conditions = {
         "speed": measured_at(0.5),
         "shakespeare": measured_at(0.2),
-        "ablation": measured_at(0.4, "a third"),
-        "whole": measured_at(0.1, "another"),
+        "others": measured_at(0.4, "a third"),
+        "choices": measured_at(0.1, "another"),
     }
     page = render(results_of(2000.0).model_copy(update={"conditions": conditions}))
     assert "on a machine; torch (load average before speed 0.5, shakespeare 0.2)." in page
-    assert "on another; torch (load average before whole 0.1); on a third; torch" in page
+    assert "on another; torch (load average before choices 0.1); on a third; torch" in page
 
 
 def test_what_was_measured_alone_leaves_the_rest_of_the_page() -> None:
-    whole = Results(whole=ablation_of([2.0, 2.1, 2.2]), conditions={"whole": measured_at(0.1)})
+    whole = Results(choices=ablation_of([2.0, 2.1, 2.2]), conditions={"choices": measured_at(0.1)})
     assert list(sections(whole)) == ["choices"]
     assert list(sections(results_of(2000.0))) == ["speed", "resume", "choices"]
 
@@ -306,19 +306,19 @@ def test_a_difference_is_clear_where_its_interval_leaves_out_zero() -> None:
     assert "| worse |" in page and "**better**" in page and "within chance" in page
     single = ablation_of([2.0])
     assert single.against_default(single.changed[0])[1] == math.inf
-    assert "too few seeds" in render(results_of(2000.0).model_copy(update={"ablation": single}))
+    assert "too few seeds" in render(results_of(2000.0).model_copy(update={"others": single}))
 
 
 def test_whole_runs_are_compared_as_the_short_ones() -> None:
-    results = results_of(2000.0).model_copy(update={"ablation": None})
+    results = results_of(2000.0).model_copy(update={"others": None})
     heading = "## The choices of the default run"
     assert heading not in render(results)
     found = ablation_of([2.0, 2.1, 2.2])
     replaced = found.changed[0].model_copy(update={"name": "the default of before"})
-    results = results.model_copy(update={"whole": found.model_copy(update={"changed": [replaced]})})
+    results = results.model_copy(update={"choices": found.model_copy(update={"changed": [replaced]})})
     told = render(results).partition(heading)[2]
     assert "| the default of before | 100 | 0.50 | 2.2000 | +0.1000 ± 0.0000 | worse |" in told
-    busy = results.model_copy(update={"conditions": {"whole": measured_at(9.0)}})
+    busy = results.model_copy(update={"conditions": {"choices": measured_at(9.0)}})
     assert "not judged: a busy machine" in render(busy).partition(heading)[2]
 
 
@@ -335,7 +335,7 @@ def test_when_a_run_learned_to_copy_is_told(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_tells_nothing_of_a_change() -> None:
-    page = render(results_of(2000.0).model_copy(update={"conditions": {"ablation": measured_at(9.0)}}))
+    page = render(results_of(2000.0).model_copy(update={"conditions": {"others": measured_at(9.0)}}))
     assert page.count("not judged: a busy machine") == 3 and "**better**" not in page
 
 
