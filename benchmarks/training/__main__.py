@@ -2,8 +2,8 @@
 
     python -m benchmarks.training [--quick | --smoke DIR | --again | --only SECTION ..] [--text FILE] [--artifacts DIR]
 
-Processes of the runs compared import this file as it stands, so all that weighs is imported where it is used. All but the
-section `accelerator` is measured on the processor, on a machine with a GPU too.
+Processes of the runs compared import this file as it stands, so all that weighs is imported where it is used. All but
+the section `accelerator` is measured on the processor, on a machine with a GPU too.
 """
 
 import argparse
