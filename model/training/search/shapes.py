@@ -4,6 +4,8 @@ from model.architecture.config import ModelConfig
 
 DEPTHS = (1.0, 2.0, 0.5)
 """Layers of the shapes beside each other, over the model's own."""
+_FINER = 8
+"""Sizes that are looked at for a rung, where few of them differ."""
 
 
 def scaled(model: ModelConfig, width: float, depth: float) -> ModelConfig:
@@ -29,7 +31,18 @@ def ladder(model: ModelConfig, rungs: int) -> list[ModelConfig]:
     """At most `rungs` models from a quarter of the width to the model itself, smallest first, no two alike."""
     if rungs < 2:
         raise ValueError(f"{rungs} rungs are no ladder: take at least 2")
-    factors = [0.25 ** (1 - rung / (rungs - 1)) for rung in range(rungs)]
+    made = _shapes(model, rungs)
+    if len(made) < rungs:
+        # Few heads and layers round to few sizes: those between them are looked for.
+        finer = _shapes(model, _FINER * rungs)
+        places = [round(rung * (len(finer) - 1) / (rungs - 1)) for rung in range(rungs)]
+        made = [finer[place] for place in sorted({*places})]
+    return made
+
+
+def _shapes(model: ModelConfig, count: int) -> list[ModelConfig]:
+    """Of so many equal factors from a quarter to one, those that differ."""
+    factors = [0.25 ** (1 - rung / (count - 1)) for rung in range(count)]
     made = [scaled(model, factor, factor) for factor in factors]
     return [shape for i, shape in enumerate(made) if shape not in made[:i]]
 

@@ -31,6 +31,13 @@ def test_a_ladder_rises_to_the_model() -> None:
     assert all(rung.head_width == MODEL.head_width for rung in rungs)
 
 
+def test_a_ladder_of_few_heads_and_layers_has_all_the_rungs_that_differ() -> None:
+    laptop = ModelConfig(hidden_size=128, layers=4, heads=2, kv_heads=2, pattern=("window", "attention"), window=2)
+    sizes = [(rung.hidden_size, rung.layers) for rung in ladder(laptop, 4)]
+    assert sizes == [(64, 2), (64, 3), (128, 3), (128, 4)]
+    assert ladder(laptop, 9)[-1] == laptop and len(ladder(laptop, 9)) == 4
+
+
 @settings(deadline=None)
 @given(
     width=st.floats(0.2, 4.0),
