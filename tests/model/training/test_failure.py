@@ -47,7 +47,8 @@ def test_a_hang_ends_with_the_stacks_of_all_threads(tmp_path: Path) -> None:
     done, stacks = hang(tmp_path, "wait_for_a_peer_that_is_gone")
     assert done.returncode == EXIT_CODE
     for text in (stacks, done.stderr):
-        assert text.startswith(f"rank 3 made no step for 0.2 s: it is ended; the stacks are in {tmp_path}/stacks.txt\n")
+        assert text.startswith(f"rank 3 made no step for 0.2 s: it is ended; the stacks are in {tmp_path}/stacks.txt; ")
+        assert "raise pretrain.watchdog_s" in text
         assert "wait_for_a_peer_that_is_gone" in text
 
 
