@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.stage import write_json
 from components.workspace import Workspace
 from pipelines.head import prepare_own_ray
 from pipelines.terminal import View, open_view
@@ -84,11 +85,8 @@ def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Re
 
 def _write_settings(out: Path, request: Request, packed: "Packed") -> None:
     folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
-    path = out / SETTINGS
-    # The run's only description: a half-written one would end it.
-    partial = path.with_name(f"{SETTINGS}.partial")
-    partial.write_text(json.dumps({**request.settings(), **folders}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    # The run's only description: replaced whole or not at all.
+    write_json(out / SETTINGS, {**request.settings(), **folders})
 
 
 def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:

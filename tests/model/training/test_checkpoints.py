@@ -187,3 +187,17 @@ def test_a_full_disk_leaves_nothing_half_and_the_run_goes_on(tmp_path: Path, wha
 def test_what_should_not_happen_in_the_thread_is_raised_where_one_waits(tmp_path: Path) -> None:
     with pytest.raises(TypeError), Saver(tmp_path) as saver:
         saver.save(1, snapshot(2), [{"loss": torch.ones(1)}], {})
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_unmake_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("device busy")
+
+    monkeypatch.setattr(checkpoints, "retire", refuse)
+    saver = Saver(tmp_path)
+    saver.save(10, pieces(1.0, 0), LOG, {"guard": None})
+    assert saver.wait() is None
+    assert saver.take_notes() == ["an old checkpoint was not removed: device busy"]
+    assert checkpoints.find_newest(tmp_path).step == 10
