@@ -17,6 +17,7 @@ from components.events import EVENTS_VARIABLE
 from components.head import HEAD_VARIABLE
 from components.params import load_block
 from components.workspace import Workspace
+from data.cores import available_cores
 from model.config import PretrainConfig
 from pipelines.head import prepare_environment, start_on_request
 
@@ -47,7 +48,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     pretrain = load_block(workspace, "pretrain")
     assert isinstance(pretrain, PretrainConfig)
     # One more than the workers hold, so that small tasks are never starved.
-    start_on_request(head, max(os.cpu_count() or 1, pretrain.workers) + 1)
+    start_on_request(head, max(available_cores(), pretrain.workers) + 1)
 
     from kfp import local
 

@@ -4,12 +4,12 @@
 times as fast, and is taken where `ranks_of` shows that both must agree; a sample is compared on top of that at load.
 """
 
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer, models
 
+from data.cores import available_cores
 from data.tokenization.bytelevel import byte_level, described, token_bytes
 from data.tokenization.folder import load_tokenizer
 from data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
@@ -69,7 +69,7 @@ class Tiktoken:
         self._whole = Tokenizers(tokenizer)
         self.vocab_size, self.end_of_text = self._whole.vocab_size, self._whole.end_of_text
         self._encoding = tiktoken.Encoding("tokenizer", pat_str=split, mergeable_ranks=ranks, special_tokens={})
-        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = available_cores()
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         _refuse_surrogates(texts)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from pydantic import BaseModel
 from torch import Tensor
 
+from data.cores import available_cores
 from data.packing import PackedTokens
 from data.progress import Progress, no_progress
 from model.architecture.config import ModelConfig, TransformerConfig
@@ -78,7 +79,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     config, rank, processes = job.config, dist.get_rank(), dist.get_world_size()
     assert processes == config.workers, f"{processes} processes for pretrain.workers {config.workers}"
     # One worker's threads are part of its arithmetic: set, so that they do not follow from who started it.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(threads(available_cores(), processes))
     progress = progress if rank == 0 else no_progress
     progress(0, config.steps, "starting workers")
     sides = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
@@ -269,6 +270,13 @@ def _finish(  # noqa: PLR0917
         "timings": timings | ({"speed": metrics.speed} if metrics is not None else {}),
     }
     job.result.write_text(json.dumps(result), encoding="utf-8")
+
+
+def threads(cores: int, processes: int) -> int:
+    """Of one of `processes` that share a machine of `cores`: on several machines, those that torchrun or Ray Train says
+    are on this one.
+    """
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
 
 
 def _device() -> torch.device:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import yaml
 from components.params import validate
 from components.workspace import Workspace
 from data.config import TokenizerConfig
+from data.cores import available_cores
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.budget.settings import read_plan_settings
 from model.config import PretrainConfig
@@ -126,7 +126,7 @@ def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", 
 
     from model.budget.measure import check_forecast, this_machine
 
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     machine = this_machine(run.dtype, cores)
     threads = max(1, cores // run.copies)
     check = check_forecast(

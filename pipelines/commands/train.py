@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.stage import write_json
 from components.workspace import Workspace
+from data.cores import available_cores
 from pipelines.head import prepare_own_ray
 from pipelines.terminal import View, open_view
 from pipelines.training import Request, lay_out, open_tokens, read_request, restore_request
@@ -160,7 +161,7 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
 
     model, sample = _sample(out)
     config, rate = request.pretrain, report.timings["tokens_per_second"]
-    peak = matmul_peak(config.dtype, _threads(), config.workers)
+    peak = matmul_peak(config.dtype, available_cores(), config.workers)
     return {
         "train_loss": report.final_loss,
         "validation_loss": report.validation_loss,
@@ -194,12 +195,6 @@ def _sample(out: Path) -> tuple[Any, str]:
     # A prompt and what follows fit into the context.
     room = min(_SAMPLE_TOKENS, model.config.context - len(prompt))
     return model.config, tokenizer.decode(prompt + generate(model, prompt, room, temperature=0.8, seed=0))
-
-
-def _threads() -> int:
-    import os
-
-    return os.cpu_count() or 1
 
 
 def _mlflow(workspace: Workspace, arguments: argparse.Namespace) -> dict[str, str] | None:

@@ -187,3 +187,16 @@ def test_a_process_takes_its_gpu_before_it_joins_the_others(monkeypatch: pytest.
     monkeypatch.setattr(worker.dist, "init_process_group", lambda backend, **_: done.append(backend))
     worker.join_group()
     assert done == [3 if launched else 0, "nccl"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "here", "each"), [(8, 2, None, 4), (8, 4, "2", 4), (2, 4, None, 1), (7, 2, "2", 3)]
+)
+def test_processes_of_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, here: str | None, each: int
+) -> None:
+    """Of four processes on two machines, two share a machine's cores."""
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if here:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert worker.threads(cores, processes) == each
