@@ -1,6 +1,5 @@
 """Sources to clean documents, without the rest of the lifecycle: the function behind `sluice data build`."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from data.card.card import write_card
 from data.config import IngestConfig, RefineConfig
 from data.evidence import INGEST, REJECTS
+from data.locking import try_lock
 from data.manifest import EVIDENCE, is_finished_build, write_manifest
 from data.outcome import NothingKept
 from data.progress import Progress, no_progress
@@ -164,10 +164,8 @@ def _only_build(out: Path) -> Iterator[Path]:
     half.mkdir(parents=True, exist_ok=True)
     lock = os.open(half, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another build is under way in {out}: wait for it, or name another folder") from None
+        if not try_lock(lock):
+            raise ValueError(f"another build is under way in {out}: wait for it, or name another folder")
         try:
             yield half
         finally:

@@ -2,7 +2,6 @@
 and a verdict on the run itself. Light: nothing of KFP, DVC or Ray is imported here.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from typing import IO, Any
 from components.events import parse, read_events
 from components.stage import StepFailed, read_metrics, write_json
 from components.workspace import STEPS, Workspace
+from data.locking import try_lock
 from pipelines.terminal import View, open_view
 
 _POLL_S = 0.1
@@ -129,7 +129,7 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
     workspace.runs.mkdir(parents=True, exist_ok=True)
     with (workspace.state / "run.lock").open("a+") as lock:
         deadline = time.monotonic() + _LOCK_WAIT_S
-        while not _try_lock(lock):
+        while not try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
             if alive(holder) or time.monotonic() > deadline:
@@ -141,14 +141,6 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield lock
-
-
-def _try_lock(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def alive(pid: str) -> bool:

@@ -1,6 +1,5 @@
 """The duplicate index: sketches of what earlier runs kept, so that a later run keeps nothing twice."""
 
-import fcntl
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from data.deduplication.near import Duplicate
 from data.deduplication.parts import SketchPart, band, buckets, folders, write_bands
 from data.deduplication.shingles import jaccard
 from data.disk import remove, whole_or_absent
+from data.locking import try_lock
 
 _RUN = re.compile(r"\A(\d{6})-([0-9a-f]{1,64})\Z")
 _ENTRIES_A_KEY = 64
@@ -127,12 +127,8 @@ class DuplicateIndex:
     def _lock(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"another run is adding to index {self.folder}: run this one again after it"
-                ) from error
+            if not try_lock(lock):
+                raise ValueError(f"another run is adding to index {self.folder}: run this one again after it")
             if not (self.folder / _SETTINGS).exists():
                 with whole_or_absent(self.folder / _SETTINGS) as partial:
                     partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """`sluice serve`: the server of this workspace, in the foreground."""
 
 import argparse
-import fcntl
 import os
 import signal
 import threading
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 
 from components.release import make_server, open_releases
 from components.workspace import Workspace
+from data.locking import try_lock
 from pipelines.head import prepare_environment
 from pipelines.parameters import override_block
 from serving.client import find_server
@@ -33,10 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _only_server(workspace: Workspace) -> Iterator[None]:
     """One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it."""
     with (workspace.state / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it") from None
+        if not try_lock(lock):
+            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
         yield
 
 

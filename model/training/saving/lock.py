@@ -1,20 +1,16 @@
 """One run at a time in a folder of checkpoints: two would remove and overwrite each other's files."""
 
-import errno
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
+from data.locking import try_lock
 from model.training.faults.failures import TrainingFailed
 
 _NAME = "lock"
 _PATIENCE_S, _AGAIN_S = 30.0, 0.2
 """A process that was killed lets go when the system has taken it down, which a start behind it may be ahead of."""
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What some network file systems say."""
 
 
 @contextmanager
@@ -25,21 +21,10 @@ def locked(folder: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _NAME).open("w") as file:
         last = time.monotonic() + patience_s
-        while not _taken(file):
+        while not try_lock(file):
             if time.monotonic() > last:
                 raise TrainingFailed(
                     f"another process trains in {folder}: end it, or wait until it has ended, and start again"
                 )
             time.sleep(_AGAIN_S)
         yield
-
-
-def _taken(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-    return True
