@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lifecycle_checkout import Checkout, free_port
+from lifecycle_checkout import Checkout
+from ports import free_port
 
 from components.workspace import CONTENT_STEPS, Workspace
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -114,9 +113,3 @@ class Checkout:
             assert process.poll() is None, f"ended before {step} {kind}: {self.log_tail()}"
             time.sleep(0.05)
         raise AssertionError(f"{step} {kind} never came: {self.log_tail()}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from lifecycle_checkout import Checkout, free_port
+from lifecycle_checkout import Checkout
+from ports import free_port
 
 from components.release import open_registry, open_releases
 from components.workspace import CONTENT_STEPS, STEPS
@@ -119,9 +120,14 @@ def server(resumed: Checkout) -> Iterator[str]:
     process = resumed.start("serve")
     try:
         assert process.stdout is not None
-        url = next((line.split()[2] for line in process.stdout if line.startswith("serving at ")), None)
-        assert url is not None, f"the server ended with {process.wait()}"
-        yield url
+        before = []
+        for line in process.stdout:
+            if line.startswith("serving at "):
+                break
+            before.append(line)
+        else:
+            raise AssertionError(f"the server ended with {process.wait()}: {''.join(before)}{resumed.log_tail()}")
+        yield line.split()[2]
     finally:
         process.terminate()
         said, _ = process.communicate(timeout=600)

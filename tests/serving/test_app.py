@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.checkpoint import model_hash
@@ -80,12 +81,6 @@ class World:
                 if sample.name == "sluice_requests_total":
                     counted[sample.labels["status"]] += int(sample.value)
         return counted
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

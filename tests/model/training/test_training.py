@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
 from model.checkpoint import load_model
 from model.config import PretrainConfig
+from model.training import worker
 from model.training.batches.batch import Batch
 from model.training.engines.engine import StepOutcome
 from model.training.engines.local import LocalEngine
 from model.training.faults.failures import TrainingFailed
+from model.training.faults.watchdog import Watchdog
 from model.training.loop import Clock, Loop, optimizer_step, train
 from model.training.optimization.optimizer import build_optimizer
 from model.training.pretrain import PretrainReport, pretrain, run_fingerprint, same_runs
@@ -220,6 +223,27 @@ def test_a_run_with_dropout_repeats_itself(
         pretrain_in(tmp_path / name, packed_corpus, short, {"dropout": 0.3})
         logs.append((tmp_path / name / "out" / "training.jsonl").read_bytes())
     assert logs[0] == logs[1]
+
+
+def test_a_long_validation_is_no_hang(packed_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    beats, batches = [0], []
+    beat, validate = Watchdog.beat, worker.validate
+
+    def counted(watchdog: Watchdog) -> None:
+        beats[0] += 1
+        beat(watchdog)
+
+    def watched(engine: Any, held_out: Iterable[Batch], sources: int) -> Any:
+        before = beats[0]
+        found = validate(engine, (batch for batch in held_out if not batches.append(batch)), sources)
+        assert beats[0] - before == len(batches) > 1
+        return found
+
+    monkeypatch.setattr(Watchdog, "beat", counted)
+    monkeypatch.setattr(worker, "validate", watched)
+    pretrain_in(tmp_path, packed_corpus, {**SMALL, "steps": 1, "warmup_steps": 0, "validate_every": 1})
+    assert batches
 
 
 def test_a_decay_branch_starts_from_a_plateau(
