@@ -15,6 +15,8 @@ from pipelines.head import prepare_environment, start_head
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# .. and where a run sets its own number: threads that wait sleep, rather than keep the other test process waiting.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A pool of compilers costs more to start than it saves on what the tests compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
