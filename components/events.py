@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.progress import Note
+
 EVENTS_VARIABLE = "SLUICE_EVENTS"
 _SECONDS_BETWEEN = 0.2
 
@@ -40,9 +42,29 @@ def parse(chunk: bytes) -> Iterator[dict[str, Any]]:
             yield event
 
 
+class Tail:
+    """What others append to an events file, as whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._rest = path, 0, b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """The events since the last call."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            chunk = file.read()
+        self._offset += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return list(parse(b"\n".join(lines)))
+
+
 @dataclass
 class EventProgress:
-    """A `data.progress.Progress` that appends to the events file. Picklable, so it may travel to a Ray worker."""
+    """A `data.progress.Progress` that appends to the events file, notes at once and numbers at most every
+    `_SECONDS_BETWEEN`. Picklable, so it may travel to a Ray worker.
+    """
 
     step: str
     path: str = field(default_factory=lambda: os.environ.get(EVENTS_VARIABLE, ""))
@@ -50,6 +72,10 @@ class EventProgress:
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now = time.monotonic()
+        if self.path and isinstance(note, Note):
+            event = {"time": round(time.time(), 3), "step": self.step, "kind": "note", "message": note}
+            _append(Path(self.path), event)
+            return
         if not self.path or (now - self._last < _SECONDS_BETWEEN and done < total):
             return
         self._last = now

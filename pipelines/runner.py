@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from components.events import parse, read_events
+from components.events import Tail, read_events
 from components.stage import StepFailed, read_metrics, write_json
 from components.workspace import STEPS, Workspace
 from data.locking import try_lock
@@ -180,17 +180,11 @@ def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: Vie
 
 def _follow(child: subprocess.Popen[bytes], events: Path, view: View) -> None:
     """Show whole lines as they are appended, until the child has ended and its last line is shown."""
-    rest, offset = b"", 0
+    tail = Tail(events)
     while True:
         ended = child.poll() is not None
-        if events.is_file():
-            with events.open("rb") as file:
-                file.seek(offset)
-                chunk = file.read()
-            offset += len(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for event in parse(b"\n".join(lines)):
-                view.show(event)
+        for event in tail.read():
+            view.show(event)
         if ended:
             return
         time.sleep(_POLL_S)

@@ -58,6 +58,17 @@ class LineView:
         sys.stdout.flush()
 
 
+class NoteView:
+    """What has to be said, on stderr: where standard output is for the result alone."""
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "note":
+            print(f"{event['step']:<10} {event['message']}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        sys.stderr.flush()
+
+
 class BarView:
     """Rich's live bars, one a step that has begun. Time is left by the pace since the first progress, as in lines."""
 

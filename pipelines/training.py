@@ -83,7 +83,8 @@ def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
         name = override.partition("=")[0].removeprefix(_LAYOUT)
         if override.startswith(_LAYOUT) and name in ALONE and name != "dtype":
             raise ValueError(f"'{override}' has no effect: every run is one process of plain PyTorch, without ZeRO")
-    request = read_request(workspace, overrides)
+    layout = [f"{_LAYOUT}{name}={value}" for name, value in ALONE.items() if name != "dtype"]
+    request = read_request(workspace, [*overrides, *layout])
     plain = alone(request.pretrain)
     check(plain, request.model, cuda=False)
     return replace(request, pretrain=plain)

@@ -3,6 +3,7 @@ Ray Tune, and joins Ray from here.
 """
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from data.progress import Progress
+from data.progress import Note, Progress
 from model.training.faults.failures import TrainingFailed, TrainingInterrupted
 from model.training.faults.preemption import passed_on
 from model.training.worker import Job, join_group, run_worker
@@ -82,7 +83,7 @@ def _start_ray(where: dict[str, Any]) -> None:
 
     try:
         with _signals_kept():
-            ray.init(log_to_driver=False, **where)
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **where)
     except SystemExit as ended:
         # Ray's own handler of SIGTERM ends the process with the signal's number.
         if ended.code != signal.SIGTERM:
@@ -155,7 +156,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
         if attempt == restarts or not _died(failed):
             raise TrainingFailed(_first_cause(failed)) from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
-        progress(0, job.config.steps, note)
+        progress(0, job.config.steps, Note(note))
 
 
 def _settle_ray_train(nodes: int) -> None:

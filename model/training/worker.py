@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.cores import available_cores
 from data.packing import PackedTokens
-from data.progress import Progress, no_progress
+from data.progress import Note, Progress, no_progress
 from model.architecture.config import ModelConfig, TransformerConfig
 from model.architecture.initialization import initialize
 from model.architecture.transformer import Transformer
@@ -181,14 +181,17 @@ class _Run:
 
     def _tell(self, progress: Progress, done: int) -> None:
         for note in self.continuation.take_notes():
-            progress(done, self.job.config.steps, note)
+            progress(done, self.job.config.steps, Note(note))
 
     def _resume(self) -> tuple[int, list[dict[str, Any]]]:
         done, log = self.continuation.resume(self.job.others)
         if done or self.job.config.decay_from is None:
             return done, log
         # Not before: a branch that is under way needs its plateau no more, whose run may have retired it.
-        plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
+        try:
+            plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
+        except ValueError as error:
+            raise ValueError(f"pretrain.decay_from: {error}") from None
         return self.continuation.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
 
     def _loop(self, progress: Progress) -> Loop:

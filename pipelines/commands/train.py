@@ -8,121 +8,89 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.stage import write_json
+from components.stage import StepFailed, write_json
 from components.workspace import Workspace
 from data.cores import available_cores
+from pipelines.followed import Followed
 from pipelines.head import prepare_own_ray
-from pipelines.terminal import View, open_view
-from pipelines.training import Request, lay_out, open_tokens, read_request, restore_request
+from pipelines.terminal import NoteView, View, open_view
+from pipelines.training import Request
+from pipelines.training_folder import (
+    CHECKPOINTS,
+    EVENTS,
+    LOSSES,
+    MODEL,
+    REPORT,
+    SAMPLE,
+    SETTINGS,
+    finished,
+    how_to_go_on,
+    open_run,
+    request_of,
+    run_folder,
+)
 
 if TYPE_CHECKING:
-    from data.progress import Progress
     from model.training.batches.text import Packed
     from model.training.pretrain import PretrainReport
 
-SETTINGS, REPORT, LOSSES, SAMPLE = "train.json", "report.json", "loss.svg", "sample.txt"
-MODEL, CHECKPOINTS = "model", "checkpoints"
+_STEP = "train"
 _EXPERIMENT = "training"
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
-    prepare_own_ray()
-    from model.training.faults.failures import TrainingInterrupted
+    from model.training.faults.failures import TrainingFailed
 
-    out, request, packed = _open(workspace, arguments)
-    started = time.perf_counter()
     try:
-        found = _train(
-            request,
-            packed,
-            out,
-            _mlflow(workspace, arguments),
-            any_layout=arguments.resume is not None,
-            quiet=arguments.json,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"checkpoints are kept; `sluice train --resume {out}` goes on from there") from None
-    except TrainingInterrupted as interrupted:
-        raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
-    found["seconds"] = round(time.perf_counter() - started, 3)
-    (out / REPORT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        _run(Workspace.find(), arguments)
+    except TrainingFailed as failed:
+        raise StepFailed(str(failed)) from failed
+    return 0
+
+
+def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
+    prepare_own_ray()
+    from model.training.saving.lock import locked
+
+    out = run_folder(arguments)
+    request = request_of(workspace, arguments, out)
+    with locked(out):
+        packed = open_run(workspace, request, out, goes_on=arguments.resume is not None)
+        found = finished(out, request, packed)
+        if found is not None:
+            note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
+            print(note, file=sys.stderr if arguments.json else sys.stdout)
+        else:
+            found = _train_until_asked_to_end(workspace, arguments, out, request, packed)
+            write_json(out / REPORT, found)
     if arguments.json:
         print(json.dumps(found))
     else:
         _print(found)
-    return 0
 
 
-def _open(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Path, Request, "Packed"]:
-    """The run's folder, settings and tokens: of a new run, or of the one to go on with."""
-    from model.checkpoint import read_json
-    from model.training.batches.text import Packed
+def _train_until_asked_to_end(
+    workspace: Workspace, arguments: argparse.Namespace, out: Path, request: Request, packed: "Packed"
+) -> dict[str, Any]:
+    """KeyboardInterrupt with the command to go on by, where the run is asked to end."""
+    from model.training.faults.failures import TrainingInterrupted
 
-    if arguments.resume is not None:
-        if arguments.out is not None:
-            raise ValueError("--resume goes on in the folder that it names: leave out --out")
-        out = Path(arguments.resume)
-        if not (out / SETTINGS).is_file():
-            raise ValueError(
-                f"--resume {out}: there is no {SETTINGS} in it; name a folder that sluice train --out made"
-            )
-        settings = read_json(out / SETTINGS)
-        request = lay_out(restore_request(settings), arguments.overrides)
-        packed = Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
-        _check_goes_on(out, request, packed)
-        _write_settings(out, request, packed)
-        return out, request, packed
-    if arguments.out is None:
-        raise ValueError("name a folder to write: --out DIR; or one to go on with: --resume DIR")
-    out, request = Path(arguments.out), read_request(workspace, arguments.overrides)
-    _check_same(out, request)
-    packed = open_tokens(workspace, request, out)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_settings(out, request, packed)
-    return out, request, packed
-
-
-def _write_settings(out: Path, request: Request, packed: "Packed") -> None:
-    folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
-    # The run's only description: replaced whole or not at all.
-    write_json(out / SETTINGS, {**request.settings(), **folders})
-
-
-def _check_goes_on(out: Path, request: Request, packed: "Packed") -> None:
-    """Checkpoints of other code or tokens are passed over in training, which would then begin anew without a word."""
-    import torch
-
-    from model.training.parallelism.rules import check
-    from model.training.pretrain import run_fingerprint, same_runs
-
-    # Before the fingerprint, which takes a layout that can be.
-    check(request.pretrain, request.model, cuda=torch.cuda.is_available())
-    folder = out / CHECKPOINTS
-    fingerprint = run_fingerprint(request.pretrain, request.model, packed.tokens)
-    if any(folder.glob("*/")) and not (folder / fingerprint).is_dir() and not same_runs(folder, fingerprint):
-        raise ValueError(
-            f"--resume {out}: its checkpoints were made by another version of this program, on other tokens, or with "
-            "batches that this layout cannot cut: go back to those, or train anew into another folder"
+    started = time.perf_counter()
+    view = NoteView() if arguments.json else open_view((_STEP,))
+    try:
+        found = _train(
+            request, packed, out, _mlflow(workspace, arguments), view, any_layout=arguments.resume is not None
         )
-
-
-def _check_same(out: Path, request: Request) -> None:
-    """A folder holds one run: another would leave files of both."""
-    from model.checkpoint import read_json
-
-    path = out / SETTINGS
-    if path.is_file() and restore_request(read_json(path)) != request:
-        raise ValueError(
-            f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
-        )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: name a folder")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(out)) from None
+    except TrainingInterrupted as interrupted:
+        raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
+    return {**found, "seconds": round(time.perf_counter() - started, 3)}
 
 
 def _train(
-    request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, *, any_layout: bool, quiet: bool
+    request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, view: View, *, any_layout: bool
 ) -> dict[str, Any]:
     from model.training.pretrain import pretrain
     from model.training.telemetry.curves import draw_losses
@@ -134,7 +102,8 @@ def _train(
             run = stack.enter_context(
                 tracked(experiment=_EXPERIMENT, name=out.resolve().name, settings=request.settings(), **mlflow)
             )
-        progress = _silent if quiet else stack.enter_context(_Bar())
+        # In the folder of the run, which all its workers share.
+        progress = stack.enter_context(Followed(_STEP, (out / EVENTS).resolve(), view))
         report = pretrain(
             request.pretrain,
             request.model,
@@ -175,6 +144,7 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
         "mfu": rate * training_flops_per_token(model) / peak,
         "matmul_peak_flops_per_second": peak,
         "timings": report.timings,
+        "fingerprint": report.fingerprint,
         "sample": sample,
         "out": str(out),
     }
@@ -212,36 +182,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-class _Bar:
-    """Progress with the time left, as a context."""
-
-    _STEP = "train"
-
-    def __enter__(self) -> "Progress":
-        self._view: View = open_view((self._STEP,))
-        self._view.show({"step": self._STEP, "kind": "start", "time": time.time()})
-        return self._show
-
-    def _show(self, done: int, total: int, note: str) -> None:
-        event = {
-            "step": self._STEP,
-            "kind": "progress",
-            "time": time.time(),
-            "done": done,
-            "total": total,
-            "note": note,
-        }
-        self._view.show(event)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._view.show({"step": self._STEP, "kind": "failed" if kind else "done", "time": time.time()})
-        self._view.close()
-
-
-def _silent(done: int, total: int, note: str) -> None:
-    """With --json, standard output is for the result alone."""
 
 
 def _bits(bits: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from typing import Any
 
 import pytest
 
+from components.events import EventProgress
 from components.workspace import Workspace
+from data.progress import Note
 from model.architecture.config import TransformerConfig
 from model.budget.parameters import count_parameters
+from model.training.saving import lock
 from pipelines.cli import main
-from pipelines.commands.train import _Bar
-from pipelines.training import open_tokens, read_request, restore_request
+from pipelines.followed import Followed
+from pipelines.terminal import LineView, NoteView
+from pipelines.training import open_tokens, read_request, read_trial, restore_request
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
 TINY = (
@@ -137,6 +142,11 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert "other settings" in refused("train", *TINY, "pretrain.seed=9", f"data.path={text}", "--out", str(out))
     # The text is no longer needed; the last checkpoint is the end of the run.
     text.unlink()
+    # What was measured stays.
+    written = (out / "report.json").read_bytes()
+    assert _json(capsys, "train", "--resume", str(out)) == found
+    assert (out / "report.json").read_bytes() == written
+    (out / "model" / "model.safetensors").unlink()
     again = _json(capsys, "train", "--resume", str(out))
     assert again["timings"]["resumed_step"] == 6
     assert (again["train_loss"], again["validation_loss"]) == (found["train_loss"], found["validation_loss"])
@@ -149,6 +159,7 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     whole = _losses(out)
     [last] = out.glob("checkpoints/*/step-00000006")
     shutil.rmtree(last)
+    (out / "report.json").unlink()
     other = _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3", "pretrain.micro_batch_size=2")
     assert other["timings"]["resumed_step"] == 3
     assert _losses(out) == pytest.approx(whole, abs=1e-5)
@@ -207,11 +218,15 @@ def test_mlflow_has_the_whole_run_and_how_it_ended(
 
 
 def test_progress_of_training_has_the_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    times = iter([0.0, 50.0, 60.0, 70.0, 100.0])
-    monkeypatch.setattr("pipelines.commands.train.time", SimpleNamespace(time=lambda: next(times)))
-    with _Bar() as progress:
+    # A progress of the same moment is told from the one before by the pace of events.
+    monkeypatch.setattr("components.events._SECONDS_BETWEEN", 0.0)
+    times = iter([50.0, 60.0, 70.0])
+    monkeypatch.setattr("components.events.time", SimpleNamespace(time=lambda: next(times), monotonic=lambda: 0.0))
+    ends = iter([0.0, 100.0])
+    monkeypatch.setattr("pipelines.followed.time", SimpleNamespace(time=lambda: next(ends)))
+    with Followed("train", tmp_path / "events.jsonl", LineView()) as progress:
         for done in (0, 10, 20):
             progress(done, 50, f"loss {done}")
     assert capsys.readouterr().out.splitlines() == [
@@ -222,16 +237,46 @@ def test_progress_of_training_has_the_time_left(
     ]
 
 
+_TELLS = """
+import pickle, sys
+progress, note = pickle.loads(bytes.fromhex(sys.argv[1]))
+progress(1, 9, "loss 3.0")
+progress(1, 9, note)
+"""
+
+
+def test_what_another_process_says_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, root: Path) -> None:
+    """Ray's workers print into a log of their own."""
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"step": "train", "kind": "note", "time": 0, "message": "of an earlier run"}\n')
+    for view in (LineView(), NoteView()):
+        with Followed("train", events, view) as progress:
+            said = pickle.dumps((progress, Note("goes on from step 3"))).hex()
+            subprocess.run([sys.executable, "-c", _TELLS, said], cwd=root, timeout=600, check=True)
+        assert not events.exists()
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if " in " not in line] == ["train      goes on from step 3"]
+    assert shown.err == "train      goes on from step 3\n"
+
+
+def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path) -> None:
+    progress = EventProgress("train", str(tmp_path / "events.jsonl"))
+    for note in ("loss 3", Note("one"), Note("two"), "loss 2"):
+        progress(1, 9, note)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [each.get("message", each.get("note")) for each in events] == ["loss 3", "one", "two"]
+
+
 _ENDED_AFTER_A_STEP = """
 import os, signal, sys
+from components.events import EventProgress
 from pipelines.cli import main
-from pipelines.commands import train
 
 def tell(self, done, total, note):
     if done == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
-train._Bar._show = tell
+EventProgress.__call__ = tell
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -280,6 +325,15 @@ def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text:
     assert (tmp_path / "scaling" / "scaling.svg").is_file()
 
 
+def test_a_trial_cuts_its_batches_for_one_process(workspace: Workspace, text: Path) -> None:
+    batch = ("pretrain.batch_size=2", "pretrain.micro_batch_size=2")
+    two = ("profile=tiny", "pretrain.workers=2", *batch)
+    with pytest.raises(ValueError, match="batch_size 2 must be a multiple"):
+        read_request(workspace, [*two, f"data.path={text}"])
+    request = read_trial(workspace, ["profile=tiny", *batch, f"data.path={text}"])
+    assert (request.pretrain.workers, request.pretrain.micro_batch_size) == (1, 2)
+
+
 def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
     place = (f"data.path={text}", "--out", str(tmp_path / "out"))
     assert "--steps 0" in refused("profile", *TINY, *place, "--steps", "0")
@@ -297,7 +351,7 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     [
         ("pretrain.dtype=fp16", "dtype fp16 needs CUDA"),
         ("pretrain.max_epochs=0.01", "epochs of the training text, more than pretrain.max_epochs 0.01"),
-        ("pretrain.decay_from=nowhere", "nowhere is no checkpoint to go on from"),
+        ("pretrain.decay_from=nowhere", "pretrain.decay_from: "),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_with_its_reason(
@@ -306,6 +360,39 @@ def test_a_run_that_cannot_be_is_refused_with_its_reason(
     out = tmp_path / "out"
     assert reason in refused("train", *TINY, f"data.path={text}", override, "--out", str(out))
     assert not list(out.glob("checkpoints/*/step-*"))
+    # .. and does not stand in the way of what can be.
+    assert main(["train", *TINY, f"data.path={text}", "--out", str(out)]) == 0
+
+
+def test_one_run_at_a_time_in_a_folder(
+    refused: Callable[..., str], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(lock.locked.__wrapped__.__kwdefaults__, "patience_s", 0.0)
+    out = tmp_path / "out"
+    with lock.locked(out):
+        said = refused("train", *TINY, f"data.path={text}", "--out", str(out))
+    assert (
+        said == f"sluice train: another process trains in {out}: end it, or wait until it has ended, and start again\n"
+    )
+    assert "cannot be written to" in refused("train", *TINY, f"data.path={text}", "--out", str(text / "below"))
+
+
+def test_a_checkpoint_set_aside_is_told_of_and_so_is_where_it_goes_on(
+    capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
+    (out / "report.json").unlink()
+    for step, last in ((6, "goes on from step 3"), (3, "no intact checkpoint is left: the run begins anew")):
+        for newest in out.glob(f"checkpoints/*/step-{step:08d}"):
+            (newest / "log.jsonl").write_text("")
+        if step == 3:
+            shutil.rmtree(next(out.glob("checkpoints/*/step-00000006")))
+            (out / "report.json").unlink()
+        assert main(["train", "--resume", str(out)]) == 0
+        notes = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line or "goes on" in line]
+        assert f"checkpoint of step {step} is damaged (log.jsonl is not as it was written)" in notes[0]
+        assert notes[1] == f"train      {last}"
 
 
 def _losses(out: Path) -> list[float]:

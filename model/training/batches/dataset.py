@@ -36,7 +36,7 @@ class WindowOrder:
         if self.windows < 1:
             raise ValueError(
                 f"{self.total_tokens} training tokens are too few for windows of {self.context} tokens: "
-                "add documents or lower model.context"
+                "add text or lower model.context"
             )
 
     @property

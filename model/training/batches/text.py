@@ -44,7 +44,10 @@ def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerCon
     cut = len(text) - round(len(text) * config.valid_fraction)
     sides: dict[Split, str] = {"train": text[:cut], "valid": text[cut:], "test": ""}
     if not sides["train"] or not sides["valid"]:
-        raise ValueError(f"{path} has {len(text)} characters, too few to train on a part and hold out another")
+        raise ValueError(
+            f"data.path {path} has {len(text)} characters, too few to train on a part and hold out another: name a "
+            "longer text"
+        )
     packed = Packed(out / "pack", out / "tokenizer")
     source = {"sha256": file_hash(path), "text": config.model_dump(mode="json", exclude={"path"})}
     if config.tokenizer == "bpe":
@@ -67,7 +70,7 @@ def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerCon
 def read_text(path: Path) -> str:
     """ValueError for a file that is missing or no UTF-8."""
     if not path.is_file():
-        raise ValueError(f"data.path {path} is no file: name a plain text, or a folder that sluice pack made")
+        raise ValueError(f"data.path {path} is no file: name a plain text, or a folder that the pack step made")
     try:
         # As bytes: reading as text would make one character of a carriage return and a line feed.
         return path.read_bytes().decode("utf-8")
@@ -98,8 +101,8 @@ def pairs(_: str, training: str, config: TokenizerConfig) -> Tokenizer:
     tokenizer, _library = train_bpe([training], config.vocab_size, config.min_frequency, (END_OF_TEXT,))
     if (size := tokenizer.get_vocab_size()) < config.vocab_size:
         raise ValueError(
-            f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): lower it, or set "
-            "text.tokenizer to byte"
+            f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): set "
+            "text.tokenizer to byte, or lower it"
         )
     return tokenizer
 

@@ -67,9 +67,11 @@ class Continuation:
             dist.broadcast(found, src=0)
         step, place = found.tolist()
         if step < 0:
+            if self._notes:
+                self._notes.append("no intact checkpoint is left: the run begins anew")
             return 0, []
-        if place:
-            self._notes.append(f"step {step} was saved in another layout: it goes on equal but for rounding")
+        how = ", which another layout saved: equal but for rounding" if place else ""
+        self._notes.append(f"goes on from step {step}{how}")
         return self.load(checkpoints.read(checkpoints.checkpoint_path(folders[place], step)))
 
     def _newest(self, folders: Sequence[Path]) -> tuple[int, int]:

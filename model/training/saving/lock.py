@@ -1,9 +1,10 @@
-"""One run at a time in a folder of checkpoints: two would remove and overwrite each other's files."""
+"""One run at a time in a folder: two would remove and overwrite each other's files."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from data.locking import try_lock
 from model.training.faults.failures import TrainingFailed
@@ -16,10 +17,9 @@ _PATIENCE_S, _AGAIN_S = 30.0, 0.2
 @contextmanager
 def locked(folder: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
     """The folder for this process alone, until it ends in whatever way; on a file system that knows no locks, for
-    whoever comes. TrainingFailed where another process keeps it.
+    whoever comes. TrainingFailed where another process keeps it, or where nothing can be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _NAME).open("w") as file:
+    with _lock_file(folder) as file:
         last = time.monotonic() + patience_s
         while not try_lock(file):
             if time.monotonic() > last:
@@ -28,3 +28,11 @@ def locked(folder: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
                 )
             time.sleep(_AGAIN_S)
         yield
+
+
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / _NAME).open("w")
+    except OSError as error:
+        raise TrainingFailed(f"{folder} cannot be written to ({error.strerror}): name another folder") from None

@@ -83,7 +83,8 @@ def test_a_damaged_checkpoint_costs_some_steps_and_is_told_of(undisturbed: Run, 
     run = go(tmp_path, seed=2)
     assert_same(run, undisturbed)
     assert [note.split(" and ")[0] for note in run[2]] == [
-        "checkpoint of step 18 is damaged (rank-00000.safetensors is not as it was written)"
+        "checkpoint of step 18 is damaged (rank-00000.safetensors is not as it was written)",
+        "goes on from step 15",
     ]
 
 
@@ -100,8 +101,8 @@ def test_the_furthest_of_a_runs_layouts_is_gone_on_from(
     (tmp_path / "c").mkdir()
     with Continuation(tmp_path / own, new_engine(2)) as continuation:
         assert continuation.resume([tmp_path / each for each in others]) == (step, [{"step": step}])
-        notes = [f"step {step} was saved in another layout: it goes on equal but for rounding"]
-        assert continuation.take_notes() == (notes if told else [])
+        how = ", which another layout saved: equal but for rounding" if told else ""
+        assert continuation.take_notes() == [f"goes on from step {step}{how}"]
 
 
 def test_another_run_goes_on_from_a_checkpoint_by_its_path(tmp_path: Path) -> None:
