@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,17 @@ class EventProgress:
     def __call__(self, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if self.path and isinstance(note, Note):
-            event = {"time": round(time.time(), 3), "step": self.step, "kind": "note", "message": note}
-            _append(Path(self.path), event)
+            self._tell({"kind": "note", "message": note})
             return
         if not self.path or (now - self._last < _SECONDS_BETWEEN and done < total):
             return
         self._last = now
-        event = {
-            "time": round(time.time(), 3),
-            "step": self.step,
-            "kind": "progress",
-            "done": done,
-            "total": total,
-            "note": note,
-        }
-        _append(Path(self.path), event)
+        self._tell({"kind": "progress", "done": done, "total": total, "note": note})
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        # What is told must not end what it tells of: a full disk, say.
+        with suppress(OSError):
+            _append(Path(self.path), {"time": round(time.time(), 3), "step": self.step, **said})
 
 
 def _append(path: Path, event: dict[str, Any]) -> None:

@@ -283,7 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # Before torch loads OpenMP: a thread that has nothing to do spins this often before it sleeps. Ten times as often,
     # OpenMP's own choice, is no faster alone, and costs two thirds of the speed where others keep the cores busy.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         module = importlib.import_module(f"pipelines.commands.{arguments.command}")
         return int(module.run(arguments) or 0)

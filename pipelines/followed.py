@@ -4,6 +4,7 @@ here.
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from components.events import EventProgress, Tail
@@ -32,18 +33,19 @@ class Followed:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._show()
-        self._say("failed" if kind else "done")
-        self._view.close()
-        self._events.unlink(missing_ok=True)
+        try:
+            # A reader that has gone is told by whatever is printed next, and does not cost the step its result.
+            with suppress(BrokenPipeError):
+                self._show()
+                self._say("failed" if kind else "done")
+                self._view.close()
+        finally:
+            self._events.unlink(missing_ok=True)
 
     def _follow(self) -> None:
-        try:
+        with suppress(BrokenPipeError):
             while not self._ended.wait(_POLL_S):
                 self._show()
-        except BrokenPipeError:
-            # Nobody looks on: the step goes on all the same, and its result says so where it is printed.
-            return
 
     def _show(self) -> None:
         for event in self._tail.read():

@@ -98,7 +98,8 @@ class BarView:
         if kind == "progress":
             self._progress.update(task, completed=event["done"], total=event["total"] or None, note=event["note"])
         elif kind == "note":
-            self._progress.update(task, note=event["message"])
+            # Above the bars, where it stays.
+            self._progress.console.print(f"{step:<10} {event['message']}", markup=False, highlight=False)
         elif kind == "done":
             self._progress.update(task, completed=1, total=1, note=ending(event))
             self._progress.stop_task(task)

@@ -38,7 +38,7 @@ def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> 
         reference_tokens=recipe.steps * recipe.batch * recipe.block,
         seconds=statistics.fmean(each["train_seconds"] for each in reports),
         reference_seconds=statistics.fmean(seconds for _, _, seconds in references),
-        curve=curve_of((folder / "seed-0" / "training.jsonl").read_text(encoding="utf-8")),
+        curve=curve_of((folder / "seed-0" / "model" / "training.jsonl").read_text(encoding="utf-8")),
     )
 
 

@@ -78,7 +78,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     """Train as one of the processes of the current group; rank 0 writes the model, training.jsonl and `job.result`."""
     config, rank, processes = job.config, dist.get_rank(), dist.get_world_size()
     assert processes == config.workers, f"{processes} processes for pretrain.workers {config.workers}"
-    # One worker's threads are part of its arithmetic: set, so that they do not follow from who started it.
+    # One worker's threads are part of its arithmetic: they follow from the cores, and not from who started it.
     torch.set_num_threads(threads(available_cores(), processes))
     progress = progress if rank == 0 else no_progress
     progress(0, config.steps, "starting workers")
@@ -279,7 +279,7 @@ def threads(cores: int, processes: int) -> int:
     """Of one of `processes` that share a machine of `cores`: on several machines, those that torchrun or Ray Train says
     are on this one.
     """
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+    return max(1, cores // min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
 
 
 def _device() -> torch.device:

@@ -13,21 +13,23 @@ from components.workspace import Workspace
 from data.cores import available_cores
 from pipelines.followed import Followed
 from pipelines.head import prepare_own_ray
-from pipelines.terminal import NoteView, View, open_view
+from pipelines.terminal import NoteView, open_view
 from pipelines.training import Request
 from pipelines.training_folder import (
     CHECKPOINTS,
+    DESCRIPTION,
     EVENTS,
     LOSSES,
     MODEL,
     REPORT,
     SAMPLE,
-    SETTINGS,
+    describe_run,
     finished,
     how_to_go_on,
     open_run,
     request_of,
     run_folder,
+    run_of,
 )
 
 if TYPE_CHECKING:
@@ -51,18 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     prepare_own_ray()
+    from model.training.faults.failures import TrainingInterrupted
     from model.training.saving.lock import locked
 
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
     with locked(out):
         packed = open_run(workspace, request, out, goes_on=arguments.resume is not None)
-        found = finished(out, request, packed)
+        run = run_of(request, packed)
+        found = finished(out, run)
         if found is not None:
-            note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
-            print(note, file=sys.stderr if arguments.json else sys.stdout)
+            _say_finished(request, arguments, out)
         else:
-            found = _train_until_asked_to_end(workspace, arguments, out, request, packed)
+            describe_run(out, request, packed)
+            # Of an earlier run, whose model this one replaces.
+            (out / REPORT).unlink(missing_ok=True)
+            try:
+                found = _train(request, packed, out, _mlflow(workspace, arguments), arguments)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(how_to_go_on(out, run)) from None
+            except TrainingInterrupted as interrupted:
+                raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
             write_json(out / REPORT, found)
     if arguments.json:
         print(json.dumps(found))
@@ -70,28 +81,17 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         _print(found)
 
 
-def _train_until_asked_to_end(
-    workspace: Workspace, arguments: argparse.Namespace, out: Path, request: Request, packed: "Packed"
-) -> dict[str, Any]:
-    """KeyboardInterrupt with the command to go on by, where the run is asked to end."""
-    from model.training.faults.failures import TrainingInterrupted
-
-    started = time.perf_counter()
-    view = NoteView() if arguments.json else open_view((_STEP,))
-    try:
-        found = _train(
-            request, packed, out, _mlflow(workspace, arguments), view, any_layout=arguments.resume is not None
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_go_on(out)) from None
-    except TrainingInterrupted as interrupted:
-        raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
-    return {**found, "seconds": round(time.perf_counter() - started, 3)}
+def _say_finished(request: Request, arguments: argparse.Namespace, out: Path) -> None:
+    note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
+    if arguments.mlflow is not None:
+        note += ", and MLflow hears of what is trained alone"
+    print(note, file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _train(
-    request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, view: View, *, any_layout: bool
+    request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
+    started = time.perf_counter()
     from model.training.pretrain import pretrain
     from model.training.telemetry.curves import draw_losses
     from model.training.telemetry.tracking import tracked
@@ -102,6 +102,7 @@ def _train(
             run = stack.enter_context(
                 tracked(experiment=_EXPERIMENT, name=out.resolve().name, settings=request.settings(), **mlflow)
             )
+        view = NoteView() if arguments.json else open_view((_STEP,))
         # In the folder of the run, which all its workers share.
         progress = stack.enter_context(Followed(_STEP, (out / EVENTS).resolve(), view))
         report = pretrain(
@@ -111,17 +112,17 @@ def _train(
             packed.tokenizer,
             out / MODEL,
             out / CHECKPOINTS,
-            any_layout=any_layout,
+            any_layout=arguments.resume is not None,
             progress=progress,
         )
         log = read_rows(out / MODEL / "training.jsonl")
         draw_losses({out.name: log}, out / LOSSES)
-        found = _summary(request, report, out)
+        found = _summary(request, report, out) | {"seconds": round(time.perf_counter() - started, 3)}
         (out / SAMPLE).write_text(found["sample"], encoding="utf-8")
         if run is not None:
             run.log(log)
             run.log(report.timings.get("speed", []), "speed/")
-            run.finish({**found, "timings": None}, [out / LOSSES, out / SETTINGS, out / SAMPLE])
+            run.finish({**found, "timings": None}, [out / LOSSES, out / DESCRIPTION, out / SAMPLE])
     return found
 
 
@@ -157,7 +158,7 @@ def _sample(out: Path) -> tuple[Any, str]:
     from model.checkpoint import load_model
 
     model, tokenizer = load_model(out / MODEL)
-    settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    settings = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
     held = PackedTokens(Path(settings["tokens"]), "valid").sequence
     if model.config.kind != "decoder":
         return model.config, ""

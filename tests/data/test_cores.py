@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from data.cores import available_cores
-
 _SAYS = "from data.cores import available_cores; print(available_cores())"
 
 
@@ -16,7 +14,3 @@ def test_cores_that_a_process_is_kept_from_do_not_count() -> None:
     one = min(os.sched_getaffinity(0))
     bound = f"import os; os.sched_setaffinity(0, {{{one}}}); {_SAYS}"
     assert subprocess.run([sys.executable, "-c", bound], capture_output=True, text=True, check=True).stdout == "1\n"
-
-
-def test_no_more_than_the_machine_has() -> None:
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -21,8 +21,9 @@ from model.budget.parameters import count_parameters
 from model.training.saving import lock
 from pipelines.cli import main
 from pipelines.followed import Followed
-from pipelines.terminal import LineView, NoteView
+from pipelines.terminal import BarView, LineView, NoteView
 from pipelines.training import open_tokens, read_request, read_trial, restore_request
+from pipelines.training_folder import how_to_go_on
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
 TINY = (
@@ -144,8 +145,11 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     text.unlink()
     # What was measured stays.
     written = (out / "report.json").read_bytes()
-    assert _json(capsys, "train", "--resume", str(out)) == found
+    described = (out / "train.json").read_bytes()
+    assert _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3") == found
     assert (out / "report.json").read_bytes() == written
+    # A layout that trained nothing is not what made the model.
+    assert (out / "train.json").read_bytes() == described
     (out / "model" / "model.safetensors").unlink()
     again = _json(capsys, "train", "--resume", str(out))
     assert again["timings"]["resumed_step"] == 6
@@ -245,8 +249,11 @@ progress(1, 9, note)
 """
 
 
-def test_what_another_process_says_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, root: Path) -> None:
+def test_what_another_process_says_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
+) -> None:
     """Ray's workers print into a log of their own."""
+    monkeypatch.setattr(LineView, "seconds_between", 3600.0)
     events = tmp_path / "events.jsonl"
     events.write_text('{"step": "train", "kind": "note", "time": 0, "message": "of an earlier run"}\n')
     for view in (LineView(), NoteView()):
@@ -259,12 +266,50 @@ def test_what_another_process_says_is_shown(capsys: pytest.CaptureFixture[str], 
     assert shown.err == "train      goes on from step 3\n"
 
 
-def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path) -> None:
+def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.events.time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 1000.0))
     progress = EventProgress("train", str(tmp_path / "events.jsonl"))
     for note in ("loss 3", Note("one"), Note("two"), "loss 2"):
         progress(1, 9, note)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [each.get("message", each.get("note")) for each in events] == ["loss 3", "one", "two"]
+
+
+def test_notes_stay_above_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    view, event = BarView(("train",)), {"step": "train", "time": 0.0}
+    for message in ("checkpoint of step [18] is damaged", "goes on from step 15"):
+        view.show({**event, "kind": "note", "message": message})
+    view.show({**event, "kind": "progress", "done": 16, "total": 30, "note": "loss 3"})
+    view.close()
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"train checkpoint of step [18] is damaged", "train goes on from step 15"} <= set(shown)
+
+
+class _Gone:
+    """A view whose reader has gone."""
+
+    closed = False
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["kind"] != "start":
+            raise BrokenPipeError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_reader_that_goes_away_costs_a_step_nothing(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    with Followed("train", events, _Gone()) as progress:
+        progress(1, 9, Note("goes on from step 3"))
+    assert not events.exists()
+    with pytest.raises(KeyError), Followed("train", events, _Gone()):
+        raise KeyError
+
+
+def test_what_cannot_be_told_ends_nothing(tmp_path: Path) -> None:
+    EventProgress("train", str(tmp_path / "no folder" / "events.jsonl"))(1, 9, Note("lost"))
+    EventProgress("train", str(tmp_path / "no folder" / "events.jsonl"))(1, 9, "lost")
 
 
 _ENDED_AFTER_A_STEP = """
@@ -351,7 +396,7 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     [
         ("pretrain.dtype=fp16", "dtype fp16 needs CUDA"),
         ("pretrain.max_epochs=0.01", "epochs of the training text, more than pretrain.max_epochs 0.01"),
-        ("pretrain.decay_from=nowhere", "pretrain.decay_from: "),
+        ("pretrain.decay_from=nowhere", "nowhere is no checkpoint to go on from"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_with_its_reason(
@@ -364,10 +409,47 @@ def test_a_run_that_cannot_be_is_refused_with_its_reason(
     assert main(["train", *TINY, f"data.path={text}", "--out", str(out)]) == 0
 
 
+def test_a_folder_of_another_run_is_not_overwritten(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    again = ("train", *TINY, f"data.path={text}", "--out", str(out))
+    assert main(list(again)) == 0
+    model = (out / "model" / "model.safetensors").read_bytes()
+    text.write_text(TEXT.replace("be", "Be"))
+    assert "holds a run on another text" in refused(*again)
+    text.write_text(TEXT)
+    [state] = out.glob("checkpoints/*")
+    # As another version of the program names it.
+    state.rename(state.with_name(f"{'0' * 16}-{'0' * 8}"))
+    (out / "report.json").unlink()
+    assert f"--out {out}: its checkpoints were made by another version" in refused(*again)
+    assert f"--resume {out}: its checkpoints were made by another version" in refused("train", "--resume", str(out))
+    assert (out / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_how_to_go_on_counts_this_runs_whole_checkpoints_alone(tmp_path: Path) -> None:
+    for folder in (
+        "aaaa-1/step-00000003",
+        "aaaa-2/step-00000006",
+        "aaaa-2/step-00000009.partial",
+        "bbbb-1/step-00000900",
+    ):
+        (tmp_path / "checkpoints" / folder).mkdir(parents=True)
+    assert how_to_go_on(tmp_path, "aaaa").endswith("goes on from the checkpoint of step 6")
+    assert "no checkpoint was written yet" in how_to_go_on(tmp_path, "cccc")
+
+
+def test_torchrun_has_a_command_of_its_own(
+    refused: Callable[..., str], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    said = refused("train", *TINY, f"data.path={text}", "--out", str(tmp_path / "out"))
+    assert "-m model.training.pretrain" in said
+
+
 def test_one_run_at_a_time_in_a_folder(
     refused: Callable[..., str], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(lock.locked.__wrapped__.__kwdefaults__, "patience_s", 0.0)
+    monkeypatch.setattr(lock, "_PATIENCE_S", 0.0)
     out = tmp_path / "out"
     with lock.locked(out):
         said = refused("train", *TINY, f"data.path={text}", "--out", str(out))

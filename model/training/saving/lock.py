@@ -15,12 +15,12 @@ _PATIENCE_S, _AGAIN_S = 30.0, 0.2
 
 
 @contextmanager
-def locked(folder: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+def locked(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
     """The folder for this process alone, until it ends in whatever way; on a file system that knows no locks, for
     whoever comes. TrainingFailed where another process keeps it, or where nothing can be written.
     """
     with _lock_file(folder) as file:
-        last = time.monotonic() + patience_s
+        last = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
         while not try_lock(file):
             if time.monotonic() > last:
                 raise TrainingFailed(
