@@ -128,5 +128,10 @@ def _check_same(out: Path, request: Request) -> None:
             f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
         )
     path, source = request.text.path, out / "pack" / "source.json"
-    if path is not None and source.is_file() and read_json(source)["sha256"] != file_hash(Path(path)):
+    if (
+        path is not None
+        and Path(path).is_file()
+        and source.is_file()
+        and read_json(source)["sha256"] != file_hash(Path(path))
+    ):
         raise ValueError(f"--out {out} holds a run on another text: name another folder; {PATH}{path} has changed")

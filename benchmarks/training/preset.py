@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.training.launcher import run
 from benchmarks.training.results import Shakespeare
+from pipelines.training_folder import MODEL
 
 TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _PRESET_S = 3600.0
@@ -38,7 +39,7 @@ def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> 
         reference_tokens=recipe.steps * recipe.batch * recipe.block,
         seconds=statistics.fmean(each["train_seconds"] for each in reports),
         reference_seconds=statistics.fmean(seconds for _, _, seconds in references),
-        curve=curve_of((folder / "seed-0" / "model" / "training.jsonl").read_text(encoding="utf-8")),
+        curve=curve_of((folder / "seed-0" / MODEL / "training.jsonl").read_text(encoding="utf-8")),
     )
 
 
