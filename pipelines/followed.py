@@ -33,14 +33,13 @@ class Followed:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        try:
-            # A reader that has gone is told by whatever is printed next, and does not cost the step its result.
-            with suppress(BrokenPipeError):
-                self._show()
-                self._say("failed" if kind else "done")
-                self._view.close()
-        finally:
-            self._events.unlink(missing_ok=True)
+        # A reader that has gone is told by whatever is printed next, and does not cost the step its result.
+        with suppress(BrokenPipeError):
+            self._show()
+            self._say("failed" if kind else "done")
+        with suppress(BrokenPipeError):
+            self._view.close()
+        self._events.unlink(missing_ok=True)
 
     def _follow(self) -> None:
         with suppress(BrokenPipeError):

@@ -45,13 +45,14 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
     import torch
 
     from model.checkpoint import read_json
+    from model.training.batches.text import no_text
     from model.training.parallelism.rules import check
 
     if arguments.resume is None:
         request = read_request(workspace, arguments.overrides)
         path = request.text.path
         if path is not None and not Path(path).exists():
-            raise ValueError(f"{PATH}{path} is no file: name a plain text, or a folder that the pack step made")
+            raise no_text(Path(path))
     else:
         request = lay_out(restore_request(read_json(out / DESCRIPTION)), arguments.overrides)
     check(request.pretrain, request.model, cuda=torch.cuda.is_available())
@@ -59,23 +60,25 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
 
 
 def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool) -> "Packed":
-    """The run's tokens. ValueError where the folder holds another run, whose checkpoints would be passed over."""
+    """The run's tokens. ValueError where the folder of a new run holds one of other settings or text."""
     from model.checkpoint import read_json
     from model.training.batches.text import Packed
 
     if goes_on:
         settings = read_json(out / DESCRIPTION)
-        packed = Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
-    else:
-        _check_same(out, request)
-        packed = open_tokens(workspace, request, out)
-    if _checkpoints(out) and not _checkpoints(out, run_of(request, packed)):
+        return Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
+    _check_same(out, request)
+    return open_tokens(workspace, request, out)
+
+
+def check_holds(out: Path, run: str, option: str) -> None:
+    """ValueError where the folder's checkpoints are of another run: training would pass over them and begin anew."""
+    if _checkpoints(out) and not _checkpoints(out, run):
         raise ValueError(
-            f"{'--resume' if goes_on else '--out'} {out}: its checkpoints were made by another version of this "
+            f"{option} {out}: its checkpoints were made by another version of this "
             "program, on other tokens, or with batches that this layout cannot cut: go back to those, or train anew "
             "into another folder"
         )
-    return packed
 
 
 def describe_run(out: Path, request: Request, packed: "Packed") -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmarks.training.case import Case
+from data.cores import available_cores
 
 if TYPE_CHECKING:
     from benchmarks.training.results import Conditions, Results
@@ -167,7 +168,7 @@ def measure(
             print("accelerator ..", file=sys.stderr, flush=True)
             plan = accelerator.SMOKE if arguments.smoke else accelerator.Plan()
             rounds = 1 if arguments.smoke else arguments.rounds
-            found = accelerator.measure(plan, Path(folder) / "accelerator", rounds=rounds, threads=os.cpu_count() or 1)
+            found = accelerator.measure(plan, Path(folder) / "accelerator", rounds=rounds, threads=available_cores())
             results.accelerated = found or results.accelerated
             keep(results)
     return results
@@ -232,7 +233,7 @@ def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argp
     from benchmarks.model.shapes import SHAPES
     from benchmarks.training.runs import in_turns
 
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     plan = _SMOKE if arguments.smoke else _QUICK if arguments.quick else Plan()
     packed = pack(text, folder, plan.shape)
     results.flops_per_token = SHAPES[plan.shape].training_flops(plan.sequence)
@@ -309,7 +310,7 @@ def _conditions() -> "Conditions":
     last = time.monotonic() + _PATIENCE_S
     while True:
         found = Conditions(
-            machine=machine(), libraries=libraries, cores=os.cpu_count() or 1, load=round(os.getloadavg()[0], 2)
+            machine=machine(), libraries=libraries, cores=available_cores(), load=round(os.getloadavg()[0], 2)
         )
         if not found.busy or time.monotonic() > last:
             return found

@@ -6,7 +6,6 @@ taken in turns before, on an otherwise idle pool.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ import torch
 from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, shortened
 from benchmarks.training.results import Ablation, Outcome
 from data.config import PackConfig
+from data.cores import available_cores
 from data.packing import PackedTokens
 from model.architecture.config import ModelConfig
 
@@ -48,7 +48,7 @@ def ablate(artifacts: Path, found: Sequence[Recipe], folder: Path, *, steps: int
     pretrain, model = found[0].pretrain, found[0].model
     tokens = packings(artifacts, model, folder)
     with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        available_cores(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         seconds = _step_seconds(pool, found, tokens)
         wanted = in_equal_time(steps, seconds)

@@ -4,7 +4,6 @@ Such a head looks for an earlier copy of the token at hand and expects what foll
 2209.11895). So a target is a copy where the same pair, the token before it and it, stood earlier in its row.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import Tensor
 from benchmarks.training.ablation import Lane, trained
 from benchmarks.training.recipes import Recipe
 from benchmarks.training.results import CopyingRun
+from data.cores import available_cores
 from data.packing import PackedTokens
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def measure_copying(artifacts: Path, found: Sequence[Recipe], *, steps: int) -> 
     """One run of each recipe, seed 0, a thread each, on the tokens of `artifacts`, which `sluice run` left."""
     lanes = [Lane(each, artifacts / "pack", steps, 0) for each in found]
     with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        available_cores(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         return list(pool.map(copying_run, lanes))
 

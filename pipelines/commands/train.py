@@ -23,6 +23,7 @@ from pipelines.training_folder import (
     MODEL,
     REPORT,
     SAMPLE,
+    check_holds,
     describe_run,
     finished,
     how_to_go_on,
@@ -61,6 +62,7 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     with locked(out):
         packed = open_run(workspace, request, out, goes_on=arguments.resume is not None)
         run = run_of(request, packed)
+        check_holds(out, run, "--out" if arguments.resume is None else "--resume")
         found = finished(out, run)
         if found is not None:
             _say_finished(request, arguments, out)

@@ -1,5 +1,6 @@
 """The `sluice` command: what it loads, and how it fails."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,19 @@ def test_what_no_command_knows_is_refused(stranger: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         parse(["status", *stranger])
     assert f"unrecognized arguments: {stranger[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "spins"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)]
+)
+def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
+    empty_workspace: Path, root: Path, said: dict[str, str], spins: str | None
+) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    }
+    code = "import os; from pipelines.cli import main; main(['status']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment | said, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == str(spins)

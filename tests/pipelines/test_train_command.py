@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from components.events import EventProgress
+from components.events import EventProgress, read_events
 from components.workspace import Workspace
 from data.progress import Note
 from model.architecture.config import TransformerConfig
@@ -300,16 +300,23 @@ class _Gone:
 
 def test_a_reader_that_goes_away_costs_a_step_nothing(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
-    with Followed("train", events, _Gone()) as progress:
+    view = _Gone()
+    with Followed("train", events, view) as progress:
         progress(1, 9, Note("goes on from step 3"))
-    assert not events.exists()
+    assert view.closed and not events.exists()
     with pytest.raises(KeyError), Followed("train", events, _Gone()):
         raise KeyError
 
 
 def test_what_cannot_be_told_ends_nothing(tmp_path: Path) -> None:
-    EventProgress("train", str(tmp_path / "no folder" / "events.jsonl"))(1, 9, Note("lost"))
-    EventProgress("train", str(tmp_path / "no folder" / "events.jsonl"))(1, 9, "lost")
+    events = tmp_path / "folder" / "events.jsonl"
+    progress = EventProgress("train", str(events))
+    progress(1, 9, Note("lost"))
+    progress(9, 9, "lost")
+    events.parent.mkdir()
+    # .. and what can be again is told.
+    progress(9, 9, Note("told"))
+    assert [each["message"] for each in read_events(events)] == ["told"]
 
 
 _ENDED_AFTER_A_STEP = """

@@ -289,6 +289,19 @@ def test_a_port_that_is_taken_is_said() -> None:
         _check_port("no.such.host.invalid", 8000)
 
 
+def test_ray_serve_waits_for_a_slow_proxy(world: World) -> None:
+    """As Ray's own processes have it: after its default of 5 s it kills what a busy machine has not started."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def bound() -> float:
+        from ray.serve._private.constants import PROXY_READY_CHECK_TIMEOUT_S
+
+        return PROXY_READY_CHECK_TIMEOUT_S
+
+    assert ray.get(bound.remote()) >= 60
+
+
 def test_what_a_killed_server_left_in_the_cluster_is_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Last in this file: it takes the others' server down."""
     from serving import app

@@ -70,12 +70,17 @@ def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerCon
 def read_text(path: Path) -> str:
     """ValueError for a file that is missing or no UTF-8."""
     if not path.is_file():
-        raise ValueError(f"data.path {path} is no file: name a plain text, or a folder that the pack step made")
+        raise no_text(path)
     try:
         # As bytes: reading as text would make one character of a carriage return and a line feed.
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path {path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def no_text(path: Path) -> ValueError:
+    """What to raise where there is none."""
+    return ValueError(f"data.path {path} is no file: name a plain text, or a folder that the pack step made")
 
 
 def characters(text: str, _: str, __: TokenizerConfig) -> Tokenizer:
