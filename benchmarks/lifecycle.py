@@ -21,11 +21,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.picture import photograph
-from components.params import load_block
-from components.stage import read_metrics
-from components.workspace import CONTENT_STEPS, STEPS, Workspace
-from data.config import PackConfig
-from model.config import EvaluateConfig
+from sluice.components.params import load_block
+from sluice.components.stage import read_metrics
+from sluice.components.workspace import CONTENT_STEPS, STEPS, Workspace
+from sluice.data.config import PackConfig
+from sluice.model.config import EvaluateConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CARD_PIXELS = (1200, 1750)
@@ -44,7 +44,7 @@ class Suite:
 
 
 def main() -> None:
-    from model.budget.rates import measure_matmul_flops
+    from sluice.model.budget.rates import measure_matmul_flops
 
     parser = argparse.ArgumentParser(description="Measure the lifecycle and the model beside its peers.")
     parser.add_argument("--workspace", type=Path, help="read the last runs of this workspace instead of making them")
@@ -70,7 +70,7 @@ def fresh_runs(overrides: list[str]) -> Workspace:
     subprocess.run(["git", "clone", "--quiet", str(DOCS.parent), str(folder)], check=True)
     environment = {**os.environ, "SLUICE_WORKSPACE": str(folder), "PYTHONPATH": str(folder)}
     for _ in range(2):
-        command = [sys.executable, "-m", "pipelines.cli", "run", *overrides]
+        command = [sys.executable, "-m", "sluice.pipelines.cli", "run", *overrides]
         subprocess.run(command, cwd=folder, env=environment, check=True)
     return Workspace(folder)
 
@@ -103,8 +103,8 @@ def last_records(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def measure_bits_per_byte(workspace: Workspace) -> dict[str, float]:
     """The model and its peers on the very same bytes; the peers learn from the text that the model learned from."""
-    from model.evaluation.baselines import NgramModel, xz_bits_per_byte
-    from model.evaluation.harness import held_out_texts, training_texts
+    from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
+    from sluice.model.evaluation.harness import held_out_texts, training_texts
 
     evaluate, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
     assert isinstance(evaluate, EvaluateConfig)

@@ -1,12 +1,12 @@
 """Step 7, evaluate: the tuned model on held-out documents."""
 
-from components.stage import Stage, main
-from data.config import PackConfig
-from model.config import EvaluateConfig
+from sluice.components.stage import Stage, main
+from sluice.data.config import PackConfig
+from sluice.model.config import EvaluateConfig
 
 
 def work(stage: Stage) -> object:
-    from model.evaluation.harness import evaluate
+    from sluice.model.evaluation.harness import evaluate
 
     return evaluate(
         stage.block("evaluate", EvaluateConfig),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data.config import Block, RefineConfig, TokenizerConfig
-from data.manifest import file_hash
+from sluice.data.config import Block, RefineConfig, TokenizerConfig
+from sluice.data.manifest import file_hash
 
 
 class Named(NamedTuple):

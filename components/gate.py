@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.events import EventProgress
-from components.params import load_block
-from components.release import open_registry, open_releases
-from components.stage import artifact_hash, check_artifact, plain, read_metrics, run_effect_step, write_json
-from components.workspace import Workspace
-from data.config import PackConfig
-from model.config import EvaluateConfig, GateConfig
+from sluice.components.events import EventProgress
+from sluice.components.params import load_block
+from sluice.components.release import open_registry, open_releases
+from sluice.components.stage import artifact_hash, check_artifact, plain, read_metrics, run_effect_step, write_json
+from sluice.components.workspace import Workspace
+from sluice.data.config import PackConfig
+from sluice.model.config import EvaluateConfig, GateConfig
 
 _TIMINGS = "timings.json"
 
@@ -23,9 +23,9 @@ def gate(root: str | Path | Workspace) -> str:
 
 
 def _work(workspace: Workspace) -> dict[str, Any]:
-    from model.evaluation.evidence import load_evaluation
-    from model.evaluation.gate import decide
-    from model.evaluation.verdict import write_verdict
+    from sluice.model.evaluation.evidence import load_evaluation
+    from sluice.model.evaluation.gate import decide
+    from sluice.model.evaluation.verdict import write_verdict
 
     check_artifact(workspace.artifact("evaluate"))
     bounds = load_block(workspace, "gate")
@@ -56,7 +56,7 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
     """The champion on the candidate's items: the candidate's own evaluation where they are one model, else measured
     once and kept.
     """
-    from model.checkpoint import model_hash
+    from sluice.model.checkpoint import model_hash
 
     folder = open_registry(workspace).model_folder(champion)
     champion_hash = model_hash(folder)
@@ -76,7 +76,7 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
 
 
 def _evaluate(workspace: Workspace, model: Path, out: Path) -> dict[str, float]:
-    from model.evaluation.harness import evaluate
+    from sluice.model.evaluation.harness import evaluate
 
     config, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
     assert isinstance(config, EvaluateConfig)

@@ -2,14 +2,14 @@
 
 from contextlib import chdir
 
-from components.head import request_head
-from components.stage import Stage, main
-from data.config import IngestConfig
+from sluice.components.head import request_head
+from sluice.components.stage import Stage, main
+from sluice.data.config import IngestConfig
 
 
 def work(stage: Stage) -> object:
-    from data.sources.contents import refuse_changed
-    from data.sources.ingest import ingest
+    from sluice.data.sources.contents import refuse_changed
+    from sluice.data.sources.ingest import ingest
 
     config = stage.block("data", IngestConfig)
     request_head()  # comes up while the sources are read; refine is the first to use it

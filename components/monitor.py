@@ -4,13 +4,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.events import EventProgress
-from components.params import load_block
-from components.release import open_releases
-from components.stage import run_effect_step
-from components.workspace import Workspace
-from monitoring.config import MonitorConfig
-from serving.release import ReleaseRefused
+from sluice.components.events import EventProgress
+from sluice.components.params import load_block
+from sluice.components.release import open_releases
+from sluice.components.stage import run_effect_step
+from sluice.components.workspace import Workspace
+from sluice.monitoring.config import MonitorConfig
+from sluice.serving.release import ReleaseRefused
 
 
 def monitor(root: str | Path | Workspace) -> str:
@@ -22,7 +22,7 @@ def monitor(root: str | Path | Workspace) -> str:
 
 
 def _work(workspace: Workspace) -> dict[str, Any]:
-    from monitoring.monitor import monitor as judge
+    from sluice.monitoring.monitor import monitor as judge
 
     config = load_block(workspace, "monitor")
     assert isinstance(config, MonitorConfig)

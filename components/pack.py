@@ -1,11 +1,11 @@
 """Step 4, pack: text -> memory-mapped token shards, split by content hash."""
 
-from components.stage import Stage, main
-from data.config import PackConfig
+from sluice.components.stage import Stage, main
+from sluice.data.config import PackConfig
 
 
 def work(stage: Stage) -> object:
-    from data.packing import pack
+    from sluice.data.packing import pack
 
     config = stage.block("pack", PackConfig)
     return pack(config, stage.input("refine"), stage.input("tokenizer"), stage.out, progress=stage.progress)

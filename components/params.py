@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from components.workspace import Workspace
-from data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
-from data.spelling import mistake
-from model.architecture.config import ModelConfig
-from model.config import EvaluateConfig, GateConfig, PretrainConfig, TuneConfig
-from monitoring.config import MonitorConfig
-from serving.config import RegisterConfig, RolloutConfig, ServeConfig
+from sluice.components.workspace import Workspace
+from sluice.data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
+from sluice.data.spelling import mistake
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import EvaluateConfig, GateConfig, PretrainConfig, TuneConfig
+from sluice.monitoring.config import MonitorConfig
+from sluice.serving.config import RegisterConfig, RolloutConfig, ServeConfig
 
 BLOCKS: dict[str, type[Block]] = {
     "data": IngestConfig,

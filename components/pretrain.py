@@ -1,14 +1,14 @@
 """Step 5, pretrain: token shards -> base model, by DeepSpeed under Ray Train."""
 
-from components.head import connect_to_head
-from components.stage import Stage, main
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
+from sluice.components.head import connect_to_head
+from sluice.components.stage import Stage, main
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
 
 
 def work(stage: Stage) -> object:
     connect_to_head()
-    from model.training.pretrain import pretrain
+    from sluice.model.training.pretrain import pretrain
 
     return pretrain(
         stage.block("pretrain", PretrainConfig),

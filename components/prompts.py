@@ -2,16 +2,16 @@
 
 import hashlib
 
-from components.params import load_block
-from components.workspace import Workspace
-from data.config import PackConfig
+from sluice.components.params import load_block
+from sluice.components.workspace import Workspace
+from sluice.data.config import PackConfig
 
 
 def held_out_prompts(workspace: Workspace) -> list[str]:
     """The headings of the test documents, each once, in an order that depends on nothing but themselves."""
-    from data.document import read_documents
-    from data.sections import sections
-    from data.split import split_of
+    from sluice.data.document import read_documents
+    from sluice.data.sections import sections
+    from sluice.data.split import split_of
 
     split = load_block(workspace, "pack")
     assert isinstance(split, PackConfig)

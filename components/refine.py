@@ -4,15 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
-from components.head import use_head_if_up
-from components.stage import MANIFEST, Stage, main, write_json
-from data.config import RefineConfig
+from sluice.components.head import use_head_if_up
+from sluice.components.stage import MANIFEST, Stage, main, write_json
+from sluice.data.config import RefineConfig
 
 
 def work(stage: Stage) -> object:
-    from data.evidence import INGEST, REJECTS
-    from data.manifest import EVIDENCE
-    from data.refine import refine
+    from sluice.data.evidence import INGEST, REJECTS
+    from sluice.data.manifest import EVIDENCE
+    from sluice.data.refine import refine
 
     use_head_if_up()
     config = _in_workspace(stage.block("refine", RefineConfig), stage.workspace.root)

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from components.lineage import lineage_tags
-from components.release import open_registry, open_releases
-from components.stage import read_metrics, run_effect_step
-from components.workspace import Workspace
+from sluice.components.lineage import lineage_tags
+from sluice.components.release import open_registry, open_releases
+from sluice.components.stage import read_metrics, run_effect_step
+from sluice.components.workspace import Workspace
 
 
 def register(root: str | Path | Workspace, forced_reason: str | None = None) -> str:
@@ -20,7 +20,7 @@ def register(root: str | Path | Workspace, forced_reason: str | None = None) -> 
 
 
 def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
-    from model.evaluation.verdict import read_verdict
+    from sluice.model.evaluation.verdict import read_verdict
 
     verdict = read_verdict(workspace.verdict, workspace.keys)
     if verdict.outcome != "promote" and forced_reason is None:

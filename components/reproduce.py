@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from components.events import EVENTS_VARIABLE, emit, read_events
-from components.stage import StepFailed, describe, read_metrics
-from components.workspace import Workspace
+from sluice.components.events import EVENTS_VARIABLE, emit, read_events
+from sluice.components.stage import StepFailed, describe, read_metrics
+from sluice.components.workspace import Workspace
 
 
 @dataclass(frozen=True)

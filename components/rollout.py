@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.events import EventProgress, emit
-from components.head import connect_to_head
-from components.params import load_block
-from components.prompts import held_out_prompts, split_prompts
-from components.release import make_server, open_releases
-from components.stage import StepFailed, plain, run_effect_step
-from components.workspace import Workspace
-from monitoring.config import MonitorConfig
-from serving.client import Client, find_server
-from serving.config import RolloutConfig, ServeConfig
+from sluice.components.events import EventProgress, emit
+from sluice.components.head import connect_to_head
+from sluice.components.params import load_block
+from sluice.components.prompts import held_out_prompts, split_prompts
+from sluice.components.release import make_server, open_releases
+from sluice.components.stage import StepFailed, plain, run_effect_step
+from sluice.components.workspace import Workspace
+from sluice.monitoring.config import MonitorConfig
+from sluice.serving.client import Client, find_server
+from sluice.serving.config import RolloutConfig, ServeConfig
 
 _RECORDS_TIMEOUT_S = 60.0
 _POLL_S = 0.5
@@ -33,7 +33,7 @@ def rollout(root: str | Path | Workspace) -> str:
 
 
 def _work(workspace: Workspace) -> dict[str, Any]:
-    from serving.rollout import run_rollout
+    from sluice.serving.rollout import run_rollout
 
     releases = open_releases(workspace)
     state = releases.state()
@@ -90,7 +90,7 @@ def _freeze_reference(
     workspace: Workspace, client: Client, version: str, prompts: list[str], config: RolloutConfig
 ) -> None:
     """Replay, then wait until the gateway has written the records: they reach the disk a moment after the answers."""
-    from monitoring.monitor import save_reference
+    from sluice.monitoring.monitor import save_reference
 
     count, since = _requests(workspace), time.time()
     _replay(client, prompts, count, config, "reference")

@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from components.events import EVENTS_VARIABLE, EventProgress, emit
-from components.files import check_hashes
-from components.params import load_block
-from components.workspace import Workspace
-from data.config import Block
-from data.manifest import MANIFEST, SCHEMA, file_hash, list_files
+from sluice.components.events import EVENTS_VARIABLE, EventProgress, emit
+from sluice.components.files import check_hashes
+from sluice.components.params import load_block
+from sluice.components.workspace import Workspace
+from sluice.data.config import Block
+from sluice.data.manifest import MANIFEST, SCHEMA, file_hash, list_files
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 

@@ -1,11 +1,11 @@
 """Step 3, tokenizer: byte-level BPE, trained on the training split alone."""
 
-from components.stage import Stage, main
-from data.config import PackConfig, TokenizerConfig
+from sluice.components.stage import Stage, main
+from sluice.data.config import PackConfig, TokenizerConfig
 
 
 def work(stage: Stage) -> object:
-    from data.tokenization import train_tokenizer
+    from sluice.data.tokenization import train_tokenizer
 
     config, split = stage.block("tokenizer", TokenizerConfig), stage.block("pack", PackConfig)
     if config.path is not None:

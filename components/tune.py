@@ -1,12 +1,12 @@
 """Step 6, tune: base model -> model that answers, fine-tuned on pairs made from the training documents."""
 
-from components.stage import Stage, main
-from data.config import PackConfig
-from model.config import TuneConfig
+from sluice.components.stage import Stage, main
+from sluice.data.config import PackConfig
+from sluice.model.config import TuneConfig
 
 
 def work(stage: Stage) -> object:
-    from model.tuning.instruction import tune
+    from sluice.model.tuning.instruction import tune
 
     return tune(
         stage.block("tune", TuneConfig),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from data.privacy import mask
-from data.sources.globs import is_glob
+from sluice.data.privacy import mask
+from sluice.data.sources.globs import is_glob
 
 _LOCAL = "local"
 """How a local source is named that is the only one."""

@@ -9,18 +9,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from data.card.card import write_card
-from data.config import IngestConfig, RefineConfig
-from data.evidence import INGEST, REJECTS
-from data.locking import try_lock
-from data.manifest import EVIDENCE, is_finished_build, write_manifest
-from data.outcome import NothingKept
-from data.progress import Progress, no_progress
-from data.refine import load_sets, refine
-from data.report import IngestReport, RefineReport
-from data.scoring import SUMMARIES
-from data.sources.ingest import ingest
-from data.sources.location import LocalFiles, locate
+from sluice.data.card.card import write_card
+from sluice.data.config import IngestConfig, RefineConfig
+from sluice.data.evidence import INGEST, REJECTS
+from sluice.data.locking import try_lock
+from sluice.data.manifest import EVIDENCE, is_finished_build, write_manifest
+from sluice.data.outcome import NothingKept
+from sluice.data.progress import Progress, no_progress
+from sluice.data.refine import load_sets, refine
+from sluice.data.report import IngestReport, RefineReport
+from sluice.data.scoring import SUMMARIES
+from sluice.data.sources.ingest import ingest
+from sluice.data.sources.location import LocalFiles, locate
 
 _REASONS = 4
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from data.arrow import numbers, table_of
-from data.evidence import IDENTITY, read_columns, score_columns
-from data.keeping import Corpus, parse_contamination
+from sluice.data.arrow import numbers, table_of
+from sluice.data.evidence import IDENTITY, read_columns, score_columns
+from sluice.data.keeping import Corpus, parse_contamination
 
 _ORDER = ("id", "source", "path", "raw_id")
 

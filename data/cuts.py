@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.config import RefineConfig
-from data.corpus import ScoredCorpus
-from data.decontamination import Span
-from data.decontamination import character_spans as shared_spans
-from data.deduplication.cutting import cut
-from data.deduplication.parts import SketchPart
-from data.deduplication.pieces import remove, surplus_pieces
-from data.deduplication.substrings import Cover, Known, character_spans, repeated_substrings
-from data.keeping import KEPT, Decision, spans_under
+from sluice.data.config import RefineConfig
+from sluice.data.corpus import ScoredCorpus
+from sluice.data.decontamination import Span
+from sluice.data.decontamination import character_spans as shared_spans
+from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.pieces import remove, surplus_pieces
+from sluice.data.deduplication.substrings import Cover, Known, character_spans, repeated_substrings
+from sluice.data.keeping import KEPT, Decision, spans_under
 
 
 @dataclass(frozen=True)

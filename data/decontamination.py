@@ -3,8 +3,8 @@
 An item is looked for by every length of n-gram that fits into it. Its longest is the strong sign, upon which documents
 are cut or dropped; the shorter ones are counted beside it, because an edited copy leaves no run of 13 words.
 
-Spans of words are half open, [first_word, last_word), and count the words of `data.deduplication.words`. So neither
-case, spacing, line breaks nor punctuation hide an item.
+Spans of words are half open, [first_word, last_word), and count the words of
+`sluice.data.deduplication.words`, so neither case, spacing, line breaks nor punctuation hide an item.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import ContaminationSign
-from data.deduplication.cutting import merged
-from data.deduplication.words import word_hashes, word_spans
-from data.evaluation_items import read_items
-from data.hashing import mix
-from data.privacy import mask
-from data.report import Overlap
-from data.scripts import letters_a_word
+from sluice.data.config import ContaminationSign
+from sluice.data.deduplication.cutting import merged
+from sluice.data.deduplication.words import word_hashes, word_spans
+from sluice.data.evaluation_items import read_items
+from sluice.data.hashing import mix
+from sluice.data.privacy import mask
+from sluice.data.report import Overlap
+from sluice.data.scripts import letters_a_word
 
 SHORTEST_ITEM = 4
 """Words. A shorter item, such as a two-word answer, occurs everywhere, so it is left out and counted.
@@ -48,8 +48,8 @@ class Span:
     last_word: int
     set: str
     ngram: int
-    """Words of the n-grams that it was found by, as data.deduplication.words has them; of an item shorter than all of
-    `ngrams`, its length.
+    """Length in words (sluice.data.deduplication.words) of the n-grams that matched; the item's own length if it is
+    shorter than all of `ngrams`.
     """
     is_longest: bool = True
     """Whether these are the longest n-grams that the item has; if not, it is the weaker sign."""

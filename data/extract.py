@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from data.encoding import composed, mend
-from data.markup.blocks import Block, render
-from data.markup.markdown import markdown_blocks
-from data.markup.plain import plain_blocks
-from data.markup.rst import rst_blocks
-from data.markup.webpage import webpage_blocks
+from sluice.data.encoding import composed, mend
+from sluice.data.markup.blocks import Block, render
+from sluice.data.markup.markdown import markdown_blocks
+from sluice.data.markup.plain import plain_blocks
+from sluice.data.markup.rst import rst_blocks
+from sluice.data.markup.webpage import webpage_blocks
 
 _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,

@@ -4,8 +4,8 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-from data.config import RefineConfig
-from data.document import document_shards
+from sluice.data.config import RefineConfig
+from sluice.data.document import document_shards
 
 RECUT = frozenset(
     {name for name in RefineConfig.model_fields if name.startswith(("min_", "max_"))}

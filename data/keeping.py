@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import ContaminationPolicy, RefineConfig
-from data.decontamination import Span, acting, set_names
-from data.deduplication.near import Duplicate, near_duplicates
-from data.quality.rules import breaches
+from sluice.data.config import ContaminationPolicy, RefineConfig
+from sluice.data.decontamination import Span, acting, set_names
+from sluice.data.deduplication.near import Duplicate, near_duplicates
+from sluice.data.quality.rules import breaches
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.arrow import column_of
-from data.corpus import ScoredCorpus
-from data.cuts import Cuts
-from data.document import write_line_shards
-from data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, write_decisions
-from data.executor import RunTasks
-from data.finishing import Left, WriteTask, write_kept
-from data.keeping import KEPT, Decision
-from data.manifest import EVIDENCE
-from data.progress import Progress, no_progress
-from data.report import RefineReport, Tally
+from sluice.data.arrow import column_of
+from sluice.data.corpus import ScoredCorpus
+from sluice.data.cuts import Cuts
+from sluice.data.document import write_line_shards
+from sluice.data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, write_decisions
+from sluice.data.executor import RunTasks
+from sluice.data.finishing import Left, WriteTask, write_kept
+from sluice.data.keeping import KEPT, Decision
+from sluice.data.manifest import EVIDENCE
+from sluice.data.progress import Progress, no_progress
+from sluice.data.report import RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512
 

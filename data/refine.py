@@ -14,23 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import RefineConfig
-from data.corpus import ScoredCorpus
-from data.decontamination import EvaluationSets
-from data.deduplication.index import DuplicateIndex
-from data.deduplication.near import Duplicate
-from data.deduplication.parts import SketchPart
-from data.disk import copy_tree, remove
-from data.document import document_shards
-from data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
-from data.executor import RunTasks, lasting_workers
-from data.fingerprint import fingerprint
-from data.manifest import EVIDENCE
-from data.pairs import PAIR_FLOOR, ids_along, is_first, similar_pairs
-from data.progress import Progress, no_progress
-from data.report import RefineReport
-from data.rounds import keep
-from data.scoring import ScoreTask, Summary, score_part
+from sluice.data.config import RefineConfig
+from sluice.data.corpus import ScoredCorpus
+from sluice.data.decontamination import EvaluationSets
+from sluice.data.deduplication.index import DuplicateIndex
+from sluice.data.deduplication.near import Duplicate
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.disk import copy_tree, remove
+from sluice.data.document import document_shards
+from sluice.data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
+from sluice.data.executor import RunTasks, lasting_workers
+from sluice.data.fingerprint import fingerprint
+from sluice.data.manifest import EVIDENCE
+from sluice.data.pairs import PAIR_FLOOR, ids_along, is_first, similar_pairs
+from sluice.data.progress import Progress, no_progress
+from sluice.data.report import RefineReport
+from sluice.data.rounds import keep
+from sluice.data.scoring import ScoreTask, Summary, score_part
 
 _PARTS = 16
 _LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
@@ -50,8 +50,8 @@ def refine(
 
     The outcome depends on the documents and the settings only, not on order, shards or workers. Scored parts stay in
     `work`, where a later run of the same inputs and code finds them: after a run that died, and after thresholds
-    changed. `executor` is called like `data.executor.run_tasks`, by default with local processes that last as long as
-    this call, or on Ray. With `work`, whoever puts `out` where it stays calls `report.remember()` then, and not before.
+    changed. `executor` is called like `sluice.data.executor.run_tasks`; the default starts local processes for
+    this call, or uses Ray. With `work`, the caller runs `report.remember()` once `out` is in its final place.
     ValueError if the folder is empty or nothing is kept.
     """
     started = time.perf_counter()

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from data.config import RefineConfig
-from data.corpus import ScoredCorpus
-from data.cuts import Cut, Cuts, plan_cuts, too_short
-from data.decontamination import count_documents, count_ngrams
-from data.deduplication.near import Duplicate
-from data.deduplication.parts import SketchPart
-from data.deduplication.substrings import Known
-from data.executor import RunTasks, run_tasks
-from data.finishing import CoverTask, CutTask, Left, cover_part, measure_cuts
-from data.keeping import Decision, decide
-from data.outcome import write_outcome
-from data.progress import Progress, no_progress
-from data.report import RefineReport
+from sluice.data.config import RefineConfig
+from sluice.data.corpus import ScoredCorpus
+from sluice.data.cuts import Cut, Cuts, plan_cuts, too_short
+from sluice.data.decontamination import count_documents, count_ngrams
+from sluice.data.deduplication.near import Duplicate
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.substrings import Known
+from sluice.data.executor import RunTasks, run_tasks
+from sluice.data.finishing import CoverTask, CutTask, Left, cover_part, measure_cuts
+from sluice.data.keeping import Decision, decide
+from sluice.data.outcome import write_outcome
+from sluice.data.progress import Progress, no_progress
+from sluice.data.report import RefineReport
 
 _FEW = 32
 """Documents that are done with here before a worker has been asked; the last rounds are about so many."""
@@ -88,7 +88,7 @@ class _Texts:
     """By row: what was cut when it was last asked, and what that left."""
 
     def cover(self, documents: np.ndarray, folder: Path) -> list[Path]:
-        """See `data.deduplication.substrings.Cover`."""
+        """See `sluice.data.deduplication.substrings.Cover`."""
         assert self.config.min_substring_words is not None
         tasks = [
             CoverTask(

@@ -16,17 +16,17 @@ from typing import Any
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from data.config import RefineConfig
-from data.decontamination import EvaluationSets, find
-from data.deduplication.sketch import sketch, write_sketches
-from data.deduplication.words import word_hashes
-from data.disk import whole_or_absent
-from data.document import content_id, read_shard
-from data.evidence import score_schema, write_rows
-from data.extract import extract
-from data.privacy import mask
-from data.quality.classifier import load as load_classifier
-from data.quality.rules import score
+from sluice.data.config import RefineConfig
+from sluice.data.decontamination import EvaluationSets, find
+from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.deduplication.words import word_hashes
+from sluice.data.disk import whole_or_absent
+from sluice.data.document import content_id, read_shard
+from sluice.data.evidence import score_schema, write_rows
+from sluice.data.extract import extract
+from sluice.data.privacy import mask
+from sluice.data.quality.classifier import load as load_classifier
+from sluice.data.quality.rules import score
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Literal, get_args
 
-from data.config import PackConfig
+from sluice.data.config import PackConfig
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from data.manifest import file_hash
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.huggingface import (
+from sluice.data.manifest import file_hash
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.huggingface import (
     Family,
     from_huggingface,
     own_weights,

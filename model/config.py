@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data.config import Block
+from sluice.data.config import Block
 
 
 class SizeSchedule(Block):

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from monitoring.config import MonitorConfig
-from monitoring.drift import Drift
-from monitoring.slo import Check
+from sluice.monitoring.config import MonitorConfig
+from sluice.monitoring.drift import Drift
+from sluice.monitoring.slo import Check
 
 EMBEDDING = "embedding"
 

@@ -2,10 +2,10 @@
 
 from pydantic import Field, model_validator
 
-from data.config import Block
+from sluice.data.config import Block
 
 DRIFT_TESTS = 7
-"""The embedding and six columns of the traffic records (monitoring.monitor)."""
+"""The embedding and six columns of the traffic records (sluice.monitoring.monitor)."""
 
 
 class MonitorConfig(Block):

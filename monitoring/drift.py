@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from monitoring.slo import Outcome
+from sluice.monitoring.slo import Outcome
 
 
 class Drift(BaseModel):

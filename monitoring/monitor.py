@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.progress import Progress, no_progress
-from monitoring.alerts import EMBEDDING, judge
-from monitoring.config import DRIFT_TESTS, MonitorConfig
-from monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
-from monitoring.report import MonitorReport, write_evidently, write_json
-from monitoring.slo import Check, burn_rate_slos, error_rate_slo, latency_slo, numbers_slo
-from monitoring.traffic import scan_traffic, write_traffic
+from sluice.data.progress import Progress, no_progress
+from sluice.monitoring.alerts import EMBEDDING, judge
+from sluice.monitoring.config import DRIFT_TESTS, MonitorConfig
+from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
+from sluice.monitoring.report import MonitorReport, write_evidently, write_json
+from sluice.monitoring.slo import Check, burn_rate_slos, error_rate_slo, latency_slo, numbers_slo
+from sluice.monitoring.traffic import scan_traffic, write_traffic
 
 NUMERIC = ("prompt_tokens", "completion_tokens", "first_token_ms", "per_token_ms", "mean_log_probability")
 CATEGORICAL = ("finish_reason",)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data.privacy import mask
+from sluice.data.privacy import mask
 
 if TYPE_CHECKING:
     import pandas

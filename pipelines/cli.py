@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
-        module = importlib.import_module(f"pipelines.commands.{arguments.command}")
+        module = importlib.import_module(f"sluice.pipelines.commands.{arguments.command}")
         return int(module.run(arguments) or 0)
     except KeyboardInterrupt as interrupt:
         print(f"{name}: interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
@@ -304,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _described(error: Exception) -> str:
     try:
-        from components.stage import describe
+        from sluice.components.stage import describe
     except ImportError:
         # What broke the command may have broken this too.
         return f"{type(error).__name__}: {error}"

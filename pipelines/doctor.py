@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.workspace import Workspace
+from sluice.components.workspace import Workspace
 
 GIB = 1024**3
 _NEEDED_DISK_GIB = 2.0
@@ -40,7 +40,7 @@ class Finding:
 
 def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
     """All findings for a run with these settings (the composed blocks)."""
-    from components.stage import MANIFEST
+    from sluice.components.stage import MANIFEST
 
     serve, data = values["serve"], values["data"]
     needs_network = not data["sources"] and not (workspace.artifact("ingest") / MANIFEST).is_file()
@@ -164,9 +164,9 @@ def judge_network(reachable: bool | None) -> Finding:
 
 def _source_faults(data: Mapping[str, Any], root: Path) -> list[str]:
     """What is wrong with the sources as they are named; whether a place elsewhere answers shows when it is read."""
-    from components.paths import from_folder, with_paths
-    from data.config import IngestConfig
-    from data.sources.location import locate
+    from sluice.components.paths import from_folder, with_paths
+    from sluice.data.config import IngestConfig
+    from sluice.data.sources.location import locate
 
     faults = []
     found = with_paths({"data": data}, partial(from_folder, root=root, here=Path.cwd()))
@@ -208,7 +208,7 @@ def port_taken(host: str, port: int) -> bool:
 
 
 def _served_by_us(workspace: Workspace, port: int) -> bool:
-    from serving.client import find_server
+    from sluice.serving.client import find_server
 
     client = find_server(workspace.state)
     return client is not None and urlsplit(client.url).port == port

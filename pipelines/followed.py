@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from components.events import EventProgress, Tail
-from pipelines.terminal import View
+from sluice.components.events import EventProgress, Tail
+from sluice.pipelines.terminal import View
 
 _POLL_S = 0.1
 

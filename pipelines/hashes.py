@@ -5,8 +5,8 @@ from contextlib import chdir
 from pathlib import Path
 from typing import TypeVar
 
-from components.files import hash_of, named
-from data.config import Block, EvaluationSet, IngestConfig, RefineConfig, TokenizerConfig
+from sluice.components.files import hash_of, named
+from sluice.data.config import Block, EvaluationSet, IngestConfig, RefineConfig, TokenizerConfig
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 
@@ -37,7 +37,7 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
 
 def _check_index(block: RefineConfig, root: Path) -> None:
     if block.index is not None:
-        from data.deduplication.index import DuplicateIndex
+        from sluice.data.deduplication.index import DuplicateIndex
 
         DuplicateIndex.open(root / block.index, block)
 
@@ -61,7 +61,7 @@ def _contents(block: IngestConfig, root: Path) -> str | None:
         raise ValueError(f"data.sources_sha256 {block.sources_sha256} is filled in from the files: leave it out")
     if not block.given:
         return None
-    from data.sources.contents import contents_sha256
+    from sluice.data.sources.contents import contents_sha256
 
     # Relative paths are from the workspace, as the step reads them.
     with chdir(root):

@@ -8,7 +8,7 @@ malformed one and still reports success).
 
 from kfp import dsl
 
-from pipelines import steps
+from sluice.pipelines import steps
 
 
 @dsl.pipeline(name="sluice-lifecycle", description="Raw text to a served language model, with evidence at each gate.")

@@ -13,13 +13,13 @@ import sys
 import threading
 from pathlib import Path
 
-from components.events import EVENTS_VARIABLE
-from components.head import HEAD_VARIABLE
-from components.params import load_block
-from components.workspace import Workspace
-from data.cores import available_cores
-from model.config import PretrainConfig
-from pipelines.head import prepare_environment, start_on_request
+from sluice.components.events import EVENTS_VARIABLE
+from sluice.components.head import HEAD_VARIABLE
+from sluice.components.params import load_block
+from sluice.components.workspace import Workspace
+from sluice.data.cores import available_cores
+from sluice.model.config import PretrainConfig
+from sluice.pipelines.head import prepare_environment, start_on_request
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
 
     from kfp import local
 
-    from pipelines.lifecycle import lifecycle
+    from sluice.pipelines.lifecycle import lifecycle
 
     local.init(
         runner=local.SubprocessRunner(use_venv=False),

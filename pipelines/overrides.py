@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from components.workspace import Workspace
-from data.config import Block
+from sluice.components.workspace import Workspace
+from sluice.data.config import Block
 
 _OF_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_frequency")
 """Settings of a tokenizer that is trained."""

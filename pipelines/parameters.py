@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from components.params import BLOCKS, load_block, validate, validate_block
-from components.paths import PATHS, from_workspace, with_paths
-from components.workspace import Workspace
-from data.config import Block
-from pipelines.hashes import with_hashes
-from pipelines.overrides import check_form, check_together, keys_as_typed, quoted_name_hint, to_hydra
+from sluice.components.params import BLOCKS, load_block, validate, validate_block
+from sluice.components.paths import PATHS, from_workspace, with_paths
+from sluice.components.workspace import Workspace
+from sluice.data.config import Block
+from sluice.pipelines.hashes import with_hashes
+from sluice.pipelines.overrides import check_form, check_together, keys_as_typed, quoted_name_hint, to_hydra
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
 _ADVICE = re.compile(r" (?:To append to your config use|See https?://|1\. To use it as)")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from model.budget.plan import Plan
-from model.budget.weights import COMPONENTS
+from sluice.model.budget.plan import Plan
+from sluice.model.budget.weights import COMPONENTS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from model.budget.fit import Fit
-    from model.budget.throughput import RunCost
+    from sluice.model.budget.fit import Fit
+    from sluice.model.budget.throughput import RunCost
 
 _WIDTH = 100
 

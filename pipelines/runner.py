@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from components.events import Tail, read_events
-from components.stage import StepFailed, read_metrics, write_json
-from components.workspace import STEPS, Workspace
-from data.locking import try_lock
-from pipelines.terminal import View, open_view
+from sluice.components.events import Tail, read_events
+from sluice.components.stage import StepFailed, read_metrics, write_json
+from sluice.components.workspace import STEPS, Workspace
+from sluice.data.locking import try_lock
+from sluice.pipelines.terminal import View, open_view
 
 _POLL_S = 0.1
 _LOCK_WAIT_S = 20.0
@@ -157,7 +157,15 @@ def alive(pid: str) -> bool:
 def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: View) -> int:
     """Start the child in a process group of its own, follow its events, return its exit status."""
     read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "pipelines.local", "--workspace", str(workspace.root), "--run", str(folder.path)]
+    command = [
+        sys.executable,
+        "-m",
+        "sluice.pipelines.local",
+        "--workspace",
+        str(workspace.root),
+        "--run",
+        str(folder.path),
+    ]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
             [*command, "--lifeline", str(read_end)],

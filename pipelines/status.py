@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from components.events import read_events
-from components.release import open_ledger
-from components.stage import read_metrics
-from components.workspace import STEPS, Workspace
-from pipelines.runner import latest_run, step_record
+from sluice.components.events import read_events
+from sluice.components.release import open_ledger
+from sluice.components.stage import read_metrics
+from sluice.components.workspace import STEPS, Workspace
+from sluice.pipelines.runner import latest_run, step_record
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
     """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to ask at any moment, also during
     a run.
     """
-    from serving.release import fold
+    from sluice.serving.release import fold
 
     ledger = open_ledger(workspace)
     state = fold(ledger.history())
@@ -43,7 +43,7 @@ def _steps(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _going(workspace: Workspace) -> bool:
-    from pipelines.runner import alive
+    from sluice.pipelines.runner import alive
 
     lock = workspace.state / "run.lock"
     return lock.is_file() and alive(lock.read_text().strip())

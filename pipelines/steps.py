@@ -15,7 +15,7 @@ component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
 @component
 def ingest(workspace: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "ingest")
     metrics.metadata.update(done.numbers)
@@ -24,7 +24,7 @@ def ingest(workspace: str, metrics: dsl.Output[dsl.Metrics]) -> str:
 
 @component
 def refine(workspace: str, ingest: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "refine")
     metrics.metadata.update(done.numbers)
@@ -33,7 +33,7 @@ def refine(workspace: str, ingest: str, metrics: dsl.Output[dsl.Metrics]) -> str
 
 @component
 def tokenizer(workspace: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "tokenizer")
     metrics.metadata.update(done.numbers)
@@ -42,7 +42,7 @@ def tokenizer(workspace: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> 
 
 @component
 def pack(workspace: str, refine: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "pack")
     metrics.metadata.update(done.numbers)
@@ -51,7 +51,7 @@ def pack(workspace: str, refine: str, tokenizer: str, metrics: dsl.Output[dsl.Me
 
 @component
 def pretrain(workspace: str, pack: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "pretrain")
     metrics.metadata.update(done.numbers)
@@ -60,7 +60,7 @@ def pretrain(workspace: str, pack: str, tokenizer: str, metrics: dsl.Output[dsl.
 
 @component
 def tune(workspace: str, pretrain: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "tune")
     metrics.metadata.update(done.numbers)
@@ -69,7 +69,7 @@ def tune(workspace: str, pretrain: str, refine: str, metrics: dsl.Output[dsl.Met
 
 @component
 def evaluate(workspace: str, tune: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    from components.reproduce import reproduce
+    from sluice.components.reproduce import reproduce
 
     done = reproduce(workspace, "evaluate")
     metrics.metadata.update(done.numbers)
@@ -78,27 +78,27 @@ def evaluate(workspace: str, tune: str, refine: str, metrics: dsl.Output[dsl.Met
 
 @component
 def gate(workspace: str, evaluate: str) -> str:
-    from components.gate import gate
+    from sluice.components.gate import gate
 
     return gate(workspace)
 
 
 @component
 def register(workspace: str, gate: str) -> str:
-    from components.register import register
+    from sluice.components.register import register
 
     return register(workspace)
 
 
 @component
 def rollout(workspace: str, register: str) -> str:
-    from components.rollout import rollout
+    from sluice.components.rollout import rollout
 
     return rollout(workspace)
 
 
 @component
 def monitor(workspace: str, rollout: str) -> str:
-    from components.monitor import monitor
+    from sluice.components.monitor import monitor
 
     return monitor(workspace)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from components.stage import read_metrics
-from components.workspace import EFFECT_STEPS, STEPS, Workspace
-from pipelines.status import status
-from pipelines.terminal import clock
+from sluice.components.stage import read_metrics
+from sluice.components.workspace import EFFECT_STEPS, STEPS, Workspace
+from sluice.pipelines.status import status
+from sluice.pipelines.terminal import clock
 
 
 def print_summary(workspace: Workspace, record: dict[str, Any]) -> None:

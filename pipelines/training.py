@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.params import BLOCKS, validate
-from components.workspace import Workspace
-from data.config import Block, TokenizerConfig
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.settings import TextConfig
-from model.training.parallelism.layout import SETTINGS
-from pipelines.parameters import compose
+from sluice.components.params import BLOCKS, validate
+from sluice.components.workspace import Workspace
+from sluice.data.config import Block, TokenizerConfig
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.settings import TextConfig
+from sluice.model.training.parallelism.layout import SETTINGS
+from sluice.pipelines.parameters import compose
 
 if TYPE_CHECKING:
-    from model.training.batches.text import Packed
+    from sluice.model.training.batches.text import Packed
 
 PATH = "data.path="
 _GROUPS = ("experiment=", "profile=", "model=")
@@ -76,8 +76,8 @@ def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
     """The same for runs in one process each, of plain PyTorch. ValueError for what that cannot train, or for a layout
     that is asked for: it would have no effect.
     """
-    from model.training.parallelism.rules import check
-    from model.training.trial import ALONE, alone
+    from sluice.model.training.parallelism.rules import check
+    from sluice.model.training.trial import ALONE, alone
 
     for override in overrides:
         name = override.partition("=")[0].removeprefix(_LAYOUT)
@@ -120,7 +120,7 @@ def lay_out(request: Request, overrides: Sequence[str]) -> Request:
 
 def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
     """The packed tokens and their tokenizer: made below `out` of a text file, else those of a folder."""
-    from model.training.batches.text import Packed, pack_text
+    from sluice.model.training.batches.text import Packed, pack_text
 
     if request.text.path is None:
         packed, tokenizer = workspace.artifact("pack"), workspace.artifact("tokenizer")

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.stage import write_json
-from components.workspace import Workspace
-from pipelines.training import PATH, Request, lay_out, open_tokens, read_request, restore_request
+from sluice.components.stage import write_json
+from sluice.components.workspace import Workspace
+from sluice.pipelines.training import PATH, Request, lay_out, open_tokens, read_request, restore_request
 
 if TYPE_CHECKING:
-    from model.training.batches.text import Packed
+    from sluice.model.training.batches.text import Packed
 
 DESCRIPTION, REPORT, LOSSES, SAMPLE, EVENTS = "train.json", "report.json", "loss.svg", "sample.txt", "events.jsonl"
 MODEL, CHECKPOINTS = "model", "checkpoints"
@@ -21,7 +21,7 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise ValueError(
             "`sluice train` starts its workers itself: call it alone, with pretrain.workers=N; torchrun starts "
-            "`-m model.training.pretrain`"
+            "`-m sluice.model.training.pretrain`"
         )
     if arguments.resume is not None:
         if arguments.out is not None:
@@ -44,9 +44,9 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
     """Of a new run, or of the one to go on with. ValueError for settings that do not go together."""
     import torch
 
-    from model.checkpoint import read_json
-    from model.training.batches.text import no_text
-    from model.training.parallelism.rules import check
+    from sluice.model.checkpoint import read_json
+    from sluice.model.training.batches.text import no_text
+    from sluice.model.training.parallelism.rules import check
 
     if arguments.resume is None:
         request = read_request(workspace, arguments.overrides)
@@ -61,8 +61,8 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
 
 def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool) -> "Packed":
     """The run's tokens. ValueError where the folder of a new run holds one of other settings or text."""
-    from model.checkpoint import read_json
-    from model.training.batches.text import Packed
+    from sluice.model.checkpoint import read_json
+    from sluice.model.training.batches.text import Packed
 
     if goes_on:
         settings = read_json(out / DESCRIPTION)
@@ -89,14 +89,14 @@ def describe_run(out: Path, request: Request, packed: "Packed") -> None:
 
 def run_of(request: Request, packed: "Packed") -> str:
     """The fingerprint of the run, the same in every layout."""
-    from model.training.pretrain import run_fingerprint
+    from sluice.model.training.pretrain import run_fingerprint
 
     return run_fingerprint(request.pretrain, request.model, packed.tokens).partition("-")[0]
 
 
 def finished(out: Path, run: str) -> dict[str, Any] | None:
     """The report in `out`, where that run came to its end there."""
-    from model.checkpoint import read_json
+    from sluice.model.checkpoint import read_json
 
     if not (out / REPORT).is_file() or not (out / MODEL / "model.safetensors").is_file():
         return None
@@ -114,15 +114,15 @@ def how_to_go_on(out: Path, run: str) -> str:
 
 def _checkpoints(out: Path, run: str = "") -> list[int]:
     """Steps of the whole checkpoints in `out`: all, or those of a run in any layout."""
-    from model.training.saving.checkpoints import complete_steps
+    from sluice.model.training.saving.checkpoints import complete_steps
 
     return [step for folder in (out / CHECKPOINTS).glob(f"{run}*/") for step in complete_steps(folder)]
 
 
 def _check_same(out: Path, request: Request) -> None:
     """A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way."""
-    from data.manifest import file_hash
-    from model.checkpoint import read_json
+    from sluice.data.manifest import file_hash
+    from sluice.model.checkpoint import read_json
 
     if not (out / DESCRIPTION).is_file() or not (_checkpoints(out) or (out / MODEL).exists()):
         return

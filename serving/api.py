@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from serving.engine.request import Finish, GenerationRequest, Message
+from sluice.serving.engine.request import Finish, GenerationRequest, Message
 
 _WITHOUT_EFFECT = {
     "metadata",

@@ -30,15 +30,15 @@ from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
 
-from monitoring.traffic import TrafficWriter
-from serving.client import Client, find_server, server_file
-from serving.config import ServeConfig
-from serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
-from serving.gateway import create_app
-from serving.guard import hash_key
-from serving.reconcile import Observed, plan
-from serving.release import ReleaseState
-from serving.routing import Routes, RouteTable
+from sluice.monitoring.traffic import TrafficWriter
+from sluice.serving.client import Client, find_server, server_file
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
+from sluice.serving.gateway import create_app
+from sluice.serving.guard import hash_key
+from sluice.serving.reconcile import Observed, plan
+from sluice.serving.release import ReleaseState
+from sluice.serving.routing import Routes, RouteTable
 
 GATEWAY, PREFIX = "gateway", "model-v"
 """Names of the applications: the gateway, and one for each version."""
@@ -69,7 +69,7 @@ class Failure:
 
 
 class ReleaseSource(Protocol):
-    """Who says what serves (serving.release.Releases)."""
+    """Who says what serves (sluice.serving.release.Releases)."""
 
     def state(self) -> ReleaseState: ...
 
@@ -78,7 +78,7 @@ class ModelReplica:
     """One model version."""
 
     def __init__(self, folder: str, config: dict[str, Any]) -> None:
-        from serving.engine.engine import Engine
+        from sluice.serving.engine.engine import Engine
 
         self._engine = Engine(Path(folder), ServeConfig.model_validate(config))
 
@@ -168,8 +168,8 @@ class GatewayReplica:
 class Server:
     """A running server: Ray Serve, and the loop that makes it follow the release.
 
-    `model_folder` gives the local folder of a version (serving.registry.Registry.model_folder). `state_folder` gets
-    `server.json` while the server runs, and `traffic/`. Connects to RAY_ADDRESS where that is set, else starts Ray.
+    `model_folder` gives the local folder of a version (sluice.serving.registry.Registry.model_folder). `state_folder`
+    gets `server.json` while the server runs, and `traffic/`. Connects to RAY_ADDRESS where it is set, else starts Ray.
     """
 
     def __init__(

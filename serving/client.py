@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 if TYPE_CHECKING:  # these come with numpy and the ledger, and most commands only ask where the server is
-    from serving.measurements import Measurements
-    from serving.rollout import Completion
-    from serving.routing import Arm, Source
+    from sluice.serving.measurements import Measurements
+    from sluice.serving.rollout import Completion
+    from sluice.serving.routing import Arm, Source
 
 PROBE_TIMEOUT_S = 3.0
 POLL_S = 0.1
@@ -62,7 +62,7 @@ class Client:
         self, prompt: str, max_tokens: int, seed: int, source: "Source" = "replay", arm: "Arm | None" = None
     ) -> "Completion":
         """One completion, routed by weight or pinned to an arm. A refusal or failure is in `status`, not raised."""
-        from serving.rollout import Completion
+        from sluice.serving.rollout import Completion
 
         headers = {"x-sluice-source": source} | ({"x-sluice-arm": arm} if arm else {})
         body = {"prompt": prompt, "max_tokens": max_tokens, "seed": seed}
@@ -83,7 +83,7 @@ class Client:
 
     def measurements(self, version: str, since: float = 0.0) -> "Measurements":
         """What the gateway remembers of a version since `since` (epoch seconds)."""
-        from serving.measurements import Measurements
+        from sluice.serving.measurements import Measurements
 
         found = _checked(self._http.get("/admin/measurements", params={"version": version, "since": since}))
         return Measurements(**found)

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from data.config import Block
+from sluice.data.config import Block
 
 
 class RegisterConfig(Block):

@@ -11,9 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from monitoring.traffic import TrafficRecord
-from serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
-from serving.routing import Leg, Source
+from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
+from sluice.serving.routing import Leg, Source
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is the champion's, should it have to step in."""

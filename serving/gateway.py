@@ -22,15 +22,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from monitoring.traffic import TrafficRecord
-from serving import api
-from serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
-from serving.config import ServeConfig
-from serving.engine.request import Finish, GenerationError, TokenEvent
-from serving.exchange import CLIENT_GONE, Backends, Exchange
-from serving.guard import Guard
-from serving.measurements import Exporter, Window, as_json
-from serving.routing import Arm, RouteTable, Source, legs
+from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving import api
+from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
+from sluice.serving.exchange import CLIENT_GONE, Backends, Exchange
+from sluice.serving.guard import Guard
+from sluice.serving.measurements import Exporter, Window, as_json
+from sluice.serving.routing import Arm, RouteTable, Source, legs
 
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/", "/dashboard")
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class TrafficSink(Protocol):
-    """Where traffic records go (monitoring.traffic.TrafficWriter)."""
+    """Where traffic records go (sluice.monitoring.traffic.TrafficWriter)."""
 
     lost: int
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api import ApiError
+from sluice.serving.api import ApiError
 
 MAX_BODY_BYTES = 256 * 1024
 

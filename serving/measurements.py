@@ -8,8 +8,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from monitoring.traffic import TrafficRecord
-from serving.routing import RouteTable
+from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving.routing import RouteTable
 
 KEPT_RECORDS = 20_000
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -1,10 +1,10 @@
-"""From what the release wants and what is loaded to what is to be done. Pure; `serving.app` does it."""
+"""From what the release wants and what is loaded to what is to be done. Pure; `sluice.serving.app` does it."""
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from serving.release import ReleaseState
-from serving.routing import Routes
+from sluice.serving.release import ReleaseState
+from sluice.serving.routing import Routes
 
 
 @dataclass(frozen=True)

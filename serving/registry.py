@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from data.manifest import file_hash
+from sluice.data.manifest import file_hash
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -251,6 +251,6 @@ class Registry:
 
 def _model_hash(folder: Path) -> str:
     # Imported here: torch comes with it.
-    from model.checkpoint import model_hash
+    from sluice.model.checkpoint import model_hash
 
     return model_hash(folder)

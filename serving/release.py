@@ -12,9 +12,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from data.manifest import file_hash
-from model.evaluation.verdict import read_verdict
-from serving.ledger import GENESIS, Entry, Ledger, LedgerCheck, LedgerConflict, RecordedEntry
+from sluice.data.manifest import file_hash
+from sluice.model.evaluation.verdict import read_verdict
+from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerCheck, LedgerConflict, RecordedEntry
 
 Action = Literal["propose", "weight", "promote", "drop", "rollback"]
 
@@ -220,7 +220,7 @@ def _entry(intent: Intent, version: str, details: Mapping[str, Any]) -> Entry:
 
 
 class VersionStore(Protocol):
-    """What a release needs of the model registry (serving.registry.Registry)."""
+    """What a release needs of the model registry (sluice.serving.registry.Registry)."""
 
     model_name: str
 

@@ -2,9 +2,9 @@
 
 `decide` and `smoke` are pure; `run_rollout` replays prompts against the live server, asks it what it measured, and
 moves weights through `Releases`. Two things are judged, each at half of alpha. The challenger's error rate, by an
-e-process (monitoring.sequential), which may be looked at after every request. The ratio of the two arms' p95 latency a
-token, by a bootstrap interval, which may not: so look k, taken when a step is full or the samples have doubled since
-the last, spends 6 / (pi k)^2 of its half, which sums to 1 over any number of looks.
+e-process (sluice.monitoring.sequential), which may be looked at after every request; the ratio of the two arms' p95
+latency a token, by a bootstrap interval, which may not: so look k, taken when a step is full or the samples have
+doubled since the last, spends 6 / (pi k)^2 of its half, which sums to 1 over any number of looks.
 
 No data is never a pass: what stays unclear until the step's timeout drops the challenger.
 """
@@ -18,12 +18,12 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from data.progress import Progress, no_progress
-from monitoring.sequential import ErrorRateTest
-from serving.config import RolloutConfig
-from serving.measurements import Measurements
-from serving.release import ReleaseRefused, Releases, ReleaseState
-from serving.routing import Arm, Source
+from sluice.data.progress import Progress, no_progress
+from sluice.monitoring.sequential import ErrorRateTest
+from sluice.serving.config import RolloutConfig
+from sluice.serving.measurements import Measurements
+from sluice.serving.release import ReleaseRefused, Releases, ReleaseState
+from sluice.serving.routing import Arm, Source
 
 POLL_S = 0.2
 RESAMPLES = 10_000

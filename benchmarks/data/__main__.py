@@ -20,8 +20,8 @@ from benchmarks.data.clock import RUNS, load
 
 if TYPE_CHECKING:
     from benchmarks.data.results import Results
-    from data.config import IngestConfig, RefineConfig, TokenizerConfig
-    from data.document import Document
+    from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
+    from sluice.data.document import Document
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _WORKERS = 2
@@ -77,7 +77,7 @@ def main() -> None:
     from benchmarks.data.plots import draw
     from benchmarks.data.results import Results
     from benchmarks.data.targets import targets
-    from components.workspace import Workspace
+    from sluice.components.workspace import Workspace
 
     out = arguments.smoke or DOCS
     kept = (arguments.smoke or Workspace.find().state) / "bench-data.json"
@@ -100,7 +100,7 @@ def run(plan: Plan) -> "Results":
     from benchmarks.data.results import Results
     from benchmarks.data.texts import documentation, extracted
     from benchmarks.lifecycle import machine
-    from components.workspace import Workspace
+    from sluice.components.workspace import Workspace
 
     ingest, refine, tokenizer = settings()
     results = Results(machine=machine(), text="", runs=plan.runs)
@@ -123,10 +123,10 @@ def run(plan: Plan) -> "Results":
 
 def settings() -> "tuple[IngestConfig, RefineConfig, TokenizerConfig]":
     """Of the default run, with the paths in them made whole."""
-    from components.params import validate
-    from components.workspace import Workspace
-    from data.config import IngestConfig, RefineConfig, TokenizerConfig
-    from pipelines.parameters import compose
+    from sluice.components.params import validate
+    from sluice.components.workspace import Workspace
+    from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
+    from sluice.pipelines.parameters import compose
 
     workspace = Workspace.find()
     blocks = validate(compose(workspace, []))

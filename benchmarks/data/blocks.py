@@ -9,16 +9,16 @@ from tokenizers import Tokenizer
 
 from benchmarks.data import stock
 from benchmarks.data.clock import Rate, measure, utf8_bytes
-from data.config import RefineConfig
-from data.decontamination import EvaluationSets, find
-from data.deduplication.sketch import sketch
-from data.deduplication.words import _hashes, word_hashes
-from data.extract import extract
-from data.privacy import mask
-from data.quality.rules import score
-from data.tokenization.bpe import by_tokenizers, train_bpe
-from data.tokenization.encoder import Tokenizers, encoder_of
-from data.tokenization.special import SPECIAL_TOKENS
+from sluice.data.config import RefineConfig
+from sluice.data.decontamination import EvaluationSets, find
+from sluice.data.deduplication.sketch import sketch
+from sluice.data.deduplication.words import _hashes, word_hashes
+from sluice.data.extract import extract
+from sluice.data.privacy import mask
+from sluice.data.quality.rules import score
+from sluice.data.tokenization.bpe import by_tokenizers, train_bpe
+from sluice.data.tokenization.encoder import Tokenizers, encoder_of
+from sluice.data.tokenization.special import SPECIAL_TOKENS
 
 _TEXTS_AT_ONCE = 64
 _WARM_UP = 8

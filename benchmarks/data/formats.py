@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.data.clock import Rate, measure, utf8_bytes
-from data.config import IngestConfig
-from data.document import Document
-from data.sources.formats import read_file
-from data.sources.records import Limits, Origin
+from sluice.data.config import IngestConfig
+from sluice.data.document import Document
+from sluice.data.sources.formats import read_file
+from sluice.data.sources.records import Limits, Origin
 
 
 def reading(texts: list[str], runs: int) -> dict[str, Rate]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 
 from benchmarks.data.texts import sample
-from data.document import Document
+from sluice.data.document import Document
 
 _PAGE = "<!doctype html><html><head><title>{title}</title></head><body><nav>Home</nav><main>{body}</main></body></html>"
 

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from benchmarks.data import stock
 from benchmarks.data.planted import LEVELS, corpus, documents, planted, true_jaccard
-from data.config import RefineConfig
-from data.deduplication.near import candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
-from data.deduplication.parts import SketchPart
-from data.deduplication.sketch import sketch, write_sketches
-from data.document import content_id
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.near import candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.document import content_id
 
 _A_PART = 500
 _SEED = 7

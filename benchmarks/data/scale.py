@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel
 
-from data.config import RefineConfig
+from sluice.data.config import RefineConfig
 
 _SAMPLE_S = 0.05
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.data.texts import sample
-from data.evidence import read_decisions
+from sluice.data.evidence import read_decisions
 
 ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_BYTES = 300_000
@@ -44,7 +44,7 @@ def _shown(command: str, folder: Path) -> str:
     """The command and its output, long lines folded. RuntimeError where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(_WIDTH), "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *shlex.split(command)],
+        [sys.executable, "-m", "sluice.pipelines.cli", *shlex.split(command)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -9,10 +9,10 @@ from itertools import count, islice
 from pathlib import Path
 
 from benchmarks.data.clock import utf8_bytes
-from data.config import IngestConfig
-from data.document import Document, read_documents
-from data.extract import extract
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig
+from sluice.data.document import Document, read_documents
+from sluice.data.extract import extract
+from sluice.data.sources.ingest import ingest
 
 _REPLACED_EVERY = 12
 """Words: with one of 12 changed, no line of 12 and no run of 64 words stands as it did in another pass."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 def main(source: str, out: str, settings: str) -> None:
-    from data.build import build
-    from data.config import IngestConfig, RefineConfig
+    from sluice.data.build import build
+    from sluice.data.config import IngestConfig, RefineConfig
 
     # The text is extracted already: headings, items and code stand in it as in Markdown.
     ingest = IngestConfig.model_validate({"sources": [{"uri": source, "markup": "md"}]})

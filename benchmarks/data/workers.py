@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from data.build import BuildReport, build
-from data.config import IngestConfig, RefineConfig
+from sluice.data.build import BuildReport, build
+from sluice.data.config import IngestConfig, RefineConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,8 +70,8 @@ def _phases(report: BuildReport) -> dict[str, float]:
 
 @contextmanager
 def ray_head() -> Iterator[None]:
-    """A Ray head of this process with two CPUs, known to data.executor by RAY_ADDRESS."""
-    from pipelines.head import prepare_environment, start_head
+    """A Ray head of this process with two CPUs, known to sluice.data.executor by RAY_ADDRESS."""
+    from sluice.pipelines.head import prepare_environment, start_head
 
     prepare_environment()
     import ray  # fixes its authentication at import, so the token comes first

@@ -198,7 +198,7 @@ def _only_accelerator(results: "Results") -> str:
 
 
 def _state() -> Path:
-    from components.workspace import Workspace
+    from sluice.components.workspace import Workspace
 
     return Workspace.find().state
 

@@ -47,7 +47,7 @@ def _serve(connection: "Connection", case: Case) -> None:
     for _ in range(WARM_UPS):
         work()
     if case.library == "sluice" and case.work != "matmul":
-        from model.architecture.kernels import choices
+        from sluice.model.architecture.kernels import choices
 
         started = started.model_copy(update={"kernels": [f"{name}: {why}" for name, why in choices()]})
     # What warming up and compiling took at most is not what a step takes.

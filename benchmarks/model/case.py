@@ -9,7 +9,7 @@ from benchmarks.model.shapes import SHAPES, Shape
 Library = Literal["sluice", "transformers"]
 Precision = Literal["fp32", "bf16"]
 Kernel = Literal["reference", "sdpa", "flex", "flash", "blocked"]
-"""Those of model.architecture.kernels, which is not imported here because it brings torch."""
+"""Those of sluice.model.architecture.kernels, which is not imported here because it brings torch."""
 
 
 class Case(BaseModel):

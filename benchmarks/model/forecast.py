@@ -16,10 +16,10 @@ import yaml
 
 from benchmarks.lifecycle import machine
 from benchmarks.model.section import put
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.budget.machine import Check
-from model.budget.measure import check_forecast
-from model.config import PretrainConfig
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.budget.machine import Check
+from sluice.model.budget.measure import check_forecast
+from sluice.model.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "plan.md"

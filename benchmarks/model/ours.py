@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.model.case import Case
-from model.architecture.compiled import Compiled
-from model.architecture.generation import generate
-from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.projection import Joined
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.compiled import Compiled
+from sluice.model.architecture.generation import generate
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.projection import Joined
+from sluice.model.architecture.transformer import Transformer
 
 _NAMES = {
     "model.embed_tokens.": "embedding.",

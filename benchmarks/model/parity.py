@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.model.section import put
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_transformer, read_stored, save_transformer
-from model.huggingface import FAMILIES
-from model.huggingface.convert import export_model, import_model
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_transformer, read_stored, save_transformer
+from sluice.model.huggingface import FAMILIES
+from sluice.model.huggingface.convert import export_model, import_model
 
 BOUND = 1e-5
 """Largest allowed absolute difference of a logit."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmarks.training.case import Case
-from data.cores import available_cores
+from sluice.data.cores import available_cores
 
 if TYPE_CHECKING:
     from benchmarks.training.results import Conditions, Results
-    from model.training.batches.text import Packed
+    from sluice.model.training.batches.text import Packed
 
 Section = Literal["speed", "resume", "shakespeare", "choices", "copying", "others", "accelerator"]
 
@@ -56,7 +56,7 @@ def main() -> None:
     from benchmarks.training.page import accelerated, sections
     from benchmarks.training.plots import draw
     from benchmarks.training.results import Results
-    from components.workspace import Workspace
+    from sluice.components.workspace import Workspace
 
     out = arguments.smoke or DOCS
     kept = out / KEPT
@@ -245,7 +245,7 @@ def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argp
 
 
 def _peaks(threads: int) -> dict[str, float]:
-    from model.budget.rates import measure_matmul_flops
+    from sluice.model.budget.rates import measure_matmul_flops
 
     return {"fp32": measure_matmul_flops("fp32", threads), "bf16": measure_matmul_flops("bf16", threads)}
 
@@ -260,10 +260,10 @@ def _measure_default(
     from benchmarks.training.ablation import ablate
     from benchmarks.training.copying import measure_copying
     from benchmarks.training.recipes import CHANGES, COPYING, UNDONE, recipes
-    from components.params import load_block
-    from components.workspace import Workspace
-    from model.architecture.config import ModelConfig
-    from model.config import PretrainConfig
+    from sluice.components.params import load_block
+    from sluice.components.workspace import Workspace
+    from sluice.model.architecture.config import ModelConfig
+    from sluice.model.config import PretrainConfig
 
     workspace = Workspace.find()
     pretrain, model = load_block(workspace, "pretrain"), load_block(workspace, "model")
@@ -320,9 +320,9 @@ def _conditions() -> "Conditions":
 def pack(path: Path, out: Path, shape: str) -> "Packed":
     """The text in as many tokens as the common model knows."""
     from benchmarks.model.shapes import SHAPES
-    from data.config import TokenizerConfig
-    from model.training.batches.settings import TextConfig
-    from model.training.batches.text import pack_text
+    from sluice.data.config import TokenizerConfig
+    from sluice.model.training.batches.settings import TextConfig
+    from sluice.model.training.batches.text import pack_text
 
     tokenizer = TokenizerConfig.model_validate({"vocab_size": SHAPES[shape].vocab_size})
     return pack_text(path, out, TextConfig.model_validate({"tokenizer": "bpe"}), tokenizer)

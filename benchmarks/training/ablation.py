@@ -18,13 +18,13 @@ import torch
 
 from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, shortened
 from benchmarks.training.results import Ablation, Outcome
-from data.config import PackConfig
-from data.cores import available_cores
-from data.packing import PackedTokens
-from model.architecture.config import ModelConfig
+from sluice.data.config import PackConfig
+from sluice.data.cores import available_cores
+from sluice.data.packing import PackedTokens
+from sluice.model.architecture.config import ModelConfig
 
 if TYPE_CHECKING:
-    from model.training.engines.local import LocalEngine
+    from sluice.model.training.engines.local import LocalEngine
 
 _WARM, _TIMED, _TURNS = 2, 6, 5
 """Steps before a recipe's clock runs, steps that it runs for, and times that all recipes take turns."""
@@ -72,7 +72,7 @@ def ablate(artifacts: Path, found: Sequence[Recipe], folder: Path, *, steps: int
 
 def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing, Path]:
     """Where the tokens lie: as the run packed them, and as rows of best fit, which are made here."""
-    from data.packing.pack import pack
+    from sluice.data.packing.pack import pack
 
     for name in ("pack/index.json", "refine", "tokenizer/tokenizer.json"):
         if not (artifacts / name).exists():
@@ -106,7 +106,7 @@ def _timed(lane: Lane) -> float:
 
 def held_out_bits(lane: Lane) -> float:
     """Train, and the bits per byte of the held-out side."""
-    from model.training.telemetry.sources import bits_per_byte
+    from sluice.model.training.telemetry.sources import bits_per_byte
 
     side = json.loads((lane.packed / "index.json").read_text(encoding="utf-8"))["splits"]["valid"]
     nats = trained(lane, lambda step, engine: None, held_out=PackedTokens(lane.packed, "valid"))
@@ -117,11 +117,11 @@ def trained(
     lane: Lane, stepped: Callable[[int, "LocalEngine"], None], *, held_out: PackedTokens | None = None
 ) -> float:
     """Nats a token of `held_out` after the last step; 0 without. `stepped` hears of each step, counted from 1."""
-    from model.training.batches.dataset import TrainingBatches
-    from model.training.loop import Loop, optimizer_step, set_learning_rate
-    from model.training.optimization.averaging import WeightAverage
-    from model.training.optimization.schedule import rate
-    from model.training.trial import held_out_loss, local_engine
+    from sluice.model.training.batches.dataset import TrainingBatches
+    from sluice.model.training.loop import Loop, optimizer_step, set_learning_rate
+    from sluice.model.training.optimization.averaging import WeightAverage
+    from sluice.model.training.optimization.schedule import rate
+    from sluice.model.training.trial import held_out_loss, local_engine
 
     config = shortened(lane.recipe.pretrain, lane.steps, lane.seed)
     batches = TrainingBatches(PackedTokens(lane.packed, "train"), config, lane.recipe.model.context)

@@ -20,7 +20,7 @@ from benchmarks.training.results import Accelerated
 from benchmarks.training.runs import run_once
 
 if TYPE_CHECKING:
-    from model.training.batches.text import Packed
+    from sluice.model.training.batches.text import Packed
 
 Device = Literal["cpu", "cuda"]
 
@@ -105,13 +105,13 @@ def fitted(case: Case, rounds: int, run: Callable[[Case], Round]) -> Measured:
 
 def write_tokens(folder: Path, shape: str, plan: Plan) -> "Packed":
     """Random tokens of the model's whole vocabulary, as `sluice pack` writes them: a step's speed is not theirs."""
-    from data.config import TokenizerConfig
-    from data.packing import PackReport, SplitCounts
-    from data.packing.shards import ShardWriter
-    from data.split import Split
-    from data.tokenization import END_OF_TEXT
-    from data.tokenization.folder import save_tokenizer
-    from model.training.batches.text import INDEX, Packed, octets
+    from sluice.data.config import TokenizerConfig
+    from sluice.data.packing import PackReport, SplitCounts
+    from sluice.data.packing.shards import ShardWriter
+    from sluice.data.split import Split
+    from sluice.data.tokenization import END_OF_TEXT
+    from sluice.data.tokenization.folder import save_tokenizer
+    from sluice.model.training.batches.text import INDEX, Packed, octets
 
     packed = Packed(folder / "pack", folder / "tokenizer")
     for each in packed:

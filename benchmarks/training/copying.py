@@ -17,12 +17,12 @@ from torch import Tensor
 from benchmarks.training.ablation import Lane, trained
 from benchmarks.training.recipes import Recipe
 from benchmarks.training.results import CopyingRun
-from data.cores import available_cores
-from data.packing import PackedTokens
+from sluice.data.cores import available_cores
+from sluice.data.packing import PackedTokens
 
 if TYPE_CHECKING:
-    from model.training.batches.batch import Batch
-    from model.training.engines.local import LocalEngine
+    from sluice.model.training.batches.batch import Batch
+    from sluice.model.training.engines.local import LocalEngine
 
 _EVERY = 50
 """Steps between two looks."""
@@ -41,7 +41,7 @@ def measure_copying(artifacts: Path, found: Sequence[Recipe], *, steps: int) -> 
 
 def copying_run(lane: Lane) -> CopyingRun:
     """Train, and look at the held-out side every so many steps."""
-    from model.training.loop import validate
+    from sluice.model.training.loop import validate
 
     held = PackedTokens(lane.packed, "valid")
     run = CopyingRun(name=lane.recipe.name)
@@ -60,8 +60,8 @@ def copying_run(lane: Lane) -> CopyingRun:
 
 
 def _batches(held: PackedTokens, lane: Lane) -> Iterator["Batch"]:
-    from model.training.batches.dataset import validation_batches
-    from model.training.batches.objectives import Objective
+    from sluice.model.training.batches.dataset import validation_batches
+    from sluice.model.training.batches.objectives import Objective
 
     objective = Objective.of(lane.recipe.pretrain, held.vocab_size, held.eos_id, ())
     for batch in validation_batches(held, objective, lane.recipe.model.context, windows=_WINDOWS, rows=_ROWS):

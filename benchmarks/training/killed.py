@@ -1,4 +1,6 @@
-"""A run of ours that dies: `.. killed REQUEST STEP` is `-m model.training.pretrain REQUEST` until STEP steps are done.
+"""A pretraining run that kills itself once STEP steps are done.
+
+`.. killed REQUEST STEP` is `-m sluice.model.training.pretrain REQUEST` until then.
 
 Then every process of it ends itself by SIGKILL. Each leaves `killed-RANK` beside the request, so that no other end is
 taken for this one.
@@ -35,7 +37,7 @@ def killed_at(step: int, mark: Path, optimizer_step: Callable[..., Any]) -> Call
 
 
 def main(request: str, step: str) -> None:
-    from model.training import loop, pretrain
+    from sluice.model.training import loop, pretrain
 
     mark = mark_of(Path(request), int(os.environ.get("RANK", "0")))
     loop.optimizer_step = killed_at(int(step), mark, loop.optimizer_step)

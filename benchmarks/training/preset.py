@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.training.launcher import run
 from benchmarks.training.results import Shakespeare
-from pipelines.training_folder import MODEL
+from sluice.pipelines.training_folder import MODEL
 
 TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _PRESET_S = 3600.0
@@ -19,7 +19,7 @@ _POINT_STEPS = 50
 def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> Shakespeare:
     """Both recipes for each seed, on one text. RuntimeError where the preset's command fails."""
     from benchmarks.training.nanogpt import Recipe, train
-    from data.manifest import file_hash
+    from sluice.data.manifest import file_hash
 
     text, recipe = path.read_bytes().decode(), Recipe()
     reports, references = [], []
@@ -46,7 +46,7 @@ def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> 
 def run_preset(path: Path, out: Path, seed: int) -> dict[str, Any]:
     """What `sluice train experiment=shakespeare-char-cpu --json` says of the run, with the seconds of its steps."""
     settings = ["experiment=shakespeare-char-cpu", f"data.path={path}", f"pretrain.seed={seed}"]
-    command = [sys.executable, "-m", "pipelines.cli", "train", *settings, "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "sluice.pipelines.cli", "train", *settings, "--out", str(out), "--json"]
     said = run("the preset", command, _PRESET_S, {})
     report: dict[str, Any] = json.loads(said.splitlines()[-1])
     return report | {"train_seconds": report["tokens"] / report["tokens_per_second"]}

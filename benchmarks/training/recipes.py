@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
 
 Packing = Literal["as it is", "best_fit"]
 DEFAULT = "the default"

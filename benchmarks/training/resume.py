@@ -116,7 +116,7 @@ def compare(before: str, after: str, killed: int, undisturbed: Left, resumed: Le
 
 
 def _request(folder: Path, layout: str, packed: Path, tokenizer: Path, *, any_layout: bool = False) -> Path:
-    """For `python -m model.training.pretrain`."""
+    """For `python -m sluice.model.training.pretrain`."""
     folder.mkdir(exist_ok=True)
     content = {
         "config": _PRETRAIN | dict(LAYOUTS[layout]),
@@ -138,7 +138,7 @@ def _program(request: Path, module: str, *arguments: str) -> list[str]:
 
 
 def _to_the_end(request: Path) -> Left:
-    said = run(request.stem, _program(request, "model.training.pretrain"), _RUN_S, _ENVIRONMENT)
+    said = run(request.stem, _program(request, "sluice.model.training.pretrain"), _RUN_S, _ENVIRONMENT)
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     out = request.parent / "out"
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -70,11 +70,11 @@ def write_common(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Non
     from benchmarks.model.case import Case as ModelCase
     from benchmarks.model.ours import renamed
     from benchmarks.training.peer import ROWS, WEIGHTS
-    from data.packing import PackedTokens
-    from model.architecture.initialization import initialize
-    from model.architecture.transformer import Transformer
-    from model.config import PretrainConfig
-    from model.training.batches.dataset import TrainingBatches
+    from sluice.data.packing import PackedTokens
+    from sluice.model.architecture.initialization import initialize
+    from sluice.model.architecture.transformer import Transformer
+    from sluice.model.config import PretrainConfig
+    from sluice.model.training.batches.dataset import TrainingBatches
 
     ours = Transformer(SHAPES[case.shape].config(case.sequence))
     initialize(ours, SEED)
@@ -89,7 +89,7 @@ def write_common(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Non
 
 
 def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """The case for `python -m model.training.pretrain`: the product's own loop, engine, checkpoints and validation."""
+    """The case for `python -m sluice.model.training.pretrain`: our loop, engine, checkpoints and validation."""
     config = SHAPES[case.shape].config(case.sequence)
     settings = config.model_dump(mode="json", exclude={"vocab_size"})
     pretrain = {

@@ -9,9 +9,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from data.sources.archive import Pin, fetch, spool_members
-from data.sources.globs import Choice
-from data.sources.records import Limits
+from sluice.data.sources.archive import Pin, fetch, spool_members
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.records import Limits
 
 SIZE = 1_115_394
 """Bytes of tiny Shakespeare."""

@@ -1,4 +1,6 @@
-"""A run of ours with its clocks read: `.. watched REQUEST FOLDER` is `-m model.training.pretrain REQUEST`, and writes
+"""A pretraining run with its clocks read.
+
+`.. watched REQUEST FOLDER` is `-m sluice.model.training.pretrain REQUEST`, and writes
 `ticks-RANK.json` to FOLDER besides.
 """
 
@@ -73,7 +75,7 @@ def peak_bytes() -> int:
 def main(request: str, folder: str) -> None:
     from torch.distributed import Work
 
-    from model.training import loop, pretrain
+    from sluice.model.training import loop, pretrain
 
     watch = Watch()
     # Whatever the collective, its caller waits on a Work, and what it waits for is the other ranks or the wire.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.card.folder import read_json
-from data.card.numbers import count, label, number
+from sluice.data.card.folder import read_json
+from sluice.data.card.numbers import count, label, number
 
 _UNSAID = frozenset({"timings", "shards", "offsets", "files"})
 _SMALL = 12

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from data.card import numbers
-from data.card.folder import open_folder
-from data.card.view import make_card
+from sluice.data.card import numbers
+from sluice.data.card.folder import open_folder
+from sluice.data.card.view import make_card
 
 CARD_FILE = "card.html"
 _HERE = Path(__file__).parent

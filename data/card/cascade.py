@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
-from data.card.charts import WIDTH, frame, shorten
-from data.card.numbers import count
-from data.card.sankey import Flow, Gate
+from sluice.data.card.charts import WIDTH, frame, shorten
+from sluice.data.card.numbers import count
+from sluice.data.card.sankey import Flow, Gate
 
 _ROW = 32
 _LABEL = 38

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from data.card.numbers import count, number
+from sluice.data.card.numbers import count, number
 
 WIDTH = 380
 """Of a small chart, in its own units; a phone and half a desk show it at about this many pixels."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.card.folder import rows
+from sluice.data.card.folder import rows
 
 _WIDTH = "S32"
 """Of an id, in hex."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data.arrow import numbers
-from data.card.folder import Folder, rows
-from data.config import UNSPECIFIED
+from sluice.data.arrow import numbers
+from sluice.data.card.folder import Folder, rows
+from sluice.data.config import UNSPECIFIED
 
 EXAMPLES_A_RULE = 3
 _COLUMNS = ["id", "source", "path", "licence", "characters", "kept", "rule", "comparison", "twin", "jaccard"]

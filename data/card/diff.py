@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from data.card.columns import Columns, read_columns, read_places
-from data.card.folder import Folder, open_folder, read_json
+from sluice.data.card.columns import Columns, read_columns, read_places
+from sluice.data.card.folder import Folder, open_folder, read_json
 
 EXAMPLES = 5
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from data.card.diff import DataDiff, Moved
-from data.card.numbers import count, share, signed, size
+from sluice.data.card.diff import DataDiff, Moved
+from sluice.data.card.numbers import count, share, signed, size
 
 _MOST = 12
 """Lines of a block, before the rest is counted."""

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.card.decisions import Example
-from data.card.folder import Folder, columns_of, rows
-from data.card.shared import Part, shared_parts
-from data.config import ContaminationSign
-from data.decontamination import Span, acting
-from data.evidence import read_places
+from sluice.data.card.decisions import Example
+from sluice.data.card.folder import Folder, columns_of, rows
+from sluice.data.card.shared import Part, shared_parts
+from sluice.data.config import ContaminationSign
+from sluice.data.decontamination import Span, acting
+from sluice.data.evidence import read_places
 
 EXCERPT_CHARACTERS = 260
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from data.evidence import DECISIONS, INGEST, REPORT
-from data.manifest import EVIDENCE
-from data.report import IngestReport, RefineReport
+from sluice.data.evidence import DECISIONS, INGEST, REPORT
+from sluice.data.manifest import EVIDENCE
+from sluice.data.report import IngestReport, RefineReport
 
 if TYPE_CHECKING:
     import pyarrow as pa

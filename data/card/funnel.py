@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from data.card.cascade import cascade
-from data.card.numbers import count, label
-from data.card.sankey import Flow, Gate, fold, sankey
-from data.report import RefineReport
+from sluice.data.card.cascade import cascade
+from sluice.data.card.numbers import count, label
+from sluice.data.card.sankey import Flow, Gate, fold, sankey
+from sluice.data.report import RefineReport
 
 _SOURCES = 9
 _DROPS = 13

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from data.card.numbers import count
-from data.config import UNSPECIFIED
+from sluice.data.card.numbers import count
+from sluice.data.config import UNSPECIFIED
 
 _UNSAID = frozenset({"", UNSPECIFIED})
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.report import Overlap, RefineReport
+from sluice.data.report import Overlap, RefineReport
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.arrow import numbers
-from data.card.folder import Folder, columns_of, rows
-from data.quality.rules import LANGUAGE, RULES, Rule
+from sluice.data.arrow import numbers
+from sluice.data.card.folder import Folder, columns_of, rows
+from sluice.data.quality.rules import LANGUAGE, RULES, Rule
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from data.card.charts import Bar, Series, Threshold, bars, histogram
-from data.card.decisions import Observed
-from data.card.numbers import count, label, number
-from data.card.passes import RulePasses, spread_of
-from data.quality.rules import LANGUAGE
-from data.report import RefineReport
+from sluice.data.card.charts import Bar, Series, Threshold, bars, histogram
+from sluice.data.card.decisions import Observed
+from sluice.data.card.numbers import count, label, number
+from sluice.data.card.passes import RulePasses, spread_of
+from sluice.data.quality.rules import LANGUAGE
+from sluice.data.report import RefineReport
 
 _ROWS = 12
 """Bars of a chart; what is beyond is one bar."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from data.card.charts import frame, shorten
-from data.card.numbers import count
+from sluice.data.card.charts import frame, shorten
+from sluice.data.card.numbers import count
 
 _TALL = 300.0
 """Height of everything that comes in."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.card.attachments import Attachment, read_attachment
-from data.card.decisions import Observed, observe
-from data.card.examples import Excerpt, excerpts
-from data.card.folder import Folder
-from data.card.funnel import funnel, group_of, ordered_drops
-from data.card.licences import Licences, amount_of, shown
-from data.card.numbers import count, label, share, size
-from data.card.overlaps import OverlapRow, overlap_rows
-from data.card.passes import Passed, RulePasses, rule_passes
-from data.card.plots import (
+from sluice.data.card.attachments import Attachment, read_attachment
+from sluice.data.card.decisions import Observed, observe
+from sluice.data.card.examples import Excerpt, excerpts
+from sluice.data.card.folder import Folder
+from sluice.data.card.funnel import funnel, group_of, ordered_drops
+from sluice.data.card.licences import Licences, amount_of, shown
+from sluice.data.card.numbers import count, label, share, size
+from sluice.data.card.overlaps import OverlapRow, overlap_rows
+from sluice.data.card.passes import Passed, RulePasses, rule_passes
+from sluice.data.card.plots import (
     amount_bars,
     bound_text,
     group_bars,
@@ -23,7 +23,7 @@ from data.card.plots import (
     score_charts,
     similarity_histogram,
 )
-from data.report import IngestReport, RefineReport, Tally
+from sluice.data.report import IngestReport, RefineReport, Tally
 
 _COLUMNS = 5
 """Sources and languages beside one another in the table of pass rates."""

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from data.disk import naming
+from sluice.data.disk import naming
 
 _HEADER = {"descr": "<u8", "fortran_order": False}
 _OPEN_FILES = 256

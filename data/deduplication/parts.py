@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.disk import naming
+from sluice.data.disk import naming
 
 
 def write_bands(folder: Path, keys: np.ndarray) -> None:

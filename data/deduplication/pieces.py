@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data.deduplication.columns import repeated_values
-from data.deduplication.cutting import cut
-from data.deduplication.parts import SketchPart, folders
-from data.deduplication.shingles import distinct
-from data.deduplication.words import hash_of, words
+from sluice.data.deduplication.columns import repeated_values
+from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.parts import SketchPart, folders
+from sluice.data.deduplication.shingles import distinct
+from sluice.data.deduplication.words import hash_of, words
 
 _CODE = "    "
 

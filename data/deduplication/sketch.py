@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import RefineConfig
-from data.deduplication.columns import write_column
-from data.deduplication.minhash import band_keys, signature
-from data.deduplication.parts import write_bands
-from data.deduplication.pieces import piece_hashes
-from data.deduplication.shingles import shingles
-from data.deduplication.winnowing import anchors
-from data.deduplication.words import word_hashes
-from data.disk import whole_or_absent
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.columns import write_column
+from sluice.data.deduplication.minhash import band_keys, signature
+from sluice.data.deduplication.parts import write_bands
+from sluice.data.deduplication.pieces import piece_hashes
+from sluice.data.deduplication.shingles import shingles
+from sluice.data.deduplication.winnowing import anchors
+from sluice.data.deduplication.words import word_hashes
+from sluice.data.disk import whole_or_absent
 
 _NONE = np.empty(0, np.uint64)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.deduplication.shingles import ngrams
+from sluice.data.deduplication.shingles import ngrams
 
 
 def gram_and_window(min_words: int) -> tuple[int, int]:

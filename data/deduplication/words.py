@@ -1,13 +1,13 @@
 """Words, as deduplication and decontamination know them: of the lower-cased text, each by a 64-bit hash.
 
-A word is `\\w+` with the combining marks in it; a letter of a script without spaces is a word (data.scripts).
+A word is `\\w+` with the combining marks in it; a letter of a script without spaces is a word (sluice.data.scripts).
 """
 
 import hashlib
 
 import numpy as np
 
-from data.scripts import word_pattern
+from sluice.data.scripts import word_pattern
 
 _REMEMBERED = 1 << 18
 _GROWS = "İ"  # The one character whose lower case is longer than itself: two characters.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.packing.report import LayoutCost
+from sluice.data.packing.report import LayoutCost
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.packing.report import SourceCounts
-from data.packing.shards import save
-from data.split import Split
+from sluice.data.packing.report import SourceCounts
+from sluice.data.packing.shards import save
+from sluice.data.split import Split
 
 
 class HeldOutTable:

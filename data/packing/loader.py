@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.packing.order import keyed, permuted
-from data.packing.report import Layout
-from data.packing.shards import PADDING, PackedTokens
+from sluice.data.packing.order import keyed, permuted
+from sluice.data.packing.report import Layout
+from sluice.data.packing.shards import PADDING, PackedTokens
 
 IGNORED = -100
 """Target that no loss counts, as torch's cross entropy has it."""

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from data.config import MixShare
-from data.packing.order import keyed
+from sluice.data.config import MixShare
+from sluice.data.packing.order import keyed
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datatrove.data import Document
 
-from data.config import PackConfig
-from data.disk import naming
-from data.document import read_documents
-from data.packing.held_out import HeldOutTable
-from data.packing.report import PackReport, SplitCounts
-from data.packing.shards import ShardWriter, TokenSequence
-from data.packing.training import Training, TrainingTable
-from data.progress import Progress, no_progress
-from data.split import SPLITS, Split, split_of
+from sluice.data.config import PackConfig
+from sluice.data.disk import naming
+from sluice.data.document import read_documents
+from sluice.data.packing.held_out import HeldOutTable
+from sluice.data.packing.report import PackReport, SplitCounts
+from sluice.data.packing.shards import ShardWriter, TokenSequence
+from sluice.data.packing.training import Training, TrainingTable
+from sluice.data.progress import Progress, no_progress
+from sluice.data.split import SPLITS, Split, split_of
 
 if TYPE_CHECKING:
-    from data.tokenization.encoder import Encoder
+    from sluice.data.tokenization.encoder import Encoder
 
 _DOCUMENTS_AT_ONCE = 256
 # Long documents come in smaller batches: what a batch takes in memory is bounded, not its number alone.
@@ -38,7 +38,7 @@ def pack(
     training documents are first encoded as they are stored and then written again; the held-out sides never are.
     ValueError if a side of the split stays empty or the mix cannot be had.
     """
-    from data.tokenization.encoder import load_encoder
+    from sluice.data.tokenization.encoder import load_encoder
 
     started = time.perf_counter()
     encoder = load_encoder(tokenizer)

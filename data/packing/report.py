@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from data.split import Split
+from sluice.data.split import Split
 
 Layout = Literal["concatenated", "best_fit"]
 

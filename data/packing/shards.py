@@ -8,9 +8,9 @@ from typing import IO
 
 import numpy as np
 
-from data.disk import naming
-from data.packing.report import Layout, SourceCounts, SplitCounts
-from data.split import Split
+from sluice.data.disk import naming
+from sluice.data.packing.report import Layout, SourceCounts, SplitCounts
+from sluice.data.split import Split
 
 PADDING = -1
 """The document of a token that only fills its row."""
@@ -103,7 +103,7 @@ class PackedTokens:
         if self.layout == "best_fit":
             raise ValueError(
                 f"the {self.split} tokens lie in rows of {self.row_tokens} (pack.layout best_fit) and are no plain "
-                "sequence: read them by data.packing.Loader, or set pack.layout to concatenated"
+                "sequence: read them by sluice.data.packing.Loader, or set pack.layout to concatenated"
             )
         return self.sequence
 

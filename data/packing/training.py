@@ -4,12 +4,12 @@ from array import array
 
 import numpy as np
 
-from data.config import PackConfig
-from data.packing.best_fit import best_fit_cost, concatenated_cost, lay_rows
-from data.packing.mix import plan, sample
-from data.packing.order import identity_hash, keyed
-from data.packing.report import Layout, LayoutCost, SourceTokens
-from data.packing.shards import PADDING, ShardWriter, TokenSequence, save
+from sluice.data.config import PackConfig
+from sluice.data.packing.best_fit import best_fit_cost, concatenated_cost, lay_rows
+from sluice.data.packing.mix import plan, sample
+from sluice.data.packing.order import identity_hash, keyed
+from sluice.data.packing.report import Layout, LayoutCost, SourceTokens
+from sluice.data.packing.shards import PADDING, ShardWriter, TokenSequence, save
 
 
 class TrainingTable:

@@ -1,5 +1,5 @@
 """Personal data and secrets to typed placeholders."""
 
-from data.privacy.mask import KINDS, Found, find, mask
+from sluice.data.privacy.mask import KINDS, Found, find, mask
 
 __all__ = ["KINDS", "Found", "find", "mask"]

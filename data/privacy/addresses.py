@@ -16,7 +16,7 @@ _AT_DOMAIN = re.compile(
 )
 _LOCAL_PART = re.compile(rf"(?<![{_L}0-9_.%+-])[{_L}0-9_](?:[\w.%+-]{{0,62}}[\w%+-])?\Z")
 _LONGEST_LOCAL_PART = 64
-# `://user:password@host`: what stands before the `@` is a password, which data.privacy.secrets judges.
+# `://user:password@host`: what stands before the `@` is a password, which sluice.data.privacy.secrets judges.
 _URL_PASSWORD_BEFORE = re.compile(r"://[^\s/@:]{0,64}:\Z")
 
 # The look-behind stands after the first digit, so that the search jumps from digit to digit. A dotted quad after a

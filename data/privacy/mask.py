@@ -5,10 +5,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from data.privacy.addresses import Range, emails, ip_addresses
-from data.privacy.numbers import cards, ibans
-from data.privacy.phones import phones
-from data.privacy.secrets import secrets
+from sluice.data.privacy.addresses import Range, emails, ip_addresses
+from sluice.data.privacy.numbers import cards, ibans
+from sluice.data.privacy.phones import phones
+from sluice.data.privacy.secrets import secrets
 
 Finder = Callable[[str], Iterator[Range]]
 

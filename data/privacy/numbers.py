@@ -6,7 +6,7 @@ Known test numbers (4111.., 4242..) are masked too: no list of them is complete,
 import re
 from collections.abc import Iterator
 
-from data.privacy.addresses import Range
+from sluice.data.privacy.addresses import Range
 
 # In one run, or in the groups printed on cards, all parted by the same sign.
 _CARD = re.compile(

@@ -8,7 +8,7 @@ internationally, in North American groups, or after a word that speaks of phones
 import re
 from collections.abc import Iterator
 
-from data.privacy.addresses import Range
+from sluice.data.privacy.addresses import Range
 
 _INTERNATIONAL = re.compile(r"\+(?<![\w+.^*/]\+)[ (]{0,2}[1-9][0-9 ().\u00a0\u2011/-]{5,22}[0-9](?![\w%])")
 _NORTH_AMERICAN = re.compile(

@@ -16,7 +16,7 @@ from importlib import import_module
 from math import log2
 from typing import NamedTuple
 
-from data.privacy.addresses import Range
+from sluice.data.privacy.addresses import Range
 
 _SHORTEST = 16
 # Of a run of 16 characters or more, any digit has 8 or more on one side.

@@ -2,7 +2,7 @@
 
 import re
 
-from data.quality.prose import Prose
+from sluice.data.quality.prose import Prose
 
 POLICY_PHRASES = (
     "terms of use",

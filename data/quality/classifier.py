@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from data.document import content_id
-from data.hashing import mix
-from data.quality.prose import Prose
+from sluice.data.document import content_id
+from sluice.data.hashing import mix
+from sluice.data.quality.prose import Prose
 
 _FORMAT = "sluice-quality-1"
 _DIMENSIONS = 1 << 18

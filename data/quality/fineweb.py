@@ -5,7 +5,7 @@ Its share of characters in lines that occurred before is Gopher's `duplicate_lin
 
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
-from data.quality.prose import Prose
+from sluice.data.quality.prose import Prose
 
 SHORT_LINE_CHARACTERS = 30
 """A line up to this long is short."""

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data.config import IngestConfig, Source
-from data.disk import whole_or_absent
-from data.document import read_documents
-from data.progress import Progress, no_progress
-from data.quality.classifier import TrainingReport, train
-from data.scoring import ExtractMarkup, MaskPersonalData
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig, Source
+from sluice.data.disk import whole_or_absent
+from sluice.data.document import read_documents
+from sluice.data.progress import Progress, no_progress
+from sluice.data.quality.classifier import TrainingReport, train
+from sluice.data.scoring import ExtractMarkup, MaskPersonalData
+from sluice.data.sources.ingest import ingest
 
 
 def train_on_sources(
@@ -22,7 +22,7 @@ def train_on_sources(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> TrainingReport:
-    """Write the classifier of `data.quality.classifier.train` to `out`, whole or not at all.
+    """Write the classifier of `sluice.data.quality.classifier.train` to `out`, whole or not at all.
 
     Documents are seen as scoring sees them: without markup, with placeholders for personal data. ValueError for a
     source that cannot be read, and as `train` has it.

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from data.quality.ngrams import duplicate_characters, repeated, top_characters
-from data.quality.prose import Prose
-from data.quality.stopwords import stop_words
+from sluice.data.quality.ngrams import duplicate_characters, repeated, top_characters
+from sluice.data.quality.prose import Prose
+from sluice.data.quality.stopwords import stop_words
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)

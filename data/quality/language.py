@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.disk import naming
-from data.quality.prose import Prose
+from sluice.data.disk import naming
+from sluice.data.quality.prose import Prose
 
 UNDETERMINED = "und"
 """ISO 639's code for text that says nothing of its language, such as a document of code alone."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data import scripts
+from sluice.data import scripts
 
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
 _LITERAL = re.compile(r"`[^`\n]*`")

@@ -1,6 +1,6 @@
 """Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone.
 
-Languages written without spaces have letters for words (data.scripts), so `min_words` asks a Chinese page for as many
+Languages without spaces have letters for words (sluice.data.scripts), so `min_words` asks a Chinese page for as many
 characters, repeated n-grams are runs of n characters, and the words of such a page are not asked for their length.
 Languages without a list of stop words are not asked for them. All other rules hold for every language.
 """
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.config import RefineConfig
-from data.quality import c4, fineweb, gopher
-from data.quality.language import identify
-from data.quality.prose import Prose
-from data.quality.stopwords import ASKED
-from data.scripts import LANGUAGES_WITHOUT_SPACES
+from sluice.data.config import RefineConfig
+from sluice.data.quality import c4, fineweb, gopher
+from sluice.data.quality.language import identify
+from sluice.data.quality.prose import Prose
+from sluice.data.quality.stopwords import ASKED
+from sluice.data.scripts import LANGUAGES_WITHOUT_SPACES
 
 if TYPE_CHECKING:
-    from data.quality.classifier import Classifier
+    from sluice.data.quality.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import IO, NamedTuple, TypeVar
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 
-from data.manifest import file_hash
-from data.sources.cache import complete_or_nothing
-from data.sources.compression import Damaged, open_stream
-from data.sources.records import Limits
+from sluice.data.manifest import file_hash
+from sluice.data.sources.cache import complete_or_nothing
+from sluice.data.sources.compression import Damaged, open_stream
+from sluice.data.sources.records import Limits
 
 Result = TypeVar("Result")
 

@@ -5,13 +5,13 @@ import json
 import stat
 from pathlib import Path
 
-from data.config import IngestConfig, Source
-from data.manifest import file_hash
-from data.sources.files import Found, cannot_be_read, find
-from data.sources.formats import SUFFIXES, kind
-from data.sources.globs import Choice
-from data.sources.location import LocalFiles, locate
-from data.sources.records import Origin
+from sluice.data.config import IngestConfig, Source
+from sluice.data.manifest import file_hash
+from sluice.data.sources.files import Found, cannot_be_read, find
+from sluice.data.sources.formats import SUFFIXES, kind
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.location import LocalFiles, locate
+from sluice.data.sources.records import Origin
 
 
 def contents_sha256(config: IngestConfig) -> str | None:

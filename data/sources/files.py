@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data.manifest import is_finished_build
-from data.sources.globs import Choice, at_or_below
-from data.sources.location import LocalFiles
-from data.sources.records import Origin, Reject
+from sluice.data.manifest import is_finished_build
+from sluice.data.sources.globs import Choice, at_or_below
+from sluice.data.sources.location import LocalFiles
+from sluice.data.sources.records import Origin, Reject
 
 DOCUMENTS = "documents-*.jsonl"
 _SEEN = "already read by another name"

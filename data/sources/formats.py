@@ -4,13 +4,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from data.config import Markup
-from data.sources.compression import PACKINGS, Damaged, open_stream
-from data.sources.files import cannot_be_read
-from data.sources.parquet import read_parquet
-from data.sources.records import Limits, Origin, Read, too_large
-from data.sources.rows import read_csv, read_json_lines
-from data.sources.warc import read_warc
+from sluice.data.config import Markup
+from sluice.data.sources.compression import PACKINGS, Damaged, open_stream
+from sluice.data.sources.files import cannot_be_read
+from sluice.data.sources.parquet import read_parquet
+from sluice.data.sources.records import Limits, Origin, Read, too_large
+from sluice.data.sources.rows import read_csv, read_json_lines
+from sluice.data.sources.warc import read_warc
 
 MARKUP_OF_SUFFIX: dict[str, Markup] = {
     ".txt": "txt",

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.config import IngestConfig, Source
-from data.document import Document
-from data.manifest import file_hash
-from data.progress import Progress
-from data.sources.archive import IndexUnreachable, Pin, fetch
-from data.sources.files import Found, Seen, find
-from data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
-from data.sources.globs import Choice
-from data.sources.installed import installed_documents
-from data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
-from data.sources.packages import read_distribution
-from data.sources.records import Limits, Origin, Read, Reject
+from sluice.data.config import IngestConfig, Source
+from sluice.data.document import Document
+from sluice.data.manifest import file_hash
+from sluice.data.progress import Progress
+from sluice.data.sources.archive import IndexUnreachable, Pin, fetch
+from sluice.data.sources.files import Found, Seen, find
+from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.installed import installed_documents
+from sluice.data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
+from sluice.data.sources.packages import read_distribution
+from sluice.data.sources.records import Limits, Origin, Read, Reject
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Given:
             case Release(project, version):
                 yield from read_distribution(self._release(project, version, source), choice, origin, limits)
             case HubDataset():
-                from data.sources.dataset import read_dataset
+                from sluice.data.sources.dataset import read_dataset
 
                 yield from read_dataset(location, source.split, source.revision, origin, limits)
             case Installed():
@@ -87,7 +87,7 @@ class Given:
         self.digests[origin.source] = sha256
 
     def _remote(self, source: Source, location: RemoteFiles, choice: Choice) -> Iterator[tuple[str, Path]]:
-        from data.sources.remote import Remote
+        from sluice.data.sources.remote import Remote
 
         remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
         yield from remote.files(choice, source.sha256)

@@ -8,14 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from data.config import IngestConfig
-from data.document import Document, write_documents
-from data.privacy import mask
-from data.progress import Progress, no_progress
-from data.report import IngestReport, SourceCounts
-from data.sources.given import Given, why_none
-from data.sources.packages import packages
-from data.sources.records import Read, Reject
+from sluice.data.config import IngestConfig
+from sluice.data.document import Document, write_documents
+from sluice.data.privacy import mask
+from sluice.data.progress import Progress, no_progress
+from sluice.data.report import IngestReport, SourceCounts
+from sluice.data.sources.given import Given, why_none
+from sluice.data.sources.packages import packages
+from sluice.data.sources.records import Read, Reject
 
 
 def ingest(

@@ -6,9 +6,9 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.document import Document, content_id
-from data.progress import Progress, no_progress
-from data.sources.licence import licence_of
+from sluice.data.document import Document, content_id
+from sluice.data.progress import Progress, no_progress
+from sluice.data.sources.licence import licence_of
 
 _BYTES_A_PACKAGE = 800_000
 """A few packages would otherwise be most of the corpus."""

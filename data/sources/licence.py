@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from email.parser import HeaderParser
 from typing import Any
 
-from data.config import UNSPECIFIED
+from sluice.data.config import UNSPECIFIED
 
 METADATA = ("PKG-INFO", "pyproject.toml")
 """Files of a source distribution that declare it, the surer one first: what the build backend wrote, and its input."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from data.config import Source, without_secrets
-from data.sources.globs import is_glob
+from sluice.data.config import Source, without_secrets
+from sluice.data.sources.globs import is_glob
 
 
 @dataclass(frozen=True)

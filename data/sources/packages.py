@@ -7,15 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from data.config import UNSPECIFIED, IngestConfig
-from data.progress import Progress
-from data.sources.archive import IndexUnreachable, Member, Pin, fetch, spool_members
-from data.sources.compression import Damaged
-from data.sources.formats import MARKUP_OF_SUFFIX, markup_of
-from data.sources.globs import Choice
-from data.sources.installed import installed_documents
-from data.sources.licence import METADATA, distribution_licence
-from data.sources.records import Limits, Origin, Read, too_large
+from sluice.data.config import UNSPECIFIED, IngestConfig
+from sluice.data.progress import Progress
+from sluice.data.sources.archive import IndexUnreachable, Member, Pin, fetch, spool_members
+from sluice.data.sources.compression import Damaged
+from sluice.data.sources.formats import MARKUP_OF_SUFFIX, markup_of
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.installed import installed_documents
+from sluice.data.sources.licence import METADATA, distribution_licence
+from sluice.data.sources.records import Limits, Origin, Read, too_large
 
 _DOWNLOADS_AT_ONCE = 4
 _EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)

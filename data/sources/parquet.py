@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data.sources.compression import Damaged
-from data.sources.pages import page_sizes
-from data.sources.records import Limits, Origin, Read, too_large
-from data.sources.rows import no_column
+from sluice.data.sources.compression import Damaged
+from sluice.data.sources.pages import page_sizes
+from sluice.data.sources.records import Limits, Origin, Read, too_large
+from sluice.data.sources.rows import no_column
 
 _MOST_ROWS = 256
 _BATCH_BYTES = 1 << 26

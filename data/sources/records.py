@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from data.config import UNSPECIFIED, IngestConfig, Markup
-from data.document import Document, content_id
+from sluice.data.config import UNSPECIFIED, IngestConfig, Markup
+from sluice.data.document import Document, content_id
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _HEAD_BYTES = 2048

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 
-from data.config import without_secrets
-from data.manifest import file_hash
-from data.sources.cache import complete_or_nothing
-from data.sources.globs import Choice, is_glob
-from data.sources.location import RemoteFiles
-from data.sources.records import too_large
+from sluice.data.config import without_secrets
+from sluice.data.manifest import file_hash
+from sluice.data.sources.cache import complete_or_nothing
+from sluice.data.sources.globs import Choice, is_glob
+from sluice.data.sources.location import RemoteFiles
+from sluice.data.sources.records import too_large
 
 Result = TypeVar("Result")
 

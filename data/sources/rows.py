@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.document import Document
-from data.sources.compression import lines, open_stream
-from data.sources.records import Limits, Origin, Read, Reject, too_large
+from sluice.data.document import Document
+from sluice.data.sources.compression import lines, open_stream
+from sluice.data.sources.records import Limits, Origin, Read, Reject, too_large
 
 
 def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:

@@ -1,9 +1,9 @@
 """Tokenizers: byte-level BPE, WordPiece and Unigram, or one that exists; what they are worth; encoding."""
 
-from data.tokenization.folder import load_tokenizer
-from data.tokenization.report import TokenizerReport
-from data.tokenization.special import ASSISTANT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS, USER
-from data.tokenization.train import train_tokenizer
+from sluice.data.tokenization.folder import load_tokenizer
+from sluice.data.tokenization.report import TokenizerReport
+from sluice.data.tokenization.special import ASSISTANT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS, USER
+from sluice.data.tokenization.train import train_tokenizer
 
 __all__ = [
     "ASSISTANT",

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from data.progress import Progress, no_progress
-from data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte, written
-from data.tokenization.encoder import LONGEST_FOR_TIKTOKEN, encoder_of
+from sluice.data.progress import Progress, no_progress
+from sluice.data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte, written
+from sluice.data.tokenization.encoder import LONGEST_FOR_TIKTOKEN, encoder_of
 
 # rustbpe counts pairs in 32 bits, and a pair cannot occur more often than there are bytes.
 _MOST_BYTES_FOR_RUSTBPE = 2**31 - 1

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer, models
 
-from data.cores import available_cores
-from data.tokenization.bytelevel import byte_level, described, token_bytes
-from data.tokenization.folder import load_tokenizer
-from data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
+from sluice.data.cores import available_cores
+from sluice.data.tokenization.bytelevel import byte_level, described, token_bytes
+from sluice.data.tokenization.folder import load_tokenizer
+from sluice.data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
 
 # The regular expressions of tiktoken keep a state for each character of a run of white space and give up at a million.
 LONGEST_FOR_TIKTOKEN = 250_000

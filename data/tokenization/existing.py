@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, processors
 
-from data.tokenization.bytelevel import described
-from data.tokenization.special import SPECIAL_TOKENS
+from sluice.data.tokenization.bytelevel import described
+from sluice.data.tokenization.special import SPECIAL_TOKENS
 
 
 def adopt(path: Path, special: Sequence[str]) -> tuple[Tokenizer, list[str], str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data.tokenization.special import CHAT_TEMPLATE, END_OF_TEXT
+from sluice.data.tokenization.special import CHAT_TEMPLATE, END_OF_TEXT
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -6,8 +6,8 @@ from operator import ge, le
 
 from pydantic import BaseModel
 
-from data.config import TokenizerConfig
-from data.tokenization.report import TokenizerReport
+from sluice.data.config import TokenizerConfig
+from sluice.data.tokenization.report import TokenizerReport
 
 
 class Check(BaseModel):

@@ -10,8 +10,8 @@ from datatrove.data import Document
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from data.tokenization.bytelevel import token_bytes
-from data.tokenization.encoder import Encoder
+from sluice.data.tokenization.bytelevel import token_bytes
+from sluice.data.tokenization.encoder import Encoder
 
 _TEXTS_AT_ONCE = 256
 _CODE_INDENT = "    "

@@ -2,7 +2,7 @@
 
 import re
 
-from data.config import TokenizerConfig
+from sluice.data.config import TokenizerConfig
 
 END_OF_TEXT = "<|endoftext|>"
 USER = "<|user|>"

@@ -7,19 +7,19 @@ from pathlib import Path
 from datatrove.data import Document
 from tokenizers import Tokenizer
 
-from data.config import PackConfig, TokenizerConfig
-from data.document import read_documents
-from data.progress import Progress, no_progress
-from data.split import split_of
-from data.tokenization.bpe import train_bpe
-from data.tokenization.encoder import encoder_of
-from data.tokenization.existing import adopt
-from data.tokenization.folder import save_tokenizer
-from data.tokenization.gate import judge, refuse
-from data.tokenization.report import TokenizerReport, measure
-from data.tokenization.special import special_tokens
-from data.tokenization.unigram import train_unigram
-from data.tokenization.wordpiece import train_wordpiece
+from sluice.data.config import PackConfig, TokenizerConfig
+from sluice.data.document import read_documents
+from sluice.data.progress import Progress, no_progress
+from sluice.data.split import split_of
+from sluice.data.tokenization.bpe import train_bpe
+from sluice.data.tokenization.encoder import encoder_of
+from sluice.data.tokenization.existing import adopt
+from sluice.data.tokenization.folder import save_tokenizer
+from sluice.data.tokenization.gate import judge, refuse
+from sluice.data.tokenization.report import TokenizerReport, measure
+from sluice.data.tokenization.special import special_tokens
+from sluice.data.tokenization.unigram import train_unigram
+from sluice.data.tokenization.wordpiece import train_wordpiece
 
 _TRAINERS: dict[str, Callable[..., tuple[Tokenizer, str]]] = {
     "bpe": train_bpe,

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from data.progress import Progress, no_progress
-from data.tokenization.bpe import merged_tokens
-from data.tokenization.bytelevel import SPLIT, byte_level, written
-from data.tokenization.lattice import LONGEST_TOKEN, Lattice
+from sluice.data.progress import Progress, no_progress
+from sluice.data.tokenization.bpe import merged_tokens
+from sluice.data.tokenization.bytelevel import SPLIT, byte_level, written
+from sluice.data.tokenization.lattice import LONGEST_TOKEN, Lattice
 
 _CANDIDATES_A_TOKEN = 4
 _KEPT_A_ROUND = 0.75

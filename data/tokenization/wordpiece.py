@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models
 
-from data.progress import Progress, no_progress
-from data.tokenization.bpe import train_bpe
-from data.tokenization.bytelevel import byte_level
+from sluice.data.progress import Progress, no_progress
+from sluice.data.tokenization.bpe import train_bpe
+from sluice.data.tokenization.bytelevel import byte_level
 
 # Matching takes the square of a piece's length, so pieces are short: 25 characters or 33 of white space, 108 bytes.
 SPLIT_SHORT = (

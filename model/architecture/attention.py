@@ -4,11 +4,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from model.architecture.config import LayerKind, TransformerConfig
-from model.architecture.kernels import attend
-from model.architecture.normalization import RMSNorm
-from model.architecture.pass_state import Pass
-from model.architecture.positions import rotate_both
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.kernels import attend
+from sluice.model.architecture.normalization import RMSNorm
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.positions import rotate_both
 
 
 class Attention(nn.Module):

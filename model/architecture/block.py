@@ -5,13 +5,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.attention import Attention, CrossAttention
-from model.architecture.config import TransformerConfig
-from model.architecture.feedforward import FeedForward
-from model.architecture.mixture import Mixture
-from model.architecture.normalization import make_norm
-from model.architecture.pass_state import Pass
-from model.architecture.state_space import StateSpace
+from sluice.model.architecture.attention import Attention, CrossAttention
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.feedforward import FeedForward
+from sluice.model.architecture.mixture import Mixture
+from sluice.model.architecture.normalization import make_norm
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.state_space import StateSpace
 
 
 class Residual(nn.Module):

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.architecture.cache_stores import (
+from sluice.model.architecture.cache_stores import (
     AttentionStore,
     Plan,
     Ring,
@@ -23,9 +23,9 @@ from model.architecture.cache_stores import (
     plan_window,
     state_shapes,
 )
-from model.architecture.config import LayerKind, TransformerConfig
-from model.architecture.state_space import SequenceState
-from model.architecture.visibility import Visibility, between
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.state_space import SequenceState
+from sluice.model.architecture.visibility import Visibility, between
 
 AttentionKind = Literal["attention", "window"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architecture.cache import Cache, CacheStep
-from model.architecture.cache_stores import Rows
-from model.architecture.projection import summed
-from model.architecture.transformer import Transformer
-from model.architecture.visibility import Visibility, between
+from sluice.model.architecture.cache import Cache, CacheStep
+from sluice.model.architecture.cache_stores import Rows
+from sluice.model.architecture.projection import summed
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.visibility import Visibility, between
 
 SMALLEST = 64
 """Tokens of the shortest cache: its lengths are powers of two from here, so that most texts need the first graph."""

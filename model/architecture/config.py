@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.config import Block
-from model.architecture.mixture_config import MixtureConfig
-from model.architecture.rope_scaling_config import RopeScaling
-from model.architecture.state_space_config import StateSpaceConfig
+from sluice.data.config import Block
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.rope_scaling_config import RopeScaling
+from sluice.model.architecture.state_space_config import StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]
 Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.config import GATED, FeedForwardKind, ModelConfig
-from model.architecture.projection import Project, apart
+from sluice.model.architecture.config import GATED, FeedForwardKind, ModelConfig
+from sluice.model.architecture.projection import Project, apart
 
 
 def activate(kind: FeedForwardKind, up: Tensor, gate: Tensor | None = None) -> Tensor:

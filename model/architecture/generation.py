@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.architecture.cache import Cache
-from model.architecture.compiled import Compiled
-from model.architecture.config import TransformerConfig
-from model.architecture.projection import Joined, apart, joining_pays
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.compiled import Compiled
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.projection import Joined, apart, joining_pays
+from sluice.model.architecture.transformer import Transformer
 
 
 def sample(

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from model.architecture.config import TransformerConfig
-from model.architecture.feedforward import activate
-from model.architecture.normalization import make_norm
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.feedforward import activate
+from sluice.model.architecture.normalization import make_norm
 
 
 class HeadTransform(nn.Module):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.transformer import Transformer
 
 _STD = 0.02
 _INTO_THE_STREAM = ("attention.output.weight", "down.weight", "feedforward.down", "state_space.out_proj.weight")

@@ -5,8 +5,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from model.architecture.cache import Cache
-from model.architecture.config import TransformerConfig
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.config import TransformerConfig
 
 
 class Inputs(TypedDict, total=False):

@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from model.architecture.inputs import Inputs, check_targets
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.inputs import Inputs, check_targets
+from sluice.model.architecture.transformer import Transformer
 
 _CHUNK_LOGITS = 1 << 20
 """Logits held at a time on a CPU: 4 MiB of float32, about what a core's share of cache takes."""

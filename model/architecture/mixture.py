@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.config import GATED, ModelConfig
-from model.architecture.feedforward import FeedForward, activate
+from sluice.model.architecture.config import GATED, ModelConfig
+from sluice.model.architecture.feedforward import FeedForward, activate
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from data.config import Block
+from sluice.data.config import Block
 
 
 class MixtureConfig(Block):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from model.architecture.config import ModelConfig
+from sluice.model.architecture.config import ModelConfig
 
 
 class RMSNorm(nn.Module):

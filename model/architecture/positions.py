@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.architecture.config import TransformerConfig
-from model.architecture.rope_scaling_config import RopeScaling
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.rope_scaling_config import RopeScaling
 
 
 class RotaryEmbedding(nn.Module):

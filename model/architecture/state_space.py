@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.config import ModelConfig
-from model.architecture.scan import chunked_scan, recurrent_step
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.architecture.scan import chunked_scan, recurrent_step
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from data.config import Block
+from sluice.data.config import Block
 
 
 class StateSpaceConfig(Block):

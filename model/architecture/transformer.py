@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.block import Block, make_block
-from model.architecture.cache import Cache, CacheStep
-from model.architecture.config import LayerKind, TransformerConfig
-from model.architecture.head import HeadTransform
-from model.architecture.inputs import Inputs, check, check_rows
-from model.architecture.kernels import KernelName
-from model.architecture.mixture import Routing
-from model.architecture.normalization import make_norm
-from model.architecture.pass_state import Pass
-from model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
-from model.architecture.projection import Project, apart
-from model.architecture.visibility import Visibility, between, document_positions, within
+from sluice.model.architecture.block import Block, make_block
+from sluice.model.architecture.cache import Cache, CacheStep
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.head import HeadTransform
+from sluice.model.architecture.inputs import Inputs, check, check_rows
+from sluice.model.architecture.kernels import KernelName
+from sluice.model.architecture.mixture import Routing
+from sluice.model.architecture.normalization import make_norm
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
+from sluice.model.architecture.projection import Project, apart
+from sluice.model.architecture.visibility import Visibility, between, document_positions, within
 
 
 class Encoder(nn.Module):

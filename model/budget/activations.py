@@ -7,9 +7,9 @@ bytes, of which a kernel that never forms the scores drops the last term; so cou
 
 from typing import Literal
 
-from model.architecture.config import GATED, TransformerConfig
-from model.budget.record import WEIGHT_BYTES, Dtype
-from model.budget.weights import Stack, StateSpaceShape
+from sluice.model.architecture.config import GATED, TransformerConfig
+from sluice.model.budget.record import WEIGHT_BYTES, Dtype
+from sluice.model.budget.weights import Stack, StateSpaceShape
 
 Kernel = Literal["flash", "repeated", "blocked", "math", "reference"]
 """flash: no score is kept (SDPA, FlexAttention, flash-attn); repeated: nor here, but keys and values of every head;
@@ -42,8 +42,8 @@ def default_kernel(
     """
     import torch
 
-    from model.architecture.kernels.choice import Request, choose
-    from model.architecture.kernels.sdpa import shares_heads
+    from sluice.model.architecture.kernels.choice import Request, choose
+    from sluice.model.architecture.kernels.sdpa import shares_heads
 
     window = window if window is not None and window < length else None
     bias, slopes = (config.positions == name and not is_cross for name in ("relative", "alibi"))

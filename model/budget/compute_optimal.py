@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import Literal
 
-from model.budget.record import Record
+from sluice.model.budget.record import Record
 
 TOKENS_PER_PARAMETER = 20
 """Compute-optimal data for a model's size: Chinchilla (Hoffmann et al., arXiv 2203.15556), by its table 3."""

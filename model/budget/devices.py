@@ -7,7 +7,7 @@ for those who name none.
 
 from typing import Literal
 
-from model.budget.record import Record
+from sluice.model.budget.record import Record
 
 DeviceName = Literal["a100-40", "a100-80", "h100-sxm", "h100-pcie", "h200", "b200", "l40s", "a10g", "rtx-4090"]
 

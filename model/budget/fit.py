@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from model.budget.devices import Device
-from model.budget.memory import DeviceMemory
-from model.budget.record import Dtype, Record
+from sluice.model.budget.devices import Device
+from sluice.model.budget.memory import DeviceMemory
+from sluice.model.budget.record import Dtype, Record
 
 
 class Fit(Record):

@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from model.architecture.config import LayerKind, TransformerConfig
-from model.budget.parameters import active_size, count_parameters
-from model.budget.record import Record
-from model.budget.weights import Stack, StateSpaceShape, Weight, list_weights
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.budget.parameters import active_size, count_parameters
+from sluice.model.budget.record import Record
+from sluice.model.budget.weights import Stack, StateSpaceShape, Weight, list_weights
 
 LENGTHS = tuple(2**power for power in range(9, 18))
 """512 to 131,072: where attention's share is shown."""

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from model.architecture.config import LayerKind, TransformerConfig
-from model.budget.record import Record
-from model.budget.weights import StateSpaceShape
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.budget.record import Record
+from sluice.model.budget.weights import StateSpaceShape
 
 CacheDtype = Literal["fp32", "bf16", "int8"]
 HeadSharing = Literal["MHA", "GQA", "MQA"]

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from model.architecture.config import TransformerConfig
-from model.budget.record import Record
-from model.budget.settings import PlanConfig
-from model.budget.weights import Stack, StateSpaceShape, Weight
-from model.config import PretrainConfig
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.record import Record
+from sluice.model.budget.settings import PlanConfig
+from sluice.model.budget.weights import Stack, StateSpaceShape, Weight
+from sluice.model.config import PretrainConfig
 
 ZeroStage = Literal[0, 1, 2, 3]
 

@@ -3,13 +3,13 @@
 from collections import Counter
 from math import prod
 
-from model.architecture.config import TransformerConfig
-from model.budget.activations import input_bytes, layer_bytes
-from model.budget.layout import Layout, stage_layers
-from model.budget.memory import device_memory
-from model.budget.record import WEIGHT_BYTES, Record
-from model.budget.weights import Stack, Weight, list_weights
-from model.config import PretrainConfig
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.activations import input_bytes, layer_bytes
+from sluice.model.budget.layout import Layout, stage_layers
+from sluice.model.budget.memory import device_memory
+from sluice.model.budget.record import WEIGHT_BYTES, Record
+from sluice.model.budget.weights import Stack, Weight, list_weights
+from sluice.model.config import PretrainConfig
 
 _ADAM_PASSES = 7
 """Weight, gradient and two moments are read; weight and moments written."""

@@ -1,6 +1,6 @@
 """What this machine really does: the rates that a forecast is made of, and a real step to hold the forecast against.
 
-The step runs in a process of its own (`python -m model.budget.measure`), whose peak of memory is the model's alone.
+The step runs in a process of its own (`python -m sluice.model.budget.measure`), so peak memory is the model's alone.
 """
 
 import json
@@ -14,13 +14,13 @@ import psutil
 import torch
 from pydantic import BaseModel
 
-from model.architecture.config import TransformerConfig
-from model.budget.devices import Device
-from model.budget.flops import count_flops
-from model.budget.machine import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
-from model.budget.rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
-from model.budget.record import Dtype
-from model.config import PretrainConfig
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.devices import Device
+from sluice.model.budget.flops import count_flops
+from sluice.model.budget.machine import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
+from sluice.model.budget.rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
+from sluice.model.budget.record import Dtype
+from sluice.model.config import PretrainConfig
 
 _LONGEST_STEP_S = 3.0
 """Micro-batches longer than this, by the matrix peak at half its speed, are not measured."""
@@ -92,7 +92,7 @@ def check_forecast(
 
 def _in_child(job: Job) -> _Found:
     done = subprocess.run(
-        [sys.executable, "-m", "model.budget.measure"],
+        [sys.executable, "-m", "sluice.model.budget.measure"],
         input=job.model_dump_json(),
         capture_output=True,
         text=True,
@@ -124,11 +124,11 @@ def _small(config: TransformerConfig) -> TransformerConfig:
 
 def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float, float], tuple[float, float]]:
     """`both_means` of a micro-batch, forward and backward, and of an optimizer step."""
-    from model.architecture.initialization import initialize
-    from model.architecture.inputs import Inputs
-    from model.architecture.loss import cross_entropy_sum
-    from model.architecture.transformer import Transformer
-    from model.training.optimization.optimizer import build_optimizer
+    from sluice.model.architecture.initialization import initialize
+    from sluice.model.architecture.inputs import Inputs
+    from sluice.model.architecture.loss import cross_entropy_sum
+    from sluice.model.architecture.transformer import Transformer
+    from sluice.model.training.optimization.optimizer import build_optimizer
 
     model = Transformer(config)
     initialize(model, run.seed)

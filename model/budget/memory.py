@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from model.architecture.config import TransformerConfig
-from model.budget.activations import Kernel, input_bytes, layer_bytes, outer_bytes, workspace_bytes
-from model.budget.layout import Layout, check_layout, held_by, stage_layers
-from model.budget.record import WEIGHT_BYTES, Dtype, Record
-from model.budget.weights import Weight, list_weights
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.activations import Kernel, input_bytes, layer_bytes, outer_bytes, workspace_bytes
+from sluice.model.budget.layout import Layout, check_layout, held_by, stage_layers
+from sluice.model.budget.record import WEIGHT_BYTES, Dtype, Record
+from sluice.model.budget.weights import Weight, list_weights
 
 Optimizer = Literal["adamw", "muon", "lion"]
 Offload = Literal["none", "optimizer", "all"]

@@ -1,8 +1,8 @@
 """Number of weights by component; exact, because it is the sum of the weights that the model has."""
 
-from model.architecture.config import TransformerConfig
-from model.budget.record import Record
-from model.budget.weights import COMPONENTS, Weight, list_weights
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.record import Record
+from sluice.model.budget.weights import COMPONENTS, Weight, list_weights
 
 
 class Parameters(Record):

@@ -3,21 +3,21 @@
 from itertools import product
 from typing import Literal
 
-from model.architecture.config import TransformerConfig
-from model.budget.compute_optimal import Law, Optimum, optima, optimal_tokens
-from model.budget.devices import DEVICES, Device
-from model.budget.fit import Fit, fit
-from model.budget.flops import AttentionShare, Flops, attention_shares, count_flops
-from model.budget.kv_cache import CacheDtype, CacheSize, cache_sizes
-from model.budget.layout import Layout, check_layout, layout_of
-from model.budget.machine import Check
-from model.budget.memory import DeviceMemory, Offload, device_memory
-from model.budget.parameters import Parameters, count_parameters
-from model.budget.record import Dtype, Record
-from model.budget.serving import Capacity, users
-from model.budget.settings import PlanConfig
-from model.budget.throughput import RunCost, run_cost
-from model.config import PretrainConfig
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.compute_optimal import Law, Optimum, optima, optimal_tokens
+from sluice.model.budget.devices import DEVICES, Device
+from sluice.model.budget.fit import Fit, fit
+from sluice.model.budget.flops import AttentionShare, Flops, attention_shares, count_flops
+from sluice.model.budget.kv_cache import CacheDtype, CacheSize, cache_sizes
+from sluice.model.budget.layout import Layout, check_layout, layout_of
+from sluice.model.budget.machine import Check
+from sluice.model.budget.memory import DeviceMemory, Offload, device_memory
+from sluice.model.budget.parameters import Parameters, count_parameters
+from sluice.model.budget.record import Dtype, Record
+from sluice.model.budget.serving import Capacity, users
+from sluice.model.budget.settings import PlanConfig
+from sluice.model.budget.throughput import RunCost, run_cost
+from sluice.model.config import PretrainConfig
 
 _TRAINED: tuple[Dtype, ...] = ("fp32", "bf16")
 """Types that memory is told for: of fp16 it is that of bf16."""

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from model.architecture.config import TransformerConfig
-from model.budget.devices import DEVICES
-from model.budget.layout import layout_of
-from model.budget.memory import device_memory
-from model.budget.parameters import count_parameters
-from model.budget.settings import PlanConfig
-from model.config import PretrainConfig
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.devices import DEVICES
+from sluice.model.budget.layout import layout_of
+from sluice.model.budget.memory import device_memory
+from sluice.model.budget.parameters import count_parameters
+from sluice.model.budget.settings import PlanConfig
+from sluice.model.config import PretrainConfig
 
 BATCHES = (1, 4, 16, 64)
 """Sequences of a micro-batch."""

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from model.architecture.config import GATED, TransformerConfig
-from model.architecture.state_space_config import StateSpaceConfig
-from model.budget.activations import network_entries
-from model.budget.machine import Attending, Product, Rates, list_attentions, list_products
-from model.budget.record import Dtype
-from model.config import PretrainConfig
+from sluice.model.architecture.config import GATED, TransformerConfig
+from sluice.model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.budget.activations import network_entries
+from sluice.model.budget.machine import Attending, Product, Rates, list_attentions, list_products
+from sluice.model.budget.record import Dtype
+from sluice.model.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from model.architecture.visibility import Visibility
+    from sluice.model.architecture.visibility import Visibility
 
 TORCH_DTYPE: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -70,7 +70,7 @@ def _product_s(product: Product, dtype: torch.dtype) -> float:
 
 def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype) -> float:
     """Of the feed-forward network's activation, forward and backward."""
-    from model.architecture.feedforward import activate
+    from sluice.model.architecture.feedforward import activate
 
     up = torch.ones(tokens, config.feedforward_width, dtype=dtype, requires_grad=True)
     gate = torch.ones_like(up, requires_grad=True) if config.feedforward in GATED else None
@@ -80,7 +80,7 @@ def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype
 
 
 def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dtype, attending: Attending) -> float:
-    from model.architecture.kernels import attend
+    from sluice.model.architecture.kernels import attend
 
     seen = _visibility(config, dtype, attending)
     shape = (run.micro_batch_size, config.context)
@@ -106,8 +106,8 @@ def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dt
 
 def _visibility(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "Visibility":
     """Of whole sequences, with scores changed by distance as the model's positions do."""
-    from model.architecture.positions import alibi_slopes
-    from model.architecture.visibility import within
+    from sluice.model.architecture.positions import alibi_slopes
+    from sluice.model.architecture.visibility import within
 
     seen = within(
         config.context,
@@ -126,7 +126,7 @@ def _visibility(config: TransformerConfig, dtype: torch.dtype, attending: Attend
 
 
 def _scan_s(config: TransformerConfig, state: StateSpaceConfig, run: PretrainConfig) -> float:
-    from model.architecture.scan import chunked_scan
+    from sluice.model.architecture.scan import chunked_scan
 
     shape, heads = (run.micro_batch_size, config.context), config.hidden_size * state.expand // state.head_size
     x = torch.ones(*shape, heads, state.head_size, requires_grad=True)

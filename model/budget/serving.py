@@ -1,11 +1,11 @@
 """How many users a machine can serve at a context length: what its memory holds beside the weights."""
 
-from model.architecture.config import TransformerConfig
-from model.budget.devices import Device
-from model.budget.kv_cache import CacheDtype, cache_bytes
-from model.budget.layout import divided_sizes
-from model.budget.parameters import Parameters, count_parameters
-from model.budget.record import WEIGHT_BYTES, Dtype, Record
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.devices import Device
+from sluice.model.budget.kv_cache import CacheDtype, cache_bytes
+from sluice.model.budget.layout import divided_sizes
+from sluice.model.budget.parameters import Parameters, count_parameters
+from sluice.model.budget.record import WEIGHT_BYTES, Dtype, Record
 
 
 class Capacity(Record):

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from data.config import Block
-from data.spelling import mistake
-from model.budget.devices import DeviceName
+from sluice.data.config import Block
+from sluice.data.spelling import mistake
+from sluice.model.budget.devices import DeviceName
 
 
 class PlanConfig(Block):

@@ -1,7 +1,7 @@
 """Time, energy and money of a run on a device, from its arithmetic and the share of the peak that it reaches."""
 
-from model.budget.devices import Device
-from model.budget.record import Record
+from sluice.model.budget.devices import Device
+from sluice.model.budget.record import Record
 
 
 class RunCost(Record):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from model.architecture.config import GATED, LayerKind, TransformerConfig
-from model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.architecture.config import GATED, LayerKind, TransformerConfig
+from sluice.model.architecture.state_space_config import StateSpaceConfig
 
 Component = Literal[
     "embedding",

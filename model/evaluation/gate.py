@@ -12,11 +12,18 @@ from typing import Literal
 
 import numpy as np
 
-from model.config import GateConfig
-from model.evaluation import statistics
-from model.evaluation.evidence import BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE, Evaluation, Item, finite_or_none
-from model.evaluation.statistics import Interval
-from model.evaluation.verdict import Check, Verdict
+from sluice.model.config import GateConfig
+from sluice.model.evaluation import statistics
+from sluice.model.evaluation.evidence import (
+    BITS_PER_BYTE,
+    CHOICE_ACCURACY,
+    GOLDEN_RATE,
+    Evaluation,
+    Item,
+    finite_or_none,
+)
+from sluice.model.evaluation.statistics import Interval
+from sluice.model.evaluation.verdict import Check, Verdict
 
 LATENCY = "first_token_p95_ms"
 BITS_DIFFERENCE = "bits_per_byte_difference"

@@ -11,13 +11,13 @@ import yaml
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
-from data.config import Block
-from data.progress import Progress, no_progress
-from data.tokenization import SPECIAL_TOKENS
-from model.architecture.generation import generate
-from model.architecture.transformer import Transformer
-from model.evaluation.evidence import canonical_json
-from model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
+from sluice.data.config import Block
+from sluice.data.progress import Progress, no_progress
+from sluice.data.tokenization import SPECIAL_TOKENS
+from sluice.model.architecture.generation import generate
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.evaluation.evidence import canonical_json
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
 
 _FILE = Path(__file__).with_name("golden.yaml")
 _REPLACEMENT = "\ufffd"

@@ -13,16 +13,16 @@ import numpy as np
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from data.config import PackConfig
-from data.document import read_documents
-from data.progress import Progress, no_progress
-from data.split import split_of
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_model, model_hash
-from model.config import EvaluateConfig
-from model.evaluation import golden, statistics
-from model.evaluation.baselines import NgramModel, xz_bits_per_byte
-from model.evaluation.evidence import (
+from sluice.data.config import PackConfig
+from sluice.data.document import read_documents
+from sluice.data.progress import Progress, no_progress
+from sluice.data.split import split_of
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_model, model_hash
+from sluice.model.config import EvaluateConfig
+from sluice.model.evaluation import golden, statistics
+from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
+from sluice.model.evaluation.evidence import (
     BITS_PER_BYTE,
     CHOICE_ACCURACY,
     GOLDEN_RATE,
@@ -36,10 +36,10 @@ from model.evaluation.evidence import (
     item_lines,
     load_evaluation,
 )
-from model.evaluation.latency import measure_latency
-from model.evaluation.perplexity import cut, document_bits
-from model.evaluation.report import REPORT_FILE, render
-from model.evaluation.tasks import answer_items, build_items
+from sluice.model.evaluation.latency import measure_latency
+from sluice.model.evaluation.perplexity import cut, document_bits
+from sluice.model.evaluation.report import REPORT_FILE, render
+from sluice.model.evaluation.tasks import answer_items, build_items
 
 __all__ = ["EvaluationReport", "evaluate", "held_out_texts", "load_evaluation", "training_texts"]
 

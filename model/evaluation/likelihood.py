@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from data.progress import Progress, no_progress
-from model.architecture.transformer import Transformer
+from sluice.data.progress import Progress, no_progress
+from sluice.model.architecture.transformer import Transformer
 
 _TOKENS_AT_ONCE = 8_192
 _LOGITS_AT_ONCE = 1 << 21  # 8 MiB of float32

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from data.progress import Progress, no_progress
-from data.tokenization import END_OF_TEXT
-from model.architecture.transformer import Transformer
-from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.data.progress import Progress, no_progress
+from sluice.data.tokenization import END_OF_TEXT
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
 
 
 def cut(text: str, max_bytes: int) -> str:

@@ -2,9 +2,9 @@
 
 from tokenizers import Tokenizer
 
-from data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN
-from model.evaluation.likelihood import encode
-from model.tuning.chat import Message, render
+from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN
+from sluice.model.evaluation.likelihood import encode
+from sluice.model.tuning.chat import Message, render
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:

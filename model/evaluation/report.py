@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from model.evaluation.evidence import BITS_PER_BYTE
-from model.evaluation.verdict import Verdict
+from sluice.model.evaluation.evidence import BITS_PER_BYTE
+from sluice.model.evaluation.verdict import Verdict
 
 REPORT_FILE = "evaluation.html"
 

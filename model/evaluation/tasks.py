@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from data.progress import Progress, no_progress
-from data.sections import sections
-from model.architecture.transformer import Transformer
-from model.evaluation.evidence import canonical_json
-from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
-from model.evaluation.perplexity import cut
-from model.evaluation.prompts import chat_prompt
+from sluice.data.progress import Progress, no_progress
+from sluice.data.sections import sections
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.evaluation.evidence import canonical_json
+from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.perplexity import cut
+from sluice.model.evaluation.prompts import chat_prompt
 
 _POOL_PER_DISTRACTOR = 8  # passages nearest in length, among which the seed chooses
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model.evaluation.evidence import canonical_json
+from sluice.model.evaluation.evidence import canonical_json
 
 PRIVATE_KEY_FILE = "verdict-ed25519.pem"
 

@@ -3,7 +3,7 @@
 A family is one file: a function each way for its config.json, and a table of weight names.
 """
 
-from model.huggingface.config import (
+from sluice.model.huggingface.config import (
     FAMILIES,
     NATIVE,
     config_from_huggingface,
@@ -14,8 +14,8 @@ from model.huggingface.config import (
     why_none,
     write_config,
 )
-from model.huggingface.family import Family
-from model.huggingface.state import (
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.state import (
     Checkpoint,
     expected_shapes,
     from_huggingface,

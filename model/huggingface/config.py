@@ -7,16 +7,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from model.architecture.config import TransformerConfig
-from model.huggingface.bert import BERT
-from model.huggingface.family import Family
-from model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
-from model.huggingface.gpt2 import GPT2
-from model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
-from model.huggingface.mamba2 import MAMBA2
-from model.huggingface.meaning import differences, without_logits
-from model.huggingface.mixtral import MIXTRAL
-from model.huggingface.t5 import T5
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.huggingface.bert import BERT
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
+from sluice.model.huggingface.gpt2 import GPT2
+from sluice.model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from sluice.model.huggingface.mamba2 import MAMBA2
+from sluice.model.huggingface.meaning import differences, without_logits
+from sluice.model.huggingface.mixtral import MIXTRAL
+from sluice.model.huggingface.t5 import T5
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, GPT2, BERT, T5, MAMBA2)

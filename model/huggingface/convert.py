@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.manifest import file_hash
-from model.checkpoint import (
+from sluice.data.manifest import file_hash
+from sluice.model.checkpoint import (
     CONFIG,
     GENERATION,
     LINEAGE,
@@ -22,7 +22,7 @@ from model.checkpoint import (
     write_json,
     write_lineage,
 )
-from model.huggingface import NATIVE, to_huggingface, why_none
+from sluice.model.huggingface import NATIVE, to_huggingface, why_none
 
 TOKENIZER = TOKENIZER_FILES[0]
 _BESIDE = (*TOKENIZER_FILES, GENERATION, "special_tokens_map.json", "chat_template.jinja")

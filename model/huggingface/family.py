@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.architecture.config import FeedForwardKind, TransformerConfig
-from model.huggingface.fields import Fields
-from model.huggingface.weights import Weight
+from sluice.model.architecture.config import FeedForwardKind, TransformerConfig
+from sluice.model.huggingface.fields import Fields
+from sluice.model.huggingface.weights import Weight
 
 GATED_ACTIVATIONS: dict[str, FeedForwardKind] = {
     "silu": "swiglu",

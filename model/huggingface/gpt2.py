@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
-from model.huggingface.family import PLAIN_ACTIVATIONS, Family
-from model.huggingface.fields import Fields, spelled
-from model.huggingface.weights import Weight, both, copied
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.huggingface.family import PLAIN_ACTIVATIONS, Family
+from sluice.model.huggingface.fields import Fields, spelled
+from sluice.model.huggingface.weights import Weight, both, copied
 
 _TOP = {
     "embedding.weight": "transformer.wte.weight",

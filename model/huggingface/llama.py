@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
-from model.huggingface.family import GATED_ACTIVATIONS, Family
-from model.huggingface.fields import Fields, spelled
-from model.huggingface.rotary import read_rotary, write_rotary
-from model.huggingface.weights import Weight, copied
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.huggingface.family import GATED_ACTIVATIONS, Family
+from sluice.model.huggingface.fields import Fields, spelled
+from sluice.model.huggingface.rotary import read_rotary, write_rotary
+from sluice.model.huggingface.weights import Weight, copied
 
 TOP = {
     "embedding.weight": "model.embed_tokens.weight",

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
-from model.architecture.state_space_config import StateSpaceConfig
-from model.huggingface.family import Family
-from model.huggingface.fields import Fields
-from model.huggingface.weights import Weight, copied
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.fields import Fields
+from sluice.model.huggingface.weights import Weight, copied
 
 _CONTEXT = 2**20
 """Tokens: a state has no longest sequence, and config.json names none."""

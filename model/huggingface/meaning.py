@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
+from sluice.model.architecture.config import TransformerConfig
 
 _ATTENTION = (
     "heads",

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
-from model.architecture.mixture_config import MixtureConfig
-from model.huggingface.family import Family
-from model.huggingface.fields import Fields
-from model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
-from model.huggingface.weights import Weight, copied
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.fields import Fields
+from sluice.model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
+from sluice.model.huggingface.weights import Weight, copied
 
 # One stacked weight of ours -> the weight of each expert.
 _EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}

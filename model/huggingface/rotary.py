@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from model.architecture.config import TransformerConfig
-from model.huggingface.fields import Fields
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.huggingface.fields import Fields
 
 _TYPES = "'default', 'linear', 'yarn'"
 _KEYS = {

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.huggingface.config import family_of
-from model.huggingface.family import Family
-from model.huggingface.weights import Shapes, from_theirs, to_theirs
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.huggingface.config import family_of
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.weights import Shapes, from_theirs, to_theirs
 
 HEAD = "lm_head.weight"
 """What every family that may have an output head of its own calls it."""

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from model.architecture.config import GATED, FeedForwardKind, TransformerConfig
-from model.huggingface.family import Family
-from model.huggingface.fields import Fields, spelled
-from model.huggingface.weights import Weight, copied
+from sluice.model.architecture.config import GATED, FeedForwardKind, TransformerConfig
+from sluice.model.huggingface.family import Family
+from sluice.model.huggingface.fields import Fields, spelled
+from sluice.model.huggingface.weights import Weight, copied
 
 _CONTEXT = 512
 """Tokens trained at: relative positions set no limit, and most config.json name none."""

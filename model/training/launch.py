@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from data.progress import Note, Progress
-from model.training.faults.failures import TrainingFailed, TrainingInterrupted
-from model.training.faults.preemption import passed_on
-from model.training.worker import Job, join_group, run_worker
+from sluice.data.progress import Note, Progress
+from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.faults.preemption import passed_on
+from sluice.model.training.worker import Job, join_group, run_worker
 
 Result = TypeVar("Result")
 

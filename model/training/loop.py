@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from data.progress import Progress
-from model.training.batches.batch import Batch
-from model.training.engines.engine import Engine, StepOutcome
-from model.training.faults.failures import TrainingFailed, TrainingInterrupted
-from model.training.optimization.averaging import WeightAverage
-from model.training.optimization.guard import StepGuard
-from model.training.optimization.optimizer import set_learning_rate
+from sluice.data.progress import Progress
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.engine import Engine, StepOutcome
+from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.optimization.averaging import WeightAverage
+from sluice.model.training.optimization.guard import StepGuard
+from sluice.model.training.optimization.optimizer import set_learning_rate
 
 _PROGRESS_EVERY_S = 0.5
 _ADVICE = "lower the learning rate or lengthen the warm-up"

@@ -1,4 +1,4 @@
-"""Pretraining, whole: token shards -> base model. Also `torchrun ... -m model.training.pretrain job.json`."""
+"""Pretraining, whole: token shards -> base model. Also `torchrun ... -m sluice.model.training.pretrain job.json`."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from data.manifest import file_hash
-from data.progress import Progress, no_progress
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.objectives import Objective, check_objective
-from model.training.batches.sizes import Sizes
-from model.training.launch import launch
-from model.training.parallelism.layout import SETTINGS
-from model.training.parallelism.rules import check
-from model.training.saving.release import with_reserved
-from model.training.telemetry.sources import BITS, NATS, bits_per_byte
-from model.training.worker import Job
+from sluice.data.manifest import file_hash
+from sluice.data.progress import Progress, no_progress
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.objectives import Objective, check_objective
+from sluice.model.training.batches.sizes import Sizes
+from sluice.model.training.launch import launch
+from sluice.model.training.parallelism.layout import SETTINGS
+from sluice.model.training.parallelism.rules import check
+from sluice.model.training.saving.release import with_reserved
+from sluice.model.training.telemetry.sources import BITS, NATS, bits_per_byte
+from sluice.model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
 _CODE = ("architecture", "training", "checkpoint.py", "huggingface")
@@ -177,9 +177,9 @@ class Request(BaseModel):
 
 
 def main() -> None:
-    """`torchrun --nproc-per-node N -m model.training.pretrain request.json`, N being config.workers."""
+    """`torchrun --nproc-per-node N -m sluice.model.training.pretrain request.json`, N being config.workers."""
     if len(sys.argv) != 2:
-        sys.exit("usage: torchrun --nproc-per-node N -m model.training.pretrain request.json")
+        sys.exit("usage: torchrun --nproc-per-node N -m sluice.model.training.pretrain request.json")
     request = Request.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     arguments = {name: getattr(request, name) for name in Request.model_fields}
     report = pretrain(**arguments, progress=_print_progress)

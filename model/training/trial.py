@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 
-from data.packing import PackedTokens
-from data.progress import Progress, no_progress
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
-from model.training.batches.objectives import Objective
-from model.training.batches.text import Packed
-from model.training.engines.layers import prepare_layers
-from model.training.engines.local import LocalEngine
-from model.training.loop import Clock, Loop, train, validate
-from model.training.optimization.optimizer import build_optimizer
-from model.training.optimization.schedule import rate
-from model.training.saving.randomness import seed_random
+from sluice.data.packing import PackedTokens
+from sluice.data.progress import Progress, no_progress
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
+from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.batches.text import Packed
+from sluice.model.training.engines.layers import prepare_layers
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.loop import Clock, Loop, train, validate
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.optimization.schedule import rate
+from sluice.model.training.saving.randomness import seed_random
 
 ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
 """What a run in one process of plain PyTorch is."""

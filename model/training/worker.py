@@ -17,32 +17,32 @@ import torch.distributed as dist
 from pydantic import BaseModel
 from torch import Tensor
 
-from data.cores import available_cores
-from data.packing import PackedTokens
-from data.progress import Note, Progress, no_progress
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
-from model.training.batches.objectives import Objective
-from model.training.engines.build import build_engine
-from model.training.engines.engine import Engine
-from model.training.faults.diagnosis import diagnose
-from model.training.faults.preemption import Preemption
-from model.training.faults.watchdog import Watchdog
-from model.training.loop import Clock, Loop, train, validate
-from model.training.optimization.averaging import WeightAverage
-from model.training.optimization.guard import StepGuard
-from model.training.optimization.schedule import rate
-from model.training.saving import checkpoints
-from model.training.saving.continuation import Continuation
-from model.training.saving.lock import locked
-from model.training.saving.randomness import seed_random
-from model.training.saving.release import save_trained
-from model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
-from model.training.telemetry.sources import BITS, NATS, by_source
+from sluice.data.cores import available_cores
+from sluice.data.packing import PackedTokens
+from sluice.data.progress import Note, Progress, no_progress
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
+from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.engines.build import build_engine
+from sluice.model.training.engines.engine import Engine
+from sluice.model.training.faults.diagnosis import diagnose
+from sluice.model.training.faults.preemption import Preemption
+from sluice.model.training.faults.watchdog import Watchdog
+from sluice.model.training.loop import Clock, Loop, train, validate
+from sluice.model.training.optimization.averaging import WeightAverage
+from sluice.model.training.optimization.guard import StepGuard
+from sluice.model.training.optimization.schedule import rate
+from sluice.model.training.saving import checkpoints
+from sluice.model.training.saving.continuation import Continuation
+from sluice.model.training.saving.lock import locked
+from sluice.model.training.saving.randomness import seed_random
+from sluice.model.training.saving.release import save_trained
+from sluice.model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
+from sluice.model.training.telemetry.sources import BITS, NATS, by_source
 
 _GROUP_TIMEOUT = timedelta(minutes=10)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
-from model.training.batches.batch import Batch
+from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
+from sluice.model.training.batches.batch import Batch
 
 _ROLES = {"user": USER, "assistant": ASSISTANT}
 

@@ -12,21 +12,21 @@ import torch
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from data.config import PackConfig
-from data.document import Document, read_documents
-from data.progress import Progress, no_progress
-from data.sections import sections
-from data.split import Split, split_of
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_model, model_hash, save_model
-from model.config import TuneConfig
-from model.training.batches.batch import Batch
-from model.training.engines.local import LocalEngine
-from model.training.loop import Clock, Loop, train
-from model.training.optimization.optimizer import adamw, parameter_groups
-from model.training.optimization.schedule import learning_rate_scale
-from model.tuning.chat import Rendered, collate, padding_id, render_pair
+from sluice.data.config import PackConfig
+from sluice.data.document import Document, read_documents
+from sluice.data.progress import Progress, no_progress
+from sluice.data.sections import sections
+from sluice.data.split import Split, split_of
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_model, model_hash, save_model
+from sluice.model.config import TuneConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.loop import Clock, Loop, train
+from sluice.model.training.optimization.optimizer import adamw, parameter_groups
+from sluice.model.training.optimization.schedule import learning_rate_scale
+from sluice.model.tuning.chat import Rendered, collate, padding_id, render_pair
 
 _SHORTEST_ANSWER_BYTES = 80
 _VALIDATION_PAIRS = 128

@@ -4,8 +4,8 @@ import argparse
 import sys
 from contextlib import suppress
 
-from components.workspace import Workspace
-from serving.client import Client, find_server
+from sluice.components.workspace import Workspace
+from sluice.serving.client import Client, find_server
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from components.workspace import Workspace
-from data.config import IngestConfig, RefineConfig
-from pipelines.terminal import View, open_view
+from sluice.components.workspace import Workspace
+from sluice.data.config import IngestConfig, RefineConfig
+from sluice.pipelines.terminal import View, open_view
 
 _STEP = "data"
 
@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from data.build import build
-    from data.scoring import SUMMARIES
+    from sluice.data.build import build
+    from sluice.data.scoring import SUMMARIES
 
     workspace = Workspace.find()
     ingest, refine = _settings(workspace, arguments)
@@ -65,11 +65,11 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
-    from components.params import BLOCKS, validate_block
-    from components.paths import from_folder, with_paths
-    from pipelines.hashes import with_hashes
-    from pipelines.overrides import did_you_mean
-    from pipelines.parameters import compose_blocks
+    from sluice.components.params import BLOCKS, validate_block
+    from sluice.components.paths import from_folder, with_paths
+    from sluice.pipelines.hashes import with_hashes
+    from sluice.pipelines.overrides import did_you_mean
+    from sluice.pipelines.parameters import compose_blocks
 
     for override in arguments.overrides:
         if override.startswith("data.sources_sha256="):
@@ -104,7 +104,7 @@ def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:
 
 
 def _why(arguments: argparse.Namespace) -> None:
-    from data.why import why
+    from sluice.data.why import why
 
     found = why(Path(arguments.folder), arguments.id)
     if arguments.json:
@@ -114,8 +114,8 @@ def _why(arguments: argparse.Namespace) -> None:
 
 
 def _recut(arguments: argparse.Namespace) -> None:
-    from data.recut import recut
-    from data.spelling import spelled
+    from sluice.data.recut import recut
+    from sluice.data.spelling import spelled
 
     changes: dict[str, Any] = {}
     for override in arguments.overrides:
@@ -145,7 +145,7 @@ def _recut(arguments: argparse.Namespace) -> None:
 
 
 def _classifier(arguments: argparse.Namespace) -> None:
-    from data.quality.from_sources import train_on_sources
+    from sluice.data.quality.from_sources import train_on_sources
 
     out, cache = Path(arguments.out), Workspace.find().state / "downloads"
     with _Progress(arguments.json) as progress:
@@ -162,16 +162,16 @@ def _classifier(arguments: argparse.Namespace) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> None:
-    from data.card.diff import diff
-    from data.card.difftext import render_text
+    from sluice.data.card.diff import diff
+    from sluice.data.card.difftext import render_text
 
     found = diff(Path(arguments.first), Path(arguments.second))
     print(json.dumps(found.model_dump(mode="json")) if arguments.json else render_text(found))
 
 
 def _card(arguments: argparse.Namespace) -> None:
-    from data.card.card import write_card
-    from data.manifest import read_manifest
+    from sluice.data.card.card import write_card
+    from sluice.data.manifest import read_manifest
 
     folder = Path(arguments.folder)
     # A page inside a step's artifact would be a change of what DVC keeps.

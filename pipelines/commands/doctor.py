@@ -4,9 +4,9 @@ import argparse
 import json
 from dataclasses import asdict
 
-from components.workspace import Workspace
-from pipelines.doctor import Health, examine
-from pipelines.parameters import compose
+from sluice.components.workspace import Workspace
+from sluice.pipelines.doctor import Health, examine
+from sluice.pipelines.parameters import compose
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 

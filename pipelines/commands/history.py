@@ -5,8 +5,8 @@ import json
 import time
 from dataclasses import asdict
 
-from components.release import open_ledger
-from components.workspace import Workspace
+from sluice.components.release import open_ledger
+from sluice.components.workspace import Workspace
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from components.release import open_registry
-from components.workspace import Workspace
-from pipelines.doctor import port_taken
+from sluice.components.release import open_registry
+from sluice.components.workspace import Workspace
+from sluice.pipelines.doctor import port_taken
 
 _START_S = 120.0
 _END_S = 10.0

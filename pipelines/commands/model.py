@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.architecture.config import TransformerConfig
-    from model.huggingface.convert import Conversion
+    from sluice.model.architecture.config import TransformerConfig
+    from sluice.model.huggingface.convert import Conversion
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> None:
     _check_folder(arguments.source)
-    from model.huggingface.convert import import_model
+    from sluice.model.huggingface.convert import import_model
 
     done = import_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
     _report("imported", done, arguments)
@@ -39,7 +39,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     _check_folder(arguments.source)
-    from model.huggingface.convert import export_model
+    from sluice.model.huggingface.convert import export_model
 
     done = export_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
     _report("exported", done, arguments)
@@ -77,8 +77,8 @@ def _logits(arguments: argparse.Namespace) -> None:
     source = None if arguments.source is None else read_ids(Path(arguments.source), "--source")
     import torch
 
-    from model.architecture.kernels import choices
-    from model.checkpoint import check_files, load_transformer
+    from sluice.model.architecture.kernels import choices
+    from sluice.model.checkpoint import check_files, load_transformer
 
     check_files(folder)
     model = load_transformer(folder)
@@ -162,9 +162,9 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 def _generate(arguments: argparse.Namespace) -> None:
     check_sampling(arguments)
     folder = _check_folder(arguments.folder)
-    from model.architecture.compiled import Compiled
-    from model.architecture.generation import generate
-    from model.checkpoint import CONFIG, load_model
+    from sluice.model.architecture.compiled import Compiled
+    from sluice.model.architecture.generation import generate
+    from sluice.model.checkpoint import CONFIG, load_model
 
     if (folder / CONFIG).is_file() and not (folder / "tokenizer.json").is_file():
         raise ValueError(
@@ -222,7 +222,7 @@ def check_sampling(arguments: argparse.Namespace) -> None:
 
 def _special(folder: Path, *names: str, required: bool = True) -> list[int]:
     """Token ids that generation_config.json or else config.json has under the first of these names."""
-    from model.checkpoint import CONFIG, GENERATION, read_json
+    from sluice.model.checkpoint import CONFIG, GENERATION, read_json
 
     files = [read_json(folder / name) for name in (GENERATION, CONFIG) if (folder / name).is_file()]
     for name in names:

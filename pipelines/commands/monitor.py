@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from components.monitor import monitor
-from components.stage import read_metrics
-from components.workspace import Workspace
+from sluice.components.monitor import monitor
+from sluice.components.stage import read_metrics
+from sluice.components.workspace import Workspace
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.params import validate
-from components.workspace import Workspace
-from data.config import TokenizerConfig
-from data.cores import available_cores
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.budget.settings import read_plan_settings
-from model.config import PretrainConfig
-from pipelines.overrides import check_once
-from pipelines.parameters import compose
+from sluice.components.params import validate
+from sluice.components.workspace import Workspace
+from sluice.data.config import TokenizerConfig
+from sluice.data.cores import available_cores
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.budget.settings import read_plan_settings
+from sluice.model.config import PretrainConfig
+from sluice.pipelines.overrides import check_once
+from sluice.pipelines.parameters import compose
 
 if TYPE_CHECKING:
-    from model.budget.devices import Device
-    from model.budget.machine import Check
+    from sluice.model.budget.devices import Device
+    from sluice.model.budget.machine import Check
 
 _OWN = "plan."
 _WITH_HF = ("pretrain.", "profile=")
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     others = [each for each in arguments.overrides if not each.startswith(_OWN)]
     settings = read_plan_settings(_values(own))
     config, pretrain = _model_and_run(arguments.hf, others)
-    from model.budget.plan import plan
+    from sluice.model.budget.plan import plan
 
     # Once without the machine: what is refused is refused before anything is measured.
     made = plan(config, pretrain, settings)
@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(made.model_dump_json())
     else:
-        from pipelines.plan_tables import render
+        from sluice.pipelines.plan_tables import render
 
         print(render(made))
     if picture is not None:
-        from model.budget.plot import draw_memory
+        from sluice.model.budget.plot import draw_memory
 
         try:
             draw_memory(config, pretrain, settings, picture)
@@ -115,7 +115,7 @@ def _from_huggingface(folder: Path) -> TransformerConfig:
         raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold an object of settings, not {type(fields).__name__}")
-    from model.huggingface import config_from_huggingface
+    from sluice.model.huggingface import config_from_huggingface
 
     return config_from_huggingface(fields)
 
@@ -124,7 +124,7 @@ def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", 
     """This machine's peak, and the forecast of a worker's step beside a real one."""
     import psutil
 
-    from model.budget.measure import check_forecast, this_machine
+    from sluice.model.budget.measure import check_forecast, this_machine
 
     cores = available_cores()
     machine = this_machine(run.dtype, cores)

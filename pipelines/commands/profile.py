@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from components.workspace import Workspace
-from pipelines.training import open_tokens, read_trial
+from sluice.components.workspace import Workspace
+from sluice.pipelines.training import open_tokens, read_trial
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     workspace, out = Workspace.find(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     packed = open_tokens(workspace, request, out)
-    from model.training.telemetry.profiling import TRACE, profile_steps
+    from sluice.model.training.telemetry.profiling import TRACE, profile_steps
 
     found = profile_steps(request.pretrain, request.model, packed, out, steps=arguments.steps)
     if arguments.json:

@@ -5,10 +5,10 @@ record.
 import argparse
 import sys
 
-from components.register import register
-from components.rollout import rollout
-from components.stage import read_metrics
-from components.workspace import Workspace
+from sluice.components.register import register
+from sluice.components.rollout import rollout
+from sluice.components.stage import read_metrics
+from sluice.components.workspace import Workspace
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,9 +2,9 @@
 
 import argparse
 
-from components.release import open_releases
-from components.workspace import Workspace
-from serving.client import find_server
+from sluice.components.release import open_releases
+from sluice.components.workspace import Workspace
+from sluice.serving.client import find_server
 
 
 def run(arguments: argparse.Namespace) -> int:

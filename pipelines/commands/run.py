@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.params import validate
-from components.stage import MANIFEST
-from components.workspace import Workspace
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.parallelism.rules import check
-from pipelines.doctor import examine, require_healthy
-from pipelines.parameters import compose, write_params
-from pipelines.runner import run_pipeline
-from pipelines.summary import print_summary
+from sluice.components.params import validate
+from sluice.components.stage import MANIFEST
+from sluice.components.workspace import Workspace
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.parallelism.rules import check
+from sluice.pipelines.doctor import examine, require_healthy
+from sluice.pipelines.parameters import compose, write_params
+from sluice.pipelines.runner import run_pipeline
+from sluice.pipelines.summary import print_summary
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def _check_training(values: Mapping[str, Any]) -> None:
 
 def draw_card(workspace: Workspace) -> Path:
     """The data card of the run's corpus, tokenizer and shards, drawn again where any of them is newer."""
-    from data.card.card import write_card
+    from sluice.data.card.card import write_card
 
     refined, tokenizer, packed = (workspace.artifact(step) for step in ("refine", "tokenizer", "pack"))
     card = workspace.state / "data-card.html"

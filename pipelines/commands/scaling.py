@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.workspace import Workspace
-from pipelines.training import Request, open_tokens, read_trial
+from sluice.components.workspace import Workspace
+from sluice.pipelines.training import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
-    from model.training.search.scaling import Advice, Law, Run
+    from sluice.model.training.search.scaling import Advice, Law, Run
 
 RESULT, PICTURE = "scaling.json", "scaling.svg"
 _RESAMPLES = 200
@@ -20,8 +20,8 @@ _BEYOND = 10.0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from model.training.search.scaling import advise, bootstrap, fit
-    from model.training.search.scaling_picture import draw_scaling
+    from sluice.model.training.search.scaling import advise, bootstrap, fit
+    from sluice.model.training.search.scaling_picture import draw_scaling
 
     if arguments.budget is not None and not arguments.budget > 0:
         raise ValueError(f"--budget {arguments.budget} must be above 0 FLOPs")
@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _runs(workspace: Workspace, request: Request, out: Path, arguments: argparse.Namespace) -> list["Run"]:
     """Every rung for a part, twice that, .. and all of the settings' steps; each with a schedule of its own."""
-    from model.training.search.scaling import LEAST_POINTS, Run
-    from model.training.search.shapes import ladder, shape_name
-    from model.training.trial import run_trial
+    from sluice.model.training.search.scaling import LEAST_POINTS, Run
+    from sluice.model.training.search.shapes import ladder, shape_name
+    from sluice.model.training.trial import run_trial
 
     rungs, config = ladder(request.model, arguments.rungs), request.pretrain
     lengths = sorted({max(1, config.steps >> halving) for halving in range(arguments.lengths)})

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.release import make_server, open_releases
-from components.workspace import Workspace
-from data.locking import try_lock
-from pipelines.head import prepare_environment
-from pipelines.parameters import override_block
-from serving.client import find_server
-from serving.config import ServeConfig
+from sluice.components.release import make_server, open_releases
+from sluice.components.workspace import Workspace
+from sluice.data.locking import try_lock
+from sluice.pipelines.head import prepare_environment
+from sluice.pipelines.parameters import override_block
+from sluice.serving.client import find_server
+from sluice.serving.config import ServeConfig
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from components.workspace import Workspace
-from pipelines.status import status
-from pipelines.summary import print_steps
+from sluice.components.workspace import Workspace
+from sluice.pipelines.status import status
+from sluice.pipelines.summary import print_steps
 
 
 def run(arguments: argparse.Namespace) -> int:

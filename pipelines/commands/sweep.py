@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from components.workspace import Workspace
-from pipelines.head import prepare_own_ray
-from pipelines.training import open_tokens, read_trial
+from sluice.components.workspace import Workspace
+from sluice.pipelines.head import prepare_own_ray
+from sluice.pipelines.training import open_tokens, read_trial
 
 RESULT = "sweep.json"
 
@@ -17,9 +17,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.at_once is not None and arguments.at_once < 1:
         raise ValueError(f"--at-once {arguments.at_once} must be at least 1")
     prepare_own_ray()
-    from model.training.faults.failures import TrainingInterrupted
-    from model.training.search.shapes import shape_name
-    from model.training.search.sweep import best, candidates, run_sweep
+    from sluice.model.training.faults.failures import TrainingInterrupted
+    from sluice.model.training.search.shapes import shape_name
+    from sluice.model.training.search.sweep import best, candidates, run_sweep
 
     workspace, out = Workspace.find(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)

@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.stage import StepFailed, write_json
-from components.workspace import Workspace
-from data.cores import available_cores
-from pipelines.followed import Followed
-from pipelines.head import prepare_own_ray
-from pipelines.terminal import NoteView, open_view
-from pipelines.training import Request
-from pipelines.training_folder import (
+from sluice.components.stage import StepFailed, write_json
+from sluice.components.workspace import Workspace
+from sluice.data.cores import available_cores
+from sluice.pipelines.followed import Followed
+from sluice.pipelines.head import prepare_own_ray
+from sluice.pipelines.terminal import NoteView, open_view
+from sluice.pipelines.training import Request
+from sluice.pipelines.training_folder import (
     CHECKPOINTS,
     DESCRIPTION,
     EVENTS,
@@ -34,8 +34,8 @@ from pipelines.training_folder import (
 )
 
 if TYPE_CHECKING:
-    from model.training.batches.text import Packed
-    from model.training.pretrain import PretrainReport
+    from sluice.model.training.batches.text import Packed
+    from sluice.model.training.pretrain import PretrainReport
 
 _STEP = "train"
 _EXPERIMENT = "training"
@@ -43,7 +43,7 @@ _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from model.training.faults.failures import TrainingFailed
+    from sluice.model.training.faults.failures import TrainingFailed
 
     try:
         _run(Workspace.find(), arguments)
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     prepare_own_ray()
-    from model.training.faults.failures import TrainingInterrupted
-    from model.training.saving.lock import locked
+    from sluice.model.training.faults.failures import TrainingInterrupted
+    from sluice.model.training.saving.lock import locked
 
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
@@ -94,9 +94,9 @@ def _train(
     request: Request, packed: "Packed", out: Path, mlflow: dict[str, str] | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    from model.training.pretrain import pretrain
-    from model.training.telemetry.curves import draw_losses
-    from model.training.telemetry.tracking import tracked
+    from sluice.model.training.pretrain import pretrain
+    from sluice.model.training.telemetry.curves import draw_losses
+    from sluice.model.training.telemetry.tracking import tracked
 
     with ExitStack() as stack:
         run = None
@@ -129,7 +129,7 @@ def _train(
 
 
 def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str, Any]:
-    from model.training.telemetry.metrics import matmul_peak, training_flops_per_token
+    from sluice.model.training.telemetry.metrics import matmul_peak, training_flops_per_token
 
     model, sample = _sample(out)
     config, rate = request.pretrain, report.timings["tokens_per_second"]
@@ -155,9 +155,9 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
 
 def _sample(out: Path) -> tuple[Any, str]:
     """The saved model's shape, and how it goes on with the beginning of the held-out text."""
-    from data.packing import PackedTokens
-    from model.architecture.generation import generate
-    from model.checkpoint import load_model
+    from sluice.data.packing import PackedTokens
+    from sluice.model.architecture.generation import generate
+    from sluice.model.checkpoint import load_model
 
     model, tokenizer = load_model(out / MODEL)
     settings = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from itertools import groupby
 
-from serving.engine.request import GenerationError, TokenEvent
-from serving.engine.scheduler import Sequence
+from sluice.serving.engine.request import GenerationError, TokenEvent
+from sluice.serving.engine.scheduler import Sequence
 
 Delivery = Callable[[TokenEvent | GenerationError], None]
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.architecture.cache import Cache
-from model.architecture.generation import sample
-from model.checkpoint import load_model
-from serving.config import ServeConfig
-from serving.engine.delivery import Delivery, Outbox
-from serving.engine.detokenizer import Detokenizer, TokenBytes
-from serving.engine.prompt import PromptEncoder
-from serving.engine.request import (
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.generation import sample
+from sluice.model.checkpoint import load_model
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.delivery import Delivery, Outbox
+from sluice.serving.engine.detokenizer import Detokenizer, TokenBytes
+from sluice.serving.engine.prompt import PromptEncoder
+from sluice.serving.engine.request import (
     EngineStopped,
     Finish,
     FinishReason,
@@ -30,7 +30,7 @@ from serving.engine.request import (
     PromptTooLong,
     TokenEvent,
 )
-from serving.engine.scheduler import Chunk, Scheduler, Sequence
+from sluice.serving.engine.scheduler import Chunk, Scheduler, Sequence
 
 MAX_STEP_TOKENS = 512
 MAX_EMBEDDING_SIZE, PROJECTED_SIZE, PROJECTION_SEED = 64, 32, 2026

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from serving.engine.detokenizer import Detokenizer
-from serving.engine.request import GenerationError, GenerationRequest, QueueFull, TokenEvent
+from sluice.serving.engine.detokenizer import Detokenizer
+from sluice.serving.engine.request import GenerationError, GenerationRequest, QueueFull, TokenEvent
 
 
 @dataclass(eq=False)

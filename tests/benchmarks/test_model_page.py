@@ -19,8 +19,8 @@ from benchmarks.model.section import put
 from benchmarks.model.shapes import SHAPES
 from benchmarks.model.targets import Target, targets
 from benchmarks.model.turns import Measured
-from model.architecture.kernels import KERNELS
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.kernels import KERNELS
+from sluice.model.architecture.transformer import Transformer
 
 
 def test_what_is_missed_is_named():

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from benchmarks.training.ablation import Lane, held_out_bits, packings
 from benchmarks.training.recipes import CHANGES, DEFAULT, UNDONE, Change, Recipe, in_equal_time, recipes, shortened
-from data.config import TokenizerConfig
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.settings import TextConfig
-from model.training.batches.text import pack_text
+from sluice.data.config import TokenizerConfig
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.settings import TextConfig
+from sluice.model.training.batches.text import pack_text
 
 LAPTOP = PretrainConfig(
     workers=1,

@@ -14,10 +14,10 @@ from benchmarks.training.case import Case, Round
 from benchmarks.training.launcher import OutOfMemory
 from benchmarks.training.results import Accelerated, Conditions, Results
 from benchmarks.training.runs import _run, request_of
-from data.packing import PackedTokens
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.parallelism.rules import check
+from sluice.data.packing import PackedTokens
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.parallelism.rules import check
 
 
 def round_() -> Round:

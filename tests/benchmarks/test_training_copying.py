@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from benchmarks.training.ablation import Lane
 from benchmarks.training.copying import are_copies, copying_run
 from benchmarks.training.recipes import COPYING, UNDONE, Recipe
-from data.config import TokenizerConfig
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.settings import TextConfig
-from model.training.batches.text import pack_text
+from sluice.data.config import TokenizerConfig
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.settings import TextConfig
+from sluice.model.training.batches.text import pack_text
 
 
 @settings(deadline=None)

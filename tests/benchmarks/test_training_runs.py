@@ -20,15 +20,15 @@ from benchmarks.training.preset import curve_of
 from benchmarks.training.runs import SEED, request_of, write_common
 from benchmarks.training.stand_in import speeches_of
 from benchmarks.training.watched import Watch, peak_bytes
-from data.config import TokenizerConfig
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.settings import TextConfig
-from model.training.batches.text import pack_text
-from model.training.optimization.schedule import rate
+from sluice.data.config import TokenizerConfig
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.settings import TextConfig
+from sluice.model.training.batches.text import pack_text
+from sluice.model.training.optimization.schedule import rate
 
 
 def test_a_request_is_the_common_model(tmp_path: Path) -> None:

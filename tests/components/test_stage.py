@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.events import EVENTS_VARIABLE, EventProgress, read_events
-from components.stage import (
+from sluice.components.events import EVENTS_VARIABLE, EventProgress, read_events
+from sluice.components.stage import (
     Stage,
     StepFailed,
     artifact_hash,
@@ -21,9 +21,9 @@ from components.stage import (
     run_content_step,
     run_effect_step,
 )
-from components.workspace import Workspace
-from data.config import EvaluationSet, RefineConfig, TokenizerConfig
-from pipelines.hashes import with_hashes
+from sluice.components.workspace import Workspace
+from sluice.data.config import EvaluationSet, RefineConfig, TokenizerConfig
+from sluice.pipelines.hashes import with_hashes
 
 
 @dataclass
@@ -129,7 +129,7 @@ def test_a_stage_names_the_missing_source_in_one_line(workspace: Workspace, root
     params["data"]["sources"] = "/no/such/folder"
     workspace.params.write_text(yaml.safe_dump(params))
     done = subprocess.run(
-        [sys.executable, "-m", "components.ingest"],
+        [sys.executable, "-m", "sluice.components.ingest"],
         cwd=root,
         env={"SLUICE_WORKSPACE": str(workspace.root), "PATH": "/usr/bin:/bin", EVENTS_VARIABLE: str(tmp_path / "e")},
         capture_output=True,
@@ -158,9 +158,9 @@ def test_progress_reaches_the_file_whole_and_survives_pickling(tmp_path: Path) -
 def test_sources_of_params_are_read_from_the_workspace_whatever_the_current_folder(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import components.ingest
+    import sluice.components.ingest
 
-    monkeypatch.setattr(components.ingest, "request_head", lambda: None)
+    monkeypatch.setattr(sluice.components.ingest, "request_head", lambda: None)
     texts, elsewhere = {"a": "first", "b": "second"}, tmp_path / "elsewhere"
     for folder, written in ((workspace.root, texts), (elsewhere, dict.fromkeys(texts, "another"))):
         for name, text in written.items():
@@ -170,7 +170,7 @@ def test_sources_of_params_are_read_from_the_workspace_whatever_the_current_fold
     params["data"]["sources"] = ["texts/a", {"uri": "texts/b", "markup": "txt"}]
     workspace.params.write_text(yaml.safe_dump(params))
     monkeypatch.chdir(elsewhere)
-    run_content_step(workspace, "ingest", components.ingest.work)
+    run_content_step(workspace, "ingest", sluice.components.ingest.work)
     read = (workspace.artifact("ingest") / "documents-0000.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in read] == ["first", "second"]
     sources = [json.loads(line)["metadata"]["source"] for line in read]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data.config import IngestConfig, RefineConfig
-from data.refine import refine
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig, RefineConfig
+from sluice.data.refine import refine
+from sluice.data.sources.ingest import ingest
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +25,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _standard_library() -> list[str]:
-    from data.extract import extract
-    from data.sources.installed import docstrings
+    from sluice.data.extract import extract
+    from sluice.data.sources.installed import docstrings
 
     folder = Path(json.__file__).parent.parent
     found = ((path, docstrings(path, path.stem)) for path in sorted(folder.glob("[a-z]*.py")))
@@ -44,6 +44,6 @@ def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(refined: Path) -> str:
     """Its card."""
-    from data.card.card import render
+    from sluice.data.card.card import render
 
     return render(refined)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import RefineConfig
-from data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
-from data.deduplication.parts import SketchPart
-from data.deduplication.sketch import sketch, write_sketches
-from data.document import content_id
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.document import content_id
 
 CONFIG = RefineConfig()
 

@@ -8,8 +8,8 @@ import pytest
 from datatrove.data import Document
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.config import PackConfig
-from data.document import content_id, write_documents
+from sluice.data.config import PackConfig
+from sluice.data.document import content_id, write_documents
 
 VOCABULARY = 400
 CONFIG = PackConfig(valid_fraction=0.15, test_fraction=0.2, tokens_per_shard=5000)

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.config import RefineConfig
-from data.decontamination import Span
-from data.document import content_id
-from data.evidence import DECISION, score_schema, write_rows
-from data.quality.rules import LANGUAGE, RULES, breaches
+from sluice.data.config import RefineConfig
+from sluice.data.decontamination import Span
+from sluice.data.document import content_id
+from sluice.data.evidence import DECISION, score_schema, write_rows
+from sluice.data.quality.rules import LANGUAGE, RULES, breaches
 
 SOURCES = {"python==3.11": "PSF-2.0", "handbook==2.0": "MIT", "https://example.org/docs": "CC-BY-4.0"}
 FOREIGN = {

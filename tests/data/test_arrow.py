@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.arrow import column_of, numbers, table_of
+from sluice.data.arrow import column_of, numbers, table_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KINDS: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
@@ -57,8 +57,8 @@ def test_a_refined_folder_is_written_and_its_card_drawn_without_pandas_or_scipy(
     program = f"""
 import json, pydoc_data.topics, sys
 from pathlib import Path
-from data.build import build
-from data.config import IngestConfig, RefineConfig
+from sluice.data.build import build
+from sluice.data.config import IngestConfig, RefineConfig
 text = pydoc_data.topics.topics["compound"]
 Path({str(tmp_path / "a.jsonl")!r}).write_text(json.dumps({{"text": text}}) + chr(10))
 refine = RefineConfig(workers=1, min_substring_words=64, max_piece_copies=1)

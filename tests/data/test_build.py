@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from test_refine import page
 
-from data.build import build
-from data.config import EvaluationSet, IngestConfig, RefineConfig, Source
-from data.evidence import PAIRS, read_decisions
-from data.manifest import read_manifest
-from data.recut import recut
+from sluice.data.build import build
+from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig, Source
+from sluice.data.evidence import PAIRS, read_decisions
+from sluice.data.manifest import read_manifest
+from sluice.data.recut import recut
 
 QUESTION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
 
@@ -177,7 +177,7 @@ def test_what_a_failed_build_kept_is_no_duplicate_of_a_later_one(tmp_path: Path,
         raise OSError(errno.ENOSPC, "No space left on device", "manifest.json")
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.build.seal", full)
+        patch.setattr("sluice.data.build.seal", full)
         with pytest.raises(OSError, match="No space left"):
             build(IngestConfig(sources=str(lost)), settings, tmp_path / "out")
     both = build(IngestConfig(sources=[str(lost), str(new)]), settings, tmp_path / "out")

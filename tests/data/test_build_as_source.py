@@ -6,9 +6,9 @@ from pathlib import Path
 from test_build import jsonl, kept_texts, loose
 from test_refine import page
 
-from data.build import build
-from data.config import EvaluationSet, IngestConfig, Source
-from data.document import read_documents
+from sluice.data.build import build
+from sluice.data.config import EvaluationSet, IngestConfig, Source
+from sluice.data.document import read_documents
 
 QUESTION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
 

@@ -11,14 +11,14 @@ import pytest
 import refined_folder
 from refined_folder import PACK_INDEX, TOKENIZER_REPORT, texts, write_json, write_refined
 
-from data.card.card import heat, render, write_card
-from data.card.folder import open_folder
-from data.card.licences import Licences
-from data.card.licences import shown as shown_licences
-from data.card.numbers import share, size
-from data.card.passes import rule_passes
-from data.card.view import make_card
-from data.config import RefineConfig
+from sluice.data.card.card import heat, render, write_card
+from sluice.data.card.folder import open_folder
+from sluice.data.card.licences import Licences
+from sluice.data.card.licences import shown as shown_licences
+from sluice.data.card.numbers import share, size
+from sluice.data.card.passes import rule_passes
+from sluice.data.card.view import make_card
+from sluice.data.config import RefineConfig
 
 VOID = {"meta", "link", "br", "img"}
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.card import numbers
-from data.card.cascade import cascade
-from data.card.charts import WIDTH, Bar, Series, Threshold, bars, histogram, shorten, wrap
-from data.card.overlaps import OverlapRow, overlap_rows
-from data.card.passes import passing, spread_of
-from data.card.sankey import Flow, Gate, fold, sankey
-from data.report import Overlap, RefineReport
+from sluice.data.card import numbers
+from sluice.data.card.cascade import cascade
+from sluice.data.card.charts import WIDTH, Bar, Series, Threshold, bars, histogram, shorten, wrap
+from sluice.data.card.overlaps import OverlapRow, overlap_rows
+from sluice.data.card.passes import passing, spread_of
+from sluice.data.card.sankey import Flow, Gate, fold, sankey
+from sluice.data.report import Overlap, RefineReport
 
 
 def texts(svg: str) -> list[str]:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refined_folder import write_refined
 
-from data.card.card import render
-from data.card.examples import excerpt
-from data.card.numbers import number
-from data.card.shared import shared_parts
-from data.decontamination import Span
-from data.deduplication.words import words
-from data.evidence import DECISION, write_rows
+from sluice.data.card.card import render
+from sluice.data.card.examples import excerpt
+from sluice.data.card.numbers import number
+from sluice.data.card.shared import shared_parts
+from sluice.data.decontamination import Span
+from sluice.data.deduplication.words import words
+from sluice.data.evidence import DECISION, write_rows
 
 
 def without_tags(found: str) -> str:

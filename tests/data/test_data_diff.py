@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from refined_folder import PACK_INDEX, texts, write_json, write_refined
 
-from data.card.diff import DataDiff, SourceDiff, diff, differing
-from data.card.difftext import render_text
-from data.config import RefineConfig
-from data.document import content_id
+from sluice.data.card.diff import DataDiff, SourceDiff, diff, differing
+from sluice.data.card.difftext import render_text
+from sluice.data.config import RefineConfig
+from sluice.data.document import content_id
 
 EDITED = frozenset({1, 40, 52})
 LEFT_OUT = frozenset({0, 60})

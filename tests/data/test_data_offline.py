@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from test_refine import page
 
-from data.build import build
-from data.config import IngestConfig, PackConfig, RefineConfig, TokenizerConfig
-from data.packing import pack
-from data.tokenization import train_tokenizer
+from sluice.data.build import build
+from sluice.data.config import IngestConfig, PackConfig, RefineConfig, TokenizerConfig
+from sluice.data.packing import pack
+from sluice.data.tokenization import train_tokenizer
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from script_fixtures import ARTICLES
 
-from data.decontamination import (
+from sluice.data.decontamination import (
     EvaluationSets,
     Span,
     acting,
@@ -19,8 +19,8 @@ from data.decontamination import (
     count_ngrams,
     find,
 )
-from data.deduplication.cutting import cut
-from data.deduplication.words import word_hashes, word_spans
+from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.words import word_hashes, word_spans
 
 QUESTION = "Which of the seven bridges of the old town did Euler cross twice before he gave up in despair?"
 TITLE = "The seven bridges of old Königsberg by night"

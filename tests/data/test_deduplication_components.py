@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.deduplication.components import components
+from sluice.data.deduplication.components import components
 
 
 @given(st.integers(1, 30).flatmap(lambda count: st.tuples(st.just(count), _edges(count))))

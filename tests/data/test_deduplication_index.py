@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from deduplication_fixtures import CONFIG, edited, passage, write_parts
 
-from data.config import RefineConfig
-from data.deduplication.index import DuplicateIndex
-from data.deduplication.near import Duplicate
-from data.document import content_id
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.index import DuplicateIndex
+from sluice.data.deduplication.near import Duplicate
+from sluice.data.document import content_id
 
 FIRST, SECOND = "aa", "bb"
 
@@ -114,7 +114,7 @@ def test_an_entry_that_does_not_fit_leaves_the_one_before_it(tmp_path: Path, mon
 
     before = {path: path.read_bytes() for path in index.folder.rglob("*") if path.is_file()}
     with monkeypatch.context() as patched:
-        patched.setattr("data.deduplication.index.write_column", full)
+        patched.setattr("sluice.data.deduplication.index.write_column", full)
         with pytest.raises(OSError, match=f"No space left on device: '.*000000-{FIRST}'"):
             add(index, [" ".join(passage(2))], tmp_path / "other", FIRST)
     assert {path: path.read_bytes() for path in index.folder.rglob("*") if path.is_file()} == before

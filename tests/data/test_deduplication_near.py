@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.data.planted import LEVELS, documents, planted, true_jaccard
-from data.config import RefineConfig
-from data.deduplication.near import candidate_pairs, greedy_ranks, verified_pairs
-from data.document import content_id
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.near import candidate_pairs, greedy_ranks, verified_pairs
+from sluice.data.document import content_id
 
 RECALL = {0.9: 1.0, 0.8: 0.98, 0.7: 0.73}
 

@@ -10,12 +10,12 @@ from deduplication_fixtures import write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import RefineConfig
-from data.deduplication.columns import repeated_values
-from data.deduplication.cutting import cut, merged
-from data.deduplication.parts import folders
-from data.deduplication.pieces import piece_hashes, remove, surplus_pieces
-from data.document import content_id
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.columns import repeated_values
+from sluice.data.deduplication.cutting import cut, merged
+from sluice.data.deduplication.parts import folders
+from sluice.data.deduplication.pieces import piece_hashes, remove, surplus_pieces
+from sluice.data.document import content_id
 
 NOTICE = "This file is free software and comes without any warranty at all, whatever the use."
 CONFIG = RefineConfig(max_piece_copies=2, min_piece_words=8)

@@ -10,19 +10,19 @@ from deduplication_fixtures import passage, write_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import RefineConfig
-from data.deduplication.cutting import cut
-from data.deduplication.substrings import (
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.substrings import (
     Known,
     Substrings,
     character_spans,
     repeated_substrings,
     write_covered,
 )
-from data.deduplication.suffixes import Runs
-from data.deduplication.winnowing import anchors, covered_words, sliding_minimum
-from data.deduplication.words import word_hashes, word_spans, words
-from data.document import content_id
+from sluice.data.deduplication.suffixes import Runs
+from sluice.data.deduplication.winnowing import anchors, covered_words, sliding_minimum
+from sluice.data.deduplication.words import word_hashes, word_spans, words
+from sluice.data.document import content_id
 
 LEAST = 16
 CONFIG = RefineConfig(min_substring_words=LEAST)

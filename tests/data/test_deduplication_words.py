@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from script_fixtures import ARTICLES, retouched
 
-from data.config import RefineConfig
-from data.deduplication.minhash import band_keys, signature
-from data.deduplication.shingles import jaccard, shingles
-from data.deduplication.words import hash_of, word_hashes, word_spans, words
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.minhash import band_keys, signature
+from sluice.data.deduplication.shingles import jaccard, shingles
+from sluice.data.deduplication.words import hash_of, word_hashes, word_spans, words
 
 
 def of(text: str, ngram: int) -> np.ndarray:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data.deduplication.sketch
-from data.config import RefineConfig
-from data.deduplication.parts import SketchPart
-from data.deduplication.sketch import sketch, write_sketches
-from data.disk import copy_tree, naming, remove, whole_or_absent
-from data.evidence import read_twins, write_twins
+import sluice.data.deduplication.sketch
+from sluice.data.config import RefineConfig
+from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.disk import copy_tree, naming, remove, whole_or_absent
+from sluice.data.evidence import read_twins, write_twins
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -82,7 +82,7 @@ def test_sketches_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pyt
         raise FULL
 
     with monkeypatch.context() as patched:
-        patched.setattr(data.deduplication.sketch, "write_column", full)
+        patched.setattr(sluice.data.deduplication.sketch, "write_column", full)
         with pytest.raises(OSError, match=r"No space left on device: '.*sketches-0003'"):
             write_sketches(tmp_path / "sketches-0003", sketches, config)
     assert not list(tmp_path.iterdir())
@@ -97,7 +97,7 @@ def test_rows_that_do_not_fit_leave_nothing_and_name_the_file(tmp_path: Path, mo
         raise FULL
 
     with monkeypatch.context() as patched:
-        patched.setattr("data.evidence.pq.write_table", full)
+        patched.setattr("sluice.data.evidence.pq.write_table", full)
         with pytest.raises(OSError, match=r"pairs\.parquet"):
             write_twins([("a", "b", 0.9)], tmp_path / "pairs.parquet")
     assert not list(tmp_path.iterdir())

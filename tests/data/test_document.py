@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.document import Document, content_id, document_line, read_documents, read_shard, write_documents, write_lines
+from sluice.data.document import (
+    Document,
+    content_id,
+    document_line,
+    read_documents,
+    read_shard,
+    write_documents,
+    write_lines,
+)
 
 
 def document(text: str) -> Document:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from data.config import IngestConfig
+from sluice.data.config import IngestConfig
 
 PERMISSIVE = {"MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "Apache-2.0 OR BSD-3-Clause"}
 PATH = Path(__file__).parents[2] / "conf" / "data" / "documentation.yaml"

@@ -24,9 +24,9 @@ from packing_fixtures import (  # noqa: F401
 )
 from tokenizers import Tokenizer
 
-from data.config import PackConfig
-from data.document import read_documents
-from data.packing import PackedTokens, PackReport, pack, split_of
+from sluice.data.config import PackConfig
+from sluice.data.document import read_documents
+from sluice.data.packing import PackedTokens, PackReport, pack, split_of
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_document_longer_than_a_batch_is_packed_as_any_other(
     packed: tuple[Path, PackReport],
 ):
     # The package has a function of the same name as the module.
-    monkeypatch.setattr(import_module("data.packing.pack"), "_CHARACTERS_AT_ONCE", 100)
+    monkeypatch.setattr(import_module("sluice.data.packing.pack"), "_CHARACTERS_AT_ONCE", 100)
     (tmp_path / "out").mkdir()
     seen = []
     refined = write_corpus(made_documents(), tmp_path / "refine")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packing_fixtures import CONFIG, mixed_corpus, small_tokenizer  # noqa: F401
 
-from data.config import PackConfig
-from data.packing import PackedTokens, PackReport, pack
-from data.packing.best_fit import best_fit, best_fit_cost, concatenated_cost, lay_rows
-from data.packing.shards import PADDING
+from sluice.data.config import PackConfig
+from sluice.data.packing import PackedTokens, PackReport, pack
+from sluice.data.packing.best_fit import best_fit, best_fit_cost, concatenated_cost, lay_rows
+from sluice.data.packing.shards import PADDING
 
 ROW = 129
 
@@ -124,6 +124,6 @@ def test_rows_show_which_tokens_may_attend_to_each_other(rows: tuple[Path, PackR
 
 
 def test_rows_are_not_read_as_a_plain_sequence(rows: tuple[Path, PackReport]):
-    with pytest.raises(ValueError, match=r"lie in rows of 129 .* data.packing.Loader"):
+    with pytest.raises(ValueError, match=r"lie in rows of 129 .* sluice.data.packing.Loader"):
         _ = PackedTokens(rows[0], "train").tokens
     assert len(PackedTokens(rows[0], "valid").tokens) == rows[1].splits["valid"].tokens

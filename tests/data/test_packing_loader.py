@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_fixtures import CONFIG, mixed_corpus, small_tokenizer  # noqa: F401
 
-from data.config import PackConfig
-from data.packing import Loader, LoaderState, PackedTokens, pack
-from data.packing.loader import IGNORED
-from data.packing.order import permuted
-from data.packing.shards import PADDING
+from sluice.data.config import PackConfig
+from sluice.data.packing import Loader, LoaderState, PackedTokens, pack
+from sluice.data.packing.loader import IGNORED
+from sluice.data.packing.order import permuted
+from sluice.data.packing.shards import PADDING
 
 CONTEXT = 64
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packing_fixtures import CONFIG, made_documents, mixed_corpus, small_tokenizer, write_corpus  # noqa: F401
 
-from data.config import MixShare, PackConfig
-from data.packing import PackedTokens, PackReport, pack
-from data.packing.mix import plan, sample
-from data.packing.order import identity_hash, keyed
+from sluice.data.config import MixShare, PackConfig
+from sluice.data.packing import PackedTokens, PackReport, pack
+from sluice.data.packing.mix import plan, sample
+from sluice.data.packing.order import identity_hash, keyed
 
 NAMES = st.sampled_from("abcdef")
 AVAILABLE = st.dictionaries(NAMES, st.integers(0, 10**6), min_size=1)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import data.privacy.secrets
-from data.privacy import KINDS, find, mask
+import sluice.data.privacy.secrets
+from sluice.data.privacy import KINDS, find, mask
 
 # Built from parts, so that no scanner takes this file for a leak.
 GITHUB = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bD1fG3hJ5"
@@ -122,7 +122,7 @@ def test_no_error_or_log_holds_a_value(monkeypatch: pytest.MonkeyPatch, caplog: 
     def broken(text: str) -> None:
         raise OSError(f"cannot judge {text}")
 
-    monkeypatch.setitem(import_module("data.privacy.mask")._FINDERS, "SECRET", broken)
+    monkeypatch.setitem(import_module("sluice.data.privacy.mask")._FINDERS, "SECRET", broken)
     with pytest.raises(RuntimeError) as raised:
         mask(text)
     assert str(raised.value) == "looking for SECRET failed with OSError"
@@ -200,9 +200,9 @@ def test_placeholders_survive(before: str, kind: str, after: str):
     assert mask(text)[0] == text
 
 
-@pytest.mark.parametrize("tokens", data.privacy.secrets._PLUGINS, ids=lambda tokens: tokens.plugin)
-def test_detect_secrets_has_every_plugin(tokens: data.privacy.secrets._Tokens):
-    assert data.privacy.secrets._patterns(tokens.module, tokens.plugin)
+@pytest.mark.parametrize("tokens", sluice.data.privacy.secrets._PLUGINS, ids=lambda tokens: tokens.plugin)
+def test_detect_secrets_has_every_plugin(tokens: sluice.data.privacy.secrets._Tokens):
+    assert sluice.data.privacy.secrets._patterns(tokens.module, tokens.plugin)
     assert re.compile(tokens.sign)
 
 

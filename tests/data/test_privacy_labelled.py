@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.privacy import KINDS, Found, find, mask
+from sluice.data.privacy import KINDS, Found, find, mask
 
 _LABEL = re.compile(r"⟦([A-Z_]+)\|(.*?)⟧", re.DOTALL)
 LINES = (Path(__file__).parent / "labelled_privacy.jsonl").read_text(encoding="utf-8").splitlines()

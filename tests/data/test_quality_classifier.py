@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from data.extract import extract
-from data.privacy import mask
-from data.quality.classifier import TrainingReport, features, load, train
-from data.quality.from_sources import train_on_sources
-from data.quality.prose import Prose
-from data.quality.rules import score
+from sluice.data.extract import extract
+from sluice.data.privacy import mask
+from sluice.data.quality.classifier import TrainingReport, features, load, train
+from sluice.data.quality.from_sources import train_on_sources
+from sluice.data.quality.prose import Prose
+from sluice.data.quality.rules import score
 
 SPAM = (
     "Click here to {verb} your {thing} now and get {number} percent off, limited offer, act today! "
@@ -40,7 +40,7 @@ def spam(count: int) -> list[str]:
 
 @cache
 def documentation() -> list[str]:
-    from data.sources.installed import docstrings
+    from sluice.data.sources.installed import docstrings
 
     folder = Path(json.__file__).parent.parent
     found = (docstrings(path, path.stem) for path in sorted(folder.glob("[a-z]*.py")))

@@ -10,9 +10,9 @@ from datatrove.pipeline.filters.gopher_repetition_filter import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.quality import gopher
-from data.quality.ngrams import repeated
-from data.quality.prose import Prose
+from sluice.data.quality import gopher
+from sluice.data.quality.ngrams import repeated
+from sluice.data.quality.prose import Prose
 
 PROSE = (
     "# Making queries\n\nOnce you have created your models, the library gives you an interface that lets you create, "

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import RefineConfig
-from data.quality.rules import LANGUAGE, RULES, _comparison, _score, breaches, score
-from data.quality.stopwords import stop_words
+from sluice.data.config import RefineConfig
+from sluice.data.quality.rules import LANGUAGE, RULES, _comparison, _score, breaches, score
+from sluice.data.quality.stopwords import stop_words
 
 SCORES = sorted({rule.score for rule in RULES if rule is not LANGUAGE})
 THRESHOLDS = [rule.setting for rule in RULES if rule.setting and rule is not LANGUAGE]

@@ -6,9 +6,9 @@ from datatrove.utils.text import TERMINAL_PUNCTUATION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.quality import c4, fineweb, gopher
-from data.quality.language import UNDETERMINED, identify
-from data.quality.prose import Prose
+from sluice.data.quality import c4, fineweb, gopher
+from sluice.data.quality.language import UNDETERMINED, identify
+from sluice.data.quality.prose import Prose
 
 LANGUAGES = {
     "en": "The library gives you an interface that lets you create, retrieve, update and delete objects.",

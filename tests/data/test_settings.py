@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from data.config import IngestConfig, PackConfig, RefineConfig
-from model.config import PretrainConfig
+from sluice.data.config import IngestConfig, PackConfig, RefineConfig
+from sluice.model.config import PretrainConfig
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

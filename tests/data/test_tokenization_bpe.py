@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tokenization_fixtures import library  # noqa: F401
 from tokenizers import Regex, pre_tokenizers
 
-from data.document import read_documents
-from data.tokenization import bpe
-from data.tokenization.bpe import merged_tokens, merges_of, train_bpe
-from data.tokenization.bytelevel import SPLIT, written
-from data.tokenization.encoder import LONGEST_FOR_TIKTOKEN
-from data.tokenization.special import SPECIAL_TOKENS
+from sluice.data.document import read_documents
+from sluice.data.tokenization import bpe
+from sluice.data.tokenization.bpe import merged_tokens, merges_of, train_bpe
+from sluice.data.tokenization.bytelevel import SPLIT, written
+from sluice.data.tokenization.encoder import LONGEST_FOR_TIKTOKEN
+from sluice.data.tokenization.special import SPECIAL_TOKENS
 
 TEXTS = st.lists(st.text(alphabet="ab c\né", max_size=60), min_size=1, max_size=5)
 

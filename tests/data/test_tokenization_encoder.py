@@ -11,11 +11,18 @@ from hypothesis import strategies as st
 from tokenization_fixtures import library, train  # noqa: F401
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from data.document import read_documents
-from data.tokenization.bpe import by_tokenizers, train_bpe
-from data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte
-from data.tokenization.encoder import LONGEST_FOR_TIKTOKEN, Encoder, Tokenizers, encoder_of, load_encoder, ranks_of
-from data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
+from sluice.data.document import read_documents
+from sluice.data.tokenization.bpe import by_tokenizers, train_bpe
+from sluice.data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte
+from sluice.data.tokenization.encoder import (
+    LONGEST_FOR_TIKTOKEN,
+    Encoder,
+    Tokenizers,
+    encoder_of,
+    load_encoder,
+    ranks_of,
+)
+from sluice.data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
 
 LOOK_ALIKES = (
     "<|",

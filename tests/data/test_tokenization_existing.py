@@ -8,9 +8,9 @@ import pytest
 from tokenization_fixtures import library, train  # noqa: F401
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from data.tokenization import END_OF_TEXT, SPECIAL_TOKENS, load_tokenizer
-from data.tokenization.bpe import by_tokenizers
-from data.tokenization.encoder import load_encoder
+from sluice.data.tokenization import END_OF_TEXT, SPECIAL_TOKENS, load_tokenizer
+from sluice.data.tokenization.bpe import by_tokenizers
+from sluice.data.tokenization.encoder import load_encoder
 
 
 def test_a_tokenizer_of_ours_is_taken_as_it_is(library: Path, tmp_path: Path):

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenization_fixtures import library, train  # noqa: F401
 
-from data.config import TokenizerConfig
-from data.document import content_id
-from data.tokenization import TokenizerReport, load_tokenizer
-from data.tokenization.encoder import load_encoder
-from data.tokenization.gate import judge, refuse
-from data.tokenization.report import measure, prose_and_code
+from sluice.data.config import TokenizerConfig
+from sluice.data.document import content_id
+from sluice.data.tokenization import TokenizerReport, load_tokenizer
+from sluice.data.tokenization.encoder import load_encoder
+from sluice.data.tokenization.gate import judge, refuse
+from sluice.data.tokenization.report import measure, prose_and_code
 
 GOOD = TokenizerReport(
     vocab_size=600,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.config import TokenizerConfig
-from data.tokenization.special import SPECIAL_TOKENS, special_tokens
+from sluice.data.config import TokenizerConfig
+from sluice.data.tokenization.special import SPECIAL_TOKENS, special_tokens
 
 
 def test_ours_come_first():

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tokenization_fixtures import SPLIT, library, train  # noqa: F401
 
-from data.config import TokenizerConfig
-from data.document import read_documents, write_documents
-from data.split import split_of
-from data.tokenization import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
-from data.tokenization.encoder import load_encoder
+from sluice.data.config import TokenizerConfig
+from sluice.data.document import read_documents, write_documents
+from sluice.data.split import split_of
+from sluice.data.tokenization import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from sluice.data.tokenization.encoder import load_encoder
 
 ALGORITHMS = ("bpe", "wordpiece", "unigram")
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -41,7 +41,8 @@ def test_files_are_a_function_of_the_set_of_documents(algorithm: str, library: P
 
 def test_files_are_the_same_from_other_processes_with_other_threads(trained: Path, library: Path, tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from data.config import *; from data.tokenization import *; "
+        "import sys; from pathlib import Path; from sluice.data.config import *; "
+        "from sluice.data.tokenization import *; "
         "train_tokenizer(TokenizerConfig(vocab_size=600, algorithm=sys.argv[3]), Path(sys.argv[1]), Path(sys.argv[2]), "
         "split=PackConfig(valid_fraction=0.1, test_fraction=0.2))"
     )

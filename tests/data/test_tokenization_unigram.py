@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tokenization.lattice import Lattice
-from data.tokenization.special import SPECIAL_TOKENS
-from data.tokenization.unigram import count_words, train_unigram
+from sluice.data.tokenization.lattice import Lattice
+from sluice.data.tokenization.special import SPECIAL_TOKENS
+from sluice.data.tokenization.unigram import count_words, train_unigram
 
 TOKENS = {token: index for index, token in enumerate([b"a", b"b", b"ab", b"ba", b"aba", b"bb"])}
 WORDS = st.lists(st.text("ab", min_size=1, max_size=7).map(str.encode), min_size=1, max_size=6, unique=True)

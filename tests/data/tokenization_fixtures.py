@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from datatrove.data import Document
 
-from data.config import PackConfig, TokenizerConfig
-from data.document import content_id, write_documents
-from data.tokenization import TokenizerReport, train_tokenizer
+from sluice.data.config import PackConfig, TokenizerConfig
+from sluice.data.document import content_id, write_documents
+from sluice.data.tokenization import TokenizerReport, train_tokenizer
 
 SPLIT = PackConfig(valid_fraction=0.1, test_fraction=0.2)
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.config import MonitorConfig
-from monitoring.slo import BURN_WINDOWS
-from monitoring.traffic import TrafficRecord
-from serving.measurements import Exporter
-from serving.routing import Routes, RouteTable
+from sluice.monitoring.config import MonitorConfig
+from sluice.monitoring.slo import BURN_WINDOWS
+from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving.measurements import Exporter
+from sluice.serving.routing import Routes, RouteTable
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"

@@ -13,7 +13,7 @@ import pytest
 from lifecycle_checkout import Checkout
 from ports import free_port
 
-from components.workspace import CONTENT_STEPS, Workspace
+from sluice.components.workspace import CONTENT_STEPS, Workspace
 
 
 @pytest.fixture(scope="session")

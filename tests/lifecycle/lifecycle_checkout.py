@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from components.events import read_events
-from components.workspace import Workspace
-from pipelines.runner import latest_run
+from sluice.components.events import read_events
+from sluice.components.workspace import Workspace
+from sluice.pipelines.runner import latest_run
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Checkout:
         return {name: value for name, value in environment.items() if name not in {"RAY_ADDRESS", "SLUICE_EVENTS"}}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *arguments]
+        return [sys.executable, "-m", "sluice.pipelines.cli", *arguments]
 
     def sluice(self, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""

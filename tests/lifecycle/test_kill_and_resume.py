@@ -3,7 +3,7 @@
 import pytest
 from lifecycle_checkout import Checkout
 
-from components.stage import read_metrics
+from sluice.components.stage import read_metrics
 
 pytestmark = pytest.mark.e2e
 

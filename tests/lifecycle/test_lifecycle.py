@@ -15,8 +15,8 @@ import pytest
 from lifecycle_checkout import Checkout
 from ports import free_port
 
-from components.release import open_registry, open_releases
-from components.workspace import CONTENT_STEPS, STEPS
+from sluice.components.release import open_registry, open_releases
+from sluice.components.workspace import CONTENT_STEPS, STEPS
 
 pytestmark = pytest.mark.e2e
 
@@ -184,9 +184,9 @@ def poison(checkout: Checkout) -> None:
     """Make the candidate's weights NaN, and have evaluation and gate look at it as at any candidate."""
     from safetensors.numpy import load_file, save_file
 
-    from components.evaluate import work
-    from components.gate import gate
-    from components.stage import file_hash, run_content_step, write_json
+    from sluice.components.evaluate import work
+    from sluice.components.gate import gate
+    from sluice.components.stage import file_hash, run_content_step, write_json
 
     artifact = checkout.workspace.artifact("tune")
     weights = load_file(artifact / "model.safetensors")

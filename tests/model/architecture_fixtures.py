@@ -7,9 +7,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT = 61, 24
 _BASE: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": 24}

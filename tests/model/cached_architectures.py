@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.mixture_config import MixtureConfig
-from model.architecture.rope_scaling_config import RopeScaling
-from model.architecture.state_space_config import StateSpaceConfig
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.rope_scaling_config import RopeScaling
+from sluice.model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.architecture.transformer import Transformer
 
 VOCAB, CONTEXT, SOURCE = 61, 24, 7
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from evaluation_fixtures import SPLIT, build_corpus
 
-from data.packing import pack
+from sluice.data.packing import pack
 
 
 @pytest.fixture(scope="session")

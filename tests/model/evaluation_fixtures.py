@@ -8,14 +8,14 @@ import torch
 from datatrove.data import Document
 from tokenizers import Tokenizer
 
-from data.config import PackConfig, TokenizerConfig
-from data.document import content_id, read_documents, write_documents
-from data.split import split_of
-from data.tokenization import load_tokenizer, train_tokenizer
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.checkpoint import save_model
+from sluice.data.config import PackConfig, TokenizerConfig
+from sluice.data.document import content_id, read_documents, write_documents
+from sluice.data.split import split_of
+from sluice.data.tokenization import load_tokenizer, train_tokenizer
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import save_model
 
 SPLIT = PackConfig(valid_fraction=0.1, test_fraction=0.4)
 _TOPICS = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker", "schema", "token")

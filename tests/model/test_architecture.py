@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
-from model.architecture.normalization import RMSNorm
-from model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
-from model.architecture.rope_scaling_config import RopeScaling
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
+from sluice.model.architecture.normalization import RMSNorm
+from sluice.model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
+from sluice.model.architecture.rope_scaling_config import RopeScaling
+from sluice.model.architecture.transformer import Transformer
 
 VOCAB = 61
 CONTEXT = 24
@@ -142,7 +142,7 @@ def test_the_state_dict_holds_weights_only_in_any_dtype() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_chunked_loss_is_torchs_cross_entropy(tied: bool, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", 5 * VOCAB)  # 40 rows in chunks of 5
+    monkeypatch.setattr("sluice.model.architecture.loss._CHUNK_LOGITS", 5 * VOCAB)  # 40 rows in chunks of 5
     model, ids = tiny(tied=tied), tokens(2, 21)
     mask = torch.rand(2, 20, generator=torch.Generator().manual_seed(3)) < 0.5 if masked else None
     total, count = cross_entropy_sum(model, ids[:, :-1], ids[:, 1:], mask)
@@ -201,7 +201,7 @@ def test_a_narrow_heads_gradient_does_not_lose_by_chunks(monkeypatch: pytest.Mon
     """Against float64, at 120 chunks as at one: what bfloat16 loses in a sum grows with its terms."""
     errors, exact = [], None
     for dtype, rows in ((torch.float64, 480), (torch.bfloat16, 480), (torch.bfloat16, 4)):
-        monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", rows * VOCAB)
+        monkeypatch.setattr("sluice.model.architecture.loss._CHUNK_LOGITS", rows * VOCAB)
         random = torch.Generator().manual_seed(0)
         hidden, weight = (torch.randn(size, 32, generator=random).bfloat16().to(dtype) for size in (480, VOCAB))
         targets = torch.randint(0, VOCAB, (480,), generator=random)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.evaluation.baselines import NgramModel, xz_bits_per_byte
+from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
 
 TEXTS = [
     "the gate holds the candidate, the gate rejects the candidate, the gate promotes the champion",

@@ -6,12 +6,12 @@ from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.architecture.cache import Cache
-from model.architecture.config import TransformerConfig
-from model.budget.devices import DEVICES
-from model.budget.kv_cache import CacheDtype, cache_bytes, cache_sizes, head_sharing
-from model.budget.parameters import count_parameters
-from model.budget.serving import users
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.devices import DEVICES
+from sluice.model.budget.kv_cache import CacheDtype, cache_bytes, cache_sizes, head_sharing
+from sluice.model.budget.parameters import count_parameters
+from sluice.model.budget.serving import users
 
 TYPES: dict[CacheDtype, tuple[torch.dtype, bool]] = {
     "fp32": (torch.float32, False),

@@ -7,12 +7,12 @@ from architecture_fixtures import ENCODERS, shape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.budget.compute_optimal import BESIROGLU, CHINCHILLA, ParametricLaw, optima, optimal_tokens
-from model.budget.devices import DEVICES
-from model.budget.plan import plan
-from model.budget.settings import PlanConfig, read_plan_settings
-from model.budget.throughput import run_cost
-from model.config import PretrainConfig
+from sluice.model.budget.compute_optimal import BESIROGLU, CHINCHILLA, ParametricLaw, optima, optimal_tokens
+from sluice.model.budget.devices import DEVICES
+from sluice.model.budget.plan import plan
+from sluice.model.budget.settings import PlanConfig, read_plan_settings
+from sluice.model.budget.throughput import run_cost
+from sluice.model.config import PretrainConfig
 
 
 def test_a_run_on_known_devices() -> None:

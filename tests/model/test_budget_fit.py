@@ -3,11 +3,11 @@
 import pytest
 from architecture_fixtures import shape
 
-from model.budget.devices import DEVICES, Device
-from model.budget.fit import fit
-from model.budget.plan import plan
-from model.budget.settings import PlanConfig
-from model.config import PretrainConfig
+from sluice.model.budget.devices import DEVICES, Device
+from sluice.model.budget.fit import fit
+from sluice.model.budget.plan import plan
+from sluice.model.budget.settings import PlanConfig
+from sluice.model.config import PretrainConfig
 
 FOUND = plan(shape({"context": 32, "vocab_size": 2000}), PretrainConfig(batch_size=32, workers=4, micro_batch_size=8))
 BF16 = {(row.checkpointing, row.zero_stage): row.total_bytes for row in FOUND.memory if row.dtype == "bf16"}

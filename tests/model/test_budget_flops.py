@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.architecture.visibility import within
-from model.budget.flops import attention_shares, count_flops, visible_pairs
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.visibility import within
+from sluice.model.budget.flops import attention_shares, count_flops, visible_pairs
 
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 ROWS, SOURCE = 2, 9

@@ -8,11 +8,11 @@ import torch
 from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, shape
 from torch import Tensor
 
-from model.architecture import kernels
-from model.architecture.visibility import Visibility
-from model.budget import measure as measure_module
-from model.budget.flops import count_flops
-from model.budget.machine import (
+from sluice.model.architecture import kernels
+from sluice.model.architecture.visibility import Visibility
+from sluice.model.budget import measure as measure_module
+from sluice.model.budget.flops import count_flops
+from sluice.model.budget.machine import (
     Rates,
     StepMeasured,
     check_of,
@@ -21,9 +21,9 @@ from model.budget.machine import (
     list_products,
     worker_memory_bytes,
 )
-from model.budget.measure import Job, check_forecast, measure
-from model.budget.rates import measure_matmul_flops, measure_rates
-from model.config import PretrainConfig
+from sluice.model.budget.measure import Job, check_forecast, measure
+from sluice.model.budget.rates import measure_matmul_flops, measure_rates
+from sluice.model.config import PretrainConfig
 
 RUN = PretrainConfig(workers=2, batch_size=16, micro_batch_size=2)
 FREE = 2**40

@@ -8,18 +8,18 @@ from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.architecture import kernels, loss
-from model.architecture.config import TransformerConfig
-from model.architecture.kernels import blocked
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.budget import activations
-from model.budget.activations import Kernel, default_kernel, layer_bytes, outer_bytes
-from model.budget.layout import Layout, check_layout, held_by, stage_layers
-from model.budget.memory import DeviceMemory, device_memory
-from model.budget.parameters import count_parameters
-from model.budget.record import Dtype
-from model.budget.weights import list_weights
+from sluice.model.architecture import kernels, loss
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.kernels import blocked
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.budget import activations
+from sluice.model.budget.activations import Kernel, default_kernel, layer_bytes, outer_bytes
+from sluice.model.budget.layout import Layout, check_layout, held_by, stage_layers
+from sluice.model.budget.memory import DeviceMemory, device_memory
+from sluice.model.budget.parameters import count_parameters
+from sluice.model.budget.record import Dtype
+from sluice.model.budget.weights import list_weights
 
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}

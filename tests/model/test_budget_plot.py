@@ -5,11 +5,11 @@ from itertools import pairwise
 import pytest
 from architecture_fixtures import shape
 
-from model.budget.layout import Layout
-from model.budget.memory import device_memory
-from model.budget.plot import BATCHES, memory_by_length
-from model.budget.settings import PlanConfig
-from model.config import PretrainConfig
+from sluice.model.budget.layout import Layout
+from sluice.model.budget.memory import device_memory
+from sluice.model.budget.plot import BATCHES, memory_by_length
+from sluice.model.budget.settings import PlanConfig
+from sluice.model.config import PretrainConfig
 
 CONFIG = shape({"layers": 4, "context": 512})
 RUN = PretrainConfig(

@@ -17,9 +17,9 @@ from cached_architectures import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model.architecture.cache import Cache
-from model.architecture.cache_stores import AttentionStore
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.cache_stores import AttentionStore
+from sluice.model.architecture.transformer import Transformer
 
 every = pytest.mark.parametrize("name", ARCHITECTURES)
 every_store = pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from cached_architectures import CONTEXT, WITH_KEYS, alone, built, source_of, to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.architecture.cache import Cache
-from model.architecture.cache_stores import Int8Vectors, Ring
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.cache_stores import Int8Vectors, Ring
 
 rings = st.builds(Ring.of, st.integers(1, 6), st.integers(0, 4), st.integers(1, 16))
 

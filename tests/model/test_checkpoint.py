@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_model, load_transformer, model_hash, save_model, save_transformer
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_model, load_transformer, model_hash, save_model, save_transformer
 
 LINEAGE = {"data": "abc", "steps": 3}
 

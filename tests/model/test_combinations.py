@@ -19,12 +19,12 @@ from architecture_fixtures import (
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from model.architecture.cache import Cache
-from model.architecture.config import TransformerConfig
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.mixture import auxiliary_loss
-from model.architecture.transformer import Transformer
-from model.budget.parameters import count_parameters
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.mixture import auxiliary_loss
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.budget.parameters import count_parameters
 
 WALK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}

@@ -8,13 +8,13 @@ import torch
 from cached_architectures import ARCHITECTURES, CONTEXT, SOURCE, WITH_KEYS, built, tokens
 from torch import nn
 
-from model.architecture.cache import Cache
-from model.architecture.compiled import SMALLEST, Compiled
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.generation import generate
-from model.architecture.initialization import initialize
-from model.architecture.projection import apart, summed
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.compiled import SMALLEST, Compiled
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.generation import generate
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.projection import apart, summed
+from sluice.model.architecture.transformer import Transformer
 
 COMPILED = [name for name in ARCHITECTURES if name != "mixture"]
 

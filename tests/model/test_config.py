@@ -6,7 +6,7 @@ import pytest
 from architecture_fixtures import DECODERS, ENCODER_DECODERS, ENCODERS, shape
 from pydantic import ValidationError
 
-from model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
 
 STATE_SPACE = {"state_space": {"state_size": 8, "head_size": 16}, "pattern": ("state_space",), "positions": "none"}
 

@@ -7,12 +7,12 @@ import torch
 from architecture_fixtures import DECODERS, ENCODER_DECODERS, inputs_of, lively, shape, tokens
 from torch import Tensor, nn
 
-from model.architecture.attention import Attention
-from model.architecture.block import Residual
-from model.architecture.kernels import KernelName
-from model.architecture.pass_state import Pass
-from model.architecture.transformer import Transformer
-from model.architecture.visibility import within
+from sluice.model.architecture.attention import Attention
+from sluice.model.architecture.block import Residual
+from sluice.model.architecture.kernels import KernelName
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.visibility import within
 
 SHARE = 0.25
 

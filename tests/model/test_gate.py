@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import GateConfig
-from model.evaluation.evidence import BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE, METRICS, Evaluation, Item
-from model.evaluation.gate import decide
+from sluice.model.config import GateConfig
+from sluice.model.evaluation.evidence import BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE, METRICS, Evaluation, Item
+from sluice.model.evaluation.gate import decide
 
 BOUNDS = GateConfig(resamples=400, max_choice_accuracy_drop=0.1)
 RANK = {"reject": 0, "hold": 1, "promote": 2}

@@ -9,12 +9,12 @@ import pytest
 from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_of, tokenizer  # noqa: F401
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import model_hash
-from model.config import EvaluateConfig, GateConfig
-from model.evaluation.evidence import BITS_PER_BYTE, METRICS, Item, item_lines
-from model.evaluation.gate import decide
-from model.evaluation.harness import evaluate, load_evaluation
-from model.evaluation.report import render
+from sluice.model.checkpoint import model_hash
+from sluice.model.config import EvaluateConfig, GateConfig
+from sluice.model.evaluation.evidence import BITS_PER_BYTE, METRICS, Item, item_lines
+from sluice.model.evaluation.gate import decide
+from sluice.model.evaluation.harness import evaluate, load_evaluation
+from sluice.model.evaluation.report import render
 
 CONFIG = EvaluateConfig(
     documents=40,

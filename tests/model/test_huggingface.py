@@ -9,13 +9,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from model.architecture.config import TransformerConfig
-from model.architecture.generation import generate
-from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_transformer, save_model
-from model.huggingface import from_huggingface, to_huggingface, write_config
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.generation import generate
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_transformer, save_model
+from sluice.model.huggingface import from_huggingface, to_huggingface, write_config
 
 SHAPES: list[dict[str, Any]] = [
     {"heads": 4, "kv_heads": 2, "tie_embeddings": True},

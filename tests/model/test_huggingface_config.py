@@ -8,9 +8,9 @@ import torch
 from architecture_fixtures import ENCODER_DECODERS, shape, shapes
 from hypothesis import HealthCheck, given, settings
 
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.huggingface import (
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.huggingface import (
     FAMILIES,
     NATIVE,
     family_fields,

@@ -20,8 +20,8 @@ from benchmarks.model.parity import (
     measure,
     table,
 )
-from model.checkpoint import load_transformer, read_stored
-from model.huggingface import FAMILIES, family_fields, family_of, read_config
+from sluice.model.checkpoint import load_transformer, read_stored
+from sluice.model.huggingface import FAMILIES, family_fields, family_of, read_config
 
 
 def test_every_family_has_a_case() -> None:

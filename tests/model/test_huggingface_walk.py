@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.model.parity import BOUND, logits_of, logits_of_ours, make_ours, read_by_transformers
-from model.architecture.config import TransformerConfig
-from model.checkpoint import load_transformer, save_transformer
-from model.huggingface import family_of
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.checkpoint import load_transformer, save_transformer
+from sluice.model.huggingface import family_of
 
 LAYER_NORM: dict[str, Any] = {
     "norm": "layer",

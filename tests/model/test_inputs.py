@@ -7,8 +7,8 @@ import pytest
 import torch
 from cached_architectures import built, shape, tokens
 
-from model.architecture.cache import Cache
-from model.architecture.transformer import Transformer
+from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.transformer import Transformer
 
 SEQ = 5
 Given = dict[str, Any]

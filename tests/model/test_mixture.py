@@ -11,8 +11,8 @@ from torch.nn import functional
 from transformers.models.mixtral.configuration_mixtral import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
-from model.architecture.config import FeedForwardKind, ModelConfig
-from model.architecture.mixture import (
+from sluice.model.architecture.config import FeedForwardKind, ModelConfig
+from sluice.model.architecture.mixture import (
     Mixture,
     auxiliary_loss,
     by_expert,
@@ -21,7 +21,7 @@ from model.architecture.mixture import (
     groups_well,
     within_capacity,
 )
-from model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.mixture_config import MixtureConfig
 
 HIDDEN, WIDTH = 16, 24
 

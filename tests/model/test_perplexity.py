@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from data.tokenization import SPECIAL_TOKENS
-from model.evaluation.likelihood import Span, encode, negative_log_likelihoods
-from model.evaluation.perplexity import cut, document_bits, windows
+from sluice.data.tokenization import SPECIAL_TOKENS
+from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.perplexity import cut, document_bits, windows
 
 
 @given(st.integers(0, 200), st.integers(2, 40))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.architecture.scan import chunked_scan, recurrent_step
+from sluice.model.architecture.scan import chunked_scan, recurrent_step
 
 SIZE, STATE = 3, 5
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-from model.architecture.config import ModelConfig
-from model.architecture.state_space import SequenceState, StateSpace
-from model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.architecture.state_space import SequenceState, StateSpace
+from sluice.model.architecture.state_space_config import StateSpaceConfig
 
 HIDDEN = 16
 

@@ -8,9 +8,9 @@ import random
 import torch
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 
-from model.evaluation.likelihood import encode
-from model.evaluation.prompts import chat_prompt
-from model.evaluation.tasks import ChoiceItem, answer_items, build_items
+from sluice.model.evaluation.likelihood import encode
+from sluice.model.evaluation.prompts import chat_prompt
+from sluice.model.evaluation.tasks import ChoiceItem, answer_items, build_items
 
 DOCUMENTS = [(f"id{n}", document_text(n)) for n in range(40)]
 SETTINGS = {"items": 60, "choices": 4, "max_passage_bytes": 200, "seed": 1}

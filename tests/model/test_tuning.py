@@ -5,16 +5,16 @@ import torch
 from evaluation_fixtures import SPLIT, saved_model
 from tokenizers import Tokenizer
 
-from data.document import read_documents
-from data.split import split_of
-from data.tokenization import load_tokenizer
-from model.architecture.loss import cross_entropy_sum
-from model.checkpoint import load_model
-from model.config import TuneConfig
-from model.evaluation.prompts import chat_prompt
-from model.training.batches.batch import Batch
-from model.tuning.chat import Message, collate, padding_id, render, render_pair
-from model.tuning.instruction import Pair, PairOrder, make_pairs, tune
+from sluice.data.document import read_documents
+from sluice.data.split import split_of
+from sluice.data.tokenization import load_tokenizer
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.checkpoint import load_model
+from sluice.model.config import TuneConfig
+from sluice.model.evaluation.prompts import chat_prompt
+from sluice.model.training.batches.batch import Batch
+from sluice.model.tuning.chat import Message, collate, padding_id, render, render_pair
+from sluice.model.tuning.instruction import Pair, PairOrder, make_pairs, tune
 
 CONFIG = TuneConfig(steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=4, seed=3)
 
@@ -132,7 +132,7 @@ def test_tuning_is_deterministic(tuned: Path, base: Path, packed_corpus: Path, t
 def test_nothing_to_tune_on(base: Path, tmp_path: Path) -> None:
     from datatrove.data import Document
 
-    from data.document import write_documents
+    from sluice.data.document import write_documents
 
     text = "No heading here, only a paragraph that goes on for a while and then ends without one."
     write_documents([Document(text=text, id="0", metadata={})], tmp_path, 10)

@@ -8,8 +8,8 @@ import stat
 import pytest
 from pydantic import ValidationError
 
-from model.evaluation.evidence import canonical_json
-from model.evaluation.verdict import PRIVATE_KEY_FILE, Check, Verdict, read_verdict, write_verdict
+from sluice.model.evaluation.evidence import canonical_json
+from sluice.model.evaluation.verdict import PRIVATE_KEY_FILE, Check, Verdict, read_verdict, write_verdict
 
 
 @pytest.fixture

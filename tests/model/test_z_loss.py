@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.loss import cross_entropy_sum
 
 WEIGHT = 0.1
 ARCHITECTURES = {
@@ -19,7 +19,7 @@ ARCHITECTURES = {
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_gradient_is_autograds(name: str, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.architecture.loss._CHUNK_LOGITS", 5 * shapes.VOCAB)  # rows in chunks of 5
+    monkeypatch.setattr("sluice.model.architecture.loss._CHUNK_LOGITS", 5 * shapes.VOCAB)  # rows in chunks of 5
     model, ids = shapes.lively(shapes.shape(ARCHITECTURES[name])), shapes.tokens(2, 21)
     mask = torch.rand(2, 20, generator=torch.Generator().manual_seed(3)) < 0.5 if masked else None
     value, count = cross_entropy_sum(model, ids[:, :-1], ids[:, 1:], mask, z_loss=WEIGHT)

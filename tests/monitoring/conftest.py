@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic import TrafficRecord
 
 NOW = 1_790_000_000.0
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.alerts import judge
-from monitoring.config import MonitorConfig
-from monitoring.drift import Drift
-from monitoring.slo import Check, error_rate_slo, latency_slo, numbers_slo
+from sluice.monitoring.alerts import judge
+from sluice.monitoring.config import MonitorConfig
+from sluice.monitoring.drift import Drift
+from sluice.monitoring.slo import Check, error_rate_slo, latency_slo, numbers_slo
 
 CONFIG = MonitorConfig()
 BETTER_TO_WORSE = ["ok", "alert", "rollback"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
+from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
 
 LABELS = np.array(["stop", "length", "error"])
 

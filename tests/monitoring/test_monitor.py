@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitoring.config import MonitorConfig
-from monitoring.monitor import assess, monitor, read_window, save_reference
-from monitoring.traffic import TrafficWriter, read_traffic
+from sluice.monitoring.config import MonitorConfig
+from sluice.monitoring.monitor import assess, monitor, read_window, save_reference
+from sluice.monitoring.traffic import TrafficWriter, read_traffic
 
 CONFIG = MonitorConfig()
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from monitoring.traffic import TrafficWriter
+from sluice.monitoring.traffic import TrafficWriter
 
 SCRIPT = """
 import json, socket, sys
@@ -17,8 +17,8 @@ def refuse(*arguments, **options):
 
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
 
-from monitoring.config import MonitorConfig
-from monitoring.monitor import monitor, save_reference
+from sluice.monitoring.config import MonitorConfig
+from sluice.monitoring.monitor import monitor, save_reference
 
 traffic, now = Path(sys.argv[1]), float(sys.argv[2])
 reference, out = traffic.parent / "reference", traffic.parent / "out"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring.sequential import ErrorRateTest
+from sluice.monitoring.sequential import ErrorRateTest
 
 
 def first_rejection(rate: float, requests: int, generator: np.random.Generator, alpha: float = 0.05) -> int | None:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring.slo import burn_rate_slos, error_rate_slo, latency_slo, numbers_slo, quantile_interval, wilson_interval
+from sluice.monitoring.slo import (
+    burn_rate_slos,
+    error_rate_slo,
+    latency_slo,
+    numbers_slo,
+    quantile_interval,
+    wilson_interval,
+)
 
 
 @given(requests=st.integers(1, 2000), data=st.data(), confidence=st.floats(0.6, 0.999))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.traffic import COLUMNS, TrafficWriter, read_traffic, scan_traffic, write_traffic
+from sluice.monitoring.traffic import COLUMNS, TrafficWriter, read_traffic, scan_traffic, write_traffic
 
 
 def write_all(folder, records) -> TrafficWriter:
@@ -151,7 +151,7 @@ def test_writing_a_frame_again_gives_the_same_bytes(tmp_path, make_traffic):
 
 def test_the_gateway_can_import_the_writer_without_heavy_libraries(root):
     heavy = "{'pyarrow', 'pandas', 'numpy', 'evidently'}"
-    code = f"import monitoring.traffic, monitoring.sequential, sys; print(*{heavy} & set(sys.modules))"
+    code = f"import sluice.monitoring.traffic, sluice.monitoring.sequential, sys; print(*{heavy} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=600, check=True
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.workspace import Workspace
+from sluice.components.workspace import Workspace
 
 
 @pytest.fixture

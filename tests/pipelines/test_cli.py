@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import build_parser, main, parse
+from sluice.pipelines.cli import build_parser, main, parse
 
 COMMANDS = (
     "run",
@@ -36,7 +36,7 @@ def empty_workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_help_loads_nothing_but_the_standard_library(root: Path) -> None:
     code = (
-        "import sys\nfrom pipelines.cli import main\n"
+        "import sys\nfrom sluice.pipelines.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'torch', 'ray', 'mlflow', 'kfp', 'dvc', 'pydantic', 'yaml', 'rich', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -55,7 +55,7 @@ def test_every_command_has_help_and_a_module(command: str, capsys: pytest.Captur
         build_parser().parse_args([command, "--help"])
     assert end.value.code == 0
     assert "--debug" in capsys.readouterr().out
-    assert callable(importlib.import_module(f"pipelines.commands.{command}").run)
+    assert callable(importlib.import_module(f"sluice.pipelines.commands.{command}").run)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_failure_is_one_line_and_a_status(
 def test_a_failure_of_what_describes_failures_is_one_line_too(
     empty_workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "components.stage", None)
-    monkeypatch.setitem(sys.modules, "pipelines.commands.plan", None)
+    monkeypatch.setitem(sys.modules, "sluice.components.stage", None)
+    monkeypatch.setitem(sys.modules, "sluice.pipelines.commands.plan", None)
     assert main(["plan"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("sluice plan: ModuleNotFoundError: ")
@@ -128,7 +128,7 @@ def test_status_and_history_of_an_empty_workspace(empty_workspace: Path, capsys:
 
 
 def test_outside_a_workspace_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.workspace import Workspace
+    from sluice.components.workspace import Workspace
 
     monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
     with pytest.raises(ValueError, match=r"no sluice workspace at .*dvc\.yaml"):
@@ -156,7 +156,7 @@ def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
     environment = {
         name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
     }
-    code = "import os; from pipelines.cli import main; main(['status']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os; from sluice.pipelines.cli import main; main(['status']); print(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env=environment | said, capture_output=True, text=True, check=True
     )

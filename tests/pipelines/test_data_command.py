@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-import data.scoring
-from data.document import content_id
-from data.manifest import file_hash
-from pipelines.cli import main
+import sluice.data.scoring
+from sluice.data.document import content_id
+from sluice.data.manifest import file_hash
+from sluice.pipelines.cli import main
 
 EVALUATION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
 
@@ -167,7 +167,7 @@ def test_why_names_the_rule_or_the_twin(built: Path, capsys: pytest.CaptureFixtu
 def test_recut_applies_new_thresholds_without_scoring(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.quality.rules.score", None)
+    monkeypatch.setattr("sluice.data.quality.rules.score", None)
     before = documents(copy)
     scores = (copy / "evidence" / "scores-0000.parquet").read_bytes()
     report = said(capsys, "recut", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
@@ -238,7 +238,7 @@ def test_build_refuses_in_one_line(
 def test_an_index_is_never_written_into_an_earlier_build(
     built: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.build.ingest", None)  # Refused before anything is read.
+    monkeypatch.setattr("sluice.data.build.ingest", None)  # Refused before anything is read.
     before = sorted(built.rglob("*"))
     refused = refusal(
         capsys, "build", "--source", str(source), "--out", str(tmp_path / "out"), f"refine.index={built}", *ONE
@@ -278,11 +278,11 @@ def test_an_interrupted_build_says_what_is_kept(
         raise KeyboardInterrupt
 
     command = ["data", "build", "--source", str(source), "--out", str(tmp_path / "out"), *ONE]
-    monkeypatch.setattr("data.build.ingest", interrupt)
+    monkeypatch.setattr("sluice.data.build.ingest", interrupt)
     assert main(command) == 130
     assert capsys.readouterr().err.strip() == "sluice data build: interrupted"
     monkeypatch.undo()
-    monkeypatch.setattr("data.refine._decide", interrupt)
+    monkeypatch.setattr("sluice.data.refine._decide", interrupt)
     assert main(command) == 130
     told = capsys.readouterr().err
     assert f"scored are kept in {tmp_path / '.out.partial'}, and the same command goes on from them" in told
@@ -299,16 +299,16 @@ def test_build_never_overwrites_what_is_not_a_build(
 
 DIES_AFTER_ONE_PART = """
 import os, signal, sys
-import data.refine
-from pipelines.cli import main
+import sluice.data.refine
+from sluice.pipelines.cli import main
 
-score_part = data.refine.score_part
+score_part = sluice.data.refine.score_part
 
 def score_and_die(task):
     score_part(task)
     os.kill(os.getpid(), signal.SIGKILL)
 
-data.refine.score_part = score_and_die
+sluice.data.refine.score_part = score_and_die
 main(sys.argv[1:])
 """
 
@@ -338,8 +338,8 @@ def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_byte
         written.append(path.name)
         write_rows(rows, schema, path)
 
-    write_rows = data.scoring.write_rows
-    monkeypatch.setattr(data.scoring, "write_rows", writing)
+    write_rows = sluice.data.scoring.write_rows
+    monkeypatch.setattr(sluice.data.scoring, "write_rows", writing)
     assert main(["data", "build", "--source", str(source), "--out", str(out), *ONE]) == 0
     assert written, "nothing was left to be done"
     assert not before & set(written), "a finished part was scored again"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from data.manifest import read_manifest
-from pipelines.cli import main
+from sluice.data.manifest import read_manifest
+from sluice.pipelines.cli import main
 
 DISK_FULL = """
 import resource, sys
-from data.quality.language import _identifier
-from pipelines.cli import main
+from sluice.data.quality.language import _identifier
+from sluice.pipelines.cli import main
 
 _identifier()  # by way of a file of its own, larger than any of the build's
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -30,7 +30,7 @@ for limit in map(int, sys.argv[1].split(",")):
 FULL_TMPFS = """
 import json, subprocess, sys
 from pathlib import Path
-from pipelines.cli import main
+from sluice.pipelines.cli import main
 
 disk = Path(sys.argv[1])
 for step, size in enumerate(sys.argv[2].split(",")):
@@ -46,8 +46,8 @@ MOUNTING = ["unshare", "--user", "--map-root-user", "--mount"]
 
 DIES_ONCE_IT_IS_REMEMBERED = """
 import os, signal, sys
-from data.deduplication.index import DuplicateIndex
-from pipelines.cli import main
+from sluice.data.deduplication.index import DuplicateIndex
+from sluice.pipelines.cli import main
 
 add = DuplicateIndex.add
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.doctor import (
+from sluice.pipelines.doctor import (
     GIB,
     Finding,
     Health,
@@ -77,8 +77,8 @@ def test_failures_come_as_one_line_with_what_mends_them(capsys: pytest.CaptureFi
 
 
 def test_lock_of_this_checkout_is_installed(root: Path) -> None:
-    from components.workspace import Workspace
-    from pipelines.doctor import installed_versions, locked_versions
+    from sluice.components.workspace import Workspace
+    from sluice.pipelines.doctor import installed_versions, locked_versions
 
     locked = locked_versions(Workspace(root))
     assert len(locked) >= 8

@@ -8,18 +8,18 @@ import grimp
 import pytest
 import yaml
 
-from components.params import BLOCKS
-from components.workspace import CONTENT_STEPS, EFFECT_STEPS, STEPS
+from sluice.components.params import BLOCKS
+from sluice.components.workspace import CONTENT_STEPS, EFFECT_STEPS, STEPS
 
 PLUMBING = {
-    "components.events",
-    "components.files",
-    "components.head",
-    "components.params",
-    "components.stage",
-    "components.workspace",
-    "data.manifest",
-    "data.spelling",
+    "sluice.components.events",
+    "sluice.components.files",
+    "sluice.components.head",
+    "sluice.components.params",
+    "sluice.components.stage",
+    "sluice.components.workspace",
+    "sluice.data.manifest",
+    "sluice.data.spelling",
 }
 """What carries a step but does not make its content. Settings modules are out too: their values are in params.yaml."""
 
@@ -33,7 +33,7 @@ def stages(root: Path) -> dict[str, Any]:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from kfp import compiler
 
-    from pipelines.lifecycle import lifecycle
+    from sluice.pipelines.lifecycle import lifecycle
 
     path = tmp_path_factory.mktemp("compiled") / "lifecycle.yaml"
     compiler.Compiler().compile(lifecycle, str(path))
@@ -77,9 +77,10 @@ def test_compiled_components_install_nothing_and_use_one_image(compiled: dict[st
 
 
 def test_each_stage_depends_on_all_the_code_it_runs(root: Path, stages: dict[str, Any]) -> None:
-    graph = grimp.build_graph("components", "serving", "monitoring", "model", "data", cache_dir=None)
+    graph = grimp.build_graph("sluice", cache_dir=None)
     for step, stage in stages.items():
-        needed = {f"components.{step}"} | graph.find_upstream_modules(f"components.{step}")
+        stage_module = f"sluice.components.{step}"
+        needed = {stage_module} | graph.find_upstream_modules(stage_module)
         needed = {name for name in needed - PLUMBING if not _is_settings(name)}
         files = {_file(root, name) for name in needed} - {None, "data/progress.py"}
         covered = {path for path in files if any(path == dep or path.startswith(f"{dep}/") for dep in stage["deps"])}
@@ -88,7 +89,7 @@ def test_each_stage_depends_on_all_the_code_it_runs(root: Path, stages: dict[str
 
 def test_stage_declarations_are_whole(root: Path, stages: dict[str, Any]) -> None:
     for step, stage in stages.items():
-        assert stage["cmd"] == f"python -m components.{step}"
+        assert stage["cmd"] == f"python -m sluice.components.{step}"
         assert stage["outs"] == [f"artifacts/{step}"]
         assert set(stage["params"]) <= set(BLOCKS)
         code = [path for path in stage["deps"] if not path.startswith("artifacts/")]
@@ -96,7 +97,7 @@ def test_stage_declarations_are_whole(root: Path, stages: dict[str, Any]) -> Non
 
 
 def _file(root: Path, module: str) -> str | None:
-    path = root / Path(*module.split("."))
+    path = root / Path(*module.split(".")[1:])
     if path.is_dir():
         # A package's own module carries no content unless somebody wrote something into it.
         init = path / "__init__.py"
@@ -106,5 +107,6 @@ def _file(root: Path, module: str) -> str | None:
 
 def _is_settings(module: str) -> bool:
     """A room's config.py, or the model's shape, which every step's settings are checked with."""
-    settings = (module.count(".") == 1 and module.endswith(".config")) or module.startswith("model.architecture.")
+    own_file = module.count(".") == 2 and module.endswith(".config")
+    settings = own_file or module.startswith("sluice.model.architecture.")
     return settings and module.endswith("config")

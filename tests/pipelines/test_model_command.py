@@ -21,11 +21,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_transformer, save_transformer
-from pipelines.cli import build_parser, main
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_transformer, save_transformer
+from sluice.pipelines.cli import build_parser, main
 
 WORDS = ("<pad>", "</s>", "the", "gate", "opens", "and", "water", "flows")
 SHAPE: dict[str, Any] = {

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components.params import BLOCKS, load_block
-from components.workspace import Workspace
-from data.manifest import file_hash
-from pipelines.parameters import compose, render_params, write_params
+from sluice.components.params import BLOCKS, load_block
+from sluice.components.workspace import Workspace
+from sluice.data.manifest import file_hash
+from sluice.pipelines.parameters import compose, render_params, write_params
 
 GOLDEN = "model/evaluation/golden.yaml"
 TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}'

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from components.stage import write_metrics
-from components.workspace import STEPS, Workspace
-from pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
-from pipelines.summary import outside_share
-from pipelines.terminal import BarView, LineView, clock
+from sluice.components.stage import write_metrics
+from sluice.components.workspace import STEPS, Workspace
+from sluice.pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
+from sluice.pipelines.summary import outside_share
+from sluice.pipelines.terminal import BarView, LineView, clock
 
 
 def event(step: str, kind: str, time: float, **fields: Any) -> dict[str, Any]:

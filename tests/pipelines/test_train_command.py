@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from components.events import EventProgress, read_events
-from components.workspace import Workspace
-from data.progress import Note
-from model.architecture.config import TransformerConfig
-from model.budget.parameters import count_parameters
-from model.training.saving import lock
-from pipelines.cli import main
-from pipelines.followed import Followed
-from pipelines.terminal import BarView, LineView, NoteView
-from pipelines.training import open_tokens, read_request, read_trial, restore_request
-from pipelines.training_folder import how_to_go_on
+from sluice.components.events import EventProgress, read_events
+from sluice.components.workspace import Workspace
+from sluice.data.progress import Note
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.parameters import count_parameters
+from sluice.model.training.saving import lock
+from sluice.pipelines.cli import main
+from sluice.pipelines.followed import Followed
+from sluice.pipelines.terminal import BarView, LineView, NoteView
+from sluice.pipelines.training import open_tokens, read_request, read_trial, restore_request
+from sluice.pipelines.training_folder import how_to_go_on
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
 TINY = (
@@ -225,11 +225,13 @@ def test_progress_of_training_has_the_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # A progress of the same moment is told from the one before by the pace of events.
-    monkeypatch.setattr("components.events._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("sluice.components.events._SECONDS_BETWEEN", 0.0)
     times = iter([50.0, 60.0, 70.0])
-    monkeypatch.setattr("components.events.time", SimpleNamespace(time=lambda: next(times), monotonic=lambda: 0.0))
+    monkeypatch.setattr(
+        "sluice.components.events.time", SimpleNamespace(time=lambda: next(times), monotonic=lambda: 0.0)
+    )
     ends = iter([0.0, 100.0])
-    monkeypatch.setattr("pipelines.followed.time", SimpleNamespace(time=lambda: next(ends)))
+    monkeypatch.setattr("sluice.pipelines.followed.time", SimpleNamespace(time=lambda: next(ends)))
     with Followed("train", tmp_path / "events.jsonl", LineView()) as progress:
         for done in (0, 10, 20):
             progress(done, 50, f"loss {done}")
@@ -267,7 +269,7 @@ def test_what_another_process_says_is_shown(
 
 
 def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.events.time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 1000.0))
+    monkeypatch.setattr("sluice.components.events.time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: 1000.0))
     progress = EventProgress("train", str(tmp_path / "events.jsonl"))
     for note in ("loss 3", Note("one"), Note("two"), "loss 2"):
         progress(1, 9, note)
@@ -321,8 +323,8 @@ def test_what_cannot_be_told_ends_nothing(tmp_path: Path) -> None:
 
 _ENDED_AFTER_A_STEP = """
 import os, signal, sys
-from components.events import EventProgress
-from pipelines.cli import main
+from sluice.components.events import EventProgress
+from sluice.pipelines.cli import main
 
 def tell(self, done, total, note):
     if done == 1:
@@ -450,7 +452,7 @@ def test_torchrun_has_a_command_of_its_own(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     said = refused("train", *TINY, f"data.path={text}", "--out", str(tmp_path / "out"))
-    assert "-m model.training.pretrain" in said
+    assert "-m sluice.model.training.pretrain" in said
 
 
 def test_one_run_at_a_time_in_a_folder(

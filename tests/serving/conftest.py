@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.head import prepare_environment
+from sluice.pipelines.head import prepare_environment
 
 # Importing ray fixes its authentication mode, so the token has to be there before.
 prepare_environment()
@@ -44,10 +44,10 @@ def make_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """make_model(seed, context=64, poisoned=False, **shape) -> model directory."""
     import torch
 
-    from model.architecture.config import ModelConfig, TransformerConfig
-    from model.architecture.initialization import initialize
-    from model.architecture.transformer import Transformer
-    from model.checkpoint import save_model
+    from sluice.model.architecture.config import ModelConfig, TransformerConfig
+    from sluice.model.architecture.initialization import initialize
+    from sluice.model.architecture.transformer import Transformer
+    from sluice.model.checkpoint import save_model
 
     def make(seed: int, *, poisoned: bool = False, vocab_size: int = 400, **shape: int) -> Path:
         settings = ModelConfig(**{"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": 64, **shape})

@@ -11,11 +11,11 @@ from typing import Literal
 import pgserver
 import pytest
 
-from model.checkpoint import model_hash
-from model.evaluation.verdict import Verdict, write_verdict
-from serving.ledger import Ledger
-from serving.registry import Registry
-from serving.release import Releases
+from sluice.model.checkpoint import model_hash
+from sluice.model.evaluation.verdict import Verdict, write_verdict
+from sluice.serving.ledger import Ledger
+from sluice.serving.registry import Registry
+from sluice.serving.release import Releases
 
 
 def write_model(folder: Path, text: str) -> Path:

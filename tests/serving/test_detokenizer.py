@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from serving.engine.detokenizer import Detokenizer, TokenBytes
-from serving.engine.prompt import PromptEncoder
+from sluice.serving.engine.detokenizer import Detokenizer, TokenBytes
+from sluice.serving.engine.prompt import PromptEncoder
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.architecture.generation import generate
-from model.checkpoint import load_model
-from serving.config import ServeConfig
-from serving.engine.engine import Engine
-from serving.engine.prompt import PromptEncoder
-from serving.engine.request import (
+from sluice.model.architecture.generation import generate
+from sluice.model.checkpoint import load_model
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.engine import Engine
+from sluice.serving.engine.prompt import PromptEncoder
+from sluice.serving.engine.request import (
     EngineStopped,
     GenerationError,
     GenerationRequest,

@@ -11,13 +11,13 @@ import httpx
 import pytest
 import torch
 
-from monitoring.traffic import TrafficRecord
-from serving.config import ServeConfig
-from serving.engine.engine import Engine
-from serving.engine.request import GenerationRequest, TokenEvent
-from serving.gateway import create_app
-from serving.guard import MAX_BODY_BYTES, hash_key
-from serving.routing import Routes, RouteTable
+from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.engine import Engine
+from sluice.serving.engine.request import GenerationRequest, TokenEvent
+from sluice.serving.gateway import create_app
+from sluice.serving.guard import MAX_BODY_BYTES, hash_key
+from sluice.serving.routing import Routes, RouteTable
 
 KEY = "k" * 32
 WAIT_S = 600.0

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from release_fixtures import postgresql  # noqa: F401
 
-from serving.ledger import GENESIS, Entry, Ledger, LedgerConflict, entry_hash
+from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerConflict, entry_hash
 
 APPEND_ONLY = "append-only"
 
@@ -215,7 +215,7 @@ def test_another_database_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_a_bounded_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.ledger.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("sluice.serving.ledger.LOCK_TIMEOUT_S", 0.05)
     url = f"sqlite:///{tmp_path / 'mlflow.db'}"
     ledger = Ledger(url)
     with sa.create_engine(url).connect() as other:

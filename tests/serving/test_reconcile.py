@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.reconcile import Observed, plan
-from serving.release import ReleaseState
-from serving.routing import Routes
+from sluice.serving.reconcile import Observed, plan
+from sluice.serving.release import ReleaseState
+from sluice.serving.routing import Routes
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from release_fixtures import Workspace, empty_database, workspace, write_model  # noqa: F401
 
-from model.checkpoint import load_model, model_hash
-from serving.registry import Registry
+from sluice.model.checkpoint import load_model, model_hash
+from sluice.serving.registry import Registry
 
 TAGS = {"git_commit": "c0ffee", "dvc_lock": "1" * 64, "data": "2" * 64, "tokenizer": "3" * 64}
 
@@ -127,7 +127,7 @@ def test_mistakes_are_named(workspace: Workspace, verdict: Path, tmp_path: Path)
 
 
 def test_a_ledger_made_first_does_not_keep_mlflow_from_its_tables(tmp_path: Path, verdict: Path) -> None:
-    from serving.ledger import Ledger
+    from sluice.serving.ledger import Ledger
 
     url = f"sqlite:///{tmp_path / 'mlflow.db'}"
     ledger = Ledger(url)
@@ -137,8 +137,8 @@ def test_a_ledger_made_first_does_not_keep_mlflow_from_its_tables(tmp_path: Path
 
 def test_importing_the_release_side_brings_no_mlflow_and_no_torch() -> None:
     code = (
-        "import sys, serving.registry, serving.ledger, serving.release, serving.rollout;"
-        "serving.registry.Registry('sqlite:///x.db', 'a');"
+        "import sys, sluice.serving.registry, sluice.serving.ledger, sluice.serving.release, sluice.serving.rollout;"
+        "sluice.serving.registry.Registry('sqlite:///x.db', 'a');"
         "print(sorted({'mlflow', 'torch', 'ray', 'evidently'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)

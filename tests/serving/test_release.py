@@ -20,9 +20,9 @@ from release_fixtures import (  # noqa: F401
     workspace,
 )
 
-from serving.ledger import Entry, LedgerConflict, RecordedEntry
-from serving.registry import Registry
-from serving.release import (
+from sluice.serving.ledger import Entry, LedgerConflict, RecordedEntry
+from sluice.serving.registry import Registry
+from sluice.serving.release import (
     Evidence,
     Intent,
     Refusal,

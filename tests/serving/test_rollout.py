@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from release_fixtures import Workspace, empty_database, released, released_template, workspace  # noqa: F401
 
-from serving.config import RolloutConfig
-from serving.measurements import Measurements
-from serving.release import ReleaseState
-from serving.rollout import (
+from sluice.serving.config import RolloutConfig
+from sluice.serving.measurements import Measurements
+from sluice.serving.release import ReleaseState
+from sluice.serving.rollout import (
     Arms,
     Completion,
     Decision,
@@ -25,7 +25,7 @@ from serving.rollout import (
     run_rollout,
     smoke,
 )
-from serving.routing import Arm, Source
+from sluice.serving.routing import Arm, Source
 
 CONFIG = RolloutConfig()
 PROMPTS = [f"prompt {number}" for number in range(7)]
@@ -374,7 +374,7 @@ def test_an_interrupt_leaves_no_half_rollout(stage: Stage) -> None:
 
 
 def test_a_client_that_hangs_is_a_bounded_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.rollout.POLL_S", 0.01)
+    monkeypatch.setattr("sluice.serving.rollout.POLL_S", 0.01)
     config, freed = CONFIG.model_copy(update={"step_timeout_s": 0.5}), threading.Event()
     peer = stage.peer(on_request=lambda number: number > 10 and freed.wait(60))
     report = stage.run(peer, config=config)

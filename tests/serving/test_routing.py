@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.routing import Routes, is_challenged, legs
+from sluice.serving.routing import Routes, is_challenged, legs
 
 
 def test_weights_split_by_request_id() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architecture.kernels import masks
-from model.architecture.visibility import Visibility
+from sluice.model.architecture.kernels import masks
+from sluice.model.architecture.visibility import Visibility
 
 
 @cache

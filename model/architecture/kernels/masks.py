@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from model.architecture.visibility import Visibility
+from sluice.model.architecture.visibility import Visibility
 
 T = TypeVar("T")
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from model.architecture.kernels import masks
-from model.architecture.visibility import Visibility
+from sluice.model.architecture.kernels import masks
+from sluice.model.architecture.visibility import Visibility
 
 
 def check(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility) -> None:

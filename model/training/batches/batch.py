@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.architecture.inputs import Inputs
+from sluice.model.architecture.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.packing import Loader, PackedTokens
-from data.tokenization import load_tokenizer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.batches.objectives import Objective
-from model.training.batches.sizes import Sizes
+from sluice.data.packing import Loader, PackedTokens
+from sluice.data.tokenization import load_tokenizer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.batches.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TrainingBatches:
 
 
 class _RowOrder:
-    """Order of packed rows, as data.packing.Loader has it."""
+    """Order of packed rows, as sluice.data.packing.Loader has it."""
 
     def __init__(self, packed: PackedTokens, context: int, seed: int) -> None:
         self._loader = Loader(packed, context, seed=seed, batch=1)

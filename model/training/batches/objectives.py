@@ -12,15 +12,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-from data.hashing import mix
-from data.packing.loader import IGNORED
-from data.packing.loader import Batch as Packed
-from data.packing.order import identity_hash
-from data.packing.shards import PADDING
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.batches.settings import KINDS
+from sluice.data.hashing import mix
+from sluice.data.packing.loader import IGNORED
+from sluice.data.packing.loader import Batch as Packed
+from sluice.data.packing.order import identity_hash
+from sluice.data.packing.shards import PADDING
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.batches.settings import KINDS
 
 ObjectiveName = Literal["causal", "masked", "span"]
 

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.config import PretrainConfig, SizeSchedule
+from sluice.model.config import PretrainConfig, SizeSchedule
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from data.config import TokenizerConfig
-from data.manifest import file_hash
-from data.packing import PackReport, SplitCounts
-from data.packing.shards import ShardWriter
-from data.split import Split
-from data.tokenization import END_OF_TEXT
-from data.tokenization.bpe import train_bpe
-from data.tokenization.bytelevel import byte_level, character_of_byte
-from data.tokenization.encoder import encoder_of
-from data.tokenization.folder import save_tokenizer
-from model.training.batches.settings import TextConfig
+from sluice.data.config import TokenizerConfig
+from sluice.data.manifest import file_hash
+from sluice.data.packing import PackReport, SplitCounts
+from sluice.data.packing.shards import ShardWriter
+from sluice.data.split import Split
+from sluice.data.tokenization import END_OF_TEXT
+from sluice.data.tokenization.bpe import train_bpe
+from sluice.data.tokenization.bytelevel import byte_level, character_of_byte
+from sluice.data.tokenization.encoder import encoder_of
+from sluice.data.tokenization.folder import save_tokenizer
+from sluice.model.training.batches.settings import TextConfig
 
 INDEX = "index.json"
 _TOKENS_PER_SHARD = 1 << 26

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.engines.engine import Engine
-from model.training.engines.pipeline import PipelineEngine
-from model.training.engines.zero import ZeroEngine
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.engines.engine import Engine
+from sluice.model.training.engines.pipeline import PipelineEngine
+from sluice.model.training.engines.zero import ZeroEngine
 
 
 def build_engine(model: Transformer, config: PretrainConfig, processes: int, extensions: Path) -> Engine:

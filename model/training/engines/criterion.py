@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.mixture import Routing, auxiliary_loss, expert_load
-from model.architecture.transformer import Transformer
-from model.training.batches.batch import Batch
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.mixture import Routing, auxiliary_loss, expert_load
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.training.batches.batch import Batch
 
 
 class Load(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from model.config import PretrainConfig
-from model.training.optimization.optimizer import leave_muon_uncompiled
+from sluice.model.config import PretrainConfig
+from sluice.model.training.optimization.optimizer import leave_muon_uncompiled
 
 BUCKET_ELEMENTS = 20_000_000
 """DeepSpeed's default of 500 million makes it allocate gigabytes for a model of any size."""

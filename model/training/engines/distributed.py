@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.engines.criterion import Criterion, Load
-from model.training.engines.engine import StepOutcome
-from model.training.engines.gradients import (
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.engines.criterion import Criterion, Load
+from sluice.model.training.engines.engine import StepOutcome
+from sluice.model.training.engines.gradients import (
     Gradients,
     PartitionedGradients,
     ShardedGradients,
@@ -20,10 +20,10 @@ from model.training.engines.gradients import (
     square,
     total,
 )
-from model.training.engines.norms import group_norms
-from model.training.engines.shares import own_range, share
-from model.training.parallelism.groups import Groups
-from model.training.parallelism.tensor_parallel import gathered
+from sluice.model.training.engines.norms import group_norms
+from sluice.model.training.engines.shares import own_range, share
+from sluice.model.training.parallelism.groups import Groups
+from sluice.model.training.parallelism.tensor_parallel import gathered
 
 
 class DistributedEngine:

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.architecture.transformer import Transformer
-from model.training.batches.batch import Batch
-from model.training.engines.criterion import Load
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.criterion import Load
 
 
 class StepOutcome(Enum):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.training.engines.shares import share
+from sluice.model.training.engines.shares import share
 
 Squares = list[tuple[nn.Parameter, Tensor]]
 """Of parameters that this process holds some gradient of, squared norms, float64 scalars."""

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
 
 _KEPT = frozenset(
     {

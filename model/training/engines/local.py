@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from model.architecture.transformer import Transformer
-from model.training.batches.batch import Batch
-from model.training.engines.criterion import Criterion, Load
-from model.training.engines.engine import StepOutcome
-from model.training.engines.gradients import WholeGradients, square, total
-from model.training.engines.norms import group_norms
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.criterion import Criterion, Load
+from sluice.model.training.engines.engine import StepOutcome
+from sluice.model.training.engines.gradients import WholeGradients, square, total
+from sluice.model.training.engines.norms import group_norms
 
 
 class LocalEngine:

@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.criterion import Criterion
-from model.training.engines.deepspeed_settings import import_deepspeed, settings
-from model.training.engines.distributed import DistributedEngine
-from model.training.engines.layers import prepare_layers
-from model.training.optimization.optimizer import build_optimizer
-from model.training.parallelism.groups import Groups
-from model.training.parallelism.layout import Layout
-from model.training.parallelism.tensor_parallel import split_model
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.criterion import Criterion
+from sluice.model.training.engines.deepspeed_settings import import_deepspeed, settings
+from sluice.model.training.engines.distributed import DistributedEngine
+from sluice.model.training.engines.layers import prepare_layers
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.parallelism.groups import Groups
+from sluice.model.training.parallelism.layout import Layout
+from sluice.model.training.parallelism.tensor_parallel import split_model
 
 
 class ZeroEngine(DistributedEngine):

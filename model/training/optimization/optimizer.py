@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.config import PretrainConfig
+from sluice.model.config import PretrainConfig
 
 Groups = dict[str, list[nn.Parameter]]
 

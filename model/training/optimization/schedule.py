@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from model.config import PretrainConfig
+    from sluice.model.config import PretrainConfig
 
 Schedule = Literal["wsd", "cosine", "linear", "inverse_sqrt"]
 

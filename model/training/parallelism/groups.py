@@ -2,7 +2,7 @@
 
 import torch.distributed as dist
 
-from model.training.parallelism.layout import Layout
+from sluice.model.training.parallelism.layout import Layout
 
 
 class Groups:

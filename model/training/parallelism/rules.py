@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.settings import KINDS
-from model.training.parallelism.layout import Layout
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.settings import KINDS
+from sluice.model.training.parallelism.layout import Layout
 
 Told = Callable[[PretrainConfig, ModelConfig], bool]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.architecture.inputs import check_rows
-from model.architecture.pass_state import Pass
-from model.architecture.transformer import Transformer
-from model.architecture.visibility import document_positions
+from sluice.model.architecture.inputs import check_rows
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.visibility import document_positions
 
 
 def stage_bounds(costs: Sequence[int], stages: int) -> list[range]:

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.architecture.attention import Attention, CrossAttention
-from model.architecture.feedforward import FeedForward
-from model.architecture.pass_state import Pass
-from model.architecture.transformer import Transformer
-from model.architecture.visibility import Visibility
-from model.training.parallelism.groups import Groups
+from sluice.model.architecture.attention import Attention, CrossAttention
+from sluice.model.architecture.feedforward import FeedForward
+from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.visibility import Visibility
+from sluice.model.training.parallelism.groups import Groups
 
 
 def split_model(model: Transformer, groups: Groups) -> None:

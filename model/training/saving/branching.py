@@ -2,10 +2,10 @@
 
 import torch
 
-from model.architecture.config import TransformerConfig
-from model.architecture.transformer import Transformer
-from model.training.saving.checkpoints import Checkpoint
-from model.training.saving.pieces import PieceFiles
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.training.saving.checkpoints import Checkpoint
+from sluice.model.training.saving.pieces import PieceFiles
 
 _SIGNS = {"momentum_buffer": "muon", "momentum": "lion"}
 """A moment that an optimizer alone has; one without either is AdamW."""

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data.manifest import file_hash
-from model.training.saving.pieces import PieceFiles, Snapshot, read_own, write_pieces
+from sluice.data.manifest import file_hash
+from sluice.model.training.saving.pieces import PieceFiles, Snapshot, read_own, write_pieces
 
 SCHEMA = 2
 _MANIFEST, _LOG, _SHARED = "manifest.json", "log.jsonl", "shared.safetensors"

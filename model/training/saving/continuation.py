@@ -8,15 +8,15 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from model.architecture.config import TransformerConfig
-from model.training.engines.engine import Engine
-from model.training.faults.failures import TrainingFailed, TrainingInterrupted
-from model.training.optimization.averaging import WeightAverage
-from model.training.optimization.guard import StepGuard
-from model.training.saving import checkpoints
-from model.training.saving.branching import check_same
-from model.training.saving.randomness import set_random_state
-from model.training.saving.resharding import (
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.training.engines.engine import Engine
+from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.optimization.averaging import WeightAverage
+from sluice.model.training.optimization.guard import StepGuard
+from sluice.model.training.saving import checkpoints
+from sluice.model.training.saving.branching import check_same
+from sluice.model.training.saving.randomness import set_random_state
+from sluice.model.training.saving.resharding import (
     checkpoint_names,
     loss_scale_state,
     read_average,
@@ -24,7 +24,7 @@ from model.training.saving.resharding import (
     restore_loss_scale,
     take_snapshot,
 )
-from model.training.saving.saver import Saver
+from sluice.model.training.saving.saver import Saver
 
 
 class Continuation:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from data.locking import try_lock
-from model.training.faults.failures import TrainingFailed
+from sluice.data.locking import try_lock
+from sluice.model.training.faults.failures import TrainingFailed
 
 _NAME = "lock"
 _PATIENCE_S, _AGAIN_S = 30.0, 0.2

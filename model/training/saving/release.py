@@ -6,9 +6,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from model.architecture.transformer import Transformer
-from model.checkpoint import CONFIG, GENERATION, LINEAGE, read_json, save_model, write_json, write_lineage
-from model.training.batches.objectives import Objective
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import CONFIG, GENERATION, LINEAGE, read_json, save_model, write_json, write_lineage
+from sluice.model.training.batches.objectives import Objective
 
 
 def save_trained(

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.training.engines.shares import own_range
-from model.training.saving.pieces import Snapshot, piece_name, shard_name, split_shard_name
+from sluice.model.training.engines.shares import own_range
+from sluice.model.training.saving.pieces import Snapshot, piece_name, shard_name, split_shard_name
 
 MASTER = "master"
 """Key of the weights in the precision in which they are stepped. The other keys are the optimizer's own."""

@@ -13,10 +13,10 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor
 
-from model.training.parallelism.agreement import tell
-from model.training.saving import checkpoints
-from model.training.saving.pieces import Snapshot
-from model.training.saving.randomness import random_state
+from sluice.model.training.parallelism.agreement import tell
+from sluice.model.training.saving import checkpoints
+from sluice.model.training.saving.pieces import Snapshot
+from sluice.model.training.saving.randomness import random_state
 
 _TIMEOUT = timedelta(minutes=30)
 _WRITTEN, _FAILED = "written ", "failed "

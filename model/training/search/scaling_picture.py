@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.training.search.scaling import Law, Run, frontier
-from model.training.telemetry.curves import COLOURS, pyplot_for, save
+from sluice.model.training.search.scaling import Law, Run, frontier
+from sluice.model.training.telemetry.curves import COLOURS, pyplot_for, save
 
 
 def draw_scaling(

@@ -1,6 +1,6 @@
 """Other shapes of a model: a ladder of smaller ones, and ones of about its size that are deeper or wider."""
 
-from model.architecture.config import ModelConfig
+from sluice.model.architecture.config import ModelConfig
 
 DEPTHS = (1.0, 2.0, 0.5)
 """Layers of the shapes beside each other, over the model's own."""

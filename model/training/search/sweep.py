@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.text import Packed
-from model.training.launch import beside, joined_ray
-from model.training.search.shapes import alternatives, shape_name
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.text import Packed
+from sluice.model.training.launch import beside, joined_ray
+from sluice.model.training.search.shapes import alternatives, shape_name
 
 RATE_RANGE = 4.0
 """Learning rates lie between a fourth of the settings' and four times it."""
@@ -131,8 +131,8 @@ def _trial(settings: dict[str, Any]) -> None:
     """Runs in a process of Ray Tune."""
     from ray import tune
 
-    from model.training.faults.failures import TrainingFailed
-    from model.training.trial import run_trial
+    from sluice.model.training.faults.failures import TrainingFailed
+    from sluice.model.training.trial import run_trial
 
     candidate = _read(settings["candidate"])
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architecture.config import TransformerConfig
-from model.budget.flops import count_flops
-from model.budget.rates import measure_matmul_flops
-from model.training.engines.engine import Engine
-from model.training.loop import StepRecord
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.budget.flops import count_flops
+from sluice.model.budget.rates import measure_matmul_flops
+from sluice.model.training.engines.engine import Engine
+from sluice.model.training.loop import StepRecord
 
 _PEAK_SIZE, _PEAK_ROUNDS = 8192, 10
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.text import Packed
-from model.training.trial import alone, local_engine, trial_batches
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.text import Packed
+from sluice.model.training.trial import alone, local_engine, trial_batches
 
 TRACE = "trace.json"
 PHASES = ("data", "forward and backward", "optimizer")

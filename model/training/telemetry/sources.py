@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from data.packing import SourceCounts
-from model.training.loop import HeldOut
+from sluice.data.packing import SourceCounts
+from sluice.model.training.loop import HeldOut
 
 BITS, NATS = "validation_bits_per_byte_by_source", "validation_loss_by_source"
 """Keys of a row of the log and of the report."""

@@ -13,14 +13,14 @@ from threading import Thread
 
 import pytest
 
-from data.config import IngestConfig, PackageSource, Source
-from data.document import read_documents
-from data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
-from data.sources.compression import Damaged
-from data.sources.globs import Choice
-from data.sources.ingest import ingest
-from data.sources.packages import read_distribution
-from data.sources.records import Limits, Origin
+from sluice.data.config import IngestConfig, PackageSource, Source
+from sluice.data.document import read_documents
+from sluice.data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
+from sluice.data.sources.compression import Damaged
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.ingest import ingest
+from sluice.data.sources.packages import read_distribution
+from sluice.data.sources.records import Limits, Origin
 
 
 def sdist(files: dict[str, bytes]) -> bytes:
@@ -207,7 +207,7 @@ def test_without_a_network_the_installed_documentation_is_taken_and_it_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
-    monkeypatch.setattr("data.sources.archive._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("sluice.data.sources.archive._FIRST_PAUSE_S", 0.001)
     said: list[str] = []
     reports = []
     for name in ("one", "two"):
@@ -248,7 +248,7 @@ def test_a_listed_release_that_cannot_be_had_is_one_line_and_no_fallback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
-    monkeypatch.setattr("data.sources.archive._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("sluice.data.sources.archive._FIRST_PAUSE_S", 0.001)
     with pytest.raises(ValueError, match=r"pypi:guide==1.0 cannot be read: the package index cannot be reached"):
         ingest(IngestConfig(sources="pypi:guide==1.0"), tmp_path)
 

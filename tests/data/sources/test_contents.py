@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from data.config import IngestConfig
-from data.sources.contents import contents_sha256, refuse_changed
+from sluice.data.config import IngestConfig
+from sluice.data.sources.contents import contents_sha256, refuse_changed
 
 
 @pytest.fixture

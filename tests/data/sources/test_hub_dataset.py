@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from data.config import IngestConfig, Source
-from data.document import read_documents
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig, Source
+from sluice.data.document import read_documents
+from sluice.data.sources.ingest import ingest
 
 
 def test_rows_are_streamed_with_their_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

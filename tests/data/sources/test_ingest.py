@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data.config import IngestConfig
-from data.document import content_id, read_documents
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig
+from sluice.data.document import content_id, read_documents
+from sluice.data.sources.ingest import ingest
 
 
 def write(folder: Path, files: dict[str, str | bytes]) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data.config import Source
-from data.sources.location import HubDataset, Installed, Release, RemoteFiles, locate, parse, without_secrets
+from sluice.data.config import Source
+from sluice.data.sources.location import HubDataset, Installed, Release, RemoteFiles, locate, parse, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from data.config import IngestConfig, Source
-from data.document import read_documents
-from data.sources.ingest import ingest
+from sluice.data.config import IngestConfig, Source
+from sluice.data.document import read_documents
+from sluice.data.sources.ingest import ingest
 
 FILES = {
     "texts/a.md": b"# A\n\nFirst.\n",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data.sources.formats import read_file
-from data.sources.records import Document, Limits, Origin
+from sluice.data.sources.formats import read_file
+from sluice.data.sources.records import Document, Limits, Origin
 
 LIMITS = Limits(1_000_000, 10**9, 200.0)
 

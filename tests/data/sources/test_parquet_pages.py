@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-import data.sources.parquet as reader
-from data.document import Document
-from data.sources.formats import read_file
-from data.sources.pages import page_sizes
-from data.sources.records import Limits, Origin
+import sluice.data.sources.parquet as reader
+from sluice.data.document import Document
+from sluice.data.sources.formats import read_file
+from sluice.data.sources.pages import page_sizes
+from sluice.data.sources.records import Limits, Origin
 
 LIMITS = Limits(1_000_000, 10**10, 200)
 WAYS = [
@@ -99,8 +99,8 @@ def test_a_long_value_that_rows_repeat_is_never_held_for_all_of_them(tmp_path: P
 import resource, sys
 from collections import Counter
 from pathlib import Path
-from data.sources.formats import read_file
-from data.sources.records import Limits, Origin
+from sluice.data.sources.formats import read_file
+from sluice.data.sources.records import Limits, Origin
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = read_file(Path(sys.argv[1]), sys.argv[1], Origin("local"), Limits(1_000_000, 10**10, 10**6))
 print(Counter(getattr(each, "text", None) or each.reason for each in found))

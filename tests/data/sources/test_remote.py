@@ -13,12 +13,12 @@ import fsspec
 import pytest
 from fsspec.registry import known_implementations
 
-from data.config import IngestConfig, Source
-from data.document import read_documents
-from data.sources.globs import Choice
-from data.sources.ingest import IngestReport, ingest
-from data.sources.location import RemoteFiles
-from data.sources.remote import Remote
+from sluice.data.config import IngestConfig, Source
+from sluice.data.document import read_documents
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.ingest import IngestReport, ingest
+from sluice.data.sources.location import RemoteFiles
+from sluice.data.sources.remote import Remote
 
 LINES = gzip.compress(b'{"text": "one"}\n{"text": "two"}\n' * 500)
 SHA256 = hashlib.sha256(LINES).hexdigest()
@@ -72,7 +72,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.remote.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("sluice.data.sources.remote.FIRST_PAUSE_S", 0.0)
 
 
 def take(folder: Path, *sources: Source | str) -> IngestReport:
@@ -99,7 +99,7 @@ def test_a_file_of_a_web_server_is_read_with_its_address_as_source(web: Web, tmp
 
 
 def test_failures_are_tried_again_with_growing_pauses(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("data.sources.remote.FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("sluice.data.sources.remote.FIRST_PAUSE_S", 0.5)
     web.fail, web.truncate = [503, 429], 1
     [(shown, copy)], pauses = fetched(web, tmp_path)
     assert (shown, copy.read_bytes()) == ("lines.jsonl.gz", LINES)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data.build import build
-from data.config import IngestConfig, RefineConfig, Source
-from data.document import read_documents
-from data.sources.ingest import IngestReport, ingest
+from sluice.data.build import build
+from sluice.data.config import IngestConfig, RefineConfig, Source
+from sluice.data.document import read_documents
+from sluice.data.sources.ingest import IngestReport, ingest
 
 
 def take(folder: Path, *sources: Source | str, **settings: str) -> IngestReport:

@@ -1,4 +1,4 @@
-"""By torchrun: `-m model.training.pretrain REQUEST`, whose processes are asked to end while they are at step STEP."""
+"""Under torchrun: `-m sluice.model.training.pretrain REQUEST`, whose processes get SIGTERM at step STEP."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import sys
 import threading
 from typing import Any
 
-from model.training import loop, pretrain
-from model.training.faults.preemption import Preemption
+from sluice.model.training import loop, pretrain
+from sluice.model.training.faults.preemption import Preemption
 
 HEARD_S = 600
 

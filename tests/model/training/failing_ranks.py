@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.local import LocalEngine
-from model.training.faults.diagnosis import diagnose
-from model.training.faults.preemption import Preemption
-from model.training.optimization.optimizer import build_optimizer
-from model.training.saving.pieces import Snapshot
-from model.training.saving.saver import Saver
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.faults.diagnosis import diagnose
+from sluice.model.training.faults.preemption import Preemption
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.saving.pieces import Snapshot
+from sluice.model.training.saving.saver import Saver
 
 CONFIG = TransformerConfig(vocab_size=31, hidden_size=8, layers=2, heads=2, kv_heads=1, intermediate_size=12, context=8)
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from data.progress import no_progress
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.local import LocalEngine
-from model.training.loop import Clock, Loop, train
-from model.training.optimization.averaging import WeightAverage
-from model.training.optimization.guard import StepGuard
-from model.training.optimization.optimizer import build_optimizer
-from model.training.saving.continuation import Continuation
+from sluice.data.progress import no_progress
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.loop import Clock, Loop, train
+from sluice.model.training.optimization.averaging import WeightAverage
+from sluice.model.training.optimization.guard import StepGuard
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.saving.continuation import Continuation
 
 STEPS, SAVE_EVERY = 70, 5
 CONFIG = TransformerConfig(

@@ -10,21 +10,21 @@ import torch
 import torch.distributed as dist
 from training_fixtures import MODEL
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.build import build_engine
-from model.training.engines.distributed import DistributedEngine
-from model.training.engines.engine import StepOutcome
-from model.training.engines.local import LocalEngine
-from model.training.optimization.optimizer import build_optimizer, set_learning_rate
-from model.training.pretrain import PretrainReport, pretrain
-from model.training.saving import checkpoints
-from model.training.saving.resharding import checkpoint_names, read_average, restore, take_snapshot
-from model.training.saving.saver import Saver
-from model.training.worker import join_group
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.build import build_engine
+from sluice.model.training.engines.distributed import DistributedEngine
+from sluice.model.training.engines.engine import StepOutcome
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.optimization.optimizer import build_optimizer, set_learning_rate
+from sluice.model.training.pretrain import PretrainReport, pretrain
+from sluice.model.training.saving import checkpoints
+from sluice.model.training.saving.resharding import checkpoint_names, read_average, restore, take_snapshot
+from sluice.model.training.saving.saver import Saver
+from sluice.model.training.worker import join_group
 
 CONFIG = TransformerConfig(
     vocab_size=61, hidden_size=16, layers=2, heads=2, kv_heads=2, intermediate_size=24, context=12

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.training.optimization.averaging import WeightAverage
+from sluice.model.training.optimization.averaging import WeightAverage
 
 
 def model_of(seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:

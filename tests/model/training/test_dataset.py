@@ -11,21 +11,21 @@ from evaluation_fixtures import SPLIT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.config import PackConfig
-from data.packing import PackedTokens, pack
-from data.packing.shards import PADDING, TokenSequence
-from data.tokenization import SPECIAL_TOKENS
-from model.architecture.loss import cross_entropy_sum
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.batches.dataset import (
+from sluice.data.config import PackConfig
+from sluice.data.packing import PackedTokens, pack
+from sluice.data.packing.shards import PADDING, TokenSequence
+from sluice.data.tokenization import SPECIAL_TOKENS
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.batches.dataset import (
     TrainingBatches,
     WindowOrder,
     special_tokens,
     validation_batches,
     validation_starts,
 )
-from model.training.batches.objectives import Objective
+from sluice.model.training.batches.objectives import Objective
 
 
 @given(tokens=st.integers(20, 3000), context=st.integers(2, 40), seed=st.integers(0, 9))

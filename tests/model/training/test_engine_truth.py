@@ -30,11 +30,11 @@ from zero_variants import (
     shape_of,
 )
 
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.mixture import expert_load
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.mixture import expert_load
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
 
 Update = Callable[[float], None]
 

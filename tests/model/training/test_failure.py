@@ -14,14 +14,14 @@ from failing_ranks import CONFIG, engine_of, some_batch
 from torch import nn
 from training_fixtures import HANG_S, ROOT, environment, run, torchrun
 
-from model.training.faults.diagnosis import diagnose
-from model.training.faults.preemption import Preemption
-from model.training.faults.watchdog import EXIT_CODE, Watchdog
+from sluice.model.training.faults.diagnosis import diagnose
+from sluice.model.training.faults.preemption import Preemption
+from sluice.model.training.faults.watchdog import EXIT_CODE, Watchdog
 
 _HUNG = """
 import sys, threading, ctypes
 from pathlib import Path
-from model.training.faults.watchdog import Watchdog
+from sluice.model.training.faults.watchdog import Watchdog
 
 def wait_for_a_peer_that_is_gone():
     threading.Event().wait()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.optimization.guard import StepGuard, outlier
+from sluice.model.training.optimization.guard import StepGuard, outlier
 
 _RUNS, _STEPS = 20, 1000
 

@@ -14,19 +14,19 @@ from evaluation_fixtures import SPLIT, build_corpus
 from test_training import SHAPE, pretrain_in
 from training_fixtures import run, torchrun, training_rows, write_request
 
-from data.packing import PackedTokens, SourceCounts, pack
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.dataset import source_names, validation_batches
-from model.training.batches.objectives import Objective
-from model.training.engines.local import LocalEngine
-from model.training.loop import HeldOut, validate
-from model.training.optimization.optimizer import build_optimizer
-from model.training.telemetry.sources import BITS, NATS, by_source
-from model.training.telemetry.tracking import numbers
+from sluice.data.packing import PackedTokens, SourceCounts, pack
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.dataset import source_names, validation_batches
+from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.loop import HeldOut, validate
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.telemetry.sources import BITS, NATS, by_source
+from sluice.model.training.telemetry.tracking import numbers
 
 SOURCES = ("django==5.2.19", "notes", "org/pages")
 SETTINGS: dict[str, Any] = {
@@ -127,7 +127,7 @@ def test_two_workers_find_what_one_finds(mixed: Path, tmp_path: Path, monkeypatc
     assert report.validation_bits_per_byte_by_source == rows[-1][BITS] and not report.validation_loss_by_source
     for name, layout in (("zero3", {"zero_stage": 3}), ("pipeline", {"pipeline_stages": 2, "zero_stage": 1})):
         request = write_request(tmp_path / name, mixed, {**SETTINGS, "workers": 2, **layout})
-        run(torchrun(2, "-m", "model.training.pretrain", str(request)))
+        run(torchrun(2, "-m", "sluice.model.training.pretrain", str(request)))
         others = [row for row in training_rows(tmp_path / name) if "validation_loss" in row]
         for row, other in zip(rows, others, strict=True):
             assert other["validation_loss"] == pytest.approx(row["validation_loss"], abs=1e-5)

@@ -9,8 +9,8 @@ from training_fixtures import run
 _ASKED_WHILE_RAY_STARTS = """
 import os, signal
 import ray._private.node as node
-from model.training.faults.failures import TrainingInterrupted
-from model.training.launch import joined_ray
+from sluice.model.training.faults.failures import TrainingInterrupted
+from sluice.model.training.launch import joined_ray
 
 def ours(*_):
     raise KeyboardInterrupt

@@ -13,9 +13,9 @@ import pytest
 import torch
 from training_fixtures import HANG_S
 
-from data.progress import no_progress
-from model.training import launch, worker
-from model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.data.progress import no_progress
+from sluice.model.training import launch, worker
+from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
 
 LOST_PEER = "gloo/transport/tcp/pair.cc: Connection closed by peer"
 

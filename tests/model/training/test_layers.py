@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.criterion import Criterion
-from model.training.engines.layers import each_layer, prepare_layers
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.criterion import Criterion
+from sluice.model.training.engines.layers import each_layer, prepare_layers
 
 SHAPE = TransformerConfig(
     vocab_size=31, hidden_size=16, layers=2, heads=4, kv_heads=2, intermediate_size=24, context=8, dropout=0.1

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from model.training.faults.failures import TrainingFailed
-from model.training.saving.lock import locked
+from sluice.model.training.faults.failures import TrainingFailed
+from sluice.model.training.saving.lock import locked
 
 _KEEP = """
 import sys
 from pathlib import Path
-from model.training.saving.lock import locked
+from sluice.model.training.saving.lock import locked
 with locked(Path(sys.argv[1])):
     print("kept", flush=True)
     sys.stdin.read()

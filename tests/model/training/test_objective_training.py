@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.batches.objectives import Objective, check_objective
-from model.training.batches.settings import KINDS
-from model.training.optimization.optimizer import build_optimizer
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.batches.objectives import Objective, check_objective
+from sluice.model.training.batches.settings import KINDS
+from sluice.model.training.optimization.optimizer import build_optimizer
 
 CONTEXT, ROWS, STEPS = 24, 16, 60
 FIRST, LETTERS = 4, 12

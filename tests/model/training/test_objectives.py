@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.packing.shards import PADDING
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.objectives import (
+from sluice.data.packing.shards import PADDING
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.objectives import (
     Objective,
     check_objective,
     corrupt_spans,

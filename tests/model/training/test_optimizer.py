@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.architecture.loss import cross_entropy_sum
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.optimization.optimizer import Lion, build_optimizer, parameter_groups, set_learning_rate
+from sluice.model.architecture.loss import cross_entropy_sum
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.optimization.optimizer import Lion, build_optimizer, parameter_groups, set_learning_rate
 
 LION = PretrainConfig(optimizer="lion", learning_rate=1e-3, weight_decay=0.3, beta1=0.9, beta2=0.99)
 SHAPE = shapes.shape({})

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.mixture_config import MixtureConfig
-from model.architecture.state_space_config import StateSpaceConfig
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.parallelism.layout import Layout
-from model.training.parallelism.rules import RULES, check, data_workers, table
-from model.training.parallelism.stages import owners, split_stages, stage_bounds
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.parallelism.layout import Layout
+from sluice.model.training.parallelism.rules import RULES, check, data_workers, table
+from sluice.model.training.parallelism.stages import owners, split_stages, stage_bounds
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "heads": 4, "kv_heads": 2, "layers": 4, "context": 16}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.config import PretrainConfig
-from model.training.optimization.optimizer import build_optimizer, parameter_groups
+from sluice.model.config import PretrainConfig
+from sluice.model.training.optimization.optimizer import build_optimizer, parameter_groups
 
 
 class Small(nn.Module):

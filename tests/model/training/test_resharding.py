@@ -21,9 +21,9 @@ from resharding_variants import (
 )
 from training_fixtures import run, torchrun, training_rows
 
-from model.training.saving import checkpoints
-from model.training.saving.pieces import PieceFiles
-from model.training.saving.resharding import AVERAGE, MASTER, checkpoint_names
+from sluice.model.training.saving import checkpoints
+from sluice.model.training.saving.pieces import PieceFiles
+from sluice.model.training.saving.resharding import AVERAGE, MASTER, checkpoint_names
 
 
 @pytest.fixture(scope="module")

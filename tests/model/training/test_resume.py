@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from training_fixtures import run, run_to_any_end, torchrun, training_rows, write_request
 
-from model.training.saving.checkpoints import checkpoint_path, complete_steps
+from sluice.model.training.saving.checkpoints import checkpoint_path, complete_steps
 
 CONFIG: dict[str, Any] = {
     "workers": 2,
@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
 
 
 def command(request: Path) -> list[str]:
-    return torchrun(CONFIG["workers"], "-m", "model.training.pretrain", str(request))
+    return torchrun(CONFIG["workers"], "-m", "sluice.model.training.pretrain", str(request))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.search.scaling import Law, Run, advise, bootstrap, fit
+from sluice.model.training.search.scaling import Law, Run, advise, bootstrap, fit
 
 SIZES, LENGTHS = (10_000, 30_000, 100_000, 300_000), (200_000, 400_000, 800_000)
 TRUTH = Law(1.2, 40.0, 300.0, 0.4, 0.5)

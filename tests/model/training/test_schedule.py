@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.optimization.schedule import Schedule, learning_rate_scale
+from sluice.model.training.optimization.schedule import Schedule, learning_rate_scale
 
 NAMES = ("wsd", "cosine", "linear", "inverse_sqrt")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import PretrainConfig, SizeSchedule
-from model.training.batches.sizes import Sizes, Stages, growing
+from sluice.model.config import PretrainConfig, SizeSchedule
+from sluice.model.training.batches.sizes import Sizes, Stages, growing
 
 
 def config(**settings: Any) -> PretrainConfig:

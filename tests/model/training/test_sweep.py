@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.batches.text import Packed
-from model.training.search.sweep import Candidate, Outcome, _outcome, _plain, best, run_sweep
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.text import Packed
+from sluice.model.training.search.sweep import Candidate, Outcome, _outcome, _plain, best, run_sweep
 
 MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=16, intermediate_multiple=8)
 CONFIG = PretrainConfig(

@@ -9,16 +9,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from data.config import TokenizerConfig
-from data.tokenization import END_OF_TEXT
-from data.tokenization.folder import save_tokenizer
-from model.architecture.generation import generate
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_model
-from model.config import PretrainConfig
-from model.training.batches.objectives import Objective
-from model.training.batches.text import octets
-from model.training.saving.release import save_trained, with_reserved
+from sluice.data.config import TokenizerConfig
+from sluice.data.tokenization import END_OF_TEXT
+from sluice.data.tokenization.folder import save_tokenizer
+from sluice.model.architecture.generation import generate
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_model
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.batches.text import octets
+from sluice.model.training.saving.release import save_trained, with_reserved
 
 KINDS: dict[str, dict[str, Any]] = {
     "causal": shapes.DECODERS["llama"],

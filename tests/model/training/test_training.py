@@ -12,21 +12,21 @@ import pytest
 import torch
 from training_fixtures import MODEL, training_rows
 
-from data.progress import no_progress
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.checkpoint import load_model
-from model.config import PretrainConfig
-from model.training import worker
-from model.training.batches.batch import Batch
-from model.training.engines.engine import StepOutcome
-from model.training.engines.local import LocalEngine
-from model.training.faults.failures import TrainingFailed
-from model.training.faults.watchdog import Watchdog
-from model.training.loop import Clock, Loop, optimizer_step, train
-from model.training.optimization.optimizer import build_optimizer
-from model.training.pretrain import PretrainReport, pretrain, run_fingerprint, same_runs
+from sluice.data.progress import no_progress
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.checkpoint import load_model
+from sluice.model.config import PretrainConfig
+from sluice.model.training import worker
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.engine import StepOutcome
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.faults.failures import TrainingFailed
+from sluice.model.training.faults.watchdog import Watchdog
+from sluice.model.training.loop import Clock, Loop, optimizer_step, train
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.pretrain import PretrainReport, pretrain, run_fingerprint, same_runs
 
 SMALL: dict[str, Any] = {
     "workers": 1,

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.architecture.config import ModelConfig, TransformerConfig
-from model.budget.parameters import count_parameters
-from model.config import PretrainConfig
-from model.training.batches.text import Packed
-from model.training.search.shapes import alternatives, ladder, scaled
-from model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates
-from model.training.telemetry.profiling import PHASES, TRACE, profile_steps
-from model.training.trial import alone, run_trial
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
+from sluice.model.budget.parameters import count_parameters
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.text import Packed
+from sluice.model.training.search.shapes import alternatives, ladder, scaled
+from sluice.model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates
+from sluice.model.training.telemetry.profiling import PHASES, TRACE, profile_steps
+from sluice.model.training.trial import alone, run_trial
 
 MODEL = ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, context=32)
 SMALL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=32, intermediate_multiple=8)

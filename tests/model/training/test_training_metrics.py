@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from data.progress import no_progress
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.mixture import expert_load
-from model.architecture.mixture_config import MixtureConfig
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines.local import LocalEngine
-from model.training.engines.norms import layer_group
-from model.training.loop import Clock, Loop, StepRecord, train
-from model.training.optimization.optimizer import build_optimizer
-from model.training.telemetry.curves import draw_losses, smoothed
-from model.training.telemetry.metrics import StepMetrics
-from model.training.telemetry.tracking import numbers, parameters
+from sluice.data.progress import no_progress
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.mixture import expert_load
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines.local import LocalEngine
+from sluice.model.training.engines.norms import layer_group
+from sluice.model.training.loop import Clock, Loop, StepRecord, train
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.telemetry.curves import draw_losses, smoothed
+from sluice.model.training.telemetry.metrics import StepMetrics
+from sluice.model.training.telemetry.tracking import numbers, parameters
 
 SHAPE = TransformerConfig(
     vocab_size=50, hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64, context=16

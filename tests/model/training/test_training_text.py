@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from data.config import TokenizerConfig
-from data.packing import PackedTokens
-from data.tokenization import END_OF_TEXT
-from model.training.batches.settings import TextConfig
-from model.training.batches.text import Packed, pack_text
+from sluice.data.config import TokenizerConfig
+from sluice.data.packing import PackedTokens
+from sluice.data.tokenization import END_OF_TEXT
+from sluice.model.training.batches.settings import TextConfig
+from sluice.model.training.batches.text import Packed, pack_text
 
 WORDS = "The quick brown fox jumps over the lazy dog; and then, of course,\r\n\tit sleeps. Ünïcödé 日本 🎉 " * 40
 

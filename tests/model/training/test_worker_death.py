@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from training_fixtures import MODEL, run, torchrun, training_rows, write_request
 
-from model.architecture.config import ModelConfig
-from model.config import PretrainConfig
-from model.training.pretrain import pretrain
+from sluice.model.architecture.config import ModelConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.training.pretrain import pretrain
 
 SETTINGS: dict[str, Any] = {
     "workers": 2,
@@ -83,6 +83,6 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_bits_of_one_that_
     assert SETTINGS["checkpoint_every"] < first_step(heard[again:]) < SETTINGS["steps"]
 
     request = write_request(tmp_path / "alone", packed_corpus, SETTINGS)
-    run(torchrun(2, "-m", "model.training.pretrain", str(request)))
+    run(torchrun(2, "-m", "sluice.model.training.pretrain", str(request)))
     assert losses(tmp_path / "ray") == losses(tmp_path / "alone")
     assert report.steps == SETTINGS["steps"]

@@ -12,7 +12,7 @@ MODEL: dict[str, Any] = {"hidden_size": 32, "layers": 2, "heads": 2, "kv_heads":
 
 
 def write_request(folder: Path, corpus: Path, config: dict[str, Any]) -> Path:
-    """A request for `python -m model.training.pretrain` that works below `folder`."""
+    """A request for `python -m sluice.model.training.pretrain` that works below `folder`."""
     (folder / "out").mkdir(parents=True, exist_ok=True)
     content = {
         "config": config,

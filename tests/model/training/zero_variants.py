@@ -18,16 +18,16 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from model.architecture.config import TransformerConfig
-from model.architecture.initialization import initialize
-from model.architecture.transformer import Transformer
-from model.config import PretrainConfig
-from model.training.batches.batch import Batch
-from model.training.engines import deepspeed_settings
-from model.training.engines.build import build_engine
-from model.training.engines.engine import StepOutcome
-from model.training.optimization.optimizer import set_learning_rate
-from model.training.parallelism.rules import check
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.training.batches.batch import Batch
+from sluice.model.training.engines import deepspeed_settings
+from sluice.model.training.engines.build import build_engine
+from sluice.model.training.engines.engine import StepOutcome
+from sluice.model.training.optimization.optimizer import set_learning_rate
+from sluice.model.training.parallelism.rules import check
 
 
 def _small(**choices: Any) -> TransformerConfig:
