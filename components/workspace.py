@@ -1,9 +1,11 @@
-"""Where everything of a run lies. On a laptop the checkout; on a cluster a run's own folder on the shared volume."""
+"""Where everything of a run lies: on a laptop the checkout, on a cluster a run's own folder on the shared volume."""
 
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+import sluice
 
 CONTENT_STEPS = ("ingest", "refine", "tokenizer", "pack", "pretrain", "tune", "evaluate")
 """Deterministic: DVC stages."""
@@ -15,23 +17,32 @@ STEPS = CONTENT_STEPS + EFFECT_STEPS
 @dataclass(frozen=True)
 class Workspace:
     root: Path
+    is_default: bool = False
+    """Whether this is the installed package's own conf/, which commands without a workspace read and never write."""
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
-        """`SLUICE_WORKSPACE`, else the nearest folder upwards that holds dvc.yaml and conf/, else the installed
-        checkout.
+        """Return the folder `SLUICE_WORKSPACE` names, or the nearest one upwards that holds dvc.yaml and conf/.
 
         Raises ValueError where there is none.
         """
-        if named := os.environ.get("SLUICE_WORKSPACE"):
-            folders = [Path(named).resolve()]
-        else:
-            here = (start or Path.cwd()).resolve()
-            folders = [here, *here.parents, Path(__file__).resolve().parents[1]]
-        for folder in folders:
-            if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
-                return cls(folder)
-        raise ValueError(f"no sluice workspace at {folders[0]}: go to a checkout (a folder with dvc.yaml and conf/)")
+        folder = _search(start)
+        if folder is not None:
+            return cls(folder)
+        raise ValueError(
+            f"no sluice workspace at {_first_folder(start)} or above it: go to a checkout (a folder with dvc.yaml and "
+            "conf/), or name one by SLUICE_WORKSPACE"
+        )
+
+    @classmethod
+    def find_or_default(cls, start: Path | None = None) -> "Workspace":
+        """The same, or the installed package's own settings where there is no workspace.
+
+        Raises ValueError where `SLUICE_WORKSPACE` names a folder that is no workspace.
+        """
+        if _search(start) is None and not os.environ.get("SLUICE_WORKSPACE"):
+            return cls(Path(sluice.__file__).parent, is_default=True)
+        return cls.find(start)
 
     @property
     def params(self) -> Path:
@@ -53,7 +64,11 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """What outlives a run and is not content: registry, ledger, traffic, keys, logs."""
+        """What outlives a run and is not content: registry, ledger, traffic, keys, logs; the user's cache folder
+        where there is no workspace.
+        """
+        if self.is_default:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice"
         return self.root / ".sluice"
 
     @property
@@ -97,3 +112,13 @@ class Workspace:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(24))
         return path.read_text().strip()
+
+
+def _first_folder(start: Path | None) -> Path:
+    return Path(os.environ.get("SLUICE_WORKSPACE") or start or Path.cwd()).resolve()
+
+
+def _search(start: Path | None) -> Path | None:
+    first = _first_folder(start)
+    folders = [first] if os.environ.get("SLUICE_WORKSPACE") else [first, *first.parents]
+    return next((each for each in folders if (each / "dvc.yaml").is_file() and (each / "conf").is_dir()), None)

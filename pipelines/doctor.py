@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import sluice
 from sluice.components.workspace import Workspace
 
 GIB = 1024**3
@@ -42,22 +43,24 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
     """All findings for a run with these settings (the composed blocks)."""
     from sluice.components.stage import MANIFEST
 
+    # Without a workspace, the folder that commands write into is the current one.
+    root = Path.cwd() if workspace.is_default else workspace.root
     serve, data = values["serve"], values["data"]
     needs_network = not data["sources"] and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
         judge_python(sys.version_info[:2]),
-        judge_packages(locked_versions(workspace), installed_versions()),
+        judge_packages(locked_versions(), installed_versions()),
         judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
-        judge_disk(shutil.disk_usage(workspace.root).free),
+        judge_disk(shutil.disk_usage(root).free),
         judge_memory(_memory_bytes()),
-        judge_writable(workspace.root, os.access(workspace.root, os.W_OK)),
+        judge_writable(root, os.access(root, os.W_OK)),
         judge_port(
             serve["host"],
             serve["port"],
             port_taken(serve["host"], serve["port"]),
             _served_by_us(workspace, serve["port"]),
         ),
-        judge_sources(_source_faults(data, workspace.root)),
+        judge_sources(_source_faults(data, root)),
         judge_network(index_answers(_index_url()) if needs_network else None),
     ]
 
@@ -178,10 +181,10 @@ def _source_faults(data: Mapping[str, Any], root: Path) -> list[str]:
     return faults
 
 
-def locked_versions(workspace: Workspace) -> dict[str, str]:
+def locked_versions() -> dict[str, str]:
     """The eight libraries the whole stands on, and the two whose versions are known to matter."""
     names = {"torch", "ray", "mlflow", "dvc", "kfp", "datatrove", "evidently", "deepspeed", "tokenizers", "pandas"}
-    path = workspace.root / "requirements.lock"
+    path = Path(sluice.__file__).with_name("requirements.lock")
     lines = path.read_text().splitlines() if path.is_file() else []
     pins = [line.split(";")[0].strip().split("==") for line in lines if "==" in line and not line.startswith("#")]
     return {pin[0].split("[")[0]: pin[1] for pin in pins if pin[0].split("[")[0] in names}

@@ -123,6 +123,8 @@ def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
     from sluice.model.training.batches.text import Packed, pack_text
 
     if request.text.path is None:
+        if workspace.is_default:
+            raise ValueError(f"nothing to train on: name a text file or a packed folder by {PATH}..")
         packed, tokenizer = workspace.artifact("pack"), workspace.artifact("tokenizer")
         if not (packed / _INDEX).is_file():
             raise ValueError(

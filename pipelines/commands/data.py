@@ -35,7 +35,7 @@ def _build(arguments: argparse.Namespace) -> None:
     from sluice.data.build import build
     from sluice.data.scoring import SUMMARIES
 
-    workspace = Workspace.find()
+    workspace = Workspace.find_or_default()
     ingest, refine = _settings(workspace, arguments)
     out = Path(arguments.out)
     _refuse_index_inside(refine, out)
@@ -147,7 +147,7 @@ def _recut(arguments: argparse.Namespace) -> None:
 def _classifier(arguments: argparse.Namespace) -> None:
     from sluice.data.quality.from_sources import train_on_sources
 
-    out, cache = Path(arguments.out), Workspace.find().state / "downloads"
+    out, cache = Path(arguments.out), Workspace.find_or_default().state / "downloads"
     with _Progress(arguments.json) as progress:
         report = train_on_sources(
             arguments.good, arguments.bad, out, seed=arguments.seed, cache=cache, progress=progress
@@ -176,7 +176,7 @@ def _card(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.folder)
     # A page inside a step's artifact would be a change of what DVC keeps.
     is_artifact = "step" in read_manifest(folder)
-    print(write_card(folder, Workspace.find().state / "data-card.html" if is_artifact else None))
+    print(write_card(folder, Workspace.find_or_default().state / "data-card.html" if is_artifact else None))
 
 
 class _Progress:

@@ -12,7 +12,7 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = Workspace.find_or_default()
     findings = examine(workspace, compose(workspace, []))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -93,7 +93,7 @@ def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerCon
                 raise ValueError(
                     f"{override} would be ignored beside --hf, which says what the model is: leave out one"
                 )
-    blocks = validate(compose(Workspace.find(), overrides))
+    blocks = validate(compose(Workspace.find_or_default(), overrides))
     model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
     assert isinstance(model, ModelConfig)
     assert isinstance(pretrain, PretrainConfig)

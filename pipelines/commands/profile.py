@@ -12,7 +12,7 @@ from sluice.pipelines.training import open_tokens, read_trial
 def run(arguments: argparse.Namespace) -> int:
     if arguments.steps < 1:
         raise ValueError(f"--steps {arguments.steps} must be at least 1")
-    workspace, out = Workspace.find(), Path(arguments.out)
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     packed = open_tokens(workspace, request, out)
     from sluice.model.training.telemetry.profiling import TRACE, profile_steps

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.budget is not None and not arguments.budget > 0:
         raise ValueError(f"--budget {arguments.budget} must be above 0 FLOPs")
-    workspace, out = Workspace.find(), Path(arguments.out)
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     runs = _runs(workspace, request, out, arguments)
     law = fit(runs)

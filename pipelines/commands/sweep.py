@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sluice.model.training.search.shapes import shape_name
     from sluice.model.training.search.sweep import best, candidates, run_sweep
 
-    workspace, out = Workspace.find(), Path(arguments.out)
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     tried = candidates(request.pretrain, request.model, arguments.trials, request.pretrain.seed)
     packed = open_tokens(workspace, request, out)

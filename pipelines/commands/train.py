@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sluice.model.training.faults.failures import TrainingFailed
 
     try:
-        _run(Workspace.find(), arguments)
+        _run(Workspace.find_or_default(), arguments)
     except TrainingFailed as failed:
         raise StepFailed(str(failed)) from failed
     return 0
@@ -57,6 +57,7 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     from sluice.model.training.faults.failures import TrainingInterrupted
     from sluice.model.training.saving.lock import locked
 
+    mlflow = _mlflow(workspace, arguments)
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
     with locked(out):
@@ -71,7 +72,7 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
             # Of an earlier run, whose model this one replaces.
             (out / REPORT).unlink(missing_ok=True)
             try:
-                found = _train(request, packed, out, _mlflow(workspace, arguments), arguments)
+                found = _train(request, packed, out, mlflow, arguments)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(how_to_go_on(out, run)) from None
             except TrainingInterrupted as interrupted:
@@ -176,6 +177,8 @@ def _mlflow(workspace: Workspace, arguments: argparse.Namespace) -> dict[str, st
         return None
     if arguments.mlflow:
         return {"uri": str(arguments.mlflow)}
+    if workspace.is_default:
+        raise ValueError("--mlflow needs the URI of a store here, where no workspace has one of its own")
     workspace.state.mkdir(parents=True, exist_ok=True)
     return {"uri": workspace.database_url, "artifacts": workspace.registry_artifacts}
 
