@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sluice.data.progress import Note
+from sluice.core.progress import Note
 
 EVENTS_VARIABLE = "SLUICE_EVENTS"
 _SECONDS_BETWEEN = 0.2
@@ -63,7 +63,7 @@ class Tail:
 
 @dataclass
 class EventProgress:
-    """A `sluice.data.progress.Progress` that appends to the events file, notes at once and numbers at most every
+    """A `sluice.core.progress.Progress` that appends to the events file, notes at once and numbers at most every
     `_SECONDS_BETWEEN`. Picklable, so it may travel to a Ray worker.
     """
 

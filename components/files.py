@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sluice.data.config import Block, RefineConfig, TokenizerConfig
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
+from sluice.core.settings.block import Block
+from sluice.data.config import RefineConfig, TokenizerConfig
 
 
 class Named(NamedTuple):

@@ -4,7 +4,7 @@ import subprocess
 
 from sluice.components.reproduce import content_hash
 from sluice.components.workspace import Workspace
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 
 _GENERATED = (":!dvc.lock", ":!params.yaml")
 """Files that a run itself rewrites do not make a checkout dirty: their own hashes are tags."""

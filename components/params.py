@@ -7,8 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from sluice.components.workspace import Workspace
-from sluice.data.config import Block, IngestConfig, PackConfig, RefineConfig, TokenizerConfig
-from sluice.data.spelling import mistake
+from sluice.core.settings.block import Block
+from sluice.core.settings.errors import mistake
+from sluice.data.config import IngestConfig, PackConfig, RefineConfig, TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import EvaluateConfig, GateConfig, PretrainConfig, TuneConfig
 from sluice.monitoring.config import MonitorConfig

@@ -10,8 +10,8 @@ from sluice.data.config import RefineConfig
 
 
 def work(stage: Stage) -> object:
+    from sluice.core.manifest import EVIDENCE
     from sluice.data.evidence import INGEST, REJECTS
-    from sluice.data.manifest import EVIDENCE
     from sluice.data.refine import refine
 
     use_head_if_up()

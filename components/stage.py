@@ -25,8 +25,8 @@ from sluice.components.events import EVENTS_VARIABLE, EventProgress, emit
 from sluice.components.files import check_hashes
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
-from sluice.data.config import Block
-from sluice.data.manifest import MANIFEST, SCHEMA, file_hash, list_files
+from sluice.core.manifest import MANIFEST, SCHEMA, file_hash, list_files
+from sluice.core.settings.block import Block
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 

@@ -4,9 +4,9 @@ import csv
 from functools import partial
 from pathlib import Path
 
+from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
 from sluice.data.asked_path import Row, rows_at
 from sluice.data.evidence import REJECTS
-from sluice.data.manifest import EVIDENCE, MANIFEST, read_manifest
 
 _LEAST_PREFIX = 6
 _SHOWN = 5

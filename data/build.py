@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sluice.core.locks import try_lock
+from sluice.core.manifest import EVIDENCE, is_finished_build, write_manifest
+from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.evidence import INGEST, REJECTS
-from sluice.data.locking import try_lock
-from sluice.data.manifest import EVIDENCE, is_finished_build, write_manifest
 from sluice.data.outcome import NothingKept
-from sluice.data.progress import Progress, no_progress
 from sluice.data.refine import load_sets, refine
 from sluice.data.report import IngestReport, RefineReport
 from sluice.data.scoring import SUMMARIES

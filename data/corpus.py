@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from sluice.data.arrow import numbers, table_of
+from sluice.core.arrow import numbers, table_of
 from sluice.data.evidence import IDENTITY, read_columns, score_columns
 from sluice.data.keeping import Corpus, parse_contamination
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sluice.core.hashing import mix
 from sluice.data.config import ContaminationSign
 from sluice.data.deduplication.cutting import merged
 from sluice.data.deduplication.words import word_hashes, word_spans
 from sluice.data.evaluation_items import read_items
-from sluice.data.hashing import mix
 from sluice.data.privacy import mask
 from sluice.data.report import Overlap
-from sluice.data.scripts import letters_a_word
+from sluice.data.writing_systems import letters_a_word
 
 SHORTEST_ITEM = 4
 """Words. A shorter item, such as a two-word answer, occurs everywhere, so it is left out and counted.

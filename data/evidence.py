@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.data.arrow import table_of
-from sluice.data.disk import whole_or_absent
-from sluice.data.manifest import EVIDENCE
+from sluice.core.arrow import table_of
+from sluice.core.files import whole_or_absent
+from sluice.core.manifest import EVIDENCE
 
 DECISIONS = "decisions.parquet"
 PAIRS = "pairs.parquet"

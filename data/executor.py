@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sluice.data.arrow import column_of
+from sluice.core.arrow import column_of
+from sluice.core.manifest import EVIDENCE
+from sluice.core.progress import Progress, no_progress
 from sluice.data.corpus import ScoredCorpus
 from sluice.data.cuts import Cuts
 from sluice.data.document import write_line_shards
@@ -20,8 +22,6 @@ from sluice.data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTIT
 from sluice.data.executor import RunTasks
 from sluice.data.finishing import Left, WriteTask, write_kept
 from sluice.data.keeping import KEPT, Decision
-from sluice.data.manifest import EVIDENCE
-from sluice.data.progress import Progress, no_progress
 from sluice.data.report import RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512

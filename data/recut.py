@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from sluice.core.files import copy_tree
+from sluice.core.manifest import EVIDENCE, read_manifest
+from sluice.core.progress import Progress, no_progress
+from sluice.core.settings.errors import mistake
 from sluice.data.build import BuildReport, put_in_place, seal
 from sluice.data.config import RefineConfig
 from sluice.data.corpus import ScoredCorpus
 from sluice.data.deduplication.near import PAIR, Duplicate
 from sluice.data.deduplication.parts import SketchPart
-from sluice.data.disk import copy_tree
 from sluice.data.evidence import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
 from sluice.data.fingerprint import RECUT
-from sluice.data.manifest import EVIDENCE, read_manifest
 from sluice.data.pairs import pairs_again
-from sluice.data.progress import Progress, no_progress
 from sluice.data.refine import write_pairs, write_report
 from sluice.data.report import IngestReport, RefineReport
 from sluice.data.rounds import keep
-from sluice.data.spelling import mistake
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
+from sluice.core.files import copy_tree, remove
+from sluice.core.manifest import EVIDENCE
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import RefineConfig
 from sluice.data.corpus import ScoredCorpus
 from sluice.data.decontamination import EvaluationSets
 from sluice.data.deduplication.index import DuplicateIndex
 from sluice.data.deduplication.near import Duplicate
 from sluice.data.deduplication.parts import SketchPart
-from sluice.data.disk import copy_tree, remove
 from sluice.data.document import document_shards
 from sluice.data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
 from sluice.data.executor import RunTasks, lasting_workers
 from sluice.data.fingerprint import fingerprint
-from sluice.data.manifest import EVIDENCE
 from sluice.data.pairs import PAIR_FLOOR, ids_along, is_first, similar_pairs
-from sluice.data.progress import Progress, no_progress
 from sluice.data.report import RefineReport
 from sluice.data.rounds import keep
 from sluice.data.scoring import ScoreTask, Summary, score_part

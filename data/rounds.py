@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import RefineConfig
 from sluice.data.corpus import ScoredCorpus
 from sluice.data.cuts import Cut, Cuts, plan_cuts, too_short
@@ -19,7 +20,6 @@ from sluice.data.executor import RunTasks, run_tasks
 from sluice.data.finishing import CoverTask, CutTask, Left, cover_part, measure_cuts
 from sluice.data.keeping import Decision, decide
 from sluice.data.outcome import write_outcome
-from sluice.data.progress import Progress, no_progress
 from sluice.data.report import RefineReport
 
 _FEW = 32

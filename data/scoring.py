@@ -16,11 +16,11 @@ from typing import Any
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
+from sluice.core.files import whole_or_absent
 from sluice.data.config import RefineConfig
 from sluice.data.decontamination import EvaluationSets, find
 from sluice.data.deduplication.sketch import sketch, write_sketches
 from sluice.data.deduplication.words import word_hashes
-from sluice.data.disk import whole_or_absent
 from sluice.data.document import content_id, read_shard
 from sluice.data.evidence import score_schema, write_rows
 from sluice.data.extract import extract

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
 from sluice.data.asked import asked
 from sluice.data.config import RefineConfig
 from sluice.data.decontamination import acting, set_names
 from sluice.data.evidence import read_columns, read_decisions, read_places
 from sluice.data.keeping import parse_contamination
-from sluice.data.manifest import EVIDENCE, MANIFEST, read_manifest
 from sluice.data.privacy.mask import KINDS
 
 _PLACEHOLDER = re.compile(f"<({'|'.join(KINDS)})>")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.huggingface import (

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 DRIFT_TESTS = 7
 """The embedding and six columns of the traffic records (sluice.monitoring.monitor)."""

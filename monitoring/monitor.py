@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.alerts import EMBEDDING, judge
 from sluice.monitoring.config import DRIFT_TESTS, MonitorConfig
 from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sluice.components.files import hash_of, named
-from sluice.data.config import Block, EvaluationSet, IngestConfig, RefineConfig, TokenizerConfig
+from sluice.core.settings.block import Block
+from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig, TokenizerConfig
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 

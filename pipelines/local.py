@@ -17,7 +17,7 @@ from sluice.components.events import EVENTS_VARIABLE
 from sluice.components.head import HEAD_VARIABLE
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.head import prepare_environment, start_on_request
 

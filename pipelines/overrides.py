@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from sluice.components.workspace import Workspace
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 _OF_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_frequency")
 """Settings of a tokenizer that is trained."""

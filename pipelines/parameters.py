@@ -12,7 +12,7 @@ import yaml
 from sluice.components.params import BLOCKS, load_block, validate, validate_block
 from sluice.components.paths import PATHS, from_workspace, with_paths
 from sluice.components.workspace import Workspace
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 from sluice.pipelines.hashes import with_hashes
 from sluice.pipelines.overrides import check_form, check_together, keys_as_typed, quoted_name_hint, to_hydra
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 from sluice.components.events import Tail, read_events
 from sluice.components.stage import StepFailed, read_metrics, write_json
 from sluice.components.workspace import STEPS, Workspace
-from sluice.data.locking import try_lock
+from sluice.core.locks import try_lock
 from sluice.pipelines.terminal import View, open_view
 
 _POLL_S = 0.1

@@ -9,7 +9,8 @@ import yaml
 
 from sluice.components.params import BLOCKS, validate
 from sluice.components.workspace import Workspace
-from sluice.data.config import Block, TokenizerConfig
+from sluice.core.settings.block import Block
+from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.settings import TextConfig

@@ -121,7 +121,7 @@ def _checkpoints(out: Path, run: str = "") -> list[int]:
 
 def _check_same(out: Path, request: Request) -> None:
     """A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way."""
-    from sluice.data.manifest import file_hash
+    from sluice.core.manifest import file_hash
     from sluice.model.checkpoint import read_json
 
     if not (out / DESCRIPTION).is_file() or not (_checkpoints(out) or (out / MODEL).exists()):

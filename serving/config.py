@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 
 class RegisterConfig(Block):

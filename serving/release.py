@@ -12,7 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.model.evaluation.verdict import read_verdict
 from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerCheck, LedgerConflict, RecordedEntry
 

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.sequential import ErrorRateTest
 from sluice.serving.config import RolloutConfig
 from sluice.serving.measurements import Measurements

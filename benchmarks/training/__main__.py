@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmarks.training.case import Case
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
 
 if TYPE_CHECKING:
     from benchmarks.training.results import Conditions, Results

@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, shortened
 from benchmarks.training.results import Ablation, Outcome
+from sluice.core.cpus import available_cores
 from sluice.data.config import PackConfig
-from sluice.data.cores import available_cores
 from sluice.data.packing import PackedTokens
 from sluice.model.architecture.config import ModelConfig
 

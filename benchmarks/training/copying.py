@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.training.ablation import Lane, trained
 from benchmarks.training.recipes import Recipe
 from benchmarks.training.results import CopyingRun
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
 from sluice.data.packing import PackedTokens
 
 if TYPE_CHECKING:

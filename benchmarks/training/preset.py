@@ -19,7 +19,7 @@ _POINT_STEPS = 50
 def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> Shakespeare:
     """Both recipes for each seed, on one text. RuntimeError where the preset's command fails."""
     from benchmarks.training.nanogpt import Recipe, train
-    from sluice.data.manifest import file_hash
+    from sluice.core.manifest import file_hash
 
     text, recipe = path.read_bytes().decode(), Recipe()
     reports, references = [], []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sluice.data.arrow import numbers
+from sluice.core.arrow import numbers
 from sluice.data.card.folder import Folder, rows
 from sluice.data.config import UNSPECIFIED
 

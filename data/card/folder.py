@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from sluice.core.manifest import EVIDENCE
 from sluice.data.evidence import DECISIONS, INGEST, REPORT
-from sluice.data.manifest import EVIDENCE
 from sluice.data.report import IngestReport, RefineReport
 
 if TYPE_CHECKING:

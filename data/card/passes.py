@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sluice.data.arrow import numbers
+from sluice.core.arrow import numbers
 from sluice.data.card.folder import Folder, columns_of, rows
 from sluice.data.quality.rules import LANGUAGE, RULES, Rule
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from sluice.data.disk import naming
+from sluice.core.files import naming
 
 _HEADER = {"descr": "<u8", "fortran_order": False}
 _OPEN_FILES = 256

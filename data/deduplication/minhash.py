@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from sluice.core.hashing import mix
 from sluice.data.config import RefineConfig
-from sluice.data.hashing import mix
 
 _SEED = 20260101
 _ROWS_AT_ONCE = 512

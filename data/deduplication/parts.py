@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice.data.disk import naming
+from sluice.core.files import naming
 
 
 def write_bands(folder: Path, keys: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sluice.data.hashing import mix
+from sluice.core.hashing import mix
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sluice.core.files import whole_or_absent
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.columns import write_column
 from sluice.data.deduplication.minhash import band_keys, signature
@@ -14,7 +15,6 @@ from sluice.data.deduplication.pieces import piece_hashes
 from sluice.data.deduplication.shingles import shingles
 from sluice.data.deduplication.winnowing import anchors
 from sluice.data.deduplication.words import word_hashes
-from sluice.data.disk import whole_or_absent
 
 _NONE = np.empty(0, np.uint64)
 

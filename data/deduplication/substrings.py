@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sluice.core.files import naming
 from sluice.data.deduplication.columns import RowReader, repeated_values, write_column
 from sluice.data.deduplication.components import components
 from sluice.data.deduplication.cutting import merged
@@ -14,7 +15,6 @@ from sluice.data.deduplication.pieces import runs
 from sluice.data.deduplication.suffixes import Runs, repeated_words
 from sluice.data.deduplication.winnowing import covered_words
 from sluice.data.deduplication.words import word_hashes, word_spans
-from sluice.data.disk import naming
 
 _BLOCK_WORDS = 4_000_000
 """Words in one suffix array: about 350 MB while it is built."""

@@ -1,13 +1,14 @@
 """Words, as deduplication and decontamination know them: of the lower-cased text, each by a 64-bit hash.
 
-A word is `\\w+` with the combining marks in it; a letter of a script without spaces is a word (sluice.data.scripts).
+A word is `\\w+` with its combining marks; each letter of a script without spaces is a word
+(sluice.data.writing_systems).
 """
 
 import hashlib
 
 import numpy as np
 
-from sluice.data.scripts import word_pattern
+from sluice.data.writing_systems import word_pattern
 
 _REMEMBERED = 1 << 18
 _GROWS = "İ"  # The one character whose lower case is longer than itself: two characters.

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from sluice.data.hashing import mix
+from sluice.core.hashing import mix
 
 _MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datatrove.data import Document
 
+from sluice.core.files import naming
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
-from sluice.data.disk import naming
 from sluice.data.document import read_documents
 from sluice.data.packing.held_out import HeldOutTable
 from sluice.data.packing.report import PackReport, SplitCounts
 from sluice.data.packing.shards import ShardWriter, TokenSequence
 from sluice.data.packing.training import Training, TrainingTable
-from sluice.data.progress import Progress, no_progress
 from sluice.data.split import SPLITS, Split, split_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from sluice.data.disk import naming
+from sluice.core.files import naming
 from sluice.data.packing.report import Layout, SourceCounts, SplitCounts
 from sluice.data.split import Split
 

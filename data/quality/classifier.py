@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from sluice.core.hashing import mix
 from sluice.data.document import content_id
-from sluice.data.hashing import mix
 from sluice.data.quality.prose import Prose
 
 _FORMAT = "sluice-quality-1"

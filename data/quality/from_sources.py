@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sluice.core.files import whole_or_absent
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig, Source
-from sluice.data.disk import whole_or_absent
 from sluice.data.document import read_documents
-from sluice.data.progress import Progress, no_progress
 from sluice.data.quality.classifier import TrainingReport, train
 from sluice.data.scoring import ExtractMarkup, MaskPersonalData
 from sluice.data.sources.ingest import ingest

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sluice.data.disk import naming
+from sluice.core.files import naming
 from sluice.data.quality.prose import Prose
 
 UNDETERMINED = "und"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.data import scripts
+from sluice.data import writing_systems
 
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
 _LITERAL = re.compile(r"`[^`\n]*`")
@@ -57,7 +57,7 @@ class Prose:
         marked = "\n".join(kept)
         text = _MARK.sub("", marked) if "- " in marked or "# " in marked else marked
         lowered = text.lower()
-        pattern = scripts.word_pattern(lowered)
+        pattern = writing_systems.word_pattern(lowered)
         words = pattern.findall(lowered)
         vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
         numbers = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
@@ -72,9 +72,9 @@ class Prose:
             marked_lines=[line for line in kept if line and not line.isspace()],
             lines=[line for line in text.split("\n") if line and not line.isspace()],
             paragraphs=[part for part in _PARAGRAPH_END.split(text) if part and not part.isspace()],
-            tokens=text.split() if pattern is scripts.PLAIN else scripts.tokens(text),
+            tokens=text.split() if pattern is writing_systems.PLAIN else writing_systems.tokens(text),
             words=words,
-            spaced_words=words if pattern is scripts.PLAIN else scripts.spaced(words),
+            spaced_words=words if pattern is writing_systems.PLAIN else writing_systems.spaced(words),
             vocabulary=vocabulary,
             word_numbers=numbers,
             word_ends=ends,

@@ -1,8 +1,8 @@
 """Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone.
 
-Languages without spaces have letters for words (sluice.data.scripts), so `min_words` asks a Chinese page for as many
-characters, repeated n-grams are runs of n characters, and the words of such a page are not asked for their length.
-Languages without a list of stop words are not asked for them. All other rules hold for every language.
+In scripts without spaces each letter is a word (sluice.data.writing_systems): `min_words` then counts characters,
+repeated n-grams are runs of n characters, and word-length rules are skipped. Languages without a list of stop words
+skip the stop-word rule. All other rules hold for every language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from sluice.data.quality import c4, fineweb, gopher
 from sluice.data.quality.language import identify
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.stopwords import ASKED
-from sluice.data.scripts import LANGUAGES_WITHOUT_SPACES
+from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
 if TYPE_CHECKING:
     from sluice.data.quality.classifier import Classifier

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple, TypeVar
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.data.sources.cache import complete_or_nothing
 from sluice.data.sources.compression import Damaged, open_stream
 from sluice.data.sources.records import Limits

@@ -5,8 +5,8 @@ import json
 import stat
 from pathlib import Path
 
+from sluice.core.manifest import file_hash
 from sluice.data.config import IngestConfig, Source
-from sluice.data.manifest import file_hash
 from sluice.data.sources.files import Found, cannot_be_read, find
 from sluice.data.sources.formats import SUFFIXES, kind
 from sluice.data.sources.globs import Choice

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sluice.core.manifest import file_hash
+from sluice.core.progress import Progress
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import Document
-from sluice.data.manifest import file_hash
-from sluice.data.progress import Progress
 from sluice.data.sources.archive import IndexUnreachable, Pin, fetch
 from sluice.data.sources.files import Found, Seen, find
 from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED, read_file

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig
 from sluice.data.document import Document, write_documents
 from sluice.data.privacy import mask
-from sluice.data.progress import Progress, no_progress
 from sluice.data.report import IngestReport, SourceCounts
 from sluice.data.sources.given import Given, why_none
 from sluice.data.sources.packages import packages

@@ -6,8 +6,8 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sluice.core.progress import Progress, no_progress
 from sluice.data.document import Document, content_id
-from sluice.data.progress import Progress, no_progress
 from sluice.data.sources.licence import licence_of
 
 _BYTES_A_PACKAGE = 800_000

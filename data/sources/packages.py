@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from sluice.core.progress import Progress
 from sluice.data.config import UNSPECIFIED, IngestConfig
-from sluice.data.progress import Progress
 from sluice.data.sources.archive import IndexUnreachable, Member, Pin, fetch, spool_members
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.formats import MARKUP_OF_SUFFIX, markup_of

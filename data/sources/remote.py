@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 
+from sluice.core.manifest import file_hash
 from sluice.data.config import without_secrets
-from sluice.data.manifest import file_hash
 from sluice.data.sources.cache import complete_or_nothing
 from sluice.data.sources.globs import Choice, is_glob
 from sluice.data.sources.location import RemoteFiles

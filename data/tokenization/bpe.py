@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte, written
 from sluice.data.tokenization.encoder import LONGEST_FOR_TIKTOKEN, encoder_of
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer, models
 
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
 from sluice.data.tokenization.bytelevel import byte_level, described, token_bytes
 from sluice.data.tokenization.folder import load_tokenizer
 from sluice.data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS

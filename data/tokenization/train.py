@@ -7,9 +7,9 @@ from pathlib import Path
 from datatrove.data import Document
 from tokenizers import Tokenizer
 
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig, TokenizerConfig
 from sluice.data.document import read_documents
-from sluice.data.progress import Progress, no_progress
 from sluice.data.split import split_of
 from sluice.data.tokenization.bpe import train_bpe
 from sluice.data.tokenization.encoder import encoder_of

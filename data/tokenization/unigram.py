@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.data.tokenization.bpe import merged_tokens
 from sluice.data.tokenization.bytelevel import SPLIT, byte_level, written
 from sluice.data.tokenization.lattice import LONGEST_TOKEN, Lattice

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.data.tokenization.bpe import train_bpe
 from sluice.data.tokenization.bytelevel import byte_level
 

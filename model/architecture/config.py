@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.architecture.rope_scaling_config import RopeScaling
 from sluice.model.architecture.state_space_config import StateSpaceConfig

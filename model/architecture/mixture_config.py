@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 
 class MixtureConfig(Block):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 
 class StateSpaceConfig(Block):

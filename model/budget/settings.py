@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from sluice.data.config import Block
-from sluice.data.spelling import mistake
+from sluice.core.settings.block import Block
+from sluice.core.settings.errors import mistake
 from sluice.model.budget.devices import DeviceName
 
 

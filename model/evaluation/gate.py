@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from sluice.core import intervals
+from sluice.core.intervals import Interval
 from sluice.model.config import GateConfig
-from sluice.model.evaluation import statistics
 from sluice.model.evaluation.evidence import (
     BITS_PER_BYTE,
     CHOICE_ACCURACY,
@@ -22,7 +23,6 @@ from sluice.model.evaluation.evidence import (
     Item,
     finite_or_none,
 )
-from sluice.model.evaluation.statistics import Interval
 from sluice.model.evaluation.verdict import Check, Verdict
 
 LATENCY = "first_token_p95_ms"
@@ -35,8 +35,8 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 def decide(candidate: Evaluation, champion: Evaluation | None, bounds: GateConfig) -> Verdict:
     """Promote, hold or reject `candidate`; `champion` is None while nothing serves yet."""
     # Counted from the rules, never from the data at hand: losing data must not narrow an interval.
-    intervals = 2 if champion is None else 4
-    confidence = statistics.bonferroni(bounds.confidence, intervals)
+    tests = 2 if champion is None else 4
+    confidence = intervals.bonferroni(bounds.confidence, tests)
     checks = [
         _bits_check(candidate, bounds, confidence),
         _accuracy_check(candidate, bounds, confidence),
@@ -59,7 +59,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None, bounds: GateConfi
         reason=reason,
         checks=checks,
         confidence=bounds.confidence,
-        correction=f"Bonferroni over {intervals} intervals: each at {confidence:.2%}",
+        correction=f"Bonferroni over {tests} intervals: each at {confidence:.2%}",
         hashes=hashes,
         is_first_version=champion is None,
     )
@@ -129,7 +129,7 @@ def _judged(
     )
 
 
-def _columns(items: Sequence[Item]) -> tuple[statistics.Floats, statistics.Floats]:
+def _columns(items: Sequence[Item]) -> tuple[intervals.Floats, intervals.Floats]:
     """values [items], weights [items], in the order of the item's hash so that a file's order says nothing."""
     ordered = sorted(items, key=lambda item: item.item)
     return np.array([i.value for i in ordered]), np.array([i.weight for i in ordered])
@@ -141,7 +141,7 @@ def _bits_check(candidate: Evaluation, bounds: GateConfig, confidence: float) ->
     if why:
         return _unjudged(BITS_PER_BYTE, len(items), bounds.max_bits_per_byte, why)
     bits, sizes = _columns(items)
-    interval = statistics.ratio_interval(bits, sizes, confidence, bounds.resamples, bounds.seed)
+    interval = intervals.ratio_interval(bits, sizes, confidence, bounds.resamples, bounds.seed)
     value = float(bits.sum() / sizes.sum())
     return _judged(BITS_PER_BYTE, value, interval, bounds.max_bits_per_byte, below=True, n=len(items))
 
@@ -153,7 +153,7 @@ def _accuracy_check(candidate: Evaluation, bounds: GateConfig, confidence: float
     if why:
         return _unjudged(CHOICE_ACCURACY, len(items), bound, why)
     correct = round(sum(item.value for item in items))
-    interval = statistics.wilson_interval(correct, len(items), confidence)
+    interval = intervals.wilson_interval(correct, len(items), confidence)
     return _judged(CHOICE_ACCURACY, correct / len(items), interval, bound, below=False, n=len(items))
 
 
@@ -203,7 +203,7 @@ def _bits_difference_check(candidate: Evaluation, champion: Evaluation, bounds: 
         return _unjudged(BITS_DIFFERENCE, n, bound, why)
     bits, sizes = _columns(candidate.items[BITS_PER_BYTE])
     baseline, _ = _columns(champion.items[BITS_PER_BYTE])
-    interval = statistics.ratio_interval(bits - baseline, sizes, confidence, bounds.resamples, bounds.seed)
+    interval = intervals.ratio_interval(bits - baseline, sizes, confidence, bounds.resamples, bounds.seed)
     difference = float((bits - baseline).sum() / sizes.sum())
     against = (float(bits.sum() / sizes.sum()), float(baseline.sum() / sizes.sum()))
     return _judged(BITS_DIFFERENCE, difference, interval, bound, below=True, n=n, against=against)
@@ -220,8 +220,8 @@ def _accuracy_difference_check(
     ours = _columns(candidate.items[CHOICE_ACCURACY])[0] > 0.5
     theirs = _columns(champion.items[CHOICE_ACCURACY])[0] > 0.5
     candidate_only, champion_only = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    interval = statistics.paired_rate_interval(candidate_only, champion_only, n, confidence)
+    interval = intervals.paired_rate_interval(candidate_only, champion_only, n, confidence)
     difference = (candidate_only - champion_only) / n
     against = (float(ours.mean()), float(theirs.mean()))
-    note = f", McNemar p={statistics.mcnemar_exact(candidate_only, champion_only):.3f}"
+    note = f", McNemar p={intervals.mcnemar_exact(candidate_only, champion_only):.3f}"
     return _judged(ACCURACY_DIFFERENCE, difference, interval, bound, below=False, n=n, against=against, note=note)

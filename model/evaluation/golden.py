@@ -11,8 +11,8 @@ import yaml
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
-from sluice.data.config import Block
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
+from sluice.core.settings.block import Block
 from sluice.data.tokenization import SPECIAL_TOKENS
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer

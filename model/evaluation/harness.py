@@ -13,14 +13,15 @@ import numpy as np
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
+from sluice.core import intervals
+from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
 from sluice.data.document import read_documents
-from sluice.data.progress import Progress, no_progress
 from sluice.data.split import split_of
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.checkpoint import load_model, model_hash
 from sluice.model.config import EvaluateConfig
-from sluice.model.evaluation import golden, statistics
+from sluice.model.evaluation import golden
 from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
 from sluice.model.evaluation.evidence import (
     BITS_PER_BYTE,
@@ -248,7 +249,7 @@ def _baselines(
     ngram = NgramModel.train(train, _NGRAM_ORDER)
     theirs, sizes = np.array([ngram.bits(text) for text in texts]), np.array([item.weight for item in bits])
     ours = np.array([item.value for item in bits])
-    less = statistics.ratio_interval(ours - theirs, sizes, config.confidence, config.resamples, config.seed)
+    less = intervals.ratio_interval(ours - theirs, sizes, config.confidence, config.resamples, config.seed)
     return {
         f"ngram_order_{_NGRAM_ORDER}": {
             "bits_per_byte": round(float(theirs.sum() / sizes.sum()), _DIGITS),
@@ -261,9 +262,9 @@ def _baselines(
 def _aggregate(config: EvaluateConfig, items: dict[str, list[Item]]) -> dict[str, dict[str, Any]]:
     bits, choices, passed = items[BITS_PER_BYTE], items[CHOICE_ACCURACY], items[GOLDEN_RATE]
     right = sum(i.value for i in choices)
-    score = statistics.UNDEFINED
+    score = intervals.UNDEFINED
     if np.isfinite(right):
-        score = statistics.wilson_interval(round(right), len(choices), config.confidence)
+        score = intervals.wilson_interval(round(right), len(choices), config.confidence)
     accuracy = right / len(choices) if choices else float("nan")
     rate = sum(i.value for i in passed) / len(passed) if passed else float("nan")
     return {
@@ -284,11 +285,11 @@ def _by_source(config: EvaluateConfig, sources: Sequence[str], bits: Sequence[It
 
 def _bits_per_byte(config: EvaluateConfig, bits: Sequence[Item]) -> dict[str, Any]:
     values, sizes = np.array([i.value for i in bits]), np.array([i.weight for i in bits])
-    spread = statistics.ratio_interval(values, sizes, config.confidence, config.resamples, config.seed)
+    spread = intervals.ratio_interval(values, sizes, config.confidence, config.resamples, config.seed)
     return _metric(float(values.sum() / sizes.sum()), len(bits), spread)
 
 
-def _metric(value: float, n: int, interval: statistics.Interval | None) -> dict[str, Any]:
+def _metric(value: float, n: int, interval: intervals.Interval | None) -> dict[str, Any]:
     ends = [_rounded(end) for end in interval] if interval else None
     return {"value": _rounded(value), "n": n, "interval": ends}
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.intervals import percentile
+from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.prompts import completion_prompt
-from sluice.model.evaluation.statistics import percentile
 
 
 def measure_latency(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.transformer import Transformer
 
 _TOKENS_AT_ONCE = 8_192

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.data.tokenization import END_OF_TEXT
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from sluice.data.progress import Progress, no_progress
+from sluice.core.progress import Progress, no_progress
 from sluice.data.sections import sections
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.evidence import canonical_json

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.model.checkpoint import (
     CONFIG,
     GENERATION,

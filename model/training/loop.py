@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sluice.data.progress import Progress
+from sluice.core.progress import Progress
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import Engine, StepOutcome
 from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from sluice.data.manifest import file_hash
-from sluice.data.progress import Progress, no_progress
+from sluice.core.manifest import file_hash
+from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.objectives import Objective, check_objective

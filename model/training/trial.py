@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from sluice.core.progress import Progress, no_progress
 from sluice.data.packing import PackedTokens
-from sluice.data.progress import Progress, no_progress
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer

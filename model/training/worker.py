@@ -17,9 +17,9 @@ import torch.distributed as dist
 from pydantic import BaseModel
 from torch import Tensor
 
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
+from sluice.core.progress import Note, Progress, no_progress
 from sluice.data.packing import PackedTokens
-from sluice.data.progress import Note, Progress, no_progress
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer

@@ -114,8 +114,8 @@ def _why(arguments: argparse.Namespace) -> None:
 
 
 def _recut(arguments: argparse.Namespace) -> None:
+    from sluice.core.settings.errors import spelled
     from sluice.data.recut import recut
-    from sluice.data.spelling import spelled
 
     changes: dict[str, Any] = {}
     for override in arguments.overrides:
@@ -170,8 +170,8 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _card(arguments: argparse.Namespace) -> None:
+    from sluice.core.manifest import read_manifest
     from sluice.data.card.card import write_card
-    from sluice.data.manifest import read_manifest
 
     folder = Path(arguments.folder)
     # A page inside a step's artifact would be a change of what DVC keeps.

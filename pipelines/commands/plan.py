@@ -9,8 +9,8 @@ import yaml
 
 from sluice.components.params import validate
 from sluice.components.workspace import Workspace
+from sluice.core.cpus import available_cores
 from sluice.data.config import TokenizerConfig
-from sluice.data.cores import available_cores
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.budget.settings import read_plan_settings
 from sluice.model.config import PretrainConfig

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sluice.components.release import make_server, open_releases
 from sluice.components.workspace import Workspace
-from sluice.data.locking import try_lock
+from sluice.core.locks import try_lock
 from sluice.pipelines.head import prepare_environment
 from sluice.pipelines.parameters import override_block
 from sluice.serving.client import find_server

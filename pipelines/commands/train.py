@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluice.components.stage import StepFailed, write_json
 from sluice.components.workspace import Workspace
-from sluice.data.cores import available_cores
+from sluice.core.cpus import available_cores
 from sluice.pipelines.followed import Followed
 from sluice.pipelines.head import prepare_own_ray
 from sluice.pipelines.terminal import NoteView, open_view

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from test_refine import page
 
+from sluice.core.manifest import read_manifest
 from sluice.data.build import build
 from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig, Source
 from sluice.data.evidence import PAIRS, read_decisions
-from sluice.data.manifest import read_manifest
 from sluice.data.recut import recut
 
 QUESTION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"

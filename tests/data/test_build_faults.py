@@ -13,12 +13,12 @@ import pytest
 from pyarrow import parquet
 from test_refine import page
 
+from sluice.core.manifest import EVIDENCE, read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.document import read_documents
 from sluice.data.evidence import REJECTS
 from sluice.data.executor import TaskFailed
-from sluice.data.manifest import EVIDENCE, read_manifest
 from sluice.data.scoring import ScoreTask, Summary, score_part
 from sluice.data.sources import files
 

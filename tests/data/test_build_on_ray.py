@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from test_refine import page
 
+from sluice.core.manifest import read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.executor import TaskFailed
-from sluice.data.manifest import read_manifest
 from sluice.data.scoring import ScoreTask, Summary, score_part
 
 PARTS = 6

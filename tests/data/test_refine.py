@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 import sluice.data.scoring
+from sluice.core.manifest import EVIDENCE
 from sluice.data.config import EvaluationSet, RefineConfig
 from sluice.data.document import Document, content_id, read_documents, write_documents
 from sluice.data.evidence import read_decisions
 from sluice.data.executor import run_tasks
 from sluice.data.finishing import Left
 from sluice.data.keeping import KEPT, Decision
-from sluice.data.manifest import EVIDENCE
 from sluice.data.outcome import without_copies
 from sluice.data.refine import refine
 from sluice.data.report import RefineReport

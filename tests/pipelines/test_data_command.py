@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import sluice.data.scoring
+from sluice.core.manifest import file_hash
 from sluice.data.document import content_id
-from sluice.data.manifest import file_hash
 from sluice.pipelines.cli import main
 
 EVALUATION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"

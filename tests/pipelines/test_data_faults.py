@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.data.manifest import read_manifest
+from sluice.core.manifest import read_manifest
 from sluice.pipelines.cli import main
 
 DISK_FULL = """

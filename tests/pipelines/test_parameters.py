@@ -10,7 +10,7 @@ import yaml
 
 from sluice.components.params import BLOCKS, load_block
 from sluice.components.workspace import Workspace
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.pipelines.parameters import compose, render_params, write_params
 
 GOLDEN = "model/evaluation/golden.yaml"

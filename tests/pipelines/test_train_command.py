@@ -15,7 +15,7 @@ import pytest
 
 from sluice.components.events import EventProgress, read_events
 from sluice.components.workspace import Workspace
-from sluice.data.progress import Note
+from sluice.core.progress import Note
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.budget.parameters import count_parameters
 from sluice.model.training.saving import lock

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sluice.data.hashing import mix
+from sluice.core.hashing import mix
 from sluice.data.packing.loader import IGNORED
 from sluice.data.packing.loader import Batch as Packed
 from sluice.data.packing.order import identity_hash

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sluice.data.config import Block
+from sluice.core.settings.block import Block
 
 KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
 """The kind of model that each objective trains."""

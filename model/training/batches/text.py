@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from sluice.core.manifest import file_hash
 from sluice.data.config import TokenizerConfig
-from sluice.data.manifest import file_hash
 from sluice.data.packing import PackReport, SplitCounts
 from sluice.data.packing.shards import ShardWriter
 from sluice.data.split import Split

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sluice.data.manifest import file_hash
+from sluice.core.manifest import file_hash
 from sluice.model.training.saving.pieces import PieceFiles, Snapshot, read_own, write_pieces
 
 SCHEMA = 2

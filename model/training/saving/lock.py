@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sluice.data.locking import try_lock
+from sluice.core.locks import try_lock
 from sluice.model.training.faults.failures import TrainingFailed
 
 _NAME = "lock"

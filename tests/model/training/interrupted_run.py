@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sluice.data.progress import no_progress
+from sluice.core.progress import no_progress
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer

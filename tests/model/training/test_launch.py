@@ -13,7 +13,7 @@ import pytest
 import torch
 from training_fixtures import HANG_S
 
-from sluice.data.progress import no_progress
+from sluice.core.progress import no_progress
 from sluice.model.training import launch, worker
 from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from training_fixtures import MODEL, training_rows
 
-from sluice.data.progress import no_progress
+from sluice.core.progress import no_progress
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sluice.data.progress import no_progress
+from sluice.core.progress import no_progress
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.mixture import expert_load

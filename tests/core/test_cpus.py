@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-_SAYS = "from sluice.data.cores import available_cores; print(available_cores())"
+_SAYS = "from sluice.core.cpus import available_cores; print(available_cores())"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")

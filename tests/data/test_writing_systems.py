@@ -16,7 +16,7 @@ from sluice.data.config import RefineConfig
 from sluice.data.deduplication.words import word_hashes, word_spans, words
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.rules import breaches, score
-from sluice.data.scripts import LANGUAGES_WITHOUT_SPACES, PLAIN, letters_a_word, word_pattern
+from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES, PLAIN, letters_a_word, word_pattern
 
 BLOCKS = "漢字々〇ぁんァー・ｶﾞ กขค่ำ๏๙ ກຂ ကခ် កខ្គ ㄅ㐀\U00020000 हिन्दी বাংলা தமிழ் עִבְ عَرَ İß aé9_-\n\u0301\u3099\ufe0f"
 mixed = st.text(st.one_of(st.sampled_from(BLOCKS), st.characters(exclude_categories=["Cs"])), max_size=60)

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from sluice.model.evaluation.statistics import (
+from sluice.core.intervals import (
     bonferroni,
     mcnemar_exact,
     paired_rate_interval,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.data.arrow import column_of, numbers, table_of
+from sluice.core.arrow import column_of, numbers, table_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KINDS: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import sluice.data.deduplication.sketch
+from sluice.core.files import copy_tree, naming, remove, whole_or_absent
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.parts import SketchPart
 from sluice.data.deduplication.sketch import sketch, write_sketches
-from sluice.data.disk import copy_tree, naming, remove, whole_or_absent
 from sluice.data.evidence import read_twins, write_twins
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
