@@ -7,8 +7,8 @@ from typing import Any
 
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.release import open_registry, open_releases
 from sluice.components.stage import artifact_hash, check_artifact, plain, read_metrics, run_effect_step, write_json
+from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import Workspace
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig

@@ -2,7 +2,7 @@
 
 from contextlib import chdir
 
-from sluice.components.head import request_head
+from sluice.components.ray_head import request_head
 from sluice.components.stage import Stage, main
 from sluice.data.config import IngestConfig
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.release import open_releases
 from sluice.components.stage import run_effect_step
+from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.release import ReleaseRefused

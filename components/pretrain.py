@@ -1,6 +1,6 @@
 """Step 5, pretrain: token shards -> base model, by DeepSpeed under Ray Train."""
 
-from sluice.components.head import connect_to_head
+from sluice.components.ray_head import connect_to_head
 from sluice.components.stage import Stage, main
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig

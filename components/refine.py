@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from sluice.components.head import use_head_if_up
+from sluice.components.ray_head import use_head_if_up
 from sluice.components.stage import MANIFEST, Stage, main, write_json
 from sluice.data.config import RefineConfig
 

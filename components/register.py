@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sluice.components.lineage import lineage_tags
-from sluice.components.release import open_registry, open_releases
 from sluice.components.stage import read_metrics, run_effect_step
+from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import Workspace
 
 

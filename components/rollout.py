@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sluice.components.events import EventProgress, emit
-from sluice.components.head import connect_to_head
 from sluice.components.params import load_block
 from sluice.components.prompts import held_out_prompts, split_prompts
-from sluice.components.release import make_server, open_releases
+from sluice.components.ray_head import connect_to_head
 from sluice.components.stage import StepFailed, plain, run_effect_step
+from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.client import Client, find_server

@@ -160,7 +160,7 @@ def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: Vie
     command = [
         sys.executable,
         "-m",
-        "sluice.pipelines.local",
+        "sluice.pipelines.local_child",
         "--workspace",
         str(workspace.root),
         "--run",

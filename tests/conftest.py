@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from sluice.pipelines.head import prepare_environment, start_head
+from sluice.pipelines.ray_head import prepare_environment, start_head
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

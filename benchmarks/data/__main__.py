@@ -126,7 +126,7 @@ def settings() -> "tuple[IngestConfig, RefineConfig, TokenizerConfig]":
     from sluice.components.params import validate
     from sluice.components.workspace import Workspace
     from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
-    from sluice.pipelines.parameters import compose
+    from sluice.pipelines.compose import compose
 
     workspace = Workspace.find()
     blocks = validate(compose(workspace, []))

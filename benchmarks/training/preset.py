@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.training.launcher import run
 from benchmarks.training.results import Shakespeare
-from sluice.pipelines.training_folder import MODEL
+from sluice.pipelines.train_run import MODEL
 
 TINY_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _PRESET_S = 3600.0

@@ -67,9 +67,9 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     """The settings of conf/ with the command line's laid over them."""
     from sluice.components.params import BLOCKS, validate_block
     from sluice.components.paths import from_folder, with_paths
+    from sluice.pipelines.compose import compose_blocks
     from sluice.pipelines.hashes import with_hashes
     from sluice.pipelines.overrides import did_you_mean
-    from sluice.pipelines.parameters import compose_blocks
 
     for override in arguments.overrides:
         if override.startswith("data.sources_sha256="):

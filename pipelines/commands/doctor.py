@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict
 
 from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import compose
 from sluice.pipelines.doctor import Health, examine
-from sluice.pipelines.parameters import compose
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 

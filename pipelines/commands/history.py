@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import asdict
 
-from sluice.components.release import open_ledger
+from sluice.components.stores import open_ledger
 from sluice.components.workspace import Workspace
 
 

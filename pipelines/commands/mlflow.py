@@ -9,7 +9,7 @@ from contextlib import suppress
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from sluice.components.release import open_registry
+from sluice.components.stores import open_registry
 from sluice.components.workspace import Workspace
 from sluice.pipelines.doctor import port_taken
 

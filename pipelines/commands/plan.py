@@ -14,8 +14,8 @@ from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.budget.settings import read_plan_settings
 from sluice.model.config import PretrainConfig
+from sluice.pipelines.compose import compose
 from sluice.pipelines.overrides import check_once
-from sluice.pipelines.parameters import compose
 
 if TYPE_CHECKING:
     from sluice.model.budget.devices import Device

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sluice.components.workspace import Workspace
-from sluice.pipelines.training import open_tokens, read_trial
+from sluice.pipelines.train_request import open_tokens, read_trial
 
 
 def run(arguments: argparse.Namespace) -> int:

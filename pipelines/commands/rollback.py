@@ -2,7 +2,7 @@
 
 import argparse
 
-from sluice.components.release import open_releases
+from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.serving.client import find_server
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sluice.components.workspace import Workspace
-from sluice.pipelines.training import Request, open_tokens, read_trial
+from sluice.pipelines.train_request import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
     from sluice.model.training.search.scaling import Advice, Law, Run

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sluice.components.release import make_server, open_releases
+from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.locks import try_lock
-from sluice.pipelines.head import prepare_environment
-from sluice.pipelines.parameters import override_block
+from sluice.pipelines.compose import override_block
+from sluice.pipelines.ray_head import prepare_environment
 from sluice.serving.client import find_server
 from sluice.serving.config import ServeConfig
 

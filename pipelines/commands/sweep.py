@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sluice.components.workspace import Workspace
-from sluice.pipelines.head import prepare_own_ray
-from sluice.pipelines.training import open_tokens, read_trial
+from sluice.pipelines.ray_head import prepare_own_ray
+from sluice.pipelines.train_request import open_tokens, read_trial
 
 RESULT = "sweep.json"
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sluice.components.stage import StepFailed, write_json
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
-from sluice.pipelines.followed import Followed
-from sluice.pipelines.head import prepare_own_ray
+from sluice.pipelines.progress_view import Followed
+from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.terminal import NoteView, open_view
-from sluice.pipelines.training import Request
-from sluice.pipelines.training_folder import (
+from sluice.pipelines.train_request import Request
+from sluice.pipelines.train_run import (
     CHECKPOINTS,
     DESCRIPTION,
     EVENTS,

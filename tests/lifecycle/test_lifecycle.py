@@ -15,7 +15,7 @@ import pytest
 from lifecycle_checkout import Checkout
 from ports import free_port
 
-from sluice.components.release import open_registry, open_releases
+from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, STEPS
 
 pytestmark = pytest.mark.e2e

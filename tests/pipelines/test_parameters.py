@@ -11,7 +11,7 @@ import yaml
 from sluice.components.params import BLOCKS, load_block
 from sluice.components.workspace import Workspace
 from sluice.core.manifest import file_hash
-from sluice.pipelines.parameters import compose, render_params, write_params
+from sluice.pipelines.compose import compose, render_params, write_params
 
 GOLDEN = "model/evaluation/golden.yaml"
 TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}'

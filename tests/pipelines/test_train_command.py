@@ -20,10 +20,10 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.budget.parameters import count_parameters
 from sluice.model.training.saving import lock
 from sluice.pipelines.cli import main
-from sluice.pipelines.followed import Followed
+from sluice.pipelines.progress_view import Followed
 from sluice.pipelines.terminal import BarView, LineView, NoteView
-from sluice.pipelines.training import open_tokens, read_request, read_trial, restore_request
-from sluice.pipelines.training_folder import how_to_go_on
+from sluice.pipelines.train_request import open_tokens, read_request, read_trial, restore_request
+from sluice.pipelines.train_run import how_to_go_on
 
 TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
 TINY = (
@@ -231,7 +231,7 @@ def test_progress_of_training_has_the_time_left(
         "sluice.components.events.time", SimpleNamespace(time=lambda: next(times), monotonic=lambda: 0.0)
     )
     ends = iter([0.0, 100.0])
-    monkeypatch.setattr("sluice.pipelines.followed.time", SimpleNamespace(time=lambda: next(ends)))
+    monkeypatch.setattr("sluice.pipelines.progress_view.time", SimpleNamespace(time=lambda: next(ends)))
     with Followed("train", tmp_path / "events.jsonl", LineView()) as progress:
         for done in (0, 10, 20):
             progress(done, 50, f"loss {done}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.pipelines.head import prepare_environment
+from sluice.pipelines.ray_head import prepare_environment
 
 # Importing ray fixes its authentication mode, so the token has to be there before.
 prepare_environment()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluice.components.stage import write_json
 from sluice.components.workspace import Workspace
-from sluice.pipelines.training import PATH, Request, lay_out, open_tokens, read_request, restore_request
+from sluice.pipelines.train_request import PATH, Request, lay_out, open_tokens, read_request, restore_request
 
 if TYPE_CHECKING:
     from sluice.model.training.batches.text import Packed

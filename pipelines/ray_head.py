@@ -8,7 +8,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from sluice.components.head import wanted_file
+from sluice.components.ray_head import wanted_file
 
 _POLL_S = 0.1
 _ATTEMPTS = 4

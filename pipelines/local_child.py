@@ -14,12 +14,12 @@ import threading
 from pathlib import Path
 
 from sluice.components.events import EVENTS_VARIABLE
-from sluice.components.head import HEAD_VARIABLE
 from sluice.components.params import load_block
+from sluice.components.ray_head import HEAD_VARIABLE
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.model.config import PretrainConfig
-from sluice.pipelines.head import prepare_environment, start_on_request
+from sluice.pipelines.ray_head import prepare_environment, start_on_request
 
 
 def main() -> None:

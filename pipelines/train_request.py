@@ -15,7 +15,7 @@ from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.settings import TextConfig
 from sluice.model.training.parallelism.layout import SETTINGS
-from sluice.pipelines.parameters import compose
+from sluice.pipelines.compose import compose
 
 if TYPE_CHECKING:
     from sluice.model.training.batches.text import Packed
