@@ -1,7 +1,8 @@
-"""Files and folders that are whole or absent, and errors of the disk that name their file."""
+"""Files and folders that appear complete or not at all, and disk errors that name their file."""
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError from inside that names no file, whether it is the system's, numpy's or Arrow's."""
+    """Add `path` to an OSError of the block that names no file, be it the system's, numpy's or Arrow's."""
     try:
         yield
     except OSError as error:
@@ -20,24 +21,39 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Where to write a file or a folder that becomes `path`, in the place of an earlier one, if the block succeeds.
+def atomic_write(path: Path, *, fsync: bool = False) -> Iterator[Path]:
+    """Yield a hidden sibling of `path`, not yet there, to write a file or a folder to; rename it to `path` on success.
 
-    If it does not, nothing of it is left. OSError naming the file where the disk is full.
+    An earlier file or folder of that name is replaced. If the block fails, `path` stays as it was and the sibling is
+    removed. With `fsync`, the content is on disk before it gets its name, and the name before this returns: a crash of
+    the machine leaves the earlier content or the new one. An OSError, such as a full disk's, names `path`.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with naming(path):
             yield partial
+            if fsync:
+                for each in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
+                    _fsync(each)
             if partial.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
+            if fsync:
+                _fsync(path.parent)
     finally:
         remove(partial)
 
 
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
-    """Copy the files below a folder into a new one. Unlike shutil's, it ends at the first error, which names a file."""
+    """Copy the files below a folder into a new one. It stops at the first error, which names a file."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         if path.is_dir():

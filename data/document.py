@@ -11,6 +11,8 @@ from typing import TextIO
 
 from datatrove.data import Document
 
+from sluice.core.files import atomic_write
+
 
 def content_id(text: str) -> str:
     """The first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal text, equal id, from any source."""
@@ -56,22 +58,12 @@ def document_line(document: Document) -> bytes:
 
 
 def write_lines(lines: Iterable[bytes], path: Path) -> int:
-    """Write one file, whole or absent, and return how many lines it holds. OSError naming it where the disk is full."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write one file atomically and return its number of lines."""
     count = 0
-    try:
-        with partial.open("wb") as file:
-            for line in lines:
-                file.write(line)
-                count += 1
-        partial.replace(path)
-    except OSError as error:
-        if error.errno is None or error.filename:
-            raise
-        # A write that the disk refuses does not say where.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        for line in lines:
+            file.write(line)
+            count += 1
     return count
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.core.arrow import table_of
-from sluice.core.files import whole_or_absent
+from sluice.core.files import atomic_write
 from sluice.core.manifest import EVIDENCE
 
 DECISIONS = "decisions.parquet"
@@ -68,7 +68,7 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
 def write_rows(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
     """Write rows as one Parquet file, whole or absent; equal rows give equal bytes."""
     table = table_of(rows, schema)
-    with whole_or_absent(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(table, partial, compression="zstd", row_group_size=ROWS_A_GROUP)
 
 
@@ -96,7 +96,7 @@ def score_parts(folder: Path) -> list[Path]:
 
 def write_decisions(tables: Iterable[pa.Table], path: Path) -> None:
     """Write tables of DECISION, a row group each; the file appears when all are in it."""
-    with whole_or_absent(path) as partial, pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
         for table in tables:
             # Pages end where chunks do, and how a column came to be in chunks must not show.
             writer.write_table(table.combine_chunks(), row_group_size=DECISIONS_A_GROUP)

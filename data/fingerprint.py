@@ -4,6 +4,8 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+import sluice.core.arrow
+import sluice.core.hashing
 from sluice.data.config import RefineConfig
 from sluice.data.document import document_shards
 
@@ -12,7 +14,8 @@ RECUT = frozenset(
     - {"max_piece_copies", "min_piece_words", "min_substring_words"}
 ) | {"languages", "contamination_policy", "contamination_sign"}
 """Settings that decide what is kept, over scores that are there. All others change what is measured."""
-_CODE = Path(__file__).parent
+_CODE = (Path(__file__).parent, Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__))
+"""Code that decides what is measured: this package, and the modules of core that encode and hash."""
 _MEASURED_BY = (
     "datatrove",
     "detect-secrets",
@@ -34,7 +37,8 @@ def fingerprint(config: RefineConfig, documents: Path, sets: str) -> str:
     versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
     digest = hashlib.sha256(f"{_hash_inputs(documents)} {measured} {sets} {versions}".encode())
     models = [Path(config.quality_model)] if config.quality_model else []
-    for path in [*models, *sorted(_CODE.rglob("*.py"))]:
+    code = [path for place in _CODE for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    for path in [*models, *code]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

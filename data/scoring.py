@@ -16,7 +16,7 @@ from typing import Any
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from sluice.core.files import whole_or_absent
+from sluice.core.files import atomic_write
 from sluice.data.config import RefineConfig
 from sluice.data.decontamination import EvaluationSets, find
 from sluice.data.deduplication.sketch import sketch, write_sketches
@@ -199,7 +199,7 @@ def score_part(task: ScoreTask) -> Summary:
     seconds = {str(block.name): block.stats.time_stats.total for block in blocks[1:]}
     summary = Summary(len(documents), dict(masking.masked), seconds | {"write": time.perf_counter() - started})
     # Last, so that its presence says that the others are whole.
-    with whole_or_absent(task.summary) as partial:
+    with atomic_write(task.summary) as partial:
         partial.write_text(json.dumps(asdict(summary)))
     return summary
 

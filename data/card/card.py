@@ -1,8 +1,8 @@
 """The data card: one page about a refined folder, without outside assets, the same bytes for the same folder."""
 
-import os
 from pathlib import Path
 
+from sluice.core.files import atomic_write
 from sluice.data.card import numbers
 from sluice.data.card.folder import open_folder
 from sluice.data.card.view import make_card
@@ -22,10 +22,9 @@ def write_card(
     path = out or folder / CARD_FILE
     page = render(folder, tokenizer=tokenizer, packed=packed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    # A lone surrogate of some source's path has no UTF-8; the page shows it escaped.
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        # A lone surrogate in the path of a source has no UTF-8 form; the page shows it escaped.
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice.core.files import remove, whole_or_absent
+from sluice.core.files import atomic_write, remove
 from sluice.core.locks import try_lock
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.columns import RowReader, write_column
@@ -118,7 +118,7 @@ class DuplicateIndex:
             names, documents = _by_id(ids, np.flatnonzero(kept))
             if known and np.array_equal(np.load(place / _IDS), names):
                 return False
-            with whole_or_absent(place) as unfinished:
+            with atomic_write(place) as unfinished:
                 unfinished.mkdir()
                 _write_run(unfinished, parts, names, documents)
         return True
@@ -130,7 +130,7 @@ class DuplicateIndex:
             if not try_lock(lock):
                 raise ValueError(f"another run is adding to index {self.folder}: run this one again after it")
             if not (self.folder / _SETTINGS).exists():
-                with whole_or_absent(self.folder / _SETTINGS) as partial:
+                with atomic_write(self.folder / _SETTINGS) as partial:
                     partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             yield
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice.core.files import whole_or_absent
+from sluice.core.files import atomic_write
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.columns import write_column
 from sluice.data.deduplication.minhash import band_keys, signature
@@ -49,7 +49,7 @@ def write_sketches(path: Path, sketches: Sequence[Sketch], config: RefineConfig)
     """Write the sketches of one part, in order, as the folder `path`; a folder that is there already is replaced."""
     shape = (-1, config.minhash_buckets, config.minhash_hashes_per_bucket)
     signatures = np.array([each.signature for each in sketches], dtype=np.uint32).reshape(shape)
-    with whole_or_absent(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.mkdir(parents=True)
         write_bands(unfinished, band_keys(signatures))
         for name in ("shingles", "pieces", "anchors"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sluice.core.files import whole_or_absent
+from sluice.core.files import atomic_write
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
@@ -31,7 +31,7 @@ def train_on_sources(
         raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'quality.safetensors'}")
     good_texts, bad_texts = (list(_texts(sources, cache, progress)) for sources in (good, bad))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_or_absent(out) as partial:
+    with atomic_write(out) as partial:
         return train(good_texts, bad_texts, partial, seed)
 
 

@@ -11,8 +11,8 @@ from typing import IO, NamedTuple, TypeVar
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
 
+from sluice.core.files import atomic_write
 from sluice.core.manifest import file_hash
-from sluice.data.sources.cache import complete_or_nothing
 from sluice.data.sources.compression import Damaged, open_stream
 from sluice.data.sources.records import Limits
 
@@ -58,7 +58,7 @@ def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None
         if _is_whole(path, wanted):
             return path, wanted
         cache.mkdir(parents=True, exist_ok=True)
-        with complete_or_nothing(path) as partial:
+        with atomic_write(path) as partial:
             _retried(lambda: _download(client, distribution, partial), attempts, pause)
             found = file_hash(partial)
             if found != wanted:

@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 
+from sluice.core.files import atomic_write
 from sluice.core.manifest import file_hash
 from sluice.data.config import without_secrets
-from sluice.data.sources.cache import complete_or_nothing
 from sluice.data.sources.globs import Choice, is_glob
 from sluice.data.sources.location import RemoteFiles
 from sluice.data.sources.records import too_large
@@ -99,7 +99,7 @@ class Remote:
         if version and copy.is_file() and (not sha256 or file_hash(copy) == sha256):
             return copy
         self.cache.mkdir(parents=True, exist_ok=True)
-        with complete_or_nothing(copy) as partial:
+        with atomic_write(copy) as partial:
             self._retried(lambda: system.get_file(path, str(partial), callback=_AtMost(self.max_bytes)), name)
             if sha256 and (found := file_hash(partial)) != sha256:
                 raise ValueError(

@@ -1,13 +1,15 @@
-"""Files and folders appear whole or not at all, and a disk that refuses a write is told with the file."""
+"""Files and folders appear complete or not at all, and errors of the disk name the file."""
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sluice.data.deduplication.sketch
-from sluice.core.files import copy_tree, naming, remove, whole_or_absent
+from sluice.core.files import atomic_write, copy_tree, naming, remove
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.parts import SketchPart
 from sluice.data.deduplication.sketch import sketch, write_sketches
@@ -21,11 +23,11 @@ def test_a_file_that_fails_half_way_leaves_what_was_there(tmp_path: Path, earlie
     path = tmp_path / "file"
     if earlier:
         path.write_text(earlier)
-    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), whole_or_absent(path) as partial:
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path) as partial:
         partial.write_text("half")
         raise FULL
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == ({"file": earlier} if earlier else {})
-    with whole_or_absent(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("whole")
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"file": "whole"}
 
@@ -33,11 +35,35 @@ def test_a_file_that_fails_half_way_leaves_what_was_there(tmp_path: Path, earlie
 def test_a_folder_takes_the_place_of_an_earlier_one_whole(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for names in (["a", "b"], ["c"]):
-        with whole_or_absent(path) as partial:
+        with atomic_write(path) as partial:
             partial.mkdir()
             for name in names:
                 (partial / name).touch()
     assert [each.relative_to(tmp_path).as_posix() for each in sorted(tmp_path.rglob("*"))] == ["folder", "folder/c"]
+
+
+def test_a_flushed_write_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        flushed.append((kind, (tmp_path / "written").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_write(tmp_path / "written") as partial:
+        partial.touch()
+    assert not flushed
+    (tmp_path / "written").unlink()
+    with atomic_write(tmp_path / "written", fsync=True) as partial:
+        partial.touch()
+    assert flushed == [("file", False), ("folder", True)]
+    (tmp_path / "written").unlink()
+    flushed.clear()
+    with atomic_write(tmp_path / "written", fsync=True) as partial:
+        (partial / "below").mkdir(parents=True)
+        (partial / "below" / "file").touch()
+    assert sorted(flushed[:-1]) == [("file", False), ("folder", False), ("folder", False)]
+    assert flushed[-1] == ("folder", True)
 
 
 def test_an_error_that_names_its_file_keeps_the_name(tmp_path: Path) -> None:
