@@ -7,7 +7,7 @@ ARGS ?=
 # Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lock bench bench-data bench-model bench-train clean help
+.PHONY: run test check lock bench bench-data bench-model bench-train bench-structure clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
 	@echo "make bench-model  the model room beside transformers; writes docs/model.md (ARGS=--quick for one shape)"
 	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"
+	@echo "make bench-structure  measure the code's structure; writes the table in docs/architecture.md"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 run: $(VENV)/.installed
@@ -42,6 +43,9 @@ bench-data: $(VENV)/.installed
 
 bench-train: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training $(ARGS)
+
+bench-structure: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.structure $(ARGS)
 
 # The stamp is written last, so an interrupted install is done again rather than trusted.
 $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh
