@@ -10,7 +10,7 @@ from sluice.components.stage import run_effect_step
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
-from sluice.serving.release import ReleaseRefused
+from sluice.serving.releases import ReleaseRefused
 
 
 def monitor(root: str | Path | Workspace) -> str:

@@ -7,10 +7,10 @@ from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, ServeConfig
 from sluice.serving.ledger import Ledger
 from sluice.serving.registry import Registry
-from sluice.serving.release import Releases
+from sluice.serving.releases import Releases
 
 if TYPE_CHECKING:
-    from sluice.serving.app import Server
+    from sluice.serving.ray_serve.server import Server
 
 
 def open_ledger(workspace: Workspace) -> Ledger:
@@ -29,7 +29,7 @@ def open_releases(workspace: Workspace) -> Releases:
 
 def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
     """The workspace's server, not yet started. Importing it takes seconds, so it is imported here."""
-    from sluice.serving.app import Server
+    from sluice.serving.ray_serve.server import Server
 
     releases, registry = open_releases(workspace), open_registry(workspace)
     return Server(releases, registry.model_folder, config, state_folder=workspace.state, key=workspace.api_key())

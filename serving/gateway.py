@@ -25,10 +25,10 @@ from starlette.types import Receive, Scope, Send
 from sluice.monitoring.traffic import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
+from sluice.serving.auth import Guard
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
-from sluice.serving.exchange import CLIENT_GONE, Backends, Exchange
-from sluice.serving.guard import Guard
+from sluice.serving.fallback import CLIENT_GONE, Backends, Exchange
 from sluice.serving.measurements import Exporter, Window, as_json
 from sluice.serving.routing import Arm, RouteTable, Source, legs
 

@@ -1,9 +1,9 @@
-"""From what the release wants and what is loaded to what is to be done. Pure; `sluice.serving.app` does it."""
+"""From what the release wants and what is loaded to what is to be done. Pure; `sluice.serving.ray_serve.server` does it."""
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from sluice.serving.release import ReleaseState
+from sluice.serving.releases import ReleaseState
 from sluice.serving.routing import Routes
 
 

@@ -15,7 +15,7 @@ from sluice.model.checkpoint import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.ledger import Ledger
 from sluice.serving.registry import Registry
-from sluice.serving.release import Releases
+from sluice.serving.releases import Releases
 
 
 def write_model(folder: Path, text: str) -> Path:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from sluice.monitoring.traffic import TrafficRecord
+from sluice.serving.auth import MAX_BODY_BYTES, hash_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import Engine
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
-from sluice.serving.guard import MAX_BODY_BYTES, hash_key
 from sluice.serving.routing import Routes, RouteTable
 
 KEY = "k" * 32

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.serving.reconcile import Observed, plan
-from sluice.serving.release import ReleaseState
+from sluice.serving.releases import ReleaseState
 from sluice.serving.routing import Routes
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])

@@ -137,7 +137,7 @@ def test_a_ledger_made_first_does_not_keep_mlflow_from_its_tables(tmp_path: Path
 
 def test_importing_the_release_side_brings_no_mlflow_and_no_torch() -> None:
     code = (
-        "import sys, sluice.serving.registry, sluice.serving.ledger, sluice.serving.release, sluice.serving.rollout;"
+        "import sys, sluice.serving.registry, sluice.serving.ledger, sluice.serving.releases, sluice.serving.rollout;"
         "sluice.serving.registry.Registry('sqlite:///x.db', 'a');"
         "print(sorted({'mlflow', 'torch', 'ray', 'evidently'} & set(sys.modules)))"
     )

@@ -22,7 +22,7 @@ from release_fixtures import (  # noqa: F401
 
 from sluice.serving.ledger import Entry, LedgerConflict, RecordedEntry
 from sluice.serving.registry import Registry
-from sluice.serving.release import (
+from sluice.serving.releases import (
     Evidence,
     Intent,
     Refusal,

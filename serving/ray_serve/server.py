@@ -31,13 +31,13 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
 
 from sluice.monitoring.traffic import TrafficWriter
+from sluice.serving.auth import hash_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
-from sluice.serving.guard import hash_key
 from sluice.serving.reconcile import Observed, plan
-from sluice.serving.release import ReleaseState
+from sluice.serving.releases import ReleaseState
 from sluice.serving.routing import Routes, RouteTable
 
 GATEWAY, PREFIX = "gateway", "model-v"
@@ -69,7 +69,7 @@ class Failure:
 
 
 class ReleaseSource(Protocol):
-    """Who says what serves (sluice.serving.release.Releases)."""
+    """Who says what serves (sluice.serving.releases.Releases)."""
 
     def state(self) -> ReleaseState: ...
 

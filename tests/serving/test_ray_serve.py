@@ -22,10 +22,10 @@ from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ledger import Ledger
 from sluice.serving.registry import Registry
-from sluice.serving.release import Releases, ReleaseState
+from sluice.serving.releases import Releases, ReleaseState
 
 if TYPE_CHECKING:
-    from sluice.serving.app import Server
+    from sluice.serving.ray_serve.server import Server
 
 KEY = "a-key-of-this-test-that-is-long"
 WAIT_S = 900.0
@@ -85,7 +85,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    from sluice.serving.app import Server
+    from sluice.serving.ray_serve.server import Server
 
     root = tmp_path_factory.mktemp("workspace")
     url = f"sqlite:///{root / 'mlflow.db'}"
@@ -143,7 +143,7 @@ def test_the_server_answers_and_can_be_found(world: World) -> None:
 
 
 def test_a_second_server_is_refused(world: World, tmp_path: Path) -> None:
-    from sluice.serving.app import Server
+    from sluice.serving.ray_serve.server import Server
 
     port = int(world.server.url.rpartition(":")[2])
     again = Server(world.releases, world.registry.model_folder, ServeConfig(port=port), state_folder=tmp_path, key=KEY)
@@ -277,7 +277,7 @@ def test_a_ledger_that_cannot_be_read_changes_nothing(world: World) -> None:
 
 
 def test_a_port_that_is_taken_is_said() -> None:
-    from sluice.serving.app import _check_port
+    from sluice.serving.ray_serve.server import _check_port
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -304,7 +304,7 @@ def test_ray_serve_waits_for_a_slow_proxy(world: World) -> None:
 
 def test_what_a_killed_server_left_in_the_cluster_is_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Last in this file: it takes the others' server down."""
-    from sluice.serving import app
+    from sluice.serving.ray_serve import server as app
 
     # A process that is killed stops leading, and takes neither Ray Serve nor its file with it.
     world.server._reconciler.stop()
