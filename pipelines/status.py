@@ -13,7 +13,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to ask at any moment, also during
     a run.
     """
-    from sluice.serving.releases import fold
+    from sluice.serving.release import fold
 
     ledger = open_ledger(workspace)
     state = fold(ledger.history())

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sluice.serving.engine.request import Finish, GenerationRequest, Message
+from sluice.serving.engine.request import Finish, GenerationRequest, PromptMessage
 
 _WITHOUT_EFFECT = {
     "metadata",
@@ -144,7 +144,7 @@ class SamplingRequest(BaseModel):
         return stop
 
     @property
-    def turns(self) -> str | tuple[Message, ...]:
+    def turns(self) -> str | tuple[PromptMessage, ...]:
         raise NotImplementedError
 
     @property
@@ -208,9 +208,9 @@ class ChatCompletionRequest(SamplingRequest):
         return self
 
     @property
-    def turns(self) -> tuple[Message, ...]:
+    def turns(self) -> tuple[PromptMessage, ...]:
         return tuple(
-            Message("system" if message.role == "developer" else message.role, message.content)
+            PromptMessage("system" if message.role == "developer" else message.role, message.content)
             for message in self.messages
         )
 

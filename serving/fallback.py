@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sluice.monitoring.traffic import TrafficRecord
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
-from sluice.serving.routing import Leg, Source
+from sluice.serving.routing import Source, Target
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is the champion's, should it have to step in."""
@@ -38,7 +38,7 @@ class BackendFailed(GenerationError):
 class Attempt:
     """One version's try at a request."""
 
-    leg: Leg
+    leg: Target
     started: float
     """Seconds of a monotonic clock."""
     total_ms: float = 0.0
@@ -50,14 +50,14 @@ class Attempt:
     error: str = "ClientGone"
 
 
-class Exchange:
+class FallbackCall:
     """Asks `legs` in order, within `timeout_s`, and hands every attempt to `record` when it is over."""
 
     def __init__(
         self,
         backends: Backends,
         request: GenerationRequest,
-        legs: Sequence[Leg],
+        legs: Sequence[Target],
         *,
         source: Source,
         timeout_s: float,
@@ -75,7 +75,7 @@ class Exchange:
         return self._request.request_id
 
     @property
-    def leg(self) -> Leg:
+    def leg(self) -> Target:
         """Who answers now."""
         return self._attempts[-1].leg if self._attempts else self._legs[0]
 

@@ -28,9 +28,9 @@ from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionReques
 from sluice.serving.auth import Guard
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
-from sluice.serving.fallback import CLIENT_GONE, Backends, Exchange
-from sluice.serving.measurements import Exporter, Window, as_json
-from sluice.serving.routing import Arm, RouteTable, Source, legs
+from sluice.serving.fallback import CLIENT_GONE, Backends, FallbackCall
+from sluice.serving.measurements import Exporter, RecentRequests, as_json
+from sluice.serving.routing import Arm, RouteTable, Source, targets
 
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/", "/dashboard")
@@ -67,14 +67,14 @@ class Gateway:
         traffic: TrafficSink,
         routes: RouteTable,
         *,
-        names_requests: bool,
+        sets_request_id: bool,
     ) -> None:
         self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
-        self._names_requests = names_requests
-        self.window, self.exporter = Window(), Exporter(routes)
+        self._names_requests = sets_request_id
+        self.window, self.exporter = RecentRequests(), Exporter(routes)
         self.started = int(time.time())
 
-    def open(self, request: Request, asked: SamplingRequest) -> Exchange:
+    def open(self, request: Request, asked: SamplingRequest) -> FallbackCall:
         """Decides who may answer; ApiError where nobody may."""
         header = request.headers.get
         given = header("x-request-id", "")
@@ -83,14 +83,14 @@ class Gateway:
         source = cast(
             Source, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
         )
-        chosen = legs(self.routes.current, request_id, cast(Arm | None, arm), source)
+        chosen = targets(self.routes.current, request_id, cast(Arm | None, arm), source)
         if not chosen:
             raise ApiError(503, _why_nobody(self.routes, arm), code="no_model", retry_after_s=RETRY_AFTER_S)
         # From the id, so that a request can be repeated without having asked for a seed.
         seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
         wanted = asked.to_engine(request_id, self.config.max_tokens, seed)
         timeout_s = self.config.request_timeout_s
-        return Exchange(self.backends, wanted, chosen, source=source, timeout_s=timeout_s, record=self.record)
+        return FallbackCall(self.backends, wanted, chosen, source=source, timeout_s=timeout_s, record=self.record)
 
     def record(self, record: TrafficRecord) -> None:
         """Keeps one attempt, in memory and on disk."""
@@ -98,7 +98,7 @@ class Gateway:
         self.exporter.add(record)
         self.traffic.write(record)
 
-    def headers(self, exchange: Exchange) -> dict[str, str]:
+    def headers(self, exchange: FallbackCall) -> dict[str, str]:
         """What an answer says about where it comes from."""
         leg = exchange.leg
         found = {"x-sluice-version": leg.version, "x-sluice-arm": leg.arm}
@@ -129,7 +129,7 @@ class Gateway:
 
     async def _stream(
         self,
-        exchange: Exchange,
+        exchange: FallbackCall,
         event: TokenEvent,
         events: AsyncGenerator[TokenEvent, None],
         reply: api.Response,
@@ -148,7 +148,7 @@ class Gateway:
             await events.aclose()
             self._count(exchange)
 
-    def _count(self, exchange: Exchange) -> None:
+    def _count(self, exchange: FallbackCall) -> None:
         if exchange.fell_back:
             self.exporter.add_fallback()
 
@@ -176,14 +176,14 @@ def create_app(
     traffic: TrafficSink,
     routes: RouteTable,
     *,
-    names_requests: bool = True,
+    sets_request_id: bool = True,
 ) -> FastAPI:
     """The gateway as an ASGI application.
 
-    `key_hashes` are `guard.hash_key` of the keys that open it. The traffic sink is closed with the application. Behind
-    a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `names_requests` is False.
+    `key_hashes` are `auth.hash_key` of the keys that open it. The traffic sink is closed with the application. Behind
+    a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `sets_request_id` is False.
     """
-    gateway = Gateway(backends, config, traffic, routes, names_requests=names_requests)
+    gateway = Gateway(backends, config, traffic, routes, sets_request_id=sets_request_id)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

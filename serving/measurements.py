@@ -41,7 +41,7 @@ class Measurements:
     """Of whole answers, each token."""
 
 
-class Window:
+class RecentRequests:
     """The newest samples."""
 
     def __init__(self, size: int = KEPT_RECORDS) -> None:

@@ -22,7 +22,8 @@ from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.sequential import ErrorRateTest
 from sluice.serving.config import RolloutConfig
 from sluice.serving.measurements import Measurements
-from sluice.serving.releases import ReleaseRefused, Releases, ReleaseState
+from sluice.serving.release import ReleaseState
+from sluice.serving.releases import ReleaseRefused, Releases
 from sluice.serving.routing import Arm, Source
 
 POLL_S = 0.2

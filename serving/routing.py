@@ -27,7 +27,7 @@ class Routes:
 
 
 @dataclass(frozen=True)
-class Leg:
+class Target:
     """One version that is asked, and in which role."""
 
     arm: Arm
@@ -41,14 +41,14 @@ class RouteTable:
         self.current = current or Routes()
 
 
-def legs(routes: Routes, request_id: str, arm: Arm | None, source: Source) -> tuple[Leg, ...]:
+def targets(routes: Routes, request_id: str, arm: Arm | None, source: Source) -> tuple[Target, ...]:
     """The versions to ask, in order: the next one answers when the one before it fails. Empty when none may.
 
     A request on the challenger falls back to the champion. Smoke tests do not: they are there to see the failure.
     Before the first champion only smoke tests and replays are answered.
     """
-    champion = Leg("champion", routes.champion) if routes.champion else None
-    challenger = Leg("challenger", routes.challenger) if routes.challenger else None
+    champion = Target("champion", routes.champion) if routes.champion else None
+    challenger = Target("challenger", routes.challenger) if routes.challenger else None
     if arm is None and champion is None and source != "live":
         arm = "challenger"
     if arm is None:

@@ -37,7 +37,7 @@ MAX_EMBEDDING_SIZE, PROJECTED_SIZE, PROJECTION_SEED = 64, 32, 2026
 STOP_TIMEOUT_S = 10.0
 
 
-class Engine:
+class LLMEngine:
     """One model, answering up to `config.max_batch` requests together.
 
     The answer of a request depends on the request alone: tokens are drawn from its own generator. (Kernels of another

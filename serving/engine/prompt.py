@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from sluice.serving.engine.request import Message
+from sluice.serving.engine.request import PromptMessage
 
 USER, ASSISTANT, END, END_OF_TEXT = "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"
 
@@ -27,7 +27,7 @@ class PromptEncoder:
         ends = (self._special[END], self._special[END_OF_TEXT])
         return frozenset(token for token in ends if token is not None)
 
-    def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+    def encode(self, prompt: str | Sequence[PromptMessage]) -> list[int]:
         """Token ids of text to continue, or of a conversation up to where the assistant speaks.
 
         Empty text is the end-of-text token, behind which every training document began.

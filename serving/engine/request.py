@@ -7,7 +7,7 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class PromptMessage:
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -19,7 +19,7 @@ class GenerationRequest:
     """One answer to generate."""
 
     request_id: str
-    prompt: str | tuple[Message, ...]
+    prompt: str | tuple[PromptMessage, ...]
     """Text to continue, or a conversation to answer."""
     max_tokens: int
     seed: int

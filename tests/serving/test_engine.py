@@ -12,14 +12,14 @@ import torch
 from sluice.model.architecture.generation import generate
 from sluice.model.checkpoint import load_model
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.engine import Engine
+from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.prompt import PromptEncoder
 from sluice.serving.engine.request import (
     EngineStopped,
     GenerationError,
     GenerationRequest,
-    Message,
     NonFiniteLogits,
+    PromptMessage,
     PromptTooLong,
     QueueFull,
     TokenEvent,
@@ -29,12 +29,12 @@ WAIT_S = 300.0
 CONFIG = ServeConfig(max_batch=4, max_queued=64, max_tokens=48)
 
 
-def request(prompt: str | tuple[Message, ...] = "The quick", **options: object) -> GenerationRequest:
+def request(prompt: str | tuple[PromptMessage, ...] = "The quick", **options: object) -> GenerationRequest:
     values = {"request_id": "r", "prompt": prompt, "max_tokens": 12, "seed": 7, "temperature": 0.0, **options}
     return GenerationRequest(**values)  # type: ignore[arg-type]
 
 
-async def collect(engine: Engine, wanted: GenerationRequest) -> TokenEvent:
+async def collect(engine: LLMEngine, wanted: GenerationRequest) -> TokenEvent:
     events = [event async for event in engine.generate(wanted)]
     assert all(event.finish is None for event in events[:-1])
     total = events[0]
@@ -45,7 +45,7 @@ async def collect(engine: Engine, wanted: GenerationRequest) -> TokenEvent:
     return total
 
 
-def answer(engine: Engine, wanted: GenerationRequest) -> TokenEvent:
+def answer(engine: LLMEngine, wanted: GenerationRequest) -> TokenEvent:
     return asyncio.run(asyncio.wait_for(collect(engine, wanted), WAIT_S))
 
 
@@ -55,8 +55,8 @@ def folder(make_model: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[Engine]:
-    engine = Engine(folder, CONFIG)
+def engine(folder: Path) -> Iterator[LLMEngine]:
+    engine = LLMEngine(folder, CONFIG)
     yield engine
     engine.stop()
 
@@ -90,7 +90,7 @@ PROMPTS = ["The quick", "日本語", "A request joins the running batch at the n
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_greedy_answer_is_that_of_plain_generation(engine: Engine, expected: Expected, prompt: str) -> None:
+def test_greedy_answer_is_that_of_plain_generation(engine: LLMEngine, expected: Expected, prompt: str) -> None:
     assert answer(engine, request(prompt)).text == expected(request(prompt))
 
 
@@ -103,7 +103,7 @@ def test_mixed_load_changes_no_answer(folder: Path, expected: Expected, max_step
         for prompt in PROMPTS
         for temperature in (0.0, 0.8)
     ]
-    engine = Engine(folder, CONFIG, max_step_tokens=max_step_tokens)
+    engine = LLMEngine(folder, CONFIG, max_step_tokens=max_step_tokens)
 
     async def all_at_once() -> list[TokenEvent]:
         return await asyncio.gather(*(collect(engine, one) for one in wanted))
@@ -116,12 +116,12 @@ def test_mixed_load_changes_no_answer(folder: Path, expected: Expected, max_step
     assert len({event.text for event in found}) > len(PROMPTS)
 
 
-def test_conversation_follows_the_chat_template(engine: Engine, expected: Expected) -> None:
+def test_conversation_follows_the_chat_template(engine: LLMEngine, expected: Expected) -> None:
     turns = (
-        Message("system", "Be brief."),
-        Message("user", "Who?"),
-        Message("assistant", "The champion"),
-        Message("user", "Why?"),
+        PromptMessage("system", "Be brief."),
+        PromptMessage("user", "Who?"),
+        PromptMessage("assistant", "The champion"),
+        PromptMessage("user", "Why?"),
     )
     ids = expected.encoder.encode(turns)
     assert expected.tokenizer.decode(ids, skip_special_tokens=False) == (
@@ -131,13 +131,13 @@ def test_conversation_follows_the_chat_template(engine: Engine, expected: Expect
 
 
 def test_special_tokens_in_a_users_text_are_text(expected: Expected) -> None:
-    ids = expected.encoder.encode((Message("user", "a<|end|><|assistant|>b"),))
+    ids = expected.encoder.encode((PromptMessage("user", "a<|end|><|assistant|>b"),))
     control = [expected.tokenizer.token_to_id(text) for text in ("<|user|>", "<|end|>", "<|assistant|>")]
     assert [token for token in ids if token < 4] == control
     assert expected.tokenizer.decode(ids) == "a<|end|><|assistant|>b"
 
 
-def test_generation_goes_on_behind_a_prefix(engine: Engine) -> None:
+def test_generation_goes_on_behind_a_prefix(engine: LLMEngine) -> None:
     whole = answer(engine, request("The quick", max_tokens=16)).text
     head = whole[: len(whole) // 2]
     rest = answer(engine, request("The quick", prefix=head, max_tokens=4))
@@ -150,7 +150,7 @@ def test_generation_goes_on_behind_a_prefix(engine: Engine) -> None:
     assert (full.finish.finish_reason, full.tokens) == ("length", 1)
 
 
-def test_stop_string_ends_the_answer_before_it(engine: Engine) -> None:
+def test_stop_string_ends_the_answer_before_it(engine: LLMEngine) -> None:
     whole = answer(engine, request(max_tokens=24)).text
     stop = whole[len(whole) // 2 :][:3]
     for stream in (True, False):
@@ -160,7 +160,7 @@ def test_stop_string_ends_the_answer_before_it(engine: Engine) -> None:
         assert found.finish.finish_reason == "stop"
 
 
-def test_streamed_pieces_are_whole_characters(engine: Engine, expected: Expected) -> None:
+def test_streamed_pieces_are_whole_characters(engine: LLMEngine, expected: Expected) -> None:
     async def pieces() -> list[str]:
         wanted = request("日本語", temperature=1.0, max_tokens=40, seed=3)
         return [event.text async for event in engine.generate(wanted)]
@@ -169,19 +169,19 @@ def test_streamed_pieces_are_whole_characters(engine: Engine, expected: Expected
     assert "".join(found) == expected(request("日本語", temperature=1.0, max_tokens=40, seed=3))
 
 
-def test_answer_ends_where_the_context_ends(engine: Engine) -> None:
+def test_answer_ends_where_the_context_ends(engine: LLMEngine) -> None:
     found = answer(engine, request("The quick brown fox " * 3, max_tokens=48)).finish
     assert found is not None
     assert found.finish_reason in ("length", "stop")
     assert found.prompt_tokens + found.completion_tokens <= engine.context
 
 
-def test_prompt_longer_than_the_context_is_refused_with_both_lengths(engine: Engine) -> None:
+def test_prompt_longer_than_the_context_is_refused_with_both_lengths(engine: LLMEngine) -> None:
     with pytest.raises(PromptTooLong, match=r"has \d+ tokens, but the context holds 64 .* at most 63"):
         answer(engine, request("word " * 100))
 
 
-def test_summary_measures_the_answer(engine: Engine, expected: Expected) -> None:
+def test_summary_measures_the_answer(engine: LLMEngine, expected: Expected) -> None:
     wanted = request("The quick brown", max_tokens=10)
     finish = answer(engine, wanted).finish
     assert finish is not None
@@ -200,7 +200,7 @@ def test_summary_measures_the_answer(engine: Engine, expected: Expected) -> None
 
 
 def test_wide_models_have_short_embeddings(make_model: Callable[..., Path]) -> None:
-    engine = Engine(make_model(2, hidden_size=96), CONFIG)
+    engine = LLMEngine(make_model(2, hidden_size=96), CONFIG)
     try:
         finish = answer(engine, request()).finish
         again = answer(engine, request()).finish
@@ -213,7 +213,7 @@ def test_wide_models_have_short_embeddings(make_model: Callable[..., Path]) -> N
 
 
 def test_leaving_an_answer_frees_its_slot(folder: Path, expected: Expected) -> None:
-    engine = Engine(folder, ServeConfig(max_batch=1, max_tokens=48))
+    engine = LLMEngine(folder, ServeConfig(max_batch=1, max_tokens=48))
 
     async def leave_and_ask() -> str:
         events = engine.generate(request(max_tokens=48))
@@ -242,7 +242,7 @@ class Recorder:
 
 
 def test_full_queue_is_said_and_empties_again(folder: Path) -> None:
-    engine = Engine(folder, ServeConfig(max_batch=1, max_queued=2, max_tokens=48))
+    engine = LLMEngine(folder, ServeConfig(max_batch=1, max_queued=2, max_tokens=48))
     first, later = Recorder(), Recorder()
     later.go_on.set()
     try:
@@ -261,7 +261,7 @@ def test_full_queue_is_said_and_empties_again(folder: Path) -> None:
 
 
 def test_stopping_tells_those_who_wait(folder: Path) -> None:
-    engine = Engine(folder, ServeConfig(max_batch=1, max_tokens=48))
+    engine = LLMEngine(folder, ServeConfig(max_batch=1, max_tokens=48))
     first, second = Recorder(), Recorder()
     second.go_on.set()
     engine.submit(request(max_tokens=40), first)
@@ -278,7 +278,7 @@ def test_stopping_tells_those_who_wait(folder: Path) -> None:
 
 
 def test_poisoned_weights_are_an_error_of_the_request(make_model: Callable[..., Path]) -> None:
-    engine = Engine(make_model(1, poisoned=True), CONFIG)
+    engine = LLMEngine(make_model(1, poisoned=True), CONFIG)
     try:
         for _ in range(2):
             with pytest.raises(NonFiniteLogits):
@@ -290,7 +290,7 @@ def test_poisoned_weights_are_an_error_of_the_request(make_model: Callable[..., 
 
 def test_non_finite_logits_fail_one_request_and_leave_nothing_behind(folder: Path, expected: Expected) -> None:
     """The rotary table is broken from position 30 on: only the long request meets it. Its slot is used again."""
-    engine = Engine(folder, ServeConfig(max_batch=2, max_tokens=48))
+    engine = LLMEngine(folder, ServeConfig(max_batch=2, max_tokens=48))
     engine._model.rotary(torch.tensor([[0]]))
     for table in next(iter(engine._model.rotary._tables.values())):
         table[30:] = math.nan

@@ -14,7 +14,7 @@ import torch
 from sluice.monitoring.traffic import TrafficRecord
 from sluice.serving.auth import MAX_BODY_BYTES, hash_key
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.engine import Engine
+from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
 from sluice.serving.routing import Routes, RouteTable
@@ -28,7 +28,7 @@ CHAT = {"messages": [{"role": "user", "content": "Who answers?"}], "max_tokens":
 class Backends:
     """Engines by version. Version `hangs` takes a request and never answers."""
 
-    def __init__(self, engines: dict[str, Engine]) -> None:
+    def __init__(self, engines: dict[str, LLMEngine]) -> None:
         self.engines = engines
         self.hanging = 0
 
@@ -90,7 +90,7 @@ def backends(make_model: Callable[..., Path]) -> Iterator[Backends]:
         "breaks-late": make_model(1),
         "short": make_model(3, context=16),
     }
-    engines = {version: Engine(folder, CONFIG) for version, folder in folders.items()}
+    engines = {version: LLMEngine(folder, CONFIG) for version, folder in folders.items()}
     rotary = engines["breaks-late"]._model.rotary
     rotary(torch.tensor([[0]]))
     for table in next(iter(rotary._tables.values())):
@@ -424,7 +424,7 @@ def test_a_disconnect_while_waiting_cancels_too(backends: Backends) -> None:
 
 def test_a_full_queue_is_503_with_retry_after(make_model: Callable[..., Path]) -> None:
     config = CONFIG.model_copy(update={"max_batch": 1, "max_queued": 1})
-    engine = Engine(make_model(1), config)
+    engine = LLMEngine(make_model(1), config)
 
     async def work(world: World) -> None:
         answers = await asyncio.gather(*(world.chat(max_tokens=40) for _ in range(12)))

@@ -22,7 +22,8 @@ from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ledger import Ledger
 from sluice.serving.registry import Registry
-from sluice.serving.releases import Releases, ReleaseState
+from sluice.serving.release import ReleaseState
+from sluice.serving.releases import Releases
 
 if TYPE_CHECKING:
     from sluice.serving.ray_serve.server import Server
@@ -285,7 +286,7 @@ def test_a_port_that_is_taken_is_said() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"cannot listen on 127.0.0.1:{port}: .*set serve.port"):
             _check_port("127.0.0.1", port)
-    with pytest.raises(ValueError, match="no address of this machine"):
+    with pytest.raises(ValueError, match="not an address of this machine"):
         _check_port("no.such.host.invalid", 8000)
 
 
@@ -304,16 +305,16 @@ def test_ray_serve_waits_for_a_slow_proxy(world: World) -> None:
 
 def test_what_a_killed_server_left_in_the_cluster_is_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Last in this file: it takes the others' server down."""
-    from sluice.serving.ray_serve import server as app
+    from sluice.serving.ray_serve import server
 
     # A process that is killed stops leading, and takes neither Ray Serve nor its file with it.
     world.server._reconciler.stop()
     server_file(world.root / "state").write_text(json.dumps({"pid": 2**22 + 1, "url": world.server.url}))
     assert world.client.answers()
     assert find_server(world.root / "state", KEY) is None
-    monkeypatch.setattr(app, "LEADERLESS_S", 0.0)
+    monkeypatch.setattr(server, "HEARTBEAT_TIMEOUT_S", 0.0)
     releases, registry = world.releases, world.registry
-    again = app.Server(releases, registry.model_folder, world.config, state_folder=world.root / "state", key=KEY)
+    again = server.Server(releases, registry.model_folder, world.config, state_folder=world.root / "state", key=KEY)
     with again:
         again.ready(WAIT_S)
         assert again.client.state()["champion"] == releases.state().champion

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.serving.reconcile import Observed, plan
-from sluice.serving.releases import ReleaseState
+from sluice.serving.reconcile import ObservedVersions, plan_reconcile
+from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
@@ -12,23 +12,23 @@ VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 
 def test_a_cold_start_loads_the_champion_first_and_routes_to_nobody() -> None:
     release = ReleaseState(champion="2", challenger="3", previous_champion="1", challenger_weight=10)
-    step = plan(release, Observed(), Routes())
+    step = plan_reconcile(release, ObservedVersions(), Routes())
     assert step.deploy == step.waiting == ("2", "3", "1")
     assert (step.routes.champion, step.routes.challenger, step.routes.challenger_weight) == (None, None, 0)
 
 
 def test_the_challenger_gets_traffic_when_it_is_ready() -> None:
     release = ReleaseState(champion="1", challenger="2", challenger_weight=10)
-    before = plan(release, Observed(loading={"2"}, ready={"1"}), Routes(champion="1")).routes
-    after = plan(release, Observed(ready={"1", "2"}), before).routes
+    before = plan_reconcile(release, ObservedVersions(loading={"2"}, ready={"1"}), Routes(champion="1")).routes
+    after = plan_reconcile(release, ObservedVersions(ready={"1", "2"}), before).routes
     assert (before.champion, before.challenger, before.challenger_weight) == ("1", None, 0)
     assert (after.champion, after.challenger, after.challenger_weight) == ("1", "2", 10)
 
 
 def test_a_promotion_changes_roles_and_keeps_both_loaded() -> None:
-    step = plan(
+    step = plan_reconcile(
         ReleaseState(champion="2", previous_champion="1"),
-        Observed(ready={"1", "2"}),
+        ObservedVersions(ready={"1", "2"}),
         Routes(champion="1", challenger="2"),
     )
     assert (step.routes.champion, step.routes.challenger, step.deploy, step.unneeded) == ("2", None, (), ())
@@ -36,33 +36,37 @@ def test_a_promotion_changes_roles_and_keeps_both_loaded() -> None:
 
 def test_the_old_champion_answers_until_the_new_one_is_ready() -> None:
     release = ReleaseState(champion="2", previous_champion="1")
-    during = plan(release, Observed(loading={"2"}, ready={"1"}), Routes(champion="1"))
+    during = plan_reconcile(release, ObservedVersions(loading={"2"}, ready={"1"}), Routes(champion="1"))
     assert during.routes.champion == "1"
     # Even when the release has forgotten it.
-    forgotten = plan(ReleaseState(champion="2"), Observed(loading={"2"}, ready={"1"}), Routes(champion="1"))
+    forgotten = plan_reconcile(
+        ReleaseState(champion="2"), ObservedVersions(loading={"2"}, ready={"1"}), Routes(champion="1")
+    )
     assert (forgotten.routes.champion, forgotten.unneeded) == ("1", ())
-    done = plan(ReleaseState(champion="2"), Observed(ready={"1", "2"}), during.routes)
+    done = plan_reconcile(ReleaseState(champion="2"), ObservedVersions(ready={"1", "2"}), during.routes)
     assert (done.routes.champion, done.unneeded) == ("2", ("1",))
 
 
 def test_a_rollback_is_a_change_of_routes_alone() -> None:
-    step = plan(ReleaseState(champion="1"), Observed(ready={"1", "2"}), Routes(champion="2"))
+    step = plan_reconcile(ReleaseState(champion="1"), ObservedVersions(ready={"1", "2"}), Routes(champion="2"))
     assert (step.routes.champion, step.deploy, step.unneeded) == ("1", (), ("2",))
 
 
 def test_a_challenger_that_cannot_be_loaded_keeps_its_route_and_says_why() -> None:
     release = ReleaseState(champion="1", challenger="2", challenger_weight=50)
-    step = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}), Routes(champion="1"))
+    step = plan_reconcile(release, ObservedVersions(ready={"1"}, failed={"2": "damaged"}), Routes(champion="1"))
     assert (step.routes.challenger, step.routes.challenger_weight) == ("2", 50)
     assert step.routes.deploy_errors == {"2": "damaged"}
     assert (step.deploy, step.waiting) == ((), ())
-    again = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}, retry={"2"}), Routes(champion="1"))
+    again = plan_reconcile(
+        release, ObservedVersions(ready={"1"}, failed={"2": "damaged"}, retry={"2"}), Routes(champion="1")
+    )
     assert again.deploy == ("2",)
 
 
 def test_the_predecessor_stands_in_for_a_champion_that_cannot_be_loaded() -> None:
     release = ReleaseState(champion="2", previous_champion="1")
-    step = plan(release, Observed(ready={"1"}, failed={"2": "damaged"}), Routes())
+    step = plan_reconcile(release, ObservedVersions(ready={"1"}, failed={"2": "damaged"}), Routes())
     assert step.routes.champion == "1"
     assert step.routes.deploy_errors == {"2": "damaged"}
 
@@ -86,8 +90,8 @@ def test_laws_of_every_plan(release: ReleaseState, states: dict[str, str], route
         return frozenset(name for name, found in states.items() if found == state)
 
     ready = having("ready")
-    observed = Observed(having("loading"), ready, dict.fromkeys(having("failed"), "why"))
-    step = plan(release, observed, Routes(champion=routed))
+    observed = ObservedVersions(having("loading"), ready, dict.fromkeys(having("failed"), "why"))
+    step = plan_reconcile(release, observed, Routes(champion=routed))
     wanted = {release.champion, release.challenger, release.previous_champion} - {None}
     # Live traffic goes to versions that are ready, and a champion that is ready is the champion.
     assert step.routes.champion is None or step.routes.champion in ready

@@ -22,24 +22,15 @@ from release_fixtures import (  # noqa: F401
 
 from sluice.serving.ledger import Entry, LedgerConflict, RecordedEntry
 from sluice.serving.registry import Registry
-from sluice.serving.releases import (
-    Evidence,
-    Intent,
-    Refusal,
-    ReleaseRefused,
-    Releases,
-    ReleaseState,
-    apply,
-    fold,
-    transition,
-)
+from sluice.serving.release import Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
+from sluice.serving.releases import ReleaseRefused, Releases
 
-GOOD = Evidence(outcome="promote", verdict_hash="v", judged_model="m", registered_model="m")
+GOOD = VerifiedVerdict(outcome="promote", verdict_hash="v", judged_model="m", registered_model="m")
 
 
 def intent(action: str, version: str | None = None, **more: object) -> Intent:
-    evidence = GOOD if action in ("propose", "promote") else None
-    fields: dict[str, object] = {"evidence": evidence, "reason": "because", "time": 5.0, "actor": "test", **more}
+    verdict = GOOD if action in ("propose", "promote") else None
+    fields: dict[str, object] = {"verdict": verdict, "reason": "because", "time": 5.0, "actor": "test", **more}
     return Intent(action=action, version=version, **fields)  # type: ignore[arg-type]
 
 
@@ -85,7 +76,7 @@ def test_rollbacks_go_back_champion_by_champion_and_then_refuse() -> None:
     state = after(state, intent("rollback"))
     assert (state.champion, state.previous_champion, state.rolled_back) == ("1", None, ("3", "2"))
     assert "version 1 has no previous champion" in refusal(state, intent("rollback"))
-    assert "nothing serves yet" in refusal(ReleaseState(), intent("rollback"))
+    assert "no version serves yet" in refusal(ReleaseState(), intent("rollback"))
 
 
 def test_a_version_is_never_the_way_out_of_itself() -> None:
@@ -120,40 +111,38 @@ def test_a_second_challenger_is_refused_naming_the_first(forced: bool) -> None:
 
 @pytest.mark.parametrize("outcome", ["hold", "reject"])
 def test_what_the_gate_did_not_pass_needs_force_and_a_reason(outcome: str) -> None:
-    evidence = replace(GOOD, outcome=outcome)
-    assert outcome in refusal(ReleaseState(), intent("propose", "1", evidence=evidence))
-    nothing = intent("propose", "1", evidence=evidence, forced=True, reason=" ")
+    verdict = replace(GOOD, outcome=outcome)
+    assert outcome in refusal(ReleaseState(), intent("propose", "1", verdict=verdict))
+    nothing = intent("propose", "1", verdict=verdict, forced=True, reason=" ")
     assert "needs a reason" in refusal(ReleaseState(), nothing)
-    state = after(ReleaseState(), intent("propose", "1", evidence=evidence, forced=True))
+    state = after(ReleaseState(), intent("propose", "1", verdict=verdict, forced=True))
     assert state.challenger_forced
-    assert after(state, intent("promote", evidence=evidence)).champion == "1"
+    assert after(state, intent("promote", verdict=verdict)).champion == "1"
 
 
 def test_force_does_not_help_against_another_models_verdict() -> None:
-    evidence = replace(GOOD, judged_model="another")
+    verdict = replace(GOOD, judged_model="another")
     for forced in (False, True):
-        assert "force does not help" in refusal(
-            ReleaseState(), intent("propose", "1", evidence=evidence, forced=forced)
-        )
+        assert "force does not help" in refusal(ReleaseState(), intent("propose", "1", verdict=verdict, forced=forced))
 
 
 def test_promotion_checks_the_evidence_again() -> None:
     state = after(ReleaseState(), intent("propose", "1"))
-    assert "another verdict" in refusal(state, intent("promote", evidence=replace(GOOD, verdict_hash="other")))
-    assert "verdict speaks of model" in refusal(state, intent("promote", evidence=replace(GOOD, registered_model="x")))
-    assert "is hold, not promote" in refusal(state, intent("promote", evidence=replace(GOOD, outcome="hold")))
+    assert "a different verdict" in refusal(state, intent("promote", verdict=replace(GOOD, verdict_hash="other")))
+    assert "verdict is about model" in refusal(state, intent("promote", verdict=replace(GOOD, registered_model="x")))
+    assert "is hold, not promote" in refusal(state, intent("promote", verdict=replace(GOOD, outcome="hold")))
 
 
 @pytest.mark.parametrize("action", ["weight", "promote", "drop"])
 def test_acting_on_a_challenger_that_is_gone_is_refused(action: str) -> None:
     assert "there is no challenger" in refusal(champions("1"), intent(action, "2"))
     state = after(champions("1"), intent("propose", "3"))
-    assert "version 2 is not the challenger any more, 3 is" in refusal(state, intent(action, "2"))
+    assert "version 2 is no longer the challenger, 3 is" in refusal(state, intent(action, "2"))
 
 
 def test_other_refusals() -> None:
     assert "champion already" in refusal(champions("1"), intent("propose", "1", forced=True))
-    assert "not the champion any more, 2 is" in refusal(champions("1", "2"), intent("rollback", "1"))
+    assert "no longer the champion, 2 is" in refusal(champions("1", "2"), intent("rollback", "1"))
     state = after(champions("1"), intent("propose", "2"))
     for weight in (-1, 101):
         assert str(weight) in refusal(state, intent("weight", weight=weight))
@@ -265,7 +254,7 @@ def test_the_force_stands_in_the_ledger(workspace: Workspace) -> None:
 
 def test_evidence_that_changed_stops_a_proposal_and_a_promotion(workspace: Workspace) -> None:
     one, two = workspace.register("one"), workspace.register("two")
-    with pytest.raises(ReleaseRefused, match="not the verdict that version 1"):
+    with pytest.raises(ReleaseRefused, match="not the verdict with which version 1"):
         workspace.releases.propose(one, workspace.verdicts[two], "mixed up")
     with pytest.raises(ValueError, match="no such verdict"):
         workspace.releases.propose(one, workspace.root / "nothing.json", "mixed up")
@@ -304,7 +293,7 @@ def test_a_conflict_is_decided_anew_in_the_new_state(released: Workspace, monkey
         return append(entry, expected_head=expected_head)
 
     monkeypatch.setattr(released.ledger, "append", overtaken)
-    with pytest.raises(ReleaseRefused, match="version 3 is not the challenger any more, 2 is"):
+    with pytest.raises(ReleaseRefused, match="version 3 is no longer the challenger, 2 is"):
         released.releases.promote("went well")
     assert released.releases.state().challenger == "2"
 

@@ -13,7 +13,7 @@ from release_fixtures import Workspace, empty_database, released, released_templ
 
 from sluice.serving.config import RolloutConfig
 from sluice.serving.measurements import Measurements
-from sluice.serving.releases import ReleaseState
+from sluice.serving.release import ReleaseState
 from sluice.serving.rollout import (
     Arms,
     Completion,

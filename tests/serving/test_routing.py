@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.serving.routing import Routes, is_challenged, legs
+from sluice.serving.routing import Routes, is_challenged, targets
 
 
 def test_weights_split_by_request_id() -> None:
@@ -20,7 +20,7 @@ def test_weights_split_by_request_id() -> None:
 
 def test_arms_are_asked_in_order() -> None:
     def versions(routes: Routes, arm: str | None = None, source: str = "live") -> list[str]:
-        return [leg.version for leg in legs(routes, "id", arm, source)]  # type: ignore[arg-type]
+        return [leg.version for leg in targets(routes, "id", arm, source)]  # type: ignore[arg-type]
 
     both = Routes(champion="1", challenger="2", challenger_weight=100)
     assert versions(both) == ["2", "1"]

@@ -1,0 +1,181 @@
+"""The thread that moves Ray Serve towards the release: loads versions, pushes routes, deletes what is unneeded.
+
+Switching versions is an ordinary method call of a few milliseconds that replaces the gateway's route table.
+(`serve.run` with another `user_config` would not be: called from Python it gives the deployment a new code version,
+which restarts the replica.) The table is pushed at every turn, so a restarted gateway has it again within half a
+second.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from sluice.serving.config import ServeConfig
+from sluice.serving.ray_serve.replicas import VERSION_PREFIX, ModelReplica
+from sluice.serving.reconcile import ObservedVersions, plan_reconcile
+from sluice.serving.release import ReleaseState
+from sluice.serving.routing import Routes
+
+GATEWAY = "gateway"
+"""Name of the gateway's application."""
+POLL_S, STARTING_POLL_S = 0.5, 0.1
+DRAIN_S = 2.0
+"""A version is deleted once it has been unneeded for this long, so that requests just routed to it have begun."""
+RETRY_S = 30.0
+"""A version that failed to load is tried again after this time."""
+PUSH_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 30.0
+CPU_SHARE, GPU_SHARE = 0.1, 0.1
+"""CPUs and GPUs that a replica reserves: little, because it has to fit beside the steps of a run."""
+_FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+
+log = logging.getLogger(__name__)
+
+
+class ReleaseSource(Protocol):
+    """Supplier of the release state (implemented by `sluice.serving.releases.Releases`)."""
+
+    def state(self) -> ReleaseState: ...
+
+
+class Reconciler:
+    """Thread that takes one step towards the release every POLL_S.
+
+    `model_folder` returns the local folder of a version; `announce` publishes the server once it answers over HTTP and
+    returns whether it did.
+    """
+
+    def __init__(
+        self,
+        releases: ReleaseSource,
+        model_folder: Callable[[str], Path],
+        config: ServeConfig,
+        announce: Callable[[], bool],
+    ) -> None:
+        self._releases, self._model_folder, self._config, self._announce = releases, model_folder, config, announce
+        self.settled = threading.Event()
+        """The gateway answers, and every wanted version has been loaded or has failed at least once."""
+        self.waiting_for = "the gateway"
+        self._routes = Routes()
+        self._failed: dict[str, tuple[str, float]] = {}
+        """Version that failed to load -> reason and time (monotonic)."""
+        self._unneeded: dict[str, float] = {}
+        """Version that nothing needs -> since when (monotonic)."""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        reported = ""
+        while not self._stopping.wait(POLL_S if self.settled.is_set() else STARTING_POLL_S):
+            try:
+                self._turn()
+                reported = ""
+            except Exception as error:
+                # The thread survives any error of a turn. Routes stay as they are, and the state names the first error.
+                reported = reported or self._report(f"{type(error).__name__}: {error}")
+
+    def _turn(self) -> None:
+        """Observe, plan, act."""
+        statuses = serve.status().applications
+        gateway = statuses[GATEWAY]
+        if gateway.status != ApplicationStatus.RUNNING:
+            self.waiting_for = f"the gateway ({gateway.message or gateway.status.value})"
+        release = self._releases.state()
+        step = plan_reconcile(release, self._observe(statuses), self._routes)
+        for version in step.deploy:
+            self._load(version)
+        self._delete(step.unneeded)
+        if gateway.status == ApplicationStatus.RUNNING:
+            push_routes(step.routes)
+            self._routes = step.routes
+            self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
+            if not step.waiting and self._announce():
+                self.settled.set()
+
+    def _observe(self, statuses: dict[str, ApplicationStatusOverview]) -> ObservedVersions:
+        now, size = time.monotonic(), len(VERSION_PREFIX)
+        versions = {name[size:]: status for name, status in statuses.items() if name.startswith(VERSION_PREFIX)}
+        ready = {version for version, found in versions.items() if found.status == ApplicationStatus.RUNNING}
+        failed = {version for version, found in versions.items() if found.status in _FAILED}
+        for version in ready:
+            self._failed.pop(version, None)
+        for version in failed - self._failed.keys():
+            self._failed[version] = _failure_reason(versions[version]), now
+        return ObservedVersions(
+            loading=versions.keys() - ready - failed,
+            ready=ready,
+            failed={version: reason for version, (reason, _) in self._failed.items()},
+            retry={version for version, (_, at) in self._failed.items() if now - at > RETRY_S},
+        )
+
+    def _load(self, version: str) -> None:
+        if version in self._failed:
+            self._failed[version] = self._failed[version][0], time.monotonic()
+        try:
+            folder = self._model_folder(version)
+        except ValueError as error:
+            self._failed[version] = str(error), time.monotonic()
+            return
+        gpus = {"num_gpus": GPU_SHARE} if ray.cluster_resources().get("GPU") else {}
+        model = serve.deployment(
+            name="model",
+            # Above what the engine admits, so that its own queue limit applies and answers 503.
+            max_ongoing_requests=2 * (self._config.max_batch + self._config.max_queued),
+            graceful_shutdown_timeout_s=self._config.request_timeout_s,
+            max_constructor_retry_count=2,
+            health_check_period_s=5,
+            ray_actor_options={"num_cpus": CPU_SHARE, **gpus},
+        )(ModelReplica)
+        deploy(model.bind(str(folder), self._config.model_dump()), VERSION_PREFIX + version, None)
+
+    def _delete(self, unneeded: tuple[str, ...]) -> None:
+        now = time.monotonic()
+        self._unneeded = {version: self._unneeded.get(version, now) for version in unneeded}
+        for version, since in self._unneeded.items():
+            if now - since > DRAIN_S:
+                self._failed.pop(version, None)
+                serve.delete(VERSION_PREFIX + version, _blocking=False)
+
+    def _report(self, error: str) -> str:
+        """Put the error into the gateway's state, if the gateway can be reached, and return it."""
+        self.waiting_for = error
+        try:
+            push_routes(replace(self._routes, error=error))
+        except Exception as found:
+            log.warning("could not send the gateway the error %s: %s", error, found)
+        return error
+
+
+def deploy(application: serve.Application, name: str, route_prefix: str | None) -> None:
+    """Start an application without waiting for it."""
+    target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def push_routes(routes: Routes) -> None:
+    handle = serve.get_app_handle(GATEWAY)
+    handle.set_routes.remote(routes).result(timeout_s=PUSH_TIMEOUT_S)
+
+
+def _failure_reason(found: ApplicationStatusOverview) -> str:
+    """Return the exception line from Ray Serve's messages about a failed application."""
+    messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if re.match(r"\w*(Error|Exception)\b", line)), " ".join(lines)[:500])

@@ -1,0 +1,122 @@
+"""What runs inside Ray Serve's replicas: one model version each, and the gateway in front of them."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+
+from sluice.monitoring.traffic import TrafficWriter
+from sluice.serving.config import ServeConfig
+from sluice.serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
+from sluice.serving.gateway import create_app
+from sluice.serving.routing import Routes, RouteTable
+
+VERSION_PREFIX = "model-v"
+"""Start of the name of a version's application; the version follows."""
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class RemoteError:
+    """A GenerationError sent between processes as a value, so that Ray neither wraps nor logs it."""
+
+    kind: str
+    message: str
+
+
+class VersionNotLoaded(GenerationError):
+    """The version could not be loaded; `/admin/state` gives the reason."""
+
+    status = 502
+
+
+class ModelReplica:
+    """Replica of one model version."""
+
+    def __init__(self, folder: str, config: dict[str, Any]) -> None:
+        from sluice.serving.engine.engine import LLMEngine
+
+        self._engine = LLMEngine(Path(folder), ServeConfig.model_validate(config))
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent | RemoteError, None]:
+        """Yield the engine's events; a request that fails ends with a RemoteError."""
+        try:
+            async for event in self._engine.generate(request):
+                yield event
+        except GenerationError as error:
+            yield RemoteError(type(error).__name__, str(error))
+
+    async def load(self) -> tuple[int, int]:
+        """Return the numbers of running and of waiting requests."""
+        return self._engine.load
+
+    def check_health(self) -> None:
+        """Raise if the engine has failed: Ray Serve then replaces the replica."""
+        if self._engine.failure:
+            raise RuntimeError(f"the engine failed: {self._engine.failure}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.stop()
+
+
+class RayBackends:
+    """Model versions behind Ray Serve's handles (implements `sluice.serving.fallback.Backends`)."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, DeploymentHandle] = {}
+
+    async def connect(self, versions: tuple[str, ...]) -> None:
+        """Hold a connected handle for exactly these versions."""
+        for version in versions:
+            if version not in self._handles:
+                handle = await asyncio.to_thread(serve.get_app_handle, VERSION_PREFIX + version)
+                # The first call of a handle looks up its replicas. Made here, so that no request waits for it.
+                await asyncio.wait_for(handle.load.remote(), CONNECT_TIMEOUT_S)
+                self._handles[version] = handle
+        for version in self._handles.keys() - set(versions):
+            del self._handles[version]
+
+    async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        """Yield the answer's events from the replica of `version`."""
+        if version not in self._handles:
+            raise VersionNotLoaded(f"version {version} is not loaded")
+        call = self._handles[version].options(stream=True).generate.remote(request)
+        response = cast("DeploymentResponseGenerator[TokenEvent | RemoteError]", call)
+        try:
+            async for event in response:
+                if isinstance(event, RemoteError):
+                    raise ERRORS.get(event.kind, EngineStopped)(event.message)
+                yield event
+        finally:
+            response.cancel()
+
+
+class GatewayReplica:
+    """Replica of the gateway, with Ray Serve's handles behind it."""
+
+    def __init__(self, config: dict[str, Any], key_hashes: list[str], traffic_folder: str) -> None:
+        self._config, self._key_hashes, self._traffic_folder = config, key_hashes, traffic_folder
+        self._routes, self._backends = RouteTable(), RayBackends()
+        self._last_heartbeat = time.monotonic()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        config, traffic = ServeConfig.model_validate(self._config), TrafficWriter(Path(self._traffic_folder))
+        # Ray Serve sets the header x-request-id itself.
+        return create_app(self._backends, config, self._key_hashes, traffic, self._routes, sets_request_id=False)
+
+    async def set_routes(self, routes: Routes) -> None:
+        """Put a route table in force; every call is a heartbeat of the reconciler."""
+        self._last_heartbeat = time.monotonic()
+        await self._backends.connect(routes.ready)
+        self._routes.current = routes
+
+    async def seconds_since_heartbeat(self) -> float:
+        """Seconds since a reconciler last pushed routes."""
+        return time.monotonic() - self._last_heartbeat

@@ -1,0 +1,208 @@
+"""Which version serves: the state is a fold over the ledger's entries, and intents move it. Pure.
+
+`transition(state, intent)` returns the ledger entry that carries out an intent, or a refusal with its reason;
+`sluice.serving.releases.Releases` reads and writes around it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, Literal
+
+from sluice.serving.ledger import Entry, RecordedEntry
+
+Action = Literal["propose", "weight", "promote", "drop", "rollback"]
+
+CHAMPION, CHALLENGER, PREVIOUS_CHAMPION = "champion", "challenger", "previous-champion"
+
+
+@dataclass(frozen=True)
+class ReleaseState:
+    """The versions that serve, as MLflow's version numbers in text."""
+
+    champion: str | None = None
+    challenger: str | None = None
+    previous_champion: str | None = None
+    challenger_weight: int = 0
+    """Percent of the traffic."""
+    challenger_forced: bool = False
+    """Whether the challenger was forced past the gate."""
+    challenger_verdict: str = ""
+    """sha256 of the verdict with which the challenger was proposed."""
+    earlier_champions: tuple[str, ...] = ()
+    """Champions before the previous one, oldest first: the targets of further rollbacks."""
+    rolled_back: tuple[str, ...] = ()
+    """Versions that were rolled back and have not been promoted since."""
+    sequence: int = 0
+    """Number of the newest ledger entry in this state."""
+
+    def aliases(self) -> dict[str, str | None]:
+        """Return MLflow alias -> version, in the order in which they are moved: the rollback target comes first."""
+        return {PREVIOUS_CHAMPION: self.previous_champion, CHAMPION: self.champion, CHALLENGER: self.challenger}
+
+
+@dataclass(frozen=True)
+class VerifiedVerdict:
+    """A version's verdict, its signature checked, and the hash of the version's files, computed anew."""
+
+    outcome: str
+    """promote, hold or reject."""
+    verdict_hash: str
+    judged_model: str
+    """Hash of the model that the gate judged."""
+    registered_model: str
+    """Hash of the model that would serve."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A requested change of the release."""
+
+    action: Action
+    reason: str
+    time: float
+    """Seconds since the epoch."""
+    actor: str
+    version: str | None = None
+    """Version to propose; for the other actions the version that the caller expects to act on, None for any."""
+    weight: int = 0
+    forced: bool = False
+    verdict: VerifiedVerdict | None = None
+    """Verdict of the version to propose or promote."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The reason for which an intent is not carried out."""
+
+    reason: str
+
+
+def fold(entries: Iterable[RecordedEntry]) -> ReleaseState:
+    """Return the state after `entries` (oldest first)."""
+    return reduce(apply, entries, ReleaseState())
+
+
+def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
+    """Return the state after one more entry. The ledger contains only entries that `transition` allowed."""
+    state = replace(state, sequence=entry.sequence)
+    idle = replace(state, challenger=None, challenger_weight=0, challenger_forced=False, challenger_verdict="")
+    match entry.action:
+        case "propose":
+            return replace(
+                idle,
+                challenger=entry.version,
+                challenger_forced=entry.details["forced"],
+                challenger_verdict=entry.details["verdict_sha256"],
+            )
+        case "weight":
+            return replace(state, challenger_weight=entry.details["percent"])
+        case "promote":
+            before = (state.previous_champion,) if state.previous_champion else ()
+            return replace(
+                idle,
+                champion=entry.version,
+                previous_champion=state.champion,
+                earlier_champions=(*state.earlier_champions, *before),
+                rolled_back=tuple(version for version in state.rolled_back if version != entry.version),
+            )
+        case "drop":
+            return idle
+        case "rollback":
+            # A version that was champion twice must not become its own rollback target.
+            spent = (entry.version, state.previous_champion)
+            earlier = tuple(version for version in state.earlier_champions if version not in spent)
+            return replace(
+                idle,
+                champion=state.previous_champion,
+                previous_champion=earlier[-1] if earlier else None,
+                earlier_champions=earlier[:-1],
+                rolled_back=(*state.rolled_back, entry.version),
+            )
+    raise ValueError(f"ledger entry {entry.sequence} has the unknown action {entry.action!r}: update sluice to read it")
+
+
+def transition(state: ReleaseState, intent: Intent) -> Entry | Refusal:
+    """Return the entry that carries out `intent` in `state`, or the refusal."""
+    if not intent.reason.strip():
+        return Refusal(f"{intent.action} needs a reason: it is written into the history")
+    match intent.action:
+        case "propose":
+            return _propose(state, intent)
+        case "rollback":
+            return _rollback(state, intent)
+        case _:
+            return _on_challenger(state, intent)
+
+
+def _propose(state: ReleaseState, intent: Intent) -> Entry | Refusal:
+    version, verdict = intent.version, intent.verdict
+    assert version is not None and verdict is not None
+    if state.challenger is not None:
+        return Refusal(
+            f"version {state.challenger} is in rollout at {state.challenger_weight} %: "
+            f"wait for it or drop it before you propose version {version}"
+        )
+    if version == state.champion:
+        return Refusal(f"version {version} is the champion already")
+    if version in state.rolled_back and not intent.forced:
+        return Refusal(f"version {version} was rolled back: to retry it, force it with a reason")
+    if refusal := _refuse_verdict(version, verdict, intent.forced):
+        return refusal
+    details = {
+        "forced": intent.forced,
+        "verdict": verdict.outcome,
+        "verdict_sha256": verdict.verdict_hash,
+        "model_hash": verdict.registered_model,
+    }
+    return _entry(intent, version, details)
+
+
+def _refuse_verdict(version: str, verdict: VerifiedVerdict, forced: bool) -> Refusal | None:
+    judged, registered = verdict.judged_model, verdict.registered_model
+    if judged != registered:
+        return Refusal(
+            f"the verdict is about model {judged[:12]}, but version {version} is model {registered[:12]}: "
+            "run the gate for this version; force does not help"
+        )
+    if verdict.outcome != "promote" and not forced:
+        return Refusal(
+            f"the verdict of version {version} is {verdict.outcome}, not promote: "
+            "to release it all the same, force it with a reason"
+        )
+    return None
+
+
+def _on_challenger(state: ReleaseState, intent: Intent) -> Entry | Refusal:
+    challenger = state.challenger
+    if challenger is None:
+        return Refusal(f"{intent.action}: there is no challenger; propose a version first")
+    if intent.version not in (None, challenger):
+        return Refusal(f"{intent.action}: version {intent.version} is no longer the challenger, {challenger} is")
+    if intent.action == "weight":
+        if not 0 <= intent.weight <= 100:
+            return Refusal(f"weight {intent.weight} must be a percentage from 0 to 100")
+        return _entry(intent, challenger, {"percent": intent.weight})
+    if intent.action == "promote":
+        verdict = intent.verdict
+        assert verdict is not None, "a promotion re-checks its verdict"
+        if verdict.verdict_hash != state.challenger_verdict:
+            return Refusal(f"version {challenger} was proposed with a different verdict from the registered one")
+        if refusal := _refuse_verdict(challenger, verdict, state.challenger_forced):
+            return refusal
+    return _entry(intent, challenger, {})
+
+
+def _rollback(state: ReleaseState, intent: Intent) -> Entry | Refusal:
+    if state.champion is None:
+        return Refusal("no version serves yet, so there is nothing to roll back")
+    if intent.version not in (None, state.champion):
+        return Refusal(f"rollback: version {intent.version} is no longer the champion, {state.champion} is")
+    if state.previous_champion is None:
+        return Refusal(f"version {state.champion} has no previous champion to roll back to")
+    # The challenger was judged against the champion that is rolled back, so its rollout ends too.
+    return _entry(intent, state.champion, {"to": state.previous_champion, "dropped": state.challenger})
+
+
+def _entry(intent: Intent, version: str, details: Mapping[str, Any]) -> Entry:
+    return Entry(intent.time, intent.action, version, intent.actor, intent.reason, details)
