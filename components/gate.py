@@ -56,7 +56,7 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
     """The champion on the candidate's items: the candidate's own evaluation where they are one model, else measured
     once and kept.
     """
-    from sluice.model.checkpoint import model_hash
+    from sluice.model.directory import model_hash
 
     folder = open_registry(workspace).model_folder(champion)
     champion_hash = model_hash(folder)

@@ -44,7 +44,7 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
     """Of a new run, or of the one to go on with. ValueError for settings that do not go together."""
     import torch
 
-    from sluice.model.checkpoint import read_json
+    from sluice.model.directory import read_json
     from sluice.model.training.batches.text import no_text
     from sluice.model.training.parallelism.rules import check
 
@@ -61,7 +61,7 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
 
 def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool) -> "Packed":
     """The run's tokens. ValueError where the folder of a new run holds one of other settings or text."""
-    from sluice.model.checkpoint import read_json
+    from sluice.model.directory import read_json
     from sluice.model.training.batches.text import Packed
 
     if goes_on:
@@ -96,7 +96,7 @@ def run_of(request: Request, packed: "Packed") -> str:
 
 def finished(out: Path, run: str) -> dict[str, Any] | None:
     """The report in `out`, where that run came to its end there."""
-    from sluice.model.checkpoint import read_json
+    from sluice.model.directory import read_json
 
     if not (out / REPORT).is_file() or not (out / MODEL / "model.safetensors").is_file():
         return None
@@ -122,7 +122,7 @@ def _checkpoints(out: Path, run: str = "") -> list[int]:
 def _check_same(out: Path, request: Request) -> None:
     """A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way."""
     from sluice.core.manifest import file_hash
-    from sluice.model.checkpoint import read_json
+    from sluice.model.directory import read_json
 
     if not (out / DESCRIPTION).is_file() or not (_checkpoints(out) or (out / MODEL).exists()):
         return

@@ -251,6 +251,6 @@ class Registry:
 
 def _model_hash(folder: Path) -> str:
     # Imported here: torch comes with it.
-    from sluice.model.checkpoint import model_hash
+    from sluice.model.directory import model_hash
 
     return model_hash(folder)

@@ -10,8 +10,8 @@ from benchmarks.model.case import Case
 from sluice.model.architecture.compiled import Compiled
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
+from sluice.model.architecture.linear_backends import Joined
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.architecture.projection import Joined
 from sluice.model.architecture.transformer import Transformer
 
 _NAMES = {

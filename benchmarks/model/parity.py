@@ -22,7 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 from benchmarks.model.section import put
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_transformer, read_stored, save_transformer
+from sluice.model.directory import load_transformer, read_stored, save_transformer
 from sluice.model.huggingface import FAMILIES
 from sluice.model.huggingface.convert import export_model, import_model
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from sluice.model.architecture.config import LayerKind, TransformerConfig
 from sluice.model.architecture.kernels import attend
-from sluice.model.architecture.normalization import RMSNorm
 from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.pointwise import RMSNorm
 from sluice.model.architecture.positions import rotate_both
 
 

@@ -8,9 +8,9 @@ from torch.nn import functional
 from sluice.model.architecture.attention import Attention, CrossAttention
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.feedforward import FeedForward
-from sluice.model.architecture.mixture import Mixture
-from sluice.model.architecture.normalization import make_norm
+from sluice.model.architecture.moe import Mixture
 from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.pointwise import make_norm
 from sluice.model.architecture.state_space import StateSpace
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility, between
 from sluice.model.architecture.cache_stores import (
     AttentionStore,
     Plan,
@@ -25,7 +26,6 @@ from sluice.model.architecture.cache_stores import (
 )
 from sluice.model.architecture.config import LayerKind, TransformerConfig
 from sluice.model.architecture.state_space import SequenceState
-from sluice.model.architecture.visibility import Visibility, between
 
 AttentionKind = Literal["attention", "window"]
 

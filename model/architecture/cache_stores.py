@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility, within
 from sluice.model.architecture.state_space import SequenceState
 from sluice.model.architecture.state_space_config import StateSpaceConfig
-from sluice.model.architecture.visibility import Visibility, within
 
 _LEVELS = 127  # of an int8 code on either side of zero
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility, between
 from sluice.model.architecture.cache import Cache, CacheStep
 from sluice.model.architecture.cache_stores import Rows
-from sluice.model.architecture.projection import summed
+from sluice.model.architecture.linear_backends import summed
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.visibility import Visibility, between
 
 SMALLEST = 64
 """Tokens of the shortest cache: its lengths are powers of two from here, so that most texts need the first graph."""

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.config import GATED, FeedForwardKind, ModelConfig
-from sluice.model.architecture.projection import Project, apart
+from sluice.model.architecture.linear_backends import Project, apart
 
 
 def activate(kind: FeedForwardKind, up: Tensor, gate: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.compiled import Compiled
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.architecture.projection import Joined, apart, joining_pays
+from sluice.model.architecture.linear_backends import Joined, apart, joining_pays
 from sluice.model.architecture.transformer import Transformer
 
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.config import LayerKind
-from sluice.model.architecture.projection import Project, apart
-from sluice.model.architecture.visibility import Visibility
+from sluice.model.architecture.linear_backends import Project, apart
 
 if TYPE_CHECKING:
     from sluice.model.architecture.cache import CacheStep
     from sluice.model.architecture.kernels import KernelName
-    from sluice.model.architecture.mixture import Routing
+    from sluice.model.architecture.moe import Routing
 
 
 @dataclass

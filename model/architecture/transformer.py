@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sluice.model.architecture.attention_mask import Visibility, between, document_positions, within
 from sluice.model.architecture.block import Block, make_block
 from sluice.model.architecture.cache import Cache, CacheStep
 from sluice.model.architecture.config import LayerKind, TransformerConfig
-from sluice.model.architecture.head import HeadTransform
 from sluice.model.architecture.inputs import Inputs, check, check_rows
 from sluice.model.architecture.kernels import KernelName
-from sluice.model.architecture.mixture import Routing
-from sluice.model.architecture.normalization import make_norm
+from sluice.model.architecture.linear_backends import Project, apart
+from sluice.model.architecture.mlm_head import HeadTransform
+from sluice.model.architecture.moe import Routing
 from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.pointwise import make_norm
 from sluice.model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
-from sluice.model.architecture.projection import Project, apart
-from sluice.model.architecture.visibility import Visibility, between, document_positions, within
 
 
 class Encoder(nn.Module):

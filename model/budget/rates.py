@@ -15,7 +15,7 @@ from sluice.model.budget.record import Dtype
 from sluice.model.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from sluice.model.architecture.visibility import Visibility
+    from sluice.model.architecture.attention_mask import Visibility
 
 TORCH_DTYPE: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -106,8 +106,8 @@ def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dt
 
 def _visibility(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "Visibility":
     """Of whole sequences, with scores changed by distance as the model's positions do."""
+    from sluice.model.architecture.attention_mask import within
     from sluice.model.architecture.positions import alibi_slopes
-    from sluice.model.architecture.visibility import within
 
     seen = within(
         config.context,

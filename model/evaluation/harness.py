@@ -19,8 +19,8 @@ from sluice.data.config import PackConfig
 from sluice.data.document import read_documents
 from sluice.data.split import split_of
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_model, model_hash
 from sluice.model.config import EvaluateConfig
+from sluice.model.directory import load_model, model_hash
 from sluice.model.evaluation import golden
 from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
 from sluice.model.evaluation.evidence import (

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.bert import BERT
+from sluice.model.huggingface.equivalence import differences, without_logits
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
 from sluice.model.huggingface.gpt2 import GPT2
 from sluice.model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from sluice.model.huggingface.mamba2 import MAMBA2
-from sluice.model.huggingface.meaning import differences, without_logits
 from sluice.model.huggingface.mixtral import MIXTRAL
 from sluice.model.huggingface.t5 import T5
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.core.manifest import file_hash
-from sluice.model.checkpoint import (
+from sluice.model.directory import (
     CONFIG,
     GENERATION,
     LINEAGE,

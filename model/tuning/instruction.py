@@ -19,8 +19,8 @@ from sluice.data.sections import sections
 from sluice.data.split import Split, split_of
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_model, model_hash, save_model
 from sluice.model.config import TuneConfig
+from sluice.model.directory import load_model, model_hash, save_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.loop import Clock, Loop, train

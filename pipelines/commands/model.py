@@ -78,7 +78,7 @@ def _logits(arguments: argparse.Namespace) -> None:
     import torch
 
     from sluice.model.architecture.kernels import choices
-    from sluice.model.checkpoint import check_files, load_transformer
+    from sluice.model.directory import check_files, load_transformer
 
     check_files(folder)
     model = load_transformer(folder)
@@ -164,7 +164,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     folder = _check_folder(arguments.folder)
     from sluice.model.architecture.compiled import Compiled
     from sluice.model.architecture.generation import generate
-    from sluice.model.checkpoint import CONFIG, load_model
+    from sluice.model.directory import CONFIG, load_model
 
     if (folder / CONFIG).is_file() and not (folder / "tokenizer.json").is_file():
         raise ValueError(
@@ -222,7 +222,7 @@ def check_sampling(arguments: argparse.Namespace) -> None:
 
 def _special(folder: Path, *names: str, required: bool = True) -> list[int]:
     """Token ids that generation_config.json or else config.json has under the first of these names."""
-    from sluice.model.checkpoint import CONFIG, GENERATION, read_json
+    from sluice.model.directory import CONFIG, GENERATION, read_json
 
     files = [read_json(folder / name) for name in (GENERATION, CONFIG) if (folder / name).is_file()]
     for name in names:

@@ -158,7 +158,7 @@ def _sample(out: Path) -> tuple[Any, str]:
     """The saved model's shape, and how it goes on with the beginning of the held-out text."""
     from sluice.data.packing import PackedTokens
     from sluice.model.architecture.generation import generate
-    from sluice.model.checkpoint import load_model
+    from sluice.model.directory import load_model
 
     model, tokenizer = load_model(out / MODEL)
     settings = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.generation import sample
-from sluice.model.checkpoint import load_model
+from sluice.model.directory import load_model
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.delivery import Delivery, Outbox
 from sluice.serving.engine.detokenizer import Detokenizer, TokenBytes

@@ -15,7 +15,7 @@ from sluice.data.tokenization import load_tokenizer, train_tokenizer
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import save_model
+from sluice.model.directory import save_model
 
 SPLIT = PackConfig(valid_fraction=0.1, test_fraction=0.4)
 _TOPICS = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker", "schema", "token")

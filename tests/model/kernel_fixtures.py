@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sluice.model.architecture.visibility import Visibility, within
+from sluice.model.architecture.attention_mask import Visibility, within
 
 
 @dataclass(frozen=True)

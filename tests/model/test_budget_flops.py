@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from sluice.model.architecture.attention_mask import within
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.visibility import within
 from sluice.model.budget.flops import attention_shares, count_flops, visible_pairs
 
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}

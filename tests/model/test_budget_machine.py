@@ -9,7 +9,7 @@ from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS,
 from torch import Tensor
 
 from sluice.model.architecture import kernels
-from sluice.model.architecture.visibility import Visibility
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.budget import measure as measure_module
 from sluice.model.budget.flops import count_flops
 from sluice.model.budget.machine import (

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_model, load_transformer, model_hash, save_model, save_transformer
+from sluice.model.directory import load_model, load_transformer, model_hash, save_model, save_transformer
 
 LINEAGE = {"data": "abc", "steps": 3}
 

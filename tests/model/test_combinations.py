@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.architecture.mixture import auxiliary_loss
+from sluice.model.architecture.moe import auxiliary_loss
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.budget.parameters import count_parameters
 

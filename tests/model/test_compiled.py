@@ -13,7 +13,7 @@ from sluice.model.architecture.compiled import SMALLEST, Compiled
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.projection import apart, summed
+from sluice.model.architecture.linear_backends import apart, summed
 from sluice.model.architecture.transformer import Transformer
 
 COMPILED = [name for name in ARCHITECTURES if name != "mixture"]

@@ -8,11 +8,11 @@ from architecture_fixtures import DECODERS, ENCODER_DECODERS, inputs_of, lively,
 from torch import Tensor, nn
 
 from sluice.model.architecture.attention import Attention
+from sluice.model.architecture.attention_mask import within
 from sluice.model.architecture.block import Residual
 from sluice.model.architecture.kernels import KernelName
 from sluice.model.architecture.pass_state import Pass
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.visibility import within
 
 SHARE = 0.25
 

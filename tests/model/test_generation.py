@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from sluice.model.architecture import projection
+from sluice.model.architecture import linear_backends as projection
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.generation import generate, sample
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.packing import Product, packed
-from sluice.model.architecture.projection import JOINED_TOKENS, Joined, apart, joining_pays
+from sluice.model.architecture.linear_backends import JOINED_TOKENS, Joined, apart, joining_pays
 from sluice.model.architecture.transformer import Transformer
+from sluice.model.architecture.weight_layout import Product, packed
 
 VOCAB, CONTEXT = 61, 24
 

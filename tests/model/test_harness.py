@@ -9,8 +9,8 @@ import pytest
 from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_of, tokenizer  # noqa: F401
 from safetensors.torch import load_file, save_file
 
-from sluice.model.checkpoint import model_hash
 from sluice.model.config import EvaluateConfig, GateConfig
+from sluice.model.directory import model_hash
 from sluice.model.evaluation.evidence import BITS_PER_BYTE, METRICS, Item, item_lines
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.harness import evaluate, load_evaluation

@@ -14,7 +14,7 @@ from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_transformer, save_model
+from sluice.model.directory import load_transformer, save_model
 from sluice.model.huggingface import from_huggingface, to_huggingface, write_config
 
 SHAPES: list[dict[str, Any]] = [

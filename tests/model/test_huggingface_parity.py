@@ -20,7 +20,7 @@ from benchmarks.model.parity import (
     measure,
     table,
 )
-from sluice.model.checkpoint import load_transformer, read_stored
+from sluice.model.directory import load_transformer, read_stored
 from sluice.model.huggingface import FAMILIES, family_fields, family_of, read_config
 
 

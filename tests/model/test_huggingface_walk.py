@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.model.parity import BOUND, logits_of, logits_of_ours, make_ours, read_by_transformers
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.checkpoint import load_transformer, save_transformer
+from sluice.model.directory import load_transformer, save_transformer
 from sluice.model.huggingface import family_of
 
 LAYER_NORM: dict[str, Any] = {

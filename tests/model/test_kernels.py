@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import flex_attention
 
+from sluice.model.architecture.attention_mask import Visibility, within
 from sluice.model.architecture.kernels import TOLERANCES, KernelName, attend, blocked, flex, masks, sdpa
-from sluice.model.architecture.visibility import Visibility, within
 
 LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCES))

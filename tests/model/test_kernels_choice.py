@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.architecture import kernels
+from sluice.model.architecture.attention_mask import Visibility, within
 from sluice.model.architecture.kernels import KERNELS, KernelName, Request, attend, choose, sdpa
 from sluice.model.architecture.kernels.choice import refusal
-from sluice.model.architecture.visibility import Visibility, within
 
 TRAINING = Request("cpu", torch.float32, gradient=True, queries=256, keys=256, head_size=32, plain=True)
 ON_GPU = Request("cuda", torch.bfloat16, gradient=True, queries=4096, keys=4096, head_size=64, plain=True, orderly=True)

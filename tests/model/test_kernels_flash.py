@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from kernel_fixtures import Case, cases, error, truth
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility, document_positions, within
 from sluice.model.architecture.kernels import TOLERANCES, Request, flash
 from sluice.model.architecture.kernels.choice import refusal
-from sluice.model.architecture.visibility import Visibility, document_positions, within
 
 
 class StandIn:

@@ -12,7 +12,8 @@ from transformers.models.mixtral.configuration_mixtral import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 
 from sluice.model.architecture.config import FeedForwardKind, ModelConfig
-from sluice.model.architecture.mixture import (
+from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.moe import (
     Mixture,
     auxiliary_loss,
     by_expert,
@@ -21,7 +22,6 @@ from sluice.model.architecture.mixture import (
     groups_well,
     within_capacity,
 )
-from sluice.model.architecture.mixture_config import MixtureConfig
 
 HIDDEN, WIDTH = 16, 24
 

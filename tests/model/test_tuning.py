@@ -9,8 +9,8 @@ from sluice.data.document import read_documents
 from sluice.data.split import split_of
 from sluice.data.tokenization import load_tokenizer
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.checkpoint import load_model
 from sluice.model.config import TuneConfig
+from sluice.model.directory import load_model
 from sluice.model.evaluation.prompts import chat_prompt
 from sluice.model.training.batches.batch import Batch
 from sluice.model.tuning.chat import Message, collate, padding_id, render, render_pair

@@ -24,7 +24,7 @@ from transformers import (
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_transformer, save_transformer
+from sluice.model.directory import load_transformer, save_transformer
 from sluice.pipelines.cli import build_parser, main
 
 WORDS = ("<pad>", "</s>", "the", "gate", "opens", "and", "water", "flows")

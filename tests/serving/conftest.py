@@ -47,7 +47,7 @@ def make_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from sluice.model.architecture.config import ModelConfig, TransformerConfig
     from sluice.model.architecture.initialization import initialize
     from sluice.model.architecture.transformer import Transformer
-    from sluice.model.checkpoint import save_model
+    from sluice.model.directory import save_model
 
     def make(seed: int, *, poisoned: bool = False, vocab_size: int = 400, **shape: int) -> Path:
         settings = ModelConfig(**{"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": 64, **shape})

@@ -11,7 +11,7 @@ from typing import Literal
 import pgserver
 import pytest
 
-from sluice.model.checkpoint import model_hash
+from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.ledger import Ledger
 from sluice.serving.registry import Registry

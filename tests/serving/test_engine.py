@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sluice.model.architecture.generation import generate
-from sluice.model.checkpoint import load_model
+from sluice.model.directory import load_model
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.prompt import PromptEncoder

@@ -16,7 +16,7 @@ import pytest
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.model.checkpoint import model_hash
+from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig

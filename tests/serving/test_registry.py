@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from release_fixtures import Workspace, empty_database, workspace, write_model  # noqa: F401
 
-from sluice.model.checkpoint import load_model, model_hash
+from sluice.model.directory import load_model, model_hash
 from sluice.serving.registry import Registry
 
 TAGS = {"git_commit": "c0ffee", "dvc_lock": "1" * 64, "data": "2" * 64, "tokenizer": "3" * 64}

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import blocked, flash, flex, masks, reference, sdpa, shapes
 from sluice.model.architecture.kernels.choice import KERNELS, KernelName, Request, choose
-from sluice.model.architecture.visibility import Visibility
 
 __all__ = [
     "KERNELS",

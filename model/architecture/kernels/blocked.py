@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import masks
-from sluice.model.architecture.visibility import Visibility
 
 BLOCK = 32
 """Tokens a block of queries in float32; twice as many in 16 bits, where products are so fast that starting them

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import masks
-from sluice.model.architecture.visibility import Visibility
 
 
 @cache

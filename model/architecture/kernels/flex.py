@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import masks
-from sluice.model.architecture.visibility import Visibility
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

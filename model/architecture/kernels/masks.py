@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.visibility import Visibility
+from sluice.model.architecture.attention_mask import Visibility
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.model.architecture.visibility import Visibility
+from sluice.model.architecture.attention_mask import Visibility
 
 
 def attend(

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import masks
-from sluice.model.architecture.visibility import Visibility
 
 
 def attend(

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.kernels import masks
-from sluice.model.architecture.visibility import Visibility
 
 
 def check(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.architecture.mixture import Routing, auxiliary_loss, expert_load
+from sluice.model.architecture.moe import Routing, auxiliary_loss, expert_load
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.training.batches.batch import Batch
 

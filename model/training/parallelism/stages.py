@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sluice.model.architecture.attention_mask import document_positions
 from sluice.model.architecture.inputs import check_rows
 from sluice.model.architecture.pass_state import Pass
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.visibility import document_positions
 
 
 def stage_bounds(costs: Sequence[int], stages: int) -> list[range]:

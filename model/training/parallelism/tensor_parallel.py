@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.attention import Attention, CrossAttention
+from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.architecture.feedforward import FeedForward
 from sluice.model.architecture.pass_state import Pass
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.visibility import Visibility
 from sluice.model.training.parallelism.groups import Groups
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import CONFIG, GENERATION, LINEAGE, read_json, save_model, write_json, write_lineage
+from sluice.model.directory import CONFIG, GENERATION, LINEAGE, read_json, save_model, write_json, write_lineage
 from sluice.model.training.batches.objectives import Objective
 
 

@@ -31,7 +31,7 @@ from zero_variants import (
 )
 
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.architecture.mixture import expert_load
+from sluice.model.architecture.moe import expert_load
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch

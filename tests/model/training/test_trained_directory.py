@@ -14,8 +14,8 @@ from sluice.data.tokenization import END_OF_TEXT
 from sluice.data.tokenization.folder import save_tokenizer
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_model
 from sluice.model.config import PretrainConfig
+from sluice.model.directory import load_model
 from sluice.model.training.batches.objectives import Objective
 from sluice.model.training.batches.text import octets
 from sluice.model.training.saving.release import save_trained, with_reserved

@@ -16,8 +16,8 @@ from sluice.core.progress import no_progress
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.checkpoint import load_model
 from sluice.model.config import PretrainConfig
+from sluice.model.directory import load_model
 from sluice.model.training import worker
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import StepOutcome

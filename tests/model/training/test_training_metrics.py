@@ -10,8 +10,8 @@ import torch
 from sluice.core.progress import no_progress
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.mixture import expert_load
 from sluice.model.architecture.mixture_config import MixtureConfig
+from sluice.model.architecture.moe import expert_load
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sluice.model.architecture.packing import Product, packed
+from sluice.model.architecture.weight_layout import Product, packed
 
 JOINED_TOKENS = 16
 """Steps of decoding from which on copying the weights has paid for itself."""

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.feedforward import activate
-from sluice.model.architecture.normalization import make_norm
+from sluice.model.architecture.pointwise import make_norm
 
 
 class HeadTransform(nn.Module):
