@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.model.case import Case
-from sluice.model.architecture.compiled import Compiled
+from sluice.model.architecture.compiled import CompiledDecoder
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.linear_backends import Joined
+from sluice.model.architecture.linear_backends import FusedLinear
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
 
@@ -75,5 +75,5 @@ def common_loss(model: Transformer, ids: Tensor) -> float:
 def generator(model: Transformer, case: Case, new_tokens: int) -> Callable[[Tensor], list[int]]:
     """Greedy continuation of ids [1, prompt] with a cache."""
     model.eval()
-    decoder = Compiled(model) if case.compiled else Joined()
+    decoder = CompiledDecoder(model) if case.compiled else FusedLinear()
     return lambda ids: generate(model, ids[0].tolist(), new_tokens, decoder=decoder)

@@ -1,100 +1,134 @@
-"""Layers: a mixer of tokens (attention or state space) and a feed-forward network, each added to the stream."""
+"""One layer of the residual stream: x + attention(norm(x)), then x + feedforward(norm(x))."""
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.attention import Attention, CrossAttention
-from sluice.model.architecture.config import TransformerConfig
-from sluice.model.architecture.feedforward import FeedForward
-from sluice.model.architecture.moe import Mixture
-from sluice.model.architecture.pass_state import Pass
-from sluice.model.architecture.pointwise import make_norm
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.moe import MoE, Routing
+from sluice.model.architecture.pointwise import FeedForward, LinearBackend, make_norm, separate
 from sluice.model.architecture.state_space import StateSpace
 
+if TYPE_CHECKING:
+    from sluice.model.architecture.cache import CacheStep
+    from sluice.model.architecture.kernels import KernelName
 
-class Residual(nn.Module):
-    """What layers have in common: a sublayer's output is added to its input, with the norm before or after."""
+
+@dataclass
+class ForwardContext:
+    """Inputs that all layers of a stack share in one forward pass, and the routing that its MoE layers report."""
+
+    masks: dict[LayerKind | Literal["source"], AttentionMask]
+    """Attention mask by kind of layer; `source` for cross-attention."""
+    rotary: tuple[Tensor, Tensor] | None = None
+    """Cosine and sine of the rows' positions, from RotaryEmbedding."""
+    documents: Tensor | None = None
+    """[batch, seq] int64: state space layers reset at document borders."""
+    real: Tensor | None = None
+    """[batch, seq] bool, False for padding, which MoE losses leave out; None: all tokens are real."""
+    step: "CacheStep | None" = None
+    source: Tensor | None = None
+    """[batch, source, hidden]: states of the encoder; None where the cache holds their keys and values."""
+    kernel: "KernelName | None" = None
+    """Attention kernel to use; None: the best one that supports the call."""
+    linear: LinearBackend = separate
+    """How linear maps that share an input are computed."""
+    routing: list[Routing] = field(default_factory=list)
+    """Routing of this pass's MoE layers, in the order of the layers."""
+
+
+class _Layer(nn.Module):
+    """Parts that all kinds of layers share."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.post, self.dropout = config.norm_position == "post", config.dropout
-
-    def add(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        if self.post:
-            return norm(x + self.drop(sublayer(x)))
-        return x + self.drop(sublayer(norm(x)))
+        self.dropout = config.dropout
 
     def drop(self, x: Tensor) -> Tensor:
+        """Dropout of a sublayer's output, in training only."""
         return functional.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
-class Block(Residual):
-    """Attention, then cross-attention where the stack reads a source, then the feed-forward network."""
+class Block(_Layer):
+    """Pre-norm transformer layer: attention, cross-attention if the stack reads a source, feed-forward network."""
 
     def __init__(self, config: TransformerConfig, layer: int, *, encoder: bool = False) -> None:
         super().__init__(config)
         kind = (config.encoder_kinds if encoder else config.layer_kinds)[layer]
         self.attention_norm = make_norm(config)
         self.attention = Attention(config, layer, kind)
-        crosses = config.kind == "encoder-decoder" and not encoder
-        self.cross_attention_norm = make_norm(config) if crosses else None
-        self.cross_attention = CrossAttention(config, layer, kind) if crosses else None
+        self.cross_attention: CrossAttention | None = None
+        if config.kind == "encoder-decoder" and not encoder:
+            self.cross_attention_norm = make_norm(config)
+            self.cross_attention = CrossAttention(config, layer, kind)
         self.feedforward_norm = make_norm(config)
-        self.feedforward = Mixture(config) if config.mixture else FeedForward(config)
+        self.feedforward = MoE(config) if config.mixture else FeedForward(config)
 
-    def forward(self, x: Tensor, state: Pass) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        x = self.add(x, self.attention_norm, lambda y: self.attention(y, state))
-        if self.cross_attention is not None and self.cross_attention_norm is not None:
-            cross_attention = self.cross_attention
-            x = self.add(x, self.cross_attention_norm, lambda y: cross_attention(y, state))
-        return self.add(x, self.feedforward_norm, lambda y: feed(self.feedforward, y, state))
+        x = x + self.drop(self.attention(self.attention_norm(x), context))
+        if self.cross_attention is not None:
+            x = x + self.drop(self.cross_attention(self.cross_attention_norm(x), context))
+        return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
 
 
-class StateSpaceBlock(Residual):
-    """A state space mixer, and a feed-forward network where the configuration asks for one."""
+class PostNormBlock(Block):
+    """The original Transformer's layer, norm(x + f(x)) (Vaswani et al., arXiv 1706.03762)."""
+
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        x = self.attention_norm(x + self.drop(self.attention(x, context)))
+        if self.cross_attention is not None:
+            x = self.cross_attention_norm(x + self.drop(self.cross_attention(x, context)))
+        return self.feedforward_norm(x + self.drop(apply_feedforward(self.feedforward, x, context)))
+
+
+class StateSpaceBlock(_Layer):
+    """Pre-norm Mamba-2 layer: a state space mixer and, if configured, a feed-forward network."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__(config)
         self.layer = layer
         self.state_space_norm = make_norm(config)
         self.state_space = StateSpace(config)
-        self.feedforward_norm, self.feedforward = None, None
+        self.feedforward: MoE | FeedForward | None = None
         if config.state_space_feedforward:
             self.feedforward_norm = make_norm(config)
-            self.feedforward = Mixture(config) if config.mixture else FeedForward(config)
+            self.feedforward = MoE(config) if config.mixture else FeedForward(config)
 
-    def forward(self, x: Tensor, state: Pass) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        x = self.add(x, self.state_space_norm, lambda y: self._mix(y, state))
-        if self.feedforward is None or self.feedforward_norm is None:
+        x = x + self.drop(self._mix(self.state_space_norm(x), context))
+        if self.feedforward is None:
             return x
-        feedforward = self.feedforward
-        return self.add(x, self.feedforward_norm, lambda y: feed(feedforward, y, state))
+        return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
 
-    def _mix(self, x: Tensor, state: Pass) -> Tensor:
-        if state.step is None:
-            mixed, _ = self.state_space(x, documents=state.documents)
+    def _mix(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """Whole sequences, or the continuation of the cached states of a decoding step."""
+        if context.step is None:
+            mixed, _ = self.state_space(x, documents=context.documents)
             return mixed
-        mixed, after = self.state_space(x, initial=state.step.state(self.layer), counts=state.step.counts)
-        state.step.store_state(self.layer, after)
+        mixed, after = self.state_space(x, initial=context.step.state(self.layer), counts=context.step.counts)
+        context.step.store_state(self.layer, after)
         return mixed
 
 
-def feed(feedforward: FeedForward | Mixture, x: Tensor, state: Pass) -> Tensor:
-    """The network's output; what a mixture says of its routing goes into the pass."""
-    if isinstance(feedforward, FeedForward):
-        return feedforward(x, state.project)
-    mixed, routing = feedforward(x, state.real)
-    state.routing.append(routing)
-    return mixed
+def apply_feedforward(feedforward: FeedForward | MoE, x: Tensor, context: ForwardContext) -> Tensor:
+    """Output of a dense network or a mixture of experts, whose routing is added to the context."""
+    if isinstance(feedforward, MoE):
+        mixed, routing = feedforward(x, context.real)
+        context.routing.append(routing)
+        return mixed
+    return feedforward(x, context.linear)
 
 
-def make_block(config: TransformerConfig, layer: int) -> nn.Module:
-    """Layer of a decoder, or of the only stack."""
-    if config.layer_kinds[layer] == "state_space":
+def make_block(config: TransformerConfig, layer: int, *, encoder: bool = False) -> nn.Module:
+    """The layer of this number in a decoder, in the only stack, or in the encoder of an encoder-decoder."""
+    if not encoder and config.layer_kinds[layer] == "state_space":
         return StateSpaceBlock(config, layer)
-    return Block(config, layer)
+    block = PostNormBlock if config.norm_position == "post" else Block
+    return block(config, layer, encoder=encoder)

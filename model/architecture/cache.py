@@ -1,8 +1,8 @@
 """Slot-based cache: sequences of different lengths decode together in one batch.
 
-A slot is one sequence's place. Every slot has its own length, so a finished sequence's slot goes to the next request
-while the others go on (continuous batching, Orca, OSDI 2022). What is kept of a sequence depends on the kind of the
-layer: all keys and values, those of a sliding window, or a recurrent state.
+A slot holds one sequence. Every slot has its own length, so a finished sequence's slot is given to the next request
+while the others continue (continuous batching, Orca, OSDI 2022). What a slot stores depends on the kind of layer: all
+keys and values, those of a sliding window, or a recurrent state.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility, between
+from sluice.model.architecture.attention_mask import AttentionMask
 from sluice.model.architecture.cache_stores import (
     AttentionStore,
-    Plan,
-    Ring,
-    Rows,
+    RingBuffer,
     StateStore,
+    StepRows,
+    WritePlan,
     plan_full,
     plan_window,
     state_shapes,
@@ -31,7 +31,7 @@ AttentionKind = Literal["attention", "window"]
 
 
 class Cache:
-    """What `slots` sequences of up to `max_length` tokens leave to those that follow.
+    """Keys, values and recurrent states of `slots` sequences of up to `max_length` tokens.
 
     `lengths` is [slots] int64 on the CPU, the number of tokens each slot holds. `Transformer.forward(ids, cache=cache,
     slots=slots)` reads and extends it. A step that fails midway may leave its slots half extended: reset them.
@@ -48,14 +48,15 @@ class Cache:
         quantized: bool = False,
         source_length: int | None = None,
     ) -> None:
-        """`max_length` and, of an encoder-decoder, `source_length` bound a slot's tokens; unset: the model's context.
-        `quantized` keeps keys and values in 8 bits. Raises ValueError for what the model cannot have.
+        """`max_length` and, for an encoder-decoder, `source_length` limit a slot's tokens (default: the model's
+        context). `quantized` stores keys and values in 8 bits. Raises ValueError for settings that the model does not
+        support.
         """
         _check(config, slots, max_length, source_length, dtype=dtype, quantized=quantized)
         self.config, self.kinds, self.slots = config, config.layer_kinds, slots
         self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
-        self.ring = Ring.of(config.window or 1, config.global_tokens, self.max_length)
+        self.ring = RingBuffer.create(config.window or 1, config.global_tokens, self.max_length)
         self.stores: list[AttentionStore | StateStore] = []
         for kind in self.kinds:
             if kind == "state_space":
@@ -77,7 +78,7 @@ class Cache:
 
     @property
     def tensors(self) -> Iterator[Tensor]:
-        """Everything on the device; [slots, ..] each."""
+        """All tensors on the device, each [slots, ..]."""
         for store in (*self.stores, *self.source_stores):
             yield from store.tensors
         yield self.source_mask
@@ -87,7 +88,7 @@ class Cache:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def reset(self, slots: Tensor | None = None) -> None:
-        """Empties the given slots ([n] int64), or all of them. Raises ValueError for one that the cache has not."""
+        """Empty the given slots ([n] int64), or all of them. Raises ValueError for a slot that does not exist."""
         if slots is not None:
             if slots.dtype not in (torch.int64, torch.int32):
                 raise ValueError(f"slots of type {_name(slots.dtype)} must be int32 or int64")
@@ -95,7 +96,7 @@ class Cache:
         chosen = slice(None) if slots is None else slots
         self.lengths[chosen] = 0
         self.source_lengths[chosen] = 0
-        # Wiped, not only forgotten: a NaN left by the last request would come through the mask, as 0 x NaN.
+        # Zeroed, because a NaN left by the last request would pass through the mask as 0 x NaN.
         for tensor in self.tensors:
             tensor[chosen] = 0
 
@@ -107,10 +108,10 @@ class Cache:
         counts: Tensor | None = None,
         source_mask: Tensor | None = None,
     ) -> "CacheStep":
-        """Opens a step in which row i of [batch, seq] new tokens continues `slots[i]` (slot i without `slots`).
+        """Begin a step in which row i of [batch, seq] new tokens continues `slots[i]` (default: slot i).
 
-        `counts` [batch] are the real tokens of each row, all of them where it is None. `source_mask` [batch, source]
-        bool, False for padding, goes with the first tokens of an encoder-decoder's slots.
+        `counts` [batch] are the real tokens of each row (None: all). `source_mask` [batch, source] bool, False for
+        padding, is given with the first tokens of an encoder-decoder's slots.
         """
         if slots is None and batch != self.slots:
             raise ValueError(f"a batch of {batch} rows needs `slots` to say which of {self.slots} slots they continue")
@@ -125,7 +126,7 @@ class Cache:
         self._check_source(slots, starts, source_mask)
         return CacheStep(self, slots, self._rows(slots, counts, starts, seq, longest), source_mask)
 
-    def _rows(self, slots: Tensor, counts: Tensor, starts: Tensor, seq: int, longest: int) -> Rows:
+    def _rows(self, slots: Tensor, counts: Tensor, starts: Tensor, seq: int, longest: int) -> StepRows:
         device, names = self.source_mask.device, slots.tolist()
         index: slice | Tensor = slice(names[0], names[0] + len(names))
         if names != list(range(names[0], names[0] + len(names))):
@@ -135,7 +136,7 @@ class Cache:
             positions = torch.arange(longest - seq, longest, device=device).expand(len(names), -1)
         else:
             positions = (starts[:, None] + torch.arange(seq)).to(device)
-        return Rows(slots.to(device), index, starts, counts, positions, longest - seq if same else None, longest)
+        return StepRows(slots.to(device), index, starts, counts, positions, longest - seq if same else None, longest)
 
     def _checked(self, slots: Tensor, batch: int) -> Tensor:
         names = slots.tolist()
@@ -151,7 +152,7 @@ class Cache:
             raise ValueError(f"slot {wrong[0]} is not one of 0 to {self.slots - 1}")
 
     def _too_long(self, slots: Tensor, starts: Tensor, counts: Tensor, seq: int) -> str:
-        """Why a row of `seq` tokens has no room, be it for padding alone, which takes places too."""
+        """Error message for a row of `seq` tokens that does not fit, perhaps because its padding takes space too."""
         limit = f"longer than the cache's max_length {self.max_length}"
         if (real := int((starts + counts).max())) > self.max_length:
             return f"sequence of {real} tokens is {limit}"
@@ -205,46 +206,46 @@ def _name(dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class CacheStep:
-    """One forward pass's view of the cache."""
+    """View of the cache in one forward pass."""
 
     cache: Cache
     slots: Tensor
-    """[batch] int64, on the CPU: the slot each row continues."""
-    rows: Rows
+    """[batch] int64, on the CPU: the slot that each row continues."""
+    rows: StepRows
     new_source: Tensor | None = None
-    """[batch, source] bool: mask of the source that this step brings."""
-    _plans: dict[str, Plan] = field(default_factory=dict)
+    """[batch, source] bool: mask of the source that is given in this step."""
+    _plans: dict[str, WritePlan] = field(default_factory=dict)
 
     @property
     def positions(self) -> Tensor:
-        """[batch, seq] int64: the place of each new token in its own sequence."""
+        """[batch, seq] int64: position of each new token in its own sequence."""
         return self.rows.positions
 
     @property
     def fresh(self) -> bool:
-        """Every slot was empty before."""
+        """Whether every slot was empty before."""
         return self.rows.start == 0
 
     @property
     def counts(self) -> Tensor | None:
-        """[batch] int64: how many of a row's new tokens are real, the rest being padding; None where all are."""
+        """[batch] int64: real tokens of each row, the rest being padding; None if all are real."""
         rows = self.rows
         return None if int(rows.counts.min()) == rows.seq else rows.counts.to(rows.positions.device)
 
-    def visibility(self, kind: LayerKind | Literal["source"]) -> Visibility:
-        """Of the new tokens over what `extend` returns in layers of this kind; of `source`, over the whole source."""
+    def mask(self, kind: LayerKind | Literal["source"]) -> AttentionMask:
+        """Mask of the new tokens over the keys that `extend` returns in layers of this kind, or over the source."""
         if kind == "source":
-            return self._source_visibility
+            return self._source_attention_mask
         assert kind != "state_space", "a recurrent state has no keys"
-        return self._plan(kind).visibility
+        return self._plan(kind).mask
 
-    def _plan(self, kind: AttentionKind) -> Plan:
+    def _plan(self, kind: AttentionKind) -> WritePlan:
         if kind not in self._plans:
             self._plans[kind] = plan_full(self.rows) if kind == "attention" else plan_window(self.rows, self.cache.ring)
         return self._plans[kind]
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new [batch, seq, kv_heads, head] and returns all that the step's queries may look at,
+        """Store new [batch, seq, kv_heads, head]; return all keys and values that the step's queries may attend to,
         [batch, keys, kv_heads, head].
         """
         kind, store = self.cache.kinds[layer], self.cache.stores[layer]
@@ -252,44 +253,44 @@ class CacheStep:
         return store.extend(self.rows, self._plan(kind), keys, values)
 
     def state(self, layer: int) -> SequenceState:
-        """Of the rows' sequences before the step."""
+        """Recurrent state of the rows' sequences before the step."""
         store = self.cache.stores[layer]
         assert isinstance(store, StateStore)
         return store.read(self.rows.index)
 
     def store_state(self, layer: int, state: SequenceState) -> None:
-        """Keeps the state after each row's real tokens."""
+        """Store the state after each row's real tokens."""
         store = self.cache.stores[layer]
         assert isinstance(store, StateStore)
         store.write(self.rows.index, state)
 
     def store_source(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores a source's [batch, source, kv_heads, head]; returns them as later steps will find them."""
+        """Store a source's [batch, source, kv_heads, head]; return them as later steps will read them."""
         assert self.new_source is not None
         return self.cache.source_stores[layer].fill(self.rows, keys, values)
 
     def source(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [batch, source, kv_heads, head] of the source that an earlier step brought."""
+        """Keys and values [batch, source, kv_heads, head] of the source given in an earlier step."""
         assert self.new_source is None
         return self.cache.source_stores[layer].read(self.rows, self._source_length)
 
     @cached_property
     def _source_length(self) -> int:
-        """Of the longest source among the rows."""
+        """Length of the longest source among the rows."""
         if self.new_source is not None:
             return self.new_source.shape[1]
         return int(self.cache.source_lengths[self.slots].max())
 
     @cached_property
-    def _source_visibility(self) -> Visibility:
+    def _source_attention_mask(self) -> AttentionMask:
         mask = self.new_source
         if mask is None:
             mask = self.cache.source_mask[self.rows.index, : self._source_length]
         whole = bool(mask.all())
-        return between(self.rows.seq, mask.shape[1], None if whole else mask, mask.device)
+        return AttentionMask.cross_attention(self.rows.seq, mask.shape[1], None if whole else mask, mask.device)
 
     def commit(self) -> None:
-        """Makes the new tokens part of their sequences, once every layer has stored them."""
+        """Make the new tokens part of their sequences, after every layer has stored them."""
         self.cache.lengths[self.slots] += self.rows.counts
         if self.new_source is not None:
             length = self.new_source.shape[1]

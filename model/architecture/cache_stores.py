@@ -1,7 +1,7 @@
-"""What a cache keeps of one layer: keys and values of every place, of a ring of places, or a recurrent state.
+"""Per-layer storage of a cache: keys and values of every position, of a ring buffer, or a recurrent state.
 
-Where new tokens go and what the queries then look at is the same in all layers of a kind: a `Plan`, made once a step by
-`plan_full` or `plan_window` from positions alone. The stores carry it out.
+All layers of a kind write new tokens to the same places and read the same keys: `plan_full` or `plan_window` computes
+this `WritePlan` once per step from positions alone, and the stores execute it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,31 +11,31 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility, within
+from sluice.model.architecture.attention_mask import AttentionMask
 from sluice.model.architecture.state_space import SequenceState
 from sluice.model.architecture.state_space_config import StateSpaceConfig
 
-_LEVELS = 127  # of an int8 code on either side of zero
+_LEVELS = 127  # int8 codes on either side of zero
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The new tokens of a step: row i continues slot `slots[i]` from position `starts[i]` on."""
+class StepRows:
+    """New tokens of a step: row i continues slot `slots[i]` from position `starts[i]` on."""
 
     slots: Tensor
     """[batch] int64."""
     index: slice | Tensor
-    """The same slots: a slice where they follow one another, so that stores are read in place."""
+    """The same slots; a slice if they are consecutive, so that stores are read in place."""
     starts: Tensor
-    """[batch] int64: tokens that each slot holds already."""
+    """[batch] int64: tokens that each slot already holds."""
     counts: Tensor
-    """[batch] int64: real tokens of each row, the rest being padding on the right."""
+    """[batch] int64: real tokens of each row; the rest is padding on the right."""
     positions: Tensor
-    """[batch, seq] int64: place of each new token in its own sequence."""
+    """[batch, seq] int64: position of each new token in its own sequence."""
     start: int | None
-    """That of every row; None where rows differ."""
+    """Start of every row; None if rows differ."""
     longest: int
-    """Largest start, plus seq."""
+    """Largest start plus seq."""
 
     @property
     def seq(self) -> int:
@@ -43,52 +43,52 @@ class Rows:
 
     @property
     def distinct(self) -> Tensor:
-        """[batch or 1, seq] int64: the positions, once where all rows have the same."""
+        """[batch or 1, seq] int64: the positions; a single row if all rows have the same."""
         return self.positions if self.start is None else self.positions[:1]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where a layer puts the new tokens of a step, and what its queries look at."""
+class WritePlan:
+    """Where a layer writes the new tokens of a step, and which keys its queries attend to."""
 
-    visibility: Visibility
-    looks_at: Literal["new", "stored", "both"]
-    """The new tokens alone; the stored ones, once the new are among them; or the stored ones before the new replace
-    some, and the new behind them.
+    mask: AttentionMask
+    """Mask of the new tokens over the keys of `reads`."""
+    reads: Literal["new", "stored", "both"]
+    """new: the new tokens only; stored: the store, after writing; both: the store before writing, then the new tokens.
     """
     used: int
-    """Stored places that are read."""
+    """Number of stored places that are read."""
     run: slice | None
-    """Places of the new tokens where they are the same in every row and follow one another, and none is left out."""
+    """Places of the new tokens if they are consecutive, equal in every row, and all tokens are stored; else None."""
     kept: tuple[Tensor, Tensor] | None = None
-    """Row and column of each of n new tokens that are stored; None: all. Used, as is `places`, without a `run`."""
+    """Row and column of each of the n new tokens that are stored; None: all. Used, like `places`, if `run` is None."""
     slots: Tensor | None = None
-    """[n] or [batch, 1] int64: the slot of each."""
+    """[n] or [batch, 1] int64: slot of each stored token."""
     places: Tensor | None = None
-    """[n] or [batch, seq] int64: its place there."""
+    """[n] or [batch, seq] int64: its place in the slot."""
 
 
-def plan_full(rows: Rows) -> Plan:
-    """Of a layer that keeps every token, at the place of its position."""
+def plan_full(rows: StepRows) -> WritePlan:
+    """Plan of a layer that keeps every token at the place of its position."""
     device, longest = rows.positions.device, rows.longest
     run = slice(rows.start, longest) if rows.start is not None and isinstance(rows.index, slice) else None
     if rows.start == 0:
-        # Padding stands behind every real token, where causality hides it.
-        visibility = within(rows.seq, causal=True, device=device)
-        return Plan(visibility, "new", 0, run, None, rows.slots[:, None], rows.positions)
-    # One query at the same position in every row sees all that is stored, so no kernel needs a mask.
+        # Padding is behind every real token, where causality masks it.
+        mask = AttentionMask.self_attention(rows.seq, causal=True, device=device)
+        return WritePlan(mask, "new", 0, run, None, rows.slots[:, None], rows.positions)
+    # One query at the same position in every row attends to everything stored, so no kernel needs a mask.
     last = rows.start is not None and rows.seq == 1
     keys = torch.arange(longest, device=device)[None]
-    visibility = Visibility(rows.distinct, keys, causal=not last, plain=last)
-    return Plan(visibility, "stored", longest, run, None, rows.slots[:, None], rows.positions)
+    mask = AttentionMask(rows.distinct, keys, causal=not last, plain=last)
+    return WritePlan(mask, "stored", longest, run, None, rows.slots[:, None], rows.positions)
 
 
 @dataclass(frozen=True)
-class Ring:
-    """Places of a layer with a sliding window: the first `pinned` positions stay, the others take `turning` in turn.
+class RingBuffer:
+    """Places of a layer with a sliding window: the first `pinned` positions stay, the others share `turning` places.
 
-    One token overwrites the one that has just left its window. Several at once may overwrite what the first of them
-    still see: those look at the ring before, and at themselves behind it.
+    A single token overwrites the one that just left its window. Several at once may overwrite keys that the first of
+    them still attend to, so they read the ring before writing, followed by themselves.
     """
 
     window: int
@@ -96,8 +96,8 @@ class Ring:
     turning: int
 
     @classmethod
-    def of(cls, window: int, global_tokens: int, max_length: int) -> "Ring":
-        """No longer than a sequence of `max_length` tokens can fill."""
+    def create(cls, window: int, global_tokens: int, max_length: int) -> "RingBuffer":
+        """Ring buffer for sequences of up to `max_length` tokens."""
         pinned = min(global_tokens, max_length)
         return cls(window, pinned, min(window, max_length - pinned))
 
@@ -106,12 +106,12 @@ class Ring:
         return self.pinned + self.turning
 
     def place(self, positions: Tensor) -> Tensor:
-        """Of each position, int64 of any shape."""
+        """Place of each position, int64 of any shape."""
         turned = self.pinned + (positions - self.pinned) % max(self.turning, 1)
         return torch.where(positions < self.pinned, positions, turned)
 
     def held(self, lengths: Tensor) -> Tensor:
-        """[batch or 1] tokens stored -> [batch or 1, places] the position at each place, -1 where there is none."""
+        """[batch or 1] tokens stored -> [batch or 1, places] position at each place, -1 if empty."""
         last = lengths[:, None] - 1
         place = torch.arange(self.places, device=lengths.device)
         newest = last - (last - place) % max(self.turning, 1)
@@ -119,8 +119,8 @@ class Ring:
         return held.masked_fill(held > last, -1)
 
 
-def plan_window(rows: Rows, ring: Ring) -> Plan:
-    """Of a layer that keeps the last `ring.window` tokens and the pinned ones."""
+def plan_window(rows: StepRows, ring: RingBuffer) -> WritePlan:
+    """Plan of a layer that keeps the last `ring.window` tokens and the pinned ones."""
     device, positions = rows.positions.device, rows.distinct
     starts = rows.starts.to(device) if rows.start is None else torch.tensor([rows.start], device=device)
     used = min(rows.longest, ring.places)
@@ -130,23 +130,25 @@ def plan_window(rows: Rows, ring: Ring) -> Plan:
         if same and isinstance(rows.index, slice):
             place = int(ring.place(rows.starts[:1]))
             run = slice(place, place + 1)
-        # The places that hold a key are the window itself.
-        visibility = Visibility(positions, ring.held(starts + 1)[:, :used], causal=not same, plain=same)
-        return Plan(visibility, "stored", used, run, None, rows.slots[:, None], ring.place(rows.positions))
+        # The places that hold a key are exactly the window.
+        mask = AttentionMask(positions, ring.held(starts + 1)[:, :used], causal=not same, plain=same)
+        return WritePlan(mask, "stored", used, run, None, rows.slots[:, None], ring.place(rows.positions))
     if rows.start == 0:
         used = 0
-        visibility = within(rows.seq, causal=True, window=ring.window, global_tokens=ring.pinned, device=device)
+        mask = AttentionMask.self_attention(
+            rows.seq, causal=True, window=ring.window, global_tokens=ring.pinned, device=device
+        )
     else:
         used = min(int(rows.starts.max()), ring.places)
         keys = torch.cat((ring.held(starts)[:, :used].expand(len(positions), -1), positions), dim=1)
-        visibility = Visibility(positions, keys, causal=True, window=ring.window, global_tokens=ring.pinned)
+        mask = AttentionMask(positions, keys, causal=True, window=ring.window, global_tokens=ring.pinned)
     kept = _kept(rows, ring)
     slots, places = rows.slots[kept[0]], ring.place(rows.positions[kept])
-    return Plan(visibility, "both" if used else "new", used, None, kept, slots, places)
+    return WritePlan(mask, "both" if used else "new", used, None, kept, slots, places)
 
 
-def _kept(rows: Rows, ring: Ring) -> tuple[Tensor, Tensor]:
-    """Row and column of the real tokens that no later one of the step overwrites, so that no place is written twice."""
+def _kept(rows: StepRows, ring: RingBuffer) -> tuple[Tensor, Tensor]:
+    """Row and column of the real tokens that no later token of the step overwrites: no place is written twice."""
     device, positions = rows.positions.device, rows.positions
     counts, ends = rows.counts.to(device)[:, None], (rows.starts + rows.counts).to(device)[:, None]
     real = torch.arange(rows.seq, device=device) < counts
@@ -155,46 +157,46 @@ def _kept(rows: Rows, ring: Ring) -> tuple[Tensor, Tensor]:
     return row, column
 
 
-class Vectors:
-    """Vectors of [slots, kv_heads, places, size], a head's one after another, as attention reads them."""
+class KVBuffer:
+    """Keys or values [slots, kv_heads, places, size], contiguous per head, as attention reads them."""
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.parts: tuple[Tensor, ...] = (torch.zeros(shape, dtype=dtype, device=device),)
 
     def write(self, index: slice, run: slice, new: Tensor) -> None:
-        """[batch, run, kv_heads, size] to places that are the same in every slot of `index`."""
-        for part, piece in zip(self.parts, self.encode(new), strict=True):
-            # By narrow and copy_: assigning to slices takes twice as long, which shows in a step of one token.
-            part[index].narrow(2, run.start, run.stop - run.start).copy_(piece.transpose(1, 2))
+        """Write [batch, run, kv_heads, size] to places that are the same in every slot of `index`."""
+        for part, encoded in zip(self.parts, self.encode(new), strict=True):
+            # narrow and copy_: assigning to slices takes twice as long, which shows in a step of one token.
+            part[index].narrow(2, run.start, run.stop - run.start).copy_(encoded.transpose(1, 2))
 
     def scatter(self, slots: Tensor, places: Tensor, new: Tensor) -> None:
-        """[..., kv_heads, size] to the place of each, `slots` and `places` being [...] int64."""
-        for part, piece in zip(self.parts, self.encode(new), strict=True):
+        """Write each [kv_heads, size] of new [..., kv_heads, size] to its slot and place, both [...] int64."""
+        for part, encoded in zip(self.parts, self.encode(new), strict=True):
             # Two index tensors around a slice put the indexed dimensions first.
-            part[slots, :, places] = piece
+            part[slots, :, places] = encoded
 
     def read(self, index: slice | Tensor, used: int, dtype: torch.dtype) -> Tensor:
-        """The first `used` places: [batch, used, kv_heads, size], a view where nothing has to be converted."""
+        """First `used` places, [batch, used, kv_heads, size]; a view if no conversion is needed."""
         return self.decode([part[index].narrow(2, 0, used) for part in self.parts], dtype).transpose(1, 2)
 
-    def seen(self, new: Tensor) -> Tensor:
-        """[..., size]: what `read` gives once `new` is written, so that pieces of any length say the same."""
+    def round_trip(self, new: Tensor) -> Tensor:
+        """[..., size]: what `read` returns once `new` is written, so that results do not depend on chunk lengths."""
         return self.decode(self.encode(new), new.dtype)
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[..., size] -> what is stored of it."""
+        """[..., size] -> stored form."""
         return (x if x.dtype == self.parts[0].dtype else x.to(self.parts[0].dtype),)
 
     def decode(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """The reverse of `encode`."""
+        """Inverse of `encode`."""
         return parts[0] if parts[0].dtype == dtype else parts[0].to(dtype)
 
 
-class Int8Vectors(Vectors):
-    """The same in 8 bits an entry: integers of -127 to 127, and a float32 scale a vector.
+class Int8KVBuffer(KVBuffer):
+    """Buffer with 8 bits per entry: integers of -127 to 127, and a float32 scale per vector.
 
-    A finite entry is off by half a scale at most, the scale being the vector's largest magnitude / 127. A vector with
-    an entry that is not finite reads as NaN throughout.
+    A finite entry has an error of at most half the scale, which is the vector's largest magnitude / 127. A vector with
+    a non-finite entry reads as all NaN.
     """
 
     def __init__(self, shape: tuple[int, int, int, int], device: torch.device | str) -> None:
@@ -221,7 +223,7 @@ class AttentionStore:
     ) -> None:
         """`shape`: [slots, kv_heads, places, head]."""
         self.keys, self.values = (
-            Int8Vectors(shape, device) if quantized else Vectors(shape, dtype, device) for _ in range(2)
+            Int8KVBuffer(shape, device) if quantized else KVBuffer(shape, dtype, device) for _ in range(2)
         )
         self.read_as = dtype
 
@@ -229,52 +231,52 @@ class AttentionStore:
     def tensors(self) -> Iterator[Tensor]:
         yield from (*self.keys.parts, *self.values.parts)
 
-    def extend(self, rows: Rows, plan: Plan, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new [batch, seq, kv_heads, head]; returns what `plan.visibility` speaks of."""
+    def extend(self, rows: StepRows, plan: WritePlan, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new [batch, seq, kv_heads, head]; return the keys and values that `plan.mask` covers."""
         return self._extend(self.keys, rows, plan, keys), self._extend(self.values, rows, plan, values)
 
     @staticmethod
-    def _extend(vectors: Vectors, rows: Rows, plan: Plan, new: Tensor) -> Tensor:
-        if plan.looks_at == "stored":
-            _store(vectors, rows, plan, new)
-            return vectors.read(rows.index, plan.used, new.dtype)
-        looked_at = vectors.seen(new)
-        if plan.looks_at == "both":
-            looked_at = torch.cat((vectors.read(rows.index, plan.used, new.dtype), looked_at), dim=1)
-        _store(vectors, rows, plan, new)
-        return looked_at
+    def _extend(buffer: KVBuffer, rows: StepRows, plan: WritePlan, new: Tensor) -> Tensor:
+        if plan.reads == "stored":
+            _store(buffer, rows, plan, new)
+            return buffer.read(rows.index, plan.used, new.dtype)
+        read = buffer.round_trip(new)
+        if plan.reads == "both":
+            read = torch.cat((buffer.read(rows.index, plan.used, new.dtype), read), dim=1)
+        _store(buffer, rows, plan, new)
+        return read
 
-    def fill(self, rows: Rows, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores [batch, n, kv_heads, head] from the first place on; returns them as `read` will."""
+    def fill(self, rows: StepRows, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store [batch, n, kv_heads, head] from the first place on; return them as `read` will."""
         self.read_as = keys.dtype
-        for vectors, new in ((self.keys, keys.detach()), (self.values, values.detach())):
+        for buffer, new in ((self.keys, keys.detach()), (self.values, values.detach())):
             if isinstance(rows.index, slice):
-                vectors.write(rows.index, slice(0, new.shape[1]), new)
+                buffer.write(rows.index, slice(0, new.shape[1]), new)
             else:
-                vectors.scatter(rows.slots[:, None], torch.arange(new.shape[1], device=new.device)[None], new)
-        return self.keys.seen(keys), self.values.seen(values)
+                buffer.scatter(rows.slots[:, None], torch.arange(new.shape[1], device=new.device)[None], new)
+        return self.keys.round_trip(keys), self.values.round_trip(values)
 
-    def read(self, rows: Rows, used: int) -> tuple[Tensor, Tensor]:
-        """The first `used` places, [batch, used, kv_heads, head]."""
+    def read(self, rows: StepRows, used: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `used` places, [batch, used, kv_heads, head]."""
         return self.keys.read(rows.index, used, self.read_as), self.values.read(rows.index, used, self.read_as)
 
 
-def _store(vectors: Vectors, rows: Rows, plan: Plan, new: Tensor) -> None:
+def _store(buffer: KVBuffer, rows: StepRows, plan: WritePlan, new: Tensor) -> None:
     new = new.detach()
     if plan.run is not None and isinstance(rows.index, slice):
-        vectors.write(rows.index, plan.run, new)
+        buffer.write(rows.index, plan.run, new)
     else:
         assert plan.slots is not None and plan.places is not None
-        vectors.scatter(plan.slots, plan.places, new if plan.kept is None else new[plan.kept])
+        buffer.scatter(plan.slots, plan.places, new if plan.kept is None else new[plan.kept])
 
 
 class StateStore:
-    """State of one state space layer: of one size, however long the sequence."""
+    """State of one state space layer; its size does not depend on the sequence length."""
 
     def __init__(
         self, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: torch.dtype, device: torch.device | str
     ) -> None:
-        """`shapes`: of `state_shapes`."""
+        """`shapes`: see `state_shapes`."""
         self.conv = torch.zeros(shapes[0], dtype=dtype, device=device)
         self.state = torch.zeros(shapes[1], dtype=torch.float32, device=device)
 
@@ -291,7 +293,7 @@ class StateStore:
 
 
 def state_shapes(config: StateSpaceConfig, hidden_size: int, slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of the convolution's inputs [slots, channels, conv_width - 1] and the states [slots, heads, head, state_size]."""
+    """Shapes of convolution inputs [slots, channels, conv_width - 1] and states [slots, heads, head, state_size]."""
     inner = config.expand * hidden_size
     conv = slots, inner + 2 * config.groups * config.state_size, config.conv_width - 1
     return conv, (slots, inner // config.head_size, config.head_size, config.state_size)

@@ -1,7 +1,7 @@
-"""A step of decoding as one compiled graph: no time between its operations, and weights read as fast as memory allows.
+"""Decoding with one compiled graph per step: no launch overhead, and weights read at memory bandwidth.
 
-The graph is that of the layers themselves. Its sizes are those of the whole cache instead of what it holds so far, so
-that it is the same from token to token; what is not there yet is masked.
+The graph is traced from the layers themselves. Its sizes are those of the whole cache, not of its current contents, so
+that every step runs the same graph; positions not yet filled are masked.
 """
 
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility, between
+from sluice.model.architecture.attention_mask import AttentionMask
 from sluice.model.architecture.cache import Cache, CacheStep
-from sluice.model.architecture.cache_stores import Rows
-from sluice.model.architecture.linear_backends import summed
+from sluice.model.architecture.cache_stores import StepRows
+from sluice.model.architecture.linear_backends import row_sum
 from sluice.model.architecture.transformer import Transformer
 
 SMALLEST = 64
-"""Tokens of the shortest cache: its lengths are powers of two from here, so that most texts need the first graph."""
+"""Shortest cache in tokens: lengths are powers of two from here on, so that most texts use the first graph."""
 
 
-class Compiled:
-    """Decodes with one model. Its first step takes the compiler half a minute, and so does the first over a cache of
-    another length: that second graph serves all lengths.
+class CompiledDecoder:
+    """Decodes with one model. The first step compiles for half a minute, and so does the first over a cache of another
+    length; that second graph serves all lengths.
 
-    Raises ValueError for a mixture, whose routing no graph can hold, and on a CPU without a C++ compiler.
+    Raises ValueError for a mixture of experts, whose routing cannot be traced, and on a CPU without a C++ compiler.
     """
 
     def __init__(self, model: Transformer, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -33,18 +33,18 @@ class Compiled:
         if backend == "inductor" and model.embedding.weight.device.type == "cpu":
             _check_compiler()
         self.model = model
-        # What is left of a graph that breaks is slower than none: an error instead.
+        # A graph with breaks is slower than no graph: raise an error instead.
         self._step = torch.compile(_step, fullgraph=True, backend=backend)
 
     def capacity(self, length: int) -> int:
-        """Tokens of the cache for a text of up to `length`."""
+        """Length of the cache for a text of up to `length` tokens."""
         return min(self.model.config.context, max(SMALLEST, 1 << (length - 1).bit_length()))
 
     def logits(self, cache: Cache, ids: Tensor) -> Tensor:
-        """[slots, vocab] after the next tokens [slots, 1] of all of the cache's slots, which keeps them."""
-        opened = cache.begin(len(ids), 1)
-        logits = self._step(self.model, cache, ids, opened.positions.contiguous())
-        opened.commit()
+        """Append the next tokens [slots, 1] to all slots of the cache; return the logits [slots, vocab] that follow."""
+        step = cache.begin(len(ids), 1)
+        logits = self._step(self.model, cache, ids, step.positions.contiguous())
+        step.commit()
         return logits
 
 
@@ -59,14 +59,14 @@ def _check_compiler() -> None:
 
 def _step(model: Transformer, cache: Cache, ids: Tensor, positions: Tensor) -> Tensor:
     slots, starts = torch.arange(len(ids), device=ids.device), positions[:, 0]
-    # No common start: what the rows hold is known to tensors alone.
-    rows = Rows(slots, slice(0, len(ids)), starts, torch.ones_like(starts), positions, None, cache.max_length)
-    hidden = model.advance(ids, _WholeStep(cache, slots, rows), summed)
-    return model.logits(hidden[:, -1], summed)
+    # No common start: only tensors know the rows' lengths.
+    rows = StepRows(slots, slice(0, len(ids)), starts, torch.ones_like(starts), positions, None, cache.max_length)
+    hidden = model.advance(ids, _WholeStep(cache, slots, rows), row_sum)
+    return model.logits(hidden[:, -1], row_sum)
 
 
 class _WholeStep(CacheStep):
-    """A step that asks for no value: everything the cache has room for, and a mask."""
+    """Step that reads no tensor's value: it covers the cache's whole capacity, with a mask."""
 
     @property
     def counts(self) -> Tensor | None:
@@ -77,6 +77,6 @@ class _WholeStep(CacheStep):
         return self.cache.source_length
 
     @property
-    def _source_visibility(self) -> Visibility:
+    def _source_attention_mask(self) -> AttentionMask:
         mask = self.cache.source_mask[self.rows.index]
-        return between(self.rows.seq, mask.shape[1], mask, mask.device)
+        return AttentionMask.cross_attention(self.rows.seq, mask.shape[1], mask, mask.device)

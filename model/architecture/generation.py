@@ -1,4 +1,4 @@
-"""Sampling and autoregressive decoding."""
+"""Autoregressive decoding."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
@@ -7,37 +7,12 @@ import torch
 from torch import Tensor
 
 from sluice.model.architecture.cache import Cache
-from sluice.model.architecture.compiled import Compiled
+from sluice.model.architecture.compiled import CompiledDecoder
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.architecture.linear_backends import Joined, apart, joining_pays
+from sluice.model.architecture.linear_backends import FusedLinear, fusing_pays
+from sluice.model.architecture.pointwise import separate
+from sluice.model.architecture.sampling import sample
 from sluice.model.architecture.transformer import Transformer
-
-
-def sample(
-    logits: Tensor, temperature: float | Tensor, top_p: float | Tensor, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draws one token a row: [batch, vocab] -> [batch] int64.
-
-    `temperature` and `top_p` are one number for all rows or a tensor [batch]. Temperature 0 is greedy. `top_p` keeps
-    the fewest most probable tokens whose probabilities reach it (nucleus sampling, Holtzman et al., arXiv 1904.09751).
-    """
-    if isinstance(temperature, int | float) and temperature <= 0:
-        return logits.argmax(dim=-1)
-    logits = logits.float()
-    temperatures = torch.as_tensor(temperature, device=logits.device).expand(len(logits))
-    greedy = logits.argmax(dim=-1)
-    if not bool((temperatures > 0).any()):
-        return greedy
-    # The row's own floor keeps a greedy row finite; its draw is thrown away below.
-    scaled = logits / temperatures.clamp(min=1e-6)[:, None]
-    probabilities, tokens = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    nucleus = torch.as_tensor(top_p, device=logits.device).expand(len(logits))[:, None]
-    # The first token has nothing before it: it stays whatever top_p is.
-    outside = before >= nucleus
-    outside[:, 0] = False
-    drawn = torch.multinomial(probabilities.masked_fill(outside, 0.0), 1, generator=generator)
-    return torch.where(temperatures > 0, tokens.gather(1, drawn).squeeze(1), greedy)
 
 
 @torch.inference_mode()
@@ -52,19 +27,18 @@ def generate(
     seed: int = 0,
     source: Sequence[int] | None = None,
     cache: bool | Literal["int8"] = True,
-    decoder: Joined | Compiled | None = None,
+    decoder: FusedLinear | CompiledDecoder | None = None,
 ) -> list[int]:
-    """Continues `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
+    """Continue `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
 
-    An encoder-decoder reads `source` and continues `ids`, the start token at least. `cache`: True keeps what earlier
-    tokens leave, "int8" keeps keys and values in 8 bits, False reads the whole sequence again for every token.
-    `decoder` computes the steps after the prompt, and is given to all texts of a model: `Joined` packs its weights for
-    the first text, which must then stay as they are, and `Compiled` compiles a step. Without one every call packs the
-    weights anew where that pays.
+    An encoder-decoder reads `source` and continues `ids`, at least the start token. `cache`: True caches keys, values
+    and states, "int8" caches keys and values in 8 bits, False processes the whole sequence for every token.
+    `decoder` computes the steps after the prompt and can be shared by all texts of a model: `FusedLinear` packs the
+    weights at the first text, after which they must not change; `CompiledDecoder` compiles a step. Without a decoder
+    every call packs the weights where that pays.
 
-    Returns the new tokens alone, without the stop token. Raises ValueError for an empty prompt or one that leaves no
-    room in the context, a temperature or top_p out of its range, a model that generates nothing, and one that drops at
-    random, being in training mode.
+    Returns the new tokens only, without the stop token. Raises ValueError for an empty prompt or one that fills the
+    context, a temperature or top_p out of range, a model that cannot generate, and one in training mode with dropout.
     """
     context = model.config.context
     _check_generates(model, source)
@@ -81,7 +55,7 @@ def generate(
         raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
     if cache is False and decoder is not None:
         raise ValueError("a decoder has no effect without a cache: leave it out, or cache")
-    if isinstance(decoder, Compiled) and decoder.model is not model:
+    if isinstance(decoder, CompiledDecoder) and decoder.model is not model:
         raise ValueError("the decoder was compiled for another model: make one for this")
     if max_tokens < 0:
         raise ValueError(f"max_tokens {max_tokens} must be at least 0")
@@ -89,8 +63,8 @@ def generate(
     if cache is False:
         step = _uncached(model, source)
     else:
-        if decoder is None and joining_pays(model, length - len(ids)):
-            decoder = Joined()
+        if decoder is None and fusing_pays(model, length - len(ids)):
+            decoder = FusedLinear()
         step = _cached(model, source, length, decoder, quantized=cache == "int8")
     generator = torch.Generator(device=device).manual_seed(seed)
     fed, answer = torch.tensor([list(ids)], device=device), []
@@ -104,48 +78,54 @@ def generate(
 
 
 Step = Callable[[Tensor], Tensor]
-"""New ids [1, seq] of one sequence -> logits [1, vocab] of the token after them."""
+"""New ids [1, seq] of one sequence -> logits [1, vocab] of the token that follows."""
 
 
 def _cached(
-    model: Transformer, source: Sequence[int] | None, length: int, decoder: Joined | Compiled | None, *, quantized: bool
+    model: Transformer,
+    source: Sequence[int] | None,
+    length: int,
+    decoder: FusedLinear | CompiledDecoder | None,
+    *,
+    quantized: bool,
 ) -> Step:
-    """`length` tokens at most."""
-    if isinstance(decoder, Compiled):
+    """Step over a cache of at most `length` tokens."""
+    if isinstance(decoder, CompiledDecoder):
         length = decoder.capacity(length)
     weight = model.embedding.weight
-    read = None if source is None else torch.tensor([list(source)], device=weight.device)
-    kept = Cache(
+    source_ids = None if source is None else torch.tensor([list(source)], device=weight.device)
+    kv_cache = Cache(
         model.config,
         1,
         length,
         dtype=weight.dtype,
         device=weight.device,
         quantized=quantized,
-        source_length=None if read is None else read.shape[1],
+        source_length=None if source_ids is None else source_ids.shape[1],
     )
 
     def step(fed: Tensor) -> Tensor:
-        if not int(kept.lengths):
-            # Many rows at once: nothing is gained by joining.
-            return model.logits(model.hidden(fed, cache=kept, source=read)[:, -1])
-        if isinstance(decoder, Compiled):
-            return decoder.logits(kept, fed)
-        hidden = model.hidden(fed, cache=kept, project=decoder or apart)
-        return model.logits(hidden[:, -1], decoder or apart)
+        if not int(kv_cache.lengths):
+            # The prompt is many rows at once: fusing gains nothing.
+            return model.logits(model.hidden(fed, cache=kv_cache, source=source_ids)[:, -1])
+        if isinstance(decoder, CompiledDecoder):
+            return decoder.logits(kv_cache, fed)
+        hidden = model.hidden(fed, cache=kv_cache, linear=decoder or separate)
+        return model.logits(hidden[:, -1], decoder or separate)
 
     return step
 
 
 def _uncached(model: Transformer, source: Sequence[int] | None) -> Step:
+    """Step that processes the whole sequence again."""
     device = model.embedding.weight.device
-    read = None if source is None else torch.tensor([list(source)], device=device)
+    source_ids = None if source is None else torch.tensor([list(source)], device=device)
     sequence = torch.empty((1, 0), dtype=torch.int64, device=device)
 
     def step(fed: Tensor) -> Tensor:
         nonlocal sequence
         sequence = torch.cat((sequence, fed), dim=1)
-        return model.logits(model.hidden(sequence, source=read)[:, -1])
+        return model.logits(model.hidden(sequence, source=source_ids)[:, -1])
 
     return step
 
@@ -164,6 +144,6 @@ def _check_generates(model: Transformer, source: Sequence[int] | None) -> None:
 
 
 def _drops(config: TransformerConfig) -> bool:
-    """Whether a forward pass in training mode is another than in evaluation."""
+    """Whether a forward pass in training mode differs from one in evaluation."""
     limited = config.mixture is not None and config.mixture.capacity_factor is not None
     return limited or bool(config.dropout or config.attention_dropout)

@@ -1,4 +1,4 @@
-"""A fresh model's weights, drawn from a seed alone."""
+"""Initial weights of a model, drawn from a seed."""
 
 import math
 
@@ -9,16 +9,17 @@ from sluice.model.architecture.transformer import Transformer
 
 _STD = 0.02
 _INTO_THE_STREAM = ("attention.output.weight", "down.weight", "feedforward.down", "state_space.out_proj.weight")
-"""Ends of the names of weights whose products are added to the residual stream."""
+"""Name endings of the weights whose products are added to the residual stream."""
 _STEP_RANGE = (0.001, 0.1)
-"""Of a state space's time steps at the start (Mamba, arXiv 2312.00752)."""
+"""Initial time steps of a state space (Mamba, arXiv 2312.00752)."""
 
 
 def initialize(model: Transformer, seed: int) -> None:
-    """Draws every weight from `seed` alone: normal(0, 0.02), biases zero, norms one.
+    """Draw every weight from `seed`: normal(0, 0.02), biases zero, norms one.
 
     The projections that write into the residual stream are scaled by 1/sqrt(sublayers of their stack), so that its
-    variance does not grow with depth (GPT-2, Radford et al. 2019). State spaces start as Mamba-2's (arXiv 2405.21060).
+    variance does not grow with depth (GPT-2, Radford et al. 2019). State spaces are initialized like Mamba-2's (arXiv
+    2405.21060).
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -28,8 +29,8 @@ def initialize(model: Transformer, seed: int) -> None:
 
 
 def _sublayers(model: Transformer, name: str) -> int:
-    """Of the stack that holds the weight: two a layer, and a third where it reads a source. A state space without a
-    feed-forward network counts as two.
+    """Number of sublayers in the weight's stack: two per layer, three if it reads a source. A state space layer without
+    a feed-forward network counts as two.
     """
     if name.startswith("encoder."):
         return 2 * len(model.config.encoder_kinds)
@@ -43,7 +44,7 @@ def _draw(name: str, shape: torch.Size, std: float, generator: torch.Generator) 
     if last == "dt_bias":
         low, high = map(math.log, _STEP_RANGE)
         steps = torch.empty(shape).uniform_(low, high, generator=generator).exp()
-        return steps + torch.log(-torch.expm1(-steps))  # the inverse of softplus
+        return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus
     if name.endswith("conv1d.weight"):
         bound = shape[-1] ** -0.5
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)

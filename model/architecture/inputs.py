@@ -1,4 +1,4 @@
-"""What may stand beside the ids of a forward pass, and what is refused of it. Every function raises ValueError."""
+"""Optional inputs of a forward pass, and their validation: every check raises ValueError."""
 
 from typing import TypedDict
 
@@ -10,7 +10,7 @@ from sluice.model.architecture.config import TransformerConfig
 
 
 class Inputs(TypedDict, total=False):
-    """Beside the ids; see `Transformer.hidden`."""
+    """Arguments of `Transformer.hidden` besides the ids."""
 
     cache: Cache | None
     slots: Tensor | None
@@ -27,8 +27,8 @@ _BOOLEAN = {"mask", "source_mask", "counted"}
 _INTEGERS = {torch.int64, torch.int32}
 
 
-def check(config: TransformerConfig, ids: Tensor, given: Inputs, *, training: bool) -> None:
-    """Of the decoder or the only stack."""
+def check_inputs(config: TransformerConfig, ids: Tensor, given: Inputs, *, training: bool) -> None:
+    """Validate the inputs of the decoder or the only stack."""
     beside = {"positions": given.get("positions"), "documents": given.get("documents")}
     check_rows(config, ids, beside | {"mask": given.get("mask"), "types": given.get("types")}, training=training)
     _check_source(config, ids, given)
@@ -39,8 +39,8 @@ def check(config: TransformerConfig, ids: Tensor, given: Inputs, *, training: bo
 def check_rows(
     config: TransformerConfig, ids: Tensor, beside: dict[str, Tensor | None], *, training: bool, name: str = "ids"
 ) -> None:
-    """That ids are [batch, seq] of the vocabulary, and each tensor `beside` them of their shape, its type and in its
-    range. `name` is what errors call the ids.
+    """Validate that ids are [batch, seq] of the vocabulary, and each tensor `beside` them by shape, dtype and range.
+    Errors call the ids `name`.
     """
     if ids.ndim != 2:
         raise ValueError(f"{name} of shape {list(ids.shape)} must be [batch, seq]")
@@ -57,7 +57,7 @@ def check_rows(
         raise ValueError(f"{name} of shape {list(ids.shape)} hold no token")
     if beside.get("types") is not None and not config.token_types:
         raise ValueError("types were given, but the model has no token_types")
-    # Asking a GPU for a value stalls its queue, which training cannot afford, and ends a compiled graph.
+    # Reading a value from a GPU stalls its queue, which training cannot afford, and breaks a compiled graph.
     stalls = (training and ids.device.type != "cpu") or torch.compiler.is_compiling()
     if stalls or ids.is_meta:
         return
@@ -69,8 +69,8 @@ def check_rows(
 
 
 def check_targets(config: TransformerConfig, ids: Tensor, targets: Tensor, counted: Tensor | None) -> None:
-    """That `targets`, and the bools that say which of them count, are of the ids' shape; those that count are of the
-    vocabulary. Of a pipeline's later stage the ids are hidden states, [batch, seq, hidden].
+    """Validate that `targets` and `counted` have the shape of the ids, and that counted targets are in the vocabulary.
+    In the later stages of a pipeline the ids are hidden states, [batch, seq, hidden].
     """
     shape = ids.shape[:2]
     for name, tensor in {"targets": targets, "counted": counted}.items():

@@ -1,7 +1,7 @@
-"""Next-token cross-entropy over the output head, without ever holding the logits of a whole batch.
+"""Next-token cross-entropy over the output head, without storing the logits of a whole batch.
 
-With a vocabulary of 8k the logits outweigh every other activation many times. So rows go through the head a chunk at a
-time, and the gradient of a chunk is formed while its logits are still in cache (the idea of Liger Kernel's
+With a vocabulary of 8k the logits are many times larger than any other activation. So rows go through the head in
+chunks, and the gradient of a chunk is computed while its logits are still in cache (the idea of Liger Kernel's
 FusedLinearCrossEntropy, arXiv 2410.10989).
 """
 
@@ -17,10 +17,10 @@ from sluice.model.architecture.inputs import Inputs, check_targets
 from sluice.model.architecture.transformer import Transformer
 
 _CHUNK_LOGITS = 1 << 20
-"""Logits held at a time on a CPU: 4 MiB of float32, about what a core's share of cache takes."""
+"""Logits per chunk on a CPU: 4 MiB of float32, about one core's share of cache."""
 
 _ACCELERATOR_CHUNK_LOGITS = 1 << 26
-"""The same on an accelerator, whose products must be large to be fast."""
+"""Logits per chunk on an accelerator, whose products must be large to be fast."""
 
 
 def cross_entropy_sum(
@@ -35,18 +35,18 @@ def cross_entropy_sum(
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats of `targets` given `ids`, both [batch, seq], and the number of tokens summed.
 
-    Both are scalars, the sum float32 and differentiable, the count int64. `counted` [batch, seq] bool is True for the
-    targets that count; whatever `targets` holds elsewhere is not read. `inputs` go to the model. Divide by the number
+    Both are scalars: the sum float32 and differentiable, the count int64. `counted` [batch, seq] bool is True for
+    targets that count; other values of `targets` are not read. `inputs` are passed to the model. Divide by the number
     of tokens of the whole optimizer step.
 
     With `z_loss` the gradient is that of the sum of nats + z_loss x log(Z)^2, Z the softmax's normalizer (PaLM, arXiv
-    2204.02311). The value stays the nats alone, so that losses of runs with and without it are one scale.
+    2204.02311). The value remains the nats, so that losses of runs with and without it are comparable.
 
-    `each` [batch, seq] float32, given where no gradient is asked for, is filled with the nats of every target, 0 where
-    it does not count.
+    `each` [batch, seq] float32, allowed only without gradients, is filled with the nats of every target, 0 where it
+    does not count.
 
-    Raises ValueError for targets that are not of the ids' shape, or (on a CPU, where asking is cheap) count and are
-    outside the vocabulary.
+    Raises ValueError for targets of another shape than the ids, or (on a CPU, where reading them is cheap) counted
+    targets outside the vocabulary.
     """
     check_targets(model.config, ids, targets, counted)
     hidden = model.hidden(ids, **inputs)
@@ -70,8 +70,8 @@ def cross_entropy_sum(
 def _cross_entropy_of_logits(
     model: Transformer, hidden: Tensor, targets: Tensor, z_loss: float, each: Tensor | None
 ) -> Tensor:
-    """The same for heads that do more than a product: [rows, hidden], [rows] -> summed nats; `each` [rows] is filled
-    with those of a row. The logits of a chunk are computed again in the backward pass.
+    """Summed nats for heads that are more than a product: [rows, hidden], [rows] -> scalar; `each` [rows] is filled
+    with the nats of each row. The backward pass recomputes the logits of a chunk.
     """
 
     def nats(chunk: Tensor, target: Tensor, own: Tensor | None) -> Tensor:
@@ -100,12 +100,11 @@ def _chunk_rows(weight: Tensor) -> int:
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
-    """[rows, hidden], [vocab, hidden], [rows], weight of the z-loss -> summed nats; `each` [rows] is filled with those
-    of a row.
+    """[rows, hidden], [vocab, hidden], [rows], weight of the z-loss -> summed nats; `each` [rows] is filled with the
+    nats of each row.
 
-    The gradient of the sum is known as soon as the logits are: softmax(logits) - onehot(target), and
-    2 z_loss log(Z) softmax(logits) of the z-loss. It is formed in the forward pass, and the backward pass only scales
-    it.
+    The gradient is known as soon as the logits are: softmax(logits) - onehot(target), plus 2 z_loss log(Z)
+    softmax(logits) from the z-loss. The forward pass computes it and the backward pass only scales it.
     """
 
     @staticmethod
@@ -115,14 +114,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         needed = any(ctx.needs_input_grad)
         hidden_gradient = torch.empty_like(hidden) if needed else None
-        # Summed wide: in bfloat16 every chunk would round the sum anew. It costs one float32 copy of the weight.
+        # Summed in float32, which costs one copy of the weight: in bfloat16 every chunk would round the sum again.
         wide = torch.promote_types(weight.dtype, torch.float32)
         weight_gradient = torch.zeros_like(weight, dtype=wide) if needed else None
         rows = _chunk_rows(weight)
         for start in range(0, len(hidden), rows):
             chunk, target = hidden[start : start + rows], targets[start : start + rows, None]
             logits = functional.linear(chunk, weight).float()
-            # Less the row's largest, so that no exponential overflows.
+            # Subtract the row's maximum, so that no exponential overflows.
             largest = logits.amax(dim=-1, keepdim=True)
             logits -= largest
             wanted = logits.gather(1, target)

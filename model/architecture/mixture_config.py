@@ -1,4 +1,4 @@
-"""The settings of a mixture of experts. Light: no torch."""
+"""Settings of a mixture of experts. Imports no torch."""
 
 from typing import Self
 
@@ -8,25 +8,25 @@ from sluice.core.settings.block import Block
 
 
 class MixtureConfig(Block):
-    """Feed-forward networks of which each token takes a few (Switch, arXiv 2101.03961; Mixtral, arXiv 2401.04088)."""
+    """Mixture of feed-forward experts (Switch, arXiv 2101.03961; Mixtral, arXiv 2401.04088)."""
 
     experts: int = Field(ge=2)
     per_token: int = Field(2, ge=1)
-    """Experts a token goes to (top-k)."""
+    """Experts per token (top-k)."""
     shared: int = Field(0, ge=0)
-    """Experts that every token goes to besides (DeepSeekMoE, arXiv 2401.06066)."""
+    """Additional experts that process every token (DeepSeekMoE, arXiv 2401.06066)."""
     intermediate_size: int | None = Field(None, ge=1)
-    """Of one expert; unset: that of the dense network."""
+    """Inner width of one expert; unset: that of the dense network."""
     capacity_factor: float | None = Field(None, gt=0)
-    """Tokens an expert takes at most in training, over its even share; what comes beyond is dropped and counted. Unset:
-    all. (A second choice may lose its place to a later token's first: such training is not strictly causal, GShard,
-    arXiv 2006.16668.)"""
+    """Most tokens per expert in training, relative to its even share; excess tokens are dropped and counted. Unset: no
+    limit. (A second choice may lose its place to a later token's first choice, so such training is not strictly causal;
+    GShard, arXiv 2006.16668.)"""
     normalize: bool = True
-    """The weights of a token's experts sum to one. With one expert a token they would all be one."""
+    """Normalize the weights of a token's experts to sum to one. With one expert per token they would all be one."""
     balance_weight: float = Field(0.01, ge=0)
-    """Of the load-balancing loss (Switch, equation 4)."""
+    """Weight of the load-balancing loss (Switch, equation 4)."""
     z_weight: float = Field(0.001, ge=0)
-    """Of the router z-loss (ST-MoE, arXiv 2202.08906)."""
+    """Weight of the router z-loss (ST-MoE, arXiv 2202.08906)."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:

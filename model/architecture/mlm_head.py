@@ -1,13 +1,12 @@
-"""What BERT puts between the last layer and the output head (arXiv 1810.04805)."""
+"""BERT's transformation between the last layer and the output head (arXiv 1810.04805)."""
 
 from torch import Tensor, nn
 
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.architecture.feedforward import activate
-from sluice.model.architecture.pointwise import make_norm
+from sluice.model.architecture.pointwise import activate, make_norm
 
 
-class HeadTransform(nn.Module):
+class MlmHead(nn.Module):
     """`norm(activation(dense(x)))`."""
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -13,30 +13,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.config import GATED, ModelConfig
-from sluice.model.architecture.feedforward import FeedForward, activate
+from sluice.model.architecture.pointwise import FeedForward, activate
 
 
 @dataclass(frozen=True)
 class Routing:
-    """What one mixture says of one forward pass; a choice is one token's going to one of its experts. Padding is left
-    out of everything.
+    """Routing statistics of one layer in one forward pass. A choice is one token sent to one of its experts; padding is
+    not counted.
     """
 
     balance: Tensor
     """Scalar: `experts * sum(f * P)`, with f an expert's share of all choices (before any is dropped) and P its mean
-    probability. 1 where the load is even, up to `experts` / `per_token` where it has collapsed. With one expert a
-    token this is Switch's equation 4; with more, Mixtral's loss over `per_token`.
+    probability. 1 for an even load, up to `experts` / `per_token` for a collapsed one. With one expert per token
+    this is Switch's equation 4; with more, Mixtral's loss divided by `per_token`.
     """
     z: Tensor
     """Scalar: mean of logsumexp(logits)^2 (ST-MoE, arXiv 2202.08906), which keeps the router's logits small."""
     load: Tensor
-    """[experts] float32: share of all choices that each expert took; sums to 1 less what was dropped."""
+    """[experts] float32: share of all choices that each expert took; sums to 1 minus the dropped share."""
     dropped: Tensor
-    """Scalar int64: choices that found their expert full."""
+    """Scalar int64: choices dropped because their expert was full."""
 
 
-class Mixture(nn.Module):
-    """Stands in place of a `FeedForward`; the experts are of the configured kind."""
+class MoE(nn.Module):
+    """Replaces a `FeedForward`; the experts are of the configured kind."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Mixture(nn.Module):
         experts, hidden = mixture.experts, config.hidden_size
         width = mixture.intermediate_size or config.feedforward_width
         self.router = nn.Linear(hidden, experts, bias=False)
-        # One matrix a product, [experts, out, in], instead of a module an expert.
+        # One stacked matrix per product, [experts, out, in], instead of one module per expert.
         self.gate = _stacked(experts, width, hidden) if self.kind in GATED else None
         self.up = _stacked(experts, width, hidden)
         self.down = _stacked(experts, hidden, width)
@@ -57,11 +57,11 @@ class Mixture(nn.Module):
         self.shared = FeedForward(config, mixture.shared * width) if mixture.shared else None
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> tuple[Tensor, Routing]:
-        """[batch, seq, hidden] -> [batch, seq, hidden] and how the tokens were routed that `real` [batch, seq] bool is
-        True for (None: all).
+        """[batch, seq, hidden] -> [batch, seq, hidden] and the routing of the tokens for which `real` [batch, seq] bool
+        is True (None: all).
 
-        The capacity holds in training only: elsewhere a token's output must not depend on the others in its batch. It
-        is that of the real tokens, which go before padding: padding has what they leave.
+        Capacity is limited in training only: otherwise a token's output must not depend on others in its batch. The
+        capacity follows from the number of real tokens, and they take precedence over padding.
         """
         tokens, settings = x.flatten(0, -2), self.settings
         logits = self._logits(tokens)
@@ -81,11 +81,11 @@ class Mixture(nn.Module):
             mixed = mixed + self.shared(tokens)
         if real is None:
             return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
-        wanted, taken = (_of_real(real, chosen, each, settings.experts) for each in (every, order))
+        wanted, taken = (_count_real(real, chosen, each, settings.experts) for each in (every, order))
         return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
 
     def _logits(self, tokens: Tensor) -> Tensor:
-        """[tokens, hidden] -> [tokens, experts], at least float32: a rounding here sends a token elsewhere."""
+        """[tokens, hidden] -> [tokens, experts], at least float32: a rounding error here would change the routing."""
         wide = torch.promote_types(tokens.dtype, torch.float32)
         with torch.autocast(tokens.device.type, enabled=False):
             return functional.linear(tokens.to(wide), self.router.weight.to(wide))
@@ -94,14 +94,14 @@ class Mixture(nn.Module):
         """Tokens [tokens, hidden] through the experts of `order` and `counts`, weighted by [tokens, per_token]."""
         rows = tokens.index_select(0, order % len(tokens))
         results = (self._grouped if groups_well(rows, self.up) else self._in_turn)(rows, counts)
-        # Back in the order of the choices, where those dropped stay zero.
+        # Back in the order of the choices; dropped ones stay zero.
         choices = results.new_zeros(weights.numel(), tokens.shape[1]).index_copy(0, order, results)
         weights = weights.T[..., None].to(results.dtype)
         return (choices.view(-1, *tokens.shape) * weights).sum(dim=0).to(tokens.dtype)
 
     def _in_turn(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """One expert after the other; rows [choices, hidden] lie by expert, `counts` [experts] of each."""
-        # unbind, not indexing: the gradient of each index would be as large as the whole.
+        """One expert after another; rows [choices, hidden] are sorted by expert, `counts` [experts] per expert."""
+        # unbind, not indexing: the gradient of each index would be as large as the whole stack.
         stacks = (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
         experts = zip(*(_each(stack, len(counts)) for stack in stacks), strict=True)
         parts = []
@@ -115,7 +115,7 @@ class Mixture(nn.Module):
         return torch.cat(parts)
 
     def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """The same as `_in_turn`, in one grouped product a matrix and without reading `counts`."""
+        """Equals `_in_turn`, with one grouped product per matrix and without reading `counts` from the device."""
         ends = counts.cumsum(0).int()
 
         def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -131,21 +131,21 @@ class Mixture(nn.Module):
 
 
 def groups_well(rows: Tensor, weight: Tensor) -> bool:
-    """Whether a grouped product of rows [choices, in] with [experts, out, in] is possible and the better choice.
+    """Whether a grouped product of rows [choices, in] with [experts, out, in] is possible and faster.
 
-    Products in turn suit a CPU; elsewhere their sizes would have to be waited for. torch groups only matrices whose
-    rows are a multiple of 16 bytes.
+    A CPU runs one product per expert; elsewhere that would wait for their sizes. torch groups only matrices whose rows
+    are a multiple of 16 bytes.
     """
     aligned = all(size * rows.element_size() % 16 == 0 for size in weight.shape[1:])
     return rows.device.type != "cpu" and aligned
 
 
 def by_expert(chosen: Tensor, experts: int, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Choices ordered by expert, [tokens x per_token] int64, and the number of each expert's, [experts] int64.
+    """Choices sorted by expert, [tokens x per_token] int64, and the number per expert, [experts] int64.
 
-    `chosen` [tokens, per_token] names each token's experts, best first. A choice's number is rank x tokens + token, so
-    that within an expert all first choices come before all second ones, and earlier tokens before later; those that
-    `real` [tokens] bool is False for come last.
+    `chosen` [tokens, per_token] lists each token's experts, best first. A choice's number is rank x tokens + token, so
+    that within an expert all first choices precede all second ones, and earlier tokens precede later ones; padding
+    (`real` [tokens] bool is False) comes last.
     """
     flat = chosen.T.flatten()
     counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
@@ -154,26 +154,26 @@ def by_expert(chosen: Tensor, experts: int, real: Tensor | None = None) -> tuple
 
 
 def capacity(factor: float, choices: int, experts: int) -> int:
-    """Choices that one expert takes: `factor` times its even share of the real ones, rounded up, and one at least."""
+    """Most choices that one expert takes: `factor` times its even share, rounded up, at least one."""
     return max(1, math.ceil(factor * choices / experts))
 
 
 def within_capacity(order: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The first `most` choices of each expert, and the number of each expert's, shaped as in `by_expert`."""
+    """The first `most` choices of each expert and their number per expert, in the format of `by_expert`."""
     starts = counts.cumsum(0) - counts
     places = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts, output_size=len(order))
     return order[places < most], counts.clamp(max=most)
 
 
 def auxiliary_loss(routings: Sequence[Routing], config: ModelConfig) -> Tensor:
-    """Scalar to add to the loss a token: balancing and z-loss of each layer, weighted, summed over layers as Switch."""
+    """Scalar to add to the loss per token: weighted balancing and z-loss, summed over layers as in Switch."""
     mixture = config.mixture
     assert mixture is not None and routings, "an auxiliary loss needs a mixture and its forward pass"
     return torch.stack([mixture.balance_weight * r.balance + mixture.z_weight * r.z for r in routings]).sum()
 
 
 def expert_load(routings: Sequence[Routing]) -> Tensor:
-    """[layers, experts] float32: share of a layer's choices that each expert took."""
+    """[layers, experts] float32: share of each layer's choices that each expert took."""
     return torch.stack([routing.load for routing in routings])
 
 
@@ -188,22 +188,22 @@ def _routing(
 
 
 def _mean(x: Tensor, real: Tensor | None) -> Tensor:
-    """Over the tokens that are real: [tokens, ..] -> [..]; 0 where there is none."""
+    """Mean over real tokens: [tokens, ..] -> [..]; 0 if there are none."""
     if real is None:
         return x.mean(dim=0)
     weights = real.to(x.dtype) / real.sum().clamp(min=1)
-    # Not a product: what stands at padding may be no number.
+    # Not a product: values at padding may be NaN.
     return torch.where(real.view(-1, *[1] * (x.ndim - 1)), x, 0).transpose(0, -1) @ weights
 
 
-def _of_real(real: Tensor, chosen: Tensor, order: Tensor, experts: int) -> Tensor:
-    """Choices among `order` that are a real token's, [experts] int64; shapes as in `by_expert`, real [tokens] bool."""
+def _count_real(real: Tensor, chosen: Tensor, order: Tensor, experts: int) -> Tensor:
+    """Number of real tokens' choices in `order` per expert, [experts] int64; formats as in `by_expert`."""
     counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
     return counts.index_add(0, chosen.T.flatten()[order], real[order % len(real)].long())
 
 
 def _stacked(experts: int, outputs: int, inputs: int) -> nn.Parameter:
-    """[experts, outputs, inputs], each matrix drawn as that of an nn.Linear."""
+    """[experts, outputs, inputs], each matrix initialized like an nn.Linear's."""
     return nn.Parameter(torch.empty(experts, outputs, inputs).uniform_(-(inputs**-0.5), inputs**-0.5))
 
 

@@ -1,4 +1,4 @@
-"""The settings of longer rotary positions: linear, NTK-aware, YaRN. Light: no torch."""
+"""Settings of context extension by scaled rotary positions: linear, NTK-aware, YaRN. Imports no torch."""
 
 from typing import Literal, Self
 
@@ -8,20 +8,20 @@ from sluice.core.settings.block import Block
 
 
 class RopeScaling(Block):
-    """How rotary angles are stretched, so that a model reads further than it was trained to."""
+    """Scaling of rotary angles, so that a model handles longer contexts than it was trained on."""
 
     kind: Literal["linear", "ntk", "yarn"]
-    """linear: positions over `factor` (Chen et al., arXiv 2306.15595); ntk: a larger theta; yarn: each frequency by its
-    wavelength (Peng et al., arXiv 2309.00071)."""
+    """linear: positions divided by `factor` (Chen et al., arXiv 2306.15595); ntk: a larger theta; yarn: each frequency
+    by its wavelength (Peng et al., arXiv 2309.00071)."""
     factor: float = Field(ge=1)
     original_context: int | None = Field(None, ge=1)
-    """The context trained at, which yarn's wavelengths are held against; unset: context / factor."""
+    """yarn: context length in training, which wavelengths are compared with; unset: context / factor."""
     beta_fast: float = Field(32.0, gt=0)
-    """yarn: rotations within the original context above which a frequency stays as it is."""
+    """yarn: rotations within the original context above which a frequency is unchanged."""
     beta_slow: float = Field(1.0, gt=0)
-    """yarn: rotations below which a frequency is interpolated whole."""
+    """yarn: rotations below which a frequency is fully interpolated."""
     attention_factor: float | None = Field(None, gt=0)
-    """yarn: what cosine and sine are multiplied by; unset: 0.1 ln(factor) + 1."""
+    """yarn: factor of cosine and sine; unset: 0.1 ln(factor) + 1."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
@@ -37,5 +37,5 @@ class RopeScaling(Block):
         return self
 
     def trained_context(self, context: int) -> int:
-        """yarn's original context in tokens, in a model of this `context`."""
+        """Original context of yarn in tokens, for a model with this `context`."""
         return self.original_context or max(1, round(context / self.factor))

@@ -1,11 +1,11 @@
-"""The selective scan of Mamba-2, whole sequences in chunks or a token at a time (Dao and Gu, arXiv 2405.21060).
+"""Selective scan of Mamba-2, over whole sequences in chunks or one token at a time (Dao and Gu, arXiv 2405.21060).
 
 Each head carries a state h [head_size, state_size] from token to token and reads it:
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        y_t = h_t C_t
 
-Within a chunk this is attention with decaying scores, and only the states at the chunks' ends go on from one to the
-next: products of matrices instead of a loop over tokens, and nothing that grows with the square of the sequence.
+Within a chunk this is attention with decaying scores, and only the states at the chunks' ends are passed on: matrix
+products instead of a loop over tokens, and nothing that grows with the square of the sequence length.
 """
 
 import torch
@@ -24,11 +24,12 @@ def chunked_scan(
     initial: Tensor | None = None,
     segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y [batch, seq, heads, head_size] and the last state [batch, heads, head_size, state_size], at least float32.
+    """Compute y [batch, seq, heads, head_size] and the last state [batch, heads, head_size, state_size] in float32 at
+    least.
 
-    x [batch, seq, heads, head_size], dt [batch, seq, heads] (not negative; 0 leaves the state as it is), A [heads]
-    (negative), B and C [batch, seq, groups, state_size] (heads / groups neighbouring heads share them), `initial` as
-    the last state (unset: zero). `segments` [batch, seq] int64 counts up from 0 by one at each border that the state
+    x [batch, seq, heads, head_size], dt [batch, seq, heads] (not negative; 0 leaves the state unchanged), A [heads]
+    (negative), B and C [batch, seq, groups, state_size] (shared by heads / groups neighbouring heads), `initial` shaped
+    as the last state (default: zero). `segments` [batch, seq] int64 counts up from 0 at each border that the state
     does not cross; `initial` belongs to segment 0.
     """
     batch, seq, heads, size = x.shape
@@ -40,14 +41,14 @@ def chunked_scan(
     if segments is not None:
         segments = _cut(segments, chunk, last=True)
     within, since = _decays(_cut(dt * A, chunk).transpose(2, 3), segments)
-    # Cut into [batch, chunks, chunk, groups, ..], then groups before tokens: rows of one product share B and C.
+    # [batch, chunks, chunk, groups, ..], then groups before tokens: rows of one product share B and C.
     inputs = _cut(x * dt[..., None], chunk).view(batch, chunks, chunk, groups, share, size)
     B, C = _cut(B, chunk).transpose(2, 3), _cut(C, chunk).transpose(2, 3)
 
     scores = (C @ B.mT)[:, :, :, None] * within.view(batch, chunks, groups, share, chunk, chunk)
     near = (scores @ inputs.permute(0, 1, 3, 4, 2, 5)).permute(0, 1, 4, 2, 3, 5)
 
-    # How much of each token is left at its chunk's end: the last row of the decays.
+    # Decay of each token at its chunk's end: the last row of the decays.
     left = within[..., -1, :].transpose(2, 3).reshape(batch, chunks, chunk, groups, share, 1)
     rows = (inputs * left).transpose(2, 3).reshape(batch, chunks, groups, chunk, share * size)
     added = (rows.mT @ B).view(batch, chunks, heads, size, state_size)
@@ -60,7 +61,7 @@ def chunked_scan(
 
 
 def recurrent_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One token: y [batch, heads, head_size] and the next state [batch, heads, head_size, state_size].
+    """Process one token: y [batch, heads, head_size] and the next state [batch, heads, head_size, state_size].
 
     x [batch, heads, head_size], dt [batch, heads], A [heads], B and C [batch, groups, state_size].
     """
@@ -74,7 +75,7 @@ def recurrent_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, st
 
 
 def _cut(tensor: Tensor, chunk: int, *, last: bool = False) -> Tensor:
-    """[batch, seq, ..] -> [batch, chunks, chunk, ..], filled up with zeros or, if `last`, with the last entry."""
+    """[batch, seq, ..] -> [batch, chunks, chunk, ..], padded with zeros or, if `last`, with the last entry."""
     if missing := -tensor.shape[1] % chunk:
         fill = tensor[:, -1:].expand(-1, missing, *tensor.shape[2:])
         tensor = torch.cat([tensor, fill if last else torch.zeros_like(fill)], dim=1)
@@ -82,19 +83,19 @@ def _cut(tensor: Tensor, chunk: int, *, last: bool = False) -> Tensor:
 
 
 def _decays(rates: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What is left at token t of token s, [batch, chunks, heads, t, s], and of the state before the chunk, [.., t].
+    """Decay at token t of token s, [batch, chunks, heads, t, s], and of the state before the chunk, [.., t].
 
-    rates [batch, chunks, heads, chunk] are the logarithms of the tokens' own decays; segments [batch, chunks, chunk].
+    rates [batch, chunks, heads, chunk] are the logarithms of each token's decay; segments [batch, chunks, chunk].
     """
     chunk = rates.shape[-1]
     visible = torch.ones(chunk, chunk, dtype=torch.bool, device=rates.device).tril()
-    # Differences of sums: float32 would lose in a chunk of strong decays what the weak ones after them need.
+    # Differences of cumulative sums in float64: after strong decays, float32 would lose the weak ones.
     if segments is None:
         sums = rates.double().cumsum(-1)
         since = sums.to(rates.dtype).exp()
     else:
         visible = visible & (segments[..., :, None] == segments[..., None, :])[:, :, None]
-        # Sums begin anew in each segment, so that not even a rounding comes over a border.
+        # Sums restart in each segment, so that not even a rounding error crosses a border.
         sums = (visible.double() @ rates.double()[..., None]).squeeze(-1)
         before = functional.pad(segments[:, :-1, -1], (1, 0))  # segment of the state that enters
         entered = (segments == before[..., None])[:, :, None]
@@ -104,13 +105,13 @@ def _decays(rates: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _carry(added: Tensor, kept: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The state that enters each chunk, [batch, chunks, heads, head_size, state_size], and the one after the last.
+    """State that enters each chunk, [batch, chunks, heads, head_size, state_size], and the one after the last.
 
-    A chunk leaves `kept` [batch, chunks, heads] of the state that enters it and adds `added`, shaped as the result.
+    A chunk multiplies the state that enters it by `kept` [batch, chunks, heads] and adds `added`, shaped as the result.
     """
     state = torch.zeros_like(added[:, 0]) if initial is None else initial.to(added.dtype)
     entering = []
-    # unbind, not indexing: the gradient of each index would be as large as the whole.
+    # unbind, not indexing: the gradient of each index would be as large as the whole tensor.
     for more, share in zip(added.unbind(1), kept[..., None, None].unbind(1), strict=True):
         entering.append(state)
         state = state * share + more

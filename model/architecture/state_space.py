@@ -15,16 +15,16 @@ from sluice.model.architecture.scan import chunked_scan, recurrent_step
 
 @dataclass(frozen=True)
 class SequenceState:
-    """All that a state space layer keeps of the tokens so far."""
+    """Recurrent state of one layer after the tokens so far."""
 
     conv: Tensor
-    """[batch, channels, conv_width - 1]: the convolution's last inputs, oldest first; zeros before the first token."""
+    """[batch, channels, conv_width - 1]: last inputs of the convolution, oldest first; zeros before the first token."""
     state: Tensor
-    """[batch, heads, head_size, state_size], float32 whatever the model's type (float64 in a float64 model)."""
+    """[batch, heads, head_size, state_size], float32 whatever the model's dtype (float64 in a float64 model)."""
 
 
 class GatedNorm(nn.Module):
-    """RMSNorm of `x * silu(gate)`, in each of `groups` parts apart."""
+    """RMSNorm of `x * silu(gate)`, separately in each of `groups` groups."""
 
     def __init__(self, size: int, groups: int, eps: float) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class GatedNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        """[..., size] each -> [..., size] in the type of `gate`; statistics in the type of x, at least float32."""
+        """[..., size] each -> [..., size] in the dtype of `gate`; statistics in the dtype of x, at least float32."""
         gated = (x * functional.silu(gate.to(x.dtype))).unflatten(-1, (self.groups, -1))
         scale = torch.rsqrt(gated.square().mean(-1, keepdim=True) + self.eps)
         return (gated * scale).flatten(-2).to(gate.dtype) * self.weight
 
 
 class StateSpace(nn.Module):
-    """Mixes tokens through a state of fixed size instead of through attention."""
+    """Token mixer with a recurrent state of fixed size instead of attention."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class StateSpace(nn.Module):
         self.width, self.chunk = shape.conv_width, shape.chunk
         self.channels = self.inner + 2 * self.groups * self.state_size
         self.in_proj = nn.Linear(config.hidden_size, self.inner + self.channels + self.heads, bias=shape.bias)
-        # Holds the weights; `_convolve` computes, since documents and states enter there.
+        # Stores the weights only; `_convolve` computes, because it handles documents and states.
         self.conv1d = nn.Conv1d(self.channels, self.channels, self.width, groups=self.channels, bias=shape.conv_bias)
         self.dt_bias = nn.Parameter(torch.zeros(self.heads))
         self.A_log = nn.Parameter(torch.zeros(self.heads))
@@ -69,9 +69,9 @@ class StateSpace(nn.Module):
     ) -> tuple[Tensor, SequenceState]:
         """[batch, seq, hidden] -> [batch, seq, hidden] and the state after each row's last real token.
 
-        `initial` is the state that the rows continue. `counts` [batch] int64: a row's real tokens, the rest being
-        padding on the right, which changes no state and whose outputs mean nothing. `documents` [batch, seq] int64:
-        nothing passes between neighbours of different numbers; a row's first document continues `initial`.
+        `initial` is the state that the rows continue. `counts` [batch] int64: a row's real tokens; the rest is padding
+        on the right, which changes no state and whose outputs are undefined. `documents` [batch, seq] int64: the state
+        resets where the number changes; a row's first document continues `initial`.
         """
         self._check(x, documents, initial, counts)
         real, segments = _real(x, counts), None
@@ -79,7 +79,7 @@ class StateSpace(nn.Module):
             segments = _segments(documents, real)
         gate, inputs, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], dim=-1)
         history = torch.cat([self._first(inputs, initial), inputs], dim=1)
-        # Not under autocast, which would narrow the products that make the state.
+        # Without autocast, which would compute the state's products in a narrower dtype.
         with torch.autocast(x.device.type, enabled=False):
             mixed, state = self._scan(self._convolve(history, segments), dt, real, segments, initial)
             mixed = self.norm(mixed, gate)
@@ -89,7 +89,7 @@ class StateSpace(nn.Module):
     def _scan(
         self, x: Tensor, dt: Tensor, real: Tensor | None, segments: Tensor | None, initial: SequenceState | None
     ) -> tuple[Tensor, Tensor]:
-        """Convolved [batch, seq, channels] and raw steps [batch, seq, heads] -> [batch, seq, inner] and the state."""
+        """Convolved [batch, seq, channels] and raw steps [batch, seq, heads] -> [batch, seq, inner] and last state."""
         dt = functional.softplus(dt.to(x.dtype) + self.dt_bias.to(x.dtype))
         if real is not None:
             dt = dt.masked_fill(~real[..., None], 0)
@@ -108,7 +108,7 @@ class StateSpace(nn.Module):
     def _convolve(self, history: Tensor, segments: Tensor | None) -> Tensor:
         """[batch, conv_width - 1 + seq, channels] -> silu of the causal convolution [batch, seq, channels].
 
-        At least float32. A sum over taps, each a shifted view: channels stay last, and a document's border masks a tap.
+        At least float32. A sum of shifted views, one per tap: channels stay last, and document borders mask taps.
         """
         history = history.to(torch.promote_types(history.dtype, torch.float32))
         taps = self.conv1d.weight.to(history.dtype)[:, 0].unbind(-1)
@@ -125,7 +125,7 @@ class StateSpace(nn.Module):
         return functional.silu(mixed)
 
     def _first(self, inputs: Tensor, initial: SequenceState | None) -> Tensor:
-        """What the convolution sees before the first token, [batch, conv_width - 1, channels]."""
+        """Inputs of the convolution before the first token, [batch, conv_width - 1, channels]."""
         if initial is None:
             return inputs.new_zeros(len(inputs), self.width - 1, self.channels)
         return initial.conv.transpose(1, 2).to(inputs.dtype)
@@ -155,16 +155,16 @@ class StateSpace(nn.Module):
 
 
 def _real(x: Tensor, counts: Tensor | None) -> Tensor | None:
-    """[batch, seq] bool, False at padding; None where there is none."""
+    """[batch, seq] bool, False for padding; None if there is none."""
     seq = x.shape[1]
-    # Counts that lie on the CPU are looked at for nothing; reading others would wait for the device.
+    # Reading counts on the CPU is free; reading others would wait for the device.
     if counts is None or (counts.device.type == "cpu" and bool((counts == seq).all())):
         return None
     return torch.arange(seq, device=x.device) < counts.to(x.device)[:, None]
 
 
 def _segments(documents: Tensor, real: Tensor | None) -> Tensor:
-    """Documents [batch, seq] counted from 0 in the order of each row; padding belongs to the last real token's."""
+    """Number documents [batch, seq] from 0 in the order of each row; padding belongs to the last real token's."""
     borders = documents[:, 1:] != documents[:, :-1]
     if real is not None:
         borders = borders & real[:, 1:]

@@ -1,6 +1,6 @@
-"""The transformer: decoder-only, encoder-only or encoder-decoder, as `TransformerConfig` says.
+"""The language model: decoder-only, encoder-only or encoder-decoder, as configured by `TransformerConfig`.
 
-By default a Llama (arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases.
+The default is Llama's architecture (arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases.
 """
 
 from collections.abc import Iterable
@@ -11,41 +11,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sluice.model.architecture.attention_mask import Visibility, between, document_positions, within
-from sluice.model.architecture.block import Block, make_block
+from sluice.model.architecture.attention import RotaryEmbedding
+from sluice.model.architecture.attention_mask import AttentionMask, RelativeBias, alibi_slopes, document_positions
+from sluice.model.architecture.block import ForwardContext, make_block
 from sluice.model.architecture.cache import Cache, CacheStep
 from sluice.model.architecture.config import LayerKind, TransformerConfig
-from sluice.model.architecture.inputs import Inputs, check, check_rows
+from sluice.model.architecture.inputs import Inputs, check_inputs, check_rows
 from sluice.model.architecture.kernels import KernelName
-from sluice.model.architecture.linear_backends import Project, apart
-from sluice.model.architecture.mlm_head import HeadTransform
+from sluice.model.architecture.mlm_head import MlmHead
 from sluice.model.architecture.moe import Routing
-from sluice.model.architecture.pass_state import Pass
-from sluice.model.architecture.pointwise import make_norm
-from sluice.model.architecture.positions import RelativeBias, RotaryEmbedding, alibi_slopes, sinusoids
+from sluice.model.architecture.pointwise import LinearBackend, make_norm, separate
 
 
 class Encoder(nn.Module):
-    """The stack that reads the source of an encoder-decoder. It shares the decoder's embedding."""
+    """Stack that reads the source of an encoder-decoder. It shares the decoder's embedding."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.relative = RelativeBias(config, causal=False) if config.positions == "relative" else None
-        self.layers = nn.ModuleList(Block(config, layer, encoder=True) for layer in range(len(config.encoder_kinds)))
+        kinds = config.encoder_kinds
+        self.layers = nn.ModuleList(make_block(config, layer, encoder=True) for layer in range(len(kinds)))
         self.norm = make_norm(config) if config.norm_position == "pre" else None
 
 
 class Transformer(nn.Module):
-    """The language model. Weights are as torch makes them until `initialize` or a checkpoint sets them."""
+    """Language model. Its weights are torch's defaults until `initialize` or a checkpoint sets them."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.causal = config.kind != "encoder"
         self.kernel: KernelName | None = None
-        """Attention kernel to use; None: for each call the best that can do it."""
+        """Attention kernel to use; None: the best one that supports each call."""
         self.routing: tuple[Routing, ...] = ()
-        """What the mixtures said in the last forward pass, in the order of the layers."""
+        """Routing of the MoE layers in the last forward pass, in the order of the layers."""
         width = config.hidden_size
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.position_embedding = nn.Embedding(config.context, width) if config.positions == "learned" else None
@@ -60,24 +59,24 @@ class Transformer(nn.Module):
         self.relative = RelativeBias(config, causal=self.causal) if config.positions == "relative" else None
         self.layers = nn.ModuleList(make_block(config, layer) for layer in range(config.layers))
         self.norm = make_norm(config) if config.norm_position == "pre" else None
-        self.head_transform = HeadTransform(config) if config.head_transform else None
+        self.head_transform = MlmHead(config) if config.head_transform else None
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_transform else None
         self.head = None if config.tie_embeddings else nn.Linear(width, config.vocab_size, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
-        """[vocab, hidden]: the matrix that turns hidden states into logits."""
+        """[vocab, hidden]: the matrix that maps hidden states to logits."""
         return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(self, ids: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
-        """Logits [batch, seq, vocab] of the token after each of `ids` [batch, seq] (of an encoder: of the token in its
-        place); arguments as of `hidden`.
+        """Logits [batch, seq, vocab] of the token after each of `ids` [batch, seq] (encoder: of the token at its
+        place); `inputs` as in `hidden`.
         """
         return self.logits(self.hidden(ids, **inputs))
 
-    def logits(self, hidden: Tensor, project: Project = apart) -> Tensor:
-        """[.., hidden] of `hidden` -> [.., vocab]."""
-        logits = project.linear(hidden, self.head_weight, self.head_bias)
+    def logits(self, hidden: Tensor, linear: LinearBackend = separate) -> Tensor:
+        """Output of `hidden`, [.., hidden] -> [.., vocab]."""
+        logits = linear.linear(hidden, self.head_weight, self.head_bias)
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -94,30 +93,30 @@ class Transformer(nn.Module):
         types: Tensor | None = None,
         source: Tensor | None = None,
         source_mask: Tensor | None = None,
-        project: Project = apart,
+        linear: LinearBackend = separate,
     ) -> Tensor:
-        """What the head is applied to, [batch, seq, hidden], for `ids` [batch, seq] int64.
+        """Final hidden states [batch, seq, hidden] of `ids` [batch, seq] int64, the input of the head.
 
         Without a cache each row is a whole sequence. `documents` [batch, seq] int64 numbers the documents packed into a
-        row, one after another: each is read as if it stood alone; negative where there is padding. `positions` [batch,
-        seq] replaces 0, 1, 2, .. in what is added to embeddings or rotates heads. `mask` [batch, seq] bool is False for
-        padding. `types` [batch, seq] are the segments of an encoder with `token_types`.
+        row, one after another: each is processed as if it were alone; negative numbers are padding. `positions` [batch,
+        seq] replaces 0, 1, 2, .. in position embeddings and rotations. `mask` [batch, seq] bool is False for padding.
+        `types` [batch, seq] are the segments of an encoder with `token_types`.
 
         An encoder-decoder reads `source` [batch, source] int64, in which `source_mask` is False for padding; with a
-        cache the source is given in a sequence's first step only.
+        cache only a sequence's first step is given the source.
 
-        With a cache row i holds the next tokens of slot `slots[i]` ([batch] int64, all different; without `slots`, of
-        slot i): prefill is a call on empty slots, decoding is a call with seq = 1. Rows may be at different lengths.
-        Prompts of different lengths prefill together when padded on the right with any token: `counts` [batch] says
-        how many tokens of each row are real, and what the model says after a padding token means nothing. The slots'
-        lengths grow by `counts` (by seq without it).
+        With a cache row i holds the next tokens of slot `slots[i]` ([batch] int64, all different; default: slot i):
+        prefill is a call on empty slots, decoding is a call with seq = 1. Rows may be at different lengths. Prompts of
+        different lengths prefill together when padded on the right with any token: `counts` [batch] is the number of
+        real tokens of each row, and outputs at padding positions are undefined. The slots' lengths grow by `counts`
+        (default: by seq).
 
-        `project` says how linear maps of one input are computed.
+        `linear` computes the linear maps; see `LinearBackend`.
 
         Raises ValueError for a token outside the vocabulary, a sequence longer than the context or the cache, an
-        argument of the wrong shape, and arguments that do not go together.
+        argument of the wrong shape, and arguments that exclude each other.
         """
-        given = Inputs(
+        inputs = Inputs(
             cache=cache,
             slots=slots,
             counts=counts,
@@ -128,113 +127,63 @@ class Transformer(nn.Module):
             source=source,
             source_mask=source_mask,
         )
-        check(self.config, ids, given, training=self.training)
+        check_inputs(self.config, ids, inputs, training=self.training)
         encoded = None if source is None else self.encode(source, source_mask)
-        batch, seq = ids.shape
-        step = None if cache is None else cache.begin(batch, seq, slots, counts, _source_mask(encoded, source_mask))
-        if step is not None:
-            positions, state = step.positions, self._pass_of(step, project, encoded)
-        else:
+        step = None
+        if cache is None:
             if positions is None:
-                count = torch.arange(seq, device=ids.device)
+                count = torch.arange(ids.shape[1], device=ids.device)
                 positions = count if documents is None else document_positions(documents)
-            state = Pass(
-                visibility=self._visibility(ids, documents, mask),
-                rotary=None if self.rotary is None else self.rotary(positions),
-                documents=documents,
-                real=mask if documents is None or self.config.mixture is None else _real(documents, mask),
-                source=encoded,
-                kernel=self.kernel,
-                project=project,
-            )
+            context = self.context(ids, positions, documents, mask, linear)
             if encoded is not None:
-                state.visibility["source"] = between(seq, encoded.shape[1], source_mask, ids.device)
-        x = _through(self.layers, self._embed(ids, positions, types), state)
+                context.source = encoded
+                context.masks["source"] = AttentionMask.cross_attention(
+                    ids.shape[1], encoded.shape[1], source_mask, ids.device
+                )
+        else:
+            if encoded is not None and source_mask is None:
+                source_mask = torch.ones(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
+            batch, seq = ids.shape
+            step = cache.begin(batch, seq, slots, counts, source_mask)
+            positions, context = step.positions, self._cached_context(step, linear, encoded)
+
+        x = self.embed(ids, positions, types)
+        for layer in self.layers:
+            x = layer(x, context)
         if step is not None:
             step.commit()
-        self.routing = (*(self.routing if encoded is not None else ()), *state.routing)
-        return self._finish(x)
+        self.routing = (*(self.routing if encoded is not None else ()), *context.routing)
+        return self.finish(x)
 
-    def advance(self, ids: Tensor, step: CacheStep, project: Project = apart) -> Tensor:
-        """What `hidden` does in a step of decoding between its checks and the commit, for a compiler to trace."""
-        state = self._pass_of(step, project)
-        return self._finish(_through(self.layers, self._embed(ids, step.positions, None), state))
+    def advance(self, ids: Tensor, step: CacheStep, linear: LinearBackend = separate) -> Tensor:
+        """The part of a decoding step in `hidden` between its checks and its commit, for a compiler to trace."""
+        context = self._cached_context(step, linear)
+        x = self.embed(ids, step.positions, None)
+        for layer in self.layers:
+            x = layer(x, context)
+        return self.finish(x)
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        """States of the encoder: [batch, source] int64 -> [batch, source, hidden]."""
+        """Hidden states of the encoder: [batch, source] int64 -> [batch, source, hidden]."""
         if self.encoder is None:
             raise ValueError(f"a model of kind {self.config.kind} reads no source")
         check_rows(self.config, source, {"source_mask": source_mask}, training=self.training, name="source")
         positions = torch.arange(source.shape[1], device=source.device)
-        kinds = dict.fromkeys(self.config.encoder_kinds)
-        seen = {kind: self._seen(kind, source, causal=False, mask=source_mask) for kind in kinds}
-        state = Pass(
-            visibility={kind: self._with_bias(each, self.encoder.relative) for kind, each in seen.items()},
+        kinds, relative = self.config.encoder_kinds, self.encoder.relative
+        context = ForwardContext(
+            masks=self._self_attention_masks(kinds, source, relative, causal=False, mask=source_mask),
             rotary=None if self.rotary is None else self.rotary(positions),
             real=source_mask,
             kernel=self.kernel,
         )
-        x = _through(self.encoder.layers, self._embed(source, positions, None), state)
-        self.routing = tuple(state.routing)
+        x = self.embed(source, positions, None)
+        for layer in self.encoder.layers:
+            x = layer(x, context)
+        self.routing = tuple(context.routing)
         return x if self.encoder.norm is None else self.encoder.norm(x)
 
-    def _pass_of(self, step: CacheStep, project: Project, encoded: Tensor | None = None) -> Pass:
-        """The pass of a step over the cache; `encoded` is a source that comes with it."""
-        seen: dict[LayerKind | Literal["source"], Visibility] = {
-            kind: self._with_bias(step.visibility(kind), self.relative) for kind in self._kinds
-        }
-        if self.encoder is not None:
-            seen["source"] = step.visibility("source")
-        return Pass(
-            visibility=seen,
-            rotary=None if self.rotary is None else self.rotary(step.positions),
-            step=step,
-            source=encoded,
-            kernel=self.kernel,
-            project=project,
-        )
-
-    def _visibility(
-        self, ids: Tensor, documents: Tensor | None, mask: Tensor | None
-    ) -> dict[LayerKind | Literal["source"], Visibility]:
-        """What each kind of the decoder's (or only) layers sees of whole sequences."""
-        seen = {kind: self._seen(kind, ids, causal=self.causal, documents=documents, mask=mask) for kind in self._kinds}
-        return {kind: self._with_bias(each, self.relative) for kind, each in seen.items()}
-
-    @property
-    def _kinds(self) -> list[LayerKind]:
-        """Of the layers that see other tokens."""
-        return [kind for kind in dict.fromkeys(self.config.layer_kinds) if kind != "state_space"]
-
-    def _seen(
-        self,
-        kind: LayerKind,
-        ids: Tensor,
-        *,
-        causal: bool,
-        documents: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Visibility:
-        window = self.config.window if kind == "window" else None
-        return within(
-            ids.shape[1],
-            causal=causal,
-            window=window,
-            global_tokens=self.config.global_tokens if window else 0,
-            documents=documents,
-            mask=mask,
-            device=ids.device,
-        )
-
-    def _with_bias(self, seen: Visibility, relative: RelativeBias | None) -> Visibility:
-        """Scores that depend on the distance: T5's table, or ALiBi's slopes."""
-        if relative is not None:
-            return replace(seen, bias=relative(seen.distances), plain=False)
-        if self.config.positions == "alibi":
-            return replace(seen, slopes=alibi_slopes(self.config.heads, seen.query_positions.device), plain=False)
-        return seen
-
-    def _embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+    def embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        """Input of the first layer: [batch, seq] int64 -> [batch, seq, hidden]."""
         x = self.embedding(ids)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
@@ -248,26 +197,94 @@ class Transformer(nn.Module):
             x = self.embedding_norm(x)
         return functional.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
-    def _finish(self, x: Tensor) -> Tensor:
+    def finish(self, x: Tensor) -> Tensor:
+        """Output of the last layer -> input of the head, [batch, seq, hidden]."""
         if self.norm is not None:
             x = self.norm(x)
         if self.head_transform is not None:
             x = self.head_transform(x)
         return x if self.config.logit_scale == 1.0 else x * self.config.logit_scale
 
+    def context(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        documents: Tensor | None = None,
+        mask: Tensor | None = None,
+        linear: LinearBackend = separate,
+    ) -> ForwardContext:
+        """What the layers share when each row of `ids` is a whole sequence; arguments as in `hidden`."""
+        real = mask
+        if documents is not None and self.config.mixture is not None:
+            real = documents >= 0 if mask is None else mask & (documents >= 0)
+        return ForwardContext(
+            masks=self._self_attention_masks(
+                self.config.layer_kinds, ids, self.relative, causal=self.causal, documents=documents, mask=mask
+            ),
+            rotary=None if self.rotary is None else self.rotary(positions),
+            documents=documents,
+            real=real,
+            kernel=self.kernel,
+            linear=linear,
+        )
 
-def _through(layers: Iterable[nn.Module], x: Tensor, state: Pass) -> Tensor:
-    for layer in layers:
-        x = layer(x, state)
-    return x
+    def _cached_context(self, step: CacheStep, linear: LinearBackend, encoded: Tensor | None = None) -> ForwardContext:
+        """What the layers share in a step over the cache; `encoded` is the source that the step brings."""
+        masks: dict[LayerKind | Literal["source"], AttentionMask] = {
+            kind: self._with_bias(step.mask(kind), self.relative)
+            for kind in dict.fromkeys(self.config.layer_kinds)
+            if kind != "state_space"
+        }
+        if self.encoder is not None:
+            masks["source"] = step.mask("source")
+        return ForwardContext(
+            masks=masks,
+            rotary=None if self.rotary is None else self.rotary(step.positions),
+            step=step,
+            source=encoded,
+            kernel=self.kernel,
+            linear=linear,
+        )
 
+    def _self_attention_masks(
+        self,
+        kinds: Iterable[LayerKind],
+        ids: Tensor,
+        relative: RelativeBias | None,
+        *,
+        causal: bool,
+        documents: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> dict[LayerKind | Literal["source"], AttentionMask]:
+        """Mask of each kind of attention layer over whole sequences `ids`."""
+        masks: dict[LayerKind | Literal["source"], AttentionMask] = {}
+        for kind in dict.fromkeys(kinds):
+            if kind == "state_space":
+                continue
+            window = self.config.window if kind == "window" else None
+            unbiased = AttentionMask.self_attention(
+                ids.shape[1],
+                causal=causal,
+                window=window,
+                global_tokens=self.config.global_tokens if window else 0,
+                documents=documents,
+                mask=mask,
+                device=ids.device,
+            )
+            masks[kind] = self._with_bias(unbiased, relative)
+        return masks
 
-def _real(documents: Tensor, mask: Tensor | None) -> Tensor:
-    """[batch, seq] bool, False for padding by either."""
-    return documents >= 0 if mask is None else mask & (documents >= 0)
-
-
-def _source_mask(encoded: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    if encoded is None or mask is not None:
+    def _with_bias(self, mask: AttentionMask, relative: RelativeBias | None) -> AttentionMask:
+        """Add scores that depend on the distance: T5's table, or ALiBi's slopes."""
+        if relative is not None:
+            return replace(mask, bias=relative(mask.distances), plain=False)
+        if self.config.positions == "alibi":
+            return replace(mask, slopes=alibi_slopes(self.config.heads, mask.query_positions.device), plain=False)
         return mask
-    return torch.ones(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """[..., seq] int64 -> [..., seq, size] float32: alternating sine and cosine (Vaswani et al., arXiv 1706.03762)."""
+    exponents = torch.arange(0, size, 2, device=positions.device).float() / size
+    angles = positions[..., None].float() * 10_000.0**-exponents
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)

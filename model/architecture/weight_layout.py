@@ -1,7 +1,7 @@
-"""One matrix times a row or a few: laid out so that a CPU reads it as fast as its memory allows.
+"""Weight layouts in which a CPU multiplies a matrix with one or a few rows at memory bandwidth.
 
 Decoding multiplies every matrix with one row, so its time is that of reading the weights. On 2 cores torch's own linear
-map read 8 GB/s of float32 and 6 of bfloat16 where the layouts here read 15 of both, and a sum over the same memory 33.
+map read 8 GB/s in float32 and 6 in bfloat16, these layouts 15 in both, and a plain sum over the same memory 33.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ Product = Callable[[Tensor, Tensor | None], Tensor]
 """(x [.., in], bias [out] or None) -> [.., out], over a copy of a weight."""
 
 
-def packed(weight: Tensor, rows: int) -> Product:
-    """The product with `weight` [out, in] of x of about `rows` rows; without gradients.
+def pack(weight: Tensor, rows: int) -> Product:
+    """Copy `weight` [out, in] for products with about `rows` rows of x, without gradients.
 
-    As functional.linear up to rounding; in bfloat16 the same bits.
+    Equals functional.linear up to rounding; bit for bit in bfloat16.
     """
     weight = weight.detach()
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
@@ -28,10 +28,10 @@ def packed(weight: Tensor, rows: int) -> Product:
 
 
 def _split(weight: Tensor, threads: int) -> Product:
-    """A batch of narrower products, one for each thread, with the outputs side by side in memory.
+    """A batch of narrower products, one per thread, with the outputs contiguous in memory.
 
-    The library's product of a matrix and a vector runs in one thread, and reads the inputs' side by dot products; its
-    batches run in as many threads as they have members. Outputs that the threads do not divide have zeros behind them.
+    The library's matrix-vector product runs in one thread, as dot products along the inputs; its batched products run
+    in one thread per member. Outputs are zero-padded to a multiple of the threads.
     """
     outputs, inputs = weight.shape
     filled = -(-outputs // threads) * threads
@@ -53,7 +53,7 @@ def _has_onednn() -> bool:
 
 
 def _blocked(weight: Tensor, rows: int) -> Product:
-    """oneDNN's own layout, which torch's compiler uses for weights that are frozen."""
+    """oneDNN's own layout, which torch's compiler uses for frozen weights."""
     blocked, run = torch.ops.mkldnn._reorder_linear_weight(weight, rows), torch.ops.mkldnn._linear_pointwise
 
     def product(x: Tensor, bias: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from sluice.model.budget.record import Dtype
 from sluice.model.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from sluice.model.architecture.attention_mask import Visibility
+    from sluice.model.architecture.attention_mask import AttentionMask
 
 TORCH_DTYPE: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -70,7 +70,7 @@ def _product_s(product: Product, dtype: torch.dtype) -> float:
 
 def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype) -> float:
     """Of the feed-forward network's activation, forward and backward."""
-    from sluice.model.architecture.feedforward import activate
+    from sluice.model.architecture.pointwise import activate
 
     up = torch.ones(tokens, config.feedforward_width, dtype=dtype, requires_grad=True)
     gate = torch.ones_like(up, requires_grad=True) if config.feedforward in GATED else None
@@ -80,9 +80,9 @@ def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype
 
 
 def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dtype, attending: Attending) -> float:
-    from sluice.model.architecture.kernels import attend
+    from sluice.model.architecture.kernels import AttentionCall, attend
 
-    seen = _visibility(config, dtype, attending)
+    mask = _attention_mask(config, dtype, attending)
     shape = (run.micro_batch_size, config.context)
     queries = torch.ones(*shape, config.heads, config.head_width, dtype=dtype, requires_grad=True)
     keys, values = (
@@ -90,39 +90,40 @@ def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dt
     )
     upstream = torch.ones_like(queries)
 
+    call = AttentionCall(
+        queries,
+        keys,
+        values,
+        mask,
+        scale=config.attention_scale or config.head_width**-0.5,
+        soft_cap=config.attention_soft_cap,
+        dropout=config.attention_dropout,
+    )
+
     def both_ways() -> None:
-        attend(
-            queries,
-            keys,
-            values,
-            seen,
-            scale=config.attention_scale or config.head_width**-0.5,
-            soft_cap=config.attention_soft_cap,
-            dropout=config.attention_dropout,
-        ).backward(upstream)
+        attend(call).backward(upstream)
 
     return _mean(both_ways)
 
 
-def _visibility(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "Visibility":
-    """Of whole sequences, with scores changed by distance as the model's positions do."""
-    from sluice.model.architecture.attention_mask import within
-    from sluice.model.architecture.positions import alibi_slopes
+def _attention_mask(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "AttentionMask":
+    """Mask over whole sequences, with scores changed by distance as the model's positions do."""
+    from sluice.model.architecture.attention_mask import AttentionMask, alibi_slopes
 
-    seen = within(
+    mask = AttentionMask.self_attention(
         config.context,
         causal=attending.causal(config),
         window=attending.window,
         global_tokens=config.global_tokens if attending.window else 0,
     )
     if attending.is_cross:
-        return seen
+        return mask
     if config.positions == "alibi":
-        return replace(seen, slopes=alibi_slopes(config.heads), plain=False)
+        return replace(mask, slopes=alibi_slopes(config.heads), plain=False)
     if config.positions == "relative":
         bias = torch.zeros(1, config.heads, config.context, config.context, dtype=dtype, requires_grad=True)
-        return replace(seen, bias=bias, plain=False)
-    return seen
+        return replace(mask, bias=bias, plain=False)
+    return mask
 
 
 def _scan_s(config: TransformerConfig, state: StateSpaceConfig, run: PretrainConfig) -> float:

@@ -162,7 +162,7 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 def _generate(arguments: argparse.Namespace) -> None:
     check_sampling(arguments)
     folder = _check_folder(arguments.folder)
-    from sluice.model.architecture.compiled import Compiled
+    from sluice.model.architecture.compiled import CompiledDecoder
     from sluice.model.architecture.generation import generate
     from sluice.model.directory import CONFIG, load_model
 
@@ -187,7 +187,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         )
     decoder = None
     if arguments.compile:
-        decoder = Compiled(model)
+        decoder = CompiledDecoder(model)
         print("compiling a step of decoding, which takes half a minute or more", file=sys.stderr)
     answer = generate(
         model,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sluice.model.architecture.cache import Cache
-from sluice.model.architecture.generation import sample
+from sluice.model.architecture.sampling import sample
 from sluice.model.directory import load_model
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.delivery import Delivery, Outbox

@@ -6,7 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility, within
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.kernels import AttentionCall
 
 
 @dataclass(frozen=True)
@@ -14,28 +15,32 @@ class Case:
     queries: Tensor
     keys: Tensor
     values: Tensor
-    visibility: Visibility
+    mask: AttentionMask
     scale: float
     soft_cap: float | None
 
     def of(self, dtype: torch.dtype) -> "Case":
         """The same question with inputs rounded to `dtype`, and leaves of a new graph."""
         queries, keys, values = (x.detach().to(dtype).requires_grad_() for x in (self.queries, self.keys, self.values))
-        bias = self.visibility.bias
+        bias = self.mask.bias
         fresh = replace(
-            self.visibility, bias=None if bias is None else bias.detach().clone().requires_grad_(bias.requires_grad)
+            self.mask, bias=None if bias is None else bias.detach().clone().requires_grad_(bias.requires_grad)
         )
-        return replace(self, queries=queries, keys=keys, values=values, visibility=fresh)
+        return replace(self, queries=queries, keys=keys, values=values, mask=fresh)
+
+    @property
+    def call(self) -> AttentionCall:
+        return AttentionCall(self.queries, self.keys, self.values, self.mask, scale=self.scale, soft_cap=self.soft_cap)
 
     @property
     def leaves(self) -> list[Tensor]:
-        bias = self.visibility.bias
+        bias = self.mask.bias
         return [self.queries, self.keys, self.values, *([bias] if bias is not None and bias.requires_grad else [])]
 
 
 def truth(case: Case) -> Tensor:
     """[batch, queries, heads, size] float64, by a loop over queries that gathers the keys each may see."""
-    view = case.visibility
+    view = case.mask
     queries, keys, values = case.queries.double(), case.keys.double(), case.values.double()
     batch, length, heads, _ = queries.shape
     group = heads // keys.shape[2]
@@ -63,7 +68,7 @@ def of(x: Tensor, row: int) -> Tensor:
     return x[row if x.shape[0] > 1 else 0]
 
 
-def sees(view: Visibility, row: int, query: int, key: int) -> bool:
+def sees(view: AttentionMask, row: int, query: int, key: int) -> bool:
     place, other = int(of(view.query_positions, row)[query]), int(of(view.key_positions, row)[key])
     if other < 0 or (view.causal and other > place):
         return False
@@ -94,7 +99,7 @@ def cases(draw: st.DrawFn, *, additive: bool = True, capped: bool = True) -> Cas
     causal = draw(st.booleans())
     if shape == "plain":
         positions = torch.arange(queries)[None]
-        view = Visibility(positions, positions, causal, plain=True)
+        view = AttentionMask(positions, positions, causal, plain=True)
     else:
         view = _positioned(shape, whole, batch, queries, keys, causal)
         window = draw(st.none() | st.integers(1, 5))
@@ -115,24 +120,24 @@ def cases(draw: st.DrawFn, *, additive: bool = True, capped: bool = True) -> Cas
     )
 
 
-def _positioned(shape: str, whole, batch: int, queries: int, keys: int, causal: bool) -> Visibility:  # type: ignore[no-untyped-def]
+def _positioned(shape: str, whole, batch: int, queries: int, keys: int, causal: bool) -> AttentionMask:  # type: ignore[no-untyped-def]
     if shape == "self":
         positions = torch.arange(queries)[None]
-        return Visibility(positions, positions, causal)
+        return AttentionMask(positions, positions, causal)
     if shape == "packed":
         return packed(whole(0, 3, batch, queries).sort(dim=1).values, causal)
     key_positions = torch.arange(keys).expand(batch, keys)
     if shape == "crossed":
         documents = whole(0, 2, batch, queries), whole(0, 2, batch, keys)
-        return Visibility(torch.arange(queries)[None], key_positions, causal, None, 0, *documents)
+        return AttentionMask(torch.arange(queries)[None], key_positions, causal, None, 0, *documents)
     starts = whole(0, keys - queries + 1, batch, 1)  # tokens each slot held before
     positions = starts + torch.arange(queries)
-    return Visibility(positions, key_positions.where(key_positions < starts + queries, -1), causal)
+    return AttentionMask(positions, key_positions.where(key_positions < starts + queries, -1), causal)
 
 
-def packed(documents: Tensor, causal: bool) -> Visibility:
+def packed(documents: Tensor, causal: bool) -> AttentionMask:
     """Documents [batch, seq], each in one piece, whose positions restart."""
-    return within(documents.shape[1], causal=causal, documents=documents)
+    return AttentionMask.self_attention(documents.shape[1], causal=causal, documents=documents)
 
 
 def error(found: Tensor, expected: Tensor) -> float:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from sluice.model.architecture.attention import RotaryEmbedding, rope_frequencies, rotate
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.loss import _HeadCrossEntropy, cross_entropy_sum
 from sluice.model.architecture.pointwise import RMSNorm
-from sluice.model.architecture.positions import RotaryEmbedding, rope_frequencies, rotate
 from sluice.model.architecture.rope_scaling_config import RopeScaling
 from sluice.model.architecture.transformer import Transformer
 

@@ -1,4 +1,4 @@
-"""FLOPs: what torch counts in the model itself, and pairs of tokens as the visibility allows them."""
+"""FLOPs: what torch counts in the model itself, and pairs of tokens as the mask allows them."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from sluice.model.architecture.attention_mask import within
+from sluice.model.architecture.attention_mask import AttentionMask
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.budget.flops import attention_shares, count_flops, visible_pairs
@@ -59,11 +59,11 @@ def test_products_of_every_combination(config: TransformerConfig, length: int) -
     window=st.none() | st.integers(1, 80),
     global_tokens=st.integers(0, 80),
 )
-def test_pairs_are_those_that_the_visibility_allows(
+def test_pairs_are_those_that_the_mask_allows(
     length: int, causal: bool, window: int | None, global_tokens: int
 ) -> None:
     global_tokens = global_tokens if window else 0
-    seen = within(length, causal=causal, window=window, global_tokens=global_tokens)
+    seen = AttentionMask.self_attention(length, causal=causal, window=window, global_tokens=global_tokens)
     pairs = visible_pairs(length, causal=causal, window=window, global_tokens=global_tokens)
     assert pairs == int(seen.allowed.expand(1, 1, length, length).sum())
 

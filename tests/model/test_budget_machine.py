@@ -1,7 +1,6 @@
 """The forecast for this machine, and the step that it is held against."""
 
 import re
-from typing import Any
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS,
 from torch import Tensor
 
 from sluice.model.architecture import kernels
-from sluice.model.architecture.attention_mask import Visibility
 from sluice.model.budget import measure as measure_module
 from sluice.model.budget.flops import count_flops
 from sluice.model.budget.machine import (
@@ -86,9 +84,9 @@ def test_each_attention_has_its_own_time() -> None:
 def test_a_full_attention_is_timed_as_one_beside_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     attend, asked = kernels.attend, []
 
-    def noting(queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility, **settings: Any) -> Tensor:
-        asked.append(int(visibility.allowed.sum()))
-        return attend(queries, keys, values, visibility, **settings)
+    def noting(call: kernels.AttentionCall) -> Tensor:
+        asked.append(int(call.mask.allowed.sum()))
+        return attend(call)
 
     monkeypatch.setattr(kernels, "attend", noting)
     config = shape({"hidden_size": 64, "context": 48, "window": 16, "pattern": ("window", "attention")})

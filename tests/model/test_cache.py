@@ -196,8 +196,8 @@ def test_a_decoding_step_of_neighbouring_slots_copies_nothing_and_needs_no_mask(
     new = torch.full((2, 1, model.config.kv_heads, model.config.head_width), 7.0)
     keys, _ = step.extend(0, new, new)
     assert keys.untyped_storage().data_ptr() == store.keys.parts[0].untyped_storage().data_ptr()
-    seen = step.visibility(kind)
-    assert seen is step.visibility(kind)
+    seen = step.mask(kind)
+    assert seen is step.mask(kind)
     assert seen.plain and not seen.causal
     held = seen.key_positions[0].tolist()
     assert keys.shape[1] == len(held) == len({*held}) and min(held) >= 0

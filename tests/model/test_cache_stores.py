@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.architecture.cache import Cache
-from sluice.model.architecture.cache_stores import Int8Vectors, Ring
+from sluice.model.architecture.cache_stores import Int8KVBuffer, RingBuffer
 
-rings = st.builds(Ring.of, st.integers(1, 6), st.integers(0, 4), st.integers(1, 16))
+rings = st.builds(RingBuffer.create, st.integers(1, 6), st.integers(0, 4), st.integers(1, 16))
 
 
 @settings(deadline=None)
 @given(ring=rings, length=st.integers(0, 16))
-def test_a_ring_holds_the_pinned_positions_and_the_last_of_the_others(ring: Ring, length: int) -> None:
+def test_a_ring_holds_the_pinned_positions_and_the_last_of_the_others(ring: RingBuffer, length: int) -> None:
     expected = {*range(min(ring.pinned, length)), *range(max(ring.pinned, length - ring.turning), length)}
     held = ring.held(torch.tensor([length, 0]))
     assert held.shape == (2, ring.places)
@@ -31,15 +31,15 @@ def test_a_ring_holds_the_pinned_positions_and_the_last_of_the_others(ring: Ring
 def test_a_token_overwrites_only_what_has_left_its_window(
     window: int, pinned: int, longest: int, data: st.DataObject
 ) -> None:
-    ring, position = Ring.of(window, pinned, longest), data.draw(st.integers(0, longest - 1))
+    ring, position = RingBuffer.create(window, pinned, longest), data.draw(st.integers(0, longest - 1))
     assert ring.places == min(longest, window + pinned)
     seen = {*range(min(pinned, position)), *range(max(0, position - window + 1), position)}
     assert seen <= set(ring.held(torch.tensor([position]))[0].tolist())
     assert seen | {position} == set(ring.held(torch.tensor([position + 1]))[0].tolist()) - {-1}
 
 
-def int8(size: int) -> Int8Vectors:
-    return Int8Vectors((1, 1, 1, size), "cpu")
+def int8(size: int) -> Int8KVBuffer:
+    return Int8KVBuffer((1, 1, 1, size), "cpu")
 
 
 @settings(max_examples=50, deadline=None)
@@ -55,7 +55,7 @@ def test_8_bits_are_off_by_half_a_scale_at_most(exponent: int, size: int, seed: 
 
 def test_8_bits_keep_zeros_and_do_not_hide_what_is_not_finite() -> None:
     x = torch.tensor([[0.0, 0.0], [1.0, torch.nan], [torch.inf, 1.0], [-torch.inf, torch.inf]])
-    seen = int8(2).seen(x)
+    seen = int8(2).round_trip(x)
     assert not seen[0].any() and seen[1:].isnan().all()
 
 

@@ -9,11 +9,12 @@ from cached_architectures import ARCHITECTURES, CONTEXT, SOURCE, WITH_KEYS, buil
 from torch import nn
 
 from sluice.model.architecture.cache import Cache
-from sluice.model.architecture.compiled import SMALLEST, Compiled
+from sluice.model.architecture.compiled import SMALLEST, CompiledDecoder
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.linear_backends import apart, summed
+from sluice.model.architecture.linear_backends import row_sum
+from sluice.model.architecture.pointwise import separate
 from sluice.model.architecture.transformer import Transformer
 
 COMPILED = [name for name in ARCHITECTURES if name != "mixture"]
@@ -27,7 +28,9 @@ def no_graph_of_another_test() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def said(name: str, decoder: Compiled | None, cache: Literal[True, "int8"], temperature: float = 0.8) -> list[int]:
+def said(
+    name: str, decoder: CompiledDecoder | None, cache: Literal[True, "int8"], temperature: float = 0.8
+) -> list[int]:
     source = tokens(SOURCE, seed=100)[0].tolist() if built(name).config.kind == "encoder-decoder" else None
     return generate(
         built(name), [5, 1, 60], 20, source=source, cache=cache, decoder=decoder, temperature=temperature, seed=3
@@ -37,7 +40,7 @@ def said(name: str, decoder: Compiled | None, cache: Literal[True, "int8"], temp
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_traced_step_says_the_same_in_every_architecture(name: str) -> None:
     # Without a compiler behind it, which would take ten seconds a model; a graph that breaks is an error all the same.
-    decoder = Compiled(built(name), backend="eager")
+    decoder = CompiledDecoder(built(name), backend="eager")
     caches: list[Literal[True, "int8"]] = [True, "int8"] if name in WITH_KEYS else [True]
     for cache in caches:
         answer = said(name, decoder, cache)
@@ -57,7 +60,7 @@ def compilable(dtype: torch.dtype) -> Transformer:
 
 def test_the_compiled_step_says_the_same_and_serves_texts_of_all_lengths() -> None:
     model = compilable(torch.float32)
-    decoder = Compiled(model)
+    decoder = CompiledDecoder(model)
     for prompt, length in (([1], 20), ([7, 3, 9], 50), ([5] * 70, 200)):
         found, expected = (
             generate(model, prompt, length, temperature=1.0, seed=4, decoder=each) for each in (decoder, None)
@@ -71,7 +74,7 @@ def test_the_compiled_step_is_as_near_to_the_truth_in_bfloat16_as_the_step_itsel
     model, exact = compilable(torch.bfloat16), compilable(torch.float32)
     exact.load_state_dict(model.state_dict())
     caches = [Cache(each.config, 1, 64, dtype=each.embedding.weight.dtype) for each in (exact, model, model)]
-    decoder = Compiled(model)
+    decoder = CompiledDecoder(model)
     errors = torch.zeros(2)
     for place in range(30):
         ids = tokens(1, seed=place)
@@ -92,7 +95,7 @@ def test_rows_at_different_lengths_go_on_together(name: str) -> None:
     prompts = tokens(6, seed=1).view(2, 3)
     for cache in caches:
         model.hidden(prompts, cache=cache, counts=torch.tensor([3, 1]))
-    decoder = Compiled(model, backend="eager")
+    decoder = CompiledDecoder(model, backend="eager")
     for place in range(CONTEXT - 4):
         ids = tokens(2, seed=place).view(2, 1)
         found = decoder.logits(caches[0], ids)
@@ -103,7 +106,7 @@ def test_rows_at_different_lengths_go_on_together(name: str) -> None:
 
 def test_a_full_cache_is_refused_and_stays_as_it_is() -> None:
     model = built("llama")
-    cache, decoder = Cache(model.config, 1, max_length=4), Compiled(model, backend="eager")
+    cache, decoder = Cache(model.config, 1, max_length=4), CompiledDecoder(model, backend="eager")
     model.hidden(tokens(4), cache=cache)
     with pytest.raises(ValueError, match="sequence of 5 tokens is longer than the cache's max_length 4"):
         decoder.logits(cache, tokens(1))
@@ -117,7 +120,7 @@ def test_two_graphs_serve_all_lengths() -> None:
         graphs.append(graph)
         return graph
 
-    decoder = Compiled(model, backend=counting)
+    decoder = CompiledDecoder(model, backend=counting)
     found = []
     for length in (20, 50, 100, 200, 400, 30):
         assert generate(model, [1], length, decoder=decoder) == generate(model, [1], length)
@@ -127,7 +130,7 @@ def test_two_graphs_serve_all_lengths() -> None:
 
 def test_caches_have_few_lengths() -> None:
     config = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=1000)
-    decoder = Compiled(Transformer(TransformerConfig.from_settings(config, 11)), backend="eager")
+    decoder = CompiledDecoder(Transformer(TransformerConfig.from_settings(config, 11)), backend="eager")
     capacities = [decoder.capacity(length) for length in range(1, 1001)]
     assert set(capacities) == {SMALLEST, 128, 256, 512, 1000}
     assert all(length <= capacity for length, capacity in enumerate(capacities, start=1))
@@ -135,9 +138,9 @@ def test_caches_have_few_lengths() -> None:
 
 def test_what_cannot_be_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="mixture of experts"):
-        Compiled(built("mixture"))
+        CompiledDecoder(built("mixture"))
     with pytest.raises(ValueError, match="compiled for another model"):
-        generate(built("llama"), [1], 3, decoder=Compiled(built("gpt2"), backend="eager"))
+        generate(built("llama"), [1], 3, decoder=CompiledDecoder(built("gpt2"), backend="eager"))
     from torch._inductor import cpp_builder, exc
 
     def none() -> str:
@@ -145,7 +148,7 @@ def test_what_cannot_be_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     with pytest.raises(ValueError, match=r"C\+\+ compiler, and none was found"):
-        Compiled(built("llama"))
+        CompiledDecoder(built("llama"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -155,7 +158,7 @@ def test_maps_written_as_sums_give_what_products_give(dtype: torch.dtype, rows: 
     torch.manual_seed(0)
     maps = [nn.Linear(40, size, bias=bias).to(dtype) for size in (7, 3)]
     x = torch.randn(1, rows, 40, dtype=dtype)
-    for found, expected in zip(summed(x, *maps), apart(x, *maps), strict=True):
+    for found, expected in zip(row_sum(x, *maps), separate(x, *maps), strict=True):
         assert found.dtype == dtype
         torch.testing.assert_close(found, expected)
 
@@ -164,4 +167,4 @@ def test_a_map_that_is_more_than_a_product_is_asked_itself() -> None:
     doubled = nn.Linear(4, 2)
     doubled.register_forward_hook(lambda _, __, y: 2 * y)
     x = torch.ones(1, 1, 4)
-    torch.testing.assert_close(summed(x, doubled)[0], 2 * nn.functional.linear(x, doubled.weight, doubled.bias))
+    torch.testing.assert_close(row_sum(x, doubled)[0], 2 * nn.functional.linear(x, doubled.weight, doubled.bias))

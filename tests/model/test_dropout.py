@@ -8,13 +8,23 @@ from architecture_fixtures import DECODERS, ENCODER_DECODERS, inputs_of, lively,
 from torch import Tensor, nn
 
 from sluice.model.architecture.attention import Attention
-from sluice.model.architecture.attention_mask import within
-from sluice.model.architecture.block import Residual
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.block import ForwardContext
 from sluice.model.architecture.kernels import KernelName
-from sluice.model.architecture.pass_state import Pass
 from sluice.model.architecture.transformer import Transformer
 
 SHARE = 0.25
+
+
+class Returns(nn.Module):
+    """Stands in for a sublayer."""
+
+    def __init__(self, y: Tensor) -> None:
+        super().__init__()
+        self.y = y
+
+    def forward(self, *_: object) -> Tensor:
+        return self.y
 
 
 def made(**options: object) -> Transformer:
@@ -39,7 +49,7 @@ def test_embeddings_are_dropped_in_training() -> None:
     model, ids = made(dropout=SHARE), tokens(16, 24)
 
     def embedded() -> Tensor:
-        return model._embed(ids, torch.arange(24), None)
+        return model.embed(ids, torch.arange(24), None)
 
     whole = seeded(embedded)
     assert torch.equal(whole, model.embedding(ids) + model.position_embedding(torch.arange(24)))
@@ -50,11 +60,15 @@ def test_embeddings_are_dropped_in_training() -> None:
 @pytest.mark.parametrize("position", ["pre", "post"])
 def test_what_a_sublayer_adds_is_dropped_in_training(position: str) -> None:
     block = made(dropout=SHARE, norm_position=position).layers[0]
-    assert isinstance(block, Residual)
     x, added = torch.zeros(8, 24, 32), torch.rand(8, 24, 32, generator=torch.Generator().manual_seed(1)) + 1
-    assert torch.equal(block.add(x, nn.Identity(), lambda _: added), added)
-    block.train()
-    assert_dropped(seeded(lambda: block.add(x, nn.Identity(), lambda _: added)), added)
+    block.attention_norm, block.feedforward_norm = nn.Identity(), nn.Identity()
+    context = ForwardContext({})
+    for adding, other in (("attention", "feedforward"), ("feedforward", "attention")):
+        setattr(block, adding, Returns(added))
+        setattr(block, other, Returns(x))
+        assert torch.equal(block.eval()(x, context), added)
+        block.train()
+        assert_dropped(seeded(lambda: block(x, context)), added)
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "reference"])
@@ -68,10 +82,10 @@ def test_probabilities_of_attention_are_dropped_in_training(kernel: KernelName) 
             each.weight.copy_(torch.eye(32) if each in (attention.value, attention.output) else torch.zeros(32, 32))
             each.bias.zero_()
     x = torch.eye(32)[:length].expand(16, -1, -1)
-    state = Pass({"attention": within(length, causal=True)}, kernel=kernel)
+    context = ForwardContext({"attention": AttentionMask.self_attention(length, causal=True)}, kernel=kernel)
 
     def shares() -> Tensor:
-        return attention(x, state)[..., :length][:, torch.ones(length, length).tril().bool()]
+        return attention(x, context)[..., :length][:, torch.ones(length, length).tril().bool()]
 
     whole = seeded(shares)
     rows, _ = torch.ones(length, length).tril().nonzero(as_tuple=True)

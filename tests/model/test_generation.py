@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from sluice.model.architecture import linear_backends as projection
+from sluice.model.architecture import linear_backends
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.architecture.generation import generate, sample
+from sluice.model.architecture.generation import generate
 from sluice.model.architecture.initialization import initialize
-from sluice.model.architecture.linear_backends import JOINED_TOKENS, Joined, apart, joining_pays
+from sluice.model.architecture.linear_backends import FUSED_TOKENS, FusedLinear, fusing_pays
+from sluice.model.architecture.pointwise import separate
+from sluice.model.architecture.sampling import sample
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.architecture.weight_layout import Product, packed
+from sluice.model.architecture.weight_layout import Product, pack
 
 VOCAB, CONTEXT = 61, 24
 
@@ -73,7 +75,7 @@ def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str
         for cache in (True, False)
     )
     assert cached == uncached
-    assert len(cached) == 20 > JOINED_TOKENS
+    assert len(cached) == 20 > FUSED_TOKENS
     assert temperature == 0 or len(set(cached)) > 8
 
 
@@ -196,13 +198,13 @@ def test_a_greedy_row_beside_a_sampled_one_stays_exact() -> None:
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
 )
 @torch.no_grad()
-def test_joined_maps_give_what_they_give_apart(sizes: list[int], rows: int, bias: bool, dtype: torch.dtype) -> None:
+def test_fused_maps_give_what_they_give_separately(sizes: list[int], rows: int, bias: bool, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(rows)
     maps = [nn.Linear(6, size, bias=bias).to(dtype) for size in sizes]
-    x, project = torch.randn(1, rows, 6, generator=generator).to(dtype), Joined()
+    x, fused = torch.randn(1, rows, 6, generator=generator).to(dtype), FusedLinear()
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     for _ in range(2):  # the second time from the copies
-        for found, expected in zip(project(x, *maps), apart(x, *maps), strict=True):
+        for found, expected in zip(fused(x, *maps), separate(x, *maps), strict=True):
             torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
@@ -223,31 +225,31 @@ def test_what_is_more_than_a_product_is_left_to_itself() -> None:
         [nn.Linear(4, 2), hooked],
         [nn.Linear(4, 2), nn.Linear(4, 2, bias=False)],
     ):
-        for found, expected in zip(Joined()(x, *maps), apart(x, *maps), strict=True):
+        for found, expected in zip(FusedLinear()(x, *maps), separate(x, *maps), strict=True):
             assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @torch.no_grad()
-def test_a_step_with_joined_maps_gives_the_same_logits(name: str) -> None:
-    model, ids, joined = built(name), tokens(CONTEXT), Joined()
+def test_a_step_with_fused_maps_gives_the_same_logits(name: str) -> None:
+    model, ids, fused = built(name), tokens(CONTEXT), FusedLinear()
     caches = Cache(model.config, 1), Cache(model.config, 1)
     for cache in caches:
         model.hidden(ids[:, :5], cache=cache, **source_of(model, [0]))
     for place in range(5, 9):
         step = ids[:, place : place + 1]
         expected = model.logits(model.hidden(step, cache=caches[0]))
-        found = model.logits(model.hidden(step, cache=caches[1], project=joined), joined)
+        found = model.logits(model.hidden(step, cache=caches[1], linear=fused), fused)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_joining_pays_for_a_small_model_on_a_cpu_and_more_than_a_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusing_pays_for_a_small_model_on_a_cpu_and_more_than_a_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(3, 5, bias=False)
-    monkeypatch.setattr(projection, "JOINED_BYTES", 3 * 5 * 4)
-    assert joining_pays(model, JOINED_TOKENS)
-    assert not joining_pays(model, JOINED_TOKENS - 1)
-    assert not joining_pays(model.to("meta"), JOINED_TOKENS)
-    assert not joining_pays(nn.Linear(4, 5, bias=False), JOINED_TOKENS)
+    monkeypatch.setattr(linear_backends, "FUSED_BYTES", 3 * 5 * 4)
+    assert fusing_pays(model, FUSED_TOKENS)
+    assert not fusing_pays(model, FUSED_TOKENS - 1)
+    assert not fusing_pays(model.to("meta"), FUSED_TOKENS)
+    assert not fusing_pays(nn.Linear(4, 5, bias=False), FUSED_TOKENS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -267,7 +269,7 @@ def test_a_packed_product_is_the_linear_map(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = packed(weight, x.numel() // shape[1])(x, addend if bias else None)
+        found = pack(weight, x.numel() // shape[1])(x, addend if bias else None)
     finally:
         torch.set_num_threads(before)
     expected = functional.linear(x, weight, addend if bias else None)
@@ -281,7 +283,7 @@ def test_every_thread_has_its_part_of_outputs_that_do_not_divide(outputs: int, m
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "matmul", lambda x, y: shapes.append(tuple(y.shape)) or matmul(x, y))
     weight, x = torch.randn(outputs, 4, generator=random), torch.randn(2, 3, 4, generator=random)
-    product, bias = packed(weight, 6), torch.randn(outputs, generator=random)
+    product, bias = pack(weight, 6), torch.randn(outputs, generator=random)
     for each in (x, x[:1, :1]):
         found = product(each, bias)
         torch.testing.assert_close(found, functional.linear(each, weight, bias), atol=1e-5, rtol=1e-5)
@@ -294,10 +296,10 @@ def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkey
 
     def counted(weight: torch.Tensor, rows: int) -> Product:
         shapes.append(tuple(weight.shape))
-        return packed(weight, rows)
+        return pack(weight, rows)
 
-    monkeypatch.setattr(projection, "packed", counted)
-    joined = Joined()
+    monkeypatch.setattr(linear_backends, "pack", counted)
+    joined = FusedLinear()
     assert [generate(model, [1, 2, start], 12, decoder=joined) for start in range(4)] == alone
     assert len({tuple(text) for text in alone}) > 1
     # Four products a layer and the head, once for all texts.
@@ -306,11 +308,11 @@ def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkey
 
 def test_joined_maps_refuse_to_lose_gradients() -> None:
     with pytest.raises(ValueError, match=r"give the weights no gradients: decode within torch.no_grad\(\)"):
-        Joined()(torch.ones(1, 1, 4), nn.Linear(4, 3))
+        FusedLinear()(torch.ones(1, 1, 4), nn.Linear(4, 3))
 
 
 def test_settings_of_generate_without_effect_are_refused(model: Transformer) -> None:
     with pytest.raises(ValueError, match="a decoder has no effect without a cache"):
-        generate(model, [1], 3, cache=False, decoder=Joined())
+        generate(model, [1], 3, cache=False, decoder=FusedLinear())
     with pytest.raises(ValueError, match="max_tokens -5 must be at least 0"):
         generate(model, [1], -5)

@@ -11,8 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import flex_attention
 
-from sluice.model.architecture.attention_mask import Visibility, within
-from sluice.model.architecture.kernels import TOLERANCES, KernelName, attend, blocked, flex, masks, sdpa
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.kernels import (
+    TOLERANCES,
+    AttentionCall,
+    KernelName,
+    attend,
+    blocked,
+    flex,
+    mask_tensors,
+    sdpa,
+)
 
 LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCES))
@@ -30,16 +39,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def assert_as_defined(case: Case, kernel: KernelName, dtype: torch.dtype, *, gradients: bool = True) -> None:
     asked, exact = case.of(dtype), case.of(dtype)
     if not gradients:
-        asked = Case(*(x.detach() for x in asked.leaves[:3]), asked.visibility, asked.scale, asked.soft_cap)
-    found = attend(
-        asked.queries,
-        asked.keys,
-        asked.values,
-        asked.visibility,
-        scale=asked.scale,
-        soft_cap=asked.soft_cap,
-        kernel=kernel,
-    )
+        asked = Case(*(x.detach() for x in asked.leaves[:3]), asked.mask, asked.scale, asked.soft_cap)
+    found = attend(asked.call, kernel=kernel)
     expected = truth(exact)
     assert found.dtype == dtype and found.shape == expected.shape
     # The tolerances are stated for scores scaled as usual; the error of a larger score is larger with it.
@@ -65,8 +66,8 @@ def assert_same_gradients(asked: Case, exact: Case, tolerance: float) -> None:
 @LAW
 @given(case=cases())
 def test_the_reference_is_the_definition(dtype: torch.dtype, case: Case) -> None:
-    if case.visibility.bias is not None:
-        case.visibility.bias.requires_grad_()
+    if case.mask.bias is not None:
+        case.mask.bias.requires_grad_()
     assert_as_defined(case, "reference", dtype)
 
 
@@ -74,8 +75,8 @@ def test_the_reference_is_the_definition(dtype: torch.dtype, case: Case) -> None
 @LAW
 @given(case=cases(capped=False))
 def test_sdpa_is_the_definition(dtype: torch.dtype, case: Case) -> None:
-    if case.visibility.bias is not None:
-        case.visibility.bias.requires_grad_()
+    if case.mask.bias is not None:
+        case.mask.bias.requires_grad_()
     assert_as_defined(case, "sdpa", dtype)
 
 
@@ -101,7 +102,7 @@ def test_sdpa_on_repeated_keys_and_values_is_the_definition(case: Case) -> None:
 def test_shared_heads_of_several_tokens_each_see_their_own_token_s_keys(kernel: KernelName) -> None:
     """The layout of a step of decoding: heads as rows, beside tokens as rows."""
     torch.manual_seed(0)
-    view = Visibility(torch.tensor([[4, 5, 6], [1, 2, 3]]), torch.arange(7)[None], causal=True)
+    view = AttentionMask(torch.tensor([[4, 5, 6], [1, 2, 3]]), torch.arange(7)[None], causal=True)
     case = Case(torch.randn(2, 3, 6, 8), torch.randn(2, 7, 2, 8), torch.randn(2, 7, 2, 8), view, 0.3, None)
     assert_as_defined(case, kernel, torch.float32, gradients=kernel != "flex")
 
@@ -125,7 +126,7 @@ def test_flex_is_the_definition(dtype: torch.dtype, case: Case) -> None:
 def test_flex_has_the_gradients_of_the_definition(case: Case) -> None:
     """Its uncompiled form has them on a CPU too, once the refusal is out of the way."""
     asked, exact = case.of(torch.float32), case.of(torch.float32)
-    found = flex.attend(*asked.leaves[:3], asked.visibility, scale=asked.scale, soft_cap=asked.soft_cap)
+    found = flex.attend(asked.call)
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
     (found * weight).sum().backward()
     (truth(exact) * weight).sum().backward()
@@ -139,7 +140,7 @@ def test_the_cases_hold_every_kind_of_question() -> None:
     @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(case=cases())
     def draw(case: Case) -> None:
-        view, allowed = case.visibility, case.visibility.allowed
+        view, allowed = case.mask, case.mask.allowed
         kinds.add("causal" if view.causal else "full")
         kinds.update(name for name in vars(view) if getattr(view, name) is not None)
         kinds.update({"blind"} if not allowed.any(-1).all() else set())
@@ -160,9 +161,9 @@ def test_the_cases_hold_every_kind_of_question() -> None:
 def test_a_query_that_sees_nothing_gives_zeros_and_no_nan(kernel: KernelName, dtype: torch.dtype) -> None:
     positions = torch.arange(6)[None]
     mask = torch.tensor([[False, False, True, True, True, True], [False] * 6])
-    view = Visibility(positions, positions, causal=True, key_mask=mask, slopes=torch.tensor([0.5, 0.25]))
+    view = AttentionMask(positions, positions, causal=True, key_mask=mask, slopes=torch.tensor([0.5, 0.25]))
     inputs = [torch.randn(2, 6, 2, 8).to(dtype).requires_grad_(kernel != "flex") for _ in range(3)]
-    mixed = attend(*inputs, view, scale=0.3, kernel=kernel)
+    mixed = attend(AttentionCall(*inputs, view, scale=0.3), kernel=kernel)
     assert not mixed[0, :2].any() and not mixed[1].any()
     assert mixed[0, 2:].all() and mixed.isfinite().all()
     if kernel == "flex":
@@ -176,23 +177,24 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_nan(kernel: KernelName, dt
 @pytest.mark.parametrize(
     ("view", "hidden"),
     [
-        (within(11, causal=True), lambda query, key: key > query),
-        (within(11, causal=True, window=3), lambda query, key: not query - 3 < key <= query),
-        (within(11, causal=False, window=3), lambda query, key: abs(query - key) >= 3),
+        (AttentionMask.self_attention(11, causal=True), lambda query, key: key > query),
+        (AttentionMask.self_attention(11, causal=True, window=3), lambda query, key: not query - 3 < key <= query),
+        (AttentionMask.self_attention(11, causal=False, window=3), lambda query, key: abs(query - key) >= 3),
         (packed(torch.tensor([[0] * 5 + [1] * 6]), causal=False), lambda query, key: (query < 5) != (key < 5)),
     ],
 )
 def test_a_change_of_one_key_moves_those_that_see_it_and_no_other(
-    kernel: KernelName, view: Visibility, hidden: Callable[[int, int], bool]
+    kernel: KernelName, view: AttentionMask, hidden: Callable[[int, int], bool]
 ) -> None:
     """To the last bit: what is hidden may not leak through rounding either."""
     torch.manual_seed(0)
     queries, keys, values = (torch.randn(1, 11, 2, 8) for _ in range(3))
-    before = attend(queries, keys, values, view, scale=0.3, kernel=kernel)
+    before = attend(AttentionCall(queries, keys, values, view, scale=0.3), kernel=kernel)
     for key in (0, 4, 5, 10):
         other_keys, other_values = keys.clone(), values.clone()
         other_keys[:, key], other_values[:, key] = 9.0, -9.0
-        moved = (attend(queries, other_keys, other_values, view, scale=0.3, kernel=kernel) != before).flatten(2).any(-1)
+        after = attend(AttentionCall(queries, other_keys, other_values, view, scale=0.3), kernel=kernel)
+        moved = (after != before).flatten(2).any(-1)
         assert moved[0].tolist() == [not hidden(query, key) for query in range(11)]
 
 
@@ -202,19 +204,20 @@ def test_dropout_drops_probabilities_and_keeps_their_mean(kernel: KernelName) ->
     size = 16
     queries = torch.zeros(1, size, 200, size)
     shares = torch.eye(size)[None, :, None].expand(1, size, 200, size)  # values that lay the probabilities open
-    found = attend(queries, queries, shares, within(size, causal=False), scale=1.0, dropout=0.25, kernel=kernel)
+    mask = AttentionMask.self_attention(size, causal=False)
+    found = attend(AttentionCall(queries, queries, shares, mask, scale=1.0, dropout=0.25), kernel=kernel)
     kept = found != 0
     torch.testing.assert_close(found[kept], torch.full_like(found[kept], 1 / size / 0.75))
     assert abs(float(kept.float().mean()) - 0.75) < 0.01  # 51,200 draws: five standard errors
 
 
-def test_layers_share_what_is_made_of_a_visibility() -> None:
-    view = within(9, causal=True, window=4)
+def test_layers_share_what_is_made_of_a_mask() -> None:
+    view = AttentionMask.self_attention(9, causal=True, window=4)
     x = torch.randn(1, 9, 2, 8)
-    attend(x, x, x, view, scale=0.3, kernel="sdpa")
-    first = masks.allowed(view)
-    attend(x, x, x, view, scale=0.3, kernel="sdpa")
-    assert masks.allowed(view) is first
+    attend(AttentionCall(x, x, x, view, scale=0.3), kernel="sdpa")
+    first = mask_tensors.allowed(view)
+    attend(AttentionCall(x, x, x, view, scale=0.3), kernel="sdpa")
+    assert mask_tensors.allowed(view) is first
 
 
 @pytest.mark.parametrize(("kernel", "window"), [("sdpa", None), ("flex", 4)])
@@ -222,7 +225,8 @@ def test_no_kernel_breaks_a_compiled_graph(kernel: KernelName, window: int | Non
     """With a compiler that only traces; what it traces is what a GPU's would be given."""
 
     def mixed(x: torch.Tensor) -> torch.Tensor:
-        return attend(x, x, x, within(9, causal=True, window=window), scale=0.3, kernel=kernel)
+        mask = AttentionMask.self_attention(9, causal=True, window=window)
+        return attend(AttentionCall(x, x, x, mask, scale=0.3), kernel=kernel)
 
     x = torch.randn(1, 9, 2, 8)
     found = torch.compile(mixed, backend="eager", fullgraph=True)(x)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.architecture import kernels
-from sluice.model.architecture.attention_mask import Visibility, within
-from sluice.model.architecture.kernels import KERNELS, KernelName, Request, attend, choose, sdpa
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.kernels import KERNELS, AttentionCall, KernelName, Request, attend, choose, sdpa
 from sluice.model.architecture.kernels.choice import refusal
 
 TRAINING = Request("cpu", torch.float32, gradient=True, queries=256, keys=256, head_size=32, plain=True)
@@ -81,7 +81,7 @@ def test_the_chosen_kernel_can_do_what_is_asked(request: Request, wanted: Kernel
     chosen, _ = choose(request)
     assert refusal(chosen, request) is None
     if wanted is None or (why := refusal(wanted, request)) is None:
-        assert wanted is None or choose(request, wanted) == (wanted, "asked for")
+        assert wanted is None or choose(request, wanted) == (wanted, "requested")
         return
     with pytest.raises(ValueError, match=f"^kernel {wanted} ") as caught:
         choose(request, wanted)
@@ -118,17 +118,17 @@ def test_an_override_that_cannot_be_is_refused(wanted: Any, request_: Request, s
 
 
 def test_an_override_holds_for_its_block_and_the_call_comes_first() -> None:
-    x, view = torch.randn(1, 5, 2, 8), within(5, causal=True)
+    x, view = torch.randn(1, 5, 2, 8), AttentionMask.self_attention(5, causal=True)
     with kernels.using("reference"):
-        attend(x, x, x, view, scale=1.0)
-        assert kernels.last_choice() == ("reference", "asked for")
-        attend(x, x, x, view, scale=1.0, kernel="blocked")
-        assert kernels.last_choice() == ("blocked", "asked for")
+        attend(AttentionCall(x, x, x, view, scale=1.0))
+        assert kernels.last_choice() == ("reference", "requested")
+        attend(AttentionCall(x, x, x, view, scale=1.0), kernel="blocked")
+        assert kernels.last_choice() == ("blocked", "requested")
         with pytest.raises(ValueError, match="has no dropout"), kernels.using("blocked"):
-            attend(x, x, x, view, scale=1.0, dropout=0.1)
-        attend(x, x, x, view, scale=1.0)
-        assert kernels.last_choice() == ("reference", "asked for")
-    attend(x, x, x, view, scale=1.0)
+            attend(AttentionCall(x, x, x, view, scale=1.0, dropout=0.1))
+        attend(AttentionCall(x, x, x, view, scale=1.0))
+        assert kernels.last_choice() == ("reference", "requested")
+    attend(AttentionCall(x, x, x, view, scale=1.0))
     last = kernels.last_choice()
     assert last is not None and last[0] == "sdpa"
     with pytest.raises(ValueError, match="'quick' is not one of"):
@@ -153,9 +153,9 @@ def test_choices_are_counted() -> None:
     kernels.choices().clear()
     x = torch.randn(1, 5, 2, 8)
     for inputs in (x, x, x.clone().requires_grad_()):
-        attend(inputs, x, x, within(5, causal=True), scale=1.0)
+        attend(AttentionCall(inputs, x, x, AttentionMask.self_attention(5, causal=True), scale=1.0))
     with torch.no_grad():
-        attend(x.clone().requires_grad_(), x, x, within(5, causal=True), scale=1.0)
+        attend(AttentionCall(x.clone().requires_grad_(), x, x, AttentionMask.self_attention(5, causal=True), scale=1.0))
     assert {kernel: count for (kernel, _), count in kernels.choices().items()} == {"sdpa": 3, "blocked": 1}
 
 
@@ -175,10 +175,10 @@ ROW = torch.arange(5)[None]
         ({"slopes": torch.ones(2)}, r"slopes has shape \[2\], and must have \[4\]"),
     ],
 )
-def test_a_visibility_of_the_wrong_shape_is_named(wrong: dict[str, Any], said: str) -> None:
+def test_a_mask_of_the_wrong_shape_is_named(wrong: dict[str, Any], said: str) -> None:
     x = torch.randn(3, 5, 4, 8)
     with pytest.raises(ValueError, match=said):
-        attend(x, x, x, replace(Visibility(ROW, ROW, causal=True), **wrong), scale=1.0)
+        attend(AttentionCall(x, x, x, replace(AttentionMask(ROW, ROW, causal=True), **wrong), scale=1.0))
 
 
 @pytest.mark.parametrize(
@@ -194,4 +194,5 @@ def test_a_visibility_of_the_wrong_shape_is_named(wrong: dict[str, Any], said: s
 )
 def test_inputs_that_do_not_fit_are_named(keys: tuple[int, ...], values: tuple[int, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        attend(torch.randn(3, 5, 4, 8), torch.randn(keys), torch.randn(values), within(5, causal=True), scale=1.0)
+        mask = AttentionMask.self_attention(5, causal=True)
+        attend(AttentionCall(torch.randn(3, 5, 4, 8), torch.randn(keys), torch.randn(values), mask, scale=1.0))

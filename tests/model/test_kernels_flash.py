@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kernel_fixtures import Case, cases, error, truth
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility, document_positions, within
-from sluice.model.architecture.kernels import TOLERANCES, Request, flash
+from sluice.model.architecture.attention_mask import AttentionMask, document_positions
+from sluice.model.architecture.kernels import TOLERANCES, AttentionCall, Request, flash
 from sluice.model.architecture.kernels.choice import refusal
 
 
@@ -84,7 +84,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
 
 def takes(case: Case) -> bool:
-    view = case.visibility
+    view = case.mask
     request = Request(
         device="cuda",
         dtype=torch.bfloat16,
@@ -107,18 +107,19 @@ def test_whatever_flash_takes_is_the_definition(stand_in: StandIn, data: st.Data
     case = data.draw(cases(additive=False).filter(takes)).of(torch.float32)
     if data.draw(st.booleans()):
         slopes = torch.rand(case.queries.shape[2], generator=torch.Generator().manual_seed(0))
-        case = replace(case, visibility=replace(case.visibility, slopes=slopes, plain=False))
+        case = replace(case, mask=replace(case.mask, slopes=slopes, plain=False))
     before = len(stand_in.calls)
-    found = flash.attend(*case.leaves[:3], case.visibility, scale=case.scale, soft_cap=case.soft_cap)
+    found = flash.attend(case.call)
     assert len(stand_in.calls) == before + 1
     assert error(found, truth(case)) <= TOLERANCES[torch.float32][0]
 
 
 def test_a_window_counts_the_query_itself_and_flash_does_not(stand_in: StandIn) -> None:
     x, shared = torch.randn(2, 9, 4, 8), torch.randn(2, 9, 2, 8)
-    flash.attend(x, shared, shared, within(9, causal=True, window=3), scale=0.5, soft_cap=20.0, dropout=0.0)
-    flash.attend(x, shared, shared, within(9, causal=False, window=3), scale=0.5)
-    flash.attend(x, shared, shared, within(9, causal=True), scale=0.5)
+    masks = [AttentionMask.self_attention(9, causal=causal, window=3) for causal in (True, False)]
+    flash.attend(AttentionCall(x, shared, shared, masks[0], scale=0.5, soft_cap=20.0, dropout=0.0))
+    flash.attend(AttentionCall(x, shared, shared, masks[1], scale=0.5))
+    flash.attend(AttentionCall(x, shared, shared, AttentionMask.self_attention(9, causal=True), scale=0.5))
     windows = [(call["causal"], call["window_size"], call["softcap"]) for call in stand_in.calls]
     assert windows == [(True, (2, 0), 20.0), (False, (2, 2), 0.0), (True, (-1, -1), 0.0)]
     assert all(call["shapes"] == [(2, 9, 4, 8), (2, 9, 2, 8), (2, 9, 2, 8)] for call in stand_in.calls)
@@ -128,7 +129,8 @@ def test_a_window_counts_the_query_itself_and_flash_does_not(stand_in: StandIn) 
 def test_documents_are_handed_over_as_sequences_of_their_own_lengths(stand_in: StandIn) -> None:
     x = torch.randn(2, 6, 2, 8)
     documents = torch.tensor([[0, 0, 0, 1, 1, 2], [2, 2, 2, 2, 3, 3]])
-    flash.attend(x, x, x, within(6, causal=True, documents=documents), scale=0.5)
+    mask = AttentionMask.self_attention(6, causal=True, documents=documents)
+    flash.attend(AttentionCall(x, x, x, mask, scale=0.5))
     assert stand_in.calls[0]["starts"] == [0, 3, 5, 6, 10, 12]
     assert stand_in.calls[0]["shapes"] == [(12, 2, 8)] * 3
 
@@ -136,19 +138,23 @@ def test_documents_are_handed_over_as_sequences_of_their_own_lengths(stand_in: S
 def test_what_the_order_of_tokens_does_not_tell_is_not_taken() -> None:
     row = torch.arange(6)[None]
     torn = torch.tensor([[0, 0, 1, 1, 0, 0]])
-    assert flash.orderly(Visibility(row, row, causal=True))
-    assert flash.orderly(Visibility(row[:, 4:], row, causal=True))
-    assert flash.orderly(Visibility(row + 3, row + 3, causal=True))
-    assert not flash.orderly(Visibility(row * 2, row * 2, causal=True))
-    assert not flash.orderly(Visibility(row[:, :4], row, causal=True))
-    assert not flash.orderly(Visibility(row, row[:, :4], causal=True))
-    assert not flash.orderly(Visibility(row, row.where(row > 0, -1), causal=True))
+    assert flash.orderly(AttentionMask(row, row, causal=True))
+    assert flash.orderly(AttentionMask(row[:, 4:], row, causal=True))
+    assert flash.orderly(AttentionMask(row + 3, row + 3, causal=True))
+    assert not flash.orderly(AttentionMask(row * 2, row * 2, causal=True))
+    assert not flash.orderly(AttentionMask(row[:, :4], row, causal=True))
+    assert not flash.orderly(AttentionMask(row, row[:, :4], causal=True))
+    assert not flash.orderly(AttentionMask(row, row.where(row > 0, -1), causal=True))
     places = document_positions(torn)
-    assert not flash.orderly(Visibility(places, places, causal=True, query_documents=torn, key_documents=torn))
-    assert flash.orderly(within(6, causal=True, documents=torn))  # which are three documents to it
-    assert flash.orderly(within(6, causal=True, documents=torn.sort().values))
-    gaps = replace(within(6, causal=True, documents=row * 0), query_positions=row * 2, key_positions=row * 2)
+    assert not flash.orderly(AttentionMask(places, places, causal=True, query_documents=torn, key_documents=torn))
+    assert flash.orderly(
+        AttentionMask.self_attention(6, causal=True, documents=torn)
+    )  # which are three documents to it
+    assert flash.orderly(AttentionMask.self_attention(6, causal=True, documents=torn.sort().values))
+    gaps = replace(
+        AttentionMask.self_attention(6, causal=True, documents=row * 0), query_positions=row * 2, key_positions=row * 2
+    )
     assert not flash.orderly(gaps)
-    unlike = replace(within(6, causal=True, documents=torn.sort().values), key_documents=torn)
+    unlike = replace(AttentionMask.self_attention(6, causal=True, documents=torn.sort().values), key_documents=torn)
     assert not flash.orderly(unlike)
     assert places.tolist() == [[0, 1, 0, 1, 0, 1]]

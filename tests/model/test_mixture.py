@@ -14,7 +14,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, 
 from sluice.model.architecture.config import FeedForwardKind, ModelConfig
 from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.architecture.moe import (
-    Mixture,
+    MoE,
     auxiliary_loss,
     by_expert,
     capacity,
@@ -40,8 +40,8 @@ def shaped(feedforward: FeedForwardKind = "swiglu", bias: bool = False, **mixtur
     )
 
 
-def made(config: ModelConfig, seed: int = 0) -> Mixture:
-    layer, generator = Mixture(config), torch.Generator().manual_seed(seed)
+def made(config: ModelConfig, seed: int = 0) -> MoE:
+    layer, generator = MoE(config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(0, 0.5, generator=generator)
@@ -56,7 +56,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def plain(layer: Mixture, x: Tensor, kept: set[tuple[int, int]] | None = None) -> Tensor:
+def plain(layer: MoE, x: Tensor, kept: set[tuple[int, int]] | None = None) -> Tensor:
     """The definition, a token at a time; `kept` names the choices (rank, token) that were not dropped."""
     rows = []
     for number, token in enumerate(x.flatten(0, -2)):
@@ -242,7 +242,7 @@ def trained(balance_weight: float) -> Tensor:
     """
     torch.manual_seed(0)
     config = shaped(per_token=1, balance_weight=balance_weight, z_weight=0.0)
-    layer, target = Mixture(config), torch.randn(HIDDEN, HIDDEN) / HIDDEN**0.5
+    layer, target = MoE(config), torch.randn(HIDDEN, HIDDEN) / HIDDEN**0.5
     common = torch.ones(HIDDEN)
     with torch.no_grad():
         layer.router.weight.mul_(0.5)

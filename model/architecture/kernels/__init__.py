@@ -1,20 +1,21 @@
-"""Attention by several kernels, all equal to the reference: chosen by what is asked, overridable, reported."""
+"""Attention by one of several kernels that agree with the reference; the choice can be overridden and is reported."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import Visibility
-from sluice.model.architecture.kernels import blocked, flash, flex, masks, reference, sdpa, shapes
+from sluice.model.architecture.kernels import blocked, flash, flex, mask_tensors, reference, sdpa
+from sluice.model.architecture.kernels.call import AttentionCall, check_shapes
 from sluice.model.architecture.kernels.choice import KERNELS, KernelName, Request, choose
 
 __all__ = [
     "KERNELS",
     "TOLERANCES",
+    "AttentionCall",
     "KernelName",
     "Request",
     "attend",
@@ -26,81 +27,56 @@ __all__ = [
 ]
 
 TOLERANCES: dict[torch.dtype, tuple[float, float]] = {torch.float32: (1e-6, 1e-5), torch.bfloat16: (2e-2, 6e-2)}
-"""How far every kernel's output, and each of its gradients, may lie from what float64 gives for the same inputs: the
-largest error over the largest entry, or over 1 where that is smaller."""
+"""Largest error of a kernel's output, and of each gradient, against float64 on the same inputs: relative to the largest
+entry, or to 1 where that is smaller."""
 
 
-class _Kernel(Protocol):
-    def __call__(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        visibility: Visibility,
-        *,
-        scale: float,
-        soft_cap: float | None = None,
-        dropout: float = 0.0,
-    ) -> Tensor: ...
-
-
-_KERNELS: dict[KernelName, _Kernel] = {
+_KERNELS: dict[KernelName, Callable[[AttentionCall], Tensor]] = {
     "reference": reference.attend,
     "sdpa": sdpa.attend,
     "flex": flex.attend,
     "flash": flash.attend,
     "blocked": blocked.attend,
 }
-_wanted: KernelName | None = None
+_override: KernelName | None = None
 _last: tuple[KernelName, str] | None = None
 _choices: Counter[tuple[KernelName, str]] = Counter()
 
 
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    visibility: Visibility,
-    *,
-    scale: float,
-    soft_cap: float | None = None,
-    dropout: float = 0.0,
-    kernel: KernelName | None = None,
-) -> Tensor:
-    """[batch, queries, heads, size] over keys and values [batch, keys, kv_heads, size] -> as the queries.
+def attend(call: AttentionCall, kernel: KernelName | None = None) -> Tensor:
+    """Attention by the best kernel that supports the call -> [batch, queries, heads, head_size].
 
-    Scores are products x `scale`, capped by `soft_cap`, then what the visibility adds; `dropout` is of the
-    probabilities. A query that sees no key gives zeros. `kernel` overrides `use`, which overrides the choice.
-
-    Raises ValueError for shapes that do not fit, and a kernel that cannot do what is asked.
+    `kernel` overrides `use`, which overrides the choice. Raises ValueError for shapes that do not fit together, and for
+    a kernel that does not support the call.
     """
-    kernel = _wanted if kernel is None else kernel
+    kernel = _override if kernel is None else kernel
 
     def decide() -> tuple[KernelName, str]:
-        shapes.check(queries, keys, values, visibility)
-        request = _request(queries, keys, values, visibility, soft_cap=soft_cap, dropout=dropout, wanted=kernel)
-        return choose(request, kernel)
+        check_shapes(call)
+        return choose(_request(call, kernel), kernel)
 
-    # The layers that share a visibility ask for the same.
+    # Layers that share a mask make equal requests.
+    queries, keys, values = call.queries, call.keys, call.values
     gradient = torch.is_grad_enabled() and (queries.requires_grad, keys.requires_grad, values.requires_grad)
-    asked = queries.shape, keys.shape, values.shape, queries.dtype, gradient, soft_cap is None, dropout > 0.0, kernel
-    choice = masks.remembered(visibility, asked, decide)
+    shapes = queries.shape, keys.shape, values.shape
+    key = *shapes, queries.dtype, gradient, call.soft_cap is None, call.dropout > 0.0, kernel
+    choice = mask_tensors.cached(call.mask, key, decide)
     _report(choice)
-    return _KERNELS[choice[0]](queries, keys, values, visibility, scale=scale, soft_cap=soft_cap, dropout=dropout)
+    return _KERNELS[choice[0]](call)
 
 
 def use(kernel: KernelName | None) -> None:
-    """Sets the kernel of every attention of this process; None leaves it to the choice."""
-    global _wanted
+    """Set the kernel of every attention in this process; None restores the choice."""
+    global _override
     if kernel is not None and kernel not in KERNELS:
         raise ValueError(f"kernel {kernel!r} is not one of {', '.join(KERNELS)}")
-    _wanted = kernel
+    _override = kernel
 
 
 @contextmanager
 def using(kernel: KernelName | None) -> Iterator[None]:
-    """`use` for the length of a with-block."""
-    before = _wanted
+    """`use` within a with-block."""
+    before = _override
     use(kernel)
     try:
         yield
@@ -109,12 +85,12 @@ def using(kernel: KernelName | None) -> Iterator[None]:
 
 
 def last_choice() -> tuple[KernelName, str] | None:
-    """(kernel, reason) of the last attention; calls from within a compiled model are not seen."""
+    """(kernel, reason) of the last attention; calls inside compiled graphs are not recorded."""
     return _last
 
 
 def choices() -> Counter[tuple[KernelName, str]]:
-    """The (kernel, reason) of all attentions so far, counted; to be cleared by whoever measures."""
+    """Number of attentions so far by (kernel, reason); a caller that measures clears it first."""
     return _choices
 
 
@@ -126,32 +102,25 @@ def _report(choice: tuple[KernelName, str]) -> None:
     _choices[choice] += 1
 
 
-def _request(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    visibility: Visibility,
-    *,
-    soft_cap: float | None,
-    dropout: float,
-    wanted: KernelName | None,
-) -> Request:
+def _request(call: AttentionCall, kernel: KernelName | None) -> Request:
+    """What the choice depends on."""
+    queries, keys, values, mask = call.queries, call.keys, call.values, call.mask
     grad = torch.is_grad_enabled()
     device = queries.device.type
-    # Asks the device for values, so only where the answer can matter.
     compiled = torch.compiler.is_compiling()
     installed = device == "cuda" and flash.installed()
-    asked = installed and wanted in (None, "flash") and not compiled
-    changes: dict[str, Any] = {}
-    if not visibility.plain:
-        changes = {
-            "window": visibility.window,
-            "documents": visibility.query_documents is not None,
-            "global_tokens": visibility.window is not None and visibility.global_tokens > 0,
-            "key_mask": visibility.key_mask is not None,
-            "bias": visibility.bias is not None,
-            "bias_gradient": grad and visibility.bias is not None and visibility.bias.requires_grad,
-            "slopes": visibility.slopes is not None,
+    # `flash.orderly` reads values from the device, so only where the answer can matter.
+    reads_order = installed and kernel in (None, "flash") and not compiled
+    restrictions: dict[str, Any] = {}
+    if not mask.plain:
+        restrictions = {
+            "window": mask.window,
+            "documents": mask.query_documents is not None,
+            "global_tokens": mask.window is not None and mask.global_tokens > 0,
+            "key_mask": mask.key_mask is not None,
+            "bias": mask.bias is not None,
+            "bias_gradient": grad and mask.bias is not None and mask.bias.requires_grad,
+            "slopes": mask.slopes is not None,
         }
     return Request(
         device=device,
@@ -160,12 +129,12 @@ def _request(
         queries=queries.shape[1],
         keys=keys.shape[1],
         head_size=queries.shape[3],
-        plain=visibility.plain,
-        causal=visibility.causal,
-        soft_cap=soft_cap is not None,
-        dropout=dropout > 0.0,
+        plain=mask.plain,
+        causal=mask.causal,
+        soft_cap=call.soft_cap is not None,
+        dropout=call.dropout > 0.0,
         compiled=compiled,
         flash_installed=installed,
-        orderly=visibility.plain or (asked and flash.orderly(visibility)),
-        **changes,
+        orderly=mask.plain or (reads_order and flash.orderly(mask)),
+        **restrictions,
     )

@@ -1,7 +1,7 @@
-"""Attention for training on a CPU, in blocks of queries that skip the keys out of their sight.
+"""Attention for training on a CPU, in blocks of queries that skip masked keys.
 
-torch's CPU kernel works in tiles too small for its matrix library when heads are small. Here the query heads that share
-a key-value head are rows of one product, and probabilities are kept for the backward pass rather than computed again.
+With small heads, torch's CPU kernel works in tiles too small for its matrix library. Here the query heads that share a
+key-value head are rows of one product, and the backward pass reuses the probabilities instead of recomputing them.
 """
 
 from dataclasses import dataclass
@@ -11,62 +11,52 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sluice.model.architecture.attention_mask import Visibility
-from sluice.model.architecture.kernels import masks
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.kernels import mask_tensors
+from sluice.model.architecture.kernels.call import AttentionCall
 
 BLOCK = 32
-"""Tokens a block of queries in float32; twice as many in 16 bits, where products are so fast that starting them
-weighs more.
-"""
+"""Queries per block in float32; twice as many in 16 bits, where products are so fast that launching them dominates."""
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Queries start..end look at keys low..high."""
+    """Queries start..end attend to keys low..high."""
 
     start: int
     end: int
     low: int
     high: int
     added: Tensor | None
-    """[batch or 1, 1 or heads, queries, the last of the keys]: added to their scores; None where nothing is."""
+    """[batch or 1, 1 or heads, queries, last keys]: added to the scores of the last keys; None: nothing is added."""
 
 
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    visibility: Visibility,
-    *,
-    scale: float,
-    soft_cap: float | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
-    """[batch, queries, heads, size] over [batch, keys, kv_heads, size] -> as the queries."""
-    assert soft_cap is None and dropout == 0.0
-    lengths = queries.shape[1], keys.shape[1]
-    name = f"blocks {lengths} {queries.dtype}"
-    blocks = masks.remembered(visibility, name, lambda: _blocks(visibility, *lengths, queries.dtype))
-    return masks.wiped(_BlockedAttention.apply(queries * scale, keys, values, blocks), visibility)
+def attend(call: AttentionCall) -> Tensor:
+    """Scores, softmax and values of one block of queries after another."""
+    assert call.soft_cap is None and call.dropout == 0.0
+    lengths, dtype = (call.queries.shape[1], call.keys.shape[1]), call.queries.dtype
+    blocks = mask_tensors.cached(call.mask, f"blocks {lengths} {dtype}", lambda: _blocks(call.mask, *lengths, dtype))
+    mixed = _BlockedAttention.apply(call.queries * call.scale, call.keys, call.values, blocks)
+    return mask_tensors.zero_fully_masked(mixed, call.mask)
 
 
-def _blocks(visibility: Visibility, queries: int, keys: int, dtype: torch.dtype) -> list[_Block]:
+def _blocks(mask: AttentionMask, queries: int, keys: int, dtype: torch.dtype) -> list[_Block]:
     size = BLOCK if dtype.itemsize > 2 else 2 * BLOCK
     bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
-    if visibility.plain and not visibility.causal:
+    if mask.plain and not mask.causal:
         return [_Block(start, end, 0, keys, None) for start, end in bounds]
-    if visibility.plain:
+    if mask.plain:
         future = torch.full((1, 1, size, size), -torch.inf, dtype=dtype).triu(1)
         return [_Block(start, end, 0, end, future[..., : end - start, : end - start]) for start, end in bounds]
-    allowed, added = masks.allowed(visibility), masks.added(visibility, dtype)
+    allowed, additive = mask_tensors.allowed(mask), mask_tensors.additive(mask, dtype)
     blocks = []
     for start, end in bounds:
         columns = allowed[:, :, start:end].any(dim=2).any(dim=0)[0].nonzero()
         low, high = int(columns[0]), int(columns[-1]) + 1
         seen = allowed[:, :, start:end, low:high]
         part: Tensor | None
-        if added is not None:
-            part = added[:, :, start:end, low:high]
+        if additive is not None:
+            part = additive[:, :, start:end, low:high]
         elif bool(seen.all()):
             part = None
         else:
@@ -103,14 +93,14 @@ class _BlockedAttention(torch.autograd.Function):
         group = heads // kv_heads
         upstream = _stack(upstream, kv_heads)
         query_gradient = torch.empty_like(queries)
-        # Sums over the blocks, so never of a narrow type.
+        # Summed over blocks, so never in a narrow dtype.
         wide = torch.promote_types(keys.dtype, torch.float32)
         key_gradient, value_gradient = torch.zeros_like(keys, dtype=wide), torch.zeros_like(values, dtype=wide)
         for block, probability in zip(ctx.blocks, probabilities, strict=True):
             rows, seen = slice(block.start * group, block.end * group), slice(block.low, block.high)
             value_gradient[:, seen] += probability.mT @ upstream[:, rows]
             pull = upstream[:, rows] @ values[:, seen].mT
-            # Through the softmax: dS = P * (dP - sum(P * dP)).
+            # Gradient of the softmax: dS = P * (dP - sum(P * dP)).
             scores_gradient = torch._softmax_backward_data(pull, probability, -1, pull.dtype)
             query_gradient[:, rows] = scores_gradient @ keys[:, seen]
             key_gradient[:, seen] += scores_gradient.mT @ queries[:, rows]
@@ -137,7 +127,7 @@ def _stack(x: Tensor, kv_heads: int) -> Tensor:
 
 
 def _unstack(x: Tensor, heads: int, kv_heads: int) -> Tensor:
-    """The inverse of `_stack`, as a view."""
+    """Inverse of `_stack`, as a view."""
     group, size = heads // kv_heads, x.shape[-1]
     rows = x.view(-1, kv_heads, x.shape[1] // group, group, size).transpose(1, 2)
     return rows.reshape(rows.shape[0], rows.shape[1], heads, size)

@@ -1,4 +1,4 @@
-"""Which kernel computes an attention: a pure function of what is asked."""
+"""Which kernel computes an attention: a pure function of the request."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ KernelName = Literal["reference", "sdpa", "flex", "flash", "blocked"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 
 BLOCKED_LONGEST = 1024
-"""Tokens beyond whose square the probabilities that `blocked` keeps outweigh its speed."""
+"""Up to this number squared of query-key pairs, the speed of `blocked` is worth the probabilities that it keeps."""
 
 FLEX_SHORTEST = 1024
-"""Below this many keys a mask in memory costs less than what `flex` saves by skipping blocks."""
+"""Below this many keys a mask in memory costs less than `flex` saves by skipping blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What decides: the device, the sizes and what is done to the scores."""
+    """What the choice depends on: device, dtype, sizes, and what restricts or changes the scores."""
 
     device: str
-    """Its type: cpu, cuda, .."""
+    """Device type: cpu, cuda, .."""
     dtype: torch.dtype
     gradient: bool
-    """Of queries, keys or values."""
+    """Queries, keys or values need a gradient."""
     queries: int
     keys: int
     head_size: int
     plain: bool
-    """Everything is seen, or everything up to the query."""
+    """Only `causal` restricts or changes the scores."""
     causal: bool = True
     window: int | None = None
     global_tokens: bool = False
-    """Some that a window does not hide."""
+    """Some tokens are visible beyond the window."""
     documents: bool = False
     key_mask: bool = False
     bias: bool = False
@@ -42,19 +42,19 @@ class Request:
     soft_cap: bool = False
     dropout: bool = False
     compiled: bool = False
-    """A graph is being recorded, in which no value can be asked for."""
+    """A graph is being traced, in which no tensor's value can be read."""
     flash_installed: bool = False
     orderly: bool = False
-    """Distances follow from the order of the tokens in their sequence or document."""
+    """Distances follow from the order of tokens in their sequence or document."""
 
 
 def refusal(kernel: KernelName, request: Request) -> str | None:
-    """Why the kernel cannot do what is asked; None where it can."""
+    """Reason why the kernel does not support the request; None if it does."""
     return next(_REFUSALS[kernel](request), None)
 
 
 def choose(request: Request, wanted: KernelName | None = None) -> tuple[KernelName, str]:
-    """(kernel, reason). Raises ValueError where the `wanted` kernel does not exist or cannot do what is asked."""
+    """Return (kernel, reason). Raises ValueError if the `wanted` kernel is unknown or does not support the request."""
     if wanted is None:
         return next((kernel, reason) for kernel, reason in _preferred(request) if refusal(kernel, request) is None)
     if wanted not in KERNELS:
@@ -62,11 +62,11 @@ def choose(request: Request, wanted: KernelName | None = None) -> tuple[KernelNa
     if why := refusal(wanted, request):
         able = [kernel for kernel in KERNELS if refusal(kernel, request) is None]
         raise ValueError(f"kernel {wanted} {why}: choose one of {', '.join(able)}, or none for the default")
-    return wanted, "asked for"
+    return wanted, "requested"
 
 
 def _preferred(request: Request) -> Iterator[tuple[KernelName, str]]:
-    """Best first; the last can do everything."""
+    """Kernels with reasons, best first; the last one supports everything."""
     if request.device == "cpu":
         if request.gradient and _suits_blocked(request):
             yield "blocked", "training on a CPU, with few enough probabilities to keep"
@@ -82,10 +82,11 @@ def _preferred(request: Request) -> Iterator[tuple[KernelName, str]]:
 
 
 def _suits_blocked(request: Request) -> bool:
-    """Measured on one thread with AVX-512, forward and backward, 8 query heads over 2, of 32 and 64 entries.
+    """Whether `blocked` is faster than `sdpa`.
 
-    Against `sdpa` it took 0.7 of the time (causal, float32) and 0.4 to 0.7 (bfloat16); 0.2 for documents of 200 tokens
-    or a window of 128 in 1024. Where every query sees everything it took 1.2 (float32) and 0.75 (bfloat16).
+    Measured on one thread with AVX-512, forward and backward, 8 query heads over 2, head sizes 32 and 64. It took 0.7
+    of the time of `sdpa` (causal, float32) and 0.4 to 0.7 (bfloat16); 0.2 for documents of 200 tokens or a window of
+    128 in 1024. Without any masking it took 1.2 (float32) and 0.75 (bfloat16).
     """
     hidden = request.causal or request.window is not None or request.documents
     if request.dtype != torch.bfloat16 and not (request.dtype == torch.float32 and hidden):

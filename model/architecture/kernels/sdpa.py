@@ -1,32 +1,24 @@
-"""torch's scaled_dot_product_attention: FlashAttention and its like where the device has them (arXiv 2205.14135)."""
+"""torch's scaled_dot_product_attention: FlashAttention (arXiv 2205.14135) and similar where the device has them."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.model.architecture.attention_mask import Visibility
-from sluice.model.architecture.kernels import masks
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.kernels import mask_tensors
+from sluice.model.architecture.kernels.call import AttentionCall
 
 
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    visibility: Visibility,
-    *,
-    scale: float,
-    soft_cap: float | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
-    """[batch, queries, heads, size] over [batch, keys, kv_heads, size] -> as the queries."""
-    assert soft_cap is None
-    length, heads, kv_heads = queries.shape[1], queries.shape[2], keys.shape[2]
-    causal = visibility.plain and visibility.causal
-    mask = None if visibility.plain else _mask(visibility, queries)
-    queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+def attend(call: AttentionCall) -> Tensor:
+    """Heads come before tokens here: [batch, heads, seq, head_size]."""
+    assert call.soft_cap is None
+    length, heads, kv_heads = call.queries.shape[1], call.queries.shape[2], call.keys.shape[2]
+    causal = call.mask.plain and call.mask.causal
+    mask = None if call.mask.plain else _mask(call.mask, call.queries)
+    queries, keys, values = (x.transpose(1, 2) for x in (call.queries, call.keys, call.values))
     stacked = heads != kv_heads and not causal and length < keys.shape[2]
     if stacked:
-        # Decoding: heads that share keys and values become rows of one query, so nothing of a cache is repeated.
+        # Decoding: heads that share keys and values become rows of one query, so that no part of a cache is repeated.
         group = heads // kv_heads
         queries = queries.reshape(queries.shape[0], kv_heads, group * length, queries.shape[3])
         mask = None if mask is None else _stack(mask, kv_heads, group)
@@ -39,28 +31,28 @@ def attend(
         keys,
         values,
         attn_mask=mask,
-        dropout_p=dropout,
+        dropout_p=call.dropout,
         is_causal=causal,
-        scale=scale,
+        scale=call.scale,
         enable_gqa=shared,
     )
     if stacked:
         mixed = mixed.reshape(mixed.shape[0], heads, length, mixed.shape[3])
-    return masks.wiped(mixed.transpose(1, 2), visibility)
+    return mask_tensors.zero_fully_masked(mixed.transpose(1, 2), call.mask)
 
 
 def shares_heads(device: str, dtype: torch.dtype, *, masked: bool) -> bool:
-    """Whether heads may share keys and values without falling to torch's math path, which keeps every score: on a GPU
-    only its FlashAttention does, which has neither masks nor float32.
+    """Whether heads may share keys and values without falling back to torch's math path, which keeps every score: on a
+    GPU only its FlashAttention does, which supports neither masks nor float32.
     """
     return device == "cpu" or (not masked and dtype in (torch.float16, torch.bfloat16))
 
 
-def _mask(visibility: Visibility, queries: Tensor) -> Tensor:
-    # A GPU's kernels take a mask of the queries' type only.
+def _mask(mask: AttentionMask, queries: Tensor) -> Tensor:
+    # A GPU's kernels take a mask of the queries' dtype only.
     wide = torch.promote_types(queries.dtype, torch.float32)
-    mask = masks.added(visibility, wide if queries.device.type == "cpu" else queries.dtype)
-    return masks.allowed(visibility) if mask is None else mask
+    additive = mask_tensors.additive(mask, wide if queries.device.type == "cpu" else queries.dtype)
+    return mask_tensors.allowed(mask) if additive is None else additive
 
 
 def _stack(mask: Tensor, kv_heads: int, group: int) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sluice.model.architecture.attention_mask import document_positions
+from sluice.model.architecture.block import ForwardContext
 from sluice.model.architecture.inputs import check_rows
-from sluice.model.architecture.pass_state import Pass
 from sluice.model.architecture.transformer import Transformer
 
 
@@ -78,25 +78,22 @@ def keep_stage(model: Transformer, stage: int, bounds: Sequence[range]) -> None:
 
     def hidden(received: Tensor, *, documents: Tensor | None = None, **beside: Any) -> Tensor:
         assert not any(value is not None for value in beside.values()), f"a pipeline passes no {list(beside)}"
-        x, state = _enter(model, received, documents, first=first)
+        x, context = _enter(model, received, documents, first=first)
         for layer in model.layers.values():  # type: ignore[operator]
-            x = layer(x, state)
-        return model._finish(x) if last else x
+            x = layer(x, context)
+        return model.finish(x) if last else x
 
     model.hidden = hidden  # type: ignore[assignment,method-assign]
 
 
-def _enter(model: Transformer, received: Tensor, documents: Tensor | None, *, first: bool) -> tuple[Tensor, Pass]:
+def _enter(
+    model: Transformer, received: Tensor, documents: Tensor | None, *, first: bool
+) -> tuple[Tensor, ForwardContext]:
     """The stream at the stage's first layer, and what its layers share: made anew in each stage, from shapes alone."""
     ids = received if first else torch.empty(received.shape[:2], dtype=torch.int64, device=received.device)
     positions = torch.arange(ids.shape[1], device=ids.device) if documents is None else document_positions(documents)
-    state = Pass(
-        visibility=model._visibility(ids, documents, None),
-        rotary=None if model.rotary is None else model.rotary(positions),
-        documents=documents,
-        kernel=model.kernel,
-    )
+    context = model.context(ids, positions, documents)
     if not first:
-        return received, state
+        return received, context
     check_rows(model.config, ids, {"documents": documents}, training=model.training)
-    return model._embed(ids, positions, None), state
+    return model.embed(ids, positions, None), context

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.attention import Attention, CrossAttention
-from sluice.model.architecture.attention_mask import Visibility
-from sluice.model.architecture.feedforward import FeedForward
-from sluice.model.architecture.pass_state import Pass
+from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.block import ForwardContext
+from sluice.model.architecture.pointwise import FeedForward
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.training.parallelism.groups import Groups
 
@@ -115,17 +115,17 @@ def _slice(parameter: Tensor, dim: int, rank: int, size: int, group: dist.Proces
     return own
 
 
-def _own_heads(state: Pass, rank: int, size: int) -> Pass:
-    """The pass with scores' additions for this process's heads only; what is written into it reaches the caller's."""
-    return replace(state, visibility={kind: _of_heads(seen, rank, size) for kind, seen in state.visibility.items()})
+def _own_heads(context: ForwardContext, rank: int, size: int) -> ForwardContext:
+    """Context whose masks add to the scores of this process's heads only; it shares the caller's lists."""
 
+    def of_rank(mask: AttentionMask) -> AttentionMask:
+        if mask.bias is None and mask.slopes is None:
+            return mask
+        bias = None if mask.bias is None else mask.bias.chunk(size, dim=1)[rank]
+        slopes = None if mask.slopes is None else mask.slopes.chunk(size)[rank]
+        return replace(mask, bias=bias, slopes=slopes)
 
-def _of_heads(seen: Visibility, rank: int, size: int) -> Visibility:
-    if seen.bias is None and seen.slopes is None:
-        return seen
-    bias = None if seen.bias is None else seen.bias.chunk(size, dim=1)[rank]
-    slopes = None if seen.slopes is None else seen.slopes.chunk(size)[rank]
-    return replace(seen, bias=bias, slopes=slopes)
+    return replace(context, masks={kind: of_rank(mask) for kind, mask in context.masks.items()})
 
 
 def _sum_gradient(parameter: nn.Parameter, group: dist.ProcessGroup) -> None:
