@@ -50,7 +50,7 @@ def test_8_bits_are_off_by_half_a_scale_at_most(exponent: int, size: int, seed: 
     assert codes.dtype == torch.int8 and scale.shape == (30, 1)
     torch.testing.assert_close(scale[:, 0], x.abs().amax(dim=-1) / 127)
     # The division before rounding, and the product after, are themselves rounded.
-    assert ((vectors.seen(x) - x).abs() <= scale * (0.5 + 127 * 2**-22)).all()
+    assert ((vectors.round_trip(x) - x).abs() <= scale * (0.5 + 127 * 2**-22)).all()
 
 
 def test_8_bits_keep_zeros_and_do_not_hide_what_is_not_finite() -> None:
