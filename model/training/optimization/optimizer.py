@@ -112,8 +112,13 @@ def leave_muon_uncompiled() -> None:
 def _muon(groups: Groups, config: PretrainConfig) -> torch.optim.Optimizer:
     """Muon (Jordan et al., 2024) in DeepSpeed's version, which knows how to orthogonalize a matrix under ZeRO 1."""
     leave_muon_uncompiled()
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.runtime.zero.muon import original_muon
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
+    if get_accelerator().device_name() == "cpu":
+        # DeepSpeed takes float16 on processors that have it, so the same run would differ from one CPU to the next.
+        original_muon.ns_compute_dtype = lambda _method="gram": torch.float32
     for kind, parameters in groups.items():
         for parameter in parameters:
             # ZeRO reads the mark from the parameter itself.

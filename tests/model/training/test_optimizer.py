@@ -115,3 +115,16 @@ def test_a_parameter_that_no_rule_knows_is_refused() -> None:
     model.kernel = nn.Parameter(torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"no rule says how to train kernel of shape \[2, 2\]"):
         parameter_groups(model)
+
+
+def test_muon_orthogonalizes_in_float32_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.runtime.zero.muon import original_muon
+
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+    build_optimizer(shapes.lively(SHAPE), PretrainConfig(optimizer="muon"))
+    gradient = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+    direction = original_muon.zeropower_via_gram_newtonschulz(gradient, steps=5)
+    assert direction.dtype == torch.float32
+    # float16 has 11 significant bits, so it holds only a few of these values exactly.
+    assert not torch.equal(direction, direction.half().float())
