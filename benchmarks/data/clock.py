@@ -1,7 +1,6 @@
 """CPU time of pieces of work that are measured beside each other."""
 
 import gc
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -42,8 +41,3 @@ def measure(works: Mapping[str, Callable[[], object]], size_bytes: int, runs: in
 
 def utf8_bytes(texts: list[str]) -> int:
     return sum(len(text.encode()) for text in texts)
-
-
-def load() -> float:
-    """Processes that ran or wanted to, mean of the last minute."""
-    return os.getloadavg()[0]

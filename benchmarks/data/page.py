@@ -1,160 +1,168 @@
-"""docs/data.md: the guide of benchmarks/data/guide.md with the figures of one run put in."""
+"""Tables, bounds and plots of docs/data.md."""
 
-import re
+import math
 import statistics
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from matplotlib.figure import Figure
 
 from benchmarks.data.clock import Rate
-from benchmarks.data.results import Results
-from benchmarks.data.targets import RECALL, Target, cpu_ms_a_further_document, down, megabytes, of_workers, targets
-from benchmarks.data.texts import EXACT_EVERY, NEAR_EVERY, PACK_BYTES
+from benchmarks.data.results import DataResults
+from benchmarks.data.scale import Size
+from benchmarks.markers import markdown
+from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, grouped_bars
 
-ROOT = Path(__file__).resolve().parents[2]
-_GUIDE = Path(__file__).with_name("guide.md")
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
-
-TESTS = {
-    "sources, formats and their faults: truncation, bombs, loops, long lines": "tests/data/sources/",
-    "every fault as a whole build: full disk, kills, a source that goes": "tests/data/test_build_faults.py, "
-    "tests/pipelines/test_data_faults.py, tests/data/test_build_on_ray.py",
-    "extraction and encoding": "tests/data/test_extract.py, tests/data/test_encoding.py",
-    "each rule drops what it is for; scores are the reference's": "tests/data/test_quality_rules.py, "
-    "tests/data/test_quality_gopher.py, tests/data/test_quality_scores.py",
-    "recall by similarity, no false merge, order and sharding": "tests/data/test_deduplication_near.py",
-    "lines, runs of words, what earlier runs kept": "tests/data/test_deduplication_pieces.py, "
-    "tests/data/test_deduplication_substrings.py, tests/data/test_deduplication_index.py",
-    "planted evaluation items, policies": "tests/data/test_decontamination.py",
-    "precision and recall of masking on a labelled set": "tests/data/test_privacy_labelled.py",
-    "same bytes whatever the order, shards and workers; nothing scored twice": "tests/data/test_refine.py",
-    "a worker that fails or dies is named": "tests/data/test_executor.py",
-    "tokenizers: round trip, determinism, the fast encoder's ids": "tests/data/test_tokenization_train.py, "
-    "tests/data/test_tokenization_encoder.py",
-    "packing, mix, a loader that resumes exactly": "tests/data/test_packing.py, tests/data/test_packing_mix.py, "
-    "tests/data/test_packing_loader.py",
-    "the card and the comparison": "tests/data/test_card.py, tests/data/test_data_diff.py",
-    "throughput, speed-up, scale, memory": "benchmarks/data/__main__.py",
-}
+LEAST_RATE = {"filter chain": 2.0, "MinHash signatures": 4.0, "encoding": 5.0}
+"""MB a CPU-second."""
+RECALL = {0.9: 1.0, 0.8: 0.98, 0.7: 0.73}
+"""Least recall by the lower end of a range of similarity."""
 
 
-def render(results: Results) -> str:
-    """The page. ValueError for a place in the guide that nothing fills, or a test that is not there."""
-    held = targets(results)
-    values = {
-        "session": results.session,
-        "machine": results.machine,
-        "text": results.text,
-        "runs": str(results.runs),
-        "loads": ", ".join(f"{name} {load:.1f}" for name, load in results.loads.items()),
-        "targets": _table(
-            (each.name, each.measured, each.asked, "met" if each.is_met else "**not met**") for each in held
+def bounds(results: DataResults) -> list[Bound]:
+    training = max(each.rates["sluice"].median_s / each.rates["tokenizers"].median_s for each in results.training)
+    lengths = [each.bytes_a_token["sluice"] / each.bytes_a_token["tokenizers"] for each in results.training]
+    ray, merges = results.builds["ray"], results.merges
+    built = [size for sizes in results.sizes.values() for size in sizes[1:]]
+    reach = f"{megabytes(built[0])} to {megabytes(built[-1])}"
+    return [
+        *(
+            Bound(name, rates["sluice"].megabytes_a_second, LEAST_RATE[name], " MB/CPU-s")
+            for name, rates in stock_rates(results).items()
+            if name in LEAST_RATE
         ),
-        "verdict": _verdict(held),
-        "peers": _table(_peers(results)),
-        "training": _table(_training(results)),
-        "recall": _table(_recall(results)),
-        "merges": _merges(results),
-        "others": _table(_others(results)),
-        "build_bytes": f"{results.build_bytes / 1e6:.1f} MB",
-        "builds": _table(_builds(results)),
-        "hashes": _hashes(results),
-        "phases": ", ".join(f"{name} {value:.1f}" for name, value in results.builds["local"].phases.items()),
-        "sizes": _table(_sizes(results)),
-        "near_every": str(NEAR_EVERY),
-        "exact_every": str(EXACT_EVERY),
-        "pack": f"{PACK_BYTES / 1e6:g} MB",
-        "base": megabytes(next(iter(results.sizes.values()))[0]),
-        "tests": _table((what, _existing(where)) for what, where in TESTS.items()),
-        "minutes": f"{sum(results.seconds.values()) / 60:.0f}",
+        *(
+            Bound(
+                f"recall at Jaccard {each.low:g} to {each.high:g}, {each.pairs:,} planted pairs",
+                100 * each.sluice,
+                100 * RECALL[each.low],
+                " %",
+                digits=1,
+            )
+            for each in results.recall
+        ),
+        Bound(
+            f"false merges among {merges.documents:,} documents with planted edits ({merges.removed:,} removed)",
+            merges.false if merges.removed else math.nan,
+            0,
+            at_least=False,
+            digits=0,
+        ),
+        Bound(
+            "tokenizer training, CPU time over Hugging Face's, worse vocabulary", training, 0.5, " x", at_least=False
+        ),
+        Bound(
+            "bytes a token, difference from Hugging Face's",
+            100 * max(abs(each - 1) for each in lengths),
+            0.5,
+            " %",
+            at_least=False,
+        ),
+        Bound("2 Ray workers over 1, scoring phase, wall time", ray.speedup(ray.score_s), 1.7, " x"),
+        Bound("2 Ray workers over 1, whole build, wall time", ray.speedup(ray.build_s), 1.7, " x"),
+        *(
+            Bound(
+                f"{what}, {reach}, {_of(workers)}: most over least", 100 * spread(values), 15, " % more", at_least=False
+            )
+            for workers, sizes in results.sizes.items()
+            for what, values in (
+                ("CPU a document, start-up included", [each.cpu_ms_a_document for each in sizes[1:]]),
+                ("CPU a further document", cpu_ms_a_further_document(sizes)),
+            )
+        ),
+        *(
+            Bound(f"peak memory of {what}, {reach}", most / 1e9, 1.5, " GB", at_least=False)
+            for what, most in (
+                ("the largest process", max(each.largest_process_bytes for each in built)),
+                ("all processes together", max(each.all_processes_bytes for each in built)),
+            )
+        ),
+    ]
+
+
+def tables(results: DataResults) -> dict[str, str]:
+    """Every generated table of the page, by name."""
+    peers = [
+        (name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.1f}")
+        for name, rates in stock_rates(results).items()
+        for ours, theirs in [(rates["sluice"].megabytes_a_second, peer(rates).megabytes_a_second)]
+    ]
+    recall = [
+        (
+            f"{each.low:g} to {each.high:g}",
+            f"{each.pairs:,}",
+            *(f"{down(100 * share, 1):.1f} %" for share in (each.sluice, each.stock)),
+            f"{100 * RECALL[each.low]:g} %",
+        )
+        for each in results.recall
+    ]
+    others = [
+        (f"{prefix}{name}", f"{rate.megabytes_a_second:.1f}")
+        for prefix, rates in (
+            ("", results.others),
+            ("extraction, ", results.extraction),
+            ("reading, ", results.formats),
+        )
+        for name, rate in rates.items()
+    ]
+    phases = [(name, f"{seconds:.1f}") for name, seconds in results.builds["local"].phases.items()]
+    conditions = [
+        ("machine", results.machine),
+        ("text", results.text),
+        ("raw text of the builds of Workers", f"{results.build_bytes / 1e6:.1f} MB"),
+        ("runs, of which the median counts", str(results.runs)),
+        *results.conditions(),
+    ]
+    return {
+        "session": f"```console\n{results.session}\n```",
+        "conditions": markdown(("measured on", ""), conditions),
+        "bounds": bounds_table(bounds(results)),
+        "peers": markdown(("", ">sluice, MB/CPU-s", ">peer, MB/CPU-s", ">times"), peers),
+        "tokenizers": markdown(
+            (">vocabulary", ">bytes a token, sluice", ">Hugging Face", ">CPU-s, sluice", ">Hugging Face", ">times"),
+            _tokenizers(results),
+        ),
+        "recall": markdown((">Jaccard", ">pairs", ">sluice", ">datatrove", ">bound"), recall),
+        "blocks": markdown(("", ">MB/CPU-s"), others),
+        "workers": markdown(("", ">1 worker, s", ">2 workers, s", ">times"), _builds(results)),
+        "phases": markdown(("phase, block", ">s"), phases),
+        "scale": markdown(
+            (
+                *(">text", "local", ">documents", ">kept", ">wall, s", ">CPU a document, ms"),
+                *(">CPU a further document, ms", ">largest process, MB", ">all processes, MB"),
+            ),
+            _sizes(results),
+        ),
     }
-    guide = _GUIDE.read_text(encoding="utf-8")
-    if missing := set(_PLACE.findall(guide)) ^ set(values):
-        raise ValueError(f"{_GUIDE} and its values differ in {', '.join(sorted(missing))}")
-    return _PLACE.sub(lambda place: values[place[1]], guide)
 
 
-def _table(rows: Iterable[Iterable[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _verdict(held: list[Target]) -> str:
-    missed = [each.name for each in held if not each.is_met]
-    said = f"Not met: {'; '.join(missed)}." if missed else "None is missed."
-    return f"{len(held) - len(missed)} of {len(held)} are met. {said} Figures are rounded against us."
-
-
-def peer(rates: Mapping[str, Rate]) -> Rate:
-    """The one that is not ours."""
-    return next(rate for name, rate in rates.items() if name != "sluice")
-
-
-def _peers(results: Results) -> Iterable[tuple[str, ...]]:
-    rows = {
-        "filter chain": results.filters,
-        "MinHash signatures": results.minhash,
-        **{f"tokenizer training, {each.vocab_size:,} tokens": each.rates for each in results.training},
-        "encoding": results.encoding,
-    }
-    for name, rates in rows.items():
-        ours, theirs = rates["sluice"].megabytes_a_second, peer(rates).megabytes_a_second
-        yield name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.1f}"
-
-
-def _training(results: Results) -> Iterable[tuple[str, ...]]:
+def _tokenizers(results: DataResults) -> Iterator[tuple[str, ...]]:
     for each in results.training:
         ours, theirs = each.rates["sluice"].median_s, peer(each.rates).median_s
-        lengths = each.bytes_a_token
-        yield (
-            f"{each.vocab_size:,}",
-            f"{lengths['sluice']:.4f}",
-            f"{lengths['tokenizers']:.4f}",
-            f"{ours:.2f}",
-            f"{theirs:.2f}",
-            f"{ours / theirs:.2f}",
-        )
+        lengths = (f"{each.bytes_a_token[name]:.4f}" for name in ("sluice", "tokenizers"))
+        yield f"{each.vocab_size:,}", *lengths, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}"
 
 
-def _recall(results: Results) -> Iterable[tuple[str, ...]]:
-    for each in results.recall:
-        shares = (f"{down(100 * share, 1):.1f} %" for share in (each.sluice, each.stock))
-        yield f"{each.low:g} to {each.high:g}", f"{each.pairs:,}", *shares, f"{100 * RECALL[each.low]:g} %"
-
-
-def _merges(results: Results) -> str:
-    merges = results.merges
-    return (
-        f"Of {merges.documents:,} documents, originals and edits from nearly equal to well below the bound, "
-        f"{merges.removed:,} were removed, {merges.false:,} of them for a document less similar than the bound."
-    )
-
-
-def _others(results: Results) -> Iterable[tuple[str, str]]:
-    for prefix, rates in (("", results.others), ("extraction, ", results.extraction), ("reading, ", results.formats)):
-        for name, rate in rates.items():
-            yield f"{prefix}{name}", f"{rate.megabytes_a_second:.1f}"
-
-
-def _builds(results: Results) -> Iterable[tuple[str, ...]]:
+def _builds(results: DataResults) -> Iterator[tuple[str, ...]]:
     for where, title in (("local", "local processes"), ("ray", "Ray")):
         builds = results.builds[where]
         for phase, seconds in (("scoring", builds.score_s), ("whole build", builds.build_s)):
             one, two = (statistics.median(seconds[workers]) for workers in (1, 2))
             yield f"{title}, {phase}", f"{one:.1f}", f"{two:.1f}", f"{down(one / two, 2):.2f}"
+    hashes = set().union(*(builds.hashes for builds in results.builds.values()))
+    yield (
+        "different outcomes of all these builds, by hash",
+        *[str(len(hashes)) if len(hashes) == 1 else f"**{len(hashes)}**"] * 2,
+        "",
+    )
 
 
-def _hashes(results: Results) -> str:
-    found = set().union(*(builds.hashes for builds in results.builds.values()))
-    if len(found) == 1:
-        return "Every one of these builds gave the same clean documents, by their hash."
-    return f"**These builds gave {len(found)} different outcomes, which must not be.**"
-
-
-def _sizes(results: Results) -> Iterable[tuple[str, ...]]:
+def _sizes(results: DataResults) -> Iterator[tuple[str, ...]]:
     for workers, sizes in results.sizes.items():
         for size, further in zip(sizes[1:], cpu_ms_a_further_document(sizes), strict=True):
             yield (
                 megabytes(size),
-                of_workers(workers),
+                _of(workers),
                 f"{size.documents:,}",
                 f"{size.kept:,}",
                 f"{size.wall_s:.0f}",
@@ -165,8 +173,105 @@ def _sizes(results: Results) -> Iterable[tuple[str, ...]]:
             )
 
 
-def _existing(where: str) -> str:
-    names = where.split(", ")
-    if missing := [name for name in names if not (ROOT / name).exists()]:
-        raise ValueError(f"{missing[0]} does not exist: correct TESTS in benchmarks/data/page.py")
-    return ", ".join(f"`{name}`" for name in names)
+def stock_rates(results: DataResults) -> dict[str, dict[str, Rate]]:
+    """Blocks that a stock block does too."""
+    return {
+        "filter chain": results.filters,
+        "MinHash signatures": results.minhash,
+        **{f"tokenizer training, {each.vocab_size:,} tokens": each.rates for each in results.training},
+        "encoding": results.encoding,
+    }
+
+
+def peer(rates: Mapping[str, Rate]) -> Rate:
+    """The rate that is not ours."""
+    return next(rate for name, rate in rates.items() if name != "sluice")
+
+
+def spread(values: Sequence[float]) -> float:
+    """Excess of the largest over the smallest, as a share of it; NaN where noise outweighs one of them."""
+    return max(values) / min(values) - 1 if min(values) > 0 else math.nan
+
+
+def cpu_ms_a_further_document(sizes: Sequence[Size]) -> list[float]:
+    """CPU of each size beyond the one before it, by the documents beyond it: the start-up cancels out."""
+    return [1000 * (more.cpu_s - less.cpu_s) / (more.documents - less.documents) for less, more in pairwise(sizes)]
+
+
+def megabytes(size: Size) -> str:
+    """Nominal size: a corpus ends with the first document beyond it."""
+    return "1 GB" if size.text_bytes >= 1e9 else f"{size.text_bytes / 1e6:.0f} MB"
+
+
+def _of(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
+
+
+def figures(results: DataResults) -> dict[str, Figure]:
+    return {
+        "data-rates.svg": _rates_figure(results),
+        "data-recall.svg": _recall_figure(results),
+        "data-scale.svg": _scale_figure(results),
+    }
+
+
+def _rates_figure(results: DataResults) -> Figure:
+    rows = list(stock_rates(results).items())
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for shift, stock in ((-0.2, False), (0.2, True)):
+        values = [(peer(rates) if stock else rates["sluice"]).megabytes_a_second for _, rates in rows]
+        label = "datatrove 0.10 or Hugging Face tokenizers" if stock else "sluice"
+        bars = axes.barh(
+            [place + shift for place in range(len(rows))], values, 0.36, color=THEIRS if stock else OURS, label=label
+        )
+        axes.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)
+    for place, (name, _) in enumerate(rows):
+        if bound := LEAST_RATE.get(name):
+            axes.plot([bound, bound], [place - 0.42, place + 0.02], color=BOUND, lw=2, label=None if place else "bound")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("MB of text a CPU-second (more is better)")
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _recall_figure(results: DataResults) -> Figure:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    series = {
+        "sluice": [100 * each.sluice for each in results.recall],
+        "datatrove 0.10": [100 * each.stock for each in results.recall],
+    }
+    grouped_bars(axes, series, "%.1f")
+    for place, each in enumerate(results.recall):
+        bound = 100 * RECALL[each.low]
+        axes.plot([place - 0.4, place + 0.4], [bound, bound], color=BOUND, lw=2, label=None if place else "bound")
+    names = [f"Jaccard {each.low:g} to {each.high:g}\n{each.pairs:,} pairs" for each in results.recall]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("pairs found, %")
+    axes.set_ylim(0, 112)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _scale_figure(results: DataResults) -> Figure:
+    built = {_of(workers): sizes[1:] for workers, sizes in results.sizes.items()}
+    most = list(built.values())[-1]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    grouped_bars(left, {name: [each.cpu_ms_a_document for each in sizes] for name, sizes in built.items()}, "%.1f")
+    left.set_ylabel("CPU a document with start-up, ms")
+    memory = {
+        "all processes": [each.all_processes_bytes / 1e9 for each in most],
+        "the largest": [each.largest_process_bytes / 1e9 for each in most],
+    }
+    grouped_bars(right, memory, "%.2f")
+    right.axhline(1.5, color=BOUND, lw=2, label="bound")
+    right.set_ylabel("peak memory, GB")
+    for axes in (left, right):
+        axes.set_xticks(range(len(most)), [megabytes(each) for each in most])
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, columnspacing=1)
+    return figure

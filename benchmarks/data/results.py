@@ -1,26 +1,21 @@
 """All that one run of the benchmark measured; kept as JSON, so that the page can be written again without measuring."""
 
-from pydantic import BaseModel
-
 from benchmarks.data.blocks import Trained
 from benchmarks.data.clock import Rate
 from benchmarks.data.neighbours import Merges, Recall
 from benchmarks.data.scale import Size
 from benchmarks.data.workers import Builds
+from benchmarks.report import Timed
 
 
-class Results(BaseModel):
-    """Of one process on one machine."""
+class DataResults(Timed):
+    """Figures of one run on one machine."""
 
     machine: str
     text: str
-    """What was measured on."""
+    """Description of the text that is measured on."""
     runs: int
-    """Of everything but the sizes and what is counted."""
-    loads: dict[str, float] = {}
-    """Load average of the minute before each section, the benchmark's own work included."""
-    seconds: dict[str, float] = {}
-    """Wall time of each section."""
+    """Runs of everything but the sizes and what is counted."""
     filters: dict[str, Rate] = {}
     minhash: dict[str, Rate] = {}
     encoding: dict[str, Rate] = {}
@@ -34,5 +29,5 @@ class Results(BaseModel):
     build_bytes: int = 0
     """Raw text of those builds."""
     sizes: dict[int, list[Size]] = {}
-    """By number of workers, from the smallest on; the first is there to take the start-up out of the others."""
+    """By number of workers, from the smallest on; the first serves to subtract the start-up from the others."""
     session: str = ""

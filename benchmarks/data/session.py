@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.data.texts import sample
+from benchmarks.report import ROOT
 from sluice.data.evidence import read_decisions
 
-ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_BYTES = 300_000
 _WIDTH = 118
 _LINES = 32

@@ -10,6 +10,7 @@ from pathlib import Path
 
 
 def main(source: str, out: str, settings: str) -> None:
+    from benchmarks.report import resident_bytes
     from sluice.data.build import build
     from sluice.data.config import IngestConfig, RefineConfig
 
@@ -21,16 +22,10 @@ def main(source: str, out: str, settings: str) -> None:
         "documents": report.refine.documents_in,
         "kept": report.refine.documents_kept,
         "cpu_s": sum(each.ru_utime + each.ru_stime for each in used),
-        "largest_process_bytes": max(_own_peak_bytes(), used[1].ru_maxrss * 1024),
+        "largest_process_bytes": max(resident_bytes(peak=True), used[1].ru_maxrss * 1024),
         "timings": {**report.ingest.timings, **report.refine.timings},
     }
     print(json.dumps(told))
-
-
-def _own_peak_bytes() -> int:
-    """Peak resident memory of this program; `ru_maxrss` would begin with that of the larger one that started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

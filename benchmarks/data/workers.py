@@ -10,10 +10,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from benchmarks.report import ROOT
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Builds(BaseModel):

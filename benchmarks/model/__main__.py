@@ -214,7 +214,7 @@ def _section(results: "Results", name: str) -> Iterator[None]:
 
 def machine() -> str:
     """The processor, by name and number of cores."""
-    from benchmarks.lifecycle import machine as processor
+    from benchmarks.report import machine as processor
 
     return processor()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.lifecycle import machine
 from benchmarks.model.section import put
+from benchmarks.report import machine
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.budget.machine import Check
 from sluice.model.budget.measure import check_forecast

@@ -303,7 +303,7 @@ def _conditions() -> "Conditions":
     """Of this machine, once it is as quiet as it gets: the section before is what it was busy with."""
     from importlib.metadata import version
 
-    from benchmarks.lifecycle import machine
+    from benchmarks.report import machine
     from benchmarks.training.results import Conditions
 
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate"))

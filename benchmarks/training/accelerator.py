@@ -142,9 +142,9 @@ def _describe(device: Device, rounds: int, threads: int) -> Accelerated:
 
     import torch
 
-    from benchmarks.lifecycle import machine
     from benchmarks.model.case import Case as ModelCase
     from benchmarks.model.turns import in_turns
+    from benchmarks.report import machine
 
     name = torch.cuda.get_device_name() if device == "cuda" else machine()
     products = {"matmul": ModelCase(work="matmul", precision="bf16", device=device, threads=threads)}

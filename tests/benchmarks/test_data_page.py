@@ -3,16 +3,18 @@
 import re
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 from benchmarks.data.blocks import Trained
 from benchmarks.data.clock import Rate
 from benchmarks.data.neighbours import Merges, Recall
-from benchmarks.data.page import render
-from benchmarks.data.results import Results
+from benchmarks.data.page import bounds, figures, tables
+from benchmarks.data.results import DataResults
 from benchmarks.data.scale import Size
-from benchmarks.data.targets import down, targets, up
 from benchmarks.data.texts import EXACT_EVERY, recombined
 from benchmarks.data.workers import Builds
+from benchmarks.markers import table_names
+from benchmarks.report import DOCS, down, save_figures, up
 
 REAL = [
     f"# Page {page}\n\n" + "\n\n".join(f"word{page} of line {line}" for line in range(page + 2)) for page in range(9)
@@ -58,28 +60,51 @@ def test_figures_are_rounded_against_us():
 
 def test_what_is_missed_is_named():
     results = _results(ray_s=1.69)
-    missed = [target.name for target in targets(results) if not target.is_met]
-    assert missed == [
-        "2 Ray workers beside 1, scoring phase, wall time",
-        "2 Ray workers beside 1, whole build, wall time",
-    ]
-    page = render(results)
-    assert all(name in page for name in missed)
-    assert "**not met**" in page
-    assert "**not met**" not in render(_results(ray_s=1.8))
+    missed = [bound.name for bound in bounds(results) if not bound.is_met]
+    assert missed == ["2 Ray workers over 1, scoring phase, wall time", "2 Ray workers over 1, whole build, wall time"]
+    table = tables(results)["bounds"]
+    assert all(name in table for name in missed)
+    assert table.count("**not met**") == 2
+    assert "**not" not in tables(_results(ray_s=1.8))["bounds"]
 
 
 def test_what_noise_outweighs_is_not_met():
     results = _results(ray_s=1.8)
     sizes = results.sizes[2]
     sizes[1] = sizes[1].model_copy(update={"cpu_s": sizes[0].cpu_s})
-    one, further = [target for target in targets(results) if target.name.startswith("CPU a further document")]
+    one, further = [bound for bound in bounds(results) if bound.name.startswith("CPU a further document")]
     assert one.is_met
-    assert (further.is_met, further.measured) == (False, "noise alone")
-    assert "**not met**" in render(results)
+    assert (further.is_met, further.shown, further.verdict) == (False, "none", "**not measured**")
+    assert "**not measured**" in tables(results)["bounds"]
 
 
-def _results(ray_s: float) -> Results:
+def test_no_removed_document_is_no_pass():
+    results = _results(ray_s=1.8)
+    results.merges = Merges(documents=9, removed=0, false=0)
+    assert [bound.name for bound in bounds(results) if not bound.is_met] == [
+        "false merges among 9 documents with planted edits (0 removed)"
+    ]
+
+
+def test_builds_with_different_outcomes_are_marked():
+    results = _results(ray_s=1.8)
+    assert "by hash | 1 | 1 |" in tables(results)["workers"]
+    results.builds["ray"] = results.builds["ray"].model_copy(update={"hashes": {"b"}})
+    assert "by hash | **2** | **2** |" in tables(results)["workers"]
+
+
+def test_the_page_has_a_place_for_every_table_and_plot(tmp_path: Path):
+    page = (DOCS / "data.md").read_text(encoding="utf-8")
+    found = figures(_results(ray_s=1.8))
+    assert sorted(table_names(page)) == sorted(tables(_results(ray_s=1.8)))
+    assert all(f"({name})" in page for name in found)
+    save_figures(tmp_path, found)
+    first = {name: (tmp_path / name).read_bytes() for name in found}
+    save_figures(tmp_path, figures(_results(ray_s=1.8)))
+    assert first == {name: (tmp_path / name).read_bytes() for name in found}
+
+
+def _results(ray_s: float) -> DataResults:
     rates = {"sluice": _rate(0.1), "datatrove": _rate(1)}
     builds = Builds(score_s={1: [ray_s], 2: [1]}, build_s={1: [ray_s], 2: [1]}, hashes={"a"})
     lengths = {"sluice": 3.0, "tokenizers": 3.0}
@@ -89,7 +114,7 @@ def _results(ray_s: float) -> Results:
         library="rustbpe",
         bytes_a_token=lengths,
     )
-    return Results(
+    return DataResults(
         machine="a machine",
         text="a text",
         runs=3,

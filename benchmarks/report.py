@@ -1,0 +1,166 @@
+"""What the benchmarks share: the machine, figures and their bounds, timed sections, and the pages they write."""
+
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from benchmarks.markers import markdown, replace_tables
+from sluice.core.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+OURS, THEIRS, BOUND = "#2f6fde", "#9fb3c8", "#c0392b"
+"""Colours of the plots: sluice, a peer, a bound."""
+
+
+def machine() -> str:
+    """Name of the processor and number of cores."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
+
+
+def libraries(*names: str) -> str:
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def resident_bytes(*, peak: bool = False) -> int:
+    """Resident memory of this process now, or its peak.
+
+    `ru_maxrss` would begin with the memory of the process that forked this one.
+    """
+    name = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def down(value: float, digits: int) -> float:
+    """`value` rounded down; NaN stays NaN."""
+    return math.floor(value * 10**digits) / 10**digits if math.isfinite(value) else value
+
+
+def up(value: float, digits: int) -> float:
+    """`value` rounded up; NaN stays NaN."""
+    return 0.0 - down(-value, digits)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A figure and the bound it has to meet. Figures are rounded against us."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str = ""
+    at_least: bool = True
+    digits: int = 2
+    is_judged: bool = True
+    """False for a figure measured on a busy machine: it is shown, and is no pass."""
+
+    @property
+    def is_met(self) -> bool:
+        # NaN compares false: a figure that was not measured is not met.
+        return self.is_judged and (self.value >= self.bound if self.at_least else self.value <= self.bound)
+
+    @property
+    def shown(self) -> str:
+        if math.isnan(self.value):
+            return "none"
+        if not self.at_least and 0 < self.value < 10**-self.digits:
+            exponent = math.floor(math.log10(self.value))
+            return f"{up(self.value * 10.0**-exponent, 1):.1f}e{exponent:03d}{self.unit}"
+        return f"{(down if self.at_least else up)(self.value, self.digits):.{self.digits}f}{self.unit}"
+
+    @property
+    def verdict(self) -> str:
+        if not self.is_judged:
+            return "**not judged**: a busy machine"
+        return "met" if self.is_met else "**not measured**" if math.isnan(self.value) else "**not met**"
+
+
+def bounds_table(bounds: Iterable[Bound]) -> str:
+    """Every figure with its bound, and how many are met."""
+    held = list(bounds)
+    rows = [
+        (each.name, each.shown, f"{'≥' if each.at_least else '≤'} {each.bound:g}{each.unit}", each.verdict)
+        for each in held
+    ]
+    met = sum(each.is_met for each in held)
+    return f"{markdown(('', '>measured', '>bound', ''), rows)}\n\n{met} of {len(held)} are met."
+
+
+def refused_table(refused: Mapping[str, str]) -> str:
+    """Candidates that could not run, with the reason; nothing where all ran."""
+    return f"\n\n{markdown(('could not run', 'reason'), refused.items())}" if refused else ""
+
+
+class Timed(BaseModel):
+    """Results of a benchmark, with the load and the time of each of its sections."""
+
+    loads: dict[str, float] = {}
+    """Load average of the minute before each section, the benchmark's own work included."""
+    seconds: dict[str, float] = {}
+    """Wall time of each section."""
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        self.loads[name] = os.getloadavg()[0]
+        print(f"{name} ..", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def conditions(self) -> list[tuple[str, str]]:
+        """Rows of the table that says how the figures were taken."""
+        loads = ", ".join(f"{name} {load:.1f}" for name, load in self.loads.items())
+        return [("load average before", loads), ("minutes in all", f"{sum(self.seconds.values()) / 60:.0f}")]
+
+
+def keep(path: Path, results: BaseModel) -> None:
+    """Write `results`, from which `--again` writes the page without measuring."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        partial.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def write_page(folder: Path, name: str, tables: Mapping[str, str]) -> None:
+    """Replace the tables of docs/NAME, or of a copy of it in another folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() != DOCS:
+        shutil.copy(DOCS / name, folder / name)
+    replace_tables(folder / name, tables)
+
+
+def save_figures(folder: Path, figures: Mapping[str, "Figure"]) -> None:
+    """Write SVGs by name; equal results give equal bytes."""
+    import matplotlib as mpl
+
+    mpl.rcParams["svg.hashsalt"] = "sluice"
+    for name, figure in figures.items():
+        for axes in figure.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(folder / name, format="svg", metadata={"Date": None})
+
+
+def grouped_bars(axes: "Axes", series: Mapping[str, list[float]], form: str, **settings: Any) -> None:
+    """Bars of two series side by side, ours first."""
+    for shift, color, (label, values) in zip((-0.19, 0.19), (OURS, THEIRS), series.items(), strict=True):
+        bars = axes.bar([place + shift for place in range(len(values))], values, 0.36, color=color, label=label)
+        axes.bar_label(bars, fmt=form, padding=3, fontsize=9, **settings)
