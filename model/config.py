@@ -1,4 +1,4 @@
-"""Settings of the model room. Light on purpose: every command validates them before torch is imported."""
+"""Settings of training, tuning, evaluation and gate. Imports no torch: commands validate them before loading it."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ class SizeSchedule(Block):
 
     start: int = Field(ge=1)
     stages: int = Field(4, ge=2)
-    """Sizes it takes, the first and the last included, by equal factors, rounded down to what divides."""
+    """Number of sizes, first and last included, spaced by equal factors and rounded down to divisible sizes."""
     fraction: float = Field(0.3, gt=0, le=1)
-    """Share of the steps after which the full size holds."""
+    """Share of the steps after which the full size is used."""
 
 
 class PretrainConfig(Block):
@@ -23,17 +23,17 @@ class PretrainConfig(Block):
     workers: int = Field(2, ge=1)
     """Processes: data-parallel x pipeline_stages x tensor_parallel."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What data-parallel workers share out: 1 optimizer states, 2 gradients too, 3 weights too (arXiv 1910.02054)."""
+    """Sharded over data-parallel workers: 1 optimizer states, 2 also gradients, 3 also weights (arXiv 1910.02054)."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What ZeRO keeps in the host's memory: the optimizer's states, or the weights too (stage 3)."""
+    """Kept in host memory by ZeRO: optimizer states, or also the weights (stage 3)."""
     pipeline_stages: int = Field(1, ge=1)
     tensor_parallel: int = Field(1, ge=1)
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 keep float32 master weights; fp16 scales the loss, and needs CUDA."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """full: a layer keeps its input alone; selective: what is cheap to compute again is (arXiv 2205.05198)."""
+    """full: a layer stores only its input; selective: cheap activations are recomputed (arXiv 2205.05198)."""
     compile: bool = False
-    """torch.compile of the layers."""
+    """Compile the layers with torch.compile."""
 
     objective: Literal["causal", "masked", "span"] = "causal"
     """causal: the next token (decoder); masked: 15 % of the tokens (encoder, arXiv 1810.04805); span: corrupted spans
@@ -42,15 +42,15 @@ class PretrainConfig(Block):
     mask_fraction: float = Field(0.15, gt=0, lt=1)
     mean_span: float = Field(3.0, ge=1)
     isolate_documents: bool = False
-    """Tokens of a packed row see their own document only."""
+    """Tokens of a packed row attend to their own document only."""
     max_epochs: float | None = Field(None, gt=0)
-    """Epochs after which a run over little text is refused rather than go on memorizing; unset: no bound."""
+    """Largest number of epochs; a run that needs more is refused rather than memorizing its text. Unset: no limit."""
 
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(32, ge=1)
-    """Sequences an optimizer step, over all workers."""
+    """Sequences per optimizer step, over all workers."""
     micro_batch_size: int = Field(16, ge=1)
-    """Sequences a forward pass of one worker."""
+    """Sequences per forward pass of one worker."""
     batch_schedule: SizeSchedule | None = None
     sequence_schedule: SizeSchedule | None = None
 
@@ -69,46 +69,47 @@ class PretrainConfig(Block):
     """Last learning rate over the peak."""
     warmup_steps: int = Field(50, ge=0)
     decay_fraction: float = Field(1.0, gt=0, le=1)
-    """wsd: share of the steps, at the end, in which the rate falls linearly; before, it stays at its peak."""
+    """wsd: share of the steps, at the end, in which the rate falls linearly from its peak."""
     weight_decay: float = Field(0.1, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0)
     """Largest norm of the gradient; unset: no clipping. Muon's update does not depend on the gradient's norm."""
     skip_sigma: float | None = Field(None, gt=0)
-    """A step whose loss or gradient norm lies more standard deviations than this above the mean of the last
-    `skip_window` steps is left out, and logged (OLMo-core's skip-step); unset: no step is.
+    """Skip and log a step whose loss or gradient norm exceeds the mean of the last `skip_window` steps by more than
+    this many standard deviations (OLMo-core's skip-step); unset: never.
     """
     skip_window: int = Field(128, ge=8)
     z_loss: float = Field(0.0, ge=0)
     """Weight of the squared log of the softmax's normalizer (PaLM, arXiv 2204.02311)."""
     average_decay: float | None = Field(None, gt=0, lt=1)
-    """Decay a step of an exponential average of the weights, which is the model that is saved and validated; unset:
-    the last weights are.
+    """Decay per step of an exponential moving average of the weights, which is validated and saved; unset: the last
+    weights are.
     """
 
     metrics_every: int | None = Field(None, ge=1)
-    """Steps between norms of gradients and updates by layer group, speed and memory; unset: none are taken."""
+    """Steps between records of gradient and update norms by layer group, speed and memory; unset: none."""
     checkpoint_every: int = Field(200, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     keep_every: int | None = Field(None, ge=1)
-    """Checkpoints of steps that this divides are milestones and stay."""
+    """Checkpoints of steps that are multiples of this are never deleted."""
     decay_from: str | None = None
-    """A checkpoint of another run's plateau to start a decay branch from (wsd)."""
+    """Checkpoint on another run's plateau to start a decay branch from (wsd)."""
     restarts: int = Field(0, ge=0)
-    """Times that Ray Train starts the workers again from the last checkpoint after one of them died."""
+    """How often Ray Train restarts the workers from the last checkpoint after one of them died."""
     watchdog_s: float = Field(600.0, gt=0)
-    """Seconds without a step after which the stacks of all threads are written and the run ends."""
+    """Seconds without a step after which the run writes the stacks of all threads and ends."""
     validate_every: int = Field(250, ge=1)
     validation_batches: int = Field(8, ge=1)
     seed: int = 1234
 
     @property
     def copies(self) -> int:
-        """Of the model, each with its share of a batch; one where it has more parts than there are workers."""
+        """Number of data-parallel replicas; one if the model has more parts than there are workers."""
         return max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
 
-    def _rows_that_would_do(self) -> str:
+    def _suggestion(self) -> str:
+        """Advice for a micro_batch_size that divides; empty if there is none."""
         share = self.batch_size // self.copies
         if not share or self.batch_size % self.copies:
             return ""
@@ -120,7 +121,7 @@ class PretrainConfig(Block):
         if self.batch_size % (self.copies * self.micro_batch_size):
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
-                f"= {self.copies} x {self.micro_batch_size}{self._rows_that_would_do()}"
+                f"= {self.copies} x {self.micro_batch_size}{self._suggestion()}"
             )
         if self.optimizer == "muon" and self.gradient_clip is not None:
             raise ValueError(
@@ -144,12 +145,12 @@ class TuneConfig(Block):
     warmup_steps: int = Field(10, ge=0)
     max_pairs: int = Field(20_000, ge=1)
     unasked_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of answers learned without their question: what multiple choice compares an answer's likelihood with."""
+    """Share of answers trained without their question: multiple choice compares an answer's likelihood with this."""
     seed: int = 1234
 
 
 class EvaluateConfig(Block):
-    """What the candidate is measured on; all of it held-out (test split) text."""
+    """Evaluation of a candidate, on held-out (test split) text only."""
 
     documents: int = Field(120, ge=1)
     """Held-out documents scored for bits per byte."""
@@ -161,7 +162,7 @@ class EvaluateConfig(Block):
     latency_prompts: int = Field(16, ge=1)
     latency_max_tokens: int = Field(32, ge=2)
     latency_rounds: int = Field(4, ge=1)
-    """Times each latency prompt is measured; prompts x rounds are the samples the gate counts."""
+    """Measurements per latency prompt; prompts x rounds are the samples that the gate counts."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100)
     seed: int = 1234
@@ -171,7 +172,7 @@ class GateConfig(Block):
     """Bounds of the verdict. Differences are candidate minus champion on the same items."""
 
     max_bits_per_byte: float = Field(3.0, gt=0)
-    """The upper end of the candidate's interval must lie below this, champion or not."""
+    """The upper end of the candidate's interval must lie below this, with or without a champion."""
     max_bits_per_byte_increase: float = Field(0.02, ge=0)
     """Non-inferiority margin: the upper end of the paired difference must lie below it."""
     min_choice_accuracy_over_chance: float = Field(0.0)
@@ -180,8 +181,8 @@ class GateConfig(Block):
     min_golden_pass_rate: float = Field(1.0, ge=0, le=1)
     max_first_token_p95_ms: float = Field(3000.0, gt=0)
     min_samples: int = Field(30, ge=1)
-    """Fewer items than this is `inconclusive`, which holds the candidate."""
+    """With fewer items a check is `inconclusive`, which holds the candidate."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """With which all intervals of a verdict hold together."""
+    """Joint confidence of all intervals of a verdict."""
     resamples: int = Field(10_000, ge=100)
     seed: int = 1234

@@ -1,6 +1,4 @@
-"""The model directory: Hugging Face's layout, so that transformers loads what it can express as it stands. Never a
-pickle.
-"""
+"""Model directory in Hugging Face layout: transformers loads what it can express. Never a pickle."""
 
 import hashlib
 import json
@@ -39,11 +37,11 @@ _PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
 
 def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage: dict[str, Any]) -> None:
-    """Writes config.json, model.safetensors, the tokenizer's files, generation_config.json and lineage.json.
+    """Write config.json, model.safetensors, the tokenizer's files, generation_config.json and lineage.json.
 
-    The same weights, tokenizer and `lineage` (plain JSON values) give the same bytes. lineage.json also holds the
-    sha256 of every other file, which `load_model` checks. What no family of transformers expresses is written in our
-    own fields and names.
+    Equal weights, tokenizer and `lineage` (plain JSON values) give equal bytes. lineage.json also contains the sha256
+    of every other file, which `load_model` checks. Models that no family of transformers can express are written with
+    our own fields and names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
@@ -63,7 +61,7 @@ def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage
 def save_transformer(
     folder: Path, model: Transformer, special: Mapping[str, int | None] = MappingProxyType({})
 ) -> None:
-    """Writes config.json, with the ids of `special` tokens, and model.safetensors alone."""
+    """Write only config.json, with the ids of `special` tokens, and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     write_json(folder / CONFIG, {**write_config(model.config), **special, "dtype": dtype})
@@ -72,7 +70,9 @@ def save_transformer(
 
 
 def load_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Of a model over `vocab_size` entries. Raises ValueError naming a file that is damaged or another model's."""
+    """Load the tokenizer of a model with `vocab_size` entries. Raises ValueError naming a file that is damaged or has
+    more tokens.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
@@ -85,9 +85,9 @@ def load_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
-    """The model in evaluation mode and its tokenizer.
+    """Load the model, in evaluation mode, and its tokenizer.
 
-    Raises ValueError naming the file that is missing, damaged, or not the one that lineage.json was written for.
+    Raises ValueError naming a file that is missing, damaged, or differs from its hash in lineage.json.
     """
     check_files(folder)
     model = load_transformer(folder, dtype)
@@ -95,45 +95,47 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transf
 
 
 def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    """The model alone, in evaluation mode, from a directory of any known family in one file of safetensors or several.
+    """Load only the model, in evaluation mode, from a directory of any known family with one or more safetensors files.
 
-    Raises ValueError, beginning with the folder, for what is missing, damaged, unknown or unsupported.
+    Raises ValueError, starting with the folder, for anything missing, damaged, unknown or unsupported.
     """
     stored = read_stored(folder)
     model = skeleton(stored.config)
-    # Copied, because safetensors maps the file: a server must not depend on what becomes of it.
+    # Copied, because safetensors maps the file into memory: later changes of the file must not affect a server.
     weights = {name: weight.to(dtype, copy=True) for name, weight in stored.weights.items()}
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_().eval()
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A model directory, read and found whole."""
+class StoredModel:
+    """Validated content of a model directory."""
 
     content: dict[str, Any]
-    """config.json as it stands."""
+    """Content of config.json."""
     config: TransformerConfig
     family: Family | None
-    """None: in our own fields and names."""
+    """None: the directory uses our own fields and names."""
     weights: dict[str, torch.Tensor]
-    """Under our names, in the type of the file, which they may map."""
+    """Weights under our names, in the file's dtype; they may map the file."""
     left_out: tuple[str, ...]
-    """Weights of the file that change no logit."""
+    """Weights of the file that affect no logit."""
 
 
-def read_stored(folder: Path) -> Stored:
-    """Raises ValueError, beginning with the folder, for what is missing, damaged, unknown or unsupported."""
+def read_stored(folder: Path) -> StoredModel:
+    """Read and validate a model directory. Raises ValueError, starting with the folder, for anything missing, damaged,
+    unknown or unsupported.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name a model directory on this machine")
     try:
         content = read_json(folder / CONFIG)
         _refuse_pickles_alone(folder)
-        # What is wrong in a small file shows before a large one is read.
+        # Faults of the small file show before the large one is read.
         config, family = read_config(content)
         state = _read_weights(folder)
         if family is None:
-            return Stored(content, config, None, own_weights(state, config), left_out=())
+            return StoredModel(content, config, None, own_weights(state, config), left_out=())
         checkpoint = tidy(state, family, tied=config.tie_embeddings)
         config, _ = read_config(content, own_head=checkpoint.own_head)
         if checkpoint.own_head and config.tie_embeddings:
@@ -141,14 +143,14 @@ def read_stored(folder: Path) -> Stored:
                 "config.json: tie_word_embeddings is True, but lm_head.weight is not the embedding: set it to false"
             )
         weights = from_huggingface(checkpoint.weights, config, family)
-        return Stored(content, config, family, weights, checkpoint.left_out)
+        return StoredModel(content, config, family, weights, checkpoint.left_out)
     except ValueError as error:
-        said = str(error)
-        raise ValueError(said if said.startswith(f"{folder}/") else f"{folder}: {said}") from error
+        message = str(error)
+        raise ValueError(message if message.startswith(f"{folder}/") else f"{folder}: {message}") from error
 
 
 def check_files(folder: Path) -> None:
-    """Holds every file that lineage.json lists to its sha256; a directory without lineage.json passes."""
+    """Compare every file that lineage.json lists with its sha256; a directory without lineage.json passes."""
     if not (folder / LINEAGE).is_file():
         return
     files = read_json(folder / LINEAGE).get("files", {})
@@ -160,7 +162,7 @@ def check_files(folder: Path) -> None:
 
 
 def model_hash(folder: Path) -> str:
-    """sha256 hex over config, weights and tokenizer: what decides the model's answers, and nothing else."""
+    """sha256 hex over config, weights and tokenizer, the files that determine the model's answers."""
     digest = hashlib.sha256()
     for name in _HASHED:
         digest.update(f"{name} {file_hash(_existing(folder / name))}\n".encode())
@@ -168,18 +170,18 @@ def model_hash(folder: Path) -> str:
 
 
 def save_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    # transformers asks for this format by name.
+    # transformers requires this format name.
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def write_lineage(folder: Path, lineage: dict[str, Any], names: Iterable[str]) -> None:
-    """lineage.json: where the model comes from, and the sha256 of the directory's files of these names."""
+    """Write lineage.json: the origin of the model, and the sha256 of the files of these names."""
     files = {name: file_hash(folder / name) for name in sorted(names)}
     write_json(folder / LINEAGE, {**lineage, "files": files})
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. Raises ValueError naming the file that is missing, damaged or something else."""
+    """Read a JSON object. Raises ValueError naming a file that is missing, damaged or no object."""
     try:
         content = json.loads(_existing(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -194,7 +196,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Every weight of the directory's safetensors, under the names and in the types of the files."""
+    """All weights of the directory's safetensors files, with their names and dtypes."""
     state: dict[str, torch.Tensor] = {}
     for path in _shards(folder):
         try:
@@ -220,7 +222,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _refuse_pickles_alone(folder: Path) -> None:
-    """Pickles are never read; beside safetensors, as in many published directories, they are in nobody's way."""
+    """Raise ValueError if there are pickles but no safetensors; next to safetensors pickles are ignored."""
     names = sorted(path.name for path in folder.iterdir())
     pickles = [name for name in names if Path(name).suffix in _PICKLES]
     if pickles and not any(name.endswith(".safetensors") for name in names):

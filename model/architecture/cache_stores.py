@@ -49,7 +49,7 @@ class StepRows:
 
 @dataclass(frozen=True)
 class WritePlan:
-    """Where a layer writes the new tokens of a step, and which keys its queries attend to."""
+    """Places that a layer writes the new tokens of a step to, and keys that its queries attend to."""
 
     mask: AttentionMask
     """Mask of the new tokens over the keys of `reads`."""

@@ -31,7 +31,13 @@ class CompiledDecoder:
         if model.config.mixture is not None:
             raise ValueError("a mixture of experts is routed token by token, which no graph holds: decode without")
         if backend == "inductor" and model.embedding.weight.device.type == "cpu":
-            _check_compiler()
+            from torch._inductor import cpp_builder, exc
+
+            try:
+                cpp_builder.get_cpp_compiler()
+            except exc.InvalidCxxCompiler:
+                message = "compiling needs a C++ compiler, and none was found: install g++ or name one in CXX"
+                raise ValueError(message) from None
         self.model = model
         # A graph with breaks is slower than no graph: raise an error instead.
         self._step = torch.compile(_step, fullgraph=True, backend=backend)
@@ -46,15 +52,6 @@ class CompiledDecoder:
         logits = self._step(self.model, cache, ids, step.positions.contiguous())
         step.commit()
         return logits
-
-
-def _check_compiler() -> None:
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        raise ValueError("compiling needs a C++ compiler, and none was found: install g++ or name one in CXX") from None
 
 
 def _step(model: Transformer, cache: Cache, ids: Tensor, positions: Tensor) -> Tensor:

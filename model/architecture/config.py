@@ -1,4 +1,4 @@
-"""The shape of a model: every choice, and which choices go together. Light: no torch."""
+"""Configuration of a model: every setting, and which settings go together. Imports no torch."""
 
 from typing import Literal, Self
 
@@ -14,7 +14,7 @@ Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"
 FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "swiglu"]
 
 GATED = frozenset({"geglu", "geglu_tanh", "swiglu"})
-"""Feed-forward networks of three matrices."""
+"""Feed-forward networks with three matrices."""
 _ROPE_THETA = 10_000.0
 
 
@@ -25,7 +25,7 @@ class ModelConfig(Block):
     """decoder: next token; encoder: masked tokens; encoder-decoder: a target given a source."""
     hidden_size: int = Field(256, ge=1)
     layers: int = Field(6, ge=1)
-    """Of the decoder, where there are two stacks."""
+    """Layers of the decoder, if there are two stacks."""
     encoder_layers: int | None = Field(None, ge=1)
     """encoder-decoder; unset: as many as `layers`."""
     context: int = Field(256, ge=8)
@@ -33,15 +33,15 @@ class ModelConfig(Block):
 
     heads: int = Field(8, ge=1)
     kv_heads: int = Field(2, ge=1)
-    """Key-value heads: `heads` is MHA, 1 is MQA, between is GQA (arXiv 2305.13245)."""
+    """Key-value heads: `heads` is MHA, 1 is MQA, anything between is GQA (arXiv 2305.13245)."""
     head_size: int | None = Field(None, ge=1)
     """Unset: hidden_size / heads."""
     pattern: tuple[LayerKind, ...] | None = Field(None, min_length=1)
-    """Kinds of the layers, repeated to their number; unset: all `window` where that is set, else all `attention`."""
+    """Kinds of layers, repeated to fill `layers`; unset: all `window` if that is set, else all `attention`."""
     window: int | None = Field(None, ge=1)
-    """Keys a query of a `window` layer sees on its side, itself included (Longformer, arXiv 2004.05150)."""
+    """Keys per side that a query of a `window` layer attends to, its own included (Longformer, arXiv 2004.05150)."""
     global_tokens: int = Field(0, ge=0)
-    """First tokens of a sequence that `window` layers see, and that see, from everywhere."""
+    """First tokens of a sequence, which in `window` layers attend to all tokens and all tokens attend to."""
     qk_norm: bool = False
     """RMSNorm of each query and key head before rotation (arXiv 2302.05442)."""
     attention_scale: float | None = Field(None, gt=0)
@@ -57,25 +57,25 @@ class ModelConfig(Block):
     rope_scaling: RopeScaling | None = None
     relative_buckets: int = Field(32, ge=4, multiple_of=4)
     relative_distance: int = Field(128, ge=2)
-    """Distance from which all keys share the last bucket."""
+    """Distance from which on all keys share the last bucket."""
 
     norm: Literal["rms", "layer"] = "rms"
     norm_position: Literal["pre", "post"] = "pre"
-    """pre: x + f(norm(x)) and a last norm; post: norm(x + f(x)) (arXiv 2002.04745)."""
+    """pre: x + f(norm(x)) and a final norm; post: norm(x + f(x)) (arXiv 2002.04745)."""
     norm_eps: float = Field(1e-5, gt=0)
     norm_bias: bool = False
-    """Of LayerNorm; RMSNorm has none."""
+    """Bias of LayerNorm; RMSNorm has none."""
 
     feedforward: FeedForwardKind = "swiglu"
-    """geglu and swiglu: arXiv 2002.05202; _tanh: the approximation of GELU that GPT-2 has."""
+    """geglu and swiglu: arXiv 2002.05202; _tanh: the approximation of GELU used by GPT-2."""
     intermediate_size: int | None = Field(None, ge=1)
-    """Unset: 4 times the width; gated, 8/3 of it rounded up to `intermediate_multiple`."""
+    """Unset: 4 times the width; for gated kinds 8/3 of it, rounded up to `intermediate_multiple`."""
     intermediate_multiple: int = Field(256, ge=1)
     feedforward_bias: bool = False
     mixture: MixtureConfig | None = None
     state_space: StateSpaceConfig | None = None
     state_space_feedforward: bool = False
-    """Whether a `state_space` layer has a feed-forward network too; Mamba's have none."""
+    """Whether a `state_space` layer also has a feed-forward network; Mamba's do not."""
 
     tie_embeddings: bool = True
     """The output head is the embedding matrix (arXiv 1608.05859)."""
@@ -83,19 +83,19 @@ class ModelConfig(Block):
     """Factor of the token embeddings."""
     embedding_norm: bool = False
     token_types: int = Field(0, ge=0)
-    """encoder: kinds of segment, each with an embedding (BERT, arXiv 1810.04805)."""
+    """encoder: number of segment types, each with an embedding (BERT, arXiv 1810.04805)."""
     head_transform: bool = False
     """encoder: a dense layer, the activation and a norm before the head, and a bias after it (BERT)."""
     logit_scale: float = Field(1.0, gt=0)
     """Factor of the hidden states before the head."""
     logit_soft_cap: float | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of embeddings and of what each sublayer adds."""
+    """Dropout of embeddings and of each sublayer's output."""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
 
     @property
     def head_width(self) -> int:
-        """Entries of one attention head."""
+        """Size of one attention head."""
         return self.head_size or self.hidden_size // self.heads
 
     @property
@@ -110,13 +110,13 @@ class ModelConfig(Block):
 
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """Of the decoder (or the only stack), [layers]."""
+        """Kind of each layer of the decoder or the only stack, [layers]."""
         pattern = self.pattern or (("window",) if self.window else ("attention",))
         return tuple(pattern[layer % len(pattern)] for layer in range(self.layers))
 
     @property
     def encoder_kinds(self) -> tuple[LayerKind, ...]:
-        """Of the encoder of an encoder-decoder."""
+        """Kind of each layer of an encoder-decoder's encoder; empty for other kinds."""
         if self.kind != "encoder-decoder":
             return ()
         pattern = self.pattern or (("window",) if self.window else ("attention",))
@@ -231,7 +231,6 @@ class ModelConfig(Block):
 
     @model_validator(mode="after")
     def _sizes_have_effect(self) -> Self:
-        """Of those that are asked for."""
         scaling, expert = self.rope_scaling, None if self.mixture is None else self.mixture.intermediate_size
         if self.head_size is not None and not self.has_attention:
             raise ValueError(f"head_size {self.head_size} has no effect without an attention layer: leave it unset")
@@ -248,18 +247,18 @@ class ModelConfig(Block):
 
 
 class TransformerConfig(ModelConfig):
-    """Everything that decides the shapes and the mathematics of `Transformer`."""
+    """All settings that determine the shapes and the computation of `Transformer`."""
 
     vocab_size: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _sizes_have_effect(self) -> Self:
-        """Not asked here: every size is filled in, beside what it follows from."""
+        """Skipped: here every derived size is filled in, besides the settings that it follows from."""
         return self
 
     @classmethod
     def from_settings(cls, settings: ModelConfig, vocab_size: int) -> Self:
-        """The shape that `settings` ask for, over a tokenizer of `vocab_size` entries; derived sizes filled in."""
+        """Configuration of `settings` for a tokenizer with `vocab_size` entries; derived sizes are filled in."""
         derived = {"head_size": settings.head_width} if settings.has_attention else {}
         if settings.has_feedforward:
             derived["intermediate_size"] = settings.feedforward_width

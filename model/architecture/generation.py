@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.compiled import CompiledDecoder
-from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.linear_backends import FusedLinear, fusing_pays
 from sluice.model.architecture.pointwise import separate
 from sluice.model.architecture.sampling import sample
@@ -136,14 +135,9 @@ def _check_generates(model: Transformer, source: Sequence[int] | None) -> None:
         raise ValueError("a model of kind encoder fills in masked tokens and generates none: use a decoder")
     if kind == "decoder" and source is not None:
         raise ValueError("a model of kind decoder reads no source: put it into the prompt")
-    if model.training and _drops(model.config):
+    limited = model.config.mixture is not None and model.config.mixture.capacity_factor is not None
+    if model.training and (limited or model.config.dropout or model.config.attention_dropout):
         raise ValueError("the model is in training mode, in which it drops at random: call eval() before generate")
     if kind == "encoder-decoder" and (source is None or not 1 <= len(source) <= context):
         given = "none" if source is None else f"one of {len(source)} tokens"
         raise ValueError(f"a model of kind encoder-decoder needs a source of 1 to {context} tokens, not {given}")
-
-
-def _drops(config: TransformerConfig) -> bool:
-    """Whether a forward pass in training mode differs from one in evaluation."""
-    limited = config.mixture is not None and config.mixture.capacity_factor is not None
-    return limited or bool(config.dropout or config.attention_dropout)

@@ -31,9 +31,42 @@ def check_inputs(config: TransformerConfig, ids: Tensor, given: Inputs, *, train
     """Validate the inputs of the decoder or the only stack."""
     beside = {"positions": given.get("positions"), "documents": given.get("documents")}
     check_rows(config, ids, beside | {"mask": given.get("mask"), "types": given.get("types")}, training=training)
-    _check_source(config, ids, given)
-    _check_together(config, given)
-    _check_cache(config, given)
+
+    reads_source, source, cache = config.kind == "encoder-decoder", given.get("source"), given.get("cache")
+    if not reads_source and source is not None:
+        raise ValueError(f"a source was given, but a model of kind {config.kind} reads none")
+    if reads_source and source is None and cache is None:
+        raise ValueError("an encoder-decoder needs a source [batch, source] beside the ids")
+    if source is None and given.get("source_mask") is not None:
+        raise ValueError("source_mask belongs to a source, and none was given")
+    if source is not None and source.shape[0] != ids.shape[0]:
+        raise ValueError(f"source of {source.shape[0]} rows must have one for each of the {ids.shape[0]} rows of ids")
+
+    names = {name for name, value in given.items() if value is not None}
+    if cache is None and names & {"slots", "counts"}:
+        raise ValueError("slots and counts belong to a cache, and none was given")
+    if "positions" in names and config.positions in {"alibi", "relative", "none"}:
+        raise ValueError(f"positions were given, but a model with positions {config.positions} reads none")
+    if cache is not None and "positions" in names:
+        raise ValueError("positions follow from the cache: give one of the two")
+    if cache is not None and names & {"documents", "mask"}:
+        raise ValueError("documents and mask are for whole sequences: a cache has a slot for each sequence")
+    if cache is not None and config.kind == "encoder":
+        raise ValueError("an encoder reads whole sequences and generates none: leave out the cache")
+    if "documents" in names and config.kind == "encoder-decoder":
+        raise ValueError("documents cannot be packed for an encoder-decoder: give a row to each")
+    if "mask" in names and "state_space" in config.layer_kinds:
+        raise ValueError("state_space layers read every token: pad on the right and leave out the mask")
+
+    if cache is None:
+        return
+    if cache.config is not config and cache.config != config:
+        ours, theirs = config.model_dump(), cache.config.model_dump()
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise ValueError(f"the cache is of another model: its {name} is {theirs[name]}, the model's {ours[name]}")
+    for name, tensor in {"slots": given.get("slots"), "counts": given.get("counts")}.items():
+        if tensor is not None:
+            _check_type(name, tensor)
 
 
 def check_rows(
@@ -97,48 +130,3 @@ def _check_range(what: str, ids: Tensor, size: int, where: str) -> None:
     low, high = (int(value) for value in torch.aminmax(ids))
     if low < 0 or high >= size:
         raise ValueError(f"{what} {low if low < 0 else high} is outside {where} of 0 to {size - 1}")
-
-
-def _check_source(config: TransformerConfig, ids: Tensor, given: Inputs) -> None:
-    reads, source = config.kind == "encoder-decoder", given.get("source")
-    if not reads and source is not None:
-        raise ValueError(f"a source was given, but a model of kind {config.kind} reads none")
-    if reads and source is None and given.get("cache") is None:
-        raise ValueError("an encoder-decoder needs a source [batch, source] beside the ids")
-    if source is None and given.get("source_mask") is not None:
-        raise ValueError("source_mask belongs to a source, and none was given")
-    if source is not None and source.shape[0] != ids.shape[0]:
-        raise ValueError(f"source of {source.shape[0]} rows must have one for each of the {ids.shape[0]} rows of ids")
-
-
-def _check_together(config: TransformerConfig, given: Inputs) -> None:
-    has = {name for name, value in given.items() if value is not None}
-    cached = "cache" in has
-    if not cached and has & {"slots", "counts"}:
-        raise ValueError("slots and counts belong to a cache, and none was given")
-    if "positions" in has and config.positions in {"alibi", "relative", "none"}:
-        raise ValueError(f"positions were given, but a model with positions {config.positions} reads none")
-    if cached and "positions" in has:
-        raise ValueError("positions follow from the cache: give one of the two")
-    if cached and has & {"documents", "mask"}:
-        raise ValueError("documents and mask are for whole sequences: a cache has a slot for each sequence")
-    if cached and config.kind == "encoder":
-        raise ValueError("an encoder reads whole sequences and generates none: leave out the cache")
-    if "documents" in has and config.kind == "encoder-decoder":
-        raise ValueError("documents cannot be packed for an encoder-decoder: give a row to each")
-    if "mask" in has and "state_space" in config.layer_kinds:
-        raise ValueError("state_space layers read every token: pad on the right and leave out the mask")
-
-
-def _check_cache(config: TransformerConfig, given: Inputs) -> None:
-    cache = given.get("cache")
-    if cache is None:
-        return
-    if cache.config is not config and cache.config != config:
-        ours, theirs = config.model_dump(), cache.config.model_dump()
-        name = next(name for name in ours if ours[name] != theirs[name])
-        raise ValueError(f"the cache is of another model: its {name} is {theirs[name]}, the model's {ours[name]}")
-    for name in ("slots", "counts"):
-        tensor = given.get(name)
-        if isinstance(tensor, Tensor):
-            _check_type(name, tensor)

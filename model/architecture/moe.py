@@ -64,7 +64,10 @@ class MoE(nn.Module):
         capacity follows from the number of real tokens, and they take precedence over padding.
         """
         tokens, settings = x.flatten(0, -2), self.settings
-        logits = self._logits(tokens)
+        # At least float32, also under autocast: a rounding error here would change the routing.
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        with torch.autocast(tokens.device.type, enabled=False):
+            logits = functional.linear(tokens.to(wide), self.router.weight.to(wide))
         probabilities = logits.softmax(dim=-1)
         weights, chosen = probabilities.topk(settings.per_token, dim=-1)
         if settings.normalize:
@@ -84,12 +87,6 @@ class MoE(nn.Module):
         wanted, taken = (_count_real(real, chosen, each, settings.experts) for each in (every, order))
         return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
 
-    def _logits(self, tokens: Tensor) -> Tensor:
-        """[tokens, hidden] -> [tokens, experts], at least float32: a rounding error here would change the routing."""
-        wide = torch.promote_types(tokens.dtype, torch.float32)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return functional.linear(tokens.to(wide), self.router.weight.to(wide))
-
     def _mix(self, tokens: Tensor, weights: Tensor, order: Tensor, counts: Tensor) -> Tensor:
         """Tokens [tokens, hidden] through the experts of `order` and `counts`, weighted by [tokens, per_token]."""
         rows = tokens.index_select(0, order % len(tokens))
@@ -103,10 +100,10 @@ class MoE(nn.Module):
         """One expert after another; rows [choices, hidden] are sorted by expert, `counts` [experts] per expert."""
         # unbind, not indexing: the gradient of each index would be as large as the whole stack.
         stacks = (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
-        experts = zip(*(_each(stack, len(counts)) for stack in stacks), strict=True)
+        per_expert = ([None] * len(counts) if stack is None else stack.unbind(0) for stack in stacks)
         parts = []
-        for part, (gate, up, down, gate_bias, up_bias, down_bias) in zip(
-            rows.split(counts.tolist()), experts, strict=True
+        for part, gate, up, down, gate_bias, up_bias, down_bias in zip(
+            rows.split(counts.tolist()), *per_expert, strict=True
         ):
             if len(part):
                 gated = None if gate is None else functional.linear(part, gate, gate_bias)
@@ -205,7 +202,3 @@ def _count_real(real: Tensor, chosen: Tensor, order: Tensor, experts: int) -> Te
 def _stacked(experts: int, outputs: int, inputs: int) -> nn.Parameter:
     """[experts, outputs, inputs], each matrix initialized like an nn.Linear's."""
     return nn.Parameter(torch.empty(experts, outputs, inputs).uniform_(-(inputs**-0.5), inputs**-0.5))
-
-
-def _each(stack: Tensor | None, experts: int) -> Sequence[Tensor | None]:
-    return [None] * experts if stack is None else stack.unbind(0)

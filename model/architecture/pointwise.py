@@ -11,7 +11,7 @@ from sluice.model.architecture.config import GATED, FeedForwardKind, ModelConfig
 
 
 class LinearBackend(Protocol):
-    """How linear maps that share an input are computed. Training uses `separate`; for decoding see linear_backends."""
+    """Computes linear maps that share an input. Training uses `separate`; for decoding see linear_backends."""
 
     def __call__(self, x: Tensor, *maps: nn.Module) -> tuple[Tensor, ...]:
         """Apply each map to x: [.., in] -> a tuple of [.., out]."""
@@ -53,7 +53,12 @@ class RMSNorm(nn.Module):
         """[..., size] -> [..., size]; statistics are float32 whatever the dtype of x."""
         if torch.is_grad_enabled():
             return _RMSNorm.apply(x, self.weight, self.eps)
-        return _rms_norm(x, self.weight, self.eps)
+        # In two thirds of torch's operations: for a single token each operation costs the same.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        start = torch.scalar_tensor(self.eps, dtype=wide, device=x.device)
+        scale = torch.addcmul(start, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).to(x.dtype).mul_(self.weight)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -82,15 +87,6 @@ class _RMSNorm(torch.autograd.Function):
         pull = (product @ weight).view(scale.shape) * scale.pow(3) / -size
         gradient = (upstream * weight).mul_(scale).addcmul_(x, pull)
         return gradient.to(narrow), weight_gradient.to(weights), None
-
-
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Forward only, in two thirds of torch's operations: for a single token each operation costs the same."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-    start = torch.scalar_tensor(eps, dtype=wide, device=x.device)
-    scale = torch.addcmul(start, norm, norm, value=1 / x.shape[-1]).rsqrt_()
-    return (x * scale).to(x.dtype).mul_(weight)
 
 
 class FeedForward(nn.Module):

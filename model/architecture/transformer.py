@@ -213,7 +213,7 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         linear: LinearBackend = separate,
     ) -> ForwardContext:
-        """What the layers share when each row of `ids` is a whole sequence; arguments as in `hidden`."""
+        """Context of a pass in which each row of `ids` is a whole sequence; arguments as in `hidden`."""
         real = mask
         if documents is not None and self.config.mixture is not None:
             real = documents >= 0 if mask is None else mask & (documents >= 0)
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
         )
 
     def _cached_context(self, step: CacheStep, linear: LinearBackend, encoded: Tensor | None = None) -> ForwardContext:
-        """What the layers share in a step over the cache; `encoded` is the source that the step brings."""
+        """Context of a step over the cache; `encoded` is the source given in this step."""
         masks: dict[LayerKind | Literal["source"], AttentionMask] = {
             kind: self._with_bias(step.mask(kind), self.relative)
             for kind in dict.fromkeys(self.config.layer_kinds)

@@ -22,7 +22,8 @@ def pack(weight: Tensor, rows: int) -> Product:
     weight = weight.detach()
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return _split(weight, torch.get_num_threads())
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_onednn():
+    onednn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and onednn:
         return _blocked(weight, rows)
     return lambda x, bias: functional.linear(x, weight, bias)
 
@@ -46,10 +47,6 @@ def _split(weight: Tensor, threads: int) -> Product:
         return y if bias is None else y.add_(bias)
 
     return product
-
-
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _blocked(weight: Tensor, rows: int) -> Product:

@@ -1,6 +1,6 @@
-"""Models of transformers: Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5 and Mamba-2, to and from ours.
+"""Conversion from and to transformers: Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5 and Mamba-2.
 
-A family is one file: a function each way for its config.json, and a table of weight names.
+Each family is one file: functions that read and write its config.json, and a table of weight names.
 """
 
 from sluice.model.huggingface.config import (

@@ -44,14 +44,14 @@ _FIELDS = {
 }
 
 
-def _weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[Weight]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         rows += copied(_LAYER, f"layers.{layer}.", f"bert.encoder.layer.{layer}.")
     return rows
 
 
-def _read(fields: Fields) -> dict[str, Any]:
+def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("add_cross_attention", False)
     fields.fixed("is_decoder", False)
     fields.fixed("position_embedding_type", "absolute")
@@ -84,7 +84,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _write(config: TransformerConfig) -> dict[str, Any]:
+def write(config: TransformerConfig) -> dict[str, Any]:
     return {
         "attention_probs_dropout_prob": config.attention_dropout,
         "hidden_act": spelled(PLAIN_ACTIVATIONS, config.feedforward),
@@ -104,12 +104,12 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 BERT = Family(
     "bert",
     "BertForMaskedLM",
-    _read,
-    _write,
-    _weights,
+    read,
+    write,
+    weights,
     _FIELDS,
     without_effect=frozenset({"classifier_dropout", "gradient_checkpointing"}),
-    # What pretraining's second task had, and a buffer of older checkpoints.
+    # Weights of pretraining's second task, and a buffer of older checkpoints.
     unused=(
         r"bert\.pooler\.dense\.(weight|bias)",
         r"cls\.seq_relationship\.(weight|bias)",

@@ -1,4 +1,4 @@
-"""A config.json, to and from our configuration: in the fields of a family of transformers, or in ours."""
+"""config.json <-> TransformerConfig, in the fields of a transformers family or in our own."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.bert import BERT
-from sluice.model.huggingface.equivalence import differences, without_logits
+from sluice.model.huggingface.equivalence import differences, fields_without_effect
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
 from sluice.model.huggingface.gpt2 import GPT2
@@ -21,10 +21,10 @@ from sluice.model.huggingface.t5 import T5
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, GPT2, BERT, T5, MAMBA2)
 }
-"""By model_type; a configuration is written in the first that expresses it."""
+"""Families by model_type; a configuration is written in the first that can express it."""
 NATIVE = "sluice"
-"""model_type of what no family expresses; also the field in which a family's config.json holds what changes no logit
-and has no field of transformers, such as dropout.
+"""model_type of models that no family can express. In a family's config.json, the field for settings that change no
+logit and have no field in transformers, such as dropout.
 """
 
 _QUANTIZED = (
@@ -35,10 +35,10 @@ _SETTABLE = frozenset(TransformerConfig.model_fields)
 
 
 def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> tuple[TransformerConfig, Family | None]:
-    """What a config.json describes, and its family; None for one in our own fields.
+    """Configuration described by a config.json, and its family; None if it uses our own fields.
 
-    `own_head` says whether the weights hold a head that is not the embedding (None: not known), which T5's fields
-    leave open. Raises ValueError for a field that is missing, unknown, or set to what is not computed here.
+    `own_head`: whether the weights contain a head that is not the embedding (None: unknown), which T5's fields do not
+    tell. Raises ValueError for a field that is missing, unknown, or set to an unsupported value.
     """
     rest = dict(content)
     name = rest.pop("model_type", None)
@@ -50,7 +50,11 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
     family, fields = FAMILIES[name], Fields(rest, own_head=own_head)
     fields.fixed("architectures", [family.architecture])
     fields.refuse("quantization_config", _QUANTIZED)
-    read = _validated(_taken(family, fields), family.fields)
+    try:
+        settings = family.read(fields)
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"config.json: a field of this {name} has the wrong type or size: {error}") from error
+    read = _validated(settings, family.fields)
     fields.finish(family.without_effect)
     if not isinstance(ours, dict):
         raise ValueError(f"config.json: {NATIVE} is {ours!r}, not an object")
@@ -61,34 +65,34 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
 
 
 def config_from_huggingface(content: Mapping[str, Any]) -> TransformerConfig:
-    """What a config.json describes, from its fields alone."""
+    """Configuration described by the fields of a config.json, without its weights."""
     return read_config(content)[0]
 
 
 def write_config(config: TransformerConfig) -> dict[str, Any]:
-    """The config.json of a configuration; reading it gives an equal one."""
+    """Return the config.json of a configuration; reading it gives an equal one."""
     family = family_of(config)
     if family is None:
         return {"model_type": NATIVE, **config.model_dump(mode="json")}
     fields = family_fields(config, family)
-    rest = without_logits(config, read_config(fields)[0])
+    rest = fields_without_effect(config, read_config(fields)[0])
     return {**fields, **({NATIVE: rest} if rest else {})}
 
 
 def family_fields(config: TransformerConfig, family: Family) -> dict[str, Any]:
-    """The fields of transformers alone, as near to the configuration as the family comes."""
+    """The fields of transformers only, as close to the configuration as the family can express."""
     return {"architectures": [family.architecture], "model_type": family.name, **family.write(config)}
 
 
 def family_of(config: TransformerConfig) -> Family | None:
-    """The first family that computes exactly this model."""
+    """Return the first family that computes exactly this model."""
     return next((family for family in FAMILIES.values() if not obstacles(config, family)), None)
 
 
 def obstacles(config: TransformerConfig, family: Family) -> list[str]:
-    """The choices that stand against writing a configuration in a family, in words.
+    """Descriptions of the settings that a family cannot express.
 
-    A family expresses what comes back when its own fields are read again, so that no rule is stated twice.
+    A family can express a configuration if reading its own fields back gives an equal one, so no rule is stated twice.
     """
     try:
         read, _ = read_config(family_fields(config, family))
@@ -98,7 +102,7 @@ def obstacles(config: TransformerConfig, family: Family) -> list[str]:
 
 
 def why_none(config: TransformerConfig) -> str:
-    """One line: which choices stand against each of the nearest families."""
+    """One line naming the settings that the closest families cannot express."""
     every = {name: obstacles(config, family) for name, family in FAMILIES.items()}
     against = {name: found for name, found in every.items() if not any(each.startswith("kind ") for each in found)}
     fewest = min(len(found) for found in against.values())
@@ -107,28 +111,21 @@ def why_none(config: TransformerConfig) -> str:
 
 
 def _restated(config: TransformerConfig, read: TransformerConfig, family: Family) -> list[str]:
-    """The family's own fields that would be written otherwise, in words: what they can say, they alone say."""
-    asked, stated = family.write(config), family.write(read)
-    names = [name for name in {**asked, **stated} if asked.get(name) != stated.get(name)]
-    return [f"{name} {asked.get(name)!r}, not {stated.get(name)!r}" for name in names]
-
-
-def _taken(family: Family, fields: Fields) -> dict[str, Any]:
-    try:
-        return family.read(fields)
-    except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"config.json: a field of this {family.name} has the wrong type or size: {error}") from error
+    """Descriptions of the family's own fields that our extra fields change: a setting has one place only."""
+    ours, theirs = family.write(config), family.write(read)
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return [f"{name} {ours.get(name)!r}, not {theirs.get(name)!r}" for name in names]
 
 
 def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProxyType({})) -> TransformerConfig:
-    """The configuration of these fields. An error names them as the file does: `theirs` is our name -> the file's."""
+    """Configuration with these fields. Errors use the file's field names: `theirs` maps our name to the file's."""
     try:
         return TransformerConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "value_error":
-            # A rule of ours, whose words name fields and values themselves: those of a part without the part's name.
+            # One of our validators, whose message names fields itself; a nested block names them without its prefix.
             within = {name.removeprefix(f"{where}."): there for name, there in theirs.items()}
             raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), within)}") from None
         if first["type"] == "extra_forbidden":
@@ -139,11 +136,11 @@ def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProx
         raise ValueError(f"config.json: {theirs.get(where, where)} {rule}, not {first['input']!r}") from None
 
 
-def _renamed(said: str, theirs: Mapping[str, str]) -> str:
-    """Our names in a message as the file has them: where a value follows, or a setting is advised. Elsewhere the same
-    words, such as heads and window, are plain English.
+def _renamed(message: str, theirs: Mapping[str, str]) -> str:
+    """Replace our field names in a message by the file's where a value follows or a setting is advised. Elsewhere words
+    such as heads and window are plain English.
     """
     names = "|".join(re.escape(each) for each in theirs)
     with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|(?i:true|false|none)\b))"
     advised = rf"(?<=\bset )(?:{names})\b"
-    return re.sub(f"{with_value}|{advised}", lambda found: theirs[found[0]], said) if theirs else said
+    return re.sub(f"{with_value}|{advised}", lambda found: theirs[found[0]], message) if theirs else message

@@ -1,4 +1,4 @@
-"""Model directories, taken in from transformers and handed out to it. A result is whole, or it is not there."""
+"""Import and export of model directories in transformers' format. The output is complete or absent."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from sluice.model.directory import (
     LINEAGE,
     TOKENIZER_FILES,
     WEIGHTS,
-    Stored,
+    StoredModel,
     check_files,
     load_tokenizer,
     read_json,
@@ -26,29 +26,30 @@ from sluice.model.huggingface import NATIVE, to_huggingface, why_none
 
 TOKENIZER = TOKENIZER_FILES[0]
 _BESIDE = (*TOKENIZER_FILES, GENERATION, "special_tokens_map.json", "chat_template.jinja")
-"""Copied as they are, where they are."""
+"""Files that are copied unchanged if present."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written."""
+    """Summary of an import or export."""
 
     family: str
     parameters: int
     weights: int
     """Tensors in model.safetensors."""
     left_out: tuple[str, ...]
-    """Weights of the source that change no logit."""
+    """Weights of the source that affect no logit and were dropped."""
     unwritten: tuple[str, ...]
-    """Settings that transformers has no field for; none of them changes a logit."""
+    """Settings that transformers has no field for; none of them affects a logit."""
     kept: tuple[str, ...]
-    """Files of a tokenizer that somebody had put into the folder, and that the source has none of."""
+    """Tokenizer files that a user had put into the output folder, kept because the source has none."""
 
 
 def import_model(source: Path, out: Path, *, force: bool = False) -> Conversion:
-    """A directory of transformers -> a model directory, every field known and every weight in its place and type.
+    """Convert a directory of transformers to a model directory; dtypes of the weights are kept.
 
-    Raises ValueError for what is missing, damaged, unknown or unsupported, and for an `out` that is something else.
+    Raises ValueError for anything missing, damaged, unknown or unsupported, and for an `out` that is not a model
+    directory.
     """
     check_files(source)
     stored = read_stored(source)
@@ -59,9 +60,9 @@ def import_model(source: Path, out: Path, *, force: bool = False) -> Conversion:
 
 
 def export_model(folder: Path, out: Path, *, force: bool = False) -> Conversion:
-    """A model directory -> one that holds nothing but what transformers knows.
+    """Convert a model directory to one that contains only fields and weights of transformers.
 
-    Raises ValueError naming the choices that stand against it, and as `import_model` does.
+    Raises ValueError naming the settings that transformers cannot express, and as `import_model` does.
     """
     check_files(folder)
     stored = read_stored(folder)
@@ -73,10 +74,10 @@ def export_model(folder: Path, out: Path, *, force: bool = False) -> Conversion:
 
 
 def _written(
-    stored: Stored, source: Path, out: Path, lineage: dict[str, Any], content: dict[str, Any], *, force: bool
+    stored: StoredModel, source: Path, out: Path, lineage: dict[str, Any], content: dict[str, Any], *, force: bool
 ) -> Conversion:
     assert stored.family is not None
-    # The source's own fields, each of which has been read: so what changes no logit (token ids, say) stays too.
+    # The source's own fields, all of which have been read, so that fields without effect (token ids) are kept.
     content = {**content, "architectures": [stored.family.architecture]}
     weights = to_huggingface(stored.weights, stored.config, stored.family)
     kept = () if (source / TOKENIZER).is_file() else _put_there(out)
@@ -91,7 +92,7 @@ def _written(
             shutil.copyfile(source / name, folder / name)
         for name in kept:
             shutil.copyfile(out / name, folder / name)
-        # What was put there stays theirs who put it: no hash, so that it may be replaced.
+        # Files that a user put there get no hash, so that they may be replaced.
         write_lineage(folder, lineage, (CONFIG, WEIGHTS, *beside))
 
     _put(write, source, out, force=force)
@@ -106,7 +107,7 @@ def _written(
 
 
 def _put_there(out: Path) -> tuple[str, ...]:
-    """Files of a tokenizer in a directory that was written without one."""
+    """Tokenizer files that a user added to a directory written without any."""
     if not _is_ours(out):
         return ()
     written = read_json(out / LINEAGE)["files"]
@@ -114,11 +115,11 @@ def _put_there(out: Path) -> tuple[str, ...]:
 
 
 def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool) -> None:
-    """Writes a sibling of `out`, and renames it when it is whole."""
+    """Write a sibling of `out` and rename it when it is complete."""
     _refuse_strangers(source, out, force=force)
     half, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
     if old.is_dir() and not out.exists():
-        # A conversion died between putting the old one aside and the new one in its place.
+        # An earlier conversion was interrupted between the two renames below.
         old.rename(out)
     shutil.rmtree(half, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""What of a configuration decides the logits, so that two spellings of one model compare equal."""
+"""Comparison of configurations by the settings that affect logits, so that two spellings of one model are equal."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ _ATTENTION = (
 )
 _FEEDFORWARD = ("feedforward", "feedforward_bias", "intermediate_size", "mixture")
 _RELATIVE = ("relative_buckets", "relative_distance")
-# What only training or speed depends on, the limit on the length, which changes no logit below it, and a number that
-# the encoder's pattern holds.
+# Settings for training or speed only, the length limit, which changes no logit below it, and a number that the
+# encoder's pattern already contains.
 _NO_LOGIT = ("encoder_layers", "context", "dropout", "attention_dropout", "intermediate_multiple")
 
 
-def meaning(config: TransformerConfig) -> dict[str, Any]:
-    """The fields that decide the logits, derived ones filled in and those without effect left out."""
+def logit_fields(config: TransformerConfig) -> dict[str, Any]:
+    """Fields that affect the logits, with derived values filled in and fields without effect left out."""
     fields = config.model_dump()
     for name in _NO_LOGIT:
         del fields[name]
@@ -52,11 +52,11 @@ def meaning(config: TransformerConfig) -> dict[str, Any]:
     return fields
 
 
-def differences(asked: TransformerConfig, other: TransformerConfig) -> list[str]:
-    """The choices of `asked` that `other` has otherwise, in words; empty where both give the same logits."""
-    first, second = meaning(asked), meaning(other)
+def differences(config: TransformerConfig, other: TransformerConfig) -> list[str]:
+    """Descriptions of the settings in which `config` differs from `other`; empty if both give the same logits."""
+    first, second = logit_fields(config), logit_fields(other)
     found = []
-    # A field that only one of them heeds (the distances of relative positions) follows from one that both have.
+    # A field that only one of them uses (the distances of relative positions) follows from one that both have.
     for name in (name for name in first if name in second):
         mine, theirs = first[name], second[name]
         if isinstance(mine, dict) and isinstance(theirs, dict):
@@ -75,7 +75,7 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def without_logits(asked: TransformerConfig, read: TransformerConfig) -> dict[str, Any]:
-    """The fields in which two configurations of one meaning are spelled differently, as `asked` has them."""
-    mine, theirs = asked.model_dump(mode="json"), read.model_dump(mode="json")
+def fields_without_effect(config: TransformerConfig, read: TransformerConfig) -> dict[str, Any]:
+    """Fields of `config` whose values differ from `read`, a configuration with the same logits."""
+    mine, theirs = config.model_dump(mode="json"), read.model_dump(mode="json")
     return {name: value for name, value in mine.items() if value != theirs[name]}

@@ -1,4 +1,4 @@
-"""A family of models of transformers: how its config.json reads, and what its weights are called."""
+"""A model family of transformers: how to read and write its config.json, and the names of its weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,25 +18,25 @@ PLAIN_ACTIVATIONS: dict[str, FeedForwardKind] = {"gelu": "gelu", "gelu_new": "ge
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture of transformers."""
+    """One model family of transformers."""
 
     name: str
     """`model_type` in config.json."""
     architecture: str
-    """The class that computes the logits."""
+    """Name of the transformers class that computes the logits."""
     read: Callable[[Fields], dict[str, Any]]
-    """Takes the fields with an effect and returns ours. Raises ValueError for what is not computed here."""
+    """Reads the fields that have an effect and returns ours. Raises ValueError for unsupported values."""
     write: Callable[[TransformerConfig], dict[str, Any]]
-    """The fields with an effect, as near as the family comes: what it cannot express shows when it is read back."""
+    """Returns the fields that have an effect, as close as possible: reading them back shows what is lost."""
     weights: Callable[[TransformerConfig], list[Weight]]
-    """The table of names; rows that a configuration has no weights for are passed over."""
+    """Returns the table of weight names; rows without a weight in this configuration are skipped."""
     fields: Mapping[str, str]
-    """Our fields -> those of config.json that they are read from, where the names differ; for messages."""
+    """Our field -> field of config.json that it is read from, where the names differ; for messages."""
     without_effect: frozenset[str] = frozenset()
-    """Fields of this family that change nothing about the logits."""
+    """Fields of this family that do not affect the logits."""
     unused: tuple[str, ...] = ()
-    """Patterns (regular expressions of whole names) of weights that change nothing about the logits."""
+    """Regular expressions for the full names of weights that do not affect the logits."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Patterns in weight names of older checkpoints -> what stands there now."""
+    """Regular expression in weight names of older checkpoints -> its current replacement."""
     copies: Mapping[str, str] = field(default_factory=dict)
-    """Names under which a checkpoint may hold another weight a second time."""
+    """Name under which a checkpoint may store a second copy -> the weight that it copies."""

@@ -1,4 +1,4 @@
-"""The fields of a config.json, taken one by one, so that what nobody took is found unknown."""
+"""Fields of a config.json, read one by one, so that fields nobody reads are reported as unknown."""
 
 from collections.abc import Mapping, Set
 from difflib import get_close_matches
@@ -31,26 +31,24 @@ WITHOUT_EFFECT = frozenset(
         "use_cache",
     }
 )
-"""Fields of any family that change nothing about the logits: read over."""
+"""Fields of any family that do not affect the logits and are ignored."""
 
 
 class Fields:
-    """A config.json on its way into a configuration."""
+    """Reader of a config.json that records which fields are used."""
 
     def __init__(self, content: Mapping[str, Any], *, own_head: bool | None = None) -> None:
-        """`own_head`: whether the weights hold an output head that is not the embedding; None where they are not at
-        hand.
-        """
+        """`own_head`: whether the weights contain an output head that is not the embedding; None if unknown."""
         self._rest = dict(content)
-        self._asked: set[str] = set()
+        self._read: set[str] = set()
         self.own_head = own_head
 
     def __contains__(self, name: str) -> bool:
         return name in self._rest
 
     def take(self, name: str, default: Any = _REQUIRED, *, nullable: bool = False) -> Any:
-        """The value of a field. `default` is what transformers takes where the field is absent; null is a value only
-        where the default is null too, or `nullable`.
+        """Value of a field. `default` is transformers' default for an absent field; null is allowed only if the default
+        is null too, or if `nullable`.
         """
         value = self._pop(name, default)
         if value is _REQUIRED:
@@ -60,28 +58,28 @@ class Fields:
         return value
 
     def fixed(self, name: str, allowed: Any) -> None:
-        """Takes a field, if it is there, of which only one value is supported."""
+        """Check an optional field of which only one value is supported."""
         value = self._pop(name, allowed)
         # 1 is not True here: a count and a switch mean different things.
         if value != allowed or isinstance(value, bool) != isinstance(allowed, bool):
             raise ValueError(f"config.json: {name} is {value!r}, but only {allowed!r} is supported")
 
     def switch(self, name: str, default: bool) -> bool:
-        """A field that is true or false; "false" in quotes is neither, and would count as true."""
+        """Value of a boolean field; a quoted "false" is refused, because it would count as true."""
         value = self._pop(name, default)
         if not isinstance(value, bool):
             raise ValueError(f"config.json: {name} is {value!r}, but must be true or false")
         return value
 
     def count(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A field that sizes are computed from: a whole number of at least 1, or null where that is the default."""
+        """Value of a field that sizes are computed from: an integer of at least 1, or null if that is the default."""
         value = self.take(name, default)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"config.json: {name} is {value!r}, but must be a whole number of at least 1")
         return value
 
     def choice(self, name: str, table: Mapping[str, Value], default: str) -> Value:
-        """What a table says for the field's value."""
+        """Entry of a table for the field's value, one of its keys."""
         value = self._pop(name, default)
         if not isinstance(value, str) or value not in table:
             allowed = ", ".join(repr(each) for each in table)
@@ -89,23 +87,23 @@ class Fields:
         return table[value]
 
     def refuse(self, name: str, why: str) -> None:
-        """Raises ValueError where a field is there, and not null."""
+        """Raise ValueError if a field is present and not null."""
         if (value := self._rest.pop(name, None)) is not None:
             raise ValueError(f"config.json: {name} is {value!r}, but {why}")
 
     def finish(self, without_effect: Set[str]) -> None:
-        """Raises ValueError for a field that nobody took and that is not known to have no effect."""
+        """Raise ValueError for fields that were not read and are not known to have no effect."""
         if unknown := self._rest.keys() - without_effect - WITHOUT_EFFECT:
             given = {name: self._rest[name] for name in unknown}
-            raise ValueError(f"config.json: {unknown_fields(given, self._asked | without_effect)}")
+            raise ValueError(f"config.json: {unknown_fields(given, self._read | without_effect)}")
 
     def _pop(self, name: str, default: Any) -> Any:
-        self._asked.add(name)
+        self._read.add(name)
         return self._rest.pop(name, default)
 
 
 def unknown_fields(given: Mapping[str, Any], known: Set[str]) -> str:
-    """What to say of fields that nobody reads: each with its value, and what it may have meant or what there is."""
+    """Message about unknown fields: each with its value, and the closest or all known names."""
     names = sorted(given)
     shown = ", ".join(f"{name} = {given[name]!r}" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -117,5 +115,5 @@ def unknown_fields(given: Mapping[str, Any], known: Set[str]) -> str:
 
 
 def spelled(table: Mapping[str, Value], value: Value) -> str:
-    """The family's word for `value`, or its first one where it has none: reading it back then shows the difference."""
+    """The family's word for `value`, or its first word if it has none: reading it back then shows the difference."""
     return next((word for word, meant in table.items() if meant == value), next(iter(table)))

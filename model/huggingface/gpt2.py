@@ -17,7 +17,7 @@ _TOP = {
 _NORMS = both({"attention_norm": "ln_1", "feedforward_norm": "ln_2"})
 _LINEAR = both({"attention.output": "attn.c_proj", "feedforward.up": "mlp.c_fc", "feedforward.down": "mlp.c_proj"})
 _FUSED = ("query", "key", "value")
-# The words of this family, first the one that its published models have.
+# The one that the published models use comes first.
 _ACTIVATIONS = {"gelu_new": PLAIN_ACTIVATIONS["gelu_new"], **PLAIN_ACTIVATIONS}
 _FIELDS = {
     "hidden_size": "n_embd",
@@ -32,7 +32,7 @@ _FIELDS = {
 }
 
 
-def _weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[Weight]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         ours, theirs = f"layers.{layer}.", f"transformer.h.{layer}."
@@ -44,7 +44,7 @@ def _weights(config: TransformerConfig) -> list[Weight]:
     return rows
 
 
-def _read(fields: Fields) -> dict[str, Any]:
+def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("add_cross_attention", False)
     fields.fixed("scale_attn_by_inverse_layer_idx", False)
     fields.fixed("reorder_and_upcast_attn", False)
@@ -78,7 +78,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _write(config: TransformerConfig) -> dict[str, Any]:
+def write(config: TransformerConfig) -> dict[str, Any]:
     return {
         "activation_function": spelled(_ACTIVATIONS, config.feedforward),
         "attn_pdrop": config.attention_dropout,
@@ -99,9 +99,9 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 GPT2 = Family(
     "gpt2",
     "GPT2LMHeadModel",
-    _read,
-    _write,
-    _weights,
+    read,
+    write,
+    weights,
     _FIELDS,
     without_effect=frozenset(
         {
@@ -116,9 +116,9 @@ GPT2 = Family(
             "summary_use_proj",
         }
     ),
-    # Masks that older checkpoints hold as buffers.
+    # Masks that older checkpoints store as buffers.
     unused=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
-    # The published checkpoints are of the model without its head.
+    # The published checkpoints contain the model without its head.
     renamed={r"^(?=(h\.\d+|wte|wpe|ln_f)\.)": "transformer."},
     copies={"lm_head.weight": "transformer.wte.weight"},
 )

@@ -1,4 +1,4 @@
-"""Llama and what differs from it by a few fields: Mistral, Qwen2, Qwen3. Mixtral's attention is the same too."""
+"""Llama and families that differ from it by a few fields: Mistral, Qwen2, Qwen3. Mixtral shares its attention."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ FIELDS = {
 
 
 def weights(config: TransformerConfig) -> list[Weight]:
-    """The table of all four families."""
+    """Table of weight names of all four families."""
     rows = copied(TOP)
     for layer in range(config.layers):
         rows += copied(ATTENTION | FEEDFORWARD, f"layers.{layer}.", f"model.layers.{layer}.")
@@ -63,8 +63,8 @@ def weights(config: TransformerConfig) -> list[Weight]:
 def read_common(
     fields: Fields, *, kv_heads: int | None, head_size: int | None = None, eps: float = 1e-6, theta: float = 10_000.0
 ) -> dict[str, Any]:
-    """What the families share; the arguments are transformers' defaults for absent fields, None: as many as heads, or
-    hidden_size / heads.
+    """Settings that the families share; arguments are transformers' defaults for absent fields (None: as many as heads,
+    or hidden_size / heads).
     """
     context = fields.take("max_position_embeddings")
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
@@ -105,7 +105,7 @@ def write_common(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-def _read_llama(fields: Fields) -> dict[str, Any]:
+def read_llama(fields: Fields) -> dict[str, Any]:
     ours = read_common(fields, kv_heads=None)
     if ours["hidden_size"] % ours["heads"]:
         # transformers' own rule for this family, whatever head_dim is.
@@ -117,7 +117,7 @@ def _read_llama(fields: Fields) -> dict[str, Any]:
     return ours
 
 
-def _write_llama(config: TransformerConfig) -> dict[str, Any]:
+def write_llama(config: TransformerConfig) -> dict[str, Any]:
     return {
         **write_common(config),
         "attention_bias": config.attention_bias == "all",
@@ -125,11 +125,11 @@ def _write_llama(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-def _read_mistral(fields: Fields) -> dict[str, Any]:
+def read_mistral(fields: Fields) -> dict[str, Any]:
     return {**read_common(fields, kv_heads=8), "window": fields.take("sliding_window", 4096, nullable=True)}
 
 
-def _write_mistral(config: TransformerConfig) -> dict[str, Any]:
+def write_mistral(config: TransformerConfig) -> dict[str, Any]:
     return {**write_common(config), "sliding_window": config.window}
 
 
@@ -162,36 +162,36 @@ def _write_windows(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-def _read_qwen2(fields: Fields) -> dict[str, Any]:
-    # In the published Qwen2.5 configurations; of the models that see images.
+def read_qwen2(fields: Fields) -> dict[str, Any]:
+    # Present in published Qwen2.5 configurations; meant for the vision models.
     fields.fixed("use_mrope", allowed=False)
     ours = read_common(fields, kv_heads=32)
     return {**ours, **_read_windows(fields, ours["layers"]), "attention_bias": "qkv"}
 
 
-def _write_qwen2(config: TransformerConfig) -> dict[str, Any]:
+def write_qwen2(config: TransformerConfig) -> dict[str, Any]:
     written = {**write_common(config), **_write_windows(config)}
-    # Not a field of this family, though its attention heeds one that is there.
+    # Not a field of this family, although its attention uses one if present.
     if config.head_width * config.heads == config.hidden_size:
         del written["head_dim"]
     return written
 
 
-def _read_qwen3(fields: Fields) -> dict[str, Any]:
+def read_qwen3(fields: Fields) -> dict[str, Any]:
     ours = read_common(fields, kv_heads=32, head_size=128)
     ours["attention_bias"] = "all" if fields.switch("attention_bias", False) else "none"
     return {**ours, **_read_windows(fields, ours["layers"]), "qk_norm": True}
 
 
-def _write_qwen3(config: TransformerConfig) -> dict[str, Any]:
+def write_qwen3(config: TransformerConfig) -> dict[str, Any]:
     return {**write_common(config), **_write_windows(config), "attention_bias": config.attention_bias == "all"}
 
 
 LLAMA = Family(
     "llama",
     "LlamaForCausalLM",
-    _read_llama,
-    _write_llama,
+    read_llama,
+    write_llama,
     weights,
     FIELDS,
     without_effect=frozenset({"max_sequence_length", "pretraining_tp"}),
@@ -199,7 +199,7 @@ LLAMA = Family(
     copies=COPIES,
 )
 MISTRAL = Family(
-    "mistral", "MistralForCausalLM", _read_mistral, _write_mistral, weights, FIELDS, unused=UNUSED, copies=COPIES
+    "mistral", "MistralForCausalLM", read_mistral, write_mistral, weights, FIELDS, unused=UNUSED, copies=COPIES
 )
-QWEN2 = Family("qwen2", "Qwen2ForCausalLM", _read_qwen2, _write_qwen2, weights, FIELDS, unused=UNUSED, copies=COPIES)
-QWEN3 = Family("qwen3", "Qwen3ForCausalLM", _read_qwen3, _write_qwen3, weights, FIELDS, unused=UNUSED, copies=COPIES)
+QWEN2 = Family("qwen2", "Qwen2ForCausalLM", read_qwen2, write_qwen2, weights, FIELDS, unused=UNUSED, copies=COPIES)
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", read_qwen3, write_qwen3, weights, FIELDS, unused=UNUSED, copies=COPIES)

@@ -1,4 +1,4 @@
-"""Mamba-2: state-space layers alone, without attention and without feed-forward networks."""
+"""Mamba-2: state space layers only, without attention or feed-forward networks."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sluice.model.huggingface.fields import Fields
 from sluice.model.huggingface.weights import Weight, copied
 
 _CONTEXT = 2**20
-"""Tokens: a state has no longest sequence, and config.json names none."""
+"""Context in tokens: a recurrent state sets no limit, and config.json has no field for one."""
 _TOP = {
     "embedding.weight": "backbone.embeddings.weight",
     "norm.weight": "backbone.norm_f.weight",
@@ -40,14 +40,14 @@ _FIELDS = {
 }
 
 
-def _weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[Weight]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         rows += copied(_LAYER, f"layers.{layer}.", f"backbone.layers.{layer}.")
     return rows
 
 
-def _read(fields: Fields) -> dict[str, Any]:
+def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("hidden_act", "silu")
     limit = fields.take("time_step_limit", [0.0, float("inf")])
     if [_number(each) for each in limit] != [0.0, float("inf")]:
@@ -82,13 +82,13 @@ def _read(fields: Fields) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """transformers spells infinity as an object."""
+    """Number of a field in which transformers may write infinity as an object."""
     if isinstance(value, dict):
         value = value.get("__float__")
     return float(value) if isinstance(value, int | float) or value == "Infinity" else None
 
 
-def _write(config: TransformerConfig) -> dict[str, Any]:
+def write(config: TransformerConfig) -> dict[str, Any]:
     space = config.state_space or StateSpaceConfig.model_validate({})
     return {
         "chunk_size": space.chunk,
@@ -111,9 +111,9 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 MAMBA2 = Family(
     "mamba2",
     "Mamba2ForCausalLM",
-    _read,
-    _write,
-    _weights,
+    read,
+    write,
+    weights,
     _FIELDS,
     without_effect=frozenset(
         {

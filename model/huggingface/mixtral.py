@@ -19,7 +19,7 @@ _FIELDS = {
 }
 
 
-def _weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[Weight]:
     assert config.mixture is not None
     rows = copied(TOP)
     for layer in range(config.layers):
@@ -33,7 +33,7 @@ def _weights(config: TransformerConfig) -> list[Weight]:
     return rows
 
 
-def _read(fields: Fields) -> dict[str, Any]:
+def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("router_jitter_noise", 0.0)
     mixture = {
         "experts": fields.take("num_local_experts", 8),
@@ -45,9 +45,9 @@ def _read(fields: Fields) -> dict[str, Any]:
     return {**ours, "window": fields.take("sliding_window", None), "mixture": mixture}
 
 
-def _write(config: TransformerConfig) -> dict[str, Any]:
+def write(config: TransformerConfig) -> dict[str, Any]:
     mixture = config.mixture or MixtureConfig.model_validate({"experts": 8})
-    # As this family's own config.json has it; but transformers' YaRN fails on a null here.
+    # null as in the published config.json; but transformers' YaRN fails on it.
     derived = config.head_width * config.heads == config.hidden_size and config.rope_scaling is None
     return {
         **write_common(config),
@@ -63,9 +63,9 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 MIXTRAL = Family(
     "mixtral",
     "MixtralForCausalLM",
-    _read,
-    _write,
-    _weights,
+    read,
+    write,
+    weights,
     _FIELDS,
     without_effect=frozenset({"output_router_logits"}),
     unused=UNUSED,

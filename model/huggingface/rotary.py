@@ -18,7 +18,7 @@ def read_rotary(fields: Fields, context: Any, default_theta: float) -> dict[str,
     alone = "rope_theta" in fields
     theta = fields.take("rope_theta", default_theta)
     given = {name: fields.take(name, None) for name in ("rope_scaling", "rope_parameters")}
-    # As transformers has it, an empty one is none.
+    # As in transformers, an empty one counts as absent.
     read = {name: _read_one(name, rope, context, theta) for name, rope in given.items() if rope not in (None, {})}
     for name, one in read.items():
         if alone and one["rope_theta"] != theta:
@@ -34,7 +34,7 @@ def read_rotary(fields: Fields, context: Any, default_theta: float) -> dict[str,
 
 
 def _read_one(name: str, rope: Any, context: Any, theta: Any) -> dict[str, Any]:
-    """What one field says; `theta` fills one that is not in it."""
+    """Settings of one field; `theta` is used if it contains none."""
     if not isinstance(rope, dict):
         raise ValueError(f"config.json: {name} is {rope!r}, not an object")
     rest = dict(rope)
@@ -62,7 +62,7 @@ def _read_one(name: str, rope: Any, context: Any, theta: Any) -> dict[str, Any]:
 
 
 def write_rotary(config: TransformerConfig) -> dict[str, Any]:
-    """`rope_parameters`; NTK-aware scaling has no type of transformers, and comes out as none."""
+    """Return `rope_parameters`; NTK-aware scaling has no type in transformers and is written as none."""
     scaling = config.rope_scaling
     theta = {"rope_theta": config.rope_theta}
     if scaling is None or scaling.kind == "ntk":

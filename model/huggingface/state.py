@@ -1,4 +1,4 @@
-"""The weights of a model, to and from the names and layouts of a family."""
+"""Conversion of a model's weights from and to the names and layouts of a family."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,25 +16,25 @@ from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.weights import Shapes, from_theirs, to_theirs
 
 HEAD = "lm_head.weight"
-"""What every family that may have an output head of its own calls it."""
+"""Name of the output head in every family that may have one."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A family's weights under the names of today, before they are translated."""
+    """A family's weights under its current names, before conversion to ours."""
 
     weights: dict[str, Tensor]
     own_head: bool
     """Whether there is an output head that is not the embedding."""
     left_out: tuple[str, ...]
-    """Names of what changes no logit, or is there a second time."""
+    """Names of weights that affect no logit or are second copies."""
 
 
 def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> Checkpoint:
-    """Renames what older checkpoints name otherwise, and leaves out what changes no logit.
+    """Rename weights of older checkpoints, and drop weights that affect no logit.
 
-    `tied`: config.json says that the output head is the embedding, so that a head of the same numbers is a copy.
-    Raises ValueError where two weights that the family has as one differ.
+    `tied`: according to config.json the output head is the embedding, so that a head with equal values is a copy.
+    Raises ValueError if two weights differ that the family shares.
     """
     weights = {_renamed(name, family): weight for name, weight in state.items()}
     left_out = {name for name in weights if any(re.fullmatch(pattern, name) for pattern in family.unused)}
@@ -52,8 +52,8 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> Checkpoi
 def to_huggingface(
     state: Mapping[str, Tensor], config: TransformerConfig, family: Family | None = None
 ) -> dict[str, Tensor]:
-    """Our state dict -> that of the family's class; without `family`, of the one that expresses the configuration, and
-    where there is none the names stay ours.
+    """Convert our state dict to the family's; by default to the family that expresses the configuration, or keep our
+    names if there is none.
     """
     family = family or family_of(config)
     if family is None:
@@ -64,7 +64,9 @@ def to_huggingface(
 def from_huggingface(
     state: Mapping[str, Tensor], config: TransformerConfig, family: Family | None = None
 ) -> dict[str, Tensor]:
-    """The inverse. Raises ValueError for a weight that is missing, unknown, quantized or of another shape."""
+    """Inverse of `to_huggingface`. Raises ValueError for a weight that is missing, unknown, quantized or of another
+    shape.
+    """
     for name, weight in state.items():
         if not weight.is_floating_point():
             raise ValueError(f"weight {name} is {weight.dtype}: quantized weights are not supported")
@@ -75,7 +77,7 @@ def from_huggingface(
 
 
 def own_weights(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
-    """Weights under our own names, each with its place and shape. ValueError for one that is missing or unknown."""
+    """Check weights under our own names. Raises ValueError for one that is missing, unknown or of another shape."""
     expected = expected_shapes(config)
     if missing := sorted(expected.keys() - state.keys()):
         raise ValueError(f"weight '{missing[0]}' is missing")
@@ -88,19 +90,19 @@ def own_weights(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[
 
 
 def expected_shapes(config: TransformerConfig) -> Shapes:
-    """Our names and shapes of every weight of a model, which takes no memory to know."""
+    """Our names and shapes of all weights of a model, without allocating them."""
     return {name: tuple(weight.shape) for name, weight in skeleton(config).state_dict().items()}
 
 
 def skeleton(config: TransformerConfig) -> Transformer:
-    """A model whose weights have shapes and no numbers (on the meta device), to be given some."""
-    with torch.device("meta"), _Unfilled():
+    """Model on the meta device: its weights have shapes but no values until they are assigned."""
+    with torch.device("meta"), _SkipInit():
         return Transformer(config)
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what torch fills weights with: on the meta device, drawing nothing at random imports its compiler,
-    which takes seconds.
+class _SkipInit(TorchFunctionMode):
+    """Skips torch.nn.init: on the meta device random initialization has no effect but imports torch's compiler, which
+    takes seconds.
     """
 
     def __torch_function__(

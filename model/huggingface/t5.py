@@ -1,4 +1,4 @@
-"""T5, first version and 1.1: an encoder and a decoder with relative positions, RMSNorm, no biases, unscaled scores."""
+"""T5 and T5 1.1: encoder-decoder with relative positions, RMSNorm, no biases, unscaled scores."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from sluice.model.huggingface.fields import Fields, spelled
 from sluice.model.huggingface.weights import Weight, copied
 
 _CONTEXT = 512
-"""Tokens trained at: relative positions set no limit, and most config.json name none."""
+"""Context in training: relative positions set no limit, and most config.json have no field for one."""
 _PROJECTIONS: dict[str, FeedForwardKind] = {
     "relu": "relu",
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
-    # transformers takes the approximation under this name.
+    # transformers uses the tanh approximation under this name.
     "gated-gelu": "geglu_tanh",
     "gated-silu": "swiglu",
 }
@@ -50,7 +50,7 @@ _FIELDS = {
 }
 
 
-def _weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[Weight]:
     rows = copied(_TOP)
     for layer in range(len(config.encoder_kinds)):
         rows += _block(config, f"encoder.layers.{layer}.", f"encoder.block.{layer}.", feedforward=1)
@@ -74,14 +74,14 @@ def _block(config: TransformerConfig, ours: str, theirs: str, *, feedforward: in
     ]
 
 
-def _read(fields: Fields) -> dict[str, Any]:
+def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("is_encoder_decoder", True)
     fields.fixed("is_decoder", False)
     hidden, heads = fields.count("d_model"), fields.take("num_heads")
     layers, decoder_layers = fields.count("num_layers"), fields.count("num_decoder_layers", None)
     dropout = fields.take("dropout_rate", 0.1)
     tied = fields.switch("tie_word_embeddings", True)
-    # Newer config.json say tied of every T5, and leave it to the weights: there the scale has a field of its own.
+    # Newer config.json set it for every T5 and let the weights decide; there the scale has a field of its own.
     scaled = fields.switch("scale_decoder_outputs", tied)
     for name in ("dense_act_fn", "is_gated_act"):  # follow from feed_forward_proj
         fields.take(name, None)
@@ -109,7 +109,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _write(config: TransformerConfig) -> dict[str, Any]:
+def write(config: TransformerConfig) -> dict[str, Any]:
     positions = {} if config.context == _CONTEXT else {"n_positions": config.context}
     return {
         "d_ff": config.feedforward_width,
@@ -134,12 +134,12 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 T5 = Family(
     "t5",
     "T5ForConditionalGeneration",
-    _read,
-    _write,
-    _weights,
+    read,
+    write,
+    weights,
     _FIELDS,
     without_effect=frozenset({"classifier_dropout", "gradient_checkpointing", "initializer_factor", "output_past"}),
-    # A table that the first version's checkpoints hold for cross-attention, which has no positions.
+    # A table that checkpoints of the first version contain for cross-attention, which has no positions.
     unused=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
     copies={
         "lm_head.weight": "shared.weight",

@@ -1,4 +1,4 @@
-"""Tables of weight names, and the few ways in which a weight is laid out differently."""
+"""Tables of weight names, and conversion between our layout of a weight and a family's."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Weight:
-    """A row of a family's table: the same numbers under our names and under theirs.
+    """Row of a family's table: the same values under our names and under theirs.
 
-    One name each is a copy. Several of ours over one of theirs are parts fused along the first dimension (GPT-2's
-    c_attn); one of ours over several of theirs is a stack of them (a mixture's experts).
+    One name on each side is a copy. Several of ours for one of theirs are fused along the first dimension (GPT-2's
+    c_attn); one of ours for several of theirs is a stack of them (a mixture's experts).
     """
 
     ours: tuple[str, ...]
@@ -25,17 +25,17 @@ class Weight:
 
 
 def copied(names: Mapping[str, str], ours: str = "", theirs: str = "", *, transposed: bool = False) -> list[Weight]:
-    """Rows of one name each, with what stands before the names of a table."""
+    """Rows with one name on each side, with prefixes for our names and theirs."""
     return [Weight((ours + mine,), (theirs + other,), transposed) for mine, other in names.items()]
 
 
 def both(names: Mapping[str, str]) -> dict[str, str]:
-    """Names of modules -> names of their weights and biases."""
+    """Map names of modules to names of their weights and biases."""
     return {f"{mine}.{kind}": f"{other}.{kind}" for mine, other in names.items() for kind in ("weight", "bias")}
 
 
 def to_theirs(state: State, rows: Iterable[Weight]) -> dict[str, Tensor]:
-    """Our state dict -> theirs. Rows whose weights this model does not have are passed over."""
+    """Convert our state dict to theirs. Rows whose weights this model does not have are skipped."""
     translated: dict[str, Tensor] = {}
     seen: set[str] = set()
     for row in rows:
@@ -49,12 +49,12 @@ def to_theirs(state: State, rows: Iterable[Weight]) -> dict[str, Tensor]:
         else:
             translated[row.theirs[0]] = _turned(torch.cat(parts) if len(parts) > 1 else parts[0], row)
     assert not (rest := state.keys() - seen), f"the family's table lacks {sorted(rest)[:4]}"
-    # Every tensor with memory of its own: safetensors refuses views of one another.
+    # Copies, because safetensors refuses tensors that share memory.
     return {name: tensor.contiguous().clone() for name, tensor in translated.items()}
 
 
 def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[str, Tensor]:
-    """Their state dict -> ours, which has the names and shapes `expected`.
+    """Convert their state dict to ours, which has the names and shapes `expected`.
 
     Raises ValueError for a weight that is missing, unknown or of another shape.
     """
@@ -81,7 +81,7 @@ def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[
 
 
 def _stored_shape(shape: tuple[int, ...], row: Weight) -> tuple[int, ...]:
-    """Of one of their weights, where ours together have `shape`."""
+    """Shape of one of their weights, if ours together have `shape`."""
     if len(row.theirs) > 1:
         return shape[1:]
     return shape[::-1] if row.transposed and len(shape) == 2 else shape

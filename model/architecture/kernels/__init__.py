@@ -49,6 +49,7 @@ def attend(call: AttentionCall, kernel: KernelName | None = None) -> Tensor:
     `kernel` overrides `use`, which overrides the choice. Raises ValueError for shapes that do not fit together, and for
     a kernel that does not support the call.
     """
+    global _last
     kernel = _override if kernel is None else kernel
 
     def decide() -> tuple[KernelName, str]:
@@ -61,7 +62,9 @@ def attend(call: AttentionCall, kernel: KernelName | None = None) -> Tensor:
     shapes = queries.shape, keys.shape, values.shape
     key = *shapes, queries.dtype, gradient, call.soft_cap is None, call.dropout > 0.0, kernel
     choice = mask_tensors.cached(call.mask, key, decide)
-    _report(choice)
+    if not torch.compiler.is_compiling():
+        _last = choice
+        _choices[choice] += 1
     return _KERNELS[choice[0]](call)
 
 
@@ -94,16 +97,8 @@ def choices() -> Counter[tuple[KernelName, str]]:
     return _choices
 
 
-def _report(choice: tuple[KernelName, str]) -> None:
-    global _last
-    if torch.compiler.is_compiling():
-        return
-    _last = choice
-    _choices[choice] += 1
-
-
 def _request(call: AttentionCall, kernel: KernelName | None) -> Request:
-    """What the choice depends on."""
+    """Describe the call for `choose`."""
     queries, keys, values, mask = call.queries, call.keys, call.values, call.mask
     grad = torch.is_grad_enabled()
     device = queries.device.type

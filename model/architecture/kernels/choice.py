@@ -18,7 +18,7 @@ FLEX_SHORTEST = 1024
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the choice depends on: device, dtype, sizes, and what restricts or changes the scores."""
+    """Properties of a call that the choice depends on."""
 
     device: str
     """Device type: cpu, cuda, .."""
@@ -50,7 +50,7 @@ class Request:
 
 def refusal(kernel: KernelName, request: Request) -> str | None:
     """Reason why the kernel does not support the request; None if it does."""
-    return next(_REFUSALS[kernel](request), None)
+    return next(_refusals(kernel, request), None)
 
 
 def choose(request: Request, wanted: KernelName | None = None) -> tuple[KernelName, str]:
@@ -96,66 +96,52 @@ def _suits_blocked(request: Request) -> bool:
     return request.queries * sight <= BLOCKED_LONGEST**2
 
 
-def _refuses_reference(_: Request) -> Iterator[str]:
-    yield from ()
-
-
-def _refuses_sdpa(request: Request) -> Iterator[str]:
-    if request.soft_cap:
-        yield "has no soft cap"
-
-
-def _refuses_flex(request: Request) -> Iterator[str]:
-    if request.dropout:
-        yield "has no dropout"
-    if request.device not in ("cpu", "cuda"):
-        yield f"runs on cuda and, forward only, on cpu, not on {request.device}"
-    if request.device == "cpu" and (request.gradient or request.bias_gradient):
-        yield "has no backward pass on a CPU"
-    if request.device == "cuda" and request.dtype == torch.float64:
-        yield "has no float64 on a GPU"
-    if request.device == "cuda" and request.head_size < 16:
-        yield f"needs heads of at least 16 entries on a GPU, not {request.head_size}"
-
-
-def _refuses_flash(request: Request) -> Iterator[str]:
-    if not request.flash_installed:
-        yield "is not installed (package flash-attn)"
-    if request.device != "cuda":
-        yield f"runs on cuda, not on {request.device}"
-    if request.dtype not in (torch.float16, torch.bfloat16):
-        yield f"takes float16 and bfloat16, not {request.dtype}".replace("torch.", "")
-    if request.head_size > 256:
-        yield f"takes heads of at most 256 entries, not {request.head_size}"
-    if request.bias:
-        yield "adds no bias"
-    if request.soft_cap and request.dropout:
-        yield "has no dropout under a soft cap"
-    if request.global_tokens:
-        yield "knows no global tokens"
-    if request.key_mask:
-        yield "takes no mask of keys"
-    if not request.orderly:
-        yield "numbers tokens by their order, which the positions or documents here do not follow"
-
-
-def _refuses_blocked(request: Request) -> Iterator[str]:
-    if request.device != "cpu":
-        yield f"runs on cpu, not on {request.device}"
-    if request.soft_cap:
-        yield "has no soft cap"
-    if request.dropout:
-        yield "has no dropout"
-    if request.bias_gradient:
-        yield "gives a bias no gradient"
-    if request.compiled and not request.plain:
-        yield "reads its masks as it runs, which a compiled graph cannot"
-
-
-_REFUSALS = {
-    "reference": _refuses_reference,
-    "sdpa": _refuses_sdpa,
-    "flex": _refuses_flex,
-    "flash": _refuses_flash,
-    "blocked": _refuses_blocked,
-}
+def _refusals(kernel: KernelName, request: Request) -> Iterator[str]:
+    """Every reason why the kernel does not support the request."""
+    match kernel:
+        case "reference":
+            return
+        case "sdpa":
+            if request.soft_cap:
+                yield "has no soft cap"
+        case "flex":
+            if request.dropout:
+                yield "has no dropout"
+            if request.device not in ("cpu", "cuda"):
+                yield f"runs on cuda and, forward only, on cpu, not on {request.device}"
+            if request.device == "cpu" and (request.gradient or request.bias_gradient):
+                yield "has no backward pass on a CPU"
+            if request.device == "cuda" and request.dtype == torch.float64:
+                yield "has no float64 on a GPU"
+            if request.device == "cuda" and request.head_size < 16:
+                yield f"needs heads of at least 16 entries on a GPU, not {request.head_size}"
+        case "flash":
+            if not request.flash_installed:
+                yield "is not installed (package flash-attn)"
+            if request.device != "cuda":
+                yield f"runs on cuda, not on {request.device}"
+            if request.dtype not in (torch.float16, torch.bfloat16):
+                yield f"takes float16 and bfloat16, not {request.dtype}".replace("torch.", "")
+            if request.head_size > 256:
+                yield f"takes heads of at most 256 entries, not {request.head_size}"
+            if request.bias:
+                yield "adds no bias"
+            if request.soft_cap and request.dropout:
+                yield "has no dropout under a soft cap"
+            if request.global_tokens:
+                yield "knows no global tokens"
+            if request.key_mask:
+                yield "takes no mask of keys"
+            if not request.orderly:
+                yield "numbers tokens by their order, which the positions or documents here do not follow"
+        case "blocked":
+            if request.device != "cpu":
+                yield f"runs on cpu, not on {request.device}"
+            if request.soft_cap:
+                yield "has no soft cap"
+            if request.dropout:
+                yield "has no dropout"
+            if request.bias_gradient:
+                yield "gives a bias no gradient"
+            if request.compiled and not request.plain:
+                yield "reads its masks as it runs, which a compiled graph cannot"
