@@ -1,10 +1,14 @@
-"""Intervals and tests behind the verdict. Two models on the same items are paired data and are compared as such."""
+"""Confidence intervals and exact tests. Two models on the same items are paired data and are compared as such.
 
+scipy.stats takes a second to import, so it is imported where it is used.
+"""
+
+import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import bdtr, ndtr, ndtri, stdtrit
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -28,17 +32,38 @@ def bonferroni(confidence: float, intervals: int) -> float:
 
 
 def wilson_interval(successes: int, n: int, confidence: float) -> Interval:
-    """Score interval of a proportion (Wilson, 1927); [0, 1] without a trial."""
+    """Score interval of a proportion (Wilson, 1927); [0, 1] without a trial.
+
+    It ends at 0 exactly where nothing succeeded, and at 1 exactly where everything did.
+    """
+    from scipy.stats import binomtest
+
     assert 0 <= successes <= n
     if n == 0:
         return Interval(0.0, 1.0)
-    z = float(ndtri((1 + confidence) / 2))
-    rate = successes / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the edges the score interval touches 0 or 1 exactly; rounding must not move it inside.
-    low = 0.0 if successes == 0 else float(centre - half)
-    return Interval(low, 1.0 if successes == n else float(centre + half))
+    found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def quantile_interval(values: ArrayLike, quantile: float, confidence: float) -> tuple[float, Interval]:
+    """Estimate a quantile with its interval by order statistics, whatever the distribution.
+
+    The ranks come from the binomial count of values below the true quantile; an end for which the sample has no value
+    far enough out is -inf or inf. `values` [n] may hold inf, not NaN.
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(ordered)
+    if n == 0 or np.isnan(ordered[-1]):
+        raise ValueError(f"a quantile needs values, none of them NaN; got n={n}")
+    tail = (1 - confidence) / 2
+    low_rank = int(binom.ppf(tail, n, quantile))
+    high_rank = int(binom.ppf(1 - tail, n, quantile)) + 1
+    estimate = float(ordered[max(math.ceil(quantile * n), 1) - 1])
+    low = float(ordered[low_rank - 1]) if low_rank >= 1 else -math.inf
+    high = float(ordered[high_rank - 1]) if high_rank <= n else math.inf
+    return estimate, Interval(low, high)
 
 
 def ratio_interval(numerators: Floats, denominators: Floats, confidence: float, resamples: int, seed: int) -> Interval:
@@ -70,12 +95,12 @@ def ratio_interval(numerators: Floats, denominators: Floats, confidence: float, 
 def mcnemar_exact(candidate_only: int, champion_only: int) -> float:
     """Two-sided exact p-value that both models are right equally often.
 
-    candidate_only, champion_only: items only that model got right; the items on which both agree say nothing.
+    candidate_only, champion_only: items only that model got right; items on which both agree do not enter.
     """
+    from scipy.stats import binomtest
+
     discordant = candidate_only + champion_only
-    if discordant == 0:
-        return 1.0
-    return float(min(1.0, 2 * bdtr(min(candidate_only, champion_only), discordant, 0.5)))
+    return float(binomtest(candidate_only, discordant).pvalue) if discordant else 1.0
 
 
 def _tango_score(candidate_only: int, champion_only: int, n: int, difference: float) -> float:

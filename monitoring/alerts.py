@@ -1,19 +1,19 @@
-"""From checks and drift tests to one verdict: ok, alert or rollback."""
+"""The monitor's decision: checks and drift tests in, one verdict out (ok, alert or rollback)."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from sluice.core.check import Check
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.drift import Drift
-from sluice.monitoring.slo import Check
 
 EMBEDDING = "embedding"
 
 
 class MonitorVerdict(BaseModel):
-    """What to do, and the comparisons that say so."""
+    """What to do, and the comparisons behind it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,7 +22,7 @@ class MonitorVerdict(BaseModel):
 
 
 def judge(checks: Sequence[Check], drifts: Sequence[Drift], config: MonitorConfig) -> MonitorVerdict:
-    """Rollback when an objective clearly fails; alert when one is in doubt, data is missing or inputs drifted.
+    """Decide rollback when an objective clearly fails, alert when one is in doubt, data is missing or inputs drifted.
 
     Drift alone never rolls back: another version would meet the same traffic.
     """
@@ -45,13 +45,13 @@ def judge(checks: Sequence[Check], drifts: Sequence[Drift], config: MonitorConfi
 
 
 def _drift_alerts(drifts: Sequence[Drift], min_share: float) -> list[str]:
-    """The embedding speaks for itself; of the columns, which move together, a share must drift."""
+    """Drift of the embedding alone alerts; of the columns, which move together, a share must drift."""
     alerts = [
         drift.reason
         for drift in drifts
-        if drift.outcome == "fail" and (drift.name == EMBEDDING or drift.p_value is None)
+        if drift.outcome == "fail" and (drift.metric == EMBEDDING or drift.p_value is None)
     ]
-    columns = [drift for drift in drifts if drift.name != EMBEDDING]
+    columns = [drift for drift in drifts if drift.metric != EMBEDDING]
     drifted = [drift for drift in columns if drift.outcome == "fail"]
     if drifted and len(drifted) >= min_share * len(columns):
         named = "; ".join(drift.reason for drift in drifted)

@@ -1,38 +1,47 @@
-"""Drift tests between reference and current traffic; their p-values are corrected together (Holm 1979).
+"""Drift tests between reference and current traffic, and the decision on all of them together (Holm, 1979).
 
-None depends on the order of the rows. Too few rows are `inconclusive`, a NaN is a `fail`.
+No test depends on the order of the rows. Too few rows are `inconclusive`, a NaN is a `fail`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from sluice.monitoring.slo import Outcome
+from sluice.core.check import Check, Outcome
 
 
-class Drift(BaseModel):
-    """One test. `pass`: no drift shown at the level; `fail`: drift, or NaN among the values."""
+@dataclass(frozen=True)
+class DriftTest:
+    """Result of one test before `correct` decides on it."""
 
-    model_config = ConfigDict(frozen=True)
+    metric: str
+    test: str
+    n_reference: int
+    n_current: int
+    statistic: float | None = None
+    p_value: float | None = None
+    not_testable: tuple[Outcome, str] | None = None
+    """Outcome and reason where there is no p-value."""
 
-    name: str
+
+class Drift(Check):
+    """One drift test as a check: `fail` is drift, or NaN among the values; `n` counts the current rows.
+
+    `value` is the p-value after Holm's correction, and `bound` the level of all tests together.
+    """
+
     test: str
     statistic: float | None = None
     p_value: float | None = None
-    adjusted_p_value: float | None = None
-    """After Holm's correction over the tests of one call of `correct`."""
     n_reference: int
-    n_current: int
-    outcome: Outcome
-    reason: str
 
 
 def embedding_drift(
-    name: str,
+    metric: str,
     reference: ArrayLike,
     current: ArrayLike,
     *,
@@ -40,19 +49,19 @@ def embedding_drift(
     min_rows: int,
     seed: int,
     max_rows: int = 500,
-) -> Drift:
+) -> DriftTest:
     """Maximum mean discrepancy under an RBF kernel (Gretton et al., JMLR 13, 2012), p-value by permutation.
 
     `reference` [n, width] and `current` [m, width]; of each at most `max_rows`, drawn by the seed, enter the kernel.
     The bandwidth is the median distance of the pooled rows.
     """
     x, y = _rows(reference), _rows(current)
-    early = _not_testable(name, "mmd", x, y, min_rows)
+    early = _not_testable(metric, "mmd", x, y, min_rows)
     if early:
         return early
     if x.shape[1] != y.shape[1]:
         raise ValueError(
-            f"{name}: reference width {x.shape[1]} != current width {y.shape[1]}: they are of other models"
+            f"{metric}: reference width {x.shape[1]} != current width {y.shape[1]}: they are of other models"
         )
     generator = np.random.default_rng(seed)
     x, y = _draw(x, max_rows, generator), _draw(y, max_rows, generator)
@@ -65,25 +74,25 @@ def embedding_drift(
     observed = float(discrepancy(weights[None])[0])
     shuffled = discrepancy(generator.permuted(np.tile(weights, (permutations, 1)), axis=1))
     p_value = _monte_carlo_p(observed, shuffled)
-    return _tested(name, "mmd", observed, p_value, (len(x), len(y)))
+    return DriftTest(metric, "mmd", len(x), len(y), observed, p_value)
 
 
-def numeric_drift(name: str, reference: ArrayLike, current: ArrayLike, *, min_rows: int) -> Drift:
+def numeric_drift(metric: str, reference: ArrayLike, current: ArrayLike, *, min_rows: int) -> DriftTest:
     """Two-sample Kolmogorov-Smirnov test of `reference` [n] and `current` [m]; conservative where values tie."""
     x, y = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
-    early = _not_testable(name, "ks", x, y, min_rows)
+    early = _not_testable(metric, "ks", x, y, min_rows)
     if early:
         return early
     result = stats.ks_2samp(x, y, method="asymp")
-    return _tested(name, "ks", float(result.statistic), float(result.pvalue), (len(x), len(y)))
+    return DriftTest(metric, "ks", len(x), len(y), float(result.statistic), float(result.pvalue))
 
 
 def categorical_drift(
-    name: str, reference: Sequence[str], current: Sequence[str], *, permutations: int, min_rows: int, seed: int
-) -> Drift:
-    """Chi-squared test of homogeneity; its p-value from drawn tables of the same margins, so rare categories count."""
+    metric: str, reference: Sequence[str], current: Sequence[str], *, permutations: int, min_rows: int, seed: int
+) -> DriftTest:
+    """Chi-squared test of homogeneity, its p-value from drawn tables of the same margins, so rare categories count."""
     x, y = list(reference), list(current)
-    early = _not_testable(name, "chi2", np.zeros(len(x)), np.zeros(len(y)), min_rows)
+    early = _not_testable(metric, "chi2", np.zeros(len(x)), np.zeros(len(y)), min_rows)
     if early:
         return early
     categories = sorted(set(x) | set(y))
@@ -93,28 +102,46 @@ def categorical_drift(
     draws = stats.random_table(rows, columns, seed=seed).rvs(size=permutations)
     observed = float(((table - expected) ** 2 / expected).sum())
     p_value = _monte_carlo_p(observed, ((draws - expected) ** 2 / expected).sum(axis=(1, 2)))
-    return _tested(name, "chi2", observed, p_value, (len(x), len(y)))
+    return DriftTest(metric, "chi2", len(x), len(y), observed, p_value)
 
 
-def correct(drifts: Sequence[Drift], alpha: float) -> list[Drift]:
-    """Decides the tests together: drift is shown where Holm's adjusted p-value is at most alpha.
+def correct(tests: Sequence[DriftTest], alpha: float) -> list[Drift]:
+    """Decide all tests together: drift is shown where Holm's adjusted p-value is at most alpha.
 
-    So no drift at all is mistaken for some with probability at most alpha, however the tests depend on each other.
-    Tests without a p-value keep their outcome.
+    Where there is no drift at all, some is shown with probability at most alpha, however the tests depend on each
+    other. A test without a p-value keeps its outcome.
     """
-    tested = sorted((drift.p_value, index) for index, drift in enumerate(drifts) if drift.p_value is not None)
-    corrected, largest = list(drifts), 0.0
-    for position, (p_value, index) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - position) * p_value))
-        drift, outcome = drifts[index], "fail" if largest <= alpha else "pass"
-        sign = "<=" if outcome == "fail" else ">"
-        reason = (
-            f"{drift.name}: {drift.test} {drift.statistic:.3g}, adjusted p {largest:.2g} {sign} {alpha:g}, "
-            f"n={drift.n_current} against {drift.n_reference}"
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = [test.p_value for test in tests if test.p_value is not None]
+    adjusted = iter(multipletests(p_values, method="holm")[1] if p_values else ())
+    drifts = []
+    for test in tests:
+        value = None
+        if test.not_testable:
+            outcome, reason = test.not_testable
+        else:
+            value = float(next(adjusted))
+            outcome, sign = ("fail", "<=") if value <= alpha else ("pass", ">")
+            reason = (
+                f"{test.metric}: {test.test} {test.statistic:.3g}, adjusted p {value:.2g} {sign} {alpha:g}, "
+                f"n={test.n_current} against {test.n_reference}"
+            )
+        drifts.append(
+            Drift(
+                metric=test.metric,
+                value=value,
+                bound=alpha,
+                n=test.n_current,
+                outcome=outcome,
+                reason=reason,
+                test=test.test,
+                statistic=test.statistic,
+                p_value=test.p_value,
+                n_reference=test.n_reference,
+            )
         )
-        update = {"adjusted_p_value": largest, "outcome": outcome, "reason": reason}
-        corrected[index] = drift.model_copy(update=update)
-    return corrected
+    return drifts
 
 
 def _rows(values: ArrayLike) -> NDArray[np.float64]:
@@ -142,27 +169,15 @@ def _monte_carlo_p(observed: float, drawn: NDArray[np.float64]) -> float:
     return (1 + int((drawn >= observed - 1e-9 * max(abs(observed), 1e-3)).sum())) / (1 + len(drawn))
 
 
-def _not_testable(name: str, test: str, x: NDArray[np.float64], y: NDArray[np.float64], min_rows: int) -> Drift | None:
-    sizes = {"n_reference": len(x), "n_current": len(y)}
+def _not_testable(
+    metric: str, test: str, x: NDArray[np.float64], y: NDArray[np.float64], min_rows: int
+) -> DriftTest | None:
     bad = [int((~np.isfinite(side)).reshape(len(side), -1).any(axis=1).sum()) if len(side) else 0 for side in (x, y)]
     if any(bad):
-        reason = f"{name}: {bad[1]} current and {bad[0]} reference rows are NaN or infinite"
-        return Drift(name=name, test=test, **sizes, outcome="fail", reason=reason)
-    if min(sizes.values()) < max(min_rows, 2):
-        reason = f"{name}: n={len(y)} against {len(x)} in the reference, {max(min_rows, 2)} of each are needed"
-        return Drift(name=name, test=test, **sizes, outcome="inconclusive", reason=reason)
+        reason = f"{metric}: {bad[1]} current and {bad[0]} reference rows are NaN or infinite"
+        return DriftTest(metric, test, len(x), len(y), not_testable=("fail", reason))
+    least = max(min_rows, 2)
+    if min(len(x), len(y)) < least:
+        reason = f"{metric}: n={len(y)} against {len(x)} in the reference, {least} of each are needed"
+        return DriftTest(metric, test, len(x), len(y), not_testable=("inconclusive", reason))
     return None
-
-
-def _tested(name: str, test: str, statistic: float, p_value: float, sizes: tuple[int, int]) -> Drift:
-    """A test before `correct` decides it; until then it shows nothing."""
-    return Drift(
-        name=name,
-        test=test,
-        statistic=statistic,
-        p_value=p_value,
-        n_reference=sizes[0],
-        n_current=sizes[1],
-        outcome="inconclusive",
-        reason=f"{name}: p {p_value:.2g}, not corrected yet",
-    )

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sluice.core.check import Check
 from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.alerts import EMBEDDING, judge
 from sluice.monitoring.config import DRIFT_TESTS, MonitorConfig
 from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
 from sluice.monitoring.report import MonitorReport, write_evidently, write_json
-from sluice.monitoring.slo import Check, burn_rate_slos, error_rate_slo, latency_slo, numbers_slo
+from sluice.monitoring.slo import burn_rate_slos, error_rate_slo, finite_slo, latency_slo
 from sluice.monitoring.traffic import scan_traffic, write_traffic
 
 NUMERIC = ("prompt_tokens", "completion_tokens", "first_token_ms", "per_token_ms", "mean_log_probability")
@@ -130,7 +131,7 @@ def _objectives(window: pd.DataFrame, config: MonitorConfig, now: float) -> list
     checks = [
         error_rate_slo(int(failed.sum()), len(judged), budget, min_requests=least, confidence=confidence),
         latency_slo(first_token_ms, config.max_first_token_p95_ms, min_requests=least, confidence=confidence),
-        numbers_slo(scored, min_requests=least, name="mean_log_probability"),
+        finite_slo(scored, min_requests=least, name="mean_log_probability"),
     ]
     if budget > 0:
         checks += burn_rate_slos(
@@ -192,4 +193,4 @@ def _readable(unreadable: list[str]) -> list[Check]:
         return []
     reason = f"{len(unreadable)} traffic files could not be read > 0: {', '.join(unreadable[:3])}"
     count = len(unreadable)
-    return [Check(name="unreadable_files", value=count, bound=0, n=count, outcome="inconclusive", reason=reason)]
+    return [Check(metric="unreadable_files", value=count, bound=0, n=count, outcome="inconclusive", reason=reason)]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from sluice.core.check import Check
 from sluice.monitoring.alerts import MonitorVerdict
 from sluice.monitoring.drift import Drift
-from sluice.monitoring.slo import Check
 
 EVIDENTLY_FILE = "evidently.html"
 JSON_FILE = "monitoring.json"

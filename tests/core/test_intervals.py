@@ -1,4 +1,4 @@
-"""Intervals hold what they promise: parity with references, and coverage by simulation."""
+"""Intervals keep their level: parity with references, and coverage by simulation."""
 
 import math
 
@@ -15,21 +15,49 @@ from sluice.core.intervals import (
     mcnemar_exact,
     paired_rate_interval,
     percentile,
+    quantile_interval,
     ratio_interval,
     wilson_interval,
 )
 
 
-@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.6, 0.999))
-def test_wilson_agrees_with_scipy(trial, confidence):
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.6, 0.999))
+def test_wilson_agrees_with_statsmodels(trial, confidence):
     successes, n = trial
-    reference = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(successes, n, confidence) == pytest.approx((reference.low, reference.high), abs=1e-12)
+    reference = proportion_confint(successes, n, 1 - confidence, "wilson")
+    assert wilson_interval(successes, n, confidence) == pytest.approx(reference, abs=1e-12)
 
 
-def test_wilson_agrees_with_statsmodels_and_knows_nothing_without_trials():
-    assert wilson_interval(93, 300, 0.95) == pytest.approx(proportion_confint(93, 300, 0.05, "wilson"), abs=1e-12)
-    assert wilson_interval(0, 0, 0.95) == (0.0, 1.0)
+@pytest.mark.parametrize("n", [1, 3, 30, 999])
+@pytest.mark.parametrize("confidence", [0.6, 0.95, 0.99])
+def test_wilson_ends_exactly_at_0_and_1_and_is_everything_without_trials(n, confidence):
+    assert wilson_interval(0, n, confidence).low == 0.0 < wilson_interval(0, n, confidence).high
+    assert wilson_interval(n, n, confidence).high == 1.0 > wilson_interval(n, n, confidence).low
+    assert wilson_interval(0, 0, confidence) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_quantile_interval_covers_the_true_quantile(n):
+    generator = np.random.default_rng(0)
+    truth = -math.log(0.05)
+    covered = 0
+    for _ in range(500):
+        _, (low, high) = quantile_interval(generator.exponential(size=n), 0.95, 0.95)
+        covered += low <= truth <= high
+    assert covered >= stats.binom.ppf(0.001, 500, 0.95)
+
+
+def test_a_small_sample_has_no_upper_end_for_a_tail():
+    estimate, (low, high) = quantile_interval(range(1, 31), 0.95, 0.95)
+    assert (estimate, high) == (29.0, math.inf)
+    assert low < 29
+
+
+def test_a_quantile_may_be_infinite_and_may_not_be_of_nan():
+    assert quantile_interval([1.0] * 80 + [math.inf] * 20, 0.95, 0.95)[0] == math.inf
+    for values in ([], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="a quantile needs values, none of them NaN"):
+            quantile_interval(values, 0.95, 0.95)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -80,9 +80,9 @@ def test_nothing_held_out_is_not_a_number(library: Path, tmp_path: Path):
 def test_bounds_that_hold_pass_and_say_the_comparison():
     checks = judge(GOOD, TokenizerConfig(min_bytes_per_token=3.5, max_fertility=2))
     assert [check.reason for check in checks] == [
-        "bytes_per_token 3.5 >= 3.5",
-        "fertility 1.6 <= 2",
-        "round_trip 1 >= 1",
+        "bytes_per_token 3.5 >= 3.5, n=2",
+        "fertility 1.6 <= 2, n=2",
+        "round_trip 1 >= 1, n=2",
     ]
     assert all(check.passed for check in checks)
     refuse(checks)
@@ -91,8 +91,8 @@ def test_bounds_that_hold_pass_and_say_the_comparison():
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"min_bytes_per_token": 3.6}, "bytes_per_token 3.5 < 3.6"),
-        ({"max_fertility": 1.5}, "fertility 1.6 > 1.5"),
+        ({"min_bytes_per_token": 3.6}, "bytes_per_token 3.5 < 3.6, n=2"),
+        ({"max_fertility": 1.5}, "fertility 1.6 > 1.5, n=2"),
     ],
 )
 def test_a_bound_that_does_not_hold_is_named(settings: dict[str, float], reason: str):
@@ -107,7 +107,7 @@ def test_a_bound_of_null_is_no_check():
 def test_what_is_not_a_number_fails():
     report = GOOD.model_copy(update={"round_trip": math.nan})
     (check,) = judge(report, TokenizerConfig())
-    assert (check.passed, check.reason) == (False, "round_trip is not a number, bound 1")
+    assert (check.passed, check.reason) == (False, "round_trip is NaN, bound 1, n=2")
 
 
 def test_no_held_out_text_fails():

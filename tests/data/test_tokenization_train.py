@@ -125,7 +125,7 @@ def test_a_vocabulary_with_no_room_for_the_bytes_is_refused(library: Path, tmp_p
 
 
 def test_a_tokenizer_below_its_gate_is_refused(library: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"fails its gate: bytes_per_token \d\.\d+ < 9;"):
+    with pytest.raises(ValueError, match=r"fails its gate: bytes_per_token \d\.\d+ < 9, n=\d+;"):
         train(library, tmp_path / "out", min_bytes_per_token=9)
 
 

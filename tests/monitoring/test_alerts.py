@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluice.core.check import Check
 from sluice.monitoring.alerts import judge
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.drift import Drift
-from sluice.monitoring.slo import Check, error_rate_slo, latency_slo, numbers_slo
+from sluice.monitoring.slo import error_rate_slo, finite_slo, latency_slo
 
 CONFIG = MonitorConfig()
 BETTER_TO_WORSE = ["ok", "alert", "rollback"]
@@ -16,12 +17,19 @@ COLUMNS = ["prompt_tokens", "completion_tokens", "first_token_ms", "finish_reaso
 
 
 def check(outcome: str) -> Check:
-    return Check(name="error_rate", value=0.1, bound=0.02, n=100, outcome=outcome, reason=f"check {outcome}")
+    return Check(metric="error_rate", value=0.1, bound=0.02, n=100, outcome=outcome, reason=f"check {outcome}")
 
 
 def drift(name: str, outcome: str) -> Drift:
     return Drift(
-        name=name, test="ks", p_value=0.5, n_reference=50, n_current=50, outcome=outcome, reason=f"{name} {outcome}"
+        metric=name,
+        test="ks",
+        p_value=0.5,
+        bound=0.01,
+        n_reference=50,
+        n=50,
+        outcome=outcome,
+        reason=f"{name} {outcome}",
     )
 
 
@@ -52,7 +60,7 @@ def test_drift_of_the_embedding_alerts_by_itself():
 
 
 def test_nan_in_one_column_alerts_by_itself():
-    bad = Drift(name="per_token_ms", test="ks", n_reference=50, n_current=50, outcome="fail", reason="NaN")
+    bad = Drift(metric="per_token_ms", test="ks", bound=0.01, n_reference=50, n=50, outcome="fail", reason="NaN")
     assert judge([check("pass")], [*drifts(["pass"] * 4), bad], CONFIG).outcome == "alert"
 
 
@@ -103,5 +111,5 @@ def test_too_few_requests_are_never_ok(count):
 
 
 def test_a_nan_is_a_rollback():
-    nan = numbers_slo([0.1] * 50 + [float("nan")], min_requests=30, name="mean_log_probability")
+    nan = finite_slo([0.1] * 50 + [float("nan")], min_requests=30, name="mean_log_probability")
     assert judge([check("pass"), nan], drifts(["pass"] * 4), CONFIG).outcome == "rollback"

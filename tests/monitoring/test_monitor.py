@@ -45,7 +45,7 @@ def run(tmp_path, now, write, make_traffic, look):
 
 
 def outcomes(report):
-    return {part.name: part.outcome for part in (*report.checks, *report.drifts)}
+    return {part.metric: part.outcome for part in (*report.checks, *report.drifts)}
 
 
 def test_healthy_traffic_is_ok(run, make_traffic):
