@@ -90,7 +90,7 @@ def _freeze_reference(
     workspace: Workspace, client: Client, version: str, prompts: list[str], config: RolloutConfig
 ) -> None:
     """Replay, then wait until the gateway has written the records: they reach the disk a moment after the answers."""
-    from sluice.monitoring.monitor import save_reference
+    from sluice.monitoring.reference import save_reference
 
     count, since = _requests(workspace), time.time()
     _replay(client, prompts, count, config, "reference")

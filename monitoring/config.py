@@ -1,15 +1,15 @@
-"""Settings of the monitoring room."""
+"""Settings of monitoring."""
 
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
+from sluice.monitoring.traffic.record import COLUMNS
 
-DRIFT_TESTS = 7
-"""The embedding and six columns of the traffic records (sluice.monitoring.monitor)."""
+DRIFT_TESTS = sum(column.drift is not None for column in COLUMNS.values())
 
 
 class MonitorConfig(Block):
-    """When traffic is an alert, and when it is a reason to roll back."""
+    """Bounds beyond which traffic is an alert or a reason to roll back."""
 
     window_hours: float = Field(24.0, gt=0)
     min_records: int = Field(30, ge=1)
@@ -17,11 +17,11 @@ class MonitorConfig(Block):
     max_error_rate: float = Field(0.02, ge=0, lt=1)
     max_first_token_p95_ms: float = Field(3000.0, gt=0)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Of the intervals of error rate and latency; only an interval beyond its bound is a failure."""
+    """Confidence of the intervals of error rate and latency; only an interval beyond its bound is a failure."""
     drift_alpha: float = Field(0.01, gt=0, lt=1)
     """Level of the drift tests together, by Holm's correction."""
     min_drift_share: float = Field(0.5, gt=0, le=1)
-    """Share of columns in drift from which on drift is an alert; drift of the prompts' embedding always is one."""
+    """Least share of columns in drift that is an alert; drift of the prompts' embedding always is one."""
     permutations: int = Field(2000, ge=100)
     max_embeddings: int = Field(500, ge=10)
     """Embeddings of each side that the drift test compares, drawn by the seed; its memory grows with the square."""

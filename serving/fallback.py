@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.routing import Source, Target
 

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
 from sluice.serving.auth import Guard
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class TrafficSink(Protocol):
-    """Where traffic records go (sluice.monitoring.traffic.TrafficWriter)."""
+    """Where traffic records go (sluice.monitoring.traffic.writer.TrafficWriter)."""
 
     lost: int
 

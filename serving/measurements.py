@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.routing import RouteTable
 
 KEPT_RECORDS = 20_000

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from sluice.monitoring.traffic import TrafficWriter
+from sluice.monitoring.traffic.writer import TrafficWriter
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.slo import BURN_WINDOWS
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.measurements import Exporter
 from sluice.serving.routing import Routes, RouteTable
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 
 NOW = 1_790_000_000.0
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from sluice.monitoring.config import MonitorConfig
-from sluice.monitoring.monitor import assess, monitor, read_window, save_reference
-from sluice.monitoring.traffic import TrafficWriter, read_traffic
+from sluice.monitoring.monitor import assess, monitor, read_window
+from sluice.monitoring.reference import save_reference
+from sluice.monitoring.traffic.files import read_traffic
+from sluice.monitoring.traffic.writer import TrafficWriter
 
 CONFIG = MonitorConfig()
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sluice.monitoring.traffic import TrafficWriter
+from sluice.monitoring.traffic.writer import TrafficWriter
 
 SCRIPT = """
 import json, socket, sys
@@ -18,7 +18,8 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
 
 from sluice.monitoring.config import MonitorConfig
-from sluice.monitoring.monitor import monitor, save_reference
+from sluice.monitoring.monitor import monitor
+from sluice.monitoring.reference import save_reference
 
 traffic, now = Path(sys.argv[1]), float(sys.argv[2])
 reference, out = traffic.parent / "reference", traffic.parent / "out"

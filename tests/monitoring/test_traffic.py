@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sluice.monitoring.traffic import COLUMNS, TrafficWriter, read_traffic, scan_traffic, write_traffic
+from sluice.monitoring.traffic.files import read_traffic, scan_traffic, write_traffic
+from sluice.monitoring.traffic.record import COLUMNS
+from sluice.monitoring.traffic.writer import TrafficWriter
 
 
 def write_all(folder, records) -> TrafficWriter:
@@ -75,7 +77,7 @@ def test_flush_puts_on_disk_what_was_written_so_far(tmp_path, make_traffic):
 def test_full_disk_counts_lost_records_and_serving_goes_on(tmp_path, make_traffic, monkeypatch):
     real_open = Path.open
     monkeypatch.setattr(
-        Path, "open", lambda self, *mode: real_open(Path("/dev/full") if self.suffix == ".tmp" else self, *mode)
+        Path, "open", lambda self, *mode: real_open(Path("/dev/full") if ".parquet." in self.name else self, *mode)
     )
     writer = write_all(tmp_path, make_traffic(40))
     assert (writer.written, writer.lost) == (0, 40)
@@ -151,7 +153,8 @@ def test_writing_a_frame_again_gives_the_same_bytes(tmp_path, make_traffic):
 
 def test_the_gateway_can_import_the_writer_without_heavy_libraries(root):
     heavy = "{'pyarrow', 'pandas', 'numpy', 'evidently'}"
-    code = f"import sluice.monitoring.traffic, sluice.monitoring.sequential, sys; print(*{heavy} & set(sys.modules))"
+    modules = "sluice.monitoring.traffic.writer, sluice.monitoring.sequential, sluice.core.check"
+    code = f"import {modules}, sys; print(*{heavy} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=600, check=True
     )

@@ -23,8 +23,12 @@ PLUMBING = {
     "sluice.core.settings",
     "sluice.core.settings.block",
     "sluice.core.settings.errors",
+    "sluice.monitoring.traffic.record",
 }
-"""What carries a step but does not make its content. Settings modules are out too: their values are in params.yaml."""
+"""What carries a step but does not make its content. Settings modules are out too: their values are in params.yaml.
+
+The traffic record's columns bound a setting of the monitor.
+"""
 
 
 @pytest.fixture(scope="module")

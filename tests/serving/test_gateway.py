@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from sluice.monitoring.traffic import TrafficRecord
+from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.auth import MAX_BODY_BYTES, hash_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
