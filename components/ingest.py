@@ -8,8 +8,8 @@ from sluice.data.config import IngestConfig
 
 
 def work(stage: Stage) -> object:
-    from sluice.data.sources.contents import refuse_changed
     from sluice.data.sources.ingest import ingest
+    from sluice.data.sources.local_hash import refuse_changed
 
     config = stage.block("data", IngestConfig)
     request_head()  # comes up while the sources are read; refine is the first to use it

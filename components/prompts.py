@@ -10,7 +10,7 @@ from sluice.data.config import PackConfig
 def held_out_prompts(workspace: Workspace) -> list[str]:
     """The headings of the test documents, each once, in an order that depends on nothing but themselves."""
     from sluice.data.document import read_documents
-    from sluice.data.sections import sections
+    from sluice.data.extraction.sections import sections
     from sluice.data.split import split_of
 
     split = load_block(workspace, "pack")

@@ -14,11 +14,11 @@ from sluice.core.manifest import EVIDENCE, is_finished_build, write_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card
 from sluice.data.config import IngestConfig, RefineConfig
-from sluice.data.evidence import INGEST, REJECTS
-from sluice.data.outcome import NothingKept
-from sluice.data.refine import load_sets, refine
+from sluice.data.refining.refine import load_sets, refine
+from sluice.data.refining.score import SUMMARIES
+from sluice.data.refining.tables import INGEST, REJECTS
+from sluice.data.refining.write import NothingKept
 from sluice.data.report import IngestReport, RefineReport
-from sluice.data.scoring import SUMMARIES
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.location import LocalFiles, locate
 

@@ -62,7 +62,7 @@ def _contents(block: IngestConfig, root: Path) -> str | None:
         raise ValueError(f"data.sources_sha256 {block.sources_sha256} is filled in from the files: leave it out")
     if not block.given:
         return None
-    from sluice.data.sources.contents import contents_sha256
+    from sluice.data.sources.local_hash import contents_sha256
 
     # Relative paths are from the workspace, as the step reads them.
     with chdir(root):

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer
 from benchmarks.data import stock
 from benchmarks.data.clock import Rate, measure, utf8_bytes
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination import EvaluationSets, find
+from sluice.data.decontamination.sets import EvaluationSets, find
 from sluice.data.deduplication.sketch import sketch
 from sluice.data.deduplication.words import _hashes, word_hashes
-from sluice.data.extract import extract
+from sluice.data.extraction.extract import extract
 from sluice.data.privacy import mask
 from sluice.data.quality.rules import score
 from sluice.data.tokenization.bpe import by_tokenizers, train_bpe

@@ -16,7 +16,7 @@ from benchmarks.data.clock import Rate, measure, utf8_bytes
 from sluice.data.config import IngestConfig
 from sluice.data.document import Document
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.records import Limits, Origin
+from sluice.data.sources.origin import Limits, Origin
 
 
 def reading(texts: list[str], runs: int) -> dict[str, Rate]:

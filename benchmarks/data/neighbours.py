@@ -11,8 +11,8 @@ from benchmarks.data import stock
 from benchmarks.data.planted import LEVELS, corpus, documents, planted, true_jaccard
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.near import candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
-from sluice.data.deduplication.parts import SketchPart
 from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.document import content_id
 
 _A_PART = 500

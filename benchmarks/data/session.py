@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.data.texts import sample
 from benchmarks.report import ROOT
-from sluice.data.evidence import read_decisions
+from sluice.data.refining.tables import read_decisions
 
 _SAMPLE_BYTES = 300_000
 _WIDTH = 118

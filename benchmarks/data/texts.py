@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.data.clock import utf8_bytes
 from sluice.data.config import IngestConfig
 from sluice.data.document import Document, read_documents
-from sluice.data.extract import extract
+from sluice.data.extraction.extract import extract
 from sluice.data.sources.ingest import ingest
 
 _REPLACED_EVERY = 12

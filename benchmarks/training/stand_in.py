@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sluice.data.sources.archive import Pin, fetch, spool_members
 from sluice.data.sources.globs import Choice
-from sluice.data.sources.records import Limits
+from sluice.data.sources.origin import Limits
 
 SIZE = 1_115_394
 """Bytes of tiny Shakespeare."""

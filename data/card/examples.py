@@ -9,8 +9,8 @@ from sluice.data.card.decisions import Example
 from sluice.data.card.folder import Folder, columns_of, rows
 from sluice.data.card.shared import Part, shared_parts
 from sluice.data.config import ContaminationSign
-from sluice.data.decontamination import Span, acting
-from sluice.data.evidence import read_places
+from sluice.data.decontamination.sets import Span, acting
+from sluice.data.refining.tables import read_places
 
 EXCERPT_CHARACTERS = 260
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from sluice.core.manifest import EVIDENCE
-from sluice.data.evidence import DECISIONS, INGEST, REPORT
+from sluice.data.refining.tables import DECISIONS, INGEST, REPORT
 from sluice.data.report import IngestReport, RefineReport
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import numpy as np
 from sluice.core.files import atomic_write, remove
 from sluice.core.locks import try_lock
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.columns import RowReader, write_column
 from sluice.data.deduplication.near import Duplicate
-from sluice.data.deduplication.parts import SketchPart, band, buckets, folders, write_bands
+from sluice.data.deduplication.ragged_arrays import RowReader, write_column
 from sluice.data.deduplication.shingles import jaccard
+from sluice.data.deduplication.sketch_store import SketchPart, band, buckets, folders, write_bands
 
 _RUN = re.compile(r"\A(\d{6})-([0-9a-f]{1,64})\Z")
 _ENTRIES_A_KEY = 64

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sluice.data.deduplication.columns import RowReader
-from sluice.data.deduplication.parts import SketchPart, band, buckets, folders
+from sluice.data.deduplication.ragged_arrays import RowReader
 from sluice.data.deduplication.shingles import jaccard
+from sluice.data.deduplication.sketch_store import SketchPart, band, buckets, folders
 
 PAIR = np.dtype([("first", "<i8"), ("second", "<i8"), ("jaccard", "<f8")])
 _FIRST, _BEFORE = 32, 16

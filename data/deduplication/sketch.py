@@ -8,11 +8,11 @@ import numpy as np
 
 from sluice.core.files import atomic_write
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.columns import write_column
 from sluice.data.deduplication.minhash import band_keys, signature
-from sluice.data.deduplication.parts import write_bands
-from sluice.data.deduplication.pieces import piece_hashes
+from sluice.data.deduplication.paragraphs import piece_hashes
+from sluice.data.deduplication.ragged_arrays import write_column
 from sluice.data.deduplication.shingles import shingles
+from sluice.data.deduplication.sketch_store import write_bands
 from sluice.data.deduplication.winnowing import anchors
 from sluice.data.deduplication.words import word_hashes
 

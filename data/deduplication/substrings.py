@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sluice.core.files import naming
-from sluice.data.deduplication.columns import RowReader, repeated_values, write_column
 from sluice.data.deduplication.components import components
-from sluice.data.deduplication.cutting import merged
-from sluice.data.deduplication.parts import SketchPart, folders
-from sluice.data.deduplication.pieces import runs
+from sluice.data.deduplication.paragraphs import runs
+from sluice.data.deduplication.ragged_arrays import RowReader, repeated_values, write_column
+from sluice.data.deduplication.sketch_store import SketchPart, folders
+from sluice.data.deduplication.spans import merged
 from sluice.data.deduplication.suffixes import Runs, repeated_words
 from sluice.data.deduplication.winnowing import covered_words
 from sluice.data.deduplication.words import word_hashes, word_spans

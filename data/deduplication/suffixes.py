@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sluice.data.deduplication.pieces import runs
+from sluice.data.deduplication.paragraphs import runs
 
 Runs = list[tuple[int, int]]
 """Runs of words of one document: (first, end), sorted."""

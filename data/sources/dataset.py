@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sluice.data.sources.jsonl_csv import no_column, no_string
 from sluice.data.sources.location import HubDataset
-from sluice.data.sources.records import Limits, Origin, Read
-from sluice.data.sources.rows import no_column, no_string
+from sluice.data.sources.origin import Limits, Origin, Read
 
 _TALKATIVE = ("huggingface_hub", "datasets", "fsspec", "urllib3", "httpx")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sluice.core.manifest import is_finished_build
 from sluice.data.sources.globs import Choice, at_or_below
 from sluice.data.sources.location import LocalFiles
-from sluice.data.sources.records import Origin, Reject
+from sluice.data.sources.origin import Origin, Reject
 
 DOCUMENTS = "documents-*.jsonl"
 _SEEN = "already read by another name"

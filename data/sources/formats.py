@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from sluice.data.config import Markup
 from sluice.data.sources.compression import PACKINGS, Damaged, open_stream
 from sluice.data.sources.files import cannot_be_read
+from sluice.data.sources.jsonl_csv import read_csv, read_json_lines
+from sluice.data.sources.origin import Limits, Origin, Read, too_large
 from sluice.data.sources.parquet import read_parquet
-from sluice.data.sources.records import Limits, Origin, Read, too_large
-from sluice.data.sources.rows import read_csv, read_json_lines
 from sluice.data.sources.warc import read_warc
 
 MARKUP_OF_SUFFIX: dict[str, Markup] = {

@@ -13,9 +13,9 @@ from sluice.data.config import IngestConfig
 from sluice.data.document import Document, write_documents
 from sluice.data.privacy import mask
 from sluice.data.report import IngestReport, SourceCounts
-from sluice.data.sources.given import Given, why_none
+from sluice.data.sources.origin import Read, Reject
 from sluice.data.sources.packages import packages
-from sluice.data.sources.records import Read, Reject
+from sluice.data.sources.readers import Given, why_none
 
 
 def ingest(

@@ -15,7 +15,7 @@ from sluice.data.sources.formats import MARKUP_OF_SUFFIX, markup_of
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.licence import METADATA, distribution_licence
-from sluice.data.sources.records import Limits, Origin, Read, too_large
+from sluice.data.sources.origin import Limits, Origin, Read, too_large
 
 _DOWNLOADS_AT_ONCE = 4
 _EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)

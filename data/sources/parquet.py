@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sluice.data.sources.compression import Damaged
-from sluice.data.sources.pages import page_sizes
-from sluice.data.sources.records import Limits, Origin, Read, too_large
-from sluice.data.sources.rows import no_column
+from sluice.data.sources.jsonl_csv import no_column
+from sluice.data.sources.origin import Limits, Origin, Read, too_large
+from sluice.data.sources.parquet_pages import page_sizes
 
 _MOST_ROWS = 256
 _BATCH_BYTES = 1 << 26

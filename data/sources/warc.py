@@ -7,7 +7,7 @@ from typing import Any
 from sluice.data.config import without_secrets
 from sluice.data.document import Document
 from sluice.data.sources.compression import Damaged, open_stream
-from sluice.data.sources.records import Limits, Origin, Read, Reject, too_large
+from sluice.data.sources.origin import Limits, Origin, Read, Reject, too_large
 
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _CHUNK_BYTES = 1 << 16

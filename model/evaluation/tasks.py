@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sluice.core.progress import Progress, no_progress
-from sluice.data.sections import sections
+from sluice.data.extraction.sections import sections
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.evidence import canonical_json
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods

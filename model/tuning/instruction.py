@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
 from sluice.data.document import Document, read_documents
-from sluice.data.sections import sections
+from sluice.data.extraction.sections import sections
 from sluice.data.split import Split, split_of
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer

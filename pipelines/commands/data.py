@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     from sluice.data.build import build
-    from sluice.data.scoring import SUMMARIES
+    from sluice.data.refining.score import SUMMARIES
 
     workspace = Workspace.find_or_default()
     ingest, refine = _settings(workspace, arguments)
@@ -104,7 +104,7 @@ def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:
 
 
 def _why(arguments: argparse.Namespace) -> None:
-    from sluice.data.why import why
+    from sluice.data.explain.why import why
 
     found = why(Path(arguments.folder), arguments.id)
     if arguments.json:
@@ -115,7 +115,7 @@ def _why(arguments: argparse.Namespace) -> None:
 
 def _recut(arguments: argparse.Namespace) -> None:
     from sluice.core.settings.errors import spelled
-    from sluice.data.recut import recut
+    from sluice.data.refilter import recut
 
     changes: dict[str, Any] = {}
     for override in arguments.overrides:
@@ -145,7 +145,7 @@ def _recut(arguments: argparse.Namespace) -> None:
 
 
 def _classifier(arguments: argparse.Namespace) -> None:
-    from sluice.data.quality.from_sources import train_on_sources
+    from sluice.data.train_classifier import train_on_sources
 
     out, cache = Path(arguments.out), Workspace.find_or_default().state / "downloads"
     with _Progress(arguments.json) as progress:

@@ -11,9 +11,9 @@ import pytest
 import sluice.data.deduplication.sketch
 from sluice.core.files import atomic_write, copy_tree, naming, remove
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.parts import SketchPart
 from sluice.data.deduplication.sketch import sketch, write_sketches
-from sluice.data.evidence import read_twins, write_twins
+from sluice.data.deduplication.sketch_store import SketchPart
+from sluice.data.refining.tables import read_twins, write_twins
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -123,7 +123,7 @@ def test_rows_that_do_not_fit_leave_nothing_and_name_the_file(tmp_path: Path, mo
         raise FULL
 
     with monkeypatch.context() as patched:
-        patched.setattr("sluice.data.evidence.pq.write_table", full)
+        patched.setattr("sluice.data.refining.tables.pq.write_table", full)
         with pytest.raises(OSError, match=r"pairs\.parquet"):
             write_twins([("a", "b", 0.9)], tmp_path / "pairs.parquet")
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sluice.data.config import IngestConfig, RefineConfig
-from sluice.data.refine import refine
+from sluice.data.refining.refine import refine
 from sluice.data.sources.ingest import ingest
 
 
@@ -25,7 +25,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _standard_library() -> list[str]:
-    from sluice.data.extract import extract
+    from sluice.data.extraction.extract import extract
     from sluice.data.sources.installed import docstrings
 
     folder = Path(json.__file__).parent.parent

@@ -8,8 +8,8 @@ import numpy as np
 
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, near_duplicates, verified_pairs
-from sluice.data.deduplication.parts import SketchPart
 from sluice.data.deduplication.sketch import sketch, write_sketches
+from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.document import content_id
 
 CONFIG = RefineConfig()

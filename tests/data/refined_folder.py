@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination import Span
+from sluice.data.decontamination.sets import Span
 from sluice.data.document import content_id
-from sluice.data.evidence import DECISION, score_schema, write_rows
 from sluice.data.quality.rules import LANGUAGE, RULES, breaches
+from sluice.data.refining.tables import DECISION, score_schema, write_rows
 
 SOURCES = {"python==3.11": "PSF-2.0", "handbook==2.0": "MIT", "https://example.org/docs": "CC-BY-4.0"}
 FOREIGN = {

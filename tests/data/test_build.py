@@ -14,8 +14,8 @@ from test_refine import page
 from sluice.core.manifest import read_manifest
 from sluice.data.build import build
 from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig, Source
-from sluice.data.evidence import PAIRS, read_decisions
-from sluice.data.recut import recut
+from sluice.data.refilter import recut
+from sluice.data.refining.tables import PAIRS, read_decisions
 
 QUESTION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
 

@@ -17,9 +17,9 @@ from sluice.core.manifest import EVIDENCE, read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.document import read_documents
-from sluice.data.evidence import REJECTS
-from sluice.data.executor import TaskFailed
-from sluice.data.scoring import ScoreTask, Summary, score_part
+from sluice.data.refining.executor import TaskFailed
+from sluice.data.refining.score import ScoreTask, Summary, score_part
+from sluice.data.refining.tables import REJECTS
 from sluice.data.sources import files
 
 OFF = dict.fromkeys(name for name in RefineConfig.model_fields if name.startswith("max_top_"))
@@ -104,7 +104,7 @@ def test_a_source_that_disappears_half_way_is_counted_and_the_next_build_is_whol
             yield found
 
     with monkeypatch.context() as patched:
-        patched.setattr("sluice.data.sources.given.find", and_remove)
+        patched.setattr("sluice.data.sources.readers.find", and_remove)
         report = built(source, tmp_path / "out")
     assert report.refine.documents_kept == 2
     assert report.ingest.rejects == {"cannot be read (No such file or directory)": 2}
@@ -124,12 +124,12 @@ def die_at_one(task: ScoreTask) -> Summary:
 def test_a_killed_local_worker_is_named_and_the_next_build_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 1000)
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 1000)
     source, one = tmp_path / "pages.jsonl", {"documents_per_shard": 1}
     source.write_bytes(b"".join(line(number) for number in range(PARTS)))
     built(source, tmp_path / "undisturbed", **one)
     with monkeypatch.context() as patched:
-        patched.setattr("sluice.data.refine.score_part", die_at_one)
+        patched.setattr("sluice.data.refining.refine.score_part", die_at_one)
         with pytest.raises(
             TaskFailed, match=rf"a worker process was killed by SIGKILL at .*documents-{DIES:04d}\.jsonl"
         ):

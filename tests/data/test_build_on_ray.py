@@ -11,8 +11,8 @@ from test_refine import page
 from sluice.core.manifest import read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
-from sluice.data.executor import TaskFailed
-from sluice.data.scoring import ScoreTask, Summary, score_part
+from sluice.data.refining.executor import TaskFailed
+from sluice.data.refining.score import ScoreTask, Summary, score_part
 
 PARTS = 6
 DIES = 3
@@ -34,7 +34,7 @@ def die_once(task: ScoreTask) -> Summary:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 1000)
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 1000)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_worker_killed_in_the_middle_is_tried_again_or_named_and_the_outcome_i
     monkeypatch.setenv("RAY_ADDRESS", ray_head)
     out, half = source.with_name("out"), source.with_name(".out.partial")
     with monkeypatch.context() as patch:
-        patch.setattr("sluice.data.refine.score_part", killed)
+        patch.setattr("sluice.data.refining.refine.score_part", killed)
         if killed is die_always:
             with pytest.raises(TaskFailed, match=rf"task documents-{DIES:04d}\.jsonl to .* failed: WorkerCrashedError"):
                 built(source, "out")

@@ -13,9 +13,9 @@ from sluice.data.card.card import render
 from sluice.data.card.examples import excerpt
 from sluice.data.card.numbers import number
 from sluice.data.card.shared import shared_parts
-from sluice.data.decontamination import Span
+from sluice.data.decontamination.sets import Span
 from sluice.data.deduplication.words import words
-from sluice.data.evidence import DECISION, write_rows
+from sluice.data.refining.tables import DECISION, write_rows
 
 
 def without_tags(found: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from script_fixtures import ARTICLES
 
-from sluice.data.decontamination import (
+from sluice.data.decontamination.sets import (
     EvaluationSets,
     Span,
     acting,
@@ -19,7 +19,7 @@ from sluice.data.decontamination import (
     count_ngrams,
     find,
 )
-from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.words import word_hashes, word_spans
 
 QUESTION = "Which of the seven bridges of the old town did Euler cross twice before he gave up in despair?"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.cutting import cut
+from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.substrings import (
     Known,
     Substrings,

@@ -7,8 +7,8 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.data.encoding import _SUSPECT, mend
-from sluice.data.extract import extract
+from sluice.data.extraction.encoding import _SUSPECT, mend
+from sluice.data.extraction.extract import extract
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_refine import kept_bytes, planted, run
 
-from sluice.data.executor import TaskFailed, run_tasks
+from sluice.data.refining.executor import TaskFailed, run_tasks
 
 
 def square(number: int) -> int:
@@ -35,7 +35,7 @@ def test_a_killed_worker_fails_the_call_and_its_task_is_named() -> None:
 
 
 def test_refining_on_ray_gives_the_bytes_of_refining_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 2000)
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 2000)
     on_ray = run(tmp_path, planted(), "ray", per_shard=3, workers=2)
     monkeypatch.delenv("RAY_ADDRESS")
     run(tmp_path, planted(), "here")

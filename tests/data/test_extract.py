@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.data.extract import extract
+from sluice.data.extraction.extract import extract
 
 
 def rst(text: str) -> str:

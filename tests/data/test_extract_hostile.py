@@ -6,8 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from sluice.data.encoding import composed
-from sluice.data.extract import extract
+from sluice.data.extraction.encoding import composed
+from sluice.data.extraction.extract import extract
 
 # fmt: off
 _UNITS = (
@@ -39,7 +39,7 @@ _CPU_SECONDS = 10
 """Of each document: several times what a linear pass takes; a quadratic one takes minutes."""
 _CHILD = """
 import resource, sys
-from sluice.data.scoring import ExtractMarkup
+from sluice.data.refining.score import ExtractMarkup
 from datatrove.data import Document
 from tests.data.test_extract_hostile import _CHARACTERS, _CPU_SECONDS, _HOSTILE
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sluice.data.extract import extract
+from sluice.data.extraction.extract import extract
 from sluice.data.privacy import mask
 from sluice.data.quality.classifier import TrainingReport, features, load, train
-from sluice.data.quality.from_sources import train_on_sources
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.rules import score
+from sluice.data.train_classifier import train_on_sources
 
 SPAM = (
     "Click here to {verb} your {thing} now and get {number} percent off, limited offer, act today! "

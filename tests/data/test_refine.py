@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-import sluice.data.scoring
+import sluice.data.refining.score
 from sluice.core.manifest import EVIDENCE
 from sluice.data.config import EvaluationSet, RefineConfig
 from sluice.data.document import Document, content_id, read_documents, write_documents
-from sluice.data.evidence import read_decisions
-from sluice.data.executor import run_tasks
-from sluice.data.finishing import Left
-from sluice.data.keeping import KEPT, Decision
-from sluice.data.outcome import without_copies
-from sluice.data.refine import refine
+from sluice.data.refining.decide import KEPT, Decision
+from sluice.data.refining.executor import run_tasks
+from sluice.data.refining.finishing import Left
+from sluice.data.refining.refine import refine
+from sluice.data.refining.tables import read_decisions
+from sluice.data.refining.write import without_copies
 from sluice.data.report import RefineReport
 
 TITLES = ("queries", "signals", "templates", "caching", "sessions", "logging", "testing", "settings")
@@ -134,7 +134,7 @@ def test_the_outcome_is_byte_identical_whatever_the_order_shards_and_workers(
     run(tmp_path, planted(), "first", **cutting)
     shuffled = planted()
     random.Random(seed).shuffle(shuffled)
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 2000)  # several parts, small as the corpus is
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 2000)  # several parts, small as the corpus is
     run(tmp_path, shuffled, "second", per_shard=per_shard, workers=workers, **cutting)
     assert len(list((tmp_path / "second" / EVIDENCE).glob("scores-*"))) >= (2 if per_shard < 20 else 1)
     assert kept_bytes(tmp_path / "first") == kept_bytes(tmp_path / "second")
@@ -143,15 +143,15 @@ def test_the_outcome_is_byte_identical_whatever_the_order_shards_and_workers(
 def test_scored_parts_are_not_scored_again_neither_after_a_death_nor_for_new_thresholds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 2000)
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 2000)
     scored: list[str] = []
-    score = sluice.data.scoring.score
+    score = sluice.data.refining.score.score
 
     def counting(text: str, quality: Any = None) -> Any:
         scored.append(text)
         return score(text, quality)
 
-    monkeypatch.setattr(sluice.data.scoring, "score", counting)
+    monkeypatch.setattr(sluice.data.refining.score, "score", counting)
 
     def dying(function: Any, tasks: Any, **_: Any) -> list[Any]:
         for task in tasks[:3]:
@@ -173,7 +173,7 @@ def test_scored_parts_are_not_scored_again_neither_after_a_death_nor_for_new_thr
 
 
 def test_the_longest_part_is_scored_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sluice.data.refine._LEAST_PART_BYTES", 2000)
+    monkeypatch.setattr("sluice.data.refining.refine._LEAST_PART_BYTES", 2000)
     sizes: list[list[int]] = []
 
     def listening(function: Any, tasks: Any, **settings: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """Sections of clean text."""
 
-from sluice.data.sections import Section, sections
+from sluice.data.extraction.sections import Section, sections
 
 
 def test_sections_follow_the_headings():

@@ -9,7 +9,7 @@ from test_refine import page
 
 from sluice.data.build import build
 from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig
-from sluice.data.why import why
+from sluice.data.explain.why import why
 
 QUIET = RefineConfig(workers=1, min_stop_words=None, max_top_3gram_fraction=None)
 

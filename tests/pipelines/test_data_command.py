@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import sluice.data.scoring
+import sluice.data.refining.score
 from sluice.core.manifest import file_hash
 from sluice.data.document import content_id
 from sluice.pipelines.cli import main
@@ -282,7 +282,7 @@ def test_an_interrupted_build_says_what_is_kept(
     assert main(command) == 130
     assert capsys.readouterr().err.strip() == "sluice data build: interrupted"
     monkeypatch.undo()
-    monkeypatch.setattr("sluice.data.refine._decide", interrupt)
+    monkeypatch.setattr("sluice.data.refining.refine._decide", interrupt)
     assert main(command) == 130
     told = capsys.readouterr().err
     assert f"scored are kept in {tmp_path / '.out.partial'}, and the same command goes on from them" in told
@@ -299,16 +299,16 @@ def test_build_never_overwrites_what_is_not_a_build(
 
 DIES_AFTER_ONE_PART = """
 import os, signal, sys
-import sluice.data.refine
+import sluice.data.refining.refine
 from sluice.pipelines.cli import main
 
-score_part = sluice.data.refine.score_part
+score_part = sluice.data.refining.refine.score_part
 
 def score_and_die(task):
     score_part(task)
     os.kill(os.getpid(), signal.SIGKILL)
 
-sluice.data.refine.score_part = score_and_die
+sluice.data.refining.refine.score_part = score_and_die
 main(sys.argv[1:])
 """
 
@@ -338,8 +338,8 @@ def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_byte
         written.append(path.name)
         write_rows(rows, schema, path)
 
-    write_rows = sluice.data.scoring.write_rows
-    monkeypatch.setattr(sluice.data.scoring, "write_rows", writing)
+    write_rows = sluice.data.refining.score.write_rows
+    monkeypatch.setattr(sluice.data.refining.score, "write_rows", writing)
     assert main(["data", "build", "--source", str(source), "--out", str(out), *ONE]) == 0
     assert written, "nothing was left to be done"
     assert not before & set(written), "a finished part was scored again"

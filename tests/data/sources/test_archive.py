@@ -19,8 +19,8 @@ from sluice.data.sources.archive import IndexUnreachable, Pin, fetch, spool_memb
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.ingest import ingest
+from sluice.data.sources.origin import Limits, Origin
 from sluice.data.sources.packages import read_distribution
-from sluice.data.sources.records import Limits, Origin
 
 
 def sdist(files: dict[str, bytes]) -> bytes:

@@ -20,7 +20,7 @@ from warcio.warcwriter import WARCWriter
 from sluice.data.document import Document
 from sluice.data.sources.compression import Damaged, lines, open_stream
 from sluice.data.sources.formats import kind, read_file
-from sluice.data.sources.records import Limits, Origin, Reject
+from sluice.data.sources.origin import Limits, Origin, Reject
 
 LIMITS = Limits(document_bytes=10_000, file_bytes=10**9, expansion=200)
 ORIGIN = Origin("local", "MIT")
@@ -234,7 +234,7 @@ def test_a_line_beyond_the_limit_is_one_reject_and_is_never_held(tmp_path: Path)
 import resource, sys
 from pathlib import Path
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.records import Limits, Origin
+from sluice.data.sources.origin import Limits, Origin
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sys.argv[1:]:
     found = list(read_file(Path(name), name, Origin("local"), Limits(1_000_000, 10**10, 10**6)))

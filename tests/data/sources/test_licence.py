@@ -12,8 +12,8 @@ from sluice.data.document import Document
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.licence import distribution_licence, licence_of
+from sluice.data.sources.origin import Limits, Origin
 from sluice.data.sources.packages import read_distribution
-from sluice.data.sources.records import Limits, Origin
 
 MIT = "License :: OSI Approved :: MIT License"
 PKG_INFO = (

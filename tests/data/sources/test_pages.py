@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.records import Document, Limits, Origin
+from sluice.data.sources.origin import Document, Limits, Origin
 
 LIMITS = Limits(1_000_000, 10**9, 200.0)
 

@@ -17,8 +17,8 @@ from pyarrow import parquet
 import sluice.data.sources.parquet as reader
 from sluice.data.document import Document
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.pages import page_sizes
-from sluice.data.sources.records import Limits, Origin
+from sluice.data.sources.origin import Limits, Origin
+from sluice.data.sources.parquet_pages import page_sizes
 
 LIMITS = Limits(1_000_000, 10**10, 200)
 WAYS = [
@@ -100,7 +100,7 @@ import resource, sys
 from collections import Counter
 from pathlib import Path
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.records import Limits, Origin
+from sluice.data.sources.origin import Limits, Origin
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = read_file(Path(sys.argv[1]), sys.argv[1], Origin("local"), Limits(1_000_000, 10**10, 10**6))
 print(Counter(getattr(each, "text", None) or each.reason for each in found))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sluice.data.document import Document
 from sluice.data.sources.formats import read_file
-from sluice.data.sources.records import Limits, Origin, Reject
+from sluice.data.sources.origin import Limits, Origin, Reject
 
 LIMITS = Limits(1_000_000, 10**10, 200)
 ROWS = [json.dumps({"text": f"{n} {random.Random(n).randbytes(30).hex()}"}) + "\n" for n in range(2000)]

@@ -18,19 +18,19 @@ from sluice.core.files import copy_tree, remove
 from sluice.core.manifest import EVIDENCE
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import RefineConfig
-from sluice.data.corpus import ScoredCorpus
-from sluice.data.decontamination import EvaluationSets
+from sluice.data.decontamination.sets import EvaluationSets
 from sluice.data.deduplication.index import DuplicateIndex
 from sluice.data.deduplication.near import Duplicate
-from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.document import document_shards
-from sluice.data.evidence import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
-from sluice.data.executor import RunTasks, lasting_workers
-from sluice.data.fingerprint import fingerprint
-from sluice.data.pairs import PAIR_FLOOR, ids_along, is_first, similar_pairs
+from sluice.data.refining.compare import PAIR_FLOOR, ids_along, is_first, similar_pairs
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.executor import RunTasks, lasting_workers
+from sluice.data.refining.fingerprint import fingerprint
+from sluice.data.refining.rounds import keep
+from sluice.data.refining.score import ScoreTask, Summary, score_part
+from sluice.data.refining.tables import EARLIER, PAIRS, REPORT, SKETCHES, write_twins
 from sluice.data.report import RefineReport
-from sluice.data.rounds import keep
-from sluice.data.scoring import ScoreTask, Summary, score_part
 
 _PARTS = 16
 _LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
@@ -50,7 +50,7 @@ def refine(
 
     The outcome depends on the documents and the settings only, not on order, shards or workers. Scored parts stay in
     `work`, where a later run of the same inputs and code finds them: after a run that died, and after thresholds
-    changed. `executor` is called like `sluice.data.executor.run_tasks`; the default starts local processes for
+    changed. `executor` is called like `sluice.data.refining.executor.run_tasks`; the default starts local processes for
     this call, or uses Ray. With `work`, the caller runs `report.remember()` once `out` is in its final place.
     ValueError if the folder is empty or nothing is kept.
     """

@@ -14,8 +14,8 @@ from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
+from sluice.data.sources.origin import Limits, Origin, Read, Reject
 from sluice.data.sources.packages import read_distribution
-from sluice.data.sources.records import Limits, Origin, Read, Reject
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
-from sluice.data.asked_path import Row, rows_at
-from sluice.data.evidence import REJECTS
+from sluice.data.explain.paths import Row, rows_at
+from sluice.data.refining.tables import REJECTS
 
 _LEAST_PREFIX = 6
 _SHOWN = 5

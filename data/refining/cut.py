@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sluice.data.config import RefineConfig
-from sluice.data.corpus import ScoredCorpus
-from sluice.data.decontamination import Span
-from sluice.data.decontamination import character_spans as shared_spans
-from sluice.data.deduplication.cutting import cut
-from sluice.data.deduplication.parts import SketchPart
-from sluice.data.deduplication.pieces import remove, surplus_pieces
+from sluice.data.decontamination.sets import Span
+from sluice.data.decontamination.sets import character_spans as shared_spans
+from sluice.data.deduplication.paragraphs import remove, surplus_pieces
+from sluice.data.deduplication.sketch_store import SketchPart
+from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.substrings import Cover, Known, character_spans, repeated_substrings
-from sluice.data.keeping import KEPT, Decision, spans_under
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.decide import KEPT, Decision, spans_under
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from datatrove.pipeline.base import PipelineStep
 
 from sluice.core.files import atomic_write
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination import EvaluationSets, find
+from sluice.data.decontamination.sets import EvaluationSets, find
 from sluice.data.deduplication.sketch import sketch, write_sketches
 from sluice.data.deduplication.words import word_hashes
 from sluice.data.document import content_id, read_shard
-from sluice.data.evidence import score_schema, write_rows
-from sluice.data.extract import extract
+from sluice.data.extraction.extract import extract
 from sluice.data.privacy import mask
 from sluice.data.quality.classifier import load as load_classifier
 from sluice.data.quality.rules import score
+from sluice.data.refining.tables import score_schema, write_rows
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)

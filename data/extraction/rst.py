@@ -8,10 +8,10 @@ import re
 from collections.abc import Generator, Iterator
 from itertools import takewhile
 
-from sluice.data.markup.blocks import Block, Code, Heading, Item, Paragraph
-from sluice.data.markup.directives import Treatment, argument_is_version, label_of, treatment_of
-from sluice.data.markup.inline import plain_words
-from sluice.data.markup.tables import grid_table, is_grid_border, is_simple_border, simple_table
+from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.directives import Treatment, argument_is_version, label_of, treatment_of
+from sluice.data.extraction.inline import plain_words
+from sluice.data.extraction.tables import grid_table, is_grid_border, is_simple_border, simple_table
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1*\Z")
 _DIRECTIVE = re.compile(

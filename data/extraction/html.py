@@ -5,7 +5,7 @@ from collections import Counter
 from html import unescape
 from html.parser import HTMLParser
 
-from sluice.data.markup.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
 
 _SKIPPED = frozenset(
     {"script", "style", "nav", "head", "footer", "aside", "form", "button", "svg", "noscript", "template"}

@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from sluice.data.config import RefineConfig
-from sluice.data.corpus import ScoredCorpus
-from sluice.data.deduplication.columns import write_column
 from sluice.data.deduplication.near import candidate_pairs, greedy_ranks, verified_pairs
-from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.ragged_arrays import write_column
 from sluice.data.deduplication.shingles import shingles
+from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.deduplication.words import word_hashes
-from sluice.data.evidence import read_places
 from sluice.data.quality.rules import breaches
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.tables import read_places
 
 PAIR_FLOOR = 0.5
 """Pairs below this Jaccard similarity are not stored: no threshold may be lower."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sluice.data.config import ContaminationPolicy, RefineConfig
-from sluice.data.decontamination import Span, acting, set_names
+from sluice.data.decontamination.sets import Span, acting, set_names
 from sluice.data.deduplication.near import Duplicate, near_duplicates
 from sluice.data.quality.rules import breaches
 

@@ -14,8 +14,8 @@ RECUT = frozenset(
     - {"max_piece_copies", "min_piece_words", "min_substring_words"}
 ) | {"languages", "contamination_policy", "contamination_sign"}
 """Settings that decide what is kept, over scores that are there. All others change what is measured."""
-_CODE = (Path(__file__).parent, Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__))
-"""Code that decides what is measured: this package, and the modules of core that encode and hash."""
+_CODE = (Path(__file__).parents[1], Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__))
+"""Code that decides what is measured: the data package, and the modules of core that encode and hash."""
 _MEASURED_BY = (
     "datatrove",
     "detect-secrets",

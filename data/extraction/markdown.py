@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from sluice.data.markup.blocks import Block, Code, Heading, Item, Paragraph
-from sluice.data.markup.directives import Treatment, label_of, treatment_of
-from sluice.data.markup.html import html_blocks
-from sluice.data.markup.inline import role_text
+from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.directives import Treatment, label_of, treatment_of
+from sluice.data.extraction.html import html_blocks
+from sluice.data.extraction.inline import role_text
 
 _PARSER = MarkdownIt("commonmark").enable("table")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)

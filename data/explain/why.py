@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
-from sluice.data.asked import asked
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination import acting, set_names
-from sluice.data.evidence import read_columns, read_decisions, read_places
-from sluice.data.keeping import parse_contamination
+from sluice.data.decontamination.sets import acting, set_names
+from sluice.data.explain.lookup import asked
 from sluice.data.privacy.mask import KINDS
+from sluice.data.refining.decide import parse_contamination
+from sluice.data.refining.tables import read_columns, read_decisions, read_places
 
 _PLACEHOLDER = re.compile(f"<({'|'.join(KINDS)})>")
 _EARLIER = "earlier_duplicate"

@@ -9,7 +9,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
 from sluice.data.quality.classifier import TrainingReport, train
-from sluice.data.scoring import ExtractMarkup, MaskPersonalData
+from sluice.data.refining.score import ExtractMarkup, MaskPersonalData
 from sluice.data.sources.ingest import ingest
 
 

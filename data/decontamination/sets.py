@@ -19,9 +19,9 @@ import numpy as np
 
 from sluice.core.hashing import mix
 from sluice.data.config import ContaminationSign
-from sluice.data.deduplication.cutting import merged
+from sluice.data.decontamination.items import read_items
+from sluice.data.deduplication.spans import merged
 from sluice.data.deduplication.words import word_hashes, word_spans
-from sluice.data.evaluation_items import read_items
 from sluice.data.privacy import mask
 from sluice.data.report import Overlap
 from sluice.data.writing_systems import letters_a_word

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pyarrow import compute
 
 from sluice.core.arrow import numbers, table_of
-from sluice.data.evidence import IDENTITY, read_columns, score_columns
-from sluice.data.keeping import Corpus, parse_contamination
+from sluice.data.refining.decide import Corpus, parse_contamination
+from sluice.data.refining.tables import IDENTITY, read_columns, score_columns
 
 _ORDER = ("id", "source", "path", "raw_id")
 

@@ -11,7 +11,7 @@ from sluice.data.sources.files import Found, cannot_be_read, find
 from sluice.data.sources.formats import SUFFIXES, kind
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.location import LocalFiles, locate
-from sluice.data.sources.records import Origin
+from sluice.data.sources.origin import Origin
 
 
 def contents_sha256(config: IngestConfig) -> str | None:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.columns import repeated_values
-from sluice.data.deduplication.cutting import cut, merged
-from sluice.data.deduplication.parts import folders
-from sluice.data.deduplication.pieces import piece_hashes, remove, surplus_pieces
+from sluice.data.deduplication.paragraphs import piece_hashes, remove, surplus_pieces
+from sluice.data.deduplication.ragged_arrays import repeated_values
+from sluice.data.deduplication.sketch_store import folders
+from sluice.data.deduplication.spans import cut, merged
 from sluice.data.document import content_id
 
 NOTICE = "This file is free software and comes without any warranty at all, whatever the use."

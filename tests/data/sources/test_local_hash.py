@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sluice.data.config import IngestConfig
-from sluice.data.sources.contents import contents_sha256, refuse_changed
+from sluice.data.sources.local_hash import contents_sha256, refuse_changed
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.errors import mistake
 from sluice.data.build import BuildReport, put_in_place, seal
 from sluice.data.config import RefineConfig
-from sluice.data.corpus import ScoredCorpus
 from sluice.data.deduplication.near import PAIR, Duplicate
-from sluice.data.deduplication.parts import SketchPart
-from sluice.data.evidence import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
-from sluice.data.fingerprint import RECUT
-from sluice.data.pairs import pairs_again
-from sluice.data.refine import write_pairs, write_report
+from sluice.data.deduplication.sketch_store import SketchPart
+from sluice.data.refining.compare import pairs_again
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.fingerprint import RECUT
+from sluice.data.refining.refine import write_pairs, write_report
+from sluice.data.refining.rounds import keep
+from sluice.data.refining.tables import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
 from sluice.data.report import IngestReport, RefineReport
-from sluice.data.rounds import keep
 
 
 @dataclass(frozen=True)

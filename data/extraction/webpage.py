@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sluice.data.markup.blocks import Block, Code, Heading, Item, Paragraph
-from sluice.data.markup.html import html_blocks
+from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.html import html_blocks
 
 _PAGE = re.compile(r"<(?:!doctype\s+html|html|body)\b", re.IGNORECASE)
 _LOOKED_AT = 4096

@@ -15,13 +15,13 @@ import pyarrow as pa
 from sluice.core.arrow import column_of
 from sluice.core.manifest import EVIDENCE
 from sluice.core.progress import Progress, no_progress
-from sluice.data.corpus import ScoredCorpus
-from sluice.data.cuts import Cuts
 from sluice.data.document import write_line_shards
-from sluice.data.evidence import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, write_decisions
-from sluice.data.executor import RunTasks
-from sluice.data.finishing import Left, WriteTask, write_kept
-from sluice.data.keeping import KEPT, Decision
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.cut import Cuts
+from sluice.data.refining.decide import KEPT, Decision
+from sluice.data.refining.executor import RunTasks
+from sluice.data.refining.finishing import Left, WriteTask, write_kept
+from sluice.data.refining.tables import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, write_decisions
 from sluice.data.report import RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from datatrove.data import Document
 
-from sluice.data.cuts import Cut
 from sluice.data.deduplication.substrings import write_covered
 from sluice.data.document import content_id, document_line, write_lines
-from sluice.data.evidence import read_places
 from sluice.data.quality.prose import Prose
+from sluice.data.refining.cut import Cut
+from sluice.data.refining.tables import read_places
 
 _METADATA = ("source", "path", "licence", "title", "language", "raw_id")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sluice.data.document import Document
 from sluice.data.sources.compression import lines, open_stream
-from sluice.data.sources.records import Limits, Origin, Read, Reject, too_large
+from sluice.data.sources.origin import Limits, Origin, Read, Reject, too_large
 
 
 def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:

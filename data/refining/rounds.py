@@ -10,16 +10,16 @@ import numpy as np
 
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import RefineConfig
-from sluice.data.corpus import ScoredCorpus
-from sluice.data.cuts import Cut, Cuts, plan_cuts, too_short
-from sluice.data.decontamination import count_documents, count_ngrams
+from sluice.data.decontamination.sets import count_documents, count_ngrams
 from sluice.data.deduplication.near import Duplicate
-from sluice.data.deduplication.parts import SketchPart
+from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.deduplication.substrings import Known
-from sluice.data.executor import RunTasks, run_tasks
-from sluice.data.finishing import CoverTask, CutTask, Left, cover_part, measure_cuts
-from sluice.data.keeping import Decision, decide
-from sluice.data.outcome import write_outcome
+from sluice.data.refining.corpus import ScoredCorpus
+from sluice.data.refining.cut import Cut, Cuts, plan_cuts, too_short
+from sluice.data.refining.decide import Decision, decide
+from sluice.data.refining.executor import RunTasks, run_tasks
+from sluice.data.refining.finishing import CoverTask, CutTask, Left, cover_part, measure_cuts
+from sluice.data.refining.write import write_outcome
 from sluice.data.report import RefineReport
 
 _FEW = 32

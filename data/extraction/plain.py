@@ -2,7 +2,7 @@
 
 import re
 
-from sluice.data.markup.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
 
 _HEADING = re.compile(r"(#{1,6}) +(\S.*)")
 _ITEM = re.compile(r"[-*•] +(\S.*)")

@@ -1,17 +1,17 @@
 """Repeated paragraphs and lines: boilerplate that many documents hold stays in a few of them (CCNet, arXiv 1911.00359).
 
-In the document text contract (data/markup/blocks.py) a paragraph, a heading and a list item each stand on one line, so
-a piece is a line. Lines of code are no pieces: code with a hole in it is not code.
+In the document text contract (data/extraction/blocks.py) a paragraph, a heading and a list item each stand on one line,
+so a piece is a line. Lines of code are no pieces: code with a hole in it is not code.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sluice.data.deduplication.columns import repeated_values
-from sluice.data.deduplication.cutting import cut
-from sluice.data.deduplication.parts import SketchPart, folders
+from sluice.data.deduplication.ragged_arrays import repeated_values
 from sluice.data.deduplication.shingles import distinct
+from sluice.data.deduplication.sketch_store import SketchPart, folders
+from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.words import hash_of, words
 
 _CODE = "    "

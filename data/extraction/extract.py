@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from sluice.data.encoding import composed, mend
-from sluice.data.markup.blocks import Block, render
-from sluice.data.markup.markdown import markdown_blocks
-from sluice.data.markup.plain import plain_blocks
-from sluice.data.markup.rst import rst_blocks
-from sluice.data.markup.webpage import webpage_blocks
+from sluice.data.extraction.blocks import Block, render
+from sluice.data.extraction.encoding import composed, mend
+from sluice.data.extraction.markdown import markdown_blocks
+from sluice.data.extraction.plain import plain_blocks
+from sluice.data.extraction.rst import rst_blocks
+from sluice.data.extraction.webpage import webpage_blocks
 
 _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,
