@@ -10,9 +10,8 @@ from sluice.data.config import RefineConfig
 
 
 def work(stage: Stage) -> object:
-    from sluice.core.manifest import EVIDENCE
     from sluice.data.refining.refine import refine
-    from sluice.data.refining.tables import INGEST, REJECTS
+    from sluice.data.report import EVIDENCE, INGEST, REJECTS
 
     use_head_if_up()
     config = _in_workspace(stage.block("refine", RefineConfig), stage.workspace.root)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-EVIDENCE = "evidence"
-"""The folder, in a build, of what is known of the documents that came in."""
 SCHEMA = 1
 
 
@@ -30,11 +28,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, Mapping) or "files" not in manifest:
         raise ValueError(f"{path} is damaged: it lists no files")
     return dict(manifest)
-
-
-def is_finished_build(folder: Path) -> bool:
-    """Whether clean documents lie there beside the evidence about all of them."""
-    return (folder / MANIFEST).is_file() and (folder / EVIDENCE).is_dir()
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:

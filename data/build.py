@@ -1,4 +1,4 @@
-"""Sources to clean documents, without the rest of the lifecycle: the function behind `sluice data build`."""
+"""Build clean documents from sources, without the rest of the lifecycle: the function behind `sluice data build`."""
 
 import os
 import shutil
@@ -10,15 +10,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from sluice.core.locks import try_lock
-from sluice.core.manifest import EVIDENCE, is_finished_build, write_manifest
+from sluice.core.manifest import write_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.refining.refine import load_sets, refine
 from sluice.data.refining.score import SUMMARIES
-from sluice.data.refining.tables import INGEST, REJECTS
 from sluice.data.refining.write import NothingKept
-from sluice.data.report import IngestReport, RefineReport
+from sluice.data.report import EVIDENCE, INGEST, REJECTS, IngestReport, RefineReport, is_finished_build
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.location import LocalFiles, locate
 
@@ -26,13 +25,13 @@ _REASONS = 4
 
 
 class BuildReport(BaseModel):
-    """What came in, what was kept, and what became of the rest."""
+    """The reports of ingest and refine."""
 
     ingest: IngestReport
     refine: RefineReport
 
     def summary(self) -> dict[str, Any]:
-        """The numbers a script asks for first. `in` is `kept` plus everything under `dropped`."""
+        """The most important numbers. `in` is `kept` plus everything under `dropped`."""
         return {
             "in": self.refine.documents_in,
             "kept": self.refine.documents_kept,
@@ -66,14 +65,14 @@ def build(
 ) -> BuildReport:
     """Write clean documents and the evidence about all of them into `out`, which appears when it is complete.
 
-    What a run that died had scored is found again by the next run of the same sources, settings and code. An earlier
-    build in `out` is replaced; ValueError where something else is in the way, or another build is under way there.
+    After a crash, the next run of the same sources, settings and code reuses the parts that were scored. An earlier
+    build in `out` is replaced. Raises ValueError if `out` holds something else, or another build is running there.
     """
     out = out.resolve()
-    _refuse_strangers(out)
-    _refuse_own_source(ingest_config, out)
-    load_sets(refine_config)  # A mistake in an evaluation set shows before anything is fetched.
-    with _only_build(out) as half:
+    _check_out(out)
+    _check_sources_outside(ingest_config, out)
+    load_sets(refine_config)  # Reports a mistake in an evaluation set before anything is fetched.
+    with _unfinished(out) as half:
         raw, result = half / "raw", half / "result"
         try:
             for folder in (raw, result):
@@ -84,13 +83,15 @@ def build(
                 refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
             except NothingKept as error:
                 raise ValueError(f"{error}{_rejected(ingested)}") from error
-            _write_ingested(ingested, raw, result / EVIDENCE)
+            ingest_report = ingested.model_dump_json(exclude={"timings"}, indent=2) + "\n"
+            (result / EVIDENCE / INGEST).write_text(ingest_report, encoding="utf-8")
+            shutil.copyfile(raw / REJECTS, result / EVIDENCE / REJECTS)
             report = BuildReport(ingest=ingested, refine=refined)
             seal(report, {"data": ingest_config.shown(), "refine": refine_config.shown()}, result)
             put_in_place(result, out)
             refined.remember()
         finally:
-            # Raw text is not masked: it stays no longer than it is needed.
+            # Raw text is not masked: remove it as soon as it is not needed.
             shutil.rmtree(raw, ignore_errors=True)
             shutil.rmtree(result, ignore_errors=True)
         shutil.rmtree(half)
@@ -98,12 +99,12 @@ def build(
 
 
 def _rejected(report: IngestReport) -> str:
-    """What did not even come to be refined, the commonest reasons first."""
+    """Describe the files and lines that ingest rejected, the most frequent reasons first."""
     if not report.rejects:
         return ""
     reasons = sorted(report.rejects.items(), key=lambda each: (-each[1], each[0]))
-    said = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:_REASONS])
-    return f"; {sum(report.rejects.values()):,} more could not be read ({said}{', ..' if reasons[_REASONS:] else ''})"
+    shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:_REASONS])
+    return f"; {sum(report.rejects.values()):,} more could not be read ({shown}{', ..' if reasons[_REASONS:] else ''})"
 
 
 def seal(report: BuildReport, parameters: dict[str, Any], result: Path) -> None:
@@ -114,7 +115,7 @@ def seal(report: BuildReport, parameters: dict[str, Any], result: Path) -> None:
 
 
 def put_in_place(result: Path, out: Path) -> None:
-    """Move a finished folder to `out`; whatever an earlier build left there goes when the new one has arrived."""
+    """Move a finished folder to `out`; an earlier build there is removed once the new one is in place."""
     old = _old(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
@@ -128,14 +129,10 @@ def _old(out: Path) -> Path:
     return out.with_name(f".{out.name}.old")
 
 
-def _write_ingested(report: IngestReport, raw: Path, evidence: Path) -> None:
-    (evidence / INGEST).write_text(report.model_dump_json(exclude={"timings"}, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(raw / REJECTS, evidence / REJECTS)
-
-
-def _refuse_strangers(out: Path) -> None:
+def _check_out(out: Path) -> None:
+    """Raise ValueError if `out` cannot be replaced by a build; restore an earlier build that a crash left aside."""
     if not out.exists() and _old(out).is_dir():
-        # A build died between putting the old one aside and the new one in its place.
+        # A build died after it put the old one aside and before the new one was in place.
         _old(out).rename(out)
     for parent in (out, *out.parents):
         if parent.exists() and not parent.is_dir():
@@ -144,28 +141,28 @@ def _refuse_strangers(out: Path) -> None:
         raise ValueError(f"--out {out} holds something that is not a build: name an empty or a new folder")
 
 
-def _refuse_own_source(config: IngestConfig, out: Path) -> None:
+def _check_sources_outside(config: IngestConfig, out: Path) -> None:
     for source in config.given:
         location = locate(source)
         if isinstance(location, LocalFiles):
             top = location.top.resolve()
             reaches_below = location.glob is None or "**" in location.glob
             if out == top or out in top.parents or (reaches_below and top in out.parents):
-                raise ValueError(f"--out {out} and source {location.name} lie in each other: write somewhere else")
+                raise ValueError(f"--out {out} and source {location.name} contain each other: write somewhere else")
 
 
 @contextmanager
-def _only_build(out: Path) -> Iterator[Path]:
-    """The folder of what is half made; ValueError if another process builds there.
+def _unfinished(out: Path) -> Iterator[Path]:
+    """Yield the folder of the unfinished build; ValueError if another process is building there.
 
-    It stays where a later build would go on from it: where a part was scored.
+    It is kept on failure if it contains a scored part, which a later build reuses.
     """
     half = out.with_name(f".{out.name}.partial")
     half.mkdir(parents=True, exist_ok=True)
     lock = os.open(half, os.O_RDONLY)
     try:
         if not try_lock(lock):
-            raise ValueError(f"another build is under way in {out}: wait for it, or name another folder")
+            raise ValueError(f"another build is running in {out}: wait for it, or name another folder")
         try:
             yield half
         finally:

@@ -1,4 +1,4 @@
-"""New thresholds over old scores: what is kept is decided again, and nothing is scored again."""
+"""Refilter: apply new thresholds to a build from its stored scores, without scoring again."""
 
 import difflib
 import os
@@ -7,28 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from sluice.core.files import copy_tree
-from sluice.core.manifest import EVIDENCE, read_manifest
+from sluice.core.manifest import read_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.errors import mistake
 from sluice.data.build import BuildReport, put_in_place, seal
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.near import PAIR, Duplicate
+from sluice.data.deduplication.near import Duplicate
 from sluice.data.deduplication.sketch_store import SketchPart
-from sluice.data.refining.compare import pairs_again
-from sluice.data.refining.corpus import ScoredCorpus
-from sluice.data.refining.fingerprint import RECUT
-from sluice.data.refining.refine import write_pairs, write_report
-from sluice.data.refining.rounds import keep
-from sluice.data.refining.tables import DECISIONS, EARLIER, INGEST, PAIRS, REPORT, SKETCHES, read_twins, score_parts
-from sluice.data.report import IngestReport, RefineReport
+from sluice.data.refining.compare import read_pairs, similar_pairs_again, write_pairs
+from sluice.data.refining.corpus import Corpus
+from sluice.data.refining.fingerprint import THRESHOLDS
+from sluice.data.refining.refine import decide_cut_write, write_report
+from sluice.data.refining.tables import DECISIONS, EARLIER, PAIRS, SKETCHES, read_twins, score_parts
+from sluice.data.report import EVIDENCE, INGEST, REPORT, IngestReport, RefineReport
 
 
 @dataclass(frozen=True)
-class Recut:
+class Refiltered:
     """The same documents under the thresholds before and after."""
 
     before: RefineReport
@@ -37,30 +35,30 @@ class Recut:
     """Setting -> its value before and after."""
 
 
-def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_progress) -> Recut:
-    """Apply `changes` to the settings that a build was cut with, and put the new outcome in its place.
+def refilter(folder: Path, changes: dict[str, Any], *, progress: Progress = no_progress) -> Refiltered:
+    """Apply `changes` to the thresholds of a build and replace the build by the outcome.
 
-    ValueError for a setting that would need new scores, a value that is not allowed, or if nothing would be kept; the
-    folder is then as it was.
+    Raises ValueError for a setting that needs new scores, for a value that is not allowed, or if nothing would be
+    kept; the folder is then unchanged.
     """
     folder = folder.resolve()
     manifest = read_manifest(folder)
     if "step" in manifest:
         raise ValueError(
-            f"{folder} is a step's artifact, which DVC keeps: `sluice run refine.KEY=VALUE` cuts it again, from the "
-            "scores that are there"
+            f"{folder} is a step's artifact, which DVC tracks: change its thresholds with `sluice run "
+            "refine.KEY=VALUE`, which reuses the scores"
         )
     old = RefineConfig.model_validate(manifest["parameters"]["refine"])
     config = _changed(old, changes)
     evidence = folder / EVIDENCE
     before = RefineReport.model_validate_json((evidence / REPORT).read_text(encoding="utf-8"))
-    result = folder.with_name(f".{folder.name}.recut")
+    result = folder.with_name(f".{folder.name}.refilter")
     shutil.rmtree(result, ignore_errors=True)
     try:
         copy_tree(evidence, result / EVIDENCE, _link)
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
-        after = _keep(old, config, result, progress)
+        after = _refine_again(old, config, result, progress)
         after.masked = before.masked
         after.evaluation_sets, after.short_items = before.evaluation_sets, before.short_items
         write_report(after, result)
@@ -71,48 +69,42 @@ def recut(folder: Path, changes: dict[str, Any], *, progress: Progress = no_prog
     finally:
         shutil.rmtree(result, ignore_errors=True)
     changed = {name: (getattr(old, name), getattr(config, name)) for name in changes}
-    return Recut(before, after, changed)
+    return Refiltered(before, after, changed)
 
 
 def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
+    allowed = sorted(THRESHOLDS)
     if not changes:
-        raise ValueError(f"nothing to change: give key=value, such as min_words=60, of {', '.join(sorted(RECUT))}")
+        raise ValueError(f"nothing to change: give key=value, such as min_words=60, of {', '.join(allowed)}")
     for name in changes:
         if name not in RefineConfig.model_fields:
-            near = difflib.get_close_matches(name, sorted(RECUT), n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"recut takes {', '.join(sorted(RECUT))}"
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"refilter takes {', '.join(allowed)}"
             raise ValueError(f"unknown key '{name}': {hint}")
-        if name not in RECUT:
-            raise ValueError(f"'{name}' decides what is measured, not what is kept: build again with refine.{name}=..")
+        if name not in THRESHOLDS:
+            raise ValueError(f"'{name}' needs new scores, it is no threshold: build again with refine.{name}=..")
     if old.index is not None:
-        raise ValueError(
-            f"this build wrote what it kept into the index {old.index}: build again with the new thresholds"
-        )
+        raise ValueError(f"this build added what it kept to the index {old.index}: build again with the new thresholds")
     try:
         return RefineConfig.model_validate({**old.model_dump(), **changes})
     except ValidationError as error:
         raise ValueError(mistake(RefineConfig, error)) from None
 
 
-def _keep(old: RefineConfig, config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
+def _refine_again(old: RefineConfig, config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
+    """Compare, decide, cut and write from the evidence in `result`."""
     evidence = result / EVIDENCE
-    corpus = ScoredCorpus.open(score_parts(evidence))
+    corpus = Corpus.open(score_parts(evidence))
     sketches = [SketchPart(evidence / SKETCHES.format(number)) for number in range(len(corpus.parts))]
     earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(evidence / EARLIER)}
-    pairs = pairs_again(old, config, corpus, sketches, _read_pairs(corpus, evidence / PAIRS), result)
-    (evidence / PAIRS).unlink()  # another name for what the build has
+    pairs = similar_pairs_again(old, config, corpus, sketches, read_pairs(corpus, evidence), result)
+    (evidence / PAIRS).unlink()  # a hard link to the file of the build
     write_pairs(corpus, pairs, evidence)
-    return keep(config, corpus, sketches, pairs, earlier, result, progress=progress)
-
-
-def _read_pairs(corpus: ScoredCorpus, path: Path) -> np.ndarray:
-    """[n] PAIR over the distinct ids."""
-    place = {corpus.columns.ids[row]: number for number, row in enumerate(corpus.columns.first_rows())}
-    return np.array([(place[one], place[other], jaccard) for one, other, jaccard in read_twins(path)], dtype=PAIR)
+    return decide_cut_write(config, corpus, sketches, pairs, earlier, result, progress=progress)
 
 
 def _link(source: Path, target: Path) -> None:
-    """Evidence is written once, so another name for it will do, where the file system has such a thing."""
+    """Hard-link a file of evidence, which is written once; copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

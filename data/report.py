@@ -1,38 +1,52 @@
-"""What ingest and refine report, as it is written and read again."""
+"""The reports of ingest and refine, and the names of the files that hold them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from sluice.core.manifest import MANIFEST
+
+EVIDENCE = "evidence"
+"""Folder, in a build, of what is known about all documents, those that were dropped included."""
+REPORT = "report.json"
+INGEST, REJECTS = "ingest.json", "rejects.csv"
+"""The report of ingest, and the files and lines that are not documents."""
+
+
+def is_finished_build(folder: Path) -> bool:
+    """Whether the folder has clean documents and the evidence about them."""
+    return (folder / MANIFEST).is_file() and (folder / EVIDENCE).is_dir()
+
 
 class SourceCounts(BaseModel):
-    """What one source gave."""
+    """Counts of one source."""
 
     documents: int = 0
     bytes: int = 0
     """UTF-8 bytes of the text read, markup included."""
     licence: str = ""
     sha256: str | None = None
-    """Of the one file that the source is, where it was checked."""
+    """Hash of the source's one file, where it was checked."""
 
 
 class IngestReport(BaseModel):
-    """What came in, and what did not."""
+    """What ingest read and rejected."""
 
     documents: int = 0
     bytes: int = 0
     """UTF-8 bytes of the text read, markup included."""
     sources: dict[str, SourceCounts] = {}
     rejects: dict[str, int] = {}
-    """Files, lines and rows that are no documents, by reason; each is a row of rejects.csv."""
+    """Number of files, lines and rows that are not documents, by reason; each is a row of rejects.csv."""
     fallback_reason: str | None = None
-    """Why the documentation of the installed packages was taken instead of the pinned packages, if it was."""
+    """Why the documentation of the installed packages was read instead of the pinned packages, if it was."""
     timings: dict[str, float] = {}
 
 
 class Tally(BaseModel):
-    """Documents of one source, of one language, or of all."""
+    """Counts of the documents of one source, of one language, or of all."""
 
     documents_in: int = 0
     bytes_in: int = 0
@@ -43,9 +57,19 @@ class Tally(BaseModel):
     dropped: dict[str, int] = {}
     """Documents by rule."""
 
+    def count(self, size_bytes: int, rule: str | None, final_bytes: int) -> None:
+        """Count a document of `size_bytes`: dropped by `rule`, or kept with `final_bytes` after cutting."""
+        self.documents_in += 1
+        self.bytes_in += size_bytes
+        if rule is None:
+            self.documents_kept += 1
+            self.bytes_kept += final_bytes
+        else:
+            self.dropped[rule] = self.dropped.get(rule, 0) + 1
+
 
 class Overlap(BaseModel):
-    """What all documents share with one evaluation set by n-grams of one length."""
+    """Counts of what all documents share with one evaluation set, by n-grams of one length."""
 
     documents: int = 0
     spans: int = 0
@@ -53,20 +77,20 @@ class Overlap(BaseModel):
 
 
 class RefineReport(Tally):
-    """What refine kept and why it dropped the rest."""
+    """What refine kept, and why it dropped the rest."""
 
     dropped_bytes: dict[str, int] = {}
     """UTF-8 bytes of the extracted text of dropped documents, by rule."""
     masked: dict[str, int] = {}
-    """Placeholders put in, by kind."""
+    """Number of placeholders for personal data, by kind."""
     evaluation_sets: dict[str, int] = {}
-    """Items of each evaluation set that documents were held against."""
+    """Number of items of each evaluation set that documents were searched for."""
     short_items: dict[str, int] = {}
-    """Items of each evaluation set that are too short to be told from any other text, and so were not looked for."""
+    """Number of items of each evaluation set that are too short to be distinctive, and were not searched for."""
     contaminated: dict[str, int] = {}
-    """Documents in which `contamination_sign` finds text of an evaluation set, by set, whatever became of them."""
+    """Documents in which `contamination_sign` finds text of an evaluation set, by set, kept or not."""
     shared_ngrams: dict[str, dict[int, Overlap]] = {}
-    """By set and words of the n-gram: a shared run of 13 words is a strong sign, one of 8 a second figure."""
+    """By set and words of the n-gram: a shared run of 13 words is the strong sign, one of 8 the weaker."""
     pieces_removed: int = 0
     substrings_cut: int = 0
     split_groups: int = 0
@@ -78,10 +102,10 @@ class RefineReport(Tally):
     content_sha256: str = ""
     """Of the sorted ids of the kept documents, one a line: equal hashes, equal texts, in whatever files."""
     kept_rows: Any = Field(default=None, exclude=True)
-    """[documents] bool, in canonical order: what was kept; not part of what is written."""
+    """Whether each document was kept, [documents] bool, in canonical order; not written."""
     remember: Callable[[], object] = Field(default=lambda: None, exclude=True)
-    """Puts what was kept into the duplicate index, if there is one: to be called once the folder is where it stays.
-    Sooner, a run that fails at its end would leave documents there that nobody has, and no later run would keep them.
+    """Adds what was kept to the duplicate index, if there is one. To be called once the folder is in its final place:
+    called earlier, a failed run would index documents that were never published, and no later run would keep them.
     """
     timings: dict[str, float] = {}
-    """Seconds: of each kind of block, summed over the workers, and of the phases."""
+    """Seconds of each scoring block, summed over the workers, and of each phase."""

@@ -1,4 +1,4 @@
-"""The quality classifier, trained on the documents of sources: good ones and bad ones."""
+"""Train the quality classifier on the documents of sources: good ones and bad ones."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ def train_on_sources(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> TrainingReport:
-    """Write the classifier of `sluice.data.quality.classifier.train` to `out`, whole or not at all.
+    """Train a classifier with `sluice.data.quality.classifier.train` and write it to `out` atomically.
 
-    Documents are seen as scoring sees them: without markup, with placeholders for personal data. ValueError for a
-    source that cannot be read, and as `train` has it.
+    Documents are prepared as for scoring: without markup, with placeholders for personal data. Raises ValueError for a
+    source that cannot be read, and as `train` does.
     """
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'quality.safetensors'}")

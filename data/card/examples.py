@@ -9,8 +9,9 @@ from sluice.data.card.decisions import Example
 from sluice.data.card.folder import Folder, columns_of, rows
 from sluice.data.card.shared import Part, shared_parts
 from sluice.data.config import ContaminationSign
-from sluice.data.decontamination.sets import Span, acting
-from sluice.data.refining.tables import read_places
+from sluice.data.decontamination.policy import actionable
+from sluice.data.decontamination.spans import Span
+from sluice.data.refining.tables import read_rows
 
 EXCERPT_CHARACTERS = 260
 
@@ -50,7 +51,7 @@ def excerpt(text: str, characters: int = EXCERPT_CHARACTERS) -> str:
 def _parts(row: Mapping[str, Any], rule: str, sign: ContaminationSign) -> list[Part]:
     text = row.get("text") or ""
     spans = [Span(**each) for each in json.loads(row.get("contamination") or "[]")] if rule == "contaminated" else []
-    if text and (shared := acting(spans, sign)):
+    if text and (shared := actionable(spans, sign)):
         return shared_parts(text, shared)
     return [Part(excerpt(text))] if text else []
 
@@ -64,6 +65,6 @@ def _texts(folder: Folder, ids: list[str]) -> dict[str, dict[str, Any]]:
         places = [place for place, name in enumerate(names) if name in wanted]
         # An older run's parts say nothing of evaluation sets.
         columns = [name for name in columns_of(path) if name in ("id", "text", "contamination")]
-        for row in read_places(path, places, columns):
+        for row in read_rows(path, places, columns):
             found.setdefault(row["id"], row)
     return found

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from sluice.core.manifest import EVIDENCE
-from sluice.data.refining.tables import DECISIONS, INGEST, REPORT
-from sluice.data.report import IngestReport, RefineReport
+from sluice.data.refining.tables import DECISIONS
+from sluice.data.report import EVIDENCE, INGEST, REPORT, IngestReport, RefineReport
 
 if TYPE_CHECKING:
     import pyarrow as pa

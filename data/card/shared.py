@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sluice.data.decontamination.sets import Span, character_spans
+from sluice.data.decontamination.spans import Span, character_spans
 
 PLACES = 2
 """Shared runs that are shown of one document; the others are counted."""

@@ -1,7 +1,8 @@
-"""Repeated paragraphs and lines: boilerplate that many documents hold stays in a few of them (CCNet, arXiv 1911.00359).
+"""Repeated paragraphs and lines: boilerplate of many documents stays in a few of them (CCNet, arXiv 1911.00359).
 
-In the document text contract (data/extraction/blocks.py) a paragraph, a heading and a list item each stand on one line,
-so a piece is a line. Lines of code are no pieces: code with a hole in it is not code.
+In the document text contract (data/extraction/blocks.py) a paragraph, a heading and a list item each take one line, so
+everything here goes by lines; the settings call them pieces. Lines of code are never removed: code with a hole in it is
+not code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,19 +15,21 @@ from sluice.data.deduplication.sketch_store import SketchPart, folders
 from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.words import hash_of, words
 
+PARAGRAPHS = "pieces"
+"""Name of the column of these hashes in a sketch folder."""
 _CODE = "    "
 
 
-def piece_hashes(text: str, min_words: int) -> np.ndarray:
-    """Sorted distinct hashes of the pieces of at least `min_words` words, [n] uint64.
+def paragraph_hashes(text: str, min_words: int) -> np.ndarray:
+    """Return the sorted distinct hashes of the lines of at least `min_words` words, [n] uint64.
 
-    Only the words count: pieces that differ in case, spacing or punctuation are the same.
+    Only the words count: lines that differ in case, spacing or punctuation are equal.
     """
-    return distinct(np.fromiter((value for value, _, _ in _pieces(text, min_words)), dtype=np.uint64))
+    return distinct(np.fromiter((value for value, _, _ in _paragraphs(text, min_words)), dtype=np.uint64))
 
 
-def _pieces(text: str, min_words: int) -> Iterator[tuple[int, int, int]]:
-    """Hash, start and end (with its line break) of each piece."""
+def _paragraphs(text: str, min_words: int) -> Iterator[tuple[int, int, int]]:
+    """Yield hash, start and end (after its line break) of each line of at least `min_words` words."""
     start = 0
     for line in text.split("\n"):
         end = start + len(line) + 1
@@ -38,20 +41,20 @@ def _pieces(text: str, min_words: int) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
-def surplus_pieces(
+def surplus_paragraphs(
     parts: Sequence[SketchPart], ids: Sequence[str], eligible: np.ndarray, max_copies: int
 ) -> dict[str, np.ndarray]:
-    """Id -> sorted hashes of the pieces to remove from that document, [n] uint64; documents without any are left out.
+    """Return id -> hashes of the lines to remove from that document, [n] uint64; documents without any are absent.
 
-    `ids` and `eligible` ([documents] bool; of equal ids one at most) go along the parts. Of the eligible documents that
-    hold a piece, the `max_copies` of the smallest ids keep it.
+    `ids` and `eligible` ([slots] bool; at most one of equal ids) are in slot order. Of the eligible documents that have
+    a line, the `max_copies` of the smallest ids keep it.
     """
     by_id = np.argsort(np.asarray(ids))
     ranks = np.full(len(ids), -1, dtype=np.int64)
     ranks[by_id] = np.arange(len(ids))
     ranks[~np.asarray(eligible, dtype=bool)] = -1
     found: dict[int, list[np.ndarray]] = {}
-    for values, of_rank in repeated_values(folders(parts), "pieces", ranks):
+    for values, of_rank in repeated_values(folders(parts), PARAGRAPHS, ranks):
         beyond = copies_before(values) >= max_copies
         order = np.argsort(of_rank[beyond], kind="stable")
         for rank, hashes in runs(of_rank[beyond][order], values[beyond][order]):
@@ -60,7 +63,7 @@ def surplus_pieces(
 
 
 def runs(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each distinct key of sorted keys [n] with its values, in order."""
+    """Yield each distinct key of sorted keys [n] with its values, in order."""
     edges = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     for group, start in zip(np.split(values, edges), [0, *edges.tolist()], strict=True):
         if len(group):
@@ -68,14 +71,14 @@ def runs(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray
 
 
 def copies_before(values: np.ndarray) -> np.ndarray:
-    """How many equal values stand before each, [n] int64, of sorted values [n]."""
-    places = np.arange(len(values))
+    """Count the equal values before each of sorted values [n], [n] int64."""
+    index = np.arange(len(values))
     begins = np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
-    return places - np.maximum.accumulate(np.where(begins, places, 0))
+    return index - np.maximum.accumulate(np.where(begins, index, 0))
 
 
 def remove(text: str, hashes: np.ndarray, min_words: int) -> tuple[str, int]:
-    """The text without the pieces of these sorted hashes [n] uint64, and how many lines that took."""
+    """Remove the lines with these hashes [n] uint64; returns the text and how many lines were removed."""
     unwanted = set(hashes.tolist())
-    spans = [(start, end) for value, start, end in _pieces(text, min_words) if value in unwanted]
+    spans = [(start, end) for value, start, end in _paragraphs(text, min_words) if value in unwanted]
     return cut(text, spans), len(spans)

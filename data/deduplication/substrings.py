@@ -1,4 +1,4 @@
-"""Exact repeated runs of words, cut at every place but the first, by suffix array (Lee et al., arXiv 2107.06499)."""
+"""Find exact repeated runs of words, to cut all occurrences but the first, by suffix array (arXiv 2107.06499)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,62 +18,62 @@ from sluice.data.deduplication.words import word_hashes, word_spans
 
 _BLOCK_WORDS = 4_000_000
 """Words in one suffix array: about 350 MB while it is built."""
-_COVERED, _SHARED = "covered", "shared.npy"
+_WINDOWS, _SHARED = "windows", "shared.npy"
 
-Cover = Callable[[np.ndarray, Path], Sequence[Path]]
-"""Has `write_covered` done for some documents, whose numbers [n] (along the parts) ascend, against the shared anchors
-in `shared.npy` of a folder; the folders that it wrote, which hold the documents in the same order.
+AnchorWindows = Callable[[np.ndarray, Path], Sequence[Path]]
+"""Runs `write_windows` on the documents of ascending slots [n], with the shared anchors in the given folder. Returns
+the folders written, which hold the documents in the same order.
 """
 
 
 @dataclass
 class Substrings:
-    """What to cut out of each document, and what was left undone."""
+    """What to cut out of each document, and how many groups were not compared completely."""
 
     runs: dict[str, Runs] = field(default_factory=dict)
-    """Id -> runs of words to cut; documents without any are left out."""
+    """Id -> runs of words to cut; documents without any are absent."""
     split_groups: int = 0
-    """Groups of documents too large for one suffix array. A run that occurs in two blocks of such a group stays in
-    each of them once."""
+    """Groups of documents too large for one suffix array. A run that occurs in two blocks of such a group stays once
+    in each."""
 
 
 @dataclass
 class Repeats:
-    """What was found in one group of documents: it holds for as long as the group stays the same."""
+    """The repeats of one group of documents, valid as long as the group stays the same."""
 
     runs: dict[int, Runs] = field(default_factory=dict)
-    """By the documents' places in the order of ids."""
+    """By the documents' ranks in the order of ids."""
     is_split: bool = False
 
 
-class Known:
-    """What the calls about one corpus have found out: each goes on from there, whatever documents it is about."""
+class RepeatCache:
+    """Results of earlier calls about one corpus, which the next call reuses, whatever documents it is about."""
 
     def __init__(self, folder: Path, documents: int) -> None:
         self.folder = folder
-        """Of the words around shared anchors."""
+        """Folder of the words around shared anchors."""
         self.repeats: dict[bytes, Repeats] = {}
         """By the ranks of a group."""
         self.anchors = np.empty(0, np.uint64)
-        """Those that were ever shared, sorted."""
+        """All anchors that were ever shared, sorted."""
         self.since = np.empty(0, np.int64)
-        """The call that each was first shared in."""
+        """The call in which each anchor was first shared."""
         self.calls = 0
-        self.covered_in = np.full(documents, -1)
-        """The call whose anchors the words of each document are about, by rank."""
+        self.read_in = np.full(documents, -1)
+        """The call in which each document's windows were last written, by rank."""
         self.rows = np.full(documents, -1)
-        """Where these words lie along `folders`, by rank."""
+        """Row of each document's windows along `folders`, by rank."""
         self.folders: list[Path] = []
 
     def ages(self, anchors: np.ndarray) -> np.ndarray:
-        """The call that each of some anchors [n] was first shared in; one that was not yet, in this."""
+        """Return the call in which each of some anchors [n] was first shared; this one for a new anchor."""
         if not len(self.anchors):
             return np.full(len(anchors), self.calls)
-        places = np.minimum(np.searchsorted(self.anchors, anchors), len(self.anchors) - 1)
-        return np.where(self.anchors[places] == anchors, self.since[places], self.calls)
+        found = np.minimum(np.searchsorted(self.anchors, anchors), len(self.anchors) - 1)
+        return np.where(self.anchors[found] == anchors, self.since[found], self.calls)
 
     def add(self, shared: np.ndarray) -> None:
-        """`shared` [n], sorted, are this call's anchors."""
+        """Add this call's shared anchors, sorted [n]."""
         anchors = np.union1d(self.anchors, shared)
         self.since = self.ages(anchors)
         self.anchors = anchors
@@ -82,78 +82,75 @@ class Known:
 def repeated_substrings(  # noqa: PLR0917
     parts: Sequence[SketchPart],
     ids: Sequence[str],
-    cover: Cover,
+    anchor_windows: AnchorWindows,
     eligible: np.ndarray,
     min_words: int,
-    known: Known,
+    cache: RepeatCache,
     *,
     block_words: int = _BLOCK_WORDS,
 ) -> Substrings:
-    """Runs of at least `min_words` words that occurred before, in a document of a smaller id or earlier in the same.
+    """Find runs of at least `min_words` words that occurred before, in a document of a smaller id or in the same one.
 
-    `ids` and `eligible` ([documents] bool; of equal ids one at most) go along the parts, whose sketches were made with
-    this `min_words`. Only documents that share an anchor are read, and by a later call with the same `known` only those
-    that share an anchor which was not shared before. Groups of documents that are as they were are not compared again.
-    Earlier calls change nothing of what is found, but for where a group that is too large is parted.
+    `ids` and `eligible` ([slots] bool; at most one of equal ids) are in slot order; the sketches were made with this
+    `min_words`. Only documents that share an anchor are read; with the same `cache`, a later call reads only those that
+    share an anchor that was not shared before, and compares only groups of documents that have changed. Earlier calls
+    change no result, except where a group that is too large is split.
     """
     by_id = np.argsort(np.asarray(ids))
     ranks = np.full(len(ids), -1, dtype=np.int64)
     ranks[by_id] = np.arange(len(ids))
     ranks[~np.asarray(eligible, dtype=bool)] = -1
-    groups, needed = _groups(parts, ranks, known)
-    new = [group for group in groups if group.tobytes() not in known.repeats]
+    groups, needed = _groups(parts, ranks, cache)
+    new = [group for group in groups if group.tobytes() not in cache.repeats]
     if new:
         members = np.concatenate(new)
-        _cover(by_id, members[known.covered_in[members] < needed[members]], cover, known)
-        with RowReader(known.folders, _COVERED) as covered:
-            for group, repeats in zip(
-                new, _repeats_of_groups(new, covered, known, min_words, block_words), strict=True
-            ):
-                known.repeats[group.tobytes()] = repeats
-    known.calls += 1
-    now = [known.repeats[group.tobytes()] for group in groups]
+        _add_windows(by_id, members[cache.read_in[members] < needed[members]], anchor_windows, cache)
+        with RowReader(cache.folders, _WINDOWS) as windows:
+            found_in = _repeats_of_groups(new, windows, cache, min_words, block_words)
+            for group, repeats in zip(new, found_in, strict=True):
+                cache.repeats[group.tobytes()] = repeats
+    cache.calls += 1
+    now = [cache.repeats[group.tobytes()] for group in groups]
     found = {ids[by_id[rank]]: cut_runs for repeats in now for rank, cut_runs in repeats.runs.items()}
     return Substrings(dict(sorted(found.items())), sum(repeats.is_split for repeats in now))
 
 
-def _cover(by_id: np.ndarray, ranks: np.ndarray, cover: Cover, known: Known) -> None:
-    """Have the words of these documents that may occur elsewhere put into `known`."""
+def _add_windows(by_id: np.ndarray, ranks: np.ndarray, anchor_windows: AnchorWindows, cache: RepeatCache) -> None:
+    """Write the words around shared anchors of these documents, and note in `cache` where they are."""
     if not len(ranks):
         return
-    # In the order of their numbers along the parts.
-    ranks = ranks[np.argsort(by_id[ranks])]
-    folder = known.folder / f"covered-{known.calls:02d}"
+    ranks = ranks[np.argsort(by_id[ranks])]  # in slot order
+    folder = cache.folder / f"windows-{cache.calls:02d}"
     folder.mkdir()
     with naming(folder / _SHARED):
-        np.save(folder / _SHARED, known.anchors)
-    first = int(known.rows.max()) + 1
-    known.folders += cover(by_id[ranks], folder)
-    known.rows[ranks] = first + np.arange(len(ranks))
-    known.covered_in[ranks] = known.calls
+        np.save(folder / _SHARED, cache.anchors)
+    first = int(cache.rows.max()) + 1
+    cache.folders += anchor_windows(by_id[ranks], folder)
+    cache.rows[ranks] = first + np.arange(len(ranks))
+    cache.read_in[ranks] = cache.calls
 
 
-def write_covered(folder: Path, texts: Iterable[str], min_words: int, shared: Path) -> None:
-    """Write as a column, text by text, the words that may occur elsewhere: their places, then their hashes.
+def write_windows(folder: Path, texts: Iterable[str], min_words: int, shared: Path) -> None:
+    """Write as a column, text by text, the words in windows around shared anchors: their indices, then their hashes.
 
-    `shared` is the folder of `shared.npy`.
+    All words that may occur elsewhere are among them. `shared` is the folder of the shared anchors.
     """
+
+    def windows(text: str) -> np.ndarray:
+        hashes = word_hashes(text)
+        indices = np.flatnonzero(covered_words(hashes, min_words, anchors))
+        return np.concatenate([indices.astype(np.uint64), hashes[indices]])
+
     folder.mkdir()
     anchors = np.load(shared / _SHARED)
-    write_column(folder, _COVERED, (_covered(text, min_words, anchors) for text in texts))
+    write_column(folder, _WINDOWS, map(windows, texts))
 
 
-def _covered(text: str, min_words: int, shared: np.ndarray) -> np.ndarray:
-    """[2, n] uint64, flat."""
-    hashes = word_hashes(text)
-    places = np.flatnonzero(covered_words(hashes, min_words, shared))
-    return np.concatenate([places.astype(np.uint64), hashes[places]])
+def _groups(parts: Sequence[SketchPart], ranks: np.ndarray, cache: RepeatCache) -> tuple[list[np.ndarray], np.ndarray]:
+    """Group documents that share anchors, and add the shared anchors to `cache`.
 
-
-def _groups(parts: Sequence[SketchPart], ranks: np.ndarray, known: Known) -> tuple[list[np.ndarray], np.ndarray]:
-    """Ranks of documents that shared anchors connect, [documents] each, sorted; and of each rank the call that the
-    last of its shared anchors was first shared in, [documents], -1 where it shares none.
-
-    The anchors are put into `known`.
+    Returns the sorted ranks of each group, and for each document, by rank, the call in which the newest of its shared
+    anchors was first shared, -1 where it shares none.
     """
     shared, edges = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     needed = np.full(len(ranks), -1)
@@ -161,8 +158,8 @@ def _groups(parts: Sequence[SketchPart], ranks: np.ndarray, known: Known) -> tup
         shared.append(values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]])
         first = np.searchsorted(values, values)
         edges.append(np.unique(of_rank[first] << 32 | of_rank))
-        np.maximum.at(needed, of_rank, known.ages(values))
-    known.add(np.concatenate(shared))
+        np.maximum.at(needed, of_rank, cache.ages(values))
+    cache.add(np.concatenate(shared))
     pairs = np.unique(np.concatenate(edges))
     members, index = np.unique(np.concatenate([pairs >> 32, pairs & 0xFFFFFFFF]), return_inverse=True)
     one, other = np.split(index, 2)
@@ -173,21 +170,21 @@ def _groups(parts: Sequence[SketchPart], ranks: np.ndarray, known: Known) -> tup
 
 
 def _repeats_of_groups(
-    groups: Sequence[np.ndarray], covered: RowReader, known: Known, min_words: int, block_words: int
+    groups: Sequence[np.ndarray], windows: RowReader, cache: RepeatCache, min_words: int, block_words: int
 ) -> list[Repeats]:
-    """Of each group of ranks."""
-    rows = [known.rows[group] for group in groups]
+    """Return the repeats of each group of ranks."""
+    rows = [cache.rows[group] for group in groups]
     owner = {
         row: (number, rank)
         for number, group in enumerate(groups)
         for row, rank in zip(rows[number].tolist(), group.tolist(), strict=True)
     }
     found = [Repeats() for _ in groups]
-    for block_rows, split in _blocks(rows, covered.sizes // 2, block_words):
+    for block_rows, split in _blocks(rows, windows.sizes // 2, block_words):
         if split is not None:
             found[split].is_split = True
-        halves = ((row, np.split(covered[row], 2)) for row in block_rows)
-        block = [(row, places, hashes) for row, (places, hashes) in halves]
+        halves = ((row, np.split(windows[row], 2)) for row in block_rows)
+        block = [(row, indices, hashes) for row, (indices, hashes) in halves]
         for row, cut_runs in repeated_words(block, min_words).items():
             number, rank = owner[row]
             found[number].runs[rank] = cut_runs
@@ -197,32 +194,33 @@ def _repeats_of_groups(
 def _blocks(
     groups: Sequence[np.ndarray], sizes: np.ndarray, block_words: int
 ) -> Iterator[tuple[list[int], int | None]]:
-    """Rows (sizes [rows], in words) in blocks of whole groups, and the number of the group that a block is split from.
+    """Pack rows (sizes [rows], in words) into blocks of whole groups; a group that is too large is split.
 
-    A group that is too large is split. Rows keep their order within a group; those without words are left out.
+    Yields the rows of a block and the number of the group it was split from, or None. Rows keep their order within a
+    group; those without words are skipped.
     """
     block: list[int] = []
     words = 0
     for number, group in enumerate(groups):
-        piece: list[int] = []
+        rest: list[int] = []
         size = 0
         for row in group[sizes[group] > 0].tolist():
-            if piece and size + sizes[row] > block_words:
-                yield piece, number
-                piece, size = [], 0
-            piece.append(row)
+            if rest and size + sizes[row] > block_words:
+                yield rest, number
+                rest, size = [], 0
+            rest.append(row)
             size += int(sizes[row])
         if block and words + size > block_words:
             yield block, None
             block, words = [], 0
-        block.extend(piece)
+        block.extend(rest)
         words += size
     if block:
         yield block, None
 
 
 def character_spans(text: str, word_runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs of words (first, end) as sorted spans of characters, with what parts them from the next word on the line."""
+    """Convert runs of words (first, end) into sorted spans of characters, up to the next word on the line."""
     spans = word_spans(text)
     found = []
     for first, end in word_runs:

@@ -1,4 +1,4 @@
-"""Runs of words that occurred before, among the words of some documents, by suffix array and common prefixes."""
+"""Find runs of words that occurred before among some documents, by suffix array and common prefixes."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ import numpy as np
 from sluice.data.deduplication.paragraphs import runs
 
 Runs = list[tuple[int, int]]
-"""Runs of words of one document: (first, end), sorted."""
+"""Sorted runs of words of one document: (first, end)."""
 Block = list[tuple[int, np.ndarray, np.ndarray]]
-"""(row, places of words in its document, their hashes; [n] uint64 both) of documents in the order of ids."""
+"""(row, indices of words in the document, their hashes; [n] uint64 both) of documents in the order of ids."""
 
 
 @dataclass
 class _Islands:
-    """The parts of some documents that may occur elsewhere, one after the other; all [words]."""
+    """The windows of some documents, one after the other; all [words]. An island is a run of neighbouring words."""
 
     hashes: np.ndarray
     document: np.ndarray
-    """Index into the documents of the block."""
+    """Index of each word's document in the block."""
     word: np.ndarray
-    """Place in its document."""
+    """Index of each word in its document."""
     ends: np.ndarray
-    """Where, among these words, the island ends that a word belongs to."""
+    """Index, among these words, of the end of each word's island."""
 
 
 def _islands(block: Block) -> _Islands:
@@ -42,7 +42,7 @@ def _islands(block: Block) -> _Islands:
 
 
 def repeated_words(block: Block, min_words: int) -> dict[int, Runs]:
-    """Row -> word runs (first, end) to cut from its document."""
+    """Return row -> runs of words (first, end) to cut from its document."""
     islands = _islands(block)
     count = len(islands.hashes)
     starts, kept = _repeats(islands, min_words)
@@ -58,7 +58,7 @@ def repeated_words(block: Block, min_words: int) -> dict[int, Runs]:
 
 
 def _repeats(islands: _Islands, min_words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where runs of `min_words` words start that occurred before, and where each occurred first; [n] int64 both."""
+    """Return the starts of runs of `min_words` words that occurred before, and of their first occurrence, [n] int64."""
     from pydivsufsort import divsufsort, kasai
 
     _, codes = np.unique(islands.hashes, return_inverse=True)

@@ -1,28 +1,28 @@
-"""The documents of a build that a user names: by an id or its beginning, by a path, or by a unique file name."""
+"""Find the documents of a build that a user names: by an id or its prefix, by a path, or by a unique file name."""
 
 import csv
 from functools import partial
 from pathlib import Path
 
-from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
+from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.data.explain.paths import Row, rows_at
-from sluice.data.refining.tables import REJECTS
+from sluice.data.report import EVIDENCE, REJECTS
 
 _LEAST_PREFIX = 6
 _SHOWN = 5
 
 
-def asked(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
-    """The rows of `decisions` that `name` names: an id (as read, as scored or as kept), its beginning, or a path.
+def find_documents(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
+    """Return the rows of `decisions` for an id (as read, scored or kept), a prefix of one, or a path.
 
-    A path is absolute, from `here`, or below the source. More than one where the same text was read more than once.
-    ValueError if there is none, or a path could be one of several.
+    A path is absolute, relative to `here`, or below the source. Returns several where the same text was read several
+    times. Raises ValueError if there is none, or a path is ambiguous.
     """
     return [row for row in decisions if _has_id(row, name)] or _at_path(folder, decisions, name, here)
 
 
 def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
-    """The one document that is read from this path, or the only one whose path ends so. ValueError for none or more."""
+    """Return the document read from this path, or the only one whose path ends with it; ValueError for none or more."""
     at = partial(rows_at, name=name, uris=_sources(folder), here=here)
     rejects = _rejects(folder)
     found, rejected = at(decisions), []
@@ -35,14 +35,14 @@ def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[
         raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
     if not found:
         raise ValueError(
-            f"no document of {folder} is named {name!r}: give an id, or at least {_LEAST_PREFIX} characters of one, or "
+            f"no document of {folder} is named {name!r}: give an id, at least {_LEAST_PREFIX} characters of one, or "
             "the path it was read from"
         )
     return found
 
 
 def _ending(rows: list[Row], name: str) -> list[Row]:
-    """The rows whose path, with or without a line's number, ends with this name."""
+    """Return the rows whose path, with or without a line number, ends with this name."""
     if not name or name.startswith(("/", "~", ".")):
         return []
     paths = [f"/{row['path']}" for row in rows]
@@ -59,7 +59,7 @@ def _has_id(row: Row, name: str) -> bool:
 
 
 def _sources(folder: Path) -> list[str]:
-    """The sources as the build was given them; none for packages, and for a step's artifact."""
+    """Return the URIs of the build's sources; none for packages, and for a step's artifact."""
     if not (folder / MANIFEST).is_file():
         return []
     sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
@@ -78,7 +78,7 @@ def _refuse_several(found: list[Row], name: str) -> None:
 
 
 def _rejects(folder: Path) -> list[Row]:
-    """Files and lines that never became documents; a path with a line is `path:line`."""
+    """Read the files and lines that are not documents; the path of a line is `path:line`."""
     table = folder / EVIDENCE / REJECTS
     if not table.is_file():
         return []

@@ -1,4 +1,4 @@
-"""A document's path as a user knows it: absolute, from the current folder, or below the source it was read from."""
+"""Match a path as a user types it: absolute, relative to the current folder, or below the document's source."""
 
 import os
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from sluice.data.privacy import mask
 from sluice.data.sources.globs import is_glob
 
 _LOCAL = "local"
-"""How a local source is named that is the only one."""
+"""Name of a local source that is the only one."""
 
 Row = dict[str, Any]
 
 
 def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> list[Row]:
-    """The rows (source, path) that `name` may mean: of one line, of one file, or else of the lines of one.
+    """Return the rows (source, path) that `name` may mean: one line, one file, or else the lines of one file.
 
-    `uris` are the sources as the build was given them, `here` is the current folder. A file of a source on this machine
-    is named by its place, one of another source by the end of its path.
+    `uris` are the URIs of the build's sources, `here` is the current folder. A file of a local source is matched by its
+    location, one of another source by the end of its path.
     """
     absolute = Path(os.path.normpath(here / Path(name).expanduser()))
     below = _masked({name})
@@ -40,7 +40,7 @@ def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> 
 
 
 def _tops(uris: Sequence[str]) -> dict[str, Path]:
-    """Source, as rows name it, -> its file, or the folder that the paths of its rows are below."""
+    """Return source name -> its file, or the folder that contains the paths of its rows."""
     tops: dict[str, Path] = {}
     for uri in uris:
         if "://" in uri and not uri.startswith("file://"):
@@ -52,9 +52,9 @@ def _tops(uris: Sequence[str]) -> dict[str, Path]:
 
 
 def _below(absolute: Path, top: Path, here: Path) -> set[str]:
-    """What is left of a path below `top`; of a source that is a file itself, its name.
+    """Return a path relative to `top`; for a source that is a file itself, its name.
 
-    A relative `top` was given in a folder that may have been another one than `here`.
+    A relative `top` may have been given in another folder than `here`.
     """
     bases = {Path(os.path.normpath(here / top))}
     if not top.is_absolute():
@@ -67,7 +67,7 @@ def _below(absolute: Path, top: Path, here: Path) -> set[str]:
 
 
 def _masked(names: set[str]) -> set[str]:
-    """As the evidence writes paths: with placeholders for personal data."""
+    """Add the names as the evidence has them, with placeholders for personal data."""
     return names | {mask(name)[0] for name in names}
 
 

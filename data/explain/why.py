@@ -1,4 +1,4 @@
-"""Which rule, or which twin, removed a document: asked of the evidence."""
+"""Explain why a document was kept or dropped, from the evidence of a build."""
 
 import re
 from collections import Counter
@@ -7,26 +7,27 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from sluice.core.manifest import EVIDENCE, MANIFEST, read_manifest
+from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination.sets import acting, set_names
-from sluice.data.explain.lookup import asked
+from sluice.data.decontamination.policy import actionable, set_policies
+from sluice.data.explain.lookup import find_documents
 from sluice.data.privacy.mask import KINDS
-from sluice.data.refining.decide import parse_contamination
-from sluice.data.refining.tables import read_columns, read_decisions, read_places
+from sluice.data.refining.corpus import parse_contamination
+from sluice.data.refining.tables import read_columns, read_decisions, read_rows
+from sluice.data.report import EVIDENCE
 
 _PLACEHOLDER = re.compile(f"<({'|'.join(KINDS)})>")
 _EARLIER = "earlier_duplicate"
 _AFTER_CUTTING = "after cutting"
-"""How the comparison of a document ends that only fell for what was cut out of it."""
+"""Suffix of the comparison of a document that was dropped because too little was left after cutting."""
 
 
 class Explanation(BaseModel):
-    """The fate of one document."""
+    """The decision about one document, with its reasons."""
 
     id: str
     final_id: str | None
-    """Id of what was kept of it; None where it was dropped."""
+    """Id of the text after cutting; None if the document was dropped."""
     source: str
     path: str
     title: str
@@ -39,20 +40,20 @@ class Explanation(BaseModel):
     jaccard: float | None
     cut_characters: int
     index: str | None = None
-    """Duplicate index in which an earlier run put the twin."""
+    """Duplicate index to which an earlier run added the twin."""
     words: int | None = None
-    """Of the text as it was scored, before anything was cut out."""
+    """Number of words that were scored, before cutting."""
     cut: list[str] = []
-    """Settings that cut: of what is shared with evaluation sets the words are known, of repeated text not."""
+    """Settings that cut something out; for contamination with the number of words, which is not known of repeats."""
     masked: dict[str, int] = {}
-    """Placeholders of personal data in it, by kind."""
+    """Number of placeholders for personal data, by kind."""
 
     def __str__(self) -> str:
         where = f"{self.id} ({self.source}, {self.path})"
         what = f"{where}: kept" if self.kept else f"{where}: dropped by {self.rule}: {self._reason()}"
         found = [self._cut()] if self.cut_characters or self.cut else []
         if self.masked:
-            found.append(f"masked were {', '.join(f'{kind} {count:,}' for kind, count in sorted(self.masked.items()))}")
+            found.append(f"masked: {', '.join(f'{kind} {count:,}' for kind, count in sorted(self.masked.items()))}")
         return "; ".join([what, *found])
 
     def _reason(self) -> str:
@@ -71,18 +72,18 @@ class Explanation(BaseModel):
         if not self.kept:
             return f"cut out of {self.words:,} words{by}"
         of = f" of {self.words:,} words" if self.words is not None else ""
-        return f"{self.cut_characters:,} characters{of} were cut out{by}, what is left is {self.final_id}"
+        return f"{self.cut_characters:,} characters{of} were cut out{by}; the id of the rest is {self.final_id}"
 
 
 def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
-    """What became of the document that `name` names: an id (as read, as scored or as kept), its beginning, or a path.
+    """Explain the decision about a document, given its id (as read, scored or kept), a prefix of it, or its path.
 
-    A path is absolute, from `here` (unless it is given, the current folder), or below the source. More than one where
-    the same text was read more than once. ValueError if there is none, or a path could be one of several.
+    A path is absolute, relative to `here` (default: the current folder), or below the source. Returns several where the
+    same text was read several times. Raises ValueError if there is none, or a path is ambiguous.
     """
     decisions = read_decisions(folder)
-    found = asked(folder, decisions, name, here or Path.cwd())
-    # A twin is named as it was scored, or as it was kept where two became equal by what was cut out of them.
+    found = find_documents(folder, decisions, name, here or Path.cwd())
+    # A twin is named by its scored id, or by its final id where cutting made two documents equal.
     kept = [row for row in decisions if row["kept"]]
     twins = {row["final_id"]: row for row in kept} | {row["id"]: row for row in kept}
     config = _config(folder)
@@ -90,7 +91,7 @@ def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
 
 
 def _config(folder: Path) -> RefineConfig | None:
-    """The settings that the documents were cut with, where the folder says them."""
+    """The settings of the build, if its manifest has them."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
@@ -111,18 +112,18 @@ def _explain(
     if (row["kept"] or is_cut) and (scored := _scored(folder, row["id"])):
         if is_cut:
             fields |= {"words": int(scored["words"]), "cut": _cut_kinds(scored, config)}
-        # Placeholders in a text that goes by another id than it was read with stood there before.
+        # Where the ids differ nothing was masked: the placeholders were in the source.
         if row["kept"] and row["raw_id"] == row["id"]:
             fields["masked"] = Counter(_PLACEHOLDER.findall(scored["text"]))
     return Explanation(**fields)
 
 
 def _scored(folder: Path, name: str) -> dict[str, Any] | None:
-    """The scored text with this id; None where the folder holds no texts."""
+    """Read the scored text with this id; None where the folder has no texts."""
     for part in sorted((folder / EVIDENCE).glob("scores-*.parquet")):
         ids = read_columns(part, ["id"])["id"].to_pylist()
         if name in ids:
-            return next(read_places(part, [ids.index(name)], ["text", "words", "contamination"]))
+            return next(read_rows(part, [ids.index(name)], ["text", "words", "contamination"]))
     return None
 
 
@@ -130,15 +131,11 @@ def _cut_kinds(scored: dict[str, Any], config: RefineConfig | None) -> list[str]
     """See `Explanation.cut`."""
     if config is None:
         return []
-    names = set_names([Path(each.path) for each in config.sets])
-    policy = {Path(each.path): each.policy or config.contamination_policy for each in config.sets}
-    spans = [
-        span
-        for span in parse_contamination([scored["contamination"]]).get(0, [])
-        if span.set in names and policy[names[span.set]] == "cut"
-    ]
+    policies = set_policies(config)
+    spans = parse_contamination([scored["contamination"]]).get(0, [])
+    cut_spans = [span for span in spans if policies.get(span.set) == "cut"]
     kinds = []
-    if shared := acting(spans, config.contamination_sign):
+    if shared := actionable(cut_spans, config.contamination_sign):
         words = sum(span.last_word - span.first_word for span in shared)
         kinds.append(f"contamination ({words:,} words shared with {', '.join(sorted({each.set for each in shared}))})")
     settings = {name: getattr(config, name) for name in ("max_piece_copies", "min_substring_words")}

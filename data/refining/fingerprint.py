@@ -1,4 +1,4 @@
-"""The name of what decides the scored parts of a corpus: equal names, equal parts, so that none is scored twice."""
+"""Fingerprint of everything that determines the scored parts: equal fingerprints, equal parts."""
 
 import hashlib
 from importlib.metadata import version
@@ -9,13 +9,13 @@ import sluice.core.hashing
 from sluice.data.config import RefineConfig
 from sluice.data.document import document_shards
 
-RECUT = frozenset(
+THRESHOLDS = frozenset(
     {name for name in RefineConfig.model_fields if name.startswith(("min_", "max_"))}
     - {"max_piece_copies", "min_piece_words", "min_substring_words"}
 ) | {"languages", "contamination_policy", "contamination_sign"}
-"""Settings that decide what is kept, over scores that are there. All others change what is measured."""
+"""Settings that decide what is kept, given the scores. All others change the scores."""
 _CODE = (Path(__file__).parents[1], Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__))
-"""Code that decides what is measured: the data package, and the modules of core that encode and hash."""
+"""Code that the scores depend on: the data package, and the modules of core that encode and hash."""
 _MEASURED_BY = (
     "datatrove",
     "detect-secrets",
@@ -26,14 +26,14 @@ _MEASURED_BY = (
     "py3langid",
     "trafilatura",
 )
-"""Libraries that decide what is measured."""
+"""Libraries that the scores depend on."""
 
 
 def fingerprint(config: RefineConfig, documents: Path, sets: str) -> str:
-    """Of the raw documents in a folder, the settings that are measured with, the evaluation sets (by the fingerprint
-    of theirs), and the code of this room; 16 hex digits.
+    """Return the fingerprint, 16 hex digits, of a folder of raw documents, the settings other than thresholds, the
+    evaluation sets (`sets` is their own fingerprint), the libraries and the code.
     """
-    measured = config.model_dump_json(exclude={*RECUT, "workers", "evaluation_sets", "index"})
+    measured = config.model_dump_json(exclude={*THRESHOLDS, "workers", "evaluation_sets", "index"})
     versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
     digest = hashlib.sha256(f"{_hash_inputs(documents)} {measured} {sets} {versions}".encode())
     models = [Path(config.quality_model)] if config.quality_model else []

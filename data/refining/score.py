@@ -1,7 +1,7 @@
-"""The first half of refining, a part of the corpus at a time: extract, mask, score, sketch. Nothing is dropped here.
+"""Score: extract, mask, score and sketch one part of the corpus. Nothing is dropped here.
 
-Scoring and keeping are apart, so that thresholds can be cut again without scoring again. A part that was scored whole
-is never scored twice: its files appear under their names when they are complete.
+Scoring and deciding are separate, so that thresholds can change without scoring again. A part is never scored twice:
+its summary is written last and marks it as complete.
 """
 
 import json
@@ -33,7 +33,7 @@ _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
 
 
 SUMMARIES = "summary-*.json"
-"""What says of a part that it is scored whole."""
+"""Completion marker of a scored part."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ScoreTask:
 
     @property
     def size_bytes(self) -> int:
-        """Of the raw shards as they are stored."""
+        """Size of the raw shards on disk."""
         return sum(path.stat().st_size for path in self.shards)
 
     @property
@@ -70,16 +70,16 @@ class ScoreTask:
 
 @dataclass
 class Summary:
-    """What the driver needs to know of a scored part without opening it."""
+    """Counts of a scored part, for the driver, which does not open it."""
 
     documents: int = 0
     masked: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of each block, in this part's process."""
+    """Time of each block."""
 
 
 class ReadShards(PipelineStep):
-    """The documents of the part's raw shards."""
+    """Read the documents of the part's raw shards."""
 
     type = "📖 - READER"
     name = "read"
@@ -94,7 +94,7 @@ class ReadShards(PipelineStep):
 
 
 class ExtractMarkup(PipelineStep):
-    """Markup to the document text contract; the title becomes the first heading where there is one."""
+    """Convert markup to the document text contract; the first heading, if any, becomes the title."""
 
     type = "⛏ - EXTRACT"
     name = "extract"
@@ -111,7 +111,7 @@ class ExtractMarkup(PipelineStep):
 
 
 class MaskPersonalData(PipelineStep):
-    """Placeholders for personal data, before anything of the text is kept; then the text is final, and so is its id."""
+    """Replace personal data by placeholders before any text is stored; after this the text and its id are final."""
 
     type = "🕶 - PRIVACY"
     name = "mask"
@@ -128,14 +128,14 @@ class MaskPersonalData(PipelineStep):
                 for name in ("title", "path", "source"):
                     document.metadata[name], _ = mask(str(document.metadata[name]), self.kinds)
                 raw_id, document.id = document.id, content_id(document.text)
-                # A hash of the text before, beside the text after, would let anybody try what was masked.
+                # The hash of the original beside the masked text would let anybody test guesses of what was masked.
                 document.metadata["raw_id"] = document.id if any(counts.values()) else raw_id
                 self.masked.update(counts)
             yield document
 
 
 class ScoreRules(PipelineStep):
-    """The scores of every rule, whatever the thresholds are."""
+    """Compute the scores of every rule, whatever the thresholds are."""
 
     type = "📐 - SCORES"
     name = "score"
@@ -149,7 +149,7 @@ class ScoreRules(PipelineStep):
             with self.track_time():
                 scored = score(document.text, self.quality)
                 removed = document.metadata.pop("control_characters")
-                # They are taken out of the text, but a text that was full of them is not to be trusted.
+                # They were removed from the text, but a text that was full of them should still fail the rule.
                 scored.scores["control_character_fraction"] += removed / max(len(document.text) + removed, 1)
                 document.metadata["scores"] = scored.scores
                 document.metadata["language"] = scored.language
@@ -157,7 +157,7 @@ class ScoreRules(PipelineStep):
 
 
 class SketchWords(PipelineStep):
-    """Hashes of the words, computed once: the duplicate sketch, and the n-grams shared with evaluation sets."""
+    """Hash the words once, for the duplicate sketch and for the n-grams shared with evaluation sets."""
 
     type = "🫂 - DEDUPS"
     name = "sketch"
@@ -177,7 +177,7 @@ class SketchWords(PipelineStep):
 
 
 def score_part(task: ScoreTask) -> Summary:
-    """Score one part into `task.scores` and `task.sketches`; at once where an earlier run has done it."""
+    """Score one part into `task.scores` and `task.sketches`, unless an earlier run has done it."""
     if task.summary.is_file():
         return Summary(**json.loads(task.summary.read_text()))
     masking = MaskPersonalData(task.config.masks)
@@ -198,14 +198,14 @@ def score_part(task: ScoreTask) -> Summary:
     write_rows([_row(document) for document in documents], score_schema(names), task.scores)
     seconds = {str(block.name): block.stats.time_stats.total for block in blocks[1:]}
     summary = Summary(len(documents), dict(masking.masked), seconds | {"write": time.perf_counter() - started})
-    # Last, so that its presence says that the others are whole.
+    # Last, because it marks the part as complete.
     with atomic_write(task.summary) as partial:
         partial.write_text(json.dumps(asdict(summary)))
     return summary
 
 
 def canonical(document: Document) -> tuple[str, ...]:
-    """Id, then where the document came from: a total order that does not know of shards."""
+    """Sort key of the canonical order: id, then where the document came from, whatever its shard."""
     metadata = document.metadata
     return document.id, metadata["source"], metadata["path"], metadata["raw_id"]
 

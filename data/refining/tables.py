@@ -1,6 +1,6 @@
-"""What a refined folder keeps beside its documents: every document's scores, and what was decided about it.
+"""The Parquet tables that a refined folder keeps beside its documents: scores, similar pairs and decisions.
 
-Parquet, because a threshold is cut again, a histogram drawn and a question answered from a few columns of many rows.
+Parquet, because changing a threshold, drawing a histogram or explaining a decision reads a few columns of many rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,19 +13,16 @@ import pyarrow.parquet as pq
 
 from sluice.core.arrow import table_of
 from sluice.core.files import atomic_write
-from sluice.core.manifest import EVIDENCE
+from sluice.data.report import EVIDENCE
 
 DECISIONS = "decisions.parquet"
 PAIRS = "pairs.parquet"
-"""Documents of this run that resemble each other."""
+"""Pairs of documents of this run that resemble each other."""
 EARLIER = "earlier.parquet"
-"""Documents that resemble one of an earlier run."""
+"""Pairs of a document of this run and one that an earlier run kept."""
 SKETCHES = "sketches-{:04d}"
-REPORT = "report.json"
-INGEST, REJECTS = "ingest.json", "rejects.csv"
-"""What came in, and what did not."""
 ROWS_A_GROUP = 64
-"""Few, so that single texts are read without the rest of a part."""
+"""Small, so that a single text is read without the rest of its part."""
 DECISIONS_A_GROUP = 4096
 
 IDENTITY = pa.schema(
@@ -41,7 +38,7 @@ IDENTITY = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-"""Columns that every row about a document begins with."""
+"""The first columns of every table of documents."""
 
 _DECIDED = pa.schema(
     [
@@ -57,16 +54,16 @@ _DECIDED = pa.schema(
 DECISION = pa.schema([*IDENTITY, *_DECIDED])
 
 _TEXT = pa.schema([("text", pa.string()), ("contamination", pa.string())])
-"""`contamination` is JSON: spans of words shared with evaluation sets."""
+"""`contamination` is JSON: the spans of words shared with evaluation sets."""
 
 
 def score_schema(scores: Sequence[str]) -> pa.Schema:
-    """Schema of a scores part: identity, text, and a float column a score that is not identity already."""
+    """Schema of a scores file: identity, text, and a float column for each score that is not in the identity."""
     return pa.schema([*IDENTITY, *_TEXT, *((name, pa.float32()) for name in scores if name not in IDENTITY.names)])
 
 
 def write_rows(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
-    """Write rows as one Parquet file, whole or absent; equal rows give equal bytes."""
+    """Write rows as one Parquet file, atomically; equal rows give equal bytes."""
     table = table_of(rows, schema)
     with atomic_write(path) as partial:
         pq.write_table(table, partial, compression="zstd", row_group_size=ROWS_A_GROUP)
@@ -76,18 +73,19 @@ _TWINS = pa.schema([("id", pa.string()), ("twin", pa.string()), ("jaccard", pa.f
 
 
 def write_twins(twins: Sequence[tuple[str, str, float]], path: Path) -> None:
-    """Write (id, twin, Jaccard) rows in order."""
+    """Write (id, twin, Jaccard) rows, sorted."""
     rows = [{"id": one, "twin": other, "jaccard": similarity} for one, other, similarity in sorted(twins)]
     write_rows(rows, _TWINS, path)
 
 
 def read_twins(path: Path) -> list[tuple[str, str, float]]:
+    """Read what `write_twins` wrote."""
     table = read_columns(path, _TWINS.names)
     return list(zip(*(table[name].to_pylist() for name in _TWINS.names), strict=True))
 
 
 def score_parts(folder: Path) -> list[Path]:
-    """The scores parts of an evidence folder, in name order. ValueError if there is none."""
+    """List the scores files of an evidence folder in name order. Raises ValueError if there is none."""
     parts = sorted(folder.glob("scores-*.parquet"))
     if not parts:
         raise ValueError(f"{folder} holds no scores-*.parquet: it is not the evidence of a refined folder")
@@ -95,37 +93,37 @@ def score_parts(folder: Path) -> list[Path]:
 
 
 def write_decisions(tables: Iterable[pa.Table], path: Path) -> None:
-    """Write tables of DECISION, a row group each; the file appears when all are in it."""
+    """Write tables of DECISION, one row group each, atomically."""
     with atomic_write(path) as partial, pq.ParquetWriter(partial, DECISION, compression="zstd") as writer:
         for table in tables:
-            # Pages end where chunks do, and how a column came to be in chunks must not show.
+            # Pages end where chunks do, and the bytes must not depend on how a column came to be chunked.
             writer.write_table(table.combine_chunks(), row_group_size=DECISIONS_A_GROUP)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of one part."""
+    """Read some columns of one file."""
     with pq.ParquetFile(path) as file:
         return file.read(columns=list(columns))
 
 
 def score_columns(path: Path) -> list[str]:
-    """Names of the score columns of a part."""
+    """Names of the score columns of a scores file."""
     fixed = {*IDENTITY.names, *_TEXT.names}
     return [name for name in pq.read_schema(path).names if name not in fixed]
 
 
-def read_places(path: Path, places: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows at these ascending places of one part, a row group in memory at a time, and no other group read."""
+def read_rows(path: Path, indices: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows at these ascending indices of one file. Only their row groups are read, one at a time."""
     with pq.ParquetFile(path) as file:
         size = file.metadata.row_group(0).num_rows if file.num_row_groups else 1
-        for group, chosen in groupby(places, key=lambda place: place // size):
+        for group, chosen in groupby(indices, key=lambda index: index // size):
             table = file.read_row_group(group, columns=list(columns))
-            for place in chosen:
-                yield table.slice(place % size, 1).to_pylist()[0]
+            for index in chosen:
+                yield table.slice(index % size, 1).to_pylist()[0]
 
 
 def read_decisions(folder: Path) -> list[dict[str, Any]]:
-    """The decisions of a refined folder. ValueError if it is none."""
+    """Read the decisions of a refined folder. Raises ValueError if it is not one."""
     path = folder / EVIDENCE / DECISIONS
     if not path.is_file():
         raise ValueError(f"{folder} is not a refined folder: {path} does not exist")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sluice.core.manifest import is_finished_build
+from sluice.data.report import is_finished_build
 from sluice.data.sources.globs import Choice, at_or_below
 from sluice.data.sources.location import LocalFiles
 from sluice.data.sources.origin import Origin, Reject

@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
         "build": _build,
         "why": _why,
-        "recut": _recut,
+        "refilter": _refilter,
+        "recut": _refilter,  # the name before 0.2
         "classifier": _classifier,
         "diff": _diff,
         "card": _card,
@@ -113,9 +114,9 @@ def _why(arguments: argparse.Namespace) -> None:
         print("\n".join(map(str, found)))
 
 
-def _recut(arguments: argparse.Namespace) -> None:
+def _refilter(arguments: argparse.Namespace) -> None:
     from sluice.core.settings.errors import spelled
-    from sluice.data.refilter import recut
+    from sluice.data.refilter import refilter
 
     changes: dict[str, Any] = {}
     for override in arguments.overrides:
@@ -129,7 +130,7 @@ def _recut(arguments: argparse.Namespace) -> None:
         except yaml.YAMLError:
             raise ValueError(f"'{override}': {value} is no value; for example min_words=60 or languages=[en]") from None
     with _Progress(arguments.json) as progress:
-        done = recut(Path(arguments.folder), changes, progress=progress)
+        done = refilter(Path(arguments.folder), changes, progress=progress)
     before, after = done.before, done.after
     if arguments.json:
         report = {"in": after.documents_in, "kept": after.documents_kept, "dropped": after.dropped}

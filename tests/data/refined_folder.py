@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination.sets import Span
+from sluice.data.decontamination.spans import Span
 from sluice.data.document import content_id
 from sluice.data.quality.rules import LANGUAGE, RULES, breaches
 from sluice.data.refining.tables import DECISION, score_schema, write_rows

@@ -14,7 +14,7 @@ from test_refine import page
 from sluice.core.manifest import read_manifest
 from sluice.data.build import build
 from sluice.data.config import EvaluationSet, IngestConfig, RefineConfig, Source
-from sluice.data.refilter import recut
+from sluice.data.refilter import refilter
 from sluice.data.refining.tables import PAIRS, read_decisions
 
 QUESTION = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
@@ -122,16 +122,16 @@ def test_items_are_found_however_they_are_written(tmp_path: Path, document: str,
     assert report.refine.dropped == {"contaminated": 1}
 
 
-def test_a_recut_build_is_what_a_fresh_build_with_these_thresholds_is(tmp_path: Path):
+def test_a_refiltered_build_is_what_a_fresh_build_with_these_thresholds_is(tmp_path: Path):
     quiz = jsonl(tmp_path / "quiz.jsonl", [QUESTION])
     texts = [page("caching", n) for n in range(4)] + [f"{page('signals', 1)}\n{QUESTION}\n", words("eta", 20)]
     texts += copies(80, longer=40)
     source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", texts)))
-    build(source, loose(evaluation_sets=[str(quiz)]), tmp_path / "recut")
+    build(source, loose(evaluation_sets=[str(quiz)]), tmp_path / "refiltered")
     new = {"contamination_policy": "cut", "min_words": 10, "max_words": 405}
-    recut(tmp_path / "recut", new)
+    refilter(tmp_path / "refiltered", new)
     build(source, loose(evaluation_sets=[str(quiz)], **new), tmp_path / "fresh")
-    same_build(tmp_path / "recut", tmp_path / "fresh")
+    same_build(tmp_path / "refiltered", tmp_path / "fresh")
 
 
 def copies(count: int, longer: int) -> list[str]:
@@ -151,20 +151,20 @@ def same_build(one: Path, other: Path) -> None:
     assert (one / "evidence" / PAIRS).read_bytes() == (other / "evidence" / PAIRS).read_bytes()
 
 
-def test_a_recut_build_finds_the_near_duplicates_that_longer_copies_hid(tmp_path: Path):
+def test_a_refiltered_build_finds_the_near_duplicates_that_longer_copies_hid(tmp_path: Path):
     """Each of a hundred longer copies is compared with the first of the band; without them, others are the first."""
     texts = [*copies(300, longer=100), *(page("caching", number) for number in range(5))]
     source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", texts)))
     off = {"min_substring_words": None, "max_piece_copies": None}
-    build(source, loose(**off), tmp_path / "recut")
-    before = read_manifest(tmp_path / "recut")
+    build(source, loose(**off), tmp_path / "refiltered")
+    before = read_manifest(tmp_path / "refiltered")
     build(source, loose(**off, max_words=405), tmp_path / "fresh")
     for _ in range(2):
-        done = recut(tmp_path / "recut", {"max_words": 405})
-        same_build(tmp_path / "recut", tmp_path / "fresh")
+        done = refilter(tmp_path / "refiltered", {"max_words": 405})
+        same_build(tmp_path / "refiltered", tmp_path / "fresh")
         assert done.after.documents_kept == 6
-        recut(tmp_path / "recut", {"max_words": loose().max_words})
-        assert read_manifest(tmp_path / "recut") == before, "there and back again"
+        refilter(tmp_path / "refiltered", {"max_words": loose().max_words})
+        assert read_manifest(tmp_path / "refiltered") == before, "there and back again"
 
 
 def test_what_a_failed_build_kept_is_no_duplicate_of_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -194,7 +194,7 @@ def test_both_sizes_of_ngrams_are_reported_and_a_setting_says_which_acts(tmp_pat
     assert report.summary()["contaminated"] == {"quiz": 1}
     assert report.summary()["shared_ngrams"] == {"quiz": {"8": 2, "13": 1}}
     assert [text for text in kept_texts(tmp_path / "out") if few in text] != []
-    done = recut(tmp_path / "out", {"contamination_sign": "any"})
+    done = refilter(tmp_path / "out", {"contamination_sign": "any"})
     assert done.after.dropped == {"contaminated": 2}
     assert done.after.contaminated == {"quiz": 2}
     assert done.after.shared_ngrams == report.refine.shared_ngrams
@@ -220,7 +220,7 @@ def test_the_hash_is_of_what_is_kept_however_it_lies_in_files(tmp_path: Path):
 def test_what_cannot_go_well_is_refused_before_anything_is_read(tmp_path: Path):
     (tmp_path / "in").mkdir()
     source = IngestConfig(sources=str(jsonl(tmp_path / "in" / "a.jsonl", [page("caching", 1)]).parent))
-    with pytest.raises(ValueError, match="lie in each other"):
+    with pytest.raises(ValueError, match="contain each other"):
         build(source, loose(), tmp_path / "in" / "out")
     with pytest.raises(ValueError, match="no-such-set"):
         build(source, loose(evaluation_sets=[str(tmp_path / "no-such-set.jsonl")]), tmp_path / "out")
@@ -240,7 +240,7 @@ def test_two_builds_of_one_folder_do_not_disturb_each_other(tmp_path: Path):
     lock = os.open(half, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        with pytest.raises(ValueError, match="another build is under way"):
+        with pytest.raises(ValueError, match="another build is running"):
             build(source, loose(), tmp_path / "out")
     finally:
         os.close(lock)

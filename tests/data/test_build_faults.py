@@ -13,13 +13,13 @@ import pytest
 from pyarrow import parquet
 from test_refine import page
 
-from sluice.core.manifest import EVIDENCE, read_manifest
+from sluice.core.manifest import read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.data.document import read_documents
 from sluice.data.refining.executor import TaskFailed
 from sluice.data.refining.score import ScoreTask, Summary, score_part
-from sluice.data.refining.tables import REJECTS
+from sluice.data.report import EVIDENCE, REJECTS
 from sluice.data.sources import files
 
 OFF = dict.fromkeys(name for name in RefineConfig.model_fields if name.startswith("max_top_"))

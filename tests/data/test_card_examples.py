@@ -13,7 +13,7 @@ from sluice.data.card.card import render
 from sluice.data.card.examples import excerpt
 from sluice.data.card.numbers import number
 from sluice.data.card.shared import shared_parts
-from sluice.data.decontamination.sets import Span
+from sluice.data.decontamination.spans import Span
 from sluice.data.deduplication.words import words
 from sluice.data.refining.tables import DECISION, write_rows
 

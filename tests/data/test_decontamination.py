@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from script_fixtures import ARTICLES
 
-from sluice.data.decontamination.sets import (
-    EvaluationSets,
-    Span,
-    acting,
-    character_spans,
-    count_documents,
-    count_ngrams,
-    find,
-)
+from sluice.data.decontamination.policy import actionable, count_documents, count_ngrams
+from sluice.data.decontamination.sets import EvaluationSets, find
+from sluice.data.decontamination.spans import Span, character_spans
 from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.words import word_hashes, word_spans
 
@@ -41,8 +35,8 @@ def every_span(text: str, sets: EvaluationSets) -> list[Span]:
 
 
 def spans(text: str, sets: EvaluationSets) -> list[Span]:
-    """Those that a policy acts upon."""
-    return acting(every_span(text, sets), "longest")
+    """The spans that a policy applies to."""
+    return actionable(every_span(text, sets), "longest")
 
 
 def found(text: str, sets: EvaluationSets) -> list[str]:
@@ -73,8 +67,8 @@ def test_eight_words_of_a_longer_item_are_counted_and_acted_upon_only_where_any_
     edited = " ".join([*words[:8], "really", *words[9:17]])
     found = every_span(edited, bridges)
     assert found == [Span(0, 8, "bridges", 8, is_longest=False), Span(9, 17, "bridges", 8, is_longest=False)]
-    assert acting(found, "longest") == []
-    assert acting(found, "any") == [Span(0, 8, "bridges", 8), Span(9, 17, "bridges", 8)]
+    assert actionable(found, "longest") == []
+    assert actionable(found, "any") == [Span(0, 8, "bridges", 8), Span(9, 17, "bridges", 8)]
     assert (count_documents([found], "longest"), count_documents([found], "any")) == ({}, {"bridges": 1})
 
 
@@ -95,7 +89,7 @@ def test_an_ngram_of_a_short_and_of_a_long_item_is_counted_once_and_acted_upon(t
     sets = load(jsonl(tmp_path / "both.jsonl", TITLE, f"{TITLE} when the moon is up"))
     found = every_span(TITLE, sets)
     assert found == [Span(0, 8, "both", 8, is_longest=False), Span(0, 8, "both", 8)]
-    assert acting(found, "longest") == acting(found, "any") == [Span(0, 8, "both", 8)]
+    assert actionable(found, "longest") == actionable(found, "any") == [Span(0, 8, "both", 8)]
     assert count_ngrams([found])["both"][8].spans == 1
 
 
@@ -272,9 +266,9 @@ def test_a_span_is_exactly_what_shared_ngrams_cover(
         covered = _covered(item, text, length)
         assert _marked([span for span in found if span.ngram == length], len(text)) == covered
         if length == lengths[0]:
-            assert _marked(acting(found, "longest"), len(text)) == covered
+            assert _marked(actionable(found, "longest"), len(text)) == covered
         if length == lengths[-1]:
-            assert _marked(acting(found, "any"), len(text)) == covered
+            assert _marked(actionable(found, "any"), len(text)) == covered
 
 
 def _covered(item: list[str], text: list[str], length: int) -> list[bool]:

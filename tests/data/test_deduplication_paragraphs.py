@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.paragraphs import piece_hashes, remove, surplus_pieces
+from sluice.data.deduplication.paragraphs import paragraph_hashes, remove, surplus_paragraphs
 from sluice.data.deduplication.ragged_arrays import repeated_values
 from sluice.data.deduplication.sketch_store import folders
 from sluice.data.deduplication.spans import cut, merged
@@ -30,15 +30,15 @@ def surplus(
 ) -> dict[str, np.ndarray]:
     parts = write_parts(texts, folder, config, per_part)
     eligible = options.get("eligible", np.ones(len(texts), bool))
-    return surplus_pieces(parts, [content_id(text) for text in texts], eligible, config.max_piece_copies or 1)
+    return surplus_paragraphs(parts, [content_id(text) for text in texts], eligible, config.max_piece_copies or 1)
 
 
 def test_pieces_are_lines_of_enough_words_but_not_code():
     text = f"# A heading\n\n{NOTICE}\n\n- {NOTICE}\n\n    {NOTICE}\n\nshort line"
-    assert len(piece_hashes(text, 8)) == 1
-    assert len(piece_hashes(text, 2)) == 3
-    assert len(piece_hashes("    " + NOTICE, 8)) == 0
-    assert np.array_equal(piece_hashes(NOTICE.upper().replace(" ", ",  "), 8), piece_hashes(NOTICE, 8))
+    assert len(paragraph_hashes(text, 8)) == 1
+    assert len(paragraph_hashes(text, 2)) == 3
+    assert len(paragraph_hashes("    " + NOTICE, 8)) == 0
+    assert np.array_equal(paragraph_hashes(NOTICE.upper().replace(" ", ",  "), 8), paragraph_hashes(NOTICE, 8))
 
 
 def test_the_smallest_ids_keep_a_repeated_piece(tmp_path: Path):

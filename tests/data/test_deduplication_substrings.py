@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.substrings import (
-    Known,
+    RepeatCache,
     Substrings,
     character_spans,
     repeated_substrings,
-    write_covered,
+    write_windows,
 )
 from sluice.data.deduplication.suffixes import Runs
 from sluice.data.deduplication.winnowing import anchors, covered_words, sliding_minimum
@@ -35,23 +35,23 @@ def repeated(
     per_part: int = 3,
     eligible: np.ndarray | None = None,
     block_words: int = 10**6,
-    known: Known | None = None,
+    cache: RepeatCache | None = None,
 ) -> Substrings:
     def cover(numbers: np.ndarray, scratch: Path) -> list[Path]:
         assert numbers.tolist() == sorted(numbers.tolist())
         folders = [scratch / f"part-{half}" for half in range(2)]
         for path, some in zip(folders, np.array_split(numbers, 2), strict=True):
-            write_covered(path, (texts[number] for number in some), LEAST, scratch)
+            write_windows(path, (texts[number] for number in some), LEAST, scratch)
         return folders
 
     chosen = np.ones(len(texts), bool) if eligible is None else eligible
     ids = [content_id(text) for text in texts]
     parts = write_parts(texts, folder, CONFIG, per_part)
-    if known is None:
-        scratch = folder / f"known-{len(list(folder.iterdir()))}"
+    if cache is None:
+        scratch = folder / f"cache-{len(list(folder.iterdir()))}"
         scratch.mkdir()
-        known = Known(scratch, len(texts))
-    return repeated_substrings(parts, ids, cover, chosen, LEAST, known, block_words=block_words)
+        cache = RepeatCache(scratch, len(texts))
+    return repeated_substrings(parts, ids, cover, chosen, LEAST, cache, block_words=block_words)
 
 
 def reference(texts: list[str]) -> dict[str, list[int]]:
@@ -107,11 +107,11 @@ def test_what_earlier_rounds_found_changes_nothing(texts: list[str], rounds: lis
     texts = list(dict.fromkeys(texts))
     by_id = {content_id(text): text for text in texts}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
-        known = Known(Path(scratch), len(texts))
+        cache = RepeatCache(Path(scratch), len(texts))
         for chosen in rounds:
             eligible = np.array(chosen[: len(texts)])
             alone = repeated(texts, Path(folder), eligible=eligible, block_words=block_words)
-            found = repeated(texts, Path(folder), eligible=eligible, block_words=block_words, known=known)
+            found = repeated(texts, Path(folder), eligible=eligible, block_words=block_words, cache=cache)
             if not alone.split_groups and not found.split_groups:
                 assert found == alone
             # Where a group that is too large is parted follows from what was read of it, but nothing new is cut.

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 import sluice.data.refining.score
-from sluice.core.manifest import EVIDENCE
 from sluice.data.config import EvaluationSet, RefineConfig
 from sluice.data.document import Document, content_id, read_documents, write_documents
+from sluice.data.refining.cut import CutResult
 from sluice.data.refining.decide import KEPT, Decision
 from sluice.data.refining.executor import run_tasks
-from sluice.data.refining.finishing import Left
 from sluice.data.refining.refine import refine
 from sluice.data.refining.tables import read_decisions
-from sluice.data.refining.write import without_copies
-from sluice.data.report import RefineReport
+from sluice.data.refining.write import drop_copies
+from sluice.data.report import EVIDENCE, RefineReport
 
 TITLES = ("queries", "signals", "templates", "caching", "sessions", "logging", "testing", "settings")
 VERBS = ("reads", "writes", "keeps", "drops", "counts", "sorts", "joins", "splits", "checks", "names")
@@ -186,12 +185,12 @@ def test_the_longest_part_is_scored_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_texts_that_cutting_makes_equal_are_kept_once():
-    left = {row: Left("same", 50, 300, 300, {}) for row in (0, 2)}
-    first, second, third, fourth = without_copies(["a", "b", "c", "same"], [KEPT, KEPT, KEPT, KEPT], left)
+    results = {row: CutResult("same", 50, 300, 300, {}) for row in (0, 2)}
+    first, second, third, fourth = drop_copies(["a", "b", "c", "same"], [KEPT, KEPT, KEPT, KEPT], results)
     assert (first, second) == (KEPT, KEPT)
     assert third == fourth == Decision("exact_duplicate", twin="same", jaccard=1.0)
     dropped = Decision("too_few_words", "words 1 < 40")
-    assert without_copies(["a", "same"], [dropped, KEPT], {}) == [dropped, KEPT]
+    assert drop_copies(["a", "same"], [dropped, KEPT], {}) == [dropped, KEPT]
 
 
 @pytest.mark.parametrize("policy", ["drop", "cut", "report"])

@@ -145,7 +145,7 @@ def test_what_was_cut_and_masked_is_told(tmp_path: Path):
     assert kept.cut[0] == "contamination (18 words shared with quiz)"
     assert kept.masked == {"EMAIL": 1}
     assert "were cut out by contamination (18 words shared with quiz)" in str(kept)
-    assert str(kept).endswith("masked were EMAIL 1")
+    assert str(kept).endswith("masked: EMAIL 1")
     (plain,) = why(tmp_path / "out", "plain.txt", tmp_path)
     assert str(plain).endswith(": kept")
 

@@ -282,7 +282,7 @@ def test_an_interrupted_build_says_what_is_kept(
     assert main(command) == 130
     assert capsys.readouterr().err.strip() == "sluice data build: interrupted"
     monkeypatch.undo()
-    monkeypatch.setattr("sluice.data.refining.refine._decide", interrupt)
+    monkeypatch.setattr("sluice.data.refining.refine.similar_pairs", interrupt)
     assert main(command) == 130
     told = capsys.readouterr().err
     assert f"scored are kept in {tmp_path / '.out.partial'}, and the same command goes on from them" in told
