@@ -34,11 +34,11 @@ class PackageSource(Block):
     """Globs inside the archive, below its top folder, such as `docs/**/*.txt`."""
     exclude: list[str] = []
     markup: Markup | None = None
-    """Of every file, where the suffix does not say it: Django's `.txt` files are reStructuredText."""
+    """Markup of every file, overriding the suffix: Django's `.txt` files are reStructuredText."""
 
 
 UNSPECIFIED = "unspecified"
-"""A licence that nobody has told."""
+"""Licence of a source for which none was given."""
 
 
 class Source(Block):
@@ -50,49 +50,49 @@ class Source(Block):
     licence: str = UNSPECIFIED
     """SPDX identifier, kept with every document."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the one file that `uri` names; another content is refused."""
+    """Hash of the one file that `uri` names; other content is refused."""
     text_field: str | None = None
     """Field or column that holds the text; null: `data.text_field`."""
     split: str = "train"
     """Split of a Hugging Face data set."""
     revision: str | None = None
-    """Commit, tag or branch of a Hugging Face data set; a commit pins what is read. null: what is newest."""
+    """Commit, tag or branch of a Hugging Face data set; a commit pins the content. null: the newest."""
     include: list[str] = []
     """Globs of the files to read below a directory or in a distribution; empty: every file of a known kind."""
     exclude: list[str] = []
     markup: Markup | None = None
-    """Of every file, where the suffix does not say it."""
+    """Markup of every file, overriding the suffix."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only what was set: a setting that the source's kind does not use is refused when it is read again."""
+        """Dump only what was set: a setting that the kind of source does not use would be refused when read again."""
         return {name: value for name, value in whole(self).items() if name in self.model_fields_set}
 
 
 class IngestConfig(Block):
-    """Where the text comes from."""
+    """Sources of text, and limits for reading them."""
 
     sources: list[Source | str] | str | None = None
-    """A URI, or a list of URIs and of sources with settings of their own. Unset: the packages below.
+    """A URI, or a list of URIs and of sources with settings of their own. null: the packages below.
 
-    A relative path is from the folder that the command is called in; in conf/ it is from the workspace.
+    A relative path starts in the folder that the command is called in; in conf/ it starts in the workspace.
     """
     sources_sha256: str | None = None
-    """Of what local sources hold. Filled in when the settings are composed, never set; absent where none is local."""
+    """Hash of the local sources' content. Filled in when the settings are composed; absent if no source is local."""
     text_field: str = "text"
     """Field or column that holds the text, in JSONL, Parquet, CSV and data sets."""
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
-    """A document, a line or a row beyond this is a reject."""
+    """A document, line or row larger than this is rejected."""
     max_file_bytes: int = Field(16_000_000_000, ge=1)
-    """Of one file, decompressed."""
+    """Size limit of one file, decompressed."""
     max_expansion: float = Field(200.0, gt=1)
-    """Decompressed over compressed bytes, beyond the first megabyte: a file that grows more is a bomb, and a reject."""
+    """Limit of decompressed over compressed bytes, after the first megabyte; a file beyond it is rejected as a bomb."""
     attempts: int = Field(4, ge=1)
-    """Tries of a remote read, with growing pauses."""
+    """Attempts of a remote read, with growing pauses."""
     documents_per_shard: int = Field(128, ge=1)
     fallback_bytes: int = Field(16_000_000, ge=1)
-    """Text taken from the installed packages' documentation when the package index cannot be reached."""
+    """Size of the text read from the installed packages' documentation when the package index is unreachable."""
 
     @model_validator(mode="after")
     def _some_source_and_each_once(self) -> "IngestConfig":
@@ -107,10 +107,11 @@ class IngestConfig(Block):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sources elsewhere have no such hash, and the settings then do not speak of it."""
+        """Leave `sources_sha256` out where no source is local."""
         return {name: value for name, value in whole(self).items() if name != "sources_sha256" or value is not None}
 
     def shown(self) -> dict[str, Any]:
+        """Dump the settings without the secrets of URIs."""
         sources = [source.model_copy(update={"uri": without_secrets(source.uri)}) for source in self.given]
         return self.model_copy(update={"sources": sources or None}).model_dump(mode="json")
 
@@ -130,24 +131,24 @@ class EvaluationSet(Block):
 
     path: str
     policy: ContaminationPolicy | None = None
-    """What becomes of a document that shares text with it; null: `contamination_policy`."""
+    """Policy for documents that share text with it; null: `contamination_policy`."""
     sha256: str | None = None
-    """Of the file. Filled in when the settings are composed, never set."""
+    """Hash of the file. Filled in when the settings are composed."""
 
 
 class RefineConfig(Block):
-    """What is kept. Every rule writes a score; a threshold of null keeps the score and drops nothing.
+    """Rules for keeping documents. Every rule writes a score; a threshold of null drops nothing.
 
-    Thresholds follow Gopher (arXiv 2112.11446), C4 (arXiv 1910.10683) and FineWeb (arXiv 2406.17557) where they have
-    one that suits documentation; rules made for web pages alone are off.
+    Thresholds follow Gopher (arXiv 2112.11446), C4 (arXiv 1910.10683) and FineWeb (arXiv 2406.17557) where theirs suit
+    documentation; rules for web pages alone are off.
     """
 
     # Gopher, quality
     min_words: int | None = Field(40, ge=0)
-    """A letter of a script without spaces, such as Chinese or Thai, is a word, here and in all that counts words."""
+    """Here and wherever words are counted, each letter of a script without spaces (Chinese, Thai) is a word."""
     max_words: int | None = Field(100_000, ge=1)
     min_mean_word_length: float | None = Field(3.0, ge=0)
-    """Not asked of languages written without spaces."""
+    """Not applied to languages written without spaces."""
     max_mean_word_length: float | None = Field(10.0, ge=0)
     max_symbol_word_ratio: float | None = Field(0.1, ge=0)
     max_bullet_line_fraction: float | None = Field(0.9, ge=0, le=1)
@@ -173,7 +174,7 @@ class RefineConfig(Block):
     """Occurrences of `lorem ipsum`."""
     max_javascript_lines: int | None = Field(None, ge=0)
     max_policy_lines: int | None = Field(None, ge=0)
-    """Lines that speak of cookies, privacy policies and terms of use."""
+    """Lines that mention cookies, privacy policies or terms of use."""
     # FineWeb
     min_punctuated_line_fraction: float | None = Field(None, ge=0, le=1)
     max_short_line_fraction: float | None = Field(None, ge=0, le=1)
@@ -185,11 +186,11 @@ class RefineConfig(Block):
     # Others
     max_control_character_fraction: float | None = Field(0.01, ge=0, le=1)
     min_quality: float | None = Field(None, ge=0, le=1)
-    """Least score of the quality classifier in `quality_model`."""
+    """Minimum score of the quality classifier in `quality_model`."""
     quality_model: str | None = None
-    """Path of a classifier trained by `sluice data classifier`; null: none, and no score."""
+    """Path of a classifier trained by `sluice data classifier`; null: no classifier and no score."""
     quality_model_sha256: str | None = None
-    """Of the file. Filled in when the settings are composed, never set."""
+    """Hash of the file. Filled in when the settings are composed."""
 
     # Deduplication
     minhash_buckets: int = Field(14, ge=1)
@@ -198,26 +199,26 @@ class RefineConfig(Block):
     min_jaccard: float = Field(0.7, ge=0.5, le=1)
     """A pair that MinHash finds is removed only when the Jaccard similarity of its word n-grams is at least this."""
     max_piece_copies: int | None = Field(None, ge=1)
-    """Documents that may hold the same paragraph or line; in more, it stays in this many alone. null: off."""
+    """A paragraph or line that occurs in more documents than this stays in this many of them. null: off."""
     min_piece_words: int = Field(8, ge=1)
     """A paragraph or line shorter than this is never removed as a copy."""
     min_substring_words: int | None = Field(None, ge=16)
-    """A run of at least this many words that occurred before, in any document, is cut out. null: off."""
+    """Minimum length of a run of words that is cut out if it occurred before, in any document. null: off."""
     index: str | None = None
-    """Folder of a duplicate index: what earlier runs kept is dropped here as a duplicate, what is kept is added."""
+    """Folder of a duplicate index: documents that earlier runs kept are dropped; documents kept here are added."""
 
     # Decontamination
     evaluation_sets: list[EvaluationSet | str] = []
     """Each a path, or a path with a policy of its own."""
     contamination_ngrams: list[int] = [13, 8]
-    """Words of the n-grams that are looked for and counted: of each item all that fit into it, and of one shorter than
-    all of them the whole. Of items in a script without spaces twice as many letters (Chinese, Japanese) or four times
-    (Thai, Lao, Khmer, Burmese)."""
+    """Lengths, in words, of the n-grams to search for: all that fit into an item; for a shorter item, the whole item.
+    In a script without spaces the length in letters is twice (Chinese, Japanese) or four times (Thai, Lao, Khmer,
+    Burmese) as many."""
     contamination_sign: ContaminationSign = "longest"
-    """What a policy acts upon. longest: a shared n-gram of the longest that the item has, so 13 words of an item of 13
-    or more, and 8 of a shorter one; any: a shared n-gram of any length."""
+    """Which shared n-grams a policy applies to. longest: those of the item's longest length, so 13 words for an item of
+    13 or more, and 8 for a shorter one; any: those of any length."""
     contamination_policy: ContaminationPolicy = "drop"
-    """Of sets without one of their own. cut: what is shared goes; drop: the document goes; report: counted alone."""
+    """Policy of sets without their own. cut: remove the shared text; drop: drop the document; report: only count it."""
 
     # Privacy
     masks: list[Literal["SECRET", "EMAIL", "IBAN", "CARD", "PHONE", "IP_ADDRESS"]] | None = None
@@ -238,7 +239,7 @@ class RefineConfig(Block):
 
 
 class TokenizerConfig(Block):
-    """The tokenizer, trained on the training split or taken as it is."""
+    """The tokenizer: trained on the training split, or an existing one."""
 
     algorithm: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     """bpe is byte-level."""
@@ -247,23 +248,23 @@ class TokenizerConfig(Block):
     path: str | None = None
     """An existing tokenizer.json to use instead of training one."""
     path_sha256: str | None = None
-    """Of the file. Filled in when the settings are composed, never set."""
+    """Hash of the file. Filled in when the settings are composed."""
     special_tokens: list[str] = []
     """Special tokens beside those of documents and chats."""
-    # The tokenizer gate: the step fails where the tokenizer does not hold these on held-out text.
+    # The tokenizer gate: the step fails if the tokenizer misses one of these bounds on held-out text.
     min_bytes_per_token: float | None = Field(None, gt=0)
     max_fertility: float | None = Field(None, gt=0)
     min_round_trip: float | None = Field(1.0, ge=0, le=1)
-    """Share of held-out documents that decode to what was encoded; WordPiece cannot hold 1."""
+    """Share of held-out documents that decode to what was encoded; WordPiece cannot reach 1."""
 
 
 class MixShare(Block):
-    """How much of a source the training tokens hold."""
+    """Share of a source in the training tokens."""
 
     weight: float = Field(1.0, ge=0)
-    """Relative to the other sources' weights; a source without an entry has 1 times its share of the tokens."""
+    """Relative to the other sources' weights; a source without an entry weighs its own share of the tokens."""
     max_epochs: float = Field(1.0, gt=0)
-    """Times a document may be repeated at most."""
+    """How often a document may be repeated at most."""
 
 
 class PackConfig(Block):
@@ -272,18 +273,18 @@ class PackConfig(Block):
     valid_fraction: float = Field(0.02, gt=0, lt=0.5)
     test_fraction: float = Field(0.04, gt=0, lt=0.5)
     split_salt: str = "sluice"
-    """Another salt is another split."""
+    """Another salt gives another split."""
     tokens_per_shard: int = Field(4_194_304, ge=1024)
     mix: dict[str, MixShare] = {}
-    """Source, or a glob of sources, -> its share of the training tokens; empty: all text once."""
+    """Source, or a glob of sources -> its share of the training tokens; empty: all text once."""
     train_tokens: int | None = Field(None, ge=1)
-    """Training tokens to sample by `mix`; null: as many as the mix gives without repeating more than it may."""
+    """Training tokens to sample by `mix`; null: as many as the mix allows within its repetition limits."""
     order: Literal["stored", "shuffled"] = "stored"
-    """Of the training documents; `shuffled` is by a hash, and so the same whatever the sharding."""
+    """Order of the training documents; `shuffled` is by a hash, so it does not depend on the sharding."""
     layout: Literal["concatenated", "best_fit"] = "concatenated"
-    """best_fit: documents are laid into rows of `row_tokens` so that few are cut (arXiv 2404.10830)."""
+    """best_fit: documents are packed into rows of `row_tokens` so that few are cut (arXiv 2404.10830)."""
     row_tokens: int | None = Field(None, ge=2)
-    """Tokens a row, for best_fit: the model's context plus one."""
+    """Tokens per row, for best_fit: the model's context plus one."""
     seed: int = 1234
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The document: datatrove's, named by the hash of what it says, kept as deterministic JSONL shards."""
+"""Documents: datatrove's class, with a hash of the text as id, in deterministic JSONL shards."""
 
 import gzip
 import hashlib
@@ -15,12 +15,12 @@ from sluice.core.files import atomic_write
 
 
 def content_id(text: str) -> str:
-    """The first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal text, equal id, from any source."""
+    """Return the first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal texts have equal ids."""
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def document_shards(folder: Path) -> list[Path]:
-    """The shards `documents-*.jsonl` (or `.jsonl.gz`) of a folder in name order. ValueError if there are none."""
+    """List the shards `documents-*.jsonl` (or `.jsonl.gz`) of a folder in name order. ValueError if there are none."""
     shards = sorted([*folder.glob("documents-*.jsonl"), *folder.glob("documents-*.jsonl.gz")])
     if not shards:
         raise ValueError(f"{folder} holds no documents-*.jsonl: run the step that writes it first")
@@ -28,7 +28,7 @@ def document_shards(folder: Path) -> list[Path]:
 
 
 def read_shard(path: Path) -> Iterator[Document]:
-    """The documents of one shard. ValueError naming file and line if it is damaged."""
+    """Yield the documents of one shard. Raises ValueError naming file and line if it is damaged."""
     number = 0
     try:
         with _open(path) as lines:
@@ -46,13 +46,13 @@ def _open(path: Path) -> TextIO:
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
-    """Every document of a folder, in shard name order. ValueError if there is no shard or one is damaged."""
+    """Yield every document of a folder in shard name order. ValueError if there is no shard or one is damaged."""
     for shard in document_shards(folder):
         yield from read_shard(shard)
 
 
 def document_line(document: Document) -> bytes:
-    """The document as it stands in a shard: equal documents, equal bytes."""
+    """Serialize a document as a line of a shard: equal documents, equal bytes."""
     row = {"id": document.id, "text": document.text, "metadata": document.metadata}
     return json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
@@ -70,12 +70,12 @@ def write_lines(lines: Iterable[bytes], path: Path) -> int:
 def write_documents(
     documents: Iterable[Document], folder: Path, per_shard: int, *, prefix: str = "documents"
 ) -> list[Path]:
-    """Write `{prefix}-NNNN.jsonl` of `per_shard` documents each; at least one shard, so that none is said too."""
+    """Write `{prefix}-NNNN.jsonl` of `per_shard` documents each; an empty shard if there are no documents."""
     return write_line_shards(map(document_line, documents), folder, per_shard, prefix=prefix)
 
 
 def write_line_shards(lines: Iterable[bytes], folder: Path, per_shard: int, *, prefix: str = "documents") -> list[Path]:
-    """`write_documents` of the documents' lines."""
+    """Write shards like `write_documents`, from serialized lines."""
     rest = iter(lines)
     paths: list[Path] = []
     while (batch := list(islice(rest, per_shard))) or not paths:

@@ -32,7 +32,7 @@ class SourceCounts(BaseModel):
 
 
 class IngestReport(BaseModel):
-    """What ingest read and rejected."""
+    """Counts of what ingest read and rejected."""
 
     documents: int = 0
     bytes: int = 0
@@ -77,7 +77,7 @@ class Overlap(BaseModel):
 
 
 class RefineReport(Tally):
-    """What refine kept, and why it dropped the rest."""
+    """Counts of what refine kept, and why it dropped the rest."""
 
     dropped_bytes: dict[str, int] = {}
     """UTF-8 bytes of the extracted text of dropped documents, by rule."""
@@ -100,7 +100,7 @@ class RefineReport(Tally):
     by_source: dict[str, Tally] = {}
     by_language: dict[str, Tally] = {}
     content_sha256: str = ""
-    """Of the sorted ids of the kept documents, one a line: equal hashes, equal texts, in whatever files."""
+    """Hash of the sorted ids of the kept documents, one a line: it depends on the texts alone, not on the files."""
     kept_rows: Any = Field(default=None, exclude=True)
     """Whether each document was kept, [documents] bool, in canonical order; not written."""
     remember: Callable[[], object] = Field(default=lambda: None, exclude=True)

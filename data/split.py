@@ -1,4 +1,4 @@
-"""Which side of the split a document is on: a pure function of its content id."""
+"""The split into training, validation and test documents: a pure function of the content id."""
 
 import hashlib
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def split_of(document_id: str, config: PackConfig) -> Split:
-    """The side of a document. Equal text is on one side, whatever else is in the corpus and however it is sharded."""
+    """Return the split of a document. Equal texts are in one split, whatever the rest of the corpus or its sharding."""
     digest = hashlib.sha256(f"{config.split_salt}:{document_id}".encode()).digest()
     point = int.from_bytes(digest[:8], "big") / 2**64
     if point < config.test_fraction:

@@ -1,15 +1,15 @@
-"""Words of text in any script: which characters a word is made of, and where scripts without spaces are parted.
+"""Split text of any script into words.
 
 A combining mark (Unicode Mn and Mc, such as the vowel signs of Hindi) belongs to the letter before it, which `\\w` does
-not know. Scripts that put no spaces between words are parted into single letters, each with its marks, as SacreBLEU's
-`zh` tokenizer (Post, arXiv 1804.08771) does with Chinese: no dictionary is needed, and no language has to be known. One
-word of a language is then several words here; LETTERS_A_WORD says how many.
+not know. Scripts without spaces are split into single letters, each with its marks, as SacreBLEU's `zh` tokenizer
+(Post, arXiv 1804.08771) does for Chinese; this needs neither a dictionary nor the language. A word of such a language
+is then several words here: LETTERS_A_WORD of them on average.
 """
 
 import re
 import unicodedata
 
-# Unicode blocks. Of what is no letter in them, such as `・`, `\w` takes nothing.
+# Unicode blocks. `\w` does not match what is no letter in them, such as `・`.
 _IDEOGRAPHIC = (  # Han, Hiragana, Katakana, Bopomofo
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303c\u3041-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -18,15 +18,17 @@ _SYLLABIC = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f" 
 _SPACELESS = _IDEOGRAPHIC + _SYLLABIC
 
 LETTERS_A_WORD = {"ideographic": 2, "syllabic": 4}
-"""How many letters a word of running text has, about: Han and kana; Thai, Lao, Khmer and Myanmar."""
+"""Average letters of a word in running text: Han and kana; Thai, Lao, Khmer and Myanmar."""
 
 LANGUAGES_WITHOUT_SPACES = frozenset({"ja", "km", "lo", "my", "th", "wuu", "yue", "zh"})
-"""ISO 639 codes, as language identification gives them."""
+"""ISO 639 codes, as language identification returns them."""
 
 
 def _combining_marks() -> str:
-    """Those of the Basic Multilingual Plane, as a character class: more would make it a slow one, and beyond are those
-    of old scripts alone but for a few. Variation selectors choose a picture, and are no part of a word.
+    """Return the combining marks of the Basic Multilingual Plane as a character class.
+
+    More marks would make matching slow, and nearly all others belong to historic scripts. Variation selectors choose a
+    glyph and are no part of a word.
     """
     marks = (chr(place) for place in range(0x300, 0xFE00) if unicodedata.category(chr(place)) in {"Mn", "Mc"})
     return "".join(marks) + "\ufe20-\ufe2f"
@@ -41,34 +43,34 @@ _SYLLABIC_LETTER = re.compile(rf"(?=\w)[{_SYLLABIC}]")
 _LETTER = re.compile(rf"(?=\w)[{_SPACELESS}]")
 
 PLAIN = re.compile(r"\w+")
-"""Finds the words of text without marks and without scripts that have no spaces."""
+"""Matches the words of text without combining marks and without letters of a script without spaces."""
 _ANY = re.compile(rf"(?:[^\W{_SPACELESS}]+[{_MARKS}]*)+|\w[{_MARKS}]*")
 
 
 def word_pattern(text: str) -> re.Pattern[str]:
-    """What finds the words of this text: PLAIN where that is enough, which is twice as quick."""
+    """Return the pattern that matches the words of this text: PLAIN, which is twice as fast, where it suffices."""
     if text.isascii():
         return PLAIN
-    # What is left without ASCII is short. To search the whole text would take four times as long.
+    # Searching the text without its ASCII characters takes a quarter of the time.
     rest = text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
     return _ANY if _BEYOND.search(rest) else PLAIN
 
 
 def tokens(text: str) -> list[str]:
-    """Whitespace words, parted again before every letter of a script without spaces; punctuation stays with what it
-    follows.
+    """Split at whitespace, and before every letter of a script without spaces; punctuation stays with the word before
+    it.
     """
     return _TOKEN.findall(text)
 
 
 def spaced(words: list[str]) -> list[str]:
-    """Those of the words that are no single letters of a script without spaces."""
+    """Return the words that are not single letters of a script without spaces."""
     return [word for word in words if not _LETTER.match(word)]
 
 
 def letters_a_word(text: str) -> int:
-    """How many of the words that are found in this text are one word of its language: 1 where words have spaces, else
-    as most of them have it.
+    """Return how many matched words of this text make one word of its language: 1 for scripts with spaces, otherwise
+    the number for most of the text.
     """
     pattern = word_pattern(text)
     if pattern is PLAIN:

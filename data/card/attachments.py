@@ -1,4 +1,4 @@
-"""What the tokenizer and the packed shards say of themselves, as tables: all they report, without knowing its keys."""
+"""The reports of the tokenizer and pack steps as tables, whatever their keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from typing import Any
 from sluice.data.card.folder import read_json
 from sluice.data.card.numbers import count, label, number
 
-_UNSAID = frozenset({"timings", "shards", "offsets", "files"})
+_HIDDEN = frozenset({"timings", "shards", "offsets", "files"})
 _SMALL = 12
-"""Rows of a table on the page; the rest is one row that says how many."""
+"""Rows of a table on the page; the others become one row with their number."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` begin with their name; the cells are text."""
+    """A table of text cells; each row begins with its name."""
 
     title: str
     head: list[str]
@@ -24,16 +24,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Attachment:
-    """Figures first, then a table a nested part."""
+    """Figures, and a table for each nested part."""
 
     figures: list[tuple[str, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
 
 
 def read_attachment(folder: Path, names: tuple[str, ...]) -> Attachment:
-    """The report of another step's folder: the first of `names` there is, or the report inside its manifest.
+    """Read the report of another step's folder: the first of `names` that exists, or the one in its manifest.
 
-    ValueError if there is none.
+    Raises ValueError if there is none.
     """
     for name in names:
         found = read_json(folder / name)
@@ -46,23 +46,23 @@ def read_attachment(folder: Path, names: tuple[str, ...]) -> Attachment:
 
 
 def describe(report: Mapping[str, Any]) -> Attachment:
-    """Numbers and words become figures, mappings and lists of mappings become tables; timings are left out."""
+    """Turn numbers and strings into figures, mappings and lists of mappings into tables; skip timings."""
     attachment = Attachment()
     for key, value in report.items():
-        if key in _UNSAID or value is None:
+        if key in _HIDDEN or value is None:
             continue
         if isinstance(value, Mapping) and value:
             attachment.tables.append(_table(key, {str(name): each for name, each in value.items()}))
         elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
             attachment.tables.append(_table(key, {str(place): each for place, each in enumerate(value, start=1)}))
         elif isinstance(value, bool | int | float | str):
-            # A hash tells versions apart by its beginning, and would not fit.
+            # A whole hash would not fit; its prefix tells versions apart.
             attachment.figures.append((label(key), str(value)[:12] if key.endswith("sha256") else cell(value)))
     return attachment
 
 
 def cell(value: Any) -> str:
-    """One value as text."""
+    """Format one value as text."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, int):
@@ -76,7 +76,7 @@ def cell(value: Any) -> str:
 
 def _table(title: str, parts: Mapping[str, Any]) -> Table:
     nested = {name: part if isinstance(part, Mapping) else {"value": part} for name, part in parts.items()}
-    head = list(dict.fromkeys(key for part in nested.values() for key in part if key not in _UNSAID))
+    head = list(dict.fromkeys(key for part in nested.values() for key in part if key not in _HIDDEN))
     rows = [[name, *(cell(part.get(key)) for key in head)] for name, part in nested.items()]
     if len(rows) > _SMALL:
         rows = [*rows[: _SMALL - 1], [f"{len(rows) - _SMALL + 1} more", *("" for _ in head)]]

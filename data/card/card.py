@@ -1,4 +1,4 @@
-"""The data card: one page about a refined folder, without outside assets, the same bytes for the same folder."""
+"""The data card: one HTML page about a refined folder, without external assets; equal folders give equal bytes."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ _HERE = Path(__file__).parent
 def write_card(
     folder: Path, out: Path | None = None, *, tokenizer: Path | None = None, packed: Path | None = None
 ) -> Path:
-    """Write the card of a refined folder to `out`, by default card.html inside it; returns where it is.
+    """Write the card of a refined folder to `out`, by default card.html inside it, and return its path.
 
-    `tokenizer` and `packed` are the folders of those steps, whose reports then are on the page. ValueError, naming the
-    file, where a folder is not what it should be.
+    `tokenizer` and `packed` are folders of those steps, to show their reports too. Raises ValueError naming the file
+    where a folder is not what it should be.
     """
     path = out or folder / CARD_FILE
     page = render(folder, tokenizer=tokenizer, packed=packed)
@@ -29,12 +29,12 @@ def write_card(
 
 
 def render(folder: Path, *, tokenizer: Path | None = None, packed: Path | None = None) -> str:
-    """The page as text."""
+    """Render the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     card = make_card(open_folder(folder), tokenizer, packed)
-    # Documents are strangers' text: everything is escaped but the charts, whose labels escape themselves.
+    # Documents are untrusted: everything is escaped except the charts, which escape their labels themselves.
     page = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -47,6 +47,6 @@ def render(folder: Path, *, tokenizer: Path | None = None, packed: Path | None =
 
 
 def heat(passed: int, asked: int) -> int:
-    """How strongly a pass rate is coloured, from 0 where nearly every document passes to 5 where most do not."""
+    """Colour level of a pass rate, from 0 where nearly every document passes to 5 where most do not."""
     failing = 1 - passed / asked if asked else 0.0
     return sum(failing > step for step in (0.01, 0.03, 0.1, 0.25, 0.5))

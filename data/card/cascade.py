@@ -1,4 +1,4 @@
-"""The funnel as a cascade of bars, for a page too narrow for its Sankey diagram: the same flows, one a line."""
+"""The funnel as a cascade of bars, one flow a line, for pages too narrow for the Sankey diagram."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,9 +13,9 @@ _LABEL = 38
 
 
 def cascade(sources: Sequence[Flow], gates: Sequence[Gate], *, title: str, description: str) -> str:
-    """Sources add up from the left; what a gate drops stands at the right end of what reached it.
+    """Draw the cascade: sources add up from the left; drops are at the right end of what reached their gate.
 
-    ValueError if a gate drops more than reaches it.
+    Raises ValueError if a gate drops more than reaches it.
     """
     total = sum(flow.value for flow in sources)
     rows: list[str] = []
@@ -39,7 +39,7 @@ def cascade(sources: Sequence[Flow], gates: Sequence[Gate], *, title: str, descr
 
 
 def _row(rows: list[str], flow: Flow, start: int, total: int, *, strong: bool = False) -> None:
-    """Label and figure above the bar of [start, start + value) of `total`; what is not nothing can be seen."""
+    """Draw label and figure above the bar of [start, start + value) of `total`; a non-zero bar is always visible."""
     y, scale = len(rows) * _ROW, WIDTH / max(total, 1)
     width = max(flow.value * scale, 1.5) if flow.value else 0.0
     x = min(start * scale, WIDTH - width)

@@ -1,6 +1,6 @@
-"""Charts as SVG text: pure functions of numbers. Colours are CSS classes of the page, so light and dark need one chart.
+"""Charts as SVG text: pure functions of numbers. Colours are CSS classes, so one chart serves light and dark mode.
 
-Every chart carries its title and a sentence that says what it shows, for those who do not see it.
+Every chart has a title and a description for screen readers.
 """
 
 import math
@@ -12,7 +12,7 @@ from html import escape
 from sluice.data.card.numbers import count, number
 
 WIDTH = 380
-"""Of a small chart, in its own units; a phone and half a desk show it at about this many pixels."""
+"""Width of a chart in its own units; a phone or half a desktop page shows it at about this many pixels."""
 
 
 _LINE = 16
@@ -25,13 +25,13 @@ class Bar:
     label: str
     value: float
     note: str = ""
-    """What stands at the right end; empty: the value."""
+    """Text at the right end; empty: the value."""
     kind: str = "kept"
 
 
 @dataclass(frozen=True)
 class Series:
-    """Counts in the bins of a histogram, [bins]; several are drawn over one another, so the first is the largest."""
+    """Counts in the bins of a histogram, [bins]; several are drawn over each other, so the first is the largest."""
 
     label: str
     counts: Sequence[int]
@@ -40,13 +40,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A bound in force; the side on which documents do not pass is shaded."""
+    """A bound in force; the failing side is shaded."""
 
     value: float
     is_minimum: bool
 
     def fails(self, low: float, high: float) -> bool:
-        """Whether no value of the bin [low, high) passes; one at the bound does."""
+        """Whether no value of the bin [low, high) passes; a value at the bound does."""
         return high <= self.value if self.is_minimum else low > self.value
 
     @property
@@ -55,7 +55,7 @@ class Threshold:
 
 
 def frame(width: float, height: float, title: str, description: str, body: str, *, kind: str = "") -> str:
-    """The `<svg>` element around `body`, with its title and description."""
+    """Wrap `body` in an `<svg>` element with title and description."""
     shown = f' class="{escape(kind)}"' if kind else ""
     return (
         f'<svg{shown} viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}. '
@@ -64,7 +64,7 @@ def frame(width: float, height: float, title: str, description: str, body: str, 
 
 
 def shorten(text: str, characters: int) -> str:
-    """`text` on at most this many characters; what is left out is in the middle, for the ends tell names apart."""
+    """Shorten `text` to this many characters in the middle, because names differ at their ends."""
     if len(text) <= characters:
         return text
     head = (characters - 1) * 2 // 3
@@ -72,12 +72,12 @@ def shorten(text: str, characters: int) -> str:
 
 
 def wrap(text: str, characters: int, lines: int = 4) -> list[str]:
-    """`text` in lines of at most so many characters, cut at the end where it has more of them than `lines`."""
+    """Wrap `text` into at most `lines` lines of this many characters, truncated at the end."""
     return textwrap.wrap(text, characters, max_lines=lines, placeholder=" …") or [""]
 
 
 def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
-    """Horizontal bars from zero, label and figure above each; what is not nothing can be seen."""
+    """Draw horizontal bars from zero, label and figure above each; a non-zero bar is always visible."""
     top = max((row.value for row in rows), default=0) or 1
     shapes: list[str] = []
     y = 0
@@ -99,7 +99,7 @@ def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
 
 
 def _lines(label: Sequence[str]) -> str:
-    """The content of a text element at x = 0; what stands between two lines is a space to those who hear it."""
+    """Content of a text element at x = 0; a space separates the lines for screen readers."""
     first, *others = map(escape, label)
     return first + "".join(f' <tspan x="0" dy="{_LINE}">{line}</tspan>' for line in others)
 
@@ -113,9 +113,9 @@ def histogram(
     thresholds: Sequence[Threshold] = (),
     log: bool = False,
 ) -> str:
-    """Bins between `edges`, [bins + 1], increasing; `log` lays out the axis by powers of ten (edges above 0).
+    """Draw bins between increasing `edges` [bins + 1]; `log` makes the axis logarithmic (edges above 0).
 
-    Heights go by the square root of the count: a spike at zero would hide the tail that a threshold cuts.
+    Heights are proportional to the square root of the count: a spike at zero would hide the tail that a threshold cuts.
     """
     assert all(len(each.counts) == len(edges) - 1 for each in series)
     left, right, top, base = 4.0, WIDTH - 4.0, 36.0, 160.0
@@ -144,7 +144,7 @@ def histogram(
 
 @dataclass(frozen=True)
 class _Axis:
-    """Values to x positions; what lies beyond an end is drawn at that end."""
+    """Map values to x positions; values beyond an end are drawn at that end."""
 
     low: float
     high: float
@@ -161,7 +161,7 @@ class _Axis:
         return math.log10(max(value, self.low, 1e-12)) if self.log else value
 
     def ticks(self) -> list[float]:
-        """Round values inside the axis, about five."""
+        """About five round values inside the axis."""
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**power for power in powers]
@@ -193,7 +193,7 @@ def _dropped_side(axis: _Axis, threshold: Threshold, top: float, base: float) ->
 
 def _threshold(axis: _Axis, threshold: Threshold, top: float, base: float) -> str:
     x = axis.at(threshold.value)
-    # Beside the line, on the side that passes: two bounds of one score then stand apart, between their lines.
+    # Beside the line, on the passing side, so that the labels of two bounds of one score do not overlap.
     anchor, place = ("start", x + 5) if threshold.is_minimum else ("end", x - 5)
     if not axis.left + 80 < place < axis.right - 80:
         anchor, place = ("start", max(x, axis.left) + 5) if x < WIDTH / 2 else ("end", min(x, axis.right) - 5)

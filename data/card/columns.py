@@ -1,4 +1,4 @@
-"""The columns of decisions.parquet that tell two runs apart, as arrays of fixed width."""
+"""The columns of decisions.parquet that `diff` compares, as arrays of fixed width."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,38 +9,38 @@ import numpy as np
 from sluice.data.card.folder import rows
 
 _WIDTH = "S32"
-"""Of an id, in hex."""
+"""Width of an id in hex."""
 
 
 @dataclass(frozen=True)
-class Columns:
-    """One side's documents, [documents] each."""
+class DecisionColumns:
+    """The documents of one folder, [documents] each."""
 
     ids: np.ndarray
-    """Of the text as it was scored."""
+    """Ids of the scored texts."""
     final_ids: np.ndarray
-    """Of the text as it was kept; empty where it was dropped."""
+    """Ids of the kept texts; empty where dropped."""
     places: np.ndarray
     """Hash of source and path."""
     sources: np.ndarray
-    """Place in the list of sources that both sides share."""
+    """Index in the list of sources that both folders share."""
     kept: np.ndarray
     rules: np.ndarray
-    """Place in `rule_names` of the rule that dropped it; -1 where it was kept."""
+    """Index in `rule_names` of the rule that dropped the document; -1 where kept."""
     rule_names: list[str]
 
     def kept_texts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Different ids of kept texts in order, and the source of each."""
+        """Sorted distinct ids of kept texts, and the source of each."""
         finals, where = np.unique(self.final_ids[self.kept], return_index=True)
         return finals, self.sources[self.kept][where]
 
     def kept_ids(self) -> set[bytes]:
-        """Ids, as scored, of texts that are kept."""
+        """Scored ids of the kept texts."""
         return set(self.ids[self.kept].tolist())
 
-    def fates(self) -> dict[bytes, str]:
-        """Dropped texts -> the rule. A text that is kept once is not dropped, however many copies of it were; and one
-        that is dropped whole owes it to the rule that dropped its first copy."""
+    def dropped_by(self) -> dict[bytes, str]:
+        """Return scored id -> rule of the dropped texts. A text with a kept copy is not dropped; one without belongs to
+        the rule that dropped its first copy."""
         kept = self.kept_ids()
         found: dict[bytes, str] = {}
         for row in np.flatnonzero(~self.kept).tolist():
@@ -50,8 +50,8 @@ class Columns:
         return found
 
 
-def read_columns(decisions: Path, sources: dict[str, int]) -> Columns:
-    """Reads batch by batch; `sources` gets the sources that it did not know yet."""
+def read_decision_columns(decisions: Path, sources: dict[str, int]) -> DecisionColumns:
+    """Read the columns batch by batch, adding new sources to `sources`."""
     names: dict[str, int] = {}
     parts: list[tuple[np.ndarray, ...]] = []
     for batch in rows(decisions, ["id", "final_id", "source", "path", "kept", "rule"]):
@@ -71,11 +71,11 @@ def read_columns(decisions: Path, sources: dict[str, int]) -> Columns:
         np.concatenate([np.empty(0, np.dtype(kind)), *(part[column] for part in parts)])
         for column, kind in enumerate(kinds)
     )
-    return Columns(ids, finals, places, of, kept, rules, list(names))
+    return DecisionColumns(ids, finals, places, of, kept, rules, list(names))
 
 
 def read_places(decisions: Path, wanted: list[int]) -> list[tuple[str, str]]:
-    """Source and path of some rows, in the order asked for."""
+    """Return source and path of the wanted rows, in their order."""
     found: dict[int, tuple[str, str]] = {}
     start = 0
     for batch in rows(decisions, ["source", "path"]) if wanted else ():

@@ -1,4 +1,4 @@
-"""What decisions.parquet tells beyond the report's counts: lengths, duplicates, and which documents show a rule."""
+"""Facts from decisions.parquet beyond the report's counts: lengths, duplicates, and examples of each rule."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sluice.core.arrow import numbers
-from sluice.data.card.folder import Folder, rows
+from sluice.data.card.folder import RefinedFolder, rows
 from sluice.data.config import UNSPECIFIED
 
 EXAMPLES_A_RULE = 3
@@ -17,7 +17,7 @@ _COLUMNS = ["id", "source", "path", "licence", "characters", "kept", "rule", "co
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A dropped document; the order is by id, so the first ones are a sample that no run can choose."""
+    """A dropped document. Examples sort by id, a hash, so the first ones are an unbiased sample."""
 
     id: str
     source: str
@@ -27,29 +27,29 @@ class Example:
     jaccard: float = 1.0
     twin_source: str = ""
     twin_path: str = ""
-    """Of the twin; empty where this folder does not hold it, as one that an earlier run kept."""
+    """Path of the twin; empty where it is not in this folder, such as one that an earlier run kept."""
 
 
 @dataclass
 class Observed:
-    """Memory: a few numbers a document, and the ids of twins."""
+    """Facts of all documents: a few numbers for each, and the ids of twins."""
 
     characters: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """[documents]"""
     kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.bool_))
     """[documents]"""
     jaccard: np.ndarray = field(default_factory=lambda: np.empty(0, np.float64))
-    """[documents removed for a twin that is like them, not equal]"""
+    """Similarity of each document that was dropped for a similar, not equal, twin."""
     group_sizes: dict[int, int] = field(default_factory=dict)
-    """Size of a group of duplicates, the kept one counted -> groups."""
+    """Size of a group of duplicates, including the kept one -> number of groups."""
     licences: dict[str, set[str]] = field(default_factory=dict)
-    """Source -> the licences its documents carry."""
+    """Source -> licences of its documents."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
-    """Rule -> documents it drops."""
+    """Rule -> some documents that it dropped."""
 
 
-def observe(folder: Folder) -> Observed:
-    """One pass over the decisions."""
+def observe(folder: RefinedFolder) -> Observed:
+    """Collect the facts in one pass over the decisions."""
     characters, kept, jaccard = [], [], []
     twins: Counter[str] = Counter()
     licences: dict[str, set[str]] = {}
@@ -75,9 +75,9 @@ def observe(folder: Folder) -> Observed:
     )
 
 
-def _with_twins(folder: Folder, examples: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """The examples, each with the place of its twin."""
-    # What an earlier run kept is not in this folder, though a text equal to it may be.
+def _with_twins(folder: RefinedFolder, examples: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """Add source and path of its twin to each example."""
+    # A document of an earlier run is not in this folder, though a text equal to it may be.
     here = {rule: found for rule, found in examples.items() if rule != "earlier_duplicate"}
     wanted = {example.twin for found in here.values() for example in found if example.twin}
     if not wanted:
@@ -85,7 +85,7 @@ def _with_twins(folder: Folder, examples: dict[str, list[Example]]) -> dict[str,
     places: dict[str, tuple[int, str, str]] = {}
     for batch in rows(folder.decisions, ["id", "final_id", "source", "path", "kept", "rule"]):
         for name, final, source, path, is_kept, rule in zip(*(each.to_pylist() for each in batch.columns), strict=True):
-            # A twin is named as it was scored, or as it was kept where what was cut out made two equal. The first of
+            # A twin is named by its scored id, or by its final id where cutting made two documents equal. The first of
             # equal texts may itself be dropped by another rule.
             named = ((0, name), (1, final)) if is_kept else ((2, name),) if rule != "exact_duplicate" else ()
             for rank, each in named:
@@ -105,7 +105,7 @@ def _near(values: dict[str, list[Any]]) -> list[float]:
 
 
 def _examples(values: dict[str, list[Any]]) -> dict[str, list[Example]]:
-    """The first documents of each rule in one batch."""
+    """Return the first documents of each rule in one batch."""
     found: dict[str, list[Example]] = {}
     for row, rule in enumerate(values["rule"]):
         if rule:

@@ -1,4 +1,4 @@
-"""Two versions of a refined folder side by side: which documents came, went and changed, and which settings differ."""
+"""Compare two refined folders: documents added, removed and changed, and settings that differ."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from sluice.data.card.columns import Columns, read_columns, read_places
-from sluice.data.card.folder import Folder, open_folder, read_json
+from sluice.data.card.columns import DecisionColumns, read_decision_columns, read_places
+from sluice.data.card.folder import RefinedFolder, open_folder, read_json
 
 EXAMPLES = 5
 
 
 class SourceDiff(BaseModel):
-    """Kept documents by the id of their text. A text in both is counted under the source it has in B."""
+    """Kept documents by the id of their text. A text in both counts for its source in B."""
 
     only_a: int = 0
     only_b: int = 0
@@ -23,7 +23,7 @@ class SourceDiff(BaseModel):
 
 
 class Changed(BaseModel):
-    """A document whose text is another in B."""
+    """A document whose text differs in B."""
 
     source: str
     path: str
@@ -32,7 +32,7 @@ class Changed(BaseModel):
 
 
 class Moved(BaseModel):
-    """Documents that both runs read and one dropped, by the rule that dropped them."""
+    """Documents that both runs read and only one kept, by the rule that dropped them."""
 
     rules: dict[str, int] = {}
     examples: list[str] = []
@@ -52,28 +52,28 @@ class Side(BaseModel):
     documents_kept: int
     bytes_kept: int
     tokens: int | None = None
-    """Where a packed folder was given."""
+    """Set if a packed folder was given."""
 
 
 class DataDiff(BaseModel):
-    """What differs from A to B."""
+    """The differences between two refined folders."""
 
     a: Side
     b: Side
     only_a: int = 0
-    """Kept in A, and not in B; by the id of the text."""
+    """Kept in A and not in B, by the id of the text."""
     only_b: int = 0
     both: int = 0
     by_source: dict[str, SourceDiff] = {}
     changed: int = 0
-    """Documents of the same source and path, read by both, whose text is another."""
+    """Documents of the same source and path, read by both, with different texts."""
     changed_examples: list[Changed] = []
     kept_to_dropped: Moved = Moved()
     dropped_to_kept: Moved = Moved()
     dropped: dict[str, tuple[int, int]] = {}
     """Rule -> documents dropped in A and in B."""
     parameters: dict[str, tuple[Any, Any]] = {}
-    """Dotted key -> value in A and in B, where they differ; `absent` where a side has no such setting."""
+    """Dotted key -> different values in A and in B; `absent` where a folder has no such setting."""
 
     @property
     def same(self) -> bool:
@@ -82,13 +82,14 @@ class DataDiff(BaseModel):
 
 
 def diff(a: Path, b: Path, *, packed_a: Path | None = None, packed_b: Path | None = None) -> DataDiff:
-    """Compare two refined folders. Reads columns of ids, not texts: memory is a few hundred bytes a document.
+    """Compare two refined folders. Reads ids, not texts: memory is a few hundred bytes a document.
 
-    `packed_a` and `packed_b` are their packed shards, for the tokens. ValueError if a folder is not what it should be.
+    `packed_a` and `packed_b` are their packed shards, to count tokens. Raises ValueError for a folder that is not what
+    it should be.
     """
     first, second = open_folder(a), open_folder(b)
     sources: dict[str, int] = {}
-    rows_a, rows_b = read_columns(first.decisions, sources), read_columns(second.decisions, sources)
+    rows_a, rows_b = read_decision_columns(first.decisions, sources), read_decision_columns(second.decisions, sources)
     shared, by_source = _kept(rows_a, rows_b, list(sources))
     pairs = changed_pairs(rows_a, rows_b)
     rules = sorted({*first.report.dropped, *second.report.dropped})
@@ -109,7 +110,7 @@ def diff(a: Path, b: Path, *, packed_a: Path | None = None, packed_b: Path | Non
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Settings that are not the same, by dotted key."""
+    """Return the settings that differ by dotted key."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*a, *b}):
         left, right = a.get(key, "absent"), b.get(key, "absent")
@@ -120,10 +121,10 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> d
     return found
 
 
-def changed_pairs(a: Columns, b: Columns) -> list[tuple[int, int]]:
-    """Rows of A and of B that have the same source and path and another text, in the order of the ids in A.
+def changed_pairs(a: DecisionColumns, b: DecisionColumns) -> list[tuple[int, int]]:
+    """Return pairs of rows of A and B with the same source and path and different texts, in the order of ids in A.
 
-    Where several documents have one path, those whose text is on both sides are set aside and the rest paired by id.
+    Where several documents have one path, those with equal texts are ignored and the others paired by id.
     """
     left, right = (_leftover(own, other) for own, other in ((a, b), (b, a)))
     waiting: dict[bytes, list[int]] = {}
@@ -133,15 +134,15 @@ def changed_pairs(a: Columns, b: Columns) -> list[tuple[int, int]]:
     return [(row, there.pop()) for row in ordered if (there := waiting.get(bytes(a.places[row])))]
 
 
-def _leftover(own: Columns, other: Columns) -> np.ndarray:
-    """Rows whose place is on the other side, but not with this text."""
+def _leftover(own: DecisionColumns, other: DecisionColumns) -> np.ndarray:
+    """Return the rows whose source and path are in the other folder, but not with this text."""
     here = np.char.add(own.places, own.ids)
     there = np.char.add(other.places, other.ids)
     return np.flatnonzero(np.isin(own.places, other.places) & ~np.isin(here, there))
 
 
-def _kept(a: Columns, b: Columns, sources: list[str]) -> tuple[SourceDiff, dict[str, SourceDiff]]:
-    """Kept texts on either side, in all and by source."""
+def _kept(a: DecisionColumns, b: DecisionColumns, sources: list[str]) -> tuple[SourceDiff, dict[str, SourceDiff]]:
+    """Count the kept texts of both folders, in total and by source."""
     ids_a, of_a = a.kept_texts()
     ids_b, of_b = b.kept_texts()
     here, there = np.isin(ids_a, ids_b), np.isin(ids_b, ids_a)
@@ -158,15 +159,15 @@ def _kept(a: Columns, b: Columns, sources: list[str]) -> tuple[SourceDiff, dict[
     return total, dict(sorted((name, each) for name, each in by_source.items() if each != SourceDiff()))
 
 
-def _moved(kept: Columns, dropped: Columns) -> Moved:
-    """Texts kept on the first side that the second read and dropped."""
-    fates = dropped.fates()
-    lost = sorted(name for name in kept.kept_ids() if fates.get(name))
-    rules = Counter(fates[name] for name in lost)
+def _moved(kept: DecisionColumns, dropped: DecisionColumns) -> Moved:
+    """Return the texts that the first folder kept and the second read and dropped."""
+    rule_of = dropped.dropped_by()
+    lost = sorted(name for name in kept.kept_ids() if rule_of.get(name))
+    rules = Counter(rule_of[name] for name in lost)
     return Moved(rules=dict(sorted(rules.items())), examples=[name.decode() for name in lost[:EXAMPLES]])
 
 
-def _changed(pairs: list[tuple[int, int]], decisions: Path, a: Columns, b: Columns) -> list[Changed]:
+def _changed(pairs: list[tuple[int, int]], decisions: Path, a: DecisionColumns, b: DecisionColumns) -> list[Changed]:
     places = read_places(decisions, [row for row, _ in pairs])
     return [
         Changed(source=source, path=path, id_a=a.ids[row].decode(), id_b=b.ids[other].decode())
@@ -174,7 +175,7 @@ def _changed(pairs: list[tuple[int, int]], decisions: Path, a: Columns, b: Colum
     ]
 
 
-def _side(folder: Folder, packed: Path | None) -> Side:
+def _side(folder: RefinedFolder, packed: Path | None) -> Side:
     index = read_json(packed / "index.json") if packed else None
     if packed and index is None:
         raise ValueError(f"{packed} has no index.json: run the pack step first")

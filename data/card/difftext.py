@@ -1,4 +1,4 @@
-"""A data diff for the terminal: what stayed is not said."""
+"""Render a data diff for the terminal: only what changed."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from sluice.data.card.diff import DataDiff, Moved
 from sluice.data.card.numbers import count, share, signed, size
 
 _MOST = 12
-"""Lines of a block, before the rest is counted."""
+"""Lines of a block; the others are only counted."""
 
 
 def render_text(found: DataDiff) -> str:
-    """A few short blocks, the whole first."""
+    """Render the totals and then a block for each kind of difference."""
     a, b = found.a, found.b
     lines = [
         f"A {a.folder}  {a.content_sha256[:12]}",
@@ -103,7 +103,7 @@ def _capped(rows: list[list[str]]) -> list[str]:
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
-    """Names to the left, figures to the right."""
+    """Align names to the left and figures to the right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
         "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(cells))

@@ -1,4 +1,4 @@
-"""Short excerpts of what each rule drops, from the masked texts: the personal data in them is not known here."""
+"""Short excerpts of documents that each rule dropped, from the masked texts."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sluice.data.card.decisions import Example
-from sluice.data.card.folder import Folder, columns_of, rows
+from sluice.data.card.folder import RefinedFolder, columns_of, rows
 from sluice.data.card.shared import Part, shared_parts
 from sluice.data.config import ContaminationSign
 from sluice.data.decontamination.policy import actionable
@@ -18,15 +18,15 @@ EXCERPT_CHARACTERS = 260
 
 @dataclass(frozen=True)
 class Excerpt:
-    """An example with what it shares with an evaluation set, if that is why, or else the beginning of its text; empty
-    where the folder holds no texts."""
+    """An example with the text it shares with an evaluation set, if dropped for that, or else its beginning; without
+    parts where the folder has no texts."""
 
     example: Example
     parts: list[Part]
 
 
-def excerpts(folder: Folder, examples: Mapping[str, Iterable[Example]]) -> dict[str, list[Excerpt]]:
-    """The examples of each rule with their texts, which are read for these documents alone."""
+def excerpts(folder: RefinedFolder, examples: Mapping[str, Iterable[Example]]) -> dict[str, list[Excerpt]]:
+    """Add excerpts to the examples of each rule, reading the texts of these documents only."""
     listed = {rule: list(found) for rule, found in examples.items()}
     texts = _texts(folder, sorted({example.id for found in listed.values() for example in found}))
     sign: ContaminationSign = folder.thresholds.get("contamination_sign", "longest")
@@ -37,8 +37,8 @@ def excerpts(folder: Folder, examples: Mapping[str, Iterable[Example]]) -> dict[
 
 
 def excerpt(text: str, characters: int = EXCERPT_CHARACTERS) -> str:
-    """The beginning of a text, cut between words, blank lines closed up."""
-    # A bounded prefix first: a document may be long, and only its beginning is shown.
+    """Return the beginning of a text, truncated between words, without blank lines."""
+    # Split a bounded prefix only: a document may be long.
     lines = [line.rstrip() for line in text[: 8 * characters].splitlines()]
     start = "\n".join(line for line in lines if line)
     if len(start) <= characters:
@@ -56,14 +56,14 @@ def _parts(row: Mapping[str, Any], rule: str, sign: ContaminationSign) -> list[P
     return [Part(excerpt(text))] if text else []
 
 
-def _texts(folder: Folder, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Texts and shared spans by id. Of the other documents' texts those of the same row groups are read."""
+def _texts(folder: RefinedFolder, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Read texts and shared spans by id, with the row groups that contain them."""
     wanted = set(ids)
     found: dict[str, dict[str, Any]] = {}
     for path in folder.scores:
         names = (name for batch in rows(path, ["id"]) for name in batch.column(0).to_pylist())
         places = [place for place, name in enumerate(names) if name in wanted]
-        # An older run's parts say nothing of evaluation sets.
+        # Scores of older versions have no column of evaluation sets.
         columns = [name for name in columns_of(path) if name in ("id", "text", "contamination")]
         for row in read_rows(path, places, columns):
             found.setdefault(row["id"], row)

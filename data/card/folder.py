@@ -1,4 +1,4 @@
-"""What a refined folder says of itself, read leniently: an older run's files show what they have."""
+"""Read a refined folder leniently: files of older versions show what they have."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A refined folder opened: small files read, large ones named."""
+class RefinedFolder:
+    """An opened refined folder: small files are read, large ones named."""
 
     path: Path
     report: RefineReport
     ingested: IngestReport | None
     parameters: Mapping[str, Any]
-    """The settings of refine, or of all of `data build` by block."""
+    """The settings of refine, or those of `data build` by block."""
     content_sha256: str
-    """Over the ids of what was kept."""
+    """Hash of the ids of the kept documents."""
     decisions: Path
     scores: tuple[Path, ...]
 
     @property
     def thresholds(self) -> Mapping[str, Any]:
-        """The settings that cut: the refine block, where parameters hold several."""
+        """The settings of refine."""
         block = self.parameters.get("refine")
         return block if isinstance(block, dict) else self.parameters
 
 
-def open_folder(path: Path) -> Folder:
-    """ValueError, with the file at fault, if this is no refined folder or one of its files is damaged."""
+def open_folder(path: Path) -> RefinedFolder:
+    """Open a refined folder. Raises ValueError naming the file if it is not one or a file is damaged."""
     evidence = path / EVIDENCE
     decisions = evidence / DECISIONS
     for needed in (evidence / REPORT, decisions):
@@ -49,7 +49,7 @@ def open_folder(path: Path) -> Folder:
     manifest = read_json(path / "manifest.json") or {}
     ingested = evidence / INGEST
     content = manifest.get("content_sha256") or (manifest.get("report") or {}).get("content_sha256")
-    return Folder(
+    return RefinedFolder(
         path=path,
         report=_model(RefineReport, evidence / REPORT),
         ingested=_model(IngestReport, ingested) if ingested.is_file() else None,
@@ -61,7 +61,7 @@ def open_folder(path: Path) -> Folder:
 
 
 def read_json(path: Path) -> Any:
-    """None where there is no such file. ValueError if it is not JSON."""
+    """Read a JSON file; None if it does not exist. Raises ValueError if it is not JSON."""
     if not path.is_file():
         return None
     try:
@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
 
 
 def rows(path: Path, columns: list[str]) -> Iterator["pa.RecordBatch"]:
-    """A Parquet file's columns in batches, so that memory is bounded by the batch. ValueError for another schema."""
+    """Yield columns of a Parquet file in batches, to bound memory. Raises ValueError for a missing column."""
     with _parquet(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
@@ -80,7 +80,7 @@ def rows(path: Path, columns: list[str]) -> Iterator["pa.RecordBatch"]:
 
 
 def columns_of(path: Path) -> list[str]:
-    """Names of a Parquet file's columns."""
+    """Names of the columns of a Parquet file."""
     with _parquet(path) as file:
         names: list[str] = file.schema_arrow.names
         return names
@@ -95,7 +95,7 @@ def _parquet(path: Path) -> Iterator["pq.ParquetFile"]:
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        # Some of them are ValueErrors, but long ones that do not name the file.
+        # Some of these are ValueErrors already, but long ones that do not name the file.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({first}): build the folder again") from error
 
@@ -110,7 +110,7 @@ def _model(kind: type[Any], path: Path) -> Any:
 
 
 def _content(decisions: Path) -> str:
-    """sha256 over the sorted ids of what was kept, a line each."""
+    """Return the sha256 of the sorted ids of the kept documents, one a line."""
     kept: set[str] = set()
     for batch in rows(decisions, ["final_id", "kept"]):
         finals, flags = (column.to_pylist() for column in batch.columns)

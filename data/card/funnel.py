@@ -1,4 +1,4 @@
-"""The way of the documents through the gates, as refine asks them: rules, evaluation sets, duplicates."""
+"""The funnel of documents through the gates of refine: rules, evaluation sets, duplicates."""
 
 from collections.abc import Mapping
 
@@ -13,21 +13,21 @@ _GATES = (("quality", "pass the rules"), ("contaminated", "uncontaminated"), ("d
 
 
 def group_of(rule: str) -> str:
-    """Which gate a rule belongs to: `quality`, `contaminated` or `duplicate`."""
+    """Return the gate of a rule: `quality`, `contaminated` or `duplicate`."""
     if rule.endswith("duplicate") or rule in ("repeated_pieces", "repeated_substrings"):
         return "duplicate"
     return "contaminated" if rule.startswith("contaminat") else "quality"
 
 
 def ordered_drops(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Rules that dropped something, gate by gate, the largest first."""
+    """Return the rules that dropped something, gate by gate, the largest first."""
     place = {group: number for number, (group, _) in enumerate(_GATES)}
     found = [(rule, amount) for rule, amount in dropped.items() if amount]
     return sorted(found, key=lambda each: (place[group_of(each[0])], -each[1], each[0]))
 
 
 def funnel(report: RefineReport) -> str:
-    """The diagram, for a wide and for a narrow page: the style shows one. ValueError if the numbers do not add up."""
+    """Draw the diagram twice, for wide and narrow pages; CSS shows one. ValueError if the numbers do not add up."""
     sources = [Flow(name, tally.documents_in) for name, tally in report.by_source.items() if tally.documents_in]
     if not sources:
         return ""
@@ -41,11 +41,11 @@ def funnel(report: RefineReport) -> str:
         drops = [Flow(label(r), n, group) for r, n in ordered_drops(report.dropped) if group_of(r) == group]
         if drops:
             gates.append(Gate(behind, fold(drops, _DROPS, "other rules")))
-    # What is left behind the last gate is what is kept.
+    # After the last gate, all documents are kept.
     gates = [*gates[:-1], Gate("kept", gates[-1].drops if gates else [])]
-    said = {
+    texts = {
         "title": "From sources to clean documents",
         "description": f"{count(report.documents_in)} documents come in, {count(report.documents_kept)} are kept",
     }
     largest = fold(sources, _SOURCES, "other sources")
-    return f"{sankey(largest, gates, **said)}\n{cascade(largest, gates, **said)}"
+    return f"{sankey(largest, gates, **texts)}\n{cascade(largest, gates, **texts)}"

@@ -1,4 +1,4 @@
-"""What is known of the sources' licences: no licence known is no licence."""
+"""Summary of the sources' licences; a document without a known licence counts as unlicensed."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from sluice.data.card.numbers import count
 from sluice.data.config import UNSPECIFIED
 
-_UNSAID = frozenset({"", UNSPECIFIED})
+_UNKNOWN = frozenset({"", UNSPECIFIED})
 
 
 @dataclass(frozen=True)
 class Licences:
-    """Of all sources."""
+    """Summary of the licences of all sources."""
 
     known: int
-    """Different licences."""
+    """Number of different licences."""
     unknown_sources: int
     """Sources with a document whose licence is not known."""
     sources: int
 
     @classmethod
     def of(cls, sources: Sequence[Collection[str]]) -> "Licences":
-        """`sources` are the licences that each one's documents carry."""
-        named = {licence for each in sources for licence in each if licence not in _UNSAID}
+        """Summarize `sources`, given as the licences of each one's documents."""
+        named = {licence for each in sources for licence in each if licence not in _UNKNOWN}
         return cls(len(named), sum(not is_known(each) for each in sources), len(sources))
 
     @property
@@ -38,13 +38,13 @@ class Licences:
 
 
 def is_known(licences: Collection[str]) -> bool:
-    """Whether every document's licence is known, by the licences that a source's documents carry."""
-    return bool(licences) and _UNSAID.isdisjoint(licences)
+    """Whether the licence of every document is known, given the licences of a source's documents."""
+    return bool(licences) and _UNKNOWN.isdisjoint(licences)
 
 
 def shown(licences: Collection[str]) -> str:
-    """A source's licences, the unknown one named last."""
-    named = sorted(each for each in licences if each not in _UNSAID)
+    """Format a source's licences, `unknown` last."""
+    named = sorted(each for each in licences if each not in _UNKNOWN)
     return ", ".join(named if is_known(licences) else [*named, "unknown"])
 
 

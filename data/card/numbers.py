@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: thousands separated, sizes in decimal units, shares that never round to a lie."""
+"""Format numbers for reading: thousands separators, decimal units, shares that round to 0 or 100 % only if exact."""
 
 import math
 
@@ -16,7 +16,7 @@ def signed(value: float) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """Bytes in decimal units: `6.2 MB`."""
+    """Format bytes in decimal units: `6.2 MB`."""
     if abs(size_bytes) < 1000:
         return f"{size_bytes:,.0f} B"
     value = float(size_bytes)
@@ -28,7 +28,7 @@ def size(size_bytes: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """`12.3 %`; `none` of nothing. 0 % and 100 % are said of exactly none and all."""
+    """Format a share: `12.3 %`, or `none` if `whole` is 0. 0 % and 100 % mean exactly none and all."""
     if not whole:
         return "none"
     percent = 100 * part / whole
@@ -40,7 +40,7 @@ def share(part: float, whole: float) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits at most: `0.1234`, `40`, `100,000`."""
+    """Format with at most four significant digits: `0.1234`, `40`, `100,000`."""
     if math.isnan(value):
         return "NaN"
     if abs(value) < 1e15 and (value == int(value) or abs(value) >= 1000):
@@ -49,5 +49,5 @@ def number(value: float) -> str:
 
 
 def label(name: str) -> str:
-    """A key as words: `too_few_words` is `too few words`."""
+    """Format a key as words: `too_few_words` becomes `too few words`."""
     return name.replace("_", " ").strip()

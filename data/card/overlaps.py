@@ -1,4 +1,4 @@
-"""What the documents share with each evaluation set, by the length of the n-gram: the strong sign and the weaker."""
+"""Table of what the documents share with each evaluation set, by the length of the n-gram."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ class OverlapRow:
 
     set: str
     items: int | None
-    """Items that documents were held against; None where the report does not say."""
+    """Number of items searched for; None where the report does not have it."""
     short_items: int
-    """Items too short to be looked for."""
+    """Number of items too short to search for."""
     words: int
     documents: int
     spans: int
 
 
 def overlap_rows(report: RefineReport, ngrams: Sequence[int]) -> list[OverlapRow]:
-    """By set, the longest n-grams first. A set of which nothing was found has its zeros: it was looked for."""
+    """Return the rows by set, the longest n-grams first. A set without matches has rows of zeros."""
     found = []
     for name in sorted({*report.evaluation_sets, *report.shared_ngrams}):
         items, short = report.evaluation_sets.get(name), report.short_items.get(name, 0)

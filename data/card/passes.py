@@ -1,4 +1,4 @@
-"""Pass rates of every rule and the spread of its score, from the scores that refine wrote beside its decisions."""
+"""Pass rates of every rule and the distribution of its score, from the scores of a refined folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sluice.core.arrow import numbers
-from sluice.data.card.folder import Folder, columns_of, rows
+from sluice.data.card.folder import RefinedFolder, columns_of, rows
 from sluice.data.quality.rules import LANGUAGE, RULES, Rule
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ BINS = 38
 
 @dataclass(frozen=True)
 class Passed:
-    """Documents that pass of those that were asked."""
+    """Documents that pass a rule, of those it was applied to."""
 
     passed: int = 0
     asked: int = 0
@@ -27,7 +27,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Spread:
-    """A histogram of one score; the last bin also holds what lies beyond it, and the first what lies below."""
+    """A histogram of one score; the first and last bins include the values below and above them."""
 
     edges: list[float]
     """[bins + 1]"""
@@ -35,12 +35,12 @@ class Spread:
     """[bins]"""
     log: bool
     unknown: int = 0
-    """Documents whose score is no number."""
+    """Documents whose score is not a number."""
 
 
 @dataclass(frozen=True)
 class RulePasses:
-    """One rule asked alone of every document that has scores."""
+    """One rule applied alone to every document that has scores."""
 
     rule: Rule
     threshold: Any
@@ -51,10 +51,10 @@ class RulePasses:
     """None for the rule of languages."""
 
 
-def rule_passes(folder: Folder) -> list[RulePasses]:
-    """Every rule in force, in the order in which refine asks them; empty where the folder holds no scores.
+def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
+    """Return every rule in force, in the order of refine; empty where the folder has no scores.
 
-    Memory: 4 bytes a document and rule.
+    Takes 4 bytes of memory a document and rule.
     """
     scored = _scored(folder.scores)
     bounds = [(rule, threshold) for rule, threshold in in_force(folder.thresholds) if rule.score in scored]
@@ -73,7 +73,7 @@ def rule_passes(folder: Folder) -> list[RulePasses]:
             values = _numbers(batches, rule.score)
             limits = [_first_beyond(other, limit) for other, limit in bounds if other.score == rule.score]
             passed, spread = passing(values, float(threshold), rule.is_minimum), spread_of(values, limits)
-            passed |= ~rule.asks(languages)[of_language]
+            passed |= ~rule.applies_to(languages)[of_language]
         total = Passed(int(passed.sum()), len(passed))
         by_source, by_language = _grouped(passed, sources, of_source), _grouped(passed, languages, of_language)
         found.append(RulePasses(rule, threshold, total, by_source, by_language, spread))
@@ -81,37 +81,37 @@ def rule_passes(folder: Folder) -> list[RulePasses]:
 
 
 def in_force(thresholds: Mapping[str, Any]) -> list[tuple[Rule, Any]]:
-    """The rules that can drop something, with their thresholds."""
+    """Return the rules that can drop something, with their thresholds."""
     always = [(rule, 1 if rule.setting is None else thresholds.get(rule.setting)) for rule in RULES]
     return [(rule, threshold) for rule, threshold in always if threshold is not None]
 
 
 def passing(values: np.ndarray, threshold: float, is_minimum: bool) -> np.ndarray:
-    """[documents] Whether each passes, in 32 bits as refine decides; what is no number never does."""
+    """Whether each value passes, [documents] bool, compared in 32 bits as in refine; NaN never does."""
     values, limit = values.astype(np.float32), np.float32(threshold)
     passed: np.ndarray = values >= limit if is_minimum else values <= limit
     return passed
 
 
 def spread_of(values: np.ndarray, thresholds: Sequence[float] = (), bins: int = BINS) -> Spread:
-    """Bins that show the bulk and the thresholds: an outlier does not squeeze the rest into one bar.
+    """Choose bins that show the bulk and the thresholds, so that outliers do not squeeze the rest into one bar.
 
-    No bin lies on both sides of a threshold, unless two of them are as near as two edges.
+    No bin lies on both sides of a threshold, unless two thresholds are closer than two edges.
     """
     known = values[np.isfinite(values)].astype(np.float64)
     unknown = len(values) - len(known)
     low, high = (float(known.min()), float(np.quantile(known, 0.995))) if len(known) else (0.0, 1.0)
-    # A threshold far beyond the bulk is drawn at the end of the axis.
+    # A threshold far above the bulk is drawn at the end of the axis.
     reach = 4 * high if high > 0 else max(thresholds, default=1.0)
     low, high = min([low, *thresholds]), max([high, *(min(each, reach) for each in thresholds)])
     log = low >= 0 and high >= 100
-    # An axis that nearly begins at zero begins there.
+    # An axis that begins near zero begins at zero.
     low = 0.0 if not log and 0 < low < 0.2 * high else low
     if log:
         low = max(low, 1.0)
         edges = np.geomspace(low, max(high, low * 10), bins + 1)
     else:
-        # All alike is one bar, in bins that the size of the value leaves room for.
+        # Equal values are one bar, in bins wide enough for the precision of the value.
         edges = np.linspace(low, high if high - low > 1e-9 * abs(low) else low + max(1, 1e-6 * abs(low)), bins + 1)
     for each in thresholds:
         if edges[0] < each < edges[-1]:
@@ -121,12 +121,12 @@ def spread_of(values: np.ndarray, thresholds: Sequence[float] = (), bins: int = 
 
 
 def _first_beyond(rule: Rule, threshold: float) -> float:
-    """Where the side to the right of a threshold begins: a value at it passes, so a maximum belongs to the left."""
+    """Start of the range above a threshold: a value at a maximum passes and belongs to the range below."""
     return float(threshold if rule.is_minimum else np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
 def _scored(scores: Sequence[Path]) -> set[str]:
-    """Columns that every part has."""
+    """Names of the columns that every part has."""
     return set.intersection(*(set(columns_of(path)) for path in scores)) if scores else set()
 
 
@@ -141,7 +141,7 @@ def _numbers(batches: Sequence["pa.RecordBatch"], name: str) -> np.ndarray:
 
 
 def _coded(parts: Iterator[list[str]]) -> tuple[list[str], np.ndarray]:
-    """The different values, and [documents] the place of each document's value among them."""
+    """Return the distinct values, and the index of each document's value among them, [documents]."""
     places: dict[str, int] = {}
     codes = [np.array([places.setdefault(each, len(places)) for each in part], np.int32) for part in parts]
     return list(places), np.concatenate([np.empty(0, np.int32), *codes])

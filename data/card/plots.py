@@ -1,4 +1,4 @@
-"""The card's charts from its facts. Each is SVG, or empty where there is nothing to draw."""
+"""The charts of the card. Each is SVG, or empty where there is nothing to draw."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,22 +13,22 @@ from sluice.data.quality.rules import LANGUAGE
 from sluice.data.report import RefineReport
 
 _ROWS = 12
-"""Bars of a chart; what is beyond is one bar."""
+"""Bars of a chart; the others become one bar."""
 _SIMILARITY_BINS = 30
 
 
 def bound_text(each: RulePasses) -> str:
-    """What a document must hold to pass: `words ≥ 40`."""
+    """Format the condition to pass: `words ≥ 40`."""
     if each.rule is LANGUAGE:
         return f"language in {', '.join(each.threshold)}"
     return f"{label(each.rule.score)} {'≥' if each.rule.is_minimum else '≤'} {number(each.threshold)}"
 
 
 def score_charts(passes: Iterable[RulePasses]) -> list[tuple[str, str, str]]:
-    """(title, note, chart) of every score that a rule in force bounds, with all its bounds."""
+    """Draw (title, note, chart) of every score that a rule in force bounds, with all its bounds."""
     bounded: dict[str, list[RulePasses]] = {}
     for each in passes:
-        # One bar on the side that passes would say nothing.
+        # A single bar on the passing side would show nothing.
         if each.spread and (each.total.passed < each.total.asked or sum(map(bool, each.spread.counts)) > 1):
             bounded.setdefault(each.rule.score, []).append(each)
     return [_score(name, found) for name, found in bounded.items()]
@@ -57,7 +57,7 @@ def _score(name: str, found: list[RulePasses]) -> tuple[str, str, str]:
 
 
 def language_bars(report: RefineReport) -> str:
-    """Documents kept by language, beside those read."""
+    """Draw the documents kept by language, of those read."""
     tallies = report.by_language
     names = sorted(tallies, key=lambda name: (-tallies[name].documents_kept, name))
     shown = [
@@ -72,7 +72,7 @@ def language_bars(report: RefineReport) -> str:
 
 
 def length_histogram(observed: Observed) -> str:
-    """Characters of the documents read and of those kept."""
+    """Draw the characters of the documents read and kept."""
     if not len(observed.characters):
         return ""
     spread = spread_of(observed.characters)
@@ -88,7 +88,7 @@ def length_histogram(observed: Observed) -> str:
 
 
 def similarity_histogram(observed: Observed, floor: Any) -> str:
-    """Jaccard similarities of near duplicates, from `floor`, the least that removes one."""
+    """Draw the Jaccard similarities of near duplicates, starting at `floor`, the threshold."""
     if not len(observed.jaccard):
         return ""
     low = min(float(floor) if isinstance(floor, int | float) else 0.95, float(observed.jaccard.min()), 0.95)
@@ -103,7 +103,7 @@ def similarity_histogram(observed: Observed, floor: Any) -> str:
 
 
 def group_bars(observed: Observed) -> str:
-    """Groups of duplicates by their size, in the order of size."""
+    """Draw the groups of duplicates by size."""
     sizes = sorted(observed.group_sizes.items())
     shown = [Bar(f"{size} documents", groups, kind="duplicate") for size, groups in sizes[:_ROWS]]
     if rest := sizes[_ROWS:]:
@@ -112,7 +112,7 @@ def group_bars(observed: Observed) -> str:
 
 
 def amount_bars(amounts: Mapping[str, int], title: str, description: str, kind: str) -> str:
-    """The largest amounts as bars."""
+    """Draw the largest amounts as bars."""
     some = [(name, amount) for name, amount in amounts.items() if amount]
     ranked = sorted(some, key=lambda each: (-each[1], each[0]))
     shown = [Bar(name, amount, kind=kind) for name, amount in ranked[:_ROWS]]

@@ -1,4 +1,4 @@
-"""A Sankey diagram of a funnel: what comes in from the left, what is left at each gate on top, what falls out below."""
+"""A Sankey diagram of the funnel: sources from the left, what passes each gate on top, what is dropped below."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from sluice.data.card.charts import frame, shorten
 from sluice.data.card.numbers import count
 
 _TALL = 300.0
-"""Height of everything that comes in."""
+"""Height of all sources together."""
 _NODE = 10.0
 _PITCH = 20.0
-"""Least distance of two labels."""
+"""Minimum distance of two labels."""
 _HEADING = 44.0
 _LABELS = 210.0
 _STEP = 232.0
@@ -28,10 +28,10 @@ class Flow:
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate and what it drops; what is left goes on to the next."""
+    """A gate and what it drops; the others go on to the next."""
 
     label: str
-    """Of what is left behind the gate."""
+    """Label of what passes the gate."""
     drops: Sequence[Flow]
 
 
@@ -43,7 +43,7 @@ class _Box:
 
 
 def fold(flows: Sequence[Flow], most: int, rest: str) -> list[Flow]:
-    """The largest `most` flows in descending order; all others as one named `{n} {rest}`."""
+    """Return the largest `most` flows in descending order, the others merged into one named `{n} {rest}`."""
     ranked = sorted(flows, key=lambda flow: (-flow.value, flow.label))
     if len(ranked) <= most:
         return ranked
@@ -52,7 +52,7 @@ def fold(flows: Sequence[Flow], most: int, rest: str) -> list[Flow]:
 
 
 def sankey(sources: Sequence[Flow], gates: Sequence[Gate], *, title: str, description: str) -> str:
-    """Sources flow together; each gate lets the rest through. ValueError if a gate drops more than reaches it."""
+    """Draw the diagram. Raises ValueError if a gate drops more than reaches it."""
     total = sum(flow.value for flow in sources)
     scale = _TALL / max(total, 1)
     shapes: list[str] = []
@@ -76,7 +76,7 @@ def sankey(sources: Sequence[Flow], gates: Sequence[Gate], *, title: str, descri
 
 
 def _sources(sources: Sequence[Flow], spine: _Box, scale: float, shapes: list[str]) -> float:
-    """Draws the sources into `spine`; returns how deep they reach."""
+    """Draw the sources into `spine`; return the y position of their end."""
     y, landed = _HEADING, spine.y
     for flow in sources:
         box = _Box(_LABELS, y, flow.value * scale)
@@ -94,7 +94,7 @@ def _sources(sources: Sequence[Flow], spine: _Box, scale: float, shapes: list[st
 
 
 def _drops(drops: Sequence[Flow], spine: _Box, behind: _Box, scale: float, shapes: list[str]) -> float:
-    """Draws what a gate drops below what it lets through; returns how deep it reaches."""
+    """Draw what a gate drops below what passes; return the y position of its end."""
     y, leaves = behind.y + behind.height + 24, behind.y + behind.height
     for flow in drops:
         box = _Box(behind.x, y, flow.value * scale)
@@ -126,7 +126,7 @@ def _node(shapes: list[str], box: _Box, kind: str) -> None:
 
 
 def _ribbon(shapes: list[str], start: _Box, end: _Box, kind: str) -> None:
-    """A band from the right side of one box to the left side of another."""
+    """Draw a band from the right side of one box to the left side of another."""
     x, to = start.x + _NODE, end.x
     bend = (x + to) / 2
     tall, wide = max(start.height, 1), max(end.height, 1)

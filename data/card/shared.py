@@ -1,4 +1,4 @@
-"""The words that a document shares with evaluation sets, marked, between a little context."""
+"""Excerpts with the words that a document shares with evaluation sets marked."""
 
 import re
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from sluice.data.decontamination.spans import Span, character_spans
 
 PLACES = 2
-"""Shared runs that are shown of one document; the others are counted."""
+"""Shared runs shown of one document; the others are counted."""
 _CONTEXT = 70
-"""Characters on either side of what is marked."""
+"""Characters on either side of a marked run."""
 _MARKED = 260
-"""Characters of a marked run before it is cut."""
+"""Characters of a marked run before it is truncated."""
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
@@ -21,16 +21,16 @@ class Part:
 
     text: str
     set: str = ""
-    """Evaluation set that it is shared with, to be marked; empty: context."""
+    """Evaluation set that a marked run is shared with; empty: context."""
 
 
 def shared_parts(text: str, spans: Sequence[Span]) -> list[Part]:
-    """The first of `spans`, which ascend, with their context. The parts follow one another without a gap."""
+    """Return the first of the ascending `spans` with their context, as consecutive parts."""
     found: list[Part] = []
     reached = 0
     shown = spans[:PLACES]
     for span, (first, end) in zip(shown, character_spans(text, shown), strict=True):
-        # Two sets may share the same words: what is shown is not shown again.
+        # Two sets may share the same words, which are shown once.
         start = max(first, reached)
         if start < end:
             found += [Part(_context(text, reached, start)), Part(_cut(text[start:end]), span.set)]
@@ -42,7 +42,7 @@ def shared_parts(text: str, spans: Sequence[Span]) -> list[Part]:
 
 
 def _context(text: str, start: int, end: int) -> str:
-    """What stands in [start, end): all of it if that is little, else what is near to a mark, in whole words."""
+    """Return the text in [start, end) if it is short, otherwise the whole words near the marks."""
     gap = text[start:end]
     head, tail = (_CONTEXT if start else 0), (_CONTEXT if end < len(text) else 0)
     if len(gap) > head + tail:

@@ -1,4 +1,4 @@
-"""The card's content from a refined folder: figures, tables and charts, ready to be set on the page."""
+"""The content of the card: figures, tables and charts of a refined folder, ready for the template."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from sluice.data.card.attachments import Attachment, read_attachment
 from sluice.data.card.decisions import Observed, observe
 from sluice.data.card.examples import Excerpt, excerpts
-from sluice.data.card.folder import Folder
+from sluice.data.card.folder import RefinedFolder
 from sluice.data.card.funnel import funnel, group_of, ordered_drops
 from sluice.data.card.licences import Licences, amount_of, shown
 from sluice.data.card.numbers import count, label, share, size
@@ -26,18 +26,18 @@ from sluice.data.card.plots import (
 from sluice.data.report import IngestReport, RefineReport, Tally
 
 _COLUMNS = 5
-"""Sources and languages beside one another in the table of pass rates."""
+"""Sources or languages in the table of pass rates."""
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """What one source gave and kept."""
+    """Counts of one source."""
 
     name: str
     licences: frozenset[str]
-    """That its documents carry."""
+    """Licences of its documents."""
     bytes_read: int | None
-    """UTF-8 bytes of text, markup included; None where the folder does not say."""
+    """UTF-8 bytes of text, markup included; None where not known."""
     documents_in: int
     bytes_in: int
     """UTF-8 bytes of extracted text."""
@@ -51,7 +51,7 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class DropRow:
-    """What one rule dropped."""
+    """Counts of what one rule dropped."""
 
     rule: str
     group: str
@@ -61,7 +61,7 @@ class DropRow:
 
 @dataclass(frozen=True)
 class HeatRow:
-    """A rule's pass rates: of all documents, then one a column."""
+    """Pass rates of a rule: of all documents, then of each column."""
 
     rule: str
     bound: str
@@ -70,7 +70,7 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class Heat:
-    """Pass rates of the rules that some document breaks; a column is a source or a language."""
+    """Pass rates of the rules that some document breaks, by source or language."""
 
     title: str
     columns: list[str]
@@ -79,7 +79,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Card:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     content_sha256: str
     report: RefineReport
@@ -92,7 +92,7 @@ class Card:
     rejects: str
     heats: list[Heat]
     unbroken: list[str]
-    """Rules in force that every document passes."""
+    """Rules in force that every document passed."""
     histograms: list[tuple[str, str, str]]
     """Title, note, chart."""
     examples: dict[str, list[Excerpt]]
@@ -108,8 +108,8 @@ class Card:
     packed: Attachment | None
 
 
-def make_card(folder: Folder, tokenizer: Path | None, packed: Path | None) -> Card:
-    """Reads the evidence and draws the charts. Charts are SVG, or empty where there is nothing to draw."""
+def make_card(folder: RefinedFolder, tokenizer: Path | None, packed: Path | None) -> Card:
+    """Read the evidence and draw the charts, as SVG, or empty where there is nothing to draw."""
     report, observed, passes = folder.report, observe(folder), rule_passes(folder)
     sources = _sources(folder, observed)
     licences = Licences.of([row.licences for row in sources])
@@ -165,8 +165,8 @@ def _figures(report: RefineReport, ingested: IngestReport | None, licences: Lice
     ]
 
 
-def _sources(folder: Folder, observed: Observed) -> list[SourceRow]:
-    """By bytes kept, the largest first; a source of which everything was rejected is still named."""
+def _sources(folder: RefinedFolder, observed: Observed) -> list[SourceRow]:
+    """List the sources by bytes kept, including those of which everything was rejected."""
     read = folder.ingested.sources if folder.ingested else {}
     found = []
     for name in sorted({*folder.report.by_source, *read}):
@@ -187,7 +187,7 @@ def _sources(folder: Folder, observed: Observed) -> list[SourceRow]:
 
 
 def _heats(passes: list[RulePasses], report: RefineReport) -> list[Heat]:
-    """One table by source, one by language; the largest of each, and none without a rule."""
+    """Make a table by source and one by language, of the largest of each; none without a rule."""
     heats = []
     for tallies, kind in ((report.by_source, "by_source"), (report.by_language, "by_language")):
         names = sorted(tallies, key=lambda name: (-tallies[name].documents_in, name))[:_COLUMNS]
@@ -206,7 +206,7 @@ def _is_unbroken(each: RulePasses) -> bool:
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings by dotted key, as text."""
+    """Format the settings by dotted key."""
     found: dict[str, str] = {}
     for key, value in parameters.items():
         if isinstance(value, Mapping) and value:

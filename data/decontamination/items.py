@@ -1,4 +1,4 @@
-"""The items of an evaluation set as it lies on disk: JSONL, JSON or YAML of any shape, of which the strings count."""
+"""Read the items of an evaluation set: all strings in a JSONL, JSON or YAML file of any structure."""
 
 import json
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ SUFFIXES = (".jsonl", ".json", ".yaml", ".yml")
 
 
 def read_items(path: Path) -> Iterator[list[str]]:
-    """The strings of each item, at whatever depth, in the order of the file.
+    """Yield the strings of each item, at any depth, in the order of the file.
 
-    An item is a line of JSONL; in JSON and YAML an element of the list, or of the lists in the mapping, that the file
-    holds; without a list, all of it. ValueError naming file and line if it cannot be read.
+    An item is a line of JSONL; in JSON and YAML an element of the top-level list, or of the lists in the top-level
+    mapping; without a list, the whole file. Raises ValueError naming file and line if it cannot be read.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"evaluation set {path} is none of {', '.join(SUFFIXES)}: convert it to JSONL, an item a line")
@@ -20,7 +20,9 @@ def read_items(path: Path) -> Iterator[list[str]]:
         for value in _values(path):
             yield _strings(value)
     except OSError as error:
-        raise ValueError(f"evaluation set {path} cannot be read: {error.strerror or error}; mend the path") from error
+        raise ValueError(
+            f"evaluation set {path} cannot be read: {error.strerror or error}; correct the path"
+        ) from error
 
 
 def _values(path: Path) -> Iterator[Any]:
@@ -57,7 +59,7 @@ def _parsed_json(path: Path, content: bytes, first_line: int) -> Any:
         line, reason = first_line + content[: error.start].count(b"\n"), "not UTF-8"
     except RecursionError:
         line, reason = first_line, "nested too deeply"
-    raise ValueError(f"evaluation set {path} line {line} is not JSON ({reason}): mend or remove it")
+    raise ValueError(f"evaluation set {path} line {line} is not JSON ({reason}): correct or remove it")
 
 
 def _parsed_yaml(path: Path, content: bytes) -> list[Any]:
@@ -72,11 +74,11 @@ def _parsed_yaml(path: Path, content: bytes) -> list[Any]:
         line, reason = content[: error.start].count(b"\n") + 1, "not UTF-8"
     except (yaml.YAMLError, RecursionError) as error:
         line, reason = 1, type(error).__name__
-    raise ValueError(f"evaluation set {path} line {line} is not YAML ({reason}): mend or remove it")
+    raise ValueError(f"evaluation set {path} line {line} is not YAML ({reason}): correct or remove it")
 
 
 def _strings(item: Any) -> list[str]:
-    """Depth first; a container that YAML's aliases repeat counts once, or a small file could be endless."""
+    """Collect strings depth first. A container repeated by YAML aliases counts once, or a file could be endless."""
     found: list[str] = []
     seen: set[int] = set()
     waiting = [item]

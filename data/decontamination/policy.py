@@ -1,4 +1,4 @@
-"""What becomes of spans shared with evaluation sets: which of them a policy applies to, and how many there are."""
+"""Policies for spans shared with evaluation sets: which spans they apply to, and how many there are."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

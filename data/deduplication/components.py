@@ -1,12 +1,12 @@
-"""Connected components of a graph of documents, in numpy: scipy would cost half a second to import."""
+"""Connected components of a graph of documents, in numpy: scipy takes half a second to import."""
 
 import numpy as np
 
 
 def components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """The smallest node that each of `count` nodes is connected with, [count] int64, by edges [n] int64 each.
+    """Return the smallest node that each of `count` nodes is connected with, [count] int64, by edges [n] int64 each.
 
-    Labels hook onto the smallest neighbour's and are then followed to their ends, until no edge joins two of them
+    Labels are hooked to the smallest neighbour's and then followed to their roots, until no edge joins two labels
     (Shiloach and Vishkin 1982).
     """
     label = np.arange(count)

@@ -1,4 +1,4 @@
-"""The duplicate index: sketches of what earlier runs kept, so that a later run keeps nothing twice."""
+"""The duplicate index: sketches of the documents that earlier runs kept, so that later runs keep nothing twice."""
 
 import json
 import re
@@ -28,8 +28,8 @@ _SETTINGS, _LOCK = "index.json", ".lock"
 class DuplicateIndex:
     """A folder with a folder `NNNNNN-FINGERPRINT` for each run, in the order in which the runs were added.
 
-    A run's fingerprint (hex) names its inputs and settings. A run is compared with the runs added before it only: when
-    it is repeated, neither its own entries nor later ones are its duplicates, and its outcome is the same.
+    The fingerprint (hex) identifies a run's inputs and settings. A run is compared only with runs added before it, so a
+    repeated run does not match its own entries or later ones, and has the same outcome.
     """
 
     folder: Path
@@ -37,8 +37,8 @@ class DuplicateIndex:
 
     @classmethod
     def open(cls, folder: Path, config: RefineConfig) -> "DuplicateIndex":
-        """ValueError for something else, or an index made under other MinHash settings. Nothing is written yet."""
-        _refuse_strangers(folder)
+        """Open an index without writing. Raises ValueError for other content or other MinHash settings."""
+        _check_folder(folder)
         index = cls(
             folder,
             {
@@ -68,7 +68,7 @@ class DuplicateIndex:
         return sorted(path for path in self.folder.iterdir() if _RUN.match(path.name))
 
     def earlier_runs(self, fingerprint: str) -> list[Path]:
-        """Those before the run of this fingerprint, or all if it is not there."""
+        """Folders of the runs before the one with this fingerprint, or of all runs if there is none."""
         before = []
         for path in self.runs():
             if path.name.partition("-")[2] == fingerprint:
@@ -84,9 +84,9 @@ class DuplicateIndex:
         min_jaccard: float,
         fingerprint: str,
     ) -> list[Duplicate]:
-        """The eligible documents ([documents] bool) that an earlier run kept or that are near one it kept, by id.
+        """Find eligible documents ([slots] bool) that equal or resemble one that an earlier run kept, by id.
 
-        Of several twins the most similar is named; of equally similar ones the document itself, else the smallest id.
+        Of several twins the most similar is returned; of equally similar ones the equal text, else the smallest id.
         """
         best: dict[str, Duplicate] = {}
         documents = np.flatnonzero(eligible)
@@ -101,16 +101,16 @@ class DuplicateIndex:
         return sorted(best.values(), key=lambda duplicate: duplicate.id)
 
     def add(self, parts: Sequence[SketchPart], ids: Sequence[str], kept: np.ndarray, fingerprint: str) -> bool:
-        """Put in what a run kept ([documents] bool, distinct ids): whole or not at all. False if it is there already.
+        """Add what a run kept ([slots] bool, distinct ids) atomically. Returns False if it is there already.
 
-        A run that is repeated and now keeps other documents has its entries replaced, in its place in the order.
-        ValueError if another process is adding to the index at this moment.
+        A repeated run that keeps other documents has its entries replaced, without changing the order of runs. Raises
+        ValueError if another process is adding to the index.
         """
         if not re.fullmatch(r"[0-9a-f]{1,64}", fingerprint):
             raise ValueError(f"fingerprint {fingerprint!r} must be 1 to 64 hex digits")
         with self._lock():
-            for left in self.folder.glob(".[!l]*"):  # by a run that was killed; .lock stays
-                remove(left)
+            for unfinished in self.folder.glob(".[!l]*"):  # of a run that was killed; .lock stays
+                remove(unfinished)
             runs = self.runs()
             number = int(runs[-1].name.partition("-")[0]) + 1 if runs else 0
             known = [path for path in runs if path.name.partition("-")[2] == fingerprint]
@@ -118,9 +118,9 @@ class DuplicateIndex:
             names, documents = _by_id(ids, np.flatnonzero(kept))
             if known and np.array_equal(np.load(place / _IDS), names):
                 return False
-            with atomic_write(place) as unfinished:
-                unfinished.mkdir()
-                _write_run(unfinished, parts, names, documents)
+            with atomic_write(place) as partial:
+                partial.mkdir()
+                _write_run(partial, parts, names, documents)
         return True
 
     @contextmanager
@@ -135,14 +135,15 @@ class DuplicateIndex:
             yield
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
+    """Raise ValueError if the folder is a file, or has other content than an index."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             what = "is a file" if path == folder else f"lies below the file {path}"
             raise ValueError(f"index {folder} {what}: name an empty or a new folder for the index")
     if not folder.is_dir() or (folder / _SETTINGS).is_file():
         return
-    # A run that was killed may have left its lock and the beginning of the settings.
+    # A run that was killed may have left its lock and unfinished settings.
     if any(path.name != _LOCK and not path.name.startswith(f".{_SETTINGS}.") for path in folder.iterdir()):
         raise ValueError(
             f"index {folder} holds something that is not an index: name an empty or a new folder for the index"
@@ -154,7 +155,7 @@ def _preference(found: Duplicate) -> tuple[float, bool, str]:
 
 
 def _by_id(ids: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of some documents in order, [n] S32, and these documents [n]: the bytes do not depend on the parts."""
+    """Return sorted ids of some documents, [n] S32, and their slots [n]: the bytes do not depend on the parts."""
     names = np.asarray([ids[document] for document in documents], dtype="S32")
     order = np.argsort(names)
     documents, names = documents[order], names[order]
@@ -179,7 +180,7 @@ def _twins(
     shingles: RowReader,
     min_jaccard: float,
 ) -> Iterator[tuple[int, str, float]]:
-    """(document, id of its twin in the run, Jaccard); a document that the run holds itself has that twin alone."""
+    """Yield (slot, id of its twin in the run, Jaccard); for a document that is in the run, only itself as twin."""
     kept = np.load(run / _IDS)
     if not len(kept) or not len(documents):
         return
@@ -199,10 +200,10 @@ def _twins(
 
 
 def _candidates(run: SketchPart, parts: Sequence[SketchPart], documents: np.ndarray) -> np.ndarray:
-    """(document, entry of the run) that agree in a band, [pairs, 2] int64, sorted.
+    """Return sorted pairs (slot, entry of the run) that agree in a band, [pairs, 2] int64.
 
-    Entries are kept documents, no two of them near each other, so few share a key: 64 of them, the smallest ids, are
-    compared at most.
+    Entries are kept documents, no two of them near duplicates, so few share a key: at most 64, those of the smallest
+    ids, are compared.
     """
     found = [np.empty((0, 2), np.int64)]
     for bucket in range(run.buckets):

@@ -13,10 +13,10 @@ _ROWS_AT_ONCE = 512
 
 
 def signature(document_shingles: np.ndarray, config: RefineConfig) -> np.ndarray:
-    """MinHash signature, [buckets, hashes a bucket] uint32, of distinct shingles [n] uint64; n may be 0."""
+    """Return the MinHash signature, [buckets, hashes a bucket] uint32, of distinct shingles [n] uint64."""
     count = config.minhash_buckets * config.minhash_hashes_per_bucket
-    # An odd multiple modulo 2**32 is a bijection of 32-bit values. Shingles are mixed already, so their low halves are
-    # as good as random and each multiple orders them anew: the smallest is a fair draw from the set.
+    # Multiplying by an odd number modulo 2**32 is a bijection of 32-bit values. Shingles are mixed already, so their
+    # low halves are as good as random and each product orders them anew: the smallest is a fair draw from the set.
     values = document_shingles.astype(np.uint32)
     factors = _factors(count)
     products = np.empty((count, min(len(values), _ROWS_AT_ONCE)), dtype=np.uint32)
@@ -29,9 +29,9 @@ def signature(document_shingles: np.ndarray, config: RefineConfig) -> np.ndarray
 
 
 def band_keys(signatures: np.ndarray) -> np.ndarray:
-    """A 64-bit key a bucket, [documents, buckets] uint64, of signatures [documents, buckets, hashes a bucket].
+    """Hash each band to a key, [documents, buckets] uint64, of signatures [documents, buckets, hashes a bucket].
 
-    Equal bands have equal keys. Unequal ones do not but by a chance of 2**-64, and then the Jaccard similarity says so.
+    Unequal bands have equal keys with a probability of 2**-64, and then the exact Jaccard similarity rejects the pair.
     """
     keys = np.zeros(signatures.shape[:2], dtype=np.uint64)
     for place in range(signatures.shape[2]):

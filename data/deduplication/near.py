@@ -1,6 +1,6 @@
 """Near duplicates: candidates by MinHash bands, verified by exact Jaccard similarity, removed by one greedy rule.
 
-Everything is keyed by content id: which documents go does not depend on their order, their parts or the workers.
+Everything is keyed by content id: the outcome does not depend on the order of documents, parts or workers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _FIRST, _BEFORE = 32, 16
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A document to remove, the kept document that stands for it, and how similar they are."""
+    """A document to remove, the document kept in its place, and their similarity."""
 
     id: str
     duplicate_of: str
@@ -26,9 +26,9 @@ class Duplicate:
 
 
 def greedy_ranks(ids: Sequence[str], lengths: Sequence[int], eligible: np.ndarray) -> np.ndarray:
-    """The place of each document in the order they are judged in, [documents] int64, -1 where not eligible.
+    """Rank the documents from the longest to the shortest, equal lengths by id: [documents] int64, -1 if not eligible.
 
-    From the longest to the shortest, equal lengths by id: the content's own order. Eligible ones have distinct ids.
+    Eligible documents have distinct ids. The order depends on the content alone.
     """
     chosen = np.flatnonzero(eligible)
     names, sizes = np.asarray(ids)[chosen], np.asarray(lengths, dtype=np.int64)[chosen]
@@ -39,26 +39,25 @@ def greedy_ranks(ids: Sequence[str], lengths: Sequence[int], eligible: np.ndarra
 
 
 def candidate_pairs(parts: Sequence[SketchPart], ranks: np.ndarray) -> np.ndarray:
-    """`pairs_of_bands` of sketches, one band held at a time: 16 bytes a document."""
+    """Return `pairs_of_bands` of sketches, with one band in memory at a time: 16 bytes a document."""
     return pairs_of_bands((band(parts, bucket) for bucket in range(buckets(parts))), ranks)
 
 
 def pairs_of_bands(bands: Iterable[np.ndarray], ranks: np.ndarray) -> np.ndarray:
-    """Documents that agree in a band ([documents] uint64 each), [pairs, 2] int64, the one of the smaller rank first.
+    """Pair documents that agree in a band ([documents] uint64 each): [pairs, 2] int64, the smaller rank first.
 
-    Documents of a negative rank are left out. A band that n documents share has n(n - 1)/2 pairs, which for a page
-    template in ten thousand documents is too many. So each document is paired with the first 32 of its band and with
-    the 16 just before it; up to 34 documents these are all pairs, and beyond that their number is linear in n.
-    What the greedy rule would find is still found: copies of one template are each paired with the first of them, which
-    is judged first and so kept or itself a copy of a kept one; and where a large band mixes several templates, each of
-    these has most of the other bands to itself.
+    Documents of a negative rank are skipped. A band that n documents share has n(n - 1)/2 pairs, too many for a page
+    template in ten thousand documents. So each document is paired with the first 32 of its band and with the 16 just
+    before it: all pairs up to 34 documents, and a number linear in n beyond. The greedy rule loses nothing by this:
+    copies of one template are each paired with the first of them, which is judged first and so is kept or a copy of a
+    kept one; and where a large band mixes several templates, each of these has most of the other bands to itself.
     """
     documents = np.flatnonzero(ranks >= 0)
     by_rank = documents[np.argsort(ranks[documents])]
     found = np.empty(0, np.uint64)
     for each in bands:
         keys = each[by_rank]
-        # Stable: within a key the places stay in the order of ranks.
+        # Stable: within a key the indices stay in the order of ranks.
         order = np.argsort(keys, kind="stable")
         found = np.union1d(found, _pairs_of_groups(keys[order], order))
     places = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
@@ -66,7 +65,7 @@ def pairs_of_bands(bands: Iterable[np.ndarray], ranks: np.ndarray) -> np.ndarray
 
 
 def _pairs_of_groups(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Pairs within equal sorted keys as place << 32 | place, [pairs] uint64; places within a key ascend."""
+    """Pair the `places` of equal sorted keys as place << 32 | place, [pairs] uint64; places of a key ascend."""
     index = np.arange(len(keys))
     begins = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
     start = np.maximum.accumulate(np.where(begins, index, 0))
@@ -84,16 +83,15 @@ def _pairs_of_groups(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate([np.empty(0, np.uint64), *codes])
 
 
-def verified_pairs(parts: Sequence[SketchPart], pairs: np.ndarray, floor: float) -> np.ndarray:
-    """The candidate pairs [pairs, 2] whose Jaccard similarity is at least `floor`, [pairs] of dtype PAIR.
+def verified_pairs(parts: Sequence[SketchPart], pairs: np.ndarray, min_jaccard: float) -> np.ndarray:
+    """Return the candidate pairs [pairs, 2] of a Jaccard similarity of at least `min_jaccard`, [pairs] of dtype PAIR.
 
-    Only candidates' shingles are read, and those of two documents are held at a time. Pairs of more documents than are
-    eligible in the end serve too; only a band of more than 34 documents is searched best with the ranks of those alone.
+    Only the candidates' shingles are read, those of two documents at a time.
     """
     with RowReader(folders(parts), "shingles") as shingles:
-        # No overlap can lift a pair above the ratio of its sizes; two empty sets are equal.
+        # The similarity is at most the ratio of the sizes; two empty sets are equal.
         sizes = np.sort(shingles.sizes[pairs], axis=1)
-        pairs = pairs[sizes[:, 0] >= floor * sizes[:, 1]]
+        pairs = pairs[sizes[:, 0] >= min_jaccard * sizes[:, 1]]
         similarity = np.empty(len(pairs))
         held, of_held = -1, np.empty(0, np.uint64)
         for number, (first, second) in enumerate(pairs.tolist()):
@@ -102,18 +100,17 @@ def verified_pairs(parts: Sequence[SketchPart], pairs: np.ndarray, floor: float)
             similarity[number] = jaccard(of_held, shingles[second])
     found = np.empty(len(pairs), dtype=PAIR)
     found["first"], found["second"], found["jaccard"] = pairs[:, 0], pairs[:, 1], similarity
-    return found[similarity >= floor]
+    return found[similarity >= min_jaccard]
 
 
 def near_duplicates(
     ids: Sequence[str], lengths: Sequence[int], pairs: np.ndarray, eligible: np.ndarray, min_jaccard: float
 ) -> list[Duplicate]:
-    """The documents to remove, by id. Lengths are in characters, `pairs` of dtype PAIR, `eligible` [documents] bool.
+    """Return the documents to remove, by id; lengths in characters, `pairs` of dtype PAIR, `eligible` [documents] bool.
 
-    Documents are judged from the longest to the shortest (equal lengths by id), and one goes if a document already
-    kept is at least `min_jaccard` similar. So every removed document has a kept twin: chains of merely neighbouring
-    documents, which merged clusters would drop whole, do not arise. The order is the content's own, and so is the
-    outcome.
+    Documents are judged from the longest to the shortest (equal lengths by id), and one is removed if a document
+    already kept is at least `min_jaccard` similar. So every removed document has a kept twin: chains of merely
+    neighbouring documents, which merging clusters would drop as a whole, do not arise.
     """
     ranks = greedy_ranks(ids, lengths, eligible)
     earlier: dict[int, list[tuple[float, int]]] = {}

@@ -1,4 +1,4 @@
-"""Ragged columns on disk: a run of 64-bit values a document, as two plain .npy files that never are in memory whole."""
+"""Ragged arrays on disk: 64-bit values of each document, in two .npy files that are never in memory as a whole."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +15,9 @@ _OPEN_FILES = 256
 
 
 def write_column(folder: Path, name: str, rows: Iterable[np.ndarray]) -> None:
-    """Write `{name}.npy` and `{name}-offsets.npy` of `rows`, [size] uint64 each, holding one at a time.
+    """Write `{name}.npy` and `{name}-offsets.npy` of `rows`, [size] uint64 each, with one in memory at a time.
 
-    OSError naming the file where the disk is full.
+    An OSError, such as a full disk's, names the file.
     """
     offsets = [0]
     path = folder / f"{name}.npy"
@@ -39,8 +39,8 @@ def write_column(folder: Path, name: str, rows: Iterable[np.ndarray]) -> None:
 class RowReader:
     """Reads single rows of one column of several folders.
 
-    It reads them into memory and maps nothing: mapped pages count as the process's own, and those of a gigabyte of
-    text would pass every bound on it.
+    Rows are read, not memory-mapped: mapped pages count as the process's memory, and those of a gigabyte of text would
+    exceed every limit on it.
     """
 
     def __init__(self, folders: Sequence[Path], name: str) -> None:
@@ -49,8 +49,8 @@ class RowReader:
         self._firsts = np.cumsum([0, *(len(each) - 1 for each in offsets)])
         self._starts = np.concatenate([np.empty(0, np.int64), *(each[:-1] for each in offsets)])
         self.sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(each) for each in offsets)])
-        """Values of each row, [rows] int64, along the folders as they are listed."""
-        # Descriptors by folder, and where the values begin: after a header that is read once.
+        """Number of values of each row, [rows] int64, in the order of the folders."""
+        # Descriptor of each open folder, and the offset of its values, after a header that is read once.
         self._open: dict[int, int] = {}
         self._headers: dict[int, int] = {}
 
@@ -91,10 +91,10 @@ class RowReader:
 def repeated_values(
     folders: Sequence[Path], name: str, ranks: np.ndarray, values_at_once: int = 4_000_000
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The values that occur more than once in a column: (values [n] uint64, ranks of their documents [n] int64).
+    """Yield the values that occur more than once in a column: (values [n] uint64, ranks of their documents [n] int64).
 
-    Sorted by (value, rank) and given in ranges of values, so that about `values_at_once` are held at a time, whatever
-    the number of documents. `ranks` [documents] int64 orders the documents; those of a negative rank are left out.
+    Sorted by (value, rank), one range of values at a time, so that about `values_at_once` are in memory, whatever the
+    number of documents. `ranks` [documents] int64 orders the documents; those of a negative rank are skipped.
     """
     total = sum(int(np.load(folder / f"{name}-offsets.npy", mmap_mode="r")[-1]) for folder in folders)
     passes = max(-(-total // values_at_once), 1)

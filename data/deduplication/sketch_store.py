@@ -1,4 +1,4 @@
-"""The sketches of one part of the corpus on disk: plain .npy files of which only what is asked for is read."""
+"""The sketches of one part of the corpus on disk: .npy files that are read in pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sluice.core.files import naming
 
 
 def write_bands(folder: Path, keys: np.ndarray) -> None:
-    """Write the keys [documents, buckets] uint64 bucket by bucket, as they are read. OSError naming the file."""
+    """Write the keys [documents, buckets] uint64 bucket by bucket, as they are read. An OSError names the file."""
     path = folder / "bands.npy"
     with naming(path):
         np.save(path, np.ascontiguousarray(keys.T))
@@ -19,7 +19,7 @@ def write_bands(folder: Path, keys: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class SketchPart:
-    """The sketches of one part on disk. Documents are numbered along the parts in the order these are listed."""
+    """The sketches of one part on disk. The documents of a list of parts are numbered in the order of the list."""
 
     path: Path
 
@@ -36,7 +36,7 @@ class SketchPart:
         return self._shape[0]
 
     def band(self, bucket: int) -> np.ndarray:
-        """The keys of one bucket, [documents] uint64."""
+        """Read the keys of one bucket, [documents] uint64."""
         return np.array(np.load(self.path / "bands.npy", mmap_mode="r")[bucket])
 
 
@@ -45,12 +45,12 @@ def folders(parts: Sequence[SketchPart]) -> list[Path]:
 
 
 def band(parts: Sequence[SketchPart], bucket: int) -> np.ndarray:
-    """The keys of one bucket of all parts, [documents] uint64."""
+    """Read the keys of one bucket of all parts, [documents] uint64."""
     return np.concatenate([np.empty(0, np.uint64), *(part.band(bucket) for part in parts)])
 
 
 def buckets(parts: Sequence[SketchPart]) -> int:
-    """Bands of a signature. ValueError if parts were written under different settings."""
+    """Return the number of bands. Raises ValueError if the parts were written with different settings."""
     found = {part.buckets for part in parts}
     if len(found) > 1:
         raise ValueError(f"sketches of {sorted(found)} buckets do not compare: delete them and run refine again")

@@ -1,4 +1,4 @@
-"""Taking runs of characters out of a text without leaving holes in it."""
+"""Cut spans of characters out of a text, and clean up the white space around the cuts."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ _LINE_END = re.compile(r"[ \t]+(?=\n|\Z)")
 
 
 def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same characters as sorted spans (start, end) that neither touch nor overlap."""
+    """Merge spans (start, end) that touch or overlap; sorted."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):
         if joined and start <= joined[-1][1]:
@@ -19,14 +19,14 @@ def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text without the spans (start, end, in characters); without any, the text as it is.
+    """Remove the spans (start, end, in characters); without any, the text is unchanged.
 
-    Blank lines that the cuts bring together become one, and lines lose the spaces that they then end in.
+    Blank lines that become neighbours are merged, and trailing spaces are removed.
     """
-    kept, place = [], 0
+    kept, position = [], 0
     for start, end in merged(spans):
-        kept.append(text[place:start])
-        place = end
-    if not place:
+        kept.append(text[position:start])
+        position = end
+    if not position:
         return text
-    return _BLANK_LINES.sub("\n\n", _LINE_END.sub("", "".join([*kept, text[place:]]))).strip("\n")
+    return _BLANK_LINES.sub("\n\n", _LINE_END.sub("", "".join([*kept, text[position:]]))).strip("\n")

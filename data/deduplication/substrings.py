@@ -28,7 +28,7 @@ the folders written, which hold the documents in the same order.
 
 @dataclass
 class Substrings:
-    """What to cut out of each document, and how many groups were not compared completely."""
+    """Runs of words to cut out of each document, and the number of groups that were not compared completely."""
 
     runs: dict[str, Runs] = field(default_factory=dict)
     """Id -> runs of words to cut; documents without any are absent."""

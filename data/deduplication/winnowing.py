@@ -1,4 +1,4 @@
-"""Winnowing (Schleimer et al. 2003): few hashes of a text, among them one of every long enough run of words."""
+"""Winnowing (Schleimer et al. 2003): select few hashes of a text, among them one of every long enough run of words."""
 
 import numpy as np
 
@@ -6,23 +6,23 @@ from sluice.data.deduplication.shingles import ngrams
 
 
 def gram_and_window(min_words: int) -> tuple[int, int]:
-    """Words of a gram and grams of a window: together they are as long as the runs that must not be missed."""
+    """Return words of a gram and grams of a window, which together span `min_words` words."""
     gram = min_words // 2
     return gram, min_words - gram + 1
 
 
 def anchors(hashes: np.ndarray, min_words: int) -> np.ndarray:
-    """Sorted anchors of a text of word hashes [words], [n] uint64: the least gram of every window of grams.
+    """Return the sorted anchors of a text of word hashes [words], [n] uint64: the least gram of every window of grams.
 
-    A run of `min_words` words is a window's length, so two texts that share one share that window's least gram. An
-    anchor that occurs more than once in the text is given twice: the text may repeat itself.
+    A run of `min_words` words fills a window, so two texts that share a run share that window's least gram. An anchor
+    that occurs several times in the text is returned twice: the text may repeat itself.
     """
     gram, window = gram_and_window(min_words)
     grams = ngrams(hashes, gram)
     if len(grams) < window:
         return np.empty(0, np.uint64)
     least = sliding_minimum(grams, window)
-    # A gram is an anchor if it is the least of some window that it lies in: the greatest of those windows' minima.
+    # A gram is an anchor if it is the least of some window around it: if it equals the greatest of their minima.
     edge = np.zeros(window - 1, np.uint64)
     greatest = ~sliding_minimum(~np.concatenate([edge, least, edge]), window)
     chosen = np.sort(grams[grams == greatest])
@@ -31,9 +31,9 @@ def anchors(hashes: np.ndarray, min_words: int) -> np.ndarray:
 
 
 def covered_words(hashes: np.ndarray, min_words: int, shared: np.ndarray) -> np.ndarray:
-    """Whether a word lies in a window whose anchor is one of `shared` (sorted, [n] uint64); [words] bool.
+    """Whether each word is in a window whose anchor is one of `shared` (sorted, [n] uint64); [words] bool.
 
-    Every run of `min_words` words that occurs elsewhere is covered whole.
+    Every run of `min_words` words that occurs elsewhere is covered completely.
     """
     gram, window = gram_and_window(min_words)
     grams = ngrams(hashes, gram)
@@ -48,7 +48,7 @@ def covered_words(hashes: np.ndarray, min_words: int, shared: np.ndarray) -> np.
 
 
 def sliding_minimum(values: np.ndarray, window: int) -> np.ndarray:
-    """Least of each `window` neighbours, [n - window + 1], of values [n >= window] uint64 (van Herk 1992)."""
+    """Return the minimum of each `window` neighbours, [n - window + 1], of values [n >= window] uint64 (van Herk)."""
     count = len(values)
     blocks = -(-count // window)
     padded = np.full(blocks * window, np.iinfo(np.uint64).max, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Words, as deduplication and decontamination know them: of the lower-cased text, each by a 64-bit hash.
+"""Words for deduplication and decontamination: those of the lower-cased text, each by a 64-bit hash.
 
 A word is `\\w+` with its combining marks; each letter of a script without spaces is a word
 (sluice.data.writing_systems).
@@ -15,18 +15,18 @@ _GROWS = "İ"  # The one character whose lower case is longer than itself: two c
 
 
 def words(text: str) -> list[str]:
-    """The words in the order of the text, in lower case."""
+    """Return the words in the order of the text, in lower case."""
     lowered = text.lower()
     return word_pattern(lowered).findall(lowered)
 
 
 def hash_of(text: str) -> int:
-    """A 64-bit hash, equal in every process."""
+    """Return a 64-bit hash, equal in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class _Hashes(dict[str, int]):
-    """Word -> hash, computed when a word is first met."""
+    """Word -> hash, computed on first use."""
 
     def __missing__(self, word: str) -> int:
         value = self[word] = hash_of(word)
@@ -37,7 +37,7 @@ _hashes = _Hashes()
 
 
 def word_hashes(text: str) -> np.ndarray:
-    """Hashes of the words in the order of the text, [words] uint64; equal words, equal hashes, in every process."""
+    """Hash the words in the order of the text, [words] uint64; equal words have equal hashes in every process."""
     found = words(text)
     hashes = np.fromiter(map(_hashes.__getitem__, found), dtype=np.uint64, count=len(found))
     if len(_hashes) > _REMEMBERED:
@@ -46,7 +46,7 @@ def word_hashes(text: str) -> np.ndarray:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words of `word_hashes` stand in `text`: start and end in characters, in the same order."""
+    """Return start and end in characters of the words of `word_hashes`, in the same order."""
     lowered = text.lower()
     spans = [match.span() for match in word_pattern(lowered).finditer(lowered)]
     if len(lowered) == len(text):

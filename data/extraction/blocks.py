@@ -1,6 +1,6 @@
-"""The blocks every markup is read into, and the one way they are written as the document text contract.
+"""The blocks that every markup is parsed into, and how they are rendered in the document text contract.
 
-Paragraphs stand on one line and are parted by blank lines; headings are `#` lines; code is indented by four spaces;
+A paragraph is one line, with blank lines between paragraphs; headings are `#` lines; code is indented by four spaces;
 consecutive list items are `- ` lines without a blank line between them.
 """
 
@@ -38,7 +38,7 @@ _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 
 
 def render(blocks: Iterable[Block]) -> str:
-    """The text of a document. Blocks without text and paragraphs without a letter (rules, numbers) are left out."""
+    """Render a document. Blocks without text and paragraphs without a letter (rules, numbers) are skipped."""
     parts: list[str] = []
     previous: Block | None = None
     for block in blocks:
@@ -57,8 +57,8 @@ def _render_one(block: Block) -> str:
         case Item(text):
             return f"- {' '.join(text.split())}"
         case Code(text):
-            # Blank lines inside code would end the block for a reader of the contract: they keep no more than one.
+            # Several blank lines inside code become one, as between all blocks of the contract.
             return "\n".join(f"    {line}".rstrip() for line in _BLANK_LINES.sub("\n\n", text).split("\n")).strip("\n")
         case Paragraph(text):
-            # A paragraph that happens to begin like a heading or an item stays a paragraph.
+            # A paragraph that happens to begin like a heading or an item must stay a paragraph.
             return _MARKS.sub("", " ".join(text.split()))

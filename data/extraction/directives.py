@@ -1,21 +1,21 @@
-"""What each directive of reStructuredText and Sphinx contributes to plain text."""
+"""How each directive of reStructuredText and Sphinx becomes plain text."""
 
 import re
 from enum import Enum, auto
 
 
 class Treatment(Enum):
-    """How a directive's content is carried over."""
+    """How the content of a directive is converted."""
 
     DROP = auto()
-    """Nothing a reader would read here: navigation, pictures, generated or hidden text."""
+    """No prose: navigation, pictures, generated or hidden text."""
     CODE = auto()
     PROSE = auto()
-    """The content, as if the directive were not there; an argument is a style or a condition."""
+    """The content alone; the argument is a style or a condition."""
     TABBED = auto()
-    """The content, after the argument, which a reader sees as its label."""
+    """The content after the argument, which is its label."""
     LABELLED = auto()
-    """The content, led by the directive's label, as the rendered page shows it (`Note: ...`)."""
+    """The content after the directive's label, as rendered (`Note: ...`)."""
     TITLED = auto()
     """A signature or a title that becomes a heading over the content."""
     LIST_TABLE = auto()
@@ -65,15 +65,15 @@ _DOMAIN = re.compile(r"\A(?:py|c|cpp|js|rst|std|salt|rst:):")
 
 
 def treatment_of(name: str) -> Treatment:
-    """The treatment of the directive `name` (lower case, domain included); what is unknown is dropped.
+    """Return the treatment of the directive `name` (lower case, domain included); unknown ones are dropped.
 
-    Unknown directives are mostly generators (autodoc and its many relatives), whose argument is no prose.
+    Unknown directives are mostly generators (autodoc and the like), whose argument is no prose.
     """
     return _TREATMENT_OF.get(_DOMAIN.sub("", name).lstrip(":"), Treatment.DROP)
 
 
 def label_of(name: str, argument: str) -> str:
-    """`Note`, or `New in version 3.1`: what Sphinx prints before the content of an admonition."""
+    """Return what Sphinx prints before the content of an admonition: `Note`, or `New in version 3.1`."""
     label = _LABELS[_DOMAIN.sub("", name)]
     return f"{label} {argument}" if label.endswith("version") else label
 

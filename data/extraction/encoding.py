@@ -1,26 +1,26 @@
-"""Encoding mended where a text shows damage; all other text is only brought into Unicode NFC."""
+"""Repair the encoding of damaged text; all other text is only normalized to Unicode NFC."""
 
 import re
 import unicodedata
 
-# A lone surrogate, a control character of Latin-1 where Windows-1252 has a letter, the mark of what was lost, and the
-# colours of a terminal: no sound text has them.
+# A lone surrogate, a control character of Latin-1 where Windows-1252 has a letter, the replacement character, and
+# terminal colours: undamaged text has none of them.
 _BROKEN = re.compile("[\x80-\x9f\ud800-\udfff\ufffd]|\x1b\\[")
-# What every pattern of ftfy's measure holds: two characters beyond ASCII side by side, or one of these four. The
-# measure itself is slow, and most lines of a Western language have neither.
+# Every pattern of ftfy's damage measure contains two neighbouring non-ASCII characters, or one of these four. The
+# measure itself is slow, and most lines of a Western language contain neither.
 _SUSPECT = re.compile(f"[^\x00-\x7f]{{2}}|[ÂÃŒœ]|{_BROKEN.pattern}")
 _MOST_MARKS = 30
-"""On one letter: the Stream-Safe Text Format of Unicode Standard Annex #15, which no language comes near."""
-# What may be a mark that combines: none is a letter, and none stands before U+0300.
+"""Combining marks on one letter: the Stream-Safe Text Format of Unicode Standard Annex #15; no language needs more."""
+# Possible combining marks: none is a letter, and none is below U+0300.
 _MARK = re.compile(r"[^\x00-\u02ff\w\s]")
 _PILE = re.compile(f"{_MARK.pattern}{{{_MOST_MARKS + 1},}}")
 
 
 def composed(text: str) -> str:
-    """The text in NFC, less the marks beyond the thirtieth on one letter, which take quadratic time to be sorted."""
+    """Normalize to NFC, without the marks beyond the thirtieth on one letter, which take quadratic time to sort."""
     if text.isascii():
         return text
-    # A pile has a mark at a multiple of its least length.
+    # A pile of marks has one at some multiple of its minimum length.
     if _MARK.search(text[:: _MOST_MARKS + 1]):
         text = _PILE.sub(_without_piles, text)
     return unicodedata.normalize("NFC", text)
@@ -38,16 +38,16 @@ def _without_piles(match: re.Match[str]) -> str:
 
 
 def mend(text: str) -> str:
-    """The text as it was before it was decoded wrongly, in NFC.
+    """Undo a wrong decoding, and normalize to NFC.
 
-    ftfy undoes UTF-8 read as another encoding, line by line; it is asked only where its own measure finds damage, so
-    sound text comes back as it is, and fast. Quotes, ligatures, widths, entities and line ends are left alone. What
-    was lost for good (U+FFFD) stays.
+    ftfy undoes UTF-8 read as another encoding, line by line. It is called only where its own measure finds damage, so
+    other text is unchanged, and fast. Quotes, ligatures, widths, entities and line ends are kept, and so are
+    replacement characters (U+FFFD).
     """
     if text.isascii():
         return _mend_line(text) if "\x1b[" in text else text
     text = composed(text)
-    # Each line is decoded on its own: damage in one does not touch the others.
+    # Each line is decoded on its own: damage in one does not affect the others.
     lines = text.split("\n")
     suspects = [
         number for number, line in enumerate(lines) if (not line.isascii() or "\x1b" in line) and _SUSPECT.search(line)

@@ -1,4 +1,4 @@
-"""Markup to the document text contract: `#` headings, paragraphs on one line, `- ` items, code indented by four."""
+"""Convert markup to the document text contract: `#` headings, one-line paragraphs, `- ` items, code indented by 4."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,9 @@ MARKUPS = (*_READERS, *_ALIASES)
 
 
 def extract(text: str, suffix: str) -> str:
-    """Clean text of a document whose markup is `suffix` (rst, md, html, txt; a leading dot is allowed), in NFC, with
-    its encoding mended.
+    """Extract the text of a document with the markup `suffix` (rst, md, html, txt; a leading dot is allowed).
 
-    ValueError for a markup that no reader knows.
+    The text is in NFC, with its encoding repaired. Raises ValueError for an unknown markup.
     """
     name = suffix.lower().lstrip(".")
     reader = _READERS.get(_ALIASES.get(name, name))

@@ -1,4 +1,4 @@
-"""HTML to blocks with the standard library's parser: what is not prose (scripts, navigation, forms) is skipped."""
+"""Convert HTML to blocks with the standard library's parser, skipping scripts, navigation and forms."""
 
 import re
 from collections import Counter
@@ -38,22 +38,22 @@ _VOID = frozenset(
 )
 _HEADING = re.compile(r"h([1-6])\Z")
 _MOST_UNCLOSED = 32
-"""Tags and comments that only the end of the text closes: each is looked for up to there, so there must be few."""
+"""Tags and comments without an end: each is searched up to the end of the text, so their number is limited."""
 
 
 def html_blocks(text: str) -> list[Block]:
-    """The blocks of one HTML page or fragment in reading order."""
+    """Return the blocks of one HTML page or fragment in reading order."""
     reader = _Reader()
     reader.feed(text)
     for _ in range(_MOST_UNCLOSED):
-        # What is left starts with a tag or comment without an end: its first part is text, and the rest is read again.
+        # The rest starts with a tag or comment without an end: its first part is text, the following is parsed again.
         head, end, rest = reader.rawdata.partition(">")
         if not end or not head.startswith("<"):
             break
         reader.rawdata = ""
         reader.handle_data(unescape(head + end))
         reader.feed(rest)
-    # Not `close()`, which tries every tag of what is left anew, each up to the end of the text.
+    # Not `close()`, which retries every tag of the rest, each up to the end of the text.
     if reader.cdata_elem is None:
         reader.handle_data(unescape(reader.rawdata))
     reader.flush()

@@ -1,11 +1,11 @@
-"""Inline markup of reStructuredText (with Sphinx's roles) to plain words; literals become `literal`."""
+"""Convert inline markup of reStructuredText (with Sphinx's roles) to plain words; literals become `literal`."""
 
 import re
 from collections.abc import Callable, Mapping
 
-# One pass over the text: what stands inside a literal must not be read as markup again, so the alternatives are tried
-# from the most to the least binding, as docutils does. A name has a longest length: in a long run of its characters it
-# would be looked for up to the run's end from each of them.
+# One pass over the text: the content of a literal must not be parsed as markup again, so the alternatives are ordered
+# from the most to the least binding, as in docutils. Names have a maximum length: in a long run of name characters,
+# each would be searched up to the end of the run.
 _BINDING = r"""
       ``(?P<literal>.+?)``(?!`)
     | :(?P<role>[A-Za-z][\w.+:-]{0,99}):`(?P<target>[^`]+)`
@@ -13,8 +13,8 @@ _BINDING = r"""
       (?::(?P<trailing_role>[A-Za-z][\w.+:-]{0,99}):|__?)?(?!`)
     | (?<![\w|])\|(?P<substitution>[^|\s](?:[^|]*[^|\s])?)\|_{0,2}(?![\w|])
 """
-# Only this one looks for its end beyond the next mark, so the first `**` without an end is told apart: none after it
-# has one either.
+# Only this one searches its end beyond the next mark, so the first `**` without an end is matched separately: none
+# after it has an end either.
 _STRONG = r"""
     | (?<![\w*])\*\*(?P<strong>[^\s*](?:.*?[^\s])?)\*\*(?!\w)
     | (?<![\w*])(?P<endless>\*\*)(?=[^\s*])
@@ -37,9 +37,9 @@ _SILENT_ROLES = frozenset({"index", "raw", "raw-html", "bdg-primary", "octicon"}
 
 
 def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str, str] | None = None) -> str:
-    """The words a reader of the rendered page would see in one paragraph, on one line.
+    """Return the words of one paragraph as rendered, on one line.
 
-    `labels` maps the targets of `:ref:` to the titles they stand over.
+    `labels` maps the targets of `:ref:` to the titles they refer to.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -53,7 +53,7 @@ def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str
         if match["substitution"] is not None:
             return substitutions.get(match["substitution"], match["substitution"])
         if match["footnote"] is not None:
-            # A numbered mark says nothing without its note; a citation key such as [Knuth1997] is a name.
+            # A numbered mark is useless without its note; a citation key such as [Knuth1997] is a name.
             return f" [{match['footnote']}]" if match["footnote"][:1].isalpha() else ""
         if match["escaped"] is not None:
             return "" if match["escaped"].isspace() else match["escaped"]
@@ -80,7 +80,7 @@ def _with_strong(text: str, replace: Callable[[re.Match[str]], str]) -> str:
 
 
 def role_text(role: str, target: str, labels: Mapping[str, str] | None = None) -> str:
-    """What the role shows: its title if it has one, else the target as Sphinx abbreviates it."""
+    """Return the text of a role: its title if it has one, else the target as Sphinx abbreviates it."""
     short = role.rsplit(":", 1)[-1]
     if short in _SILENT_ROLES:
         return ""
@@ -95,7 +95,7 @@ def role_text(role: str, target: str, labels: Mapping[str, str] | None = None) -
         name = name[1:].rsplit(".", 1)[-1]
     name = name.lstrip(".") if role else name
     if short in ("ref", "doc", "numref"):
-        # A title in another file is not known here; a label's own words come close to it.
+        # A title in another file is not known here; the words of the label are close to it.
         return (labels or {}).get(name.lower()) or " ".join(
             re.split(r"[-_:\s]+", _GALLERY.sub("", name.rsplit("/", 1)[-1]))
         ).strip()

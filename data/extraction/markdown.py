@@ -1,4 +1,4 @@
-"""Markdown (CommonMark, tables, MyST's fenced directives) to blocks, parsed by markdown-it."""
+"""Convert Markdown (CommonMark, tables, MyST's fenced directives) to blocks with markdown-it."""
 
 import re
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ _FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
 _OPTION_LINES = re.compile(r"\A(?::[\w-]+:[^\n]*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
 _MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)
 _MAX_DEPTH = 12
-"""Of directives within directives, whose content is parsed once a level."""
+"""Nesting of directives, whose content is parsed again at each level."""
 _MYST_ROLE = re.compile(r"\{([\w:.+-]+)\}\Z")
 
 
 def markdown_blocks(text: str, nesting: int = 0) -> list[Block]:
-    """The blocks of one Markdown document, or of a directive's content, in reading order."""
+    """Return the blocks of one Markdown document, or of a directive's content, in reading order."""
     body = _MYST_TARGET.sub("", _FRONT_MATTER.sub("", text, count=1))
     return list(_blocks(_PARSER.parse(body), nesting))
 
@@ -83,7 +83,7 @@ def _fence(info: str, content: str, nesting: int) -> Iterator[Block]:
 
 
 def _inline(token: Token) -> str:
-    """The words of one inline token: links and emphasis lose their marks, code keeps its backticks."""
+    """Return the words of one inline token: links and emphasis lose their marks, code keeps its backticks."""
     words: list[str] = []
     for child in token.children or []:
         match child.type:

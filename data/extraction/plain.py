@@ -1,4 +1,4 @@
-"""Plain text to blocks: hard-wrapped lines are joined. Text that already keeps the contract passes unchanged."""
+"""Convert plain text to blocks, joining hard-wrapped lines. Text in the document text contract is unchanged."""
 
 import re
 
@@ -11,7 +11,7 @@ _LONGEST_WRAPPED_LINE = 120
 
 
 def plain_blocks(text: str) -> list[Block]:
-    """Blocks of text whose only markup is indentation, `#` headings and `-` lists."""
+    """Return the blocks of text whose only markup is indentation, `#` headings and `-` lists."""
     blocks: list[Block] = []
     code: list[str] = []
     lines: list[str] = []
@@ -60,5 +60,5 @@ def _paragraphs(lines: list[str]) -> list[Block]:
 
 
 def _dedent(text: str) -> str:
-    """Less the contract's own four spaces, so that reading clean text again changes nothing."""
+    """Remove the contract's four spaces, so that extracting clean text again changes nothing."""
     return "\n".join(line[4:] if line.startswith("    ") else line.lstrip() for line in text.split("\n"))

@@ -1,7 +1,7 @@
-"""reStructuredText to the document text contract, line by line.
+"""Convert reStructuredText to blocks, line by line.
 
-docutils knows neither Sphinx's roles nor its directives without a Sphinx project around the file, and spends seconds on
-a megabyte; this reader keeps what the rendered page would show as prose and skips what it cannot know.
+docutils knows Sphinx's roles and directives only within a Sphinx project, and needs seconds for a megabyte. This reader
+keeps what the rendered page shows as prose and skips what it cannot know.
 """
 
 import re
@@ -31,17 +31,17 @@ _RESULT_FIELDS = {"return": "Returns", "returns": "Returns", "raises": "Raises",
 _SILENT_FIELDS = frozenset({"type", "rtype", "vartype", "orphan", "tocdepth", "nosearch", "meta", "canonical"})
 _MAX_DEPTH = 12
 _LONGEST_INSERTED = 200
-"""Characters of a text that stands in for a short mark at any number of places: a label's title, a substitution."""
+"""Characters of a text that may replace a short mark many times: the title of a label, a substitution."""
 
 
 def rst_blocks(text: str) -> list[Block]:
-    """The blocks of one reStructuredText document in reading order."""
+    """Return the blocks of one reStructuredText document in reading order."""
     lines = [line.rstrip() for line in text.expandtabs(8).splitlines()]
     return list(_Reader(lines).blocks(lines, nesting=0))
 
 
 class _Reader:
-    """State that outlives a block: the order of title styles and the substitutions of the document."""
+    """State of the document: the order of title styles, the substitutions and the labels."""
 
     def __init__(self, lines: list[str]) -> None:
         self.styles: list[tuple[str, bool]] = []
@@ -60,7 +60,7 @@ class _Reader:
         return plain_words(text, self.substitutions, self.labels)
 
     def _read_labels(self, lines: list[str]) -> None:
-        """`.. _label:` over a title names that title."""
+        """Read the labels (`.. _label:`) before titles."""
         waiting: list[str] = []
         for i, line in enumerate(lines):
             target = _TARGET.match(line)
@@ -72,7 +72,7 @@ class _Reader:
                 waiting = []
 
     def blocks(self, lines: list[str], nesting: int) -> Iterator[Block]:
-        """Blocks of `lines`, which are dedented to their container's margin."""
+        """Yield the blocks of `lines`, which are dedented to their container's margin."""
         i = 0
         while i < len(lines):
             line = lines[i]
@@ -91,7 +91,7 @@ class _Reader:
                 i = yield from self._body_block(lines, i, nesting)
 
     def _body_block(self, lines: list[str], i: int, nesting: int) -> Generator[Block, None, int]:
-        """One block that starts unindented at line i; returns the line after it."""
+        """Yield the blocks that start unindented at line i; return the line after them."""
         line = lines[i]
         if line == ".." or line.startswith((".. ", "__ ")):
             return (yield from self._explicit(lines, i, nesting))
@@ -138,7 +138,7 @@ class _Reader:
 
     def _item(self, lines: list[str], i: int, width: int, nesting: int) -> Generator[Block, None, int]:
         content, end = _indented(lines, i + 1)
-        # Continuation lines align with the text; some authors indent them less, which docutils forgives with a warning.
+        # Continuation lines align with the text; some authors indent them less, which docutils accepts with a warning.
         body = [lines[i][width:], *_dedent(content)]
         yield from _as_item("", list(self.blocks(body, nesting + 1)))
         return end
@@ -164,7 +164,7 @@ class _Reader:
         return end
 
     def _explicit(self, lines: list[str], i: int, nesting: int) -> Generator[Block, None, int]:
-        """A directive, footnote, target or comment; returns the line after it."""
+        """Yield the blocks of a directive, footnote, target or comment; return the line after it."""
         content, end = _indented(lines, i + 1)
         directive = _DIRECTIVE.match(lines[i])
         if directive and not directive["substitution"]:
@@ -201,7 +201,7 @@ class _Reader:
             yield from body
 
     def _titled(self, argument: str, content: list[str], nesting: int) -> Iterator[Block]:
-        """A signature (of several lines for overloads) over its description."""
+        """Yield a signature (of several lines for overloads) as heading, and its description."""
         outer = self.level
         if argument:
             self.level = min(outer + 1, 6)
@@ -234,7 +234,7 @@ class _Reader:
 
 
 def _title(lines: list[str], i: int) -> tuple[str, tuple[str, bool], int] | None:
-    """(text, (adornment, has overline), lines taken) if a section title starts at line i."""
+    """Return (text, (adornment, has overline), number of lines) if a section title starts at line i."""
     line = lines[i]
     following = lines[i + 1] if i + 1 < len(lines) else ""
     if _ADORNMENT.match(line) and len(line) >= 3 and i + 2 < len(lines):
@@ -254,7 +254,7 @@ def _title(lines: list[str], i: int) -> tuple[str, tuple[str, bool], int] | None
 
 
 def _indented(lines: list[str], i: int) -> tuple[list[str], int]:
-    """The indented lines from i on (blank lines between them included), and the line after them."""
+    """Return the indented lines from i on, including blank lines between them, and the line after them."""
     end = last = i
     while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):
         end += 1
@@ -269,7 +269,7 @@ def _dedent(lines: list[str]) -> list[str]:
 
 
 def _is_item(lines: list[str], i: int, width: int) -> bool:
-    """A list item's next line is blank, indented or another item; otherwise the marker was a dash of running text."""
+    """Whether line i is a list item: then the next line is blank, indented or another item."""
     following = lines[i + 1] if i + 1 < len(lines) else ""
     if not lines[i][width:].strip():
         return following.startswith(" ")
@@ -277,7 +277,7 @@ def _is_item(lines: list[str], i: int, width: int) -> bool:
 
 
 def _split_options(argument: str, content: list[str], *, several: bool) -> tuple[str, list[str]]:
-    """Take the option lines off the content; lines before the first blank one continue a signature."""
+    """Remove the option lines from the content; lines before the first blank one continue a signature."""
     start = 0
     while start < len(content) and content[start] and _OPTION.match(content[start]):
         start += 1
@@ -291,19 +291,19 @@ def _split_options(argument: str, content: list[str], *, several: bool) -> tuple
 
 
 def _as_item(lead: str, blocks: list[Block]) -> Iterator[Block]:
-    """The blocks as one list item: its paragraphs on the item's line, other blocks after it."""
+    """Yield the blocks as one list item: its first paragraphs on the item's line, the other blocks after it."""
     text = [lead] if lead else []
     text.extend(block.text for block in takewhile(lambda block: isinstance(block, Paragraph), blocks))
     rest = blocks[len(text) - bool(lead) :]
     if lead and len(text) == 1:
-        yield Paragraph(lead)  # A lead over a list or code introduces it; it is no item.
+        yield Paragraph(lead)  # A lead before a list or code introduces it and is no item.
     elif text:
         yield Item(" ".join(text))
     yield from rest
 
 
 def _led_by(label: str, blocks: list[Block]) -> Iterator[Block]:
-    """The label before the first paragraph; a label over nothing is left out."""
+    """Put the label before the first paragraph; without blocks, drop it."""
     if blocks and isinstance(blocks[0], Paragraph):
         blocks[0] = Paragraph(f"{label} {blocks[0].text}")
     elif blocks:

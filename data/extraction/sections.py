@@ -1,4 +1,4 @@
-"""Sections of a document in the document text contract: what stands under a heading."""
+"""Split a document in the document text contract into sections, each a heading and its text."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Section:
 
 
 def sections(text: str) -> list[Section]:
-    """The sections in reading order; a heading directly followed by another has an empty body."""
+    """Return the sections in reading order; a heading directly followed by another has an empty body."""
     found: list[Section] = []
     heading, level, body = "", 0, list[str]()
 

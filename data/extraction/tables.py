@@ -1,4 +1,4 @@
-"""Tables of reStructuredText as lines of text: one row a line, cells parted by ` | `."""
+"""Convert tables of reStructuredText to lines of text: one row a line, cells separated by ` | `."""
 
 import re
 from bisect import bisect_left
@@ -8,7 +8,7 @@ _SIMPLE_BORDER = re.compile(r"=+(?: +=+)+\s*\Z")
 _SPAN_BORDER = re.compile(r"-+(?: +-+)*\s*\Z")
 _GRID_BORDER = re.compile(r"\+[-=+]+\+?\s*\Z")
 _Cells = list[list[str]]
-"""The lines of text in each cell of a row."""
+"""Lines of text in each cell of a row."""
 
 
 def is_simple_border(line: str) -> bool:
@@ -20,7 +20,7 @@ def is_grid_border(line: str) -> bool:
 
 
 def simple_table(lines: list[str], start: int) -> tuple[list[str], int]:
-    """Rows of the simple table that starts at lines[start], and the line after it."""
+    """Return the rows of the simple table that starts at lines[start], and the line after it."""
     columns = [match.start() for match in re.finditer(r"=+", lines[start])]
     end, borders = start + 1, 1
     # Two borders without a header row between them, three with one; a border before a blank line is the last.
@@ -31,7 +31,7 @@ def simple_table(lines: list[str], start: int) -> tuple[list[str], int]:
     for line in lines[start + 1 : end]:
         if is_simple_border(line) or (_SPAN_BORDER.match(line) and len(columns) > 1) or not line.strip():
             continue
-        # Only the columns that the line reaches: a wide border must not cost its width in every line.
+        # Only the columns that the line reaches, or a wide border would cost its width in every line.
         reached = max(bisect_left(columns, len(line)), 1)
         stops = [*columns[1:reached], len(line) if reached == len(columns) else columns[reached]]
         cells = [line[left:right].strip() for left, right in zip(columns[:reached], stops, strict=True)]
@@ -42,7 +42,7 @@ def simple_table(lines: list[str], start: int) -> tuple[list[str], int]:
 
 
 def grid_table(lines: list[str], start: int) -> tuple[list[str], int]:
-    """Rows of the grid table that starts at lines[start], and the line after it."""
+    """Return the rows of the grid table that starts at lines[start], and the line after it."""
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith(("+", "|"))), len(lines))
     rows = []
     for is_border, group in groupby(lines[start:end], key=is_grid_border):
@@ -56,7 +56,7 @@ def grid_table(lines: list[str], start: int) -> tuple[list[str], int]:
 
 
 def _continue(row: _Cells, cells: list[str]) -> None:
-    """Add the cells of one line below those of the lines before it."""
+    """Append the cells of one line to those of the lines before it."""
     row.extend([] for _ in range(len(cells) - len(row)))
     for lines, text in zip(row, cells, strict=False):
         if text:

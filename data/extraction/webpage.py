@@ -1,6 +1,6 @@
-"""Whole web pages to blocks: trafilatura finds the text between navigation, adverts and footers.
+"""Convert web pages to blocks: trafilatura finds the main text between navigation, adverts and footers.
 
-Its tree is read, not its Markdown: there, a star or a tag that is text would be taken for markup again.
+Its tree is used, not its Markdown, in which a literal star or tag would be parsed as markup again.
 """
 
 import re
@@ -13,16 +13,16 @@ from sluice.data.extraction.html import html_blocks
 _PAGE = re.compile(r"<(?:!doctype\s+html|html|body)\b", re.IGNORECASE)
 _LOOKED_AT = 4096
 _LEAST_SHARE = 0.25
-"""Of the words of the page's every block. Less, and the text was not found, but lost."""
+"""Minimum share of the page's words; with less, trafilatura missed the main text."""
 _MAX_DEPTH = 50
-"""Of emphasis and links within each other; a page of unclosed tags nests them deeper than Python recurses."""
+"""Nesting of emphasis and links; a page of unclosed tags nests them deeper than Python's recursion limit."""
 _INSIDE = frozenset({"hi", "ref", "del", "code", "lb", "graphic"})
 
 
 def webpage_blocks(text: str) -> list[Block]:
-    """The blocks of one HTML page's own text in reading order; a fragment, which has no page around it, is all text.
+    """Return the blocks of the main text of one HTML page in reading order; of a fragment, all blocks.
 
-    Where trafilatura finds no structure or loses most of the text, every block of the page is given. Barbaresi 2021,
+    Where trafilatura finds no structure or loses most of the text, all blocks of the page are returned. Barbaresi 2021,
     "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction".
     """
     every = html_blocks(text)
@@ -45,7 +45,7 @@ def _main_text(text: str) -> list[Block]:
 
 
 def _blocks(parent: Any) -> Iterator[Block]:
-    """The blocks below an element of the tree; words that stand between its blocks are paragraphs."""
+    """Yield the blocks below an element of the tree; words between its blocks are paragraphs."""
     loose = [parent.text or ""]
     for element in parent:
         if element.tag in _INSIDE and not _is_block_of_code(element):
@@ -73,13 +73,13 @@ def _paragraph(words: list[str]) -> Iterator[Block]:
 
 
 def _item(element: Any) -> Iterator[Block]:
-    """A list item: its first paragraph is the item's line."""
+    """Yield a list item; its first paragraph is the item's line."""
     for number, block in enumerate(_blocks(element)):
         yield Item(block.text) if number == 0 and isinstance(block, Paragraph) else block
 
 
 def _is_block_of_code(element: Any) -> bool:
-    # trafilatura calls both `code`; what stood in a `pre` keeps its line ends, or the `code` inside it.
+    # trafilatura names both `code`; the content of a `pre` keeps its line ends, or the `code` inside it.
     return element.tag == "code" and (element.find("code") is not None or "\n" in "".join(element.itertext()))
 
 

@@ -1,7 +1,7 @@
-"""Documents into rows of a fixed length by best-fit decreasing (Ding et al. 2024, arXiv 2404.10830).
+"""Pack documents into rows of a fixed length by best-fit decreasing (Ding et al. 2024, arXiv 2404.10830).
 
-Concatenation cuts a document wherever a row happens to end. Here only a document longer than a row is cut, into full
-rows and a rest; every piece then goes, the longest first, into the row with the least space that still holds it.
+Concatenation cuts a document wherever a row happens to end. Here only documents longer than a row are cut, into full
+rows and a rest; every piece then goes, the longest first, into the fullest row that still has space for it.
 """
 
 from bisect import bisect_left, insort
@@ -14,21 +14,21 @@ from sluice.data.packing.report import LayoutCost
 
 @dataclass(frozen=True)
 class Rows:
-    """Pieces of documents in the order they are written: by row, and by document within a row. Arrays are [pieces]."""
+    """Pieces of documents in the order of writing: by row, and by document within a row. Arrays are [pieces]."""
 
     document: np.ndarray
     start: np.ndarray
-    """Token of the document where the piece starts."""
+    """First token of the piece, counted in its document."""
     length: np.ndarray
     row: np.ndarray
     rows: int
 
 
 def lay_rows(lengths: np.ndarray, row_tokens: int) -> Rows:
-    """Lay documents of `lengths` [documents] tokens into rows of `row_tokens`.
+    """Pack documents of `lengths` [documents] tokens into rows of `row_tokens`.
 
-    Rows come in the order of the first document in them. A document's pieces that fill a row each precede its rest,
-    which shares a row with others.
+    Rows are in the order of their first documents. The pieces of a document that fill rows precede its rest, which
+    shares a row with others.
     """
     counts = -(-lengths // row_tokens)
     document = np.repeat(np.arange(len(lengths)), counts)
@@ -44,14 +44,14 @@ def lay_rows(lengths: np.ndarray, row_tokens: int) -> Rows:
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Row [pieces] of every piece of `lengths` [pieces], each from 1 to `capacity`, and the number of rows.
+    """Return the row of every piece of `lengths` [pieces], each from 1 to `capacity`, and the number of rows.
 
-    Equal lengths go in the order given, so the outcome is a function of the input.
+    Pieces of equal length keep their order, so the outcome is a function of the input.
     """
     assert not len(lengths) or (lengths.min() >= 1 and lengths.max() <= capacity)
     row_of = np.empty(len(lengths), dtype=np.int64)
     rows = 0
-    # Rows by the space left in them, and those spaces in order: at most `capacity` of them, however many rows.
+    # Rows by the space left in them, and the sorted distinct spaces: at most `capacity` of them, however many rows.
     rows_with: dict[int, list[int]] = {}
     spaces: list[int] = []
     order = np.argsort(-lengths, kind="stable")
@@ -80,7 +80,7 @@ def best_fit_cost(rows: Rows, row_tokens: int) -> LayoutCost:
 
 
 def concatenated_cost(lengths: np.ndarray, row_tokens: int) -> LayoutCost:
-    """Of rows cut one after the other from the concatenation of documents of `lengths` [documents], the last filled."""
+    """Cost of cutting rows from the concatenation of documents of `lengths` [documents], with the last row padded."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     cut = (ends - lengths) // row_tokens != (ends - 1) // row_tokens

@@ -1,4 +1,4 @@
-"""Which source each document of a held-out side is of, so that its loss can be told by source."""
+"""Sources of the documents of a held-out split, to report the loss by source."""
 
 from array import array
 from pathlib import Path
@@ -11,7 +11,7 @@ from sluice.data.split import Split
 
 
 class HeldOutTable:
-    """The documents of one held-out side, in the order stored: 8 bytes each."""
+    """Sources of the documents of one held-out split in stored order: 8 bytes a document."""
 
     def __init__(self) -> None:
         self.counts: dict[str, SourceCounts] = {}
@@ -26,9 +26,9 @@ class HeldOutTable:
         self._source.append(self._numbers.setdefault(source, len(self._numbers)))
 
     def save(self, out: Path, split: Split) -> dict[str, SourceCounts]:
-        """Write `{split}.sources.npy`, [documents] int64: the place of each document's source among these names."""
+        """Write `{split}.sources.npy`, [documents] int64, indices into the sorted names; return the counts by name."""
         names = sorted(self.counts)
-        # Not in the order met, which index.json does not keep.
+        # Sorted, because index.json does not keep the order in which the sources were met.
         places = np.empty(len(names), dtype=np.int64)
         places[[self._numbers[name] for name in names]] = np.arange(len(names))
         save(out / f"{split}.sources.npy", places[self._source])

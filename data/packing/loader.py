@@ -1,7 +1,7 @@
-"""Rows of a packed side in a shuffled order that is a function of (seed, epoch), from a position that can be saved.
+"""Load rows of a packed split in an order that is a function of (seed, epoch), from a position that can be saved.
 
-The position counts rows over all workers, so a run goes on exactly where it stopped, with another number of workers
-or another batch size too.
+The position counts rows over all workers, so a run resumes exactly where it stopped, even with another number of
+workers or another batch size.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from sluice.data.packing.report import Layout
 from sluice.data.packing.shards import PADDING, PackedTokens
 
 IGNORED = -100
-"""Target that no loss counts, as torch's cross entropy has it."""
+"""Target that the loss ignores; the default of torch's cross entropy."""
 
 
 class LoaderState(BaseModel):
-    """Where a loader is. Everything but `sample` says of which sequence."""
+    """Position of a loader: `sample`, and fields that identify the sequence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,17 +29,17 @@ class LoaderState(BaseModel):
     context: int
     layout: Layout
     tokens: int
-    """Of the side, padding included."""
+    """Tokens of the split, padding included."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's rows of one step, both [rows, context + 1] int64."""
+    """Rows of one worker for one step; both arrays are [rows, context + 1] int64."""
 
     tokens: np.ndarray
     documents: np.ndarray
-    """Document of each token, PADDING where there is none. Where attention is isolated, a token sees those of its row
-    with an equal number."""
+    """Document of each token, PADDING where there is none. With isolated attention, a token sees the tokens of its row
+    with the same number."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -48,17 +48,17 @@ class Batch:
 
     @property
     def targets(self) -> np.ndarray:
-        """The next token of the same document, [rows, context]; IGNORED where the next is another's or padding."""
+        """The next token of the same document, [rows, context]; IGNORED before another document or padding."""
         same = (self.documents[:, 1:] == self.documents[:, :-1]) & (self.documents[:, 1:] != PADDING)
         return np.where(same, self.tokens[:, 1:], IGNORED)
 
 
 class Loader:
-    """Endless batches of one of `world` workers. A step reads the next `batch` rows, `batch / world` a worker.
+    """Endless batches for one of `world` workers. A step reads the next `batch` rows, `batch / world` a worker.
 
-    best_fit: the rows as they are packed; `context` is row_tokens - 1. Concatenated: windows of `context + 1` tokens
-    that share their border token, cut at another phase each epoch, so that no token is always first. Each epoch reads
-    every row once.
+    best_fit: the rows as packed; `context` is row_tokens - 1. Concatenated: windows of `context + 1` tokens that share
+    their border token, cut at another phase each epoch, so that no token is always first. Each epoch reads every row
+    once.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Loader:
             )
         total = len(packed.sequence)
         self.rows = (total - context) // context if packed.row_tokens is None else total // packed.row_tokens
-        """Rows an epoch. Whatever its phase, a concatenated side has at least this many."""
+        """Rows per epoch; a concatenated split has at least this many at every phase."""
         if self.rows < 1:
             raise ValueError(f"{total} {packed.split} tokens are too few for one row of {context}: add documents")
         self.packed, self.context, self.seed = packed, context, seed
@@ -93,7 +93,7 @@ class Loader:
 
     @property
     def state(self) -> LoaderState:
-        """Position after the last batch that was taken, the same on every worker."""
+        """Position after the last batch, the same on every worker."""
         return LoaderState(
             sample=self._sample,
             seed=self.seed,
@@ -108,7 +108,7 @@ class Loader:
             if value != own[name]:
                 raise ValueError(
                     f"the saved position is of a sequence with {name} {value}, this one has {own[name]}: "
-                    "go on with the same data and settings, or start at sample 0"
+                    "resume with the same data and settings, or start at sample 0"
                 )
         self._sample = state.sample
 
@@ -124,7 +124,7 @@ class Loader:
         return Batch(tokens.astype(np.int64), documents)
 
     def starts(self, first: int, count: int) -> np.ndarray:
-        """First token of the rows `first` to `first + count` of the whole sequence over all epochs, [count] int64."""
+        """Return the first token of rows `first` to `first + count`, counted over all epochs, [count] int64."""
         visits = np.arange(first, first + count)
         starts = np.empty(count, dtype=np.int64)
         for epoch in range(first // self.rows, (first + count - 1) // self.rows + 1):

@@ -1,4 +1,4 @@
-"""How many training tokens each source gives, and which of its documents: weights, epoch caps, a hash of the id."""
+"""Plan how many training tokens each source contributes, and sample its documents by a hash of the id."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from sluice.data.packing.order import keyed
 
 @dataclass(frozen=True)
 class Share:
-    """What one source gives."""
+    """Training tokens of one source."""
 
     available: int
     """Tokens of its training documents."""
     planned: int
-    """Tokens."""
+    """Tokens to take."""
     epochs: float
     """planned / available."""
 
@@ -26,13 +26,14 @@ class Share:
 def plan(
     tokens_by_source: Mapping[str, int], mix: Mapping[str, MixShare], train_tokens: int | None
 ) -> dict[str, Share]:
-    """Tokens to take of each source, by name; they add up to `train_tokens`.
+    """Plan the tokens to take of each source, by name; they add up to `train_tokens`.
 
-    An entry's weight is shared out among its sources in proportion to their tokens. A source without an entry weighs
-    its own share of all tokens, and is used once at most. A source at its cap gives the cap, and the others give the
-    rest in proportion to their weights. Without `train_tokens`, as many as keep every weight exactly: the source that
-    reaches its cap first sets the whole. With neither, all text once. ValueError if an entry names no source, two
-    globs name the same one, or `train_tokens` is more than the caps allow.
+    The weight of an entry is divided among its sources in proportion to their tokens. A source without an entry weighs
+    its own share of all tokens, and is used at most once. A source at its cap contributes the cap, and the others
+    contribute the rest in proportion to their weights. Without `train_tokens`, the total is the largest that keeps
+    every weight exactly: the source that reaches its cap first determines it. With neither, all text is used once.
+    Raises ValueError if an entry matches no source, two globs match the same one, or `train_tokens` is more than the
+    caps allow.
     """
     names = sorted(tokens_by_source)
     available = {name: tokens_by_source[name] for name in names}
@@ -41,7 +42,7 @@ def plan(
     else:
         entries = _entries(names, mix)
         weights = _weights(available, entries, mix)
-        # Through the decimal that the user wrote: 0.1 epochs of 10 tokens are 1 token.
+        # By the decimal that the user wrote: 0.1 epochs of 10 tokens are 1 token.
         caps = {
             name: int(available[name] * Fraction(str(mix[entries[name]].max_epochs if name in entries else 1)))
             for name in weights
@@ -54,20 +55,20 @@ def plan(
 
 
 def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> np.ndarray:
-    """How often each document of one source is used, [documents] int64: in all about `planned` tokens.
+    """Return how often each document of one source is used, [documents] int64: in total about `planned` tokens.
 
-    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document. A part of one takes
-    documents by the hash of (id, epoch, seed), whatever their order or sharding, and passes over what does not fit any
-    more. Where this leaves more than half of the plan unused, the shortest document left goes in too, if that comes
-    nearer to the plan or nothing would be used at all. So no planned source gives nothing, and what is used differs
-    from `planned` by less than the longest document.
+    `tokens` and `hashes` (of the ids, uint64) are [documents]. Whole epochs use every document. A partial epoch takes
+    documents in the order of the hash of (id, epoch, seed), whatever their order or sharding, and skips those that no
+    longer fit. Where this leaves more than half of the plan unused, the shortest remaining document is added if that is
+    nearer to the plan or nothing would be used at all. So every planned source is used, and the tokens used differ from
+    `planned` by less than the longest document.
     """
     total = int(tokens.sum())
     if not total:
         return np.zeros(len(tokens), dtype=np.int64)
     epochs, rest = divmod(planned, total)
     copies = np.full(len(tokens), epochs, dtype=np.int64)
-    # The hash of the id settles equal keys; documents equal in that too hold the same text.
+    # The hash of the id breaks ties of keys; documents with equal hashes have the same text.
     order = np.lexsort((hashes, keyed(hashes, "sample", seed, epochs)))
     taken = order[_fitting(tokens[order], rest)]
     copies[taken] += 1
@@ -80,20 +81,20 @@ def sample(tokens: np.ndarray, hashes: np.ndarray, planned: int, seed: int) -> n
     return copies
 
 
-def _fitting(tokens: np.ndarray, room: int) -> np.ndarray:
-    """The places that are taken, in order, of tokens [n] where each takes its own if there is still room for it."""
-    first = int(np.searchsorted(np.cumsum(tokens), room, side="right"))
-    room -= int(tokens[:first].sum())
+def _fitting(tokens: np.ndarray, budget: int) -> np.ndarray:
+    """Return the indices of documents of `tokens` [n] that fit into `budget` when taken in order, skipping others."""
+    first = int(np.searchsorted(np.cumsum(tokens), budget, side="right"))
+    budget -= int(tokens[:first].sum())
     taken = list(range(first))
-    for place in (first + np.flatnonzero(tokens[first:] <= room)).tolist():
-        if tokens[place] <= room:
-            taken.append(place)
-            room -= int(tokens[place])
+    for index in (first + np.flatnonzero(tokens[first:] <= budget)).tolist():
+        if tokens[index] <= budget:
+            taken.append(index)
+            budget -= int(tokens[index])
     return np.array(taken, dtype=np.int64)
 
 
 def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:
-    """The entry of every source that has one: its own name, or else the one glob that matches it."""
+    """Return the entry of every source that has one: its own name, or else the one glob that matches it."""
     entries = {name: name for name in names if name in mix}
     globs = [entry for entry in mix if entry not in entries]
     for name in names:
@@ -118,7 +119,7 @@ def _listed(names: list[str], most: int = 20) -> str:
 def _weights(
     available: Mapping[str, int], entries: Mapping[str, str], mix: Mapping[str, MixShare]
 ) -> dict[str, Fraction]:
-    """Weights above 0 of the sources that hold tokens."""
+    """Return the weights above 0 of the sources with tokens."""
     total = sum(available.values())
     of_entry: dict[str, int] = {}
     for name, entry in entries.items():
@@ -132,12 +133,12 @@ def _weights(
     }
     weights = {name: weight for name, weight in weights.items() if weight}
     if not weights:
-        raise ValueError("pack.mix gives every source that holds training tokens weight 0: give one a weight")
+        raise ValueError("pack.mix gives every source with training tokens weight 0: give one a weight")
     return weights
 
 
 def _fill(weights: Mapping[str, Fraction], caps: Mapping[str, int], train_tokens: int | None) -> dict[str, int]:
-    """Integers by weight that add up to `train_tokens`, none above its cap."""
+    """Return integers by weight that add up to `train_tokens`, none above its cap."""
     # The smaller the cap for its weight, the earlier it binds; past the first that does not, none does.
     by_cap = sorted(weights, key=lambda name: (caps[name] / weights[name], name))
     if train_tokens is None:
@@ -156,7 +157,7 @@ def _fill(weights: Mapping[str, Fraction], caps: Mapping[str, int], train_tokens
 
 
 def _rounded(shares: Mapping[str, Fraction], caps: Mapping[str, int]) -> dict[str, int]:
-    """Whole tokens that add up to the whole part of the sum: the largest remainders are rounded up."""
+    """Round to integers that add up to the integer part of the sum, rounding up the largest remainders."""
     planned = {name: int(share) for name, share in shares.items()}
     missing = int(sum(shares.values(), Fraction(0))) - sum(planned.values())
     for name in sorted(shares, key=lambda name: (planned[name] - shares[name], name))[:missing]:

@@ -1,7 +1,6 @@
-"""Orders that are functions of content and seed alone: hashes of document ids, and a permutation that needs no memory.
+"""Orders that depend on content and seed alone: hashes of document ids, and a permutation that needs no memory.
 
-Both are plain 64-bit arithmetic: numpy promises no stable stream of its generators across versions, and an order must
-outlive them.
+Both are plain 64-bit arithmetic, because numpy guarantees no stable stream of its generators across versions.
 """
 
 import hashlib
@@ -14,18 +13,18 @@ from sluice.core.hashing import mix
 _MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = 6
-# Each use hashes under a name of its own: were the order of a shuffle that of the sampling, the documents
-# sampled for a part of an epoch would all come first.
+# Each use hashes with a name of its own: if shuffling had the order of sampling, the documents sampled for a partial
+# epoch would all come first.
 Purpose = Literal["sample", "shuffle", "rows", "phase"]
 
 
 def identity_hash(identity: str) -> int:
-    """64 bits of a document id."""
+    """Hash a document id to 64 bits."""
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little")
 
 
 def keyed(hashes: np.ndarray, purpose: Purpose, seed: int, epoch: int | np.ndarray = 0) -> np.ndarray:
-    """Hashes [n] uint64 anew under purpose, seed and epoch (one, or [n]): uint64 [n], independent for each."""
+    """Hash `hashes` [n] uint64 with purpose, seed and epoch (one, or [n]): independent values [n] uint64 for each."""
     words = (identity_hash(purpose), seed & _MASK, epoch)
     for word in words:
         hashes = mix(hashes ^ mix(np.atleast_1d(np.asarray(word, dtype=np.uint64)) + _GOLDEN))
@@ -33,10 +32,10 @@ def keyed(hashes: np.ndarray, purpose: Purpose, seed: int, epoch: int | np.ndarr
 
 
 def permuted(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Where positions [n] int64 below `size` go under the permutation of (seed, epoch): [n] int64.
+    """Permute positions [n] int64 below `size` by the permutation of (seed, epoch): [n] int64.
 
-    A Feistel network over the next even number of bits is a bijection whatever its round function; a value that lands
-    beyond `size` goes through again until it is back (cycle walking: Black and Rogaway 2002), which keeps it one.
+    A Feistel network over the next even number of bits is a bijection whatever its round function; a value beyond
+    `size` is permuted again until it is below (cycle walking: Black and Rogaway 2002), which keeps it a bijection.
     """
     assert size >= 1 and (not len(positions) or (positions.min() >= 0 and positions.max() < size))
     half = np.uint64(max(3, ((size - 1).bit_length() + 1) // 2))

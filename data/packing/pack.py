@@ -1,4 +1,4 @@
-"""The pack step: documents encoded, split by content hash, mixed by source, ordered, laid out."""
+"""The pack step: encode documents, split by content hash, mix by source, order and lay out."""
 
 import json
 import shutil
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from sluice.data.tokenization.encoder import Encoder
 
 _DOCUMENTS_AT_ONCE = 256
-# Long documents come in smaller batches: what a batch takes in memory is bounded, not its number alone.
+# Batches are limited by characters too, to bound their memory where documents are long.
 _CHARACTERS_AT_ONCE = 2_000_000
 
 
 def pack(
     config: PackConfig, documents: Path, tokenizer: Path, out: Path, *, progress: Progress = no_progress
 ) -> PackReport:
-    """Encode every document, an end-of-text token after it, to `{split}-NNNN.bin`, `{split}.offsets.npy`, index.json,
-    and the sources of the held-out ones to `{split}.sources.npy`.
+    """Encode every document, followed by an end-of-text token, to `{split}-NNNN.bin`, `{split}.offsets.npy`,
+    index.json, and the sources of the held-out ones to `{split}.sources.npy`.
 
-    Documents keep the order of `documents` and may cross shards. Where the settings mix, shuffle or lay out anew, the
-    training documents are first encoded as they are stored and then written again; the held-out sides never are.
-    ValueError if a side of the split stays empty or the mix cannot be had.
+    Documents keep the order of `documents` and may cross shards. If the settings mix, shuffle or lay out the training
+    documents, these are first encoded in stored order and then written again; the held-out splits never are. Raises
+    ValueError if a split is empty or the mix is impossible.
     """
     from sluice.data.tokenization.encoder import load_encoder
 
     started = time.perf_counter()
     encoder = load_encoder(tokenizer)
     dtype = np.dtype("<u2" if encoder.vocab_size <= 2**16 else "<u4")
-    again = _written_again(config)
+    again = _rewrites_training(config)
     stored = out / "encoded" if again else out
     stored.mkdir(exist_ok=True)
     writers = {
@@ -53,7 +53,7 @@ def pack(
     held_out: dict[Split, HeldOutTable] = {split: HeldOutTable() for split in SPLITS if split != "train"}
     table = _encode(config, documents, encoder, writers, held_out, progress)
     counts = {split: writer.close() for split, writer in writers.items()}
-    _refuse_empty(counts)
+    _check_not_empty(counts)
     for split, held in held_out.items():
         counts[split].sources = held.save(out, split)
     training = Training(config, table)
@@ -79,8 +79,8 @@ def pack(
     return report
 
 
-def _written_again(config: PackConfig) -> bool:
-    """Whether training documents are used in another order, number or layout than they are stored in."""
+def _rewrites_training(config: PackConfig) -> bool:
+    """Whether training documents are used in another order, number or layout than stored."""
     mixed = bool(config.mix) or config.train_tokens is not None
     return mixed or config.order != "stored" or config.layout != "concatenated"
 
@@ -93,7 +93,7 @@ def _encode(  # noqa: PLR0917
     held_out: Mapping[Split, HeldOutTable],
     progress: Progress,
 ) -> TrainingTable:
-    """Write every document by the writer of its side, and list it in the table of its side, in the order stored."""
+    """Write every document with the writer of its split, and add it to the table of its split, in stored order."""
     table = TrainingTable()
     total = sum(1 for _ in read_documents(documents))
     done = 0
@@ -131,7 +131,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _refuse_empty(counts: Mapping[Split, SplitCounts]) -> None:
+def _check_not_empty(counts: Mapping[Split, SplitCounts]) -> None:
     empty = [split for split, count in counts.items() if not count.documents]
     if empty:
         held = ", ".join(f"{split} {count.documents}" for split, count in counts.items())

@@ -1,4 +1,4 @@
-"""What the pack step says it made."""
+"""The report of the pack step."""
 
 from typing import Literal
 
@@ -10,46 +10,46 @@ Layout = Literal["concatenated", "best_fit"]
 
 
 class SourceCounts(BaseModel):
-    """What a held-out side holds of one source."""
+    """Counts of one source in a held-out split."""
 
     documents: int = 0
     tokens: int = 0
-    """The end-of-text token of each document included."""
+    """End-of-text tokens included."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
 
 
 class SplitCounts(BaseModel):
-    """What one side holds. A document that the mix repeats counts each time."""
+    """Counts of one split. A document that the mix repeats counts each time."""
 
     documents: int = 0
     tokens: int = 0
-    """The end-of-text token of each document and the padding included."""
+    """End-of-text tokens and padding included."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
     padding: int = 0
-    """Tokens that fill rows up; none where documents are concatenated."""
+    """Tokens that fill rows; 0 where documents are concatenated."""
     shards: list[str] = []
     sources: dict[str, SourceCounts] = {}
-    """Of a held-out side, where they are known: `{split}.sources.npy` numbers its documents by the sorted names."""
+    """Sources of a held-out split, where known; `{split}.sources.npy` has indices into the sorted names."""
 
 
 class SourceTokens(BaseModel):
     """Training tokens of one source, end-of-text tokens included."""
 
     available: int
-    """Of its training documents, each once."""
+    """Tokens of its training documents, each once."""
     planned: int
     used: int
-    """Differs from `planned` by less than one document, and is 0 only where that is."""
+    """Differs from `planned` by less than one document, and is 0 only if `planned` is."""
     epochs: float
     """used / available."""
     documents: int
-    """Used, each time it is."""
+    """Documents used, counting repetitions."""
 
 
 class LayoutCost(BaseModel):
-    """What it costs to lay the training documents into rows of `row_tokens`."""
+    """Cost of laying the training documents into rows of `row_tokens`."""
 
     rows: int
     documents_cut: int
@@ -59,16 +59,16 @@ class LayoutCost(BaseModel):
 
 
 class PackReport(BaseModel):
-    """What was packed; without `timings` it is index.json."""
+    """Counts of the packed splits; without `timings` it is index.json."""
 
     dtype: str
     vocab_size: int
     eos_id: int
     splits: dict[Split, SplitCounts]
     layout: Layout = "concatenated"
-    """Of the training side. The held-out sides are always concatenated, so that their loss compares across layouts."""
+    """Layout of the training split. Held-out splits are always concatenated, so that losses compare across layouts."""
     row_tokens: int | None = None
     costs: dict[Layout, LayoutCost] = {}
-    """Of best_fit beside rows cut from the plain concatenation; empty where no row length is given."""
+    """Costs of best_fit and of rows cut from the concatenation; empty where no row length is set."""
     sources: dict[str, SourceTokens] = {}
     timings: dict[str, float] = {}

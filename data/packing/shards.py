@@ -1,4 +1,4 @@
-"""Token shards on disk: appended to by one writer, read as memory maps."""
+"""Token shards on disk: appended by one writer, read as memory maps."""
 
 import json
 from array import array
@@ -13,7 +13,7 @@ from sluice.data.packing.report import Layout, SourceCounts, SplitCounts
 from sluice.data.split import Split
 
 PADDING = -1
-"""The document of a token that only fills its row."""
+"""Document number of tokens that only fill a row."""
 
 
 def save(path: Path, values: array | np.ndarray) -> None:
@@ -23,7 +23,7 @@ def save(path: Path, values: array | np.ndarray) -> None:
 
 
 class ShardWriter:
-    """Appends tokens to `{split}-NNNN.bin`, each shard full but the last. OSError naming the file where that fails."""
+    """Appends tokens to `{split}-NNNN.bin`; each shard but the last is full. An OSError names the file."""
 
     def __init__(self, out: Path, split: Split, dtype: np.dtype, tokens_per_shard: int) -> None:
         self.out, self.split, self.dtype, self.tokens_per_shard = out, split, dtype, tokens_per_shard
@@ -34,14 +34,14 @@ class ShardWriter:
     def write(self, tokens: np.ndarray) -> None:
         """Append the tokens [n] of one whole document, or of one piece of a row."""
         while len(tokens):
-            room = self.tokens_per_shard - self.counts.tokens % self.tokens_per_shard
-            if self.file is None or room == self.tokens_per_shard:
+            space = self.tokens_per_shard - self.counts.tokens % self.tokens_per_shard
+            if self.file is None or space == self.tokens_per_shard:
                 self._open_next()
             assert self.file is not None
             with naming(self.out / self.counts.shards[-1]):
-                self.file.write(tokens[:room].tobytes())
-            self.counts.tokens += len(tokens[:room])
-            tokens = tokens[room:]
+                self.file.write(tokens[:space].tobytes())
+            self.counts.tokens += len(tokens[:space])
+            tokens = tokens[space:]
         self.offsets.append(self.counts.tokens)
 
     def _open_next(self) -> None:
@@ -61,10 +61,10 @@ class ShardWriter:
 
 
 class PackedTokens:
-    """One side of a packed folder, mapped into memory.
+    """One split of a packed folder, memory-mapped.
 
-    Concatenated: document i is tokens[offsets[i] : offsets[i + 1]], its end included. best_fit: those are the pieces
-    of rows of `row_tokens`, padding a piece of its own; `documents.npy` says whose each is.
+    Concatenated: document i is tokens[offsets[i] : offsets[i + 1]], including its end-of-text token. best_fit: these
+    are the pieces in rows of `row_tokens`, padding being a piece of its own; `documents.npy` has their documents.
     """
 
     def __init__(self, folder: Path, split: Split) -> None:
@@ -81,7 +81,7 @@ class PackedTokens:
         self.documents: int = counts["documents"]
         known = counts.get("sources", {})
         self.sources = {name: SourceCounts.model_validate(known[name]) for name in sorted(known)}
-        """Of a held-out side, in the order of their numbers; empty where they are not known, as in older folders."""
+        """Sources of a held-out split in the order of their numbers; empty where not known, as in older folders."""
         self.sequence = TokenSequence([folder / name for name in counts["shards"]], np.dtype(index["dtype"]))
         """All tokens, padding included."""
         self.offsets: np.ndarray = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
@@ -99,21 +99,21 @@ class PackedTokens:
 
     @property
     def tokens(self) -> "TokenSequence":
-        """One sequence over all shards. ValueError where it is rows: windows across them would learn the padding."""
+        """One sequence over all shards. ValueError for rows, because windows across them would contain padding."""
         if self.layout == "best_fit":
             raise ValueError(
-                f"the {self.split} tokens lie in rows of {self.row_tokens} (pack.layout best_fit) and are no plain "
-                "sequence: read them by sluice.data.packing.Loader, or set pack.layout to concatenated"
+                f"the {self.split} tokens are in rows of {self.row_tokens} (pack.layout best_fit), not in a plain "
+                "sequence: read them with sluice.data.packing.Loader, or set pack.layout to concatenated"
             )
         return self.sequence
 
     def document(self, index: int) -> np.ndarray:
-        """Tokens of one document, its end token included; it may lie in several rows."""
+        """Return the tokens of one document, including its end-of-text token, from all its rows."""
         if self._owners is None:
             return self._piece(index)
         pieces = np.flatnonzero(self._owners == index)
         lengths = self.offsets[pieces + 1] - self.offsets[pieces]
-        # The rest of a cut document is shorter than its full rows, and may lie before them.
+        # The rest of a cut document is shorter than its full rows, and may be stored before them.
         return np.concatenate([self._piece(int(piece)) for piece in pieces[np.argsort(-lengths, kind="stable")]])
 
     def _piece(self, index: int) -> np.ndarray:
@@ -121,7 +121,7 @@ class PackedTokens:
         return self.sequence.read(start, end - start)
 
     def document_ids(self, start: int, length: int) -> np.ndarray:
-        """Document of each of the tokens [start, start + length), [length] int64; PADDING where there is none.
+        """Return the document of each of the tokens [start, start + length), [length] int64; PADDING for padding.
 
         Tokens of one row or window may attend to each other where these are equal.
         """
@@ -135,13 +135,13 @@ class PackedTokens:
         return np.repeat(pieces if self._owners is None else self._owners[pieces], np.diff(bounds))
 
     def source_ids(self, start: int, length: int) -> np.ndarray:
-        """Number of the source of each of the tokens [start, start + length), [length] int64."""
+        """Return the source number of each of the tokens [start, start + length), [length] int64."""
         assert self._sources is not None, f"the sources of the {self.split} side are not known"
         return np.asarray(self._sources[self.document_ids(start, length)])
 
 
 def _load_sources(path: Path, documents: int) -> np.ndarray:
-    """[documents] int64. ValueError where index.json knows sources, and the file is missing or of other documents."""
+    """Read the source numbers, [documents] int64. Raises ValueError if the file is missing or of other documents."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist, though index.json names sources: pack again")
     sources = np.load(path, mmap_mode="r")
@@ -153,7 +153,7 @@ def _load_sources(path: Path, documents: int) -> np.ndarray:
 
 
 class TokenSequence:
-    """A 1-D view over token shards of equal length (the last may be shorter)."""
+    """A 1-D view of token shards of equal length; the last may be shorter."""
 
     def __init__(self, shards: list[Path], dtype: np.dtype) -> None:
         self.dtype = dtype
@@ -164,7 +164,7 @@ class TokenSequence:
         return int(self.starts[-1])
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Tokens [start, start + length) as a new array, [length]. IndexError past either end."""
+        """Return tokens [start, start + length) as a new array, [length]. IndexError past either end."""
         if start < 0 or length < 0 or start + length > len(self):
             raise IndexError(f"tokens {start} to {start + length} of {len(self)}")
         return np.concatenate([np.empty(0, self.dtype), *self._pieces(start, start + length)])

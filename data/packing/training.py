@@ -1,4 +1,4 @@
-"""The training documents as the mix repeats them or leaves them out, in their order, laid out."""
+"""Select the training documents by the mix, order them and lay them out."""
 
 from array import array
 
@@ -13,11 +13,11 @@ from sluice.data.packing.shards import PADDING, ShardWriter, TokenSequence, save
 
 
 class TrainingTable:
-    """What mixing and ordering need of the training documents, as they are stored: 28 bytes each."""
+    """Facts for mixing and ordering the training documents, in stored order: 28 bytes a document."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
-        """Of every source, those without training documents too."""
+        """Number of every source, including those without training documents."""
         self.hashes, self.source, self.tokens, self.bytes = array("Q"), array("i"), array("q"), array("q")
 
     def number(self, source: str) -> int:
@@ -31,7 +31,7 @@ class TrainingTable:
 
 
 class Training:
-    """Which training documents are used, how often. Arrays are [documents], as they are stored."""
+    """The training documents that are used, and how often. Arrays are [documents], in stored order."""
 
     def __init__(self, config: PackConfig, table: TrainingTable) -> None:
         self.config, self.numbers = config, table.numbers
@@ -54,8 +54,8 @@ class Training:
             )
 
     def _by_source(self, values: np.ndarray) -> dict[str, int]:
-        """Sum of the values [documents] of each source."""
-        # Floats hold these sums exactly: they stay below 2**53.
+        """Sum the values [documents] by source."""
+        # Floats represent these sums exactly, because they are below 2**53.
         sums = np.bincount(self.source, weights=values, minlength=len(self.numbers))
         return {name: int(sums[number]) for name, number in self.numbers.items()}
 
@@ -74,7 +74,7 @@ class Training:
         }
 
     def order(self) -> np.ndarray:
-        """Documents [uses] in the order of training, one number a use: epoch after epoch, or shuffled over all."""
+        """Return document numbers [uses] in the order of training: epoch after epoch, or shuffled over all epochs."""
         used = [np.flatnonzero(self.copies > epoch) for epoch in range(int(self.copies.max()))]
         order = np.concatenate(used)
         if self.config.order == "stored":
@@ -84,7 +84,7 @@ class Training:
         return order[np.lexsort((epochs, hashes, keyed(hashes, "shuffle", self.config.seed, epochs)))]
 
     def lay_out(self, encoded: TokenSequence, writer: ShardWriter, eos: int) -> dict[Layout, LayoutCost]:
-        """Write the uses of the documents, whose tokens lie in `encoded` as they are stored."""
+        """Write the documents in training order; `encoded` has their tokens in stored order."""
         order = self.order()
         writer.counts.documents, writer.counts.bytes = len(order), int(self.bytes[order].sum())
         if self.config.row_tokens is not None:

@@ -1,4 +1,4 @@
-"""Personal data and secrets to typed placeholders."""
+"""Replace personal data and secrets by typed placeholders."""
 
 from sluice.data.privacy.mask import KINDS, Found, find, mask
 

@@ -1,4 +1,4 @@
-"""Where e-mail and IP addresses stand."""
+"""Find e-mail and IP addresses."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ Range = tuple[int, int]
 """Start and end in characters."""
 
 # Latin, Greek and Cyrillic: internationalized addresses (RFC 6531) are written in them. Letters of other scripts may
-# touch an address: they do not part words by spaces.
+# be adjacent to an address, because these scripts have no spaces between words.
 _L = r"A-Za-z\u00c0-\u024f\u0370-\u052f"
 # Searched from the `@`, which is rare, to both sides.
 _AT_DOMAIN = re.compile(
@@ -16,11 +16,11 @@ _AT_DOMAIN = re.compile(
 )
 _LOCAL_PART = re.compile(rf"(?<![{_L}0-9_.%+-])[{_L}0-9_](?:[\w.%+-]{{0,62}}[\w%+-])?\Z")
 _LONGEST_LOCAL_PART = 64
-# `://user:password@host`: what stands before the `@` is a password, which sluice.data.privacy.secrets judges.
+# `://user:password@host`: before the `@` is a password, which sluice.data.privacy.secrets handles.
 _URL_PASSWORD_BEFORE = re.compile(r"://[^\s/@:]{0,64}:\Z")
 
-# The look-behind stands after the first digit, so that the search jumps from digit to digit. A dotted quad after a
-# letter, a comparison or another number is a version, a section or an object identifier.
+# The look-behind is after the first digit, so that the search jumps from digit to digit. A dotted quad after a letter,
+# a comparison or another number is a version, a section or an object identifier.
 _IPV4 = re.compile(r"[0-9](?<![\w.<>~^-][0-9])(?<![=<>~!]=[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\d)")
 _IPV6_GROUP = re.compile(r":[0-9A-Fa-f]{0,4}:")
@@ -30,7 +30,7 @@ _VERSION_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _CONTEXT = 36
-"""Characters before a candidate in which the words above are looked for."""
+"""Characters before a candidate that are searched for the words above."""
 
 _DOCUMENTATION: tuple[IPv4Network | IPv6Network, ...] = (
     *map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")),  # RFC 5737
@@ -40,9 +40,9 @@ _NETMASKS = IPv4Network("255.0.0.0/8")
 
 
 def emails(text: str) -> Iterator[Range]:
-    """E-mail addresses, whatever their domain: example.com is masked too, since invented and real people share it.
+    """Yield e-mail addresses of any domain, even example.com, since invented and real people share it.
 
-    `git@host` names a service, and stays.
+    `git@host` is a service and is kept.
     """
     for domain in _AT_DOMAIN.finditer(text):
         at = domain.start()
@@ -53,10 +53,10 @@ def emails(text: str) -> Iterator[Range]:
 
 
 def ip_addresses(text: str) -> Iterator[Range]:
-    """IPv4 and IPv6 addresses of machines.
+    """Yield IPv4 and IPv6 addresses of machines.
 
-    Addresses that name nobody stay: loopback, unspecified, multicast, netmasks, those reserved for documentation,
-    version numbers.
+    Addresses that identify nobody are kept: loopback, unspecified, multicast, netmasks, those reserved for
+    documentation, version numbers.
     """
     candidates = [_IPV4.finditer(text)]
     if _IPV6_GROUP.search(text):
@@ -83,7 +83,7 @@ def _names_a_machine(candidate: str) -> bool:
 
 
 def _looks_like_ipv6(candidate: str) -> bool:
-    """Python's slices (`[1::2]`) and C++ names (`dead::beef`) parse as addresses too."""
+    """Whether it is not a Python slice (`[1::2]`) or a C++ name (`dead::beef`), which also parse as addresses."""
     groups = [group for group in candidate.split(":") if group]
     has_digit, has_letter = any(map(str.isdigit, candidate)), any(map(str.isalpha, candidate))
     return max(map(len, groups), default=0) >= 3 and has_digit and (has_letter or len(groups) >= 3)

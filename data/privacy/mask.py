@@ -1,4 +1,4 @@
-"""Personal data to typed placeholders: what is looked for, in which order, and how it is replaced."""
+"""Replace personal data by typed placeholders: the kinds, their precedence, and the replacement."""
 
 import re
 from bisect import bisect_right
@@ -12,7 +12,7 @@ from sluice.data.privacy.secrets import secrets
 
 Finder = Callable[[str], Iterator[Range]]
 
-# Where two overlap, the earlier kind holds: a password in a URL looks like an e-mail address, a card like a phone.
+# Where two overlap, the earlier kind wins: a password in a URL looks like an e-mail address, a card like a phone.
 _FINDERS: dict[str, Finder] = {
     "SECRET": secrets,
     "EMAIL": emails,
@@ -23,12 +23,12 @@ _FINDERS: dict[str, Finder] = {
 }
 KINDS: tuple[str, ...] = tuple(_FINDERS)
 
-# Seven digits near each other: texts without hold no phone and no card, and are asked no more than this.
+# Seven digits close together: texts without have no phone or card number, and need no further search for them.
 _NUMBER = re.compile(r"[0-9](?:[ ().\u00a0\u2011/-]{0,2}[0-9]){6}")
 _NUMERIC = ("CARD", "PHONE")
 
-# Characters without width, which a page puts where a line may break, and others where a search shall not find: soft
-# hyphen, zero-width space, non-joiner, joiner, word joiner, byte order mark.
+# Zero-width characters, used where a line may break or to hide text from a search: soft hyphen, zero-width space,
+# non-joiner, joiner, word joiner, byte order mark.
 _UNSEEN = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
 
 
@@ -41,12 +41,12 @@ class Found(NamedTuple):
 
 
 def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str, int]]:
-    """The text with placeholders such as `<EMAIL>`, and how many of each kind asked for were put in.
+    """Return the text with placeholders such as `<EMAIL>`, and their number by kind.
 
-    `kinds` are of KINDS; None: all. ValueError for another. Masking again changes nothing: a placeholder may uncover a
-    neighbour, so the text is searched until nothing is found. No error holds anything of the text.
+    `kinds` are of KINDS (ValueError for others); None: all. Masking again changes nothing: a placeholder may reveal
+    another value beside it, so the text is searched until nothing is found. No error message contains any of the text.
     """
-    asked = _asked(kinds)
+    asked = _ordered(kinds)
     counts = dict.fromkeys(asked, 0)
     while found := find(text, asked):
         pieces, position = [], 0
@@ -59,10 +59,10 @@ def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str
 
 
 def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
-    """What `mask` replaces first, by position and without overlaps.
+    """Find what `mask` replaces first, by position and without overlaps.
 
-    Looked for in the text as it is seen, without characters of no width, and then as it is stored: there such a
-    character parts a value from its neighbour.
+    Searches the text as displayed, without zero-width characters, and then as stored, where such a character separates
+    a value from its neighbour.
     """
     taken: list[Found] = []
     has_unseen = not text.isascii() and any(character in text for character in _UNSEEN)
@@ -73,9 +73,9 @@ def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
 
 
 def _find(text: str, kinds: Collection[str] | None, taken: list[Found]) -> list[Found]:
-    """`taken` and what lies between them, by position."""
+    """Return `taken` and the findings between them, by position."""
     has_number = _NUMBER.search(text) is not None
-    for kind in _asked(kinds):
+    for kind in _ordered(kinds):
         if kind in _NUMERIC and not has_number:
             continue
         for start, end in _ranges(kind, text):
@@ -90,12 +90,12 @@ def _ranges(kind: str, text: str) -> list[Range]:
     try:
         return list(_FINDERS[kind](text))
     except Exception as error:
-        # A library's own message may quote the value, and would carry it into a log.
+        # A library's own message may quote the value, which must not get into a log.
         raise RuntimeError(f"looking for {kind} failed with {type(error).__name__}") from None
 
 
-def _asked(kinds: Collection[str] | None) -> tuple[str, ...]:
-    """The kinds in their fixed order. ValueError for one that is none."""
+def _ordered(kinds: Collection[str] | None) -> tuple[str, ...]:
+    """Return the kinds in their fixed order. Raises ValueError for an unknown one."""
     if kinds is None:
         return KINDS
     unknown = sorted(set(kinds) - set(KINDS))

@@ -1,6 +1,6 @@
-"""Where payment card numbers and IBANs stand. Both carry check digits, which most other numbers fail.
+"""Find payment card numbers and IBANs. Both have check digits, which most other numbers fail.
 
-Known test numbers (4111.., 4242..) are masked too: no list of them is complete, and a text loses nothing by it.
+Known test numbers (4111.., 4242..) are masked too: no list of them is complete, and the text loses nothing by it.
 """
 
 import re
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from sluice.data.privacy.addresses import Range
 
-# In one run, or in the groups printed on cards, all parted by the same sign.
+# In one run, or in the groups printed on cards, all with the same separator.
 _CARD = re.compile(
     r"[0-9](?<![\w/+-][0-9])(?<![0-9][.,][0-9])"
     r"(?:[0-9]{13,18}|[0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1?[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))"
     r"(?![\w/-]|\.[0-9])"
 )
-# ISO/IEC 7812 ranges with the lengths that are issued. Visa's 13 digits are not any more, and are a barcode's length.
+# ISO/IEC 7812 ranges with the lengths in use. Visa's 13 digits are no longer issued, and have the length of barcodes.
 _ISSUED = re.compile(
     r"4(?:\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
@@ -31,7 +31,7 @@ _GROUP_END = re.compile(r"(?=[ -])|\Z")
 
 
 def cards(text: str) -> Iterator[Range]:
-    """Payment card numbers: an issuer's range and length, and the check digit of Luhn (ISO/IEC 7812-1)."""
+    """Yield payment card numbers: an issuer's range and length, and the Luhn check digit (ISO/IEC 7812-1)."""
     from stdnum import luhn
 
     for match in _CARD.finditer(text):
@@ -41,7 +41,7 @@ def cards(text: str) -> Iterator[Range]:
 
 
 def ibans(text: str) -> Iterator[Range]:
-    """International bank account numbers: the country's structure and the check digits modulo 97 (ISO 13616)."""
+    """Yield international bank account numbers: structure of the country, check digits modulo 97 (ISO 13616)."""
     for match in _IBAN.finditer(text):
         end = _iban_end(match[0])
         if end:
@@ -49,7 +49,7 @@ def ibans(text: str) -> Iterator[Range]:
 
 
 def _iban_end(candidate: str) -> int:
-    """Length of the IBAN that `candidate` begins with, 0 if none: words in capitals may follow it as more groups."""
+    """Return the length of the IBAN at the start of `candidate`, or 0: words in capitals may follow it as groups."""
     from stdnum import iban
 
     ends = [boundary.start() for boundary in _GROUP_END.finditer(candidate)]

@@ -1,8 +1,8 @@
-"""Where phone numbers stand, as the phonenumbers library (libphonenumber's rules and metadata) knows them.
+"""Find phone numbers that the phonenumbers library (libphonenumber's rules and metadata) accepts.
 
-Documentation is full of numbers, so a number has to look like a phone's before the library is asked: written
-internationally, in North American groups, or after a word that speaks of phones. Numbers reserved for fiction
-(555-0100) are masked too: the library takes them for valid, and so would a caller.
+Documentation is full of numbers, so a number must look like a phone number before the library is called: international
+notation, North American groups, or a word for phones before it. Numbers reserved for fiction (555-0100) are masked too,
+because the library accepts them.
 """
 
 import re
@@ -24,10 +24,10 @@ _PHONE_BEFORE = re.compile(
     r"(?:[ _-]?(?:number|num|no|nr|nummer)\b)?[^\w\n]{0,5}(?:[^\W\d]{1,10}[^\w\n]{1,4}){0,2}\Z",
     re.IGNORECASE,
 )
-# One calls functions too, so what follows must begin as a number within a country does.
+# Functions are called too, so the number after it must begin like a national one.
 _CALL_BEFORE = re.compile(r"(?<![a-z.])(?:call|ring|bel):? (?:(?:ons|mij|me) )?(?:on |op )?[(]?\Z", re.IGNORECASE)
 _CONTEXT = 40
-"""Characters before a candidate in which the words above are looked for."""
+"""Characters before a candidate that are searched for the words above."""
 
 _LOCAL = re.compile(r"[2-9][0-9]{2}[-.][0-9]{4}")
 """A North American number within its area."""
@@ -58,11 +58,11 @@ _REGIONS = (
     "JP",
     "BR",
 )
-"""Whose national notation is known, after a word that speaks of phones."""
+"""Countries whose national notation is accepted after a word for phones."""
 
 
 def phones(text: str) -> Iterator[Range]:
-    """Phone numbers with their extensions."""
+    """Yield phone numbers with their extensions."""
     for match in _INTERNATIONAL.finditer(text):
         yield from _longest(text, match.span(), (None,))
     for match in _NORTH_AMERICAN.finditer(text):
@@ -75,7 +75,7 @@ def phones(text: str) -> Iterator[Range]:
 
 
 def _longest(text: str, candidate: Range, regions: tuple[str | None, ...]) -> Iterator[Range]:
-    """The longest valid number that the candidate begins with: other numbers may follow it as more groups."""
+    """Yield the longest valid number at the start of the candidate: other numbers may follow it as groups."""
     start, end = candidate
     if _DATE.search(text, start, end) or _NO_PHONE.fullmatch(text, start, end):
         return
@@ -89,7 +89,7 @@ def _longest(text: str, candidate: Range, regions: tuple[str | None, ...]) -> It
 
 
 def _is_valid(number: str, region: str | None) -> bool:
-    """Whether `number` is one that `region` issues; without a region it has to be written internationally."""
+    """Whether `number` is valid in `region`; without a region it must be in international notation."""
     import phonenumbers
 
     if region == "US" and _LOCAL.fullmatch(number):

@@ -1,4 +1,4 @@
-"""C4's scores (arXiv 1910.10683, section 2.2), over prose. C4 cuts lines; here they are counted, and nothing is cut."""
+"""C4's scores (arXiv 1910.10683, section 2.2), over prose. C4 removes lines; here they are only counted."""
 
 import re
 
@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|[。！？]")
 
 
 def scores(prose: Prose) -> dict[str, float]:
-    """Counts of sentences, curly brackets outside literals, placeholder texts, and lines of scripts and of policies."""
+    """Count sentences, curly brackets outside literals, placeholder texts, and lines about scripts and policies."""
     return {
         "sentences": len(_SENTENCE_END.findall(prose.text)),
         "curly_brackets": prose.spoken.count("{"),

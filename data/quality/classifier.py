@@ -1,7 +1,7 @@
-"""A quality classifier that anyone can train: logistic regression over hashed word 1- and 2-grams.
+"""A trainable quality classifier: logistic regression over hashed word 1- and 2-grams.
 
-The family of fastText classifiers (arXiv 1607.01759) that chose DCLM's data (arXiv 2406.11794), and as quick: the score
-of a document is the mean weight of its n-grams.
+Like the fastText classifiers (arXiv 1607.01759) that selected DCLM's data (arXiv 2406.11794), and as fast: the score of
+a document is the mean weight of its n-grams.
 """
 
 import json
@@ -24,14 +24,14 @@ from sluice.data.quality.prose import Prose
 _FORMAT = "sluice-quality-1"
 _DIMENSIONS = 1 << 18
 _HELD_OUT = 5
-"""One document in so many is held out."""
+"""One in this many documents is held out."""
 _MIN_DOCUMENTS = 20
 _SCALE = 30.0
-"""Of a document's n-gram shares, so that the usual strength of regularization suits them."""
+"""Factor of a document's n-gram shares, so that the default regularization suits them."""
 
 
 class TrainingReport(BaseModel):
-    """How well the classifier tells good from bad documents that it was not trained on."""
+    """How well the classifier separates good from bad held-out documents."""
 
     trained_good: int
     trained_bad: int
@@ -44,14 +44,14 @@ class TrainingReport(BaseModel):
 
 @dataclass(frozen=True)
 class Classifier:
-    """Weights of the n-grams [dimensions] float32, and what is added to their mean."""
+    """Weights of the n-grams, [dimensions] float32, and the bias added to their mean."""
 
     weights: NDArray[np.float32]
     bias: float
     report: TrainingReport
 
     def score(self, prose: Prose) -> float:
-        """Probability that the document is one of the good; one without words scores what the bias says."""
+        """Return the probability that the document is good; without words, the bias decides."""
         found = features(prose, len(self.weights))
         mean = float(self._weights64[found].mean()) if len(found) else 0.0
         return _sigmoid(_SCALE * mean + self.bias)
@@ -62,7 +62,7 @@ class Classifier:
 
 
 def features(prose: Prose, dimensions: int) -> NDArray[np.int64]:
-    """Hashes of all 1-grams and then of all 2-grams of the words, [2 * words - 1], below `dimensions`."""
+    """Hash all 1-grams and then all 2-grams of the words, [2 * words - 1], to numbers below `dimensions`."""
     distinct = np.fromiter(
         (zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in prose.vocabulary),
         np.uint64,
@@ -74,10 +74,10 @@ def features(prose: Prose, dimensions: int) -> NDArray[np.int64]:
 
 
 def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> TrainingReport:
-    """Train on four fifths of the documents, judge on the rest, and write the classifier to `out` as safetensors.
+    """Train on four fifths of the documents, evaluate on the rest, and write the classifier to `out` as safetensors.
 
-    The outcome does not depend on the order of the documents, and equal ones count once. ValueError if a side has too
-    few, or if a document is on both.
+    The outcome does not depend on the order of the documents; equal ones count once. Raises ValueError if there are too
+    few good or bad ones, or if a document is both.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -112,7 +112,7 @@ def _check(good: dict[str, str], bad: dict[str, str]) -> None:
 
 
 def _split(texts: dict[str, str], seed: int) -> tuple[list[Prose], list[Prose]]:
-    """Held out and trained on, by a hash of content id and seed."""
+    """Split into held-out and training documents by a hash of content id and seed."""
     order = sorted(texts, key=lambda identity: content_id(f"{seed} {identity}"))
     proses = [Prose.of(texts[identity]) for identity in order]
     held_out = len(proses) // _HELD_OUT
@@ -120,7 +120,7 @@ def _split(texts: dict[str, str], seed: int) -> tuple[list[Prose], list[Prose]]:
 
 
 def _matrix(proses: Sequence[Prose]):  # type: ignore[no-untyped-def]
-    """[documents, dimensions] CSR matrix of the n-grams' shares of each document."""
+    """Return the shares of the n-grams in each document, a CSR matrix [documents, dimensions]."""
     from scipy.sparse import csr_matrix
 
     rows = [features(prose, _DIMENSIONS) for prose in proses]
@@ -140,13 +140,13 @@ def _save(classifier: Classifier, path: Path) -> None:
     from safetensors.numpy import save_file
 
     tensors: dict[str, NDArray[Any]] = {"weights": classifier.weights, "bias": np.array([classifier.bias], np.float64)}
-    # One entry only: safetensors writes several in an order of its own, and equal training would differ in bytes.
+    # One entry only: safetensors writes several in an arbitrary order, and equal classifiers would differ in bytes.
     about = {"format": _FORMAT, "report": classifier.report.model_dump()}
     save_file(tensors, path, metadata={"quality": json.dumps(about, sort_keys=True)})
 
 
 def load(path: Path) -> Classifier:
-    """The classifier that `train` wrote. ValueError if the file is missing, damaged or something else."""
+    """Load a classifier that `train` wrote. Raises ValueError if the file is missing, damaged or something else."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -1,6 +1,6 @@
 """FineWeb's scores (arXiv 2406.17557, section 3.5), over prose.
 
-Its share of characters in lines that occurred before is Gopher's `duplicate_line_fraction`, and stands there.
+Its share of characters in duplicate lines is Gopher's `duplicate_line_fraction`.
 """
 
 from datatrove.utils.text import TERMINAL_PUNCTUATION
@@ -15,7 +15,7 @@ assert max(map(len, _TERMINAL)) == 1, "the last character of a line decides"
 
 
 def scores(prose: Prose) -> dict[str, float]:
-    """Fractions of the lines that hold something, and newlines a word; 0 for a document without prose."""
+    """Compute fractions of the non-blank lines, and newlines per word; 0 for a document without prose."""
     lines = max(len(prose.lines), 1)
     return {
         "punctuated_line_fraction": sum(line[-1] in _TERMINAL for line in prose.lines) / lines,

@@ -17,9 +17,9 @@ _ELLIPSES = ("...", "…")
 
 
 def scores(prose: Prose, language: str = "en") -> dict[str, float]:
-    """Quality and repetition; of a document without prose every count and every fraction is 0.
+    """Compute quality and repetition; for a document without prose every count and fraction is 0.
 
-    `language` says whose stop words are counted.
+    `language` selects the stop words.
     """
     return _quality(prose, language) | _repetition(prose)
 
@@ -28,36 +28,36 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
     tokens, lines = max(len(prose.tokens), 1), max(len(prose.marked_lines), 1)
     ellipses = prose.spoken.count("...") + prose.spoken.count("…")
     return {
-        # Of the whole document, code included; so are control characters.
+        # Characters and control characters are those of the whole document, code included.
         "characters": len(prose.document),
         "control_character_fraction": len(_CONTROL.findall(prose.document)) / max(len(prose.document), 1),
         "words": len(prose.tokens),
         "mean_word_length": _mean_word_length(prose),
-        # Hash signs or ellipses, whichever are more, a word.
+        # Hash signs or ellipses per word, whichever are more.
         "symbol_word_ratio": max(prose.spoken.count("#"), ellipses) / tokens,
-        # Blank lines stand between the paragraphs of a document here, and are no lines without a bullet.
+        # Blank lines separate the paragraphs here, and do not count as lines without a bullet.
         "bullet_line_fraction": sum(line.lstrip().startswith(_BULLETS) for line in prose.marked_lines) / lines,
         "ellipsis_line_fraction": sum(line.rstrip().endswith(_ELLIPSES) for line in prose.marked_lines) / lines,
         "alphabetic_word_fraction": sum([_has_letter(token) for token in prose.tokens]) / tokens,
-        # How many different ones occur.
+        # The number of different stop words.
         "stop_words": stop_words(prose.vocabulary, language),
     }
 
 
 def _mean_word_length(prose: Prose) -> float:
-    """Of words that spaces part, 0 without any: single letters of Chinese on a page say nothing of its English."""
+    """Mean length of the words that spaces separate, 0 without any: Chinese letters on an English page do not count."""
     spaced = prose.spaced_words
     characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
     return characters / max(len(spaced), 1)
 
 
 def _has_letter(token: str) -> bool:
-    # Most tokens are letters alone, which a string knows of itself in half the time.
+    # Most tokens are letters alone, for which isalpha() takes half the time.
     return token.isalpha() or _LETTER.search(token) is not None
 
 
 def _repetition(prose: Prose) -> dict[str, float]:
-    """Shares of characters; of the characters in words, for n-grams."""
+    """Compute shares of characters; for n-grams, of the characters in words."""
     result = {
         "duplicate_line_fraction": duplicate_fraction(prose.lines),
         "duplicate_paragraph_fraction": duplicate_fraction(prose.paragraphs),
@@ -73,6 +73,7 @@ def _repetition(prose: Prose) -> dict[str, float]:
 
 def duplicate_fraction(parts: Sequence[str]) -> float:
     """Share of characters in parts that occurred before. By characters, because reference pages repeat short labels
-    ("Returns", "Default: None") on every entry without being boilerplate."""
+    ("Returns", "Default: None") in every entry without being boilerplate.
+    """
     total = sum(map(len, parts))
     return (total - sum(map(len, set(parts)))) / total if total else 0.0

@@ -1,7 +1,7 @@
-"""Repeated word n-grams of one document, exactly, in one sweep over n (Gopher, arXiv 2112.11446, table A1).
+"""Find the repeated word n-grams of one document, exactly, in one pass over n (Gopher, arXiv 2112.11446, table A1).
 
-An n-gram can only occur twice where both (n-1)-grams inside it do. So each length looks at the few places that are left
-of the length before, and text without repetition costs no more than its 2-grams.
+An n-gram can only occur twice where both (n-1)-grams in it do. So each length examines only the positions that the
+length before left, and text without repetition costs no more than its 2-grams.
 """
 
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ class Repeated:
 
     length: int
     places: Integers
-    """[occurrences] Index of the first word of each occurrence, ascending."""
+    """Index of the first word of each occurrence, ascending, [occurrences]."""
     numbers: Integers
-    """[occurrences] Which n-gram it is: equal n-grams, equal numbers."""
+    """Number of each occurrence's n-gram, [occurrences]; equal n-grams have equal numbers."""
 
 
 def repeated(word_numbers: Integers, longest: int) -> Iterator[Repeated]:
-    """The repeated n-grams of every length from 2 to `longest`; words [words] by number, from 0 and below `words`."""
+    """Yield the repeated n-grams of every length from 2 to `longest`; word numbers [words] are below `words`."""
     places, numbers = np.arange(len(word_numbers)), word_numbers
     for length in range(2, longest + 1):
-        # Two neighbouring (n-1)-grams are one n-gram, and name it.
+        # Two neighbouring (n-1)-grams are one n-gram and identify it.
         follows = np.flatnonzero(places[1:] == places[:-1] + 1)
         names = numbers[follows] * len(word_numbers) + numbers[follows + 1]
         places, numbers = _occurring_twice(places[follows], names)
@@ -36,10 +36,10 @@ def repeated(word_numbers: Integers, longest: int) -> Iterator[Repeated]:
 
 
 def _occurring_twice(places: Integers, names: Integers) -> tuple[Integers, Integers]:
-    """The places whose name is not theirs alone, and small numbers for the names."""
+    """Return the places whose name occurs more than once, and small numbers for the names."""
     if not len(names):
         return places, names
-    # What np.unique would do, in half its time: documents are short, and its generality costs more than the sort.
+    # Like np.unique in half its time: documents are short, and its generality costs more than the sort.
     order = np.argsort(names)
     ordered = names[order]
     is_new = np.ones(len(names) + 1, np.bool_)
@@ -53,9 +53,9 @@ def _occurring_twice(places: Integers, names: Integers) -> tuple[Integers, Integ
 
 
 def top_characters(found: Repeated, word_ends: Integers) -> int:
-    """Characters in all occurrences of the most frequent n-gram, the first of several; 0 if none occurs twice.
+    """Count the characters in all occurrences of the most frequent n-gram (the first of several); 0 without any.
 
-    Overlapping occurrences count each. An n-gram seen once is no repetition, however short the document is.
+    Overlapping occurrences count each.
     """
     if not len(found.places):
         return 0
@@ -66,8 +66,8 @@ def top_characters(found: Repeated, word_ends: Integers) -> int:
 
 
 def duplicate_characters(found: Repeated, word_ends: Integers) -> int:
-    """Characters in n-grams that occurred before, none counted twice: after a repeated n-gram the search goes on
-    behind it, so what overlaps it is neither counted nor remembered.
+    """Count the characters in n-grams that occurred before, none twice: the search continues after a repeated n-gram,
+    and those that overlap it are neither counted nor remembered.
     """
     seen: set[int] = set()
     characters = resume = 0

@@ -1,6 +1,6 @@
-"""What every quality rule looks at, computed once a document.
+"""The prose of a document and its words, computed once for all quality rules.
 
-Rules look at prose only: in technical documentation a code block is content, and its brackets would fail every rule
+Rules examine prose only: in technical documentation a code block is content, and its brackets would fail every rule
 made for web pages.
 """
 
@@ -20,7 +20,7 @@ _CODE = "    "
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """One document in the document text contract, and the pieces of its prose."""
+    """One document in the document text contract, and the parts of its prose."""
 
     document: str
     """The whole document, code included."""
@@ -30,24 +30,24 @@ class Prose:
     spoken: str
     """`text` without literals: in a literal, `...` and `#` are code."""
     marked_lines: list[str]
-    """Lines that hold something, without code lines, marks kept."""
+    """Non-blank lines, without code lines, with marks."""
     lines: list[str]
-    """Lines of `text` that hold something."""
+    """Non-blank lines of `text`."""
     paragraphs: list[str]
     tokens: list[str]
-    """Whitespace words: punctuation alone is not a word of its own, as a linguistic tokenizer would have it. Each
-    letter of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is one, with the punctuation after.
+    """Words separated by white space, with their punctuation. Each letter of a script without spaces (Chinese,
+    Japanese, Thai, Lao, Khmer, Burmese) is one, with the punctuation after it.
     """
     words: list[str]
-    r"""Of the lower-cased text: `\w+` with its combining marks, and single letters of scripts without spaces."""
+    r"""Words of the lower-cased text: `\w+` with its combining marks, and single letters of scripts without spaces."""
     spaced_words: list[str]
-    """`words` less those single letters."""
+    """`words` without these single letters."""
     vocabulary: dict[str, int]
     """The distinct words in order of first occurrence, each with its number."""
     word_numbers: NDArray[np.int64]
-    """[words] Number of each word in `vocabulary`."""
+    """Number of each word in `vocabulary`, [words]."""
     word_ends: NDArray[np.int64]
-    """[words + 1] Characters in the words before each word; the last is the characters in all of them."""
+    """Characters in the words before each word, [words + 1]; the last is the total."""
 
     @classmethod
     def of(cls, document: str) -> "Prose":

@@ -1,8 +1,8 @@
-"""Scores apart from keeping: every rule writes a score, and thresholds are cut, and recut, over the scores alone.
+"""The quality rules: every rule computes a score, and its threshold is applied to the score alone.
 
 In scripts without spaces each letter is a word (sluice.data.writing_systems): `min_words` then counts characters,
-repeated n-grams are runs of n characters, and word-length rules are skipped. Languages without a list of stop words
-skip the stop-word rule. All other rules hold for every language.
+repeated n-grams are runs of n characters, and word-length rules do not apply. The stop-word rule does not apply to
+languages without a list of stop words. All other rules apply to every language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from sluice.data.config import RefineConfig
 from sluice.data.quality import c4, fineweb, gopher
 from sluice.data.quality.language import identify
 from sluice.data.quality.prose import Prose
-from sluice.data.quality.stopwords import ASKED
+from sluice.data.quality.stopwords import APPLICABLE
 from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
 if TYPE_CHECKING:
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One bound on one score; `reason` counts what it drops."""
+    """One bound on one score; `reason` is the name under which dropped documents are counted."""
 
     reason: str
     score: str
     is_minimum: bool
     setting: str | None
-    """The field of RefineConfig that holds the threshold, where null is off; None: at least 1, always."""
+    """The field of RefineConfig with the threshold, null turning the rule off; None: the threshold is always 1."""
     languages: frozenset[str] | None = None
-    """Languages whose documents are asked; the others pass. None: every language."""
+    """Languages that the rule applies to; documents of others pass. None: every language."""
     exempt: frozenset[str] = frozenset()
-    """Languages whose documents are not asked, and pass."""
+    """Languages that the rule does not apply to."""
 
     def bound(self, config: RefineConfig) -> float | None:
         return 1 if self.setting is None else getattr(config, self.setting)
 
-    def asks(self, languages: Sequence[str]) -> NDArray[np.bool_]:
-        """[documents] Whether the rule is asked of a document of each of these languages."""
+    def applies_to(self, languages: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether the rule applies to each of these languages, [languages] bool."""
         if self.languages is None and not self.exempt:
             return np.ones(len(languages), np.bool_)
-        asked = self.languages
+        included = self.languages
         return np.fromiter(
-            ((asked is None or each in asked) and each not in self.exempt for each in languages),
+            ((included is None or each in included) and each not in self.exempt for each in languages),
             np.bool_,
             len(languages),
         )
 
 
 LANGUAGE = Rule("language", "language", True, "languages")
-"""The one rule that is no bound: the document's language is one of those to keep."""
+"""The one rule without a bound: the document's language is one of those to keep."""
 
 RULES = (
     Rule("empty", "characters", True, None),
     Rule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
     Rule("too_few_words", "words", True, "min_words"),
     Rule("too_many_words", "words", False, "max_words"),
-    # Before the rules that look at words: another language is dropped as such, not for its long words.
+    # Before the rules about words: a document of another language is dropped for that, not for its long words.
     LANGUAGE,
     Rule("uncertain_language", "language_probability", True, "min_language_probability"),
     Rule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
@@ -69,7 +69,7 @@ RULES = (
     Rule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
     Rule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
     Rule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
-    Rule("few_stop_words", "stop_words", True, "min_stop_words", ASKED),
+    Rule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
     Rule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
     Rule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
     *(
@@ -90,47 +90,47 @@ RULES = (
     Rule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
     Rule("low_quality", "quality", True, "min_quality"),
 )
-"""In the order in which they are asked: the first breached rule is the one that drops a document."""
+"""In order: the first breached rule is the one that drops a document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """All that the rules need to know of one document."""
+    """The scores and the language of one document."""
 
     scores: dict[str, float]
-    """By name; every value fits a float32 as it is."""
+    """By name; every value is exactly representable as float32."""
     language: str
 
 
 def score(text: str, quality: "Classifier | None" = None) -> Scored:
-    """Every score of one document in the document text contract; `quality` only with a classifier."""
+    """Compute every score of one document in the document text contract; `quality` only with a classifier."""
     prose = Prose.of(text)
     language = identify(prose)
     scores = gopher.scores(prose, language.code) | c4.scores(prose) | fineweb.scores(prose)
     scores["language_probability"] = language.probability
     if quality is not None:
         scores["quality"] = quality.score(prose)
-    # Scores are stored in 32 bits, and a stored score must fall on the same side of every threshold as a fresh one.
+    # Scores are stored in 32 bits, and a stored score must be on the same side of every threshold as a new one.
     stored = np.fromiter(scores.values(), np.float32, len(scores)).tolist()
     return Scored(dict(zip(scores, stored, strict=True)), language.code)
 
 
 @dataclass(frozen=True, slots=True)
 class Breaches:
-    """What the rules say of many documents, in their order."""
+    """The rules that many documents break."""
 
     alone: dict[str, NDArray[np.bool_]]
-    """By reason, for every rule whose threshold is set: [documents] what it would drop were it the only one."""
+    """By reason, for every rule with a threshold: what it would drop as the only rule, [documents] bool."""
     first: list[tuple[str, str] | None]
-    """[documents] Reason and comparison of the first breached rule, such as ("too_few_words", "words 12 < 40"); None:
-    the document passes.
+    """Reason and comparison of the first breached rule of each document, such as ("too_few_words", "words 12 < 40");
+    None if it passes.
     """
 
 
 def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config: RefineConfig) -> Breaches:
-    """What the rules say of many documents; columns are [documents], one a score.
+    """Apply the rules to many documents; `columns` are the scores, [documents] each.
 
-    A value at its threshold passes; NaN never does. ValueError where a threshold is set whose score is missing.
+    A value at its threshold passes; NaN never does. Raises ValueError for a threshold whose score is missing.
     """
     alone: dict[str, NDArray[np.bool_]] = {}
     first: list[tuple[str, str] | None] = [None] * len(languages)
@@ -145,7 +145,7 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
             drops = np.fromiter((language not in kept for language in languages), np.bool_, len(languages))
         else:
             values, limit = np.asarray(_score(rule, columns), np.float32), np.float32(bound)
-            drops = rule.asks(languages) & ~(values >= limit if rule.is_minimum else values <= limit)
+            drops = rule.applies_to(languages) & ~(values >= limit if rule.is_minimum else values <= limit)
         alone[rule.reason] = drops
         for document in np.flatnonzero(drops & passing).tolist():
             first[document] = (rule.reason, _comparison(rule, values[document], config))

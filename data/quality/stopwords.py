@@ -25,19 +25,19 @@ STOP_WORDS: dict[str, frozenset[str]] = {
     "tr": frozenset({"ve", "bir", "bu", "için", "ile", "de", "da", "olarak", "daha", "olan"}),
     "uk": frozenset({"і", "в", "не", "на", "що", "з", "як", "це", "та", "для"}),
 }
-"""ISO 639-1 code, as language identification gives it -> its stop words."""
+"""ISO 639-1 code, as returned by language identification -> its stop words."""
 
 WITHOUT_LANGUAGE = frozenset({"und", "zxx"})
-"""ISO 639's codes for text that says nothing of its language, and for text that is of none."""
+"""ISO 639's codes for text of undetermined language, and for text without linguistic content."""
 
-ASKED = frozenset(STOP_WORDS) | WITHOUT_LANGUAGE
-"""Languages whose documents can be asked for stop words. What is no language at all has none, and fails."""
+APPLICABLE = frozenset(STOP_WORDS) | WITHOUT_LANGUAGE
+"""Languages that the stop-word rule applies to. Text without linguistic content has no stop words, and fails."""
 
 
 def stop_words(vocabulary: Collection[str], language: str) -> int:
-    """How many different ones occur: of the language, or of English where those are more.
+    """Count the different stop words: of the language, or of English where these are more.
 
-    Terse English pages are often taken for a neighbour of English, and must not fall for that.
+    Terse English pages are often identified as a related language, and must not be dropped for that.
     """
     present = set(vocabulary)
     return max(len(STOP_WORDS.get(code, frozenset()) & present) for code in ("en", language))

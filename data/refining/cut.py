@@ -27,7 +27,7 @@ _FEW = 32
 
 @dataclass(frozen=True)
 class Cut:
-    """What to cut out of one document. Equal cuts of equal texts give equal results."""
+    """A plan of what to cut out of one document. Equal cuts of equal texts give equal results."""
 
     contamination: tuple[Span, ...] = ()
     runs: tuple[tuple[int, int], ...] = ()

@@ -1,4 +1,4 @@
-"""The room's one launcher: independent tasks on the run's Ray cluster, or else in local processes."""
+"""Run independent tasks on the run's Ray cluster, or in local processes without one."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ RunTasks = Callable[..., list[Any]]
 """Called like `run_tasks`."""
 
 PATIENCE_S = 600.0
-"""How long nothing may finish before the call gives up and names what it waited for."""
+"""Time without a finished task after which the call fails and names what it waited for."""
 _JOIN_S = 5.0
 _POLL_S = 0.01
 
 
 class TaskFailed(RuntimeError):
-    """A task raised, died or did not end; the message names its item."""
+    """A task raised, died or timed out; the message names its item."""
 
 
 def run_tasks(
@@ -39,11 +39,11 @@ def run_tasks(
     patience_s: float = PATIENCE_S,
     processes: "Processes | None" = None,
 ) -> list[Result]:
-    """`[function(item) for item in items]`, at most `workers` at a time, on Ray if RAY_ADDRESS is set.
+    """Return `[function(item) for item in items]`, at most `workers` at a time, on Ray if RAY_ADDRESS is set.
 
-    Function, items and results travel between processes; local ones are those of `processes`, or else end with the
-    call. Raises TaskFailed for the first task that fails, after which
-    no further task starts, or when none finishes within `patience_s` seconds.
+    Function, items and results are pickled. Local workers are those of `processes`; without it they end with the call.
+    Raises TaskFailed for the first task that fails, after which no other task starts, or when none finishes within
+    `patience_s` seconds.
     """
     if workers < 1:
         raise ValueError(f"workers {workers} must be at least 1")
@@ -62,20 +62,19 @@ def run_tasks(
 
 
 class Processes:
-    """Local workers that are started when they are first needed and then stay: what they import, they import once."""
+    """Local workers, started on first use and then reused, so that they import modules only once."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
     def pool(self, workers: int) -> ProcessPoolExecutor:
         if self._pool is None:
-            # Fresh interpreters: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held
-            # lock.
+            # Spawned: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held lock.
             self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         return self._pool
 
     def end(self, *, wait: bool = True) -> None:
-        """Without `wait` the workers are ended instead of waiting for tasks whose results nobody wants."""
+        """Stop the workers; without `wait`, terminate them instead of waiting for their tasks."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -87,7 +86,7 @@ class Processes:
 
 @contextmanager
 def lasting_workers() -> Iterator[RunTasks]:
-    """`run_tasks` whose local processes last from call to call, to the end of the block."""
+    """Yield a `run_tasks` that reuses its local processes until the end of the block."""
     processes = Processes()
     try:
         yield partial(run_tasks, processes=processes)
@@ -115,7 +114,7 @@ def _in_processes(
     here = lasting or Processes()
     pool = here.pool(workers)
     waiting = list(enumerate(items))[::-1]
-    # No more than there are workers, so that it is known what was under way when one of them dies.
+    # No more tasks than workers, so that it is known what was running when a worker dies.
     running: dict[Future[Result], int] = {}
     try:
         while waiting or running:
@@ -148,7 +147,7 @@ def _on_ray(
 
     if not ray.is_initialized():
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
-    # A worker lost to a crash of its node is tried again; an error raised by the function is not.
+    # A task lost to a crash of its node is retried; an error raised by the function is not.
     task = ray.remote(num_cpus=1, max_retries=1)(function)
     waiting = list(enumerate(items))[::-1]
     running: dict[Any, int] = {}
@@ -178,15 +177,19 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
 
 
 def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFailed:
-    # The pool ends the other workers with SIGTERM; whichever ended otherwise is the one that died.
+    # The pool ends the other workers with SIGTERM; a worker that ended otherwise is the one that died.
     deadline = time.monotonic() + _JOIN_S
     codes = [code for process in processes if (code := _exit_code(process, deadline)) not in {None, 0, -signal.SIGTERM}]
-    how = f"was killed by {signal.Signals(-codes[0]).name}" if codes and codes[0] < 0 else "ended without a word"
+    how = (
+        f"was killed by {signal.Signals(-codes[0]).name}"
+        if codes and codes[0] < 0
+        else "ended without an error message"
+    )
     return TaskFailed(f"a worker process {how} at {' or '.join(map(_name, items))}")
 
 
 def _exit_code(process: BaseProcess, deadline: float) -> int | None:
-    """None where it has not ended by the deadline."""
+    """Return the exit code; None if the process has not ended by the deadline."""
     # join() returns at once, without a code, while the pool's own thread is the one that reaps the process.
     while process.exitcode is None and time.monotonic() < deadline:
         process.join(timeout=_POLL_S)

@@ -1,4 +1,4 @@
-"""Source distributions: fetched once, checked by hash, read as a stream. Nothing in them is run or unpacked to disk."""
+"""Source distributions: downloaded once, checked by hash, read as a stream. Nothing in them is run or unpacked."""
 
 import os
 import tarfile
@@ -24,47 +24,47 @@ _TIMEOUT_S = (10.0, 60.0)
 
 
 class IndexUnreachable(RuntimeError):
-    """The package index cannot be reached or does not answer properly; the message says what was tried."""
+    """The package index cannot be reached or does not answer properly; the message names the reason."""
 
 
 def index_url() -> str:
-    """The package index of this machine, as pip and uv are told of it, or else the public one."""
+    """Return the package index that pip or uv is configured with, or else the public one."""
     names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
     return next((os.environ[name] for name in names if os.environ.get(name)), PYPI_SIMPLE_ENDPOINT)
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A source distribution; without a hash it is the one the package index names the hash of."""
+    """A source distribution; without a hash, the package index provides it."""
 
     name: str
     version: str
     sha256: str | None = None
     setting: str = "data.packages"
-    """Where the pin stands, for messages."""
+    """Setting that contains the pin, for messages."""
 
 
 def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None] = time.sleep) -> tuple[Path, str]:
-    """(the source distribution in `cache`, its sha256); it is downloaded if it is not there whole.
+    """Return the path of the source distribution in `cache`, downloaded unless it is there, and its sha256.
 
-    IndexUnreachable if the index does not answer; ValueError if it does not have the pinned file, or another one.
+    Raises IndexUnreachable if the index does not answer, ValueError if it has no such file or one with another hash.
     """
-    if pin.sha256 and _is_whole(_place(pin, pin.sha256, cache), pin.sha256):
+    if pin.sha256 and _is_intact(_place(pin, pin.sha256, cache), pin.sha256):
         return _place(pin, pin.sha256, cache), pin.sha256
     with PyPISimple(index_url()) as client:
         distribution = _retried(lambda: _find(client, pin), attempts, pause)
         wanted = pin.sha256 or _digest(distribution, pin)
         path = _place(pin, wanted, cache)
-        if _is_whole(path, wanted):
+        if _is_intact(path, wanted):
             return path, wanted
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             _retried(lambda: _download(client, distribution, partial), attempts, pause)
             found = file_hash(partial)
             if found != wanted:
-                says = f"{pin.setting} pins" if pin.sha256 else "the package index says"
+                expected = f"{pin.setting} pins" if pin.sha256 else "the package index has"
                 raise ValueError(
-                    f"{pin.name}=={pin.version}: the downloaded file has sha256 {found}, {says} {wanted}; "
+                    f"{pin.name}=={pin.version}: the downloaded file has sha256 {found}, {expected} {wanted}; "
                     "do not use it, or correct the pin"
                 )
     return path, wanted
@@ -74,14 +74,14 @@ def _place(pin: Pin, sha256: str, cache: Path) -> Path:
     return cache / f"{pin.name}-{pin.version}-{sha256[:16]}.tar.gz"
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     return path.is_file() and file_hash(path) == sha256
 
 
 def _digest(distribution: DistributionPackage, pin: Pin) -> str:
     digest = distribution.digests.get("sha256")
     if digest is None:
-        raise ValueError(f"{pin.name}=={pin.version}: the package index names no sha256 of it; set the source's sha256")
+        raise ValueError(f"{pin.name}=={pin.version}: the package index has no sha256 of it; set the source's sha256")
     return digest
 
 
@@ -106,7 +106,7 @@ def _download(client: PyPISimple, distribution: DistributionPackage, path: Path)
 
 
 def _retried(action: Callable[[], Result], attempts: int, pause: Callable[[float], None]) -> Result:
-    """The action's result; transport errors and the server's own (5xx, 429) are tried again with growing pauses."""
+    """Return the action's result; transport and server errors (5xx, 429) are retried with growing pauses."""
     for attempt in range(1, attempts + 1):
         try:
             return action()
@@ -127,20 +127,20 @@ def _retried(action: Callable[[], Result], attempts: int, pause: Callable[[float
 
 
 class Member(NamedTuple):
-    """A chosen file of an archive, and where its content lies in the spool."""
+    """A chosen file of an archive, and the position of its content in the spool."""
 
     path: str
     """Below the archive's top folder."""
     start: int
     size_bytes: int | None
-    """None: larger than a document may be, and not in the spool."""
+    """None for a file larger than a document may be, which is not in the spool."""
 
 
 def spool_members(archive: Path, choice: Callable[[str], bool], limits: Limits, spool: IO[bytes]) -> list[Member]:
-    """Write the chosen regular files into `spool`, in the archive's order; one of them in memory at a time.
+    """Copy the chosen regular files into `spool`, in the archive's order, with one in memory at a time.
 
-    A compressed stream can only be read from front to back, and the documents are wanted in another order. Damaged for
-    an archive that is truncated or a bomb.
+    A compressed stream can only be read from front to back, and the documents are needed in another order. Raises
+    Damaged for an archive that is truncated or a bomb.
     """
     found: list[Member] = []
     try:

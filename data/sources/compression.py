@@ -1,4 +1,4 @@
-"""Bounded reading: a stream that stops a decompression bomb, and lines that are never held beyond their limit."""
+"""Bounded reading: a stream that stops decompression bombs, and lines that never take more memory than their limit."""
 
 import gzip
 import io
@@ -12,13 +12,13 @@ from sluice.data.sources.origin import Limits, too_large
 
 PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _FREE_BYTES = 1_000_000
-"""A small file may expand as it likes."""
+"""Decompressed size up to which any expansion is allowed."""
 _BUFFER_BYTES = 1 << 18
 _DAMAGES = (OSError, EOFError, zlib.error, ValueError)
 
 
 class Damaged(ValueError):
-    """A file whose content cannot be read on; the message is the reason, `line` the place where it is known."""
+    """A file that cannot be read further; the message is the reason, `line` the line number if known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -27,7 +27,7 @@ class Damaged(ValueError):
 
 @contextmanager
 def open_stream(path: Path, limits: Limits, packing: str | None = None) -> Iterator[io.BufferedReader]:
-    """The file's decompressed bytes. `packing` is gzip, zstd or None.
+    """Open the file's decompressed bytes. `packing` is gzip, zstd or None.
 
     Reading raises Damaged for truncated or otherwise broken compression, for more than `limits.file_bytes`, and for
     more than `limits.expansion` times the compressed bytes.
@@ -43,7 +43,7 @@ def _unpacked(packed: IO[bytes], packing: str | None) -> Any:
     if packing == "zstd":
         import pyarrow
 
-        # The zstandard package's reader takes a truncated frame for a whole one; Arrow's does not.
+        # The zstandard package's reader accepts a truncated frame; Arrow's does not.
         return pyarrow.CompressedInputStream(packed, "zstd")
     return packed
 
@@ -77,13 +77,13 @@ class _Bounded(io.RawIOBase):
         return len(content)
 
     def _before_damage(self) -> bytes:
-        """What is whole after what was given. A read that fails gives nothing of it, so the file is read once more, a
-        byte at a time from there.
+        """Return the intact bytes after those returned so far. A failed read returns nothing, so the file is read
+        again, a byte at a time from that position.
         """
         found = bytearray()
         with Path(self.packed.name).open("rb") as packed:
             unpacked = _unpacked(packed, self.packing)
-            # gzip's `read` fills a buffer first, and fails for it.
+            # gzip's `read` would fill a buffer first, and fail.
             read = unpacked.read1 if self.packing == "gzip" else unpacked.read
             try:
                 passed = 0
@@ -97,16 +97,16 @@ class _Bounded(io.RawIOBase):
 
 
 def _of_content(error: Exception) -> Exception:
-    """The error, where it is about what was read. The disk's own have a number, the decompressors' have none."""
+    """Return an error of the content; raise one of the disk, which has an errno, unlike those of decompressors."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return error
 
 
 def lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 1, line) of the stream; None for a line of more than `max_bytes`, which is passed over unheld.
+    """Yield (number from 1, line); None for a line of more than `max_bytes`, which is skipped without keeping it.
 
-    Damaged, with the number of the line that was begun, where the stream breaks.
+    Raises Damaged, with the number of the current line, where the stream breaks.
     """
     number = 1
     try:

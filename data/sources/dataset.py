@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, streamed: nothing of them is kept on disk."""
+"""Data sets of the Hugging Face hub, streamed without storing them on disk."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _TALKATIVE = ("huggingface_hub", "datasets", "fsspec", "urllib3", "httpx")
 
 
 def read_dataset(location: HubDataset, split: str, revision: str | None, origin: Origin, limits: Limits) -> Read:
-    """A document a row, numbered from 1. ValueError, one line, for one that cannot be had or has no such field."""
+    """Read one document a row, numbered from 1. Raises ValueError for an unavailable data set or a missing field."""
     for number, row in enumerate(_rows(location, split, revision), start=1):
         text = row.get(origin.text_field)
         if isinstance(text, str):
@@ -28,24 +28,24 @@ def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[di
     import datasets
 
     try:
-        # Code of the data set's own is never run: the library refuses it unless told otherwise.
+        # Code of the data set is never run: the library refuses it by default.
         with _quiet():
             yield from datasets.load_dataset(
                 location.repository, location.configuration, split=split, revision=revision, streaming=True
             )
     except GeneratorExit:
         raise
-    except Exception as error:  # the hub, the network and every file format speak through it
-        said = " ".join(str(error).split())[:200]
+    except Exception as error:  # errors of the hub, the network and every file format
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"data.sources: {location.name} (split {split}) cannot be read ({type(error).__name__}: {said}); "
+            f"data.sources: {location.name} (split {split}) cannot be read ({type(error).__name__}: {reason}); "
             "check its name and the connection to the hub, or download it and give the files' path"
         ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' own words about tries and retries: what counts is in the error that they end with."""
+    """Silence the libraries' messages about retries: the final error has what matters."""
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Files of a directory or glob: in name order, hidden ones left out, every file once, whatever the links say."""
+"""Files of a directory or glob: in name order, without hidden ones, every file once, whatever links there are."""
 
 import os
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ _SEEN = "already read by another name"
 
 @dataclass(frozen=True)
 class Found:
-    """A file to read, and the path it is shown under: below the source, with `/`."""
+    """A file to read, and its path relative to the source, with `/`."""
 
     path: Path
     shown: str
 
 
 Seen = set[tuple[int, int]]
-"""Device and inode of the files that were read."""
+"""Device and inode of files that were read."""
 
 
 def find(location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None = None) -> Iterator[Found | Reject]:
-    """The source's files: those of a folder before those of its folders, each in name order.
+    """Yield the source's files: those of a folder before those of its sub-folders, each in name order.
 
-    A folder or file met again by a link is a reject, and so is a file in `seen`, which grows, and what cannot be
-    listed. Of a folder that is a finished build its documents are found alone: neither what it dropped nor its reports.
+    A folder or file that a link leads to again is rejected, and so are files in `seen`, to which found files are added,
+    and what cannot be listed. In the folder of a finished build only its documents are found.
     """
     files: Seen = set() if seen is None else seen
     if location.glob is None and not location.top.is_dir():
@@ -42,7 +42,7 @@ def find(location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None
 
 
 def printable(path: str) -> str:
-    """A file name that is not UTF-8 shows its other bytes as escapes."""
+    """Escape the bytes of a file name that are not UTF-8."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
@@ -96,7 +96,7 @@ class _Walk:
             return self.choice(shown) and (glob is None or at_or_below(glob).fullmatch(shown) is not None)
         if glob is None:
             return True
-        # A folder that no path of the glob leads through is not walked.
+        # Skip a folder that no path of the glob leads through.
         parts = glob.split("/")
         return all(
             "**" in parts[:depth] or depth >= len(parts) or "**" in parts[depth] or fnmatchcase(name, parts[depth])

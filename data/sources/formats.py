@@ -1,4 +1,4 @@
-"""What is in a file, by its suffix, and the reader that goes with it. Every fault of a file is a reject."""
+"""The format of a file by its suffix, and its reader. Every fault of a file becomes a reject."""
 
 import stat
 from collections.abc import Callable
@@ -39,9 +39,9 @@ UNSUPPORTED = "unsupported suffix"
 
 
 def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
-    """The documents of one file, and rejects for what in it is none. `shown` is its name in them, and has its suffix.
+    """Read the documents and rejects of one file. `shown` is its name in them, with its suffix.
 
-    A damaged file gives what stands before the damage, then one reject.
+    A damaged file yields what is before the damage, then one reject.
     """
     suffix, packing = kind(shown)
     reader = _READERS.get(suffix)
@@ -63,7 +63,7 @@ def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
 
 
 def kind(name: str) -> tuple[str, str | None]:
-    """(suffix that says the format, packing): `a.jsonl.gz` is (.jsonl, gzip)."""
+    """Return (suffix of the format, packing): `a.jsonl.gz` is (.jsonl, gzip)."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     if suffixes and suffixes[-1] in PACKINGS:
         return (suffixes[-2] if len(suffixes) > 1 else ""), PACKINGS[suffixes[-1]]
@@ -71,12 +71,12 @@ def kind(name: str) -> tuple[str, str | None]:
 
 
 def markup_of(name: str) -> Markup:
-    """The markup a text file's suffix says; plain text where it says none."""
+    """Return the markup of a text file by its suffix; plain text for other suffixes."""
     return MARKUP_OF_SUFFIX.get(kind(name)[0], "txt")
 
 
 def _read_text(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """The whole file as one document."""
+    """Read the whole file as one document."""
     with open_stream(path, limits, packing) as stream:
         content = stream.read(limits.document_bytes + 1)
     if len(content) > limits.document_bytes:

@@ -1,4 +1,4 @@
-"""Globs over paths with `/`: `**/` is any folders or none; `*`, `?` and `[a-z]` stay within a name."""
+"""Globs for paths with `/`: `**/` matches any folders or none; `*`, `?` and `[a-z]` match within a name."""
 
 import re
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ def is_glob(path: str) -> bool:
 
 
 def any_of(globs: Sequence[str]) -> re.Pattern[str]:
-    """Matches, in full, the paths that one of the globs names; without a glob none."""
+    """Return a pattern that fully matches the paths of any of the globs; without globs, none."""
     return re.compile("|".join(map(_translate, globs)) or r"(?!)", re.DOTALL)
 
 
 def at_or_below(glob: str) -> re.Pattern[str]:
-    """Matches, in full, the paths that the glob names, and those below a folder that it names."""
+    """Return a pattern that fully matches the paths of the glob, and those below a folder that it matches."""
     return re.compile(f"{_translate(glob)}(?:/.*)?", re.DOTALL)
 
 
 class Choice(NamedTuple):
-    """Which paths are read: those of `include`, or all where it is empty, less those of `exclude`."""
+    """Selects paths: those of `include`, or all if it is empty, without those of `exclude`."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Text comes in: the listed sources, or the pinned packages. What is unreadable is counted, with its place."""
+"""Ingest text from the listed sources or the pinned packages. Unreadable files and lines are counted and listed."""
 
 import csv
 import time
@@ -15,7 +15,7 @@ from sluice.data.privacy import mask
 from sluice.data.report import IngestReport, SourceCounts
 from sluice.data.sources.origin import Read, Reject
 from sluice.data.sources.packages import packages
-from sluice.data.sources.readers import Given, why_none
+from sluice.data.sources.readers import SourceReader, why_none
 
 
 def ingest(
@@ -23,16 +23,16 @@ def ingest(
 ) -> IngestReport:
     """Write documents-*.jsonl and rejects.csv (source, path, line, reason) of the configured sources into `out`.
 
-    Listed sources go before packages. Downloads are kept in `cache`. ValueError for a source that does not exist, holds
-    no document, or is not the file its pin names.
+    Packages are read only if no sources are listed. Downloads are kept in `cache`. Raises ValueError for a source that
+    does not exist, has no document, or does not have the pinned hash.
     """
     started = time.perf_counter()
     report = IngestReport()
     with ExitStack() as stack:
         kept = cache or Path(stack.enter_context(TemporaryDirectory(prefix="sluice-")))
-        given = Given(config, kept)
+        reader = SourceReader(config, kept)
         if config.given:
-            found = given.read(progress)
+            found = reader.read(progress)
         else:
             found, report.fallback_reason = packages(config, kept, progress)
         fetched = time.perf_counter()
@@ -44,7 +44,7 @@ def ingest(
     if not report.documents:
         why = why_none(account.first, sum(report.rejects.values()))
         raise ValueError(f"no document in data.packages ({why}): correct their include globs")
-    for source, sha256 in given.digests.items():
+    for source, sha256 in reader.digests.items():
         if source in report.sources:
             report.sources[source].sha256 = sha256
     report.sources = dict(sorted(report.sources.items()))
@@ -54,7 +54,7 @@ def ingest(
 
 
 class _Account:
-    """Counts documents and rejects as they pass, and writes the rejects down."""
+    """Counts documents and rejects as they pass, and writes the rejects."""
 
     def __init__(self, report: IngestReport, rejects: IO[str]) -> None:
         self.report = report
@@ -66,7 +66,7 @@ class _Account:
         for each in found:
             if isinstance(each, Reject):
                 self.first = self.first or each
-                # A name may hold an address too.
+                # A path may contain an e-mail address too.
                 self.table.writerow((each.source, mask(each.path)[0], each.line, each.reason))
                 self.report.rejects[each.reason] = self.report.rejects.get(each.reason, 0) + 1
                 continue

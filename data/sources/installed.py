@@ -11,15 +11,15 @@ from sluice.data.document import Document, content_id
 from sluice.data.sources.licence import licence_of
 
 _BYTES_A_PACKAGE = 800_000
-"""A few packages would otherwise be most of the corpus."""
+"""Limit of one package, or a few would be most of the corpus."""
 _MAX_MODULE_BYTES = 1_000_000
 _NOT_DOCUMENTATION = frozenset({"test", "tests", "testing", "_vendor", "vendor", "vendored"})
 _TITLE, _SECTION = "#", "^"
-"""Adornments that docstrings do not use for sections of their own."""
+"""Adornments that docstrings do not use for their own sections."""
 
 
 def installed_documents(max_bytes: int, *, progress: Progress = no_progress) -> Iterator[Document]:
-    """Long descriptions and docstrings, by package name, until `max_bytes` of text have been given."""
+    """Yield long descriptions and docstrings, by package name, up to `max_bytes` of text."""
     # importlib.metadata parses a distribution's metadata anew on every access, so it is read once.
     found = [(distribution.metadata.json, distribution) for distribution in distributions()]
     found.sort(key=lambda pair: (str(pair[0]["name"]).lower(), str(pair[0]["version"])))
@@ -59,7 +59,7 @@ def _document(text: str, metadata: dict[str, str]) -> Document:
 
 
 def docstrings(path: Path, module: str) -> str:
-    """The docstrings of a Python file as one reStructuredText document, or "" if it has none that can be read."""
+    """Return the docstrings of a Python file as one reStructuredText document, or "" if it has none."""
     try:
         if path.stat().st_size > _MAX_MODULE_BYTES:
             return ""
@@ -68,7 +68,7 @@ def docstrings(path: Path, module: str) -> str:
             return ""
         tree = ast.parse(source)
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
-        return ""  # Templates, Python 2 leftovers and files a package lists but did not install.
+        return ""  # a template, Python 2, or a file that the package lists but did not install
     lead, members = ast.get_docstring(tree), list(_members(tree, ""))
     if not lead and not members:
         return ""

@@ -1,4 +1,4 @@
-"""JSON lines and CSV: one document a row, its text under one name."""
+"""JSON lines and CSV: one document a row, its text in one field."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from sluice.data.sources.origin import Limits, Origin, Read, Reject, too_large
 
 
 def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """A JSON object a line. A line that is none, or without a string under the text field, is a reject."""
+    """Read one JSON object a line. Other lines, and those without a string in the text field, are rejects."""
     blank = True
     with open_stream(path, limits, packing) as stream:
         for number, line in lines(stream, limits.document_bytes):
@@ -29,7 +29,7 @@ def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin,
 
 def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limits) -> Document | Reject:
     try:
-        # What comes before a byte order mark's place in the first line is never part of JSON.
+        # Only the first line may begin with a byte order mark.
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError:
         return origin.reject(shown, "not UTF-8 text", number)
@@ -40,14 +40,14 @@ def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limit
     text = row.get(origin.text_field)
     if not isinstance(text, str):
         return origin.reject(shown, no_string(origin.text_field), number)
-    # A lone surrogate, which JSON can escape, has no UTF-8 form.
+    # A lone surrogate, which JSON can escape, cannot be encoded in UTF-8.
     if not _encodes(text):
         return origin.reject(shown, "not UTF-8 text", number)
     return origin.of_row(text, shown, number, limits, _first_origin(row))
 
 
 def _first_origin(row: dict[str, Any]) -> dict[str, str] | None:
-    """Where a clean document of an earlier build came from; None for any other row."""
+    """Return the origin of a clean document of an earlier build; None for any other row."""
     metadata = row.get("metadata")
     if "id" not in row or not isinstance(metadata, dict):
         return None
@@ -65,9 +65,9 @@ def _encodes(text: str) -> bool:
 
 
 def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """A document a row; the first row names the columns. Numbers count lines, since a field may hold several."""
+    """Read one document a row; the first row is the header. Numbers count lines, as a field may span several."""
     broken: list[Reject] = []
-    before = csv.field_size_limit(limits.document_bytes)  # of the process: the module has no other
+    before = csv.field_size_limit(limits.document_bytes)  # the module has only this process-wide limit
     try:
         with open_stream(path, limits, packing) as stream:
             texts = _texts(lines(stream, limits.document_bytes), shown, origin, limits, broken)
@@ -83,7 +83,7 @@ def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits
                 try:
                     row = next(rows, None)
                 except csv.Error:
-                    # An open quote swallowed the lines up to the limit.
+                    # An unclosed quote joined the lines up to the limit.
                     yield origin.reject(shown, "row is not CSV", number)
                     continue
                 yield from broken
@@ -114,7 +114,7 @@ def _texts(
 
 
 def no_column(field: str, schema: list[str] | None = None) -> str:
-    """`schema` names columns where they are names for sure: the first row of a CSV may be data, and private."""
+    """Describe a missing text column; `schema` is None for CSV, whose first row may be private data."""
     if schema is None:
         return f"no text column `{field}`: set data.text_field"
     shown = ", ".join(schema[:12]) + (", .." if len(schema) > 12 else "")

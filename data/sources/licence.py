@@ -1,4 +1,4 @@
-"""The licence that a Python package declares: one reading for installed packages and for source distributions."""
+"""Read the licence that a Python package declares, installed or as a source distribution."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,16 +8,16 @@ from typing import Any
 from sluice.data.config import UNSPECIFIED
 
 METADATA = ("PKG-INFO", "pyproject.toml")
-"""Files of a source distribution that declare it, the surer one first: what the build backend wrote, and its input."""
+"""Files that declare the licence, the more reliable first: the build backend's output, and its input."""
 
 _LONGEST = 80
-"""Characters; a longer licence field holds the licence's text, not its name."""
+"""Characters; a longer licence field contains the licence's text, not its name."""
 _NO_NAME = frozenset({"", "UNKNOWN"})
 """Old tools wrote UNKNOWN where nothing was declared."""
 
 
 def licence_of(metadata: Mapping[str, Any]) -> str:
-    """The SPDX expression that core metadata declare, else their licence field or classifier, else `unspecified`.
+    """Return the SPDX expression of core metadata, else its licence field or classifier, else `unspecified`.
 
     Keys are those of `importlib.metadata`'s JSON: `license_expression`, `license`, `classifier`.
     """
@@ -29,13 +29,13 @@ def licence_of(metadata: Mapping[str, Any]) -> str:
 
 
 def distribution_licence(files: Mapping[str, bytes]) -> str:
-    """The licence that a source distribution's files of METADATA declare; `unspecified` where none does."""
+    """Return the licence that a source distribution's METADATA files declare; `unspecified` without one."""
     found = (licence_of(read(files[name])) for name, read in _READERS.items() if name in files)
     return next((licence for licence in found if licence != UNSPECIFIED), UNSPECIFIED)
 
 
 def _of_classifiers(classifiers: Iterable[str]) -> Iterator[str]:
-    """Names in classifiers; `License :: OSI Approved` alone names none."""
+    """Yield the licences of classifiers; `License :: OSI Approved` alone is none."""
     parts = (each.split(" :: ") for each in map(str, classifiers) if each.startswith("License ::"))
     return (each[-1].strip() for each in parts if each[-1].strip() != "OSI Approved")
 
@@ -50,7 +50,7 @@ def _of_pkg_info(content: bytes) -> dict[str, Any]:
 
 
 def _of_pyproject(content: bytes) -> dict[str, Any]:
-    """The same keys from `[project]`; nothing from a file that is not what PEP 621 says."""
+    """Return the same keys from `[project]`; none from a file that does not follow PEP 621."""
     try:
         project = tomllib.loads(content.decode("utf-8")).get("project")
     except ValueError:

@@ -1,4 +1,4 @@
-"""A source's URI, taken apart into what has to be done to read it."""
+"""Parse the URI of a source into the kind of location and its parts."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sluice.data.sources.globs import is_glob
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """A file or directory, or below one the paths that a glob names."""
+    """A file or directory, or the paths below a directory that a glob matches."""
 
     top: Path
     glob: str | None = None
@@ -74,7 +74,7 @@ _RELEASE = re.compile(r"(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-
 _DATASET = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<configuration>[\w.-]+))?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
-# A setting that would be ignored is an error, not a silence.
+# A setting that would be ignored is an error.
 _SETTINGS: dict[type[Any], set[str]] = {
     LocalFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
     RemoteFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
@@ -85,7 +85,7 @@ _SETTINGS: dict[type[Any], set[str]] = {
 
 
 def locate(source: Source) -> Location:
-    """What the source's URI names. ValueError for a URI no reader knows and for settings that it does not use."""
+    """Return the location of a source. Raises ValueError for an unknown URI and for settings that would be ignored."""
     location = parse(source.uri)
     unused = source.model_fields_set - {"uri"} - _SETTINGS[type(location)]
     if unused:
@@ -95,7 +95,7 @@ def locate(source: Source) -> Location:
 
 
 def parse(uri: str) -> Location:
-    """What the URI names. ValueError, one line, for one that no reader knows."""
+    """Parse a URI into a location. Raises ValueError for an unknown one."""
     scheme, colon, rest = uri.partition(":")
     if scheme == "pypi" and colon:
         release = _RELEASE.fullmatch(rest) or _refuse(uri, "must be pypi:NAME==VERSION, such as pypi:django==5.2.19")

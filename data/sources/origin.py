@@ -1,4 +1,4 @@
-"""What a source gives: documents with their origin, and counted rejects for all that is none."""
+"""The items that readers yield: documents with their origin, and rejects with their reason."""
 
 import codecs
 import re
@@ -11,12 +11,12 @@ from sluice.data.document import Document, content_id
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _HEAD_BYTES = 2048
-"""Where a page must name its charset; the standard has it within 1024."""
+"""Beginning of a page that must name its charset; the standard says 1024."""
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A file, or a line or row of one, that is not a document."""
+    """A file, line or row that is not a document."""
 
     source: str
     path: str
@@ -29,11 +29,11 @@ Read = Iterator[Document | Reject]
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is read before it is refused."""
+    """Limits of what is read."""
 
     document_bytes: int
     file_bytes: int
-    """Of one file, decompressed."""
+    """Size of one file, decompressed."""
     expansion: float
     """Decompressed over compressed bytes."""
 
@@ -44,13 +44,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where documents come from, and what is known of all of them."""
+    """The source of documents, and what is known about all of them."""
 
     source: str
     licence: str = UNSPECIFIED
     text_field: str = "text"
     markup: Markup | None = None
-    """Of every file, where the suffix does not say it."""
+    """Markup of every file, overriding the suffix."""
 
     def document(self, text: str, path: str, markup: str) -> Document:
         metadata = {
@@ -66,7 +66,7 @@ class Origin:
         return Reject(self.source, path, reason, line)
 
     def of_file(self, content: bytes, path: str, markup: str) -> Document | Reject:
-        """A whole file as one document."""
+        """Make one document of a whole file."""
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -76,7 +76,7 @@ class Origin:
         return self.document(text, path, markup) if text.strip() else self.reject(path, "empty")
 
     def of_page(self, content: bytes, path: str, charset: str | None = None) -> Document | Reject:
-        """A page of HTML as one document, in the `charset` that came with it, or else in the one that it names."""
+        """Make one document of an HTML page, in the `charset` it was sent with, or else in the one it declares."""
         named = _CHARSET.search(content[:_HEAD_BYTES])
         charset = charset or (named[1].decode() if named else None)
         if charset is None or content.startswith(codecs.BOM_UTF8):
@@ -89,8 +89,8 @@ class Origin:
     def of_row(
         self, text: str, path: str, number: int, limits: Limits, first: Mapping[str, str] | None = None
     ) -> Document | Reject:
-        """A line or row of a file as a document; numbers begin at 1. `first` is where it came from in the beginning:
-        source, path, licence, title.
+        """Make a document of a line or row of a file; numbers begin at 1. `first` is its original source, path, licence
+        and title, if it comes from an earlier build.
         """
         if not text.strip():
             return self.reject(path, "empty", number)
@@ -98,13 +98,13 @@ class Origin:
             return self.reject(path, too_large(limits.document_bytes), number)
         document = self.document(text, f"{path}:{number}", self.markup or "txt")
         if first is not None:
-            # What the settings say of the licence is said now, and by somebody who knows.
+            # A licence in the settings overrides the original one.
             document.metadata |= {**first, "licence": first["licence"] if self.licence == UNSPECIFIED else self.licence}
         return document
 
 
 def longer_than(text: str, size_bytes: int) -> bool:
-    """Whether the UTF-8 form of the text takes more bytes; no character takes more than four."""
+    """Whether the text takes more bytes in UTF-8, where a character takes at most four."""
     return len(text) * 4 > size_bytes and len(text.encode("utf-8", "surrogatepass")) > size_bytes
 
 

@@ -1,4 +1,4 @@
-"""Documentation inside source distributions: every pinned package, or none of them."""
+"""Documentation in source distributions: all pinned packages, or none of them."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,9 +22,9 @@ _EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)
 
 
 def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Read, str | None]:
-    """The pinned packages' documents, or the installed packages' and the reason for it.
+    """Return the documents of the pinned packages, or those of the installed packages and the reason for it.
 
-    All or nothing: a corpus of whichever packages happened to arrive would be another corpus on every machine.
+    All or nothing: with only the packages that could be downloaded, the corpus would differ from machine to machine.
     """
     try:
         pins = [Pin(package.name, package.version, package.sha256) for package in config.packages]
@@ -61,12 +61,12 @@ def _read_packages(config: IngestConfig, archives: list[Path], progress: Progres
 
 
 def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:
-    """The chosen text files of one source distribution, in path order; without `include` those of a known suffix.
+    """Read the chosen text files of one source distribution in path order; without `include`, those of a known suffix.
 
-    Where `origin` names no licence it is the one that the distribution declares.
+    Without a licence in `origin`, the one that the distribution declares is used.
     """
     chosen = choice if choice.include else choice._replace(include=_EVERY_TEXT)
-    # A name would outlive a process that is killed; what was never named goes with it.
+    # Without a name, so that nothing is left behind when the process is killed.
     with TemporaryFile(dir=archive.parent) as spool:
         try:
             members = spool_members(archive, lambda path: path in METADATA or chosen(path), limits, spool)
@@ -75,7 +75,7 @@ def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Lim
             return
         if origin.licence == UNSPECIFIED:
             origin = replace(origin, licence=distribution_licence(_metadata(members, spool)))
-        # The order inside an archive is whatever the packager's file system gave.
+        # The order in an archive is arbitrary.
         for path, start, size_bytes in sorted(members, key=lambda member: member[0]):
             if not chosen(path):
                 continue
@@ -87,7 +87,7 @@ def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Lim
 
 
 def _metadata(members: Sequence[Member], spool: IO[bytes]) -> dict[str, bytes]:
-    """Contents of the files of METADATA; the spool may be read anywhere afterwards."""
+    """Read the METADATA files from the spool."""
     found = {}
     for path, start, size_bytes in members:
         if path in METADATA and size_bytes is not None:

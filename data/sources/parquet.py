@@ -1,7 +1,7 @@
-"""Parquet: one document a row, its text in one column; only that column is read, a batch at a time.
+"""Parquet: one document a row, its text in one column; only that column is read, one batch at a time.
 
-A value may stand in thousands of rows and take its place in the file once, by a dictionary or as a prefix of the next.
-So a batch holds so many rows that the longest value there may be, in every one of them, still takes little memory.
+A value may occur in thousands of rows and be stored once, in a dictionary or as a prefix of the next. So the rows of a
+batch are limited such that the longest possible value, in every row, still takes little memory.
 """
 
 from itertools import chain
@@ -16,19 +16,19 @@ from sluice.data.sources.parquet_pages import page_sizes
 _MOST_ROWS = 256
 _BATCH_BYTES = 1 << 26
 _MOST_PAGE_BYTES = 1 << 30
-"""Arrow decompresses a page whole. The usual writers close one at 1 MB, but may put 1,024 values into it first."""
+"""Arrow decompresses whole pages. Common writers limit a page to 1 MB, but may first put 1,024 values into it."""
 _FREE_BYTES = 1_000_000
 
 
 def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """Rows are numbered from 1. A file without a column of strings by the text field's name is a reject."""
+    """Read one document a row, numbered from 1. A file without the text field as column of strings is a reject."""
     import pyarrow
     from pyarrow import parquet
 
     if packing:
         raise Damaged("Parquet inside another compression: unpack it")
     try:
-        # Without these the whole column chunk of a row group is read ahead.
+        # With the defaults, the whole column chunk of a row group would be read ahead.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             fault = _fault(file, origin.text_field, limits)
             longest = 0 if fault else _largest_page(path, _chunks(file, origin.text_field))
@@ -38,7 +38,7 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
                 yield origin.reject(shown, fault)
                 return
             number = 0
-            # What is stored as a dictionary stays one, and every batch has it whole.
+            # A column stored as dictionary stays one, and every batch has the whole dictionary.
             is_dictionary = pyarrow.types.is_dictionary(file.schema_arrow.field(origin.text_field).type)
             rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
             for batch in file.iter_batches(rows, columns=[origin.text_field], use_threads=False):
@@ -63,7 +63,7 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
 
 
 def _fault(file: Any, field: str, limits: Limits) -> str | None:
-    """Why the file is not read at all."""
+    """Return why the file is rejected as a whole; None if it is not."""
     import pyarrow
 
     schema = file.schema_arrow
@@ -95,7 +95,7 @@ def _chunks(file: Any, field: str) -> list[Any]:
 
 
 def _largest_page(path: Path, chunks: list[Any]) -> int:
-    """Bytes, decompressed. What has no page headers is for Arrow to judge, a row at a time."""
+    """Return the decompressed bytes of the largest page; without page headers, enough to read rows one by one."""
     with path.open("rb") as file:
         try:
             return max(chain.from_iterable(page_sizes(file, chunk) for chunk in chunks), default=0)
@@ -104,7 +104,7 @@ def _largest_page(path: Path, chunks: list[Any]) -> int:
 
 
 def _size(value: Any) -> int:
-    """UTF-8 bytes of a string, before there is a string of Python."""
-    value = getattr(value, "value", value)  # of a dictionary's entry
+    """Return the UTF-8 bytes of a string without converting it to a Python string."""
+    value = getattr(value, "value", value)  # the value of a dictionary entry
     content = None if value is None else value.as_buffer()
     return 0 if content is None else content.size

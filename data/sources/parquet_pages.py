@@ -1,21 +1,21 @@
-"""Sizes of the pages of a Parquet column, from their headers alone: no value is longer than the largest of them."""
+"""Read the sizes of the pages of a Parquet column from their headers; no value is longer than the largest page."""
 
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 _HEADER_BYTES = 1 << 9
 _MOST_HEADER_BYTES = 1 << 24
-"""As Arrow: statistics may hold long values."""
+"""Arrow's limit: statistics may contain long values."""
 _MOST_DEPTH = 8
 _UNPACKED, _PACKED = 2, 3
-"""Fields of a page header."""
+"""Field numbers of a page header."""
 
 
 def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[int]:
-    """Bytes, decompressed, of each page of a chunk (pyarrow's ColumnChunkMetaData), the dictionary's first.
+    """Yield the decompressed bytes of each page of a chunk (pyarrow's ColumnChunkMetaData), the dictionary's first.
 
-    Arrow gives up on a page that has another size than its header says. The chunk's own size is not checked by anybody.
-    ValueError where there is no page header.
+    Arrow rejects a page whose size differs from its header, but nothing checks the size of the chunk. Raises ValueError
+    where there is no page header.
     """
     place = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < place:
@@ -31,7 +31,7 @@ def page_sizes(file: BinaryIO, chunk: Any) -> Iterator[int]:
 
 
 def _header(file: BinaryIO, place: int) -> tuple[dict[int, int], int]:
-    """The integers of the page header at this place, by the numbers of their fields, and its size in bytes."""
+    """Return the integers of the page header at this offset by field number, and its size in bytes."""
     size = _HEADER_BYTES
     while True:
         file.seek(place)
@@ -46,16 +46,16 @@ def _header(file: BinaryIO, place: int) -> tuple[dict[int, int], int]:
 
 
 class _Compact:
-    """Thrift's compact protocol, as much as page headers use.
+    """The subset of Thrift's compact protocol that page headers use.
 
-    ValueError for what is no such thing, IndexError where the content ends.
+    Raises ValueError for invalid content, IndexError where it ends.
     """
 
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
 
     def struct(self, depth: int) -> dict[int, int]:
-        """Its integers by the number of their field; all else is passed over."""
+        """Read a struct; return its integers by field number and skip everything else."""
         if not depth:
             raise ValueError("nested too deep")
         fields: dict[int, int] = {}
@@ -72,7 +72,7 @@ class _Compact:
                 self.struct(depth - 1)
             elif kind in {3, 7}:
                 self.place += 1 if kind == 3 else 8
-            elif kind not in {1, 2}:  # a truth value, which is its own kind
+            elif kind not in {1, 2}:  # booleans, whose value is the type
                 raise ValueError(f"a field of kind {kind}")
         return fields
 

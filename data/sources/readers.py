@@ -1,4 +1,4 @@
-"""The sources that the settings list, one after the other, each by the reader its URI asks for."""
+"""Read the sources of the settings one after the other, each with the reader for its URI."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,19 +19,19 @@ from sluice.data.sources.packages import read_distribution
 
 
 @dataclass(frozen=True)
-class Given:
-    """What is needed to read the listed sources."""
+class SourceReader:
+    """Reads the listed sources."""
 
     config: IngestConfig
     cache: Path
     digests: dict[str, str] = field(default_factory=dict)
-    """Source -> sha256 of the one file that it is, as far as that was checked."""
+    """Source -> sha256 of its one file, where it was checked."""
     seen: Seen = field(default_factory=set)
-    """Local files that an earlier source has given."""
+    """Local files that an earlier source contained."""
 
     def read(self, progress: Progress) -> Read:
-        """Every source's documents. ValueError for a source that does not exist or holds no document."""
-        # All are located first: a mistake in the last is told before the first is read.
+        """Read every source. Raises ValueError for a source that does not exist or has no document."""
+        # All are located first, to report a mistake in the last before the first is read.
         located = [(source, locate(source)) for source in self.config.given]
         for done, (source, location) in enumerate(located, start=1):
             documents = rejects = 0
@@ -44,7 +44,7 @@ class Given:
                     first = first or each
                 yield each
             if not documents:
-                raise ValueError(f"data.sources: {location.name} holds no document ({why_none(first, rejects)})")
+                raise ValueError(f"data.sources: {location.name} has no document ({why_none(first, rejects)})")
             progress(done, len(located), f"read {documents} documents from {location.name}")
 
     def _of_source(self, source: Source, location: Location, alone: bool) -> Read:
@@ -104,7 +104,7 @@ class Given:
 
 
 def why_none(first: Reject | None, rejects: int) -> str:
-    """Why a source gave no document, with its first reject."""
+    """Explain why a source has no document, with its first reject."""
     if first is None:
         return "it is empty"
     where = f"{first.path}:{first.line}" if first.line else first.path

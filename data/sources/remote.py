@@ -1,4 +1,4 @@
-"""Remote files by fsspec: fetched whole before they are read, tried again with growing pauses, checked by hash."""
+"""Remote files with fsspec: downloaded completely before they are read, with retries and a check of the hash."""
 
 import errno
 import hashlib
@@ -29,12 +29,12 @@ _VERSION = (
     *("ETag", "etag", "Content-MD5", "md5Hash", "mtime"),
     *("LastModified", "Last-Modified", "last_modified", "updated", "created"),
 )
-"""What file systems call the version of a file."""
+"""Names that file systems use for the version of a file."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """The remote side of a source."""
+    """Downloads the files of a remote source."""
 
     location: RemoteFiles
     cache: Path
@@ -43,10 +43,10 @@ class Remote:
     pause: Callable[[float], None] = time.sleep
 
     def files(self, choice: Choice, sha256: str | None = None) -> Iterator[tuple[str, Path]]:
-        """(path below the source, local copy) of each file, in name order, each fetched when it is asked for.
+        """Yield (path below the source, local copy) of each file, in name order, downloading one at a time.
 
-        A copy in the cache is taken where it has the pinned hash, or where the remote side still names the version it
-        is of. ValueError naming the URI for what cannot be had, or is not what `sha256` pins.
+        A cached copy is used if it has the pinned hash, or if the remote file still has its version. Raises ValueError
+        naming the URI for a file that is unavailable or does not have the pinned `sha256`.
         """
         name = self.location.name
         system, path = self._retried(self._open, name)
@@ -80,7 +80,7 @@ class Remote:
         return self.location.protocol in ("http", "https")
 
     def _list(self, system: AbstractFileSystem, path: str) -> list[str] | None:
-        """The files of a directory or glob; None for a single file."""
+        """List the files of a directory or glob; None for a single file."""
         if self._is_web:
             return None  # a web server has no directories
         system.invalidate_cache()
@@ -92,7 +92,7 @@ class Remote:
         return unquote(PurePosixPath(urlsplit(path).path if self._is_web else path).name) or "index"
 
     def _fetch(self, system: AbstractFileSystem, path: str, name: str, sha256: str | None = None) -> Path:
-        # A web server's own word on its versions is not to be had reliably: without a pin the file is fetched anew.
+        # The versions of web servers are not reliable: without a pin the file is downloaded again.
         version = sha256 or ("" if self._is_web else self._retried(lambda: _version(system, path), name))
         key = hashlib.sha256(f"{self.location.protocol} {path} {version}".encode()).hexdigest()[:16]
         copy = self.cache / f"{key}-{self._shown(path)[-100:]}"
@@ -109,7 +109,7 @@ class Remote:
         return copy
 
     def _retried(self, action: Callable[[], Result], name: str) -> Result:
-        """The action's result. Transport errors and the server's own are tried again; others are final at once."""
+        """Return the action's result; transport and server errors are retried, others are final."""
         for attempt in range(1, self.attempts + 1):
             try:
                 return action()
@@ -119,13 +119,13 @@ class Remote:
                 raise ValueError(f"data.sources: {name} may not be read; check the credentials") from error
             except ImportError as error:
                 raise ValueError(f"data.sources: {name} needs a package that is not installed: {error}") from error
-            except Exception as error:  # every file system has errors of its own
+            except Exception as error:  # every file system has its own errors
                 if isinstance(error, OSError) and error.errno in _DISK_FULL:
                     raise OSError(error.errno, error.strerror, str(self.cache)) from error
                 status = getattr(error, "status", None)
                 reason = f"HTTP {status}" if status else type(error).__name__
                 if isinstance(error, ValueError) or (status and status < 500 and status not in (408, 429)):
-                    raise ValueError(f"data.sources: {name} cannot be read ({_said(error, reason)})") from error
+                    raise ValueError(f"data.sources: {name} cannot be read ({_message(error, reason)})") from error
             if attempt < self.attempts:
                 self.pause(FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise ValueError(
@@ -135,7 +135,7 @@ class Remote:
 
 
 class _AtMost(Callback):
-    """Ends a transfer that brings more than the limit."""
+    """Stops a transfer that exceeds the limit."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
@@ -147,17 +147,17 @@ class _AtMost(Callback):
 
 
 def _version(system: AbstractFileSystem, path: str) -> str:
-    """What the remote side says of the file's version, or "" if nothing."""
+    """Return the version of a remote file, or "" if it has none."""
     info = system.info(path)
     known = {name: str(info[name]) for name in _VERSION if info.get(name)}
     return json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
 
 
 def _fixed(path: str) -> str:
-    """The folders before the first one with a wildcard."""
+    """Return the folders before the first one with a wildcard."""
     parts = path.split("/")
     return "/".join(parts[: next((n for n, part in enumerate(parts) if is_glob(part)), len(parts))])
 
 
-def _said(error: Exception, reason: str) -> str:
+def _message(error: Exception, reason: str) -> str:
     return str(error).splitlines()[0] if isinstance(error, ValueError) and str(error) else reason

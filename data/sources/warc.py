@@ -1,4 +1,4 @@
-"""Web archives (ISO 28500): the pages among the responses, each under the address it came from."""
+"""Web archives (ISO 28500): the HTML pages among the responses, each with its URL."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 def read_warc(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """A document for every response that is a page; other responses are rejects, other records are passed over."""
+    """Read a document from every response that is a page; other responses are rejects, other records are skipped."""
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
@@ -49,7 +49,7 @@ def _of_response(record: Any, shown: str, origin: Origin, limits: Limits) -> Doc
 
 
 def _content(record: Any, max_bytes: int) -> bytes:
-    """The body, unpacked, and no more of it than one chunk beyond the limit."""
+    """Read the decompressed body up to one chunk beyond the limit."""
     stream, content = record.content_stream(), bytearray()
     while len(content) <= max_bytes and (chunk := stream.read(_CHUNK_BYTES)):
         content += chunk

@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE, WordPiece and Unigram, or one that exists; what they are worth; encoding."""
+"""Tokenizers: train byte-level BPE, WordPiece or Unigram or adopt an existing one, measure them, encode text."""
 
 from sluice.data.tokenization.folder import load_tokenizer
 from sluice.data.tokenization.report import TokenizerReport

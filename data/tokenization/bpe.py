@@ -1,7 +1,7 @@
-"""Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909): the commonest pair of neighbours is merged, time after time.
+"""Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909): repeatedly merge the most frequent pair of neighbours.
 
-rustbpe trains in less than half the time of the Hugging Face trainer, and takes equal counts by the lower pair of ids:
-the merges are a function of the counts alone, whatever the order of texts or the number of threads.
+rustbpe trains in less than half the time of the Hugging Face trainer, and breaks ties by the lower pair of ids: the
+merges are a function of the counts alone, whatever the order of texts or the number of threads.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,10 +28,10 @@ def train_bpe(
     split: str = SPLIT,
     progress: Progress = no_progress,
 ) -> tuple[Tokenizer, str]:
-    """A tokenizer of at most `vocab_size` tokens, and the library that trained it.
+    """Train a tokenizer of at most `vocab_size` tokens; returns it and the name of the library that trained it.
 
-    Ids: `special`, the 256 bytes in the order of their characters, the merges. Where the text has fewer pairs of at
-    least `min_frequency` than asked for, the tokenizer is smaller.
+    Ids: `special`, the 256 bytes in the order of their characters, the merges. If the text has too few pairs of at
+    least `min_frequency`, the tokenizer is smaller.
     """
     if sum(len(text.encode()) for text in texts) <= _MOST_BYTES_FOR_RUSTBPE:
         tokens = merged_tokens(texts, vocab_size - len(special), split, progress)
@@ -44,17 +44,19 @@ def train_bpe(
 
 
 def merged_tokens(texts: Sequence[str], count: int, split: str, progress: Progress = no_progress) -> list[bytes]:
-    """The 256 bytes and then the merged tokens in their order, `count` in all or as many as the text gives."""
+    """Return the 256 bytes and then the merged tokens in order, `count` in total or as many as the text has."""
     import rustbpe
 
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(_told(texts, progress), max(count, _BYTES), buffer_size=_TEXTS_AT_ONCE, pattern=split)
+    trainer.train_from_iterator(
+        _reporting(texts, progress), max(count, _BYTES), buffer_size=_TEXTS_AT_ONCE, pattern=split
+    )
     ranked = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
     return [bytes(token) for token, _ in ranked]
 
 
 def merges_of(tokens: list[bytes]) -> list[tuple[bytes, bytes]] | None:
-    """The pair that makes each token after the first 256; None where a token occurs twice or no one pair makes it."""
+    """Return the pair merged to each token after the first 256; None if a token occurs twice or has no single pair."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     if len(ranks) != len(tokens):
         return None
@@ -68,7 +70,7 @@ def merges_of(tokens: list[bytes]) -> list[tuple[bytes, bytes]] | None:
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """What BPE makes of a token's bytes with the merges before the token's own."""
+    """Apply BPE to a token's bytes with the merges before the token's own."""
     own, parts = ranks[token], [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 2:
         rank = min(ranks.get(left + right, own) for left, right in pairwise(parts))
@@ -79,7 +81,7 @@ def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
 
 
 def _merged(parts: list[bytes], rank: int, ranks: dict[bytes, int]) -> list[bytes]:
-    """All pairs of one rank merged at once, from the left: a run of thousands of one character is a token too."""
+    """Merge all pairs of one rank at once, from the left: a token may be a run of thousands of one character."""
     merged: list[bytes] = []
     rest = iter([*parts, b""])
     left = next(rest)
@@ -104,8 +106,8 @@ def _tokenizer(tokens: list[bytes], merges: list[tuple[bytes, bytes]], special: 
 
 
 def _occurs(token: bytes, tokenizer: Tokenizer, texts: Iterable[str], times: int) -> bool:
-    """Whether the text has the last merge at least `times` times. No later merge consumed one, and no earlier merge
-    was of a rarer pair, so this says whether all merges are that frequent.
+    """Whether the text has the last merge at least `times` times. No later merge uses it, and no earlier merge was of a
+    rarer pair, so all merges are then that frequent.
     """
     index, encoder = tokenizer.get_vocab()[written(token)], encoder_of(tokenizer)
     found = 0
@@ -126,7 +128,7 @@ def by_tokenizers(
     split: str = SPLIT,
     progress: Progress = no_progress,
 ) -> Tokenizer:
-    """The same by the Hugging Face trainer, which stops at `min_frequency` and takes text of any size."""
+    """Train with the Hugging Face trainer, which stops at `min_frequency` and accepts text of any size."""
     tokenizer = byte_level(models.BPE(), split)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -135,11 +137,11 @@ def by_tokenizers(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_told(texts, progress), trainer, length=len(texts))
+    tokenizer.train_from_iterator(_reporting(texts, progress), trainer, length=len(texts))
     return tokenizer
 
 
-def _told(texts: Sequence[str], progress: Progress) -> Iterator[str]:
+def _reporting(texts: Sequence[str], progress: Progress) -> Iterator[str]:
     for number, text in enumerate(texts, start=1):
         yield from _pieces([text])
         if number % _TEXTS_AT_ONCE == 0 or number == len(texts):
@@ -147,7 +149,7 @@ def _told(texts: Sequence[str], progress: Progress) -> Iterator[str]:
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[str]:
-    # The regular expressions of rustbpe have the limit of tiktoken's; cutting a very long text changes a count by one.
+    # rustbpe's regular expressions have the limit of tiktoken's; splitting a very long text changes a count by one.
     for text in texts:
         for start in range(0, max(len(text), 1), LONGEST_FOR_TIKTOKEN):
             yield text[start : start + LONGEST_FOR_TIKTOKEN]

@@ -1,4 +1,4 @@
-"""What all our tokenizers share: one split of text into pieces, and pieces as bytes written in printable characters.
+"""The byte-level base of our tokenizers: the pre-tokenization pattern, and bytes as printable characters.
 
 Every byte has a token, so nothing is unknown and every text survives the round trip (GPT-2, Radford et al. 2019).
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-# The split of GPT-4 and Llama 3, with numbers in pairs of digits: a small vocabulary has no room for 1000 triples.
+# The pattern of GPT-4 and Llama 3, with numbers in pairs of digits: a small vocabulary cannot spare 1000 triples.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -17,7 +17,7 @@ SPLIT = (
 
 
 def byte_level(model: models.Model, split: str = SPLIT) -> Tokenizer:
-    """A tokenizer of `model` over the bytes of the pieces of `split`."""
+    """Make a tokenizer of `model` over the bytes of the pieces that `split` matches."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -31,7 +31,7 @@ def byte_level(model: models.Model, split: str = SPLIT) -> Tokenizer:
 
 @cache
 def byte_of_character() -> dict[str, int]:
-    """The printable character of each byte -> the byte."""
+    """Return printable character -> byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
@@ -39,18 +39,18 @@ def byte_of_character() -> dict[str, int]:
 
 @cache
 def character_of_byte() -> dict[int, str]:
-    """Each byte -> its printable character."""
+    """Return byte -> printable character."""
     return {byte: character for character, byte in byte_of_character().items()}
 
 
 def written(token: bytes) -> str:
-    """A token's bytes in printable characters, as tokenizer.json names it."""
+    """Write the bytes of a token in printable characters, as in tokenizer.json."""
     characters = character_of_byte()
     return "".join(characters[byte] for byte in token)
 
 
 def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes] | None:
-    """Bytes of every token but added ones by id; None where the tokenizer is not byte-level."""
+    """Return id -> bytes of every token that is not an added one; None if the tokenizer is not byte-level."""
     if type(tokenizer.decoder).__name__ != "ByteLevel":
         return None
     alphabet, added = byte_of_character(), tokenizer.get_added_tokens_decoder()
@@ -62,6 +62,6 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes] | None:
 
 
 def described(tokenizer: Tokenizer) -> dict[str, Any]:
-    """tokenizer.json of a tokenizer."""
+    """Return the content of tokenizer.json."""
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     return content

@@ -1,7 +1,7 @@
-"""Text to token ids by the fastest library that gives the ids of tokenizer.json.
+"""Encode text with the fastest library that produces the ids of tokenizer.json.
 
-`Tokenizers` is the Hugging Face library, and right for every tokenizer. `Tiktoken` encodes byte-level BPE about four
-times as fast, and is taken where `ranks_of` shows that both must agree; a sample is compared on top of that at load.
+`Tokenizers` is the Hugging Face library, and correct for every tokenizer. `Tiktoken` encodes byte-level BPE about four
+times as fast, and is used where `ranks_of` proves that both agree; a sample is compared at load as well.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ from sluice.data.tokenization.bytelevel import byte_level, described, token_byte
 from sluice.data.tokenization.folder import load_tokenizer
 from sluice.data.tokenization.special import END_OF_TEXT, SPECIAL_TOKENS
 
-# The regular expressions of tiktoken keep a state for each character of a run of white space and give up at a million.
+# The regular expressions of tiktoken keep a state for each character of a run of white space, a million at most.
 LONGEST_FOR_TIKTOKEN = 250_000
-"""Characters of a text; longer ones take the other library."""
+"""Characters of a text; longer ones are encoded by the other library."""
 
 _SAMPLE = [
     "",
@@ -29,17 +29,17 @@ _SAMPLE = [
 
 
 class Encoder(Protocol):
-    """Encodes plain text: a special token inside it is read as its characters, and none is added."""
+    """Encodes plain text: a special token inside it is encoded as plain characters, and none is added."""
 
     name: str
     """Library behind it."""
     vocab_size: int
-    """One more than the largest id, so that every id has a row in an embedding."""
+    """One more than the largest id, the rows of an embedding."""
     end_of_text: int
     """Id of the token after each document."""
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text. ValueError for a text that is not Unicode (a lone surrogate)."""
+        """Return the ids of each text. Raises ValueError for invalid Unicode (a lone surrogate)."""
         ...
 
 
@@ -59,7 +59,7 @@ class Tokenizers:
 
 
 class Tiktoken:
-    """tiktoken with the merges of tokenizer.json as ranks, on all cores; very long texts by the other library."""
+    """tiktoken with the merges of tokenizer.json as ranks, on all cores; the other library encodes very long texts."""
 
     name = "tiktoken"
 
@@ -82,12 +82,12 @@ class Tiktoken:
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """The fastest encoder for a folder's tokenizer. ValueError if it has none, or that has no end-of-text token."""
+    """Load the fastest encoder for a folder's tokenizer. ValueError without a tokenizer or an end-of-text token."""
     return encoder_of(load_tokenizer(folder))
 
 
 def encoder_of(tokenizer: Tokenizer) -> Encoder:
-    """The fastest encoder that gives the same ids as `tokenizer`, which is set to read special tokens as text."""
+    """Return the fastest encoder with the ids of `tokenizer`, which is set to encode special tokens as plain text."""
     tokenizer.encode_special_tokens = True
     reference = Tokenizers(tokenizer)
     ranks = ranks_of(tokenizer)
@@ -99,13 +99,13 @@ def encoder_of(tokenizer: Tokenizer) -> Encoder:
 
 
 def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int] | None:
-    """Bytes of each token -> its id, from which tiktoken gives the ids of `tokenizer`; None where it might not.
+    """Return bytes -> id of each token, with which tiktoken produces the ids of `tokenizer`; None where it might not.
 
     tokenizer.json lists pairs to merge; tiktoken merges any two neighbours that together are a token, the lowest id
-    first. Both agree where (1) ids grow along the merges, (2) each token but the bytes is made by one pair of earlier
+    first. Both agree if (1) ids increase along the merges, (2) each token but the bytes is made by one pair of earlier
     tokens, and (3) each token's bytes alone encode to that token. Proof: take the first step where tiktoken merges a
-    pair (u, v) to t that is not listed, all merges before t being done. None of them crossed the edges of uv, so what
-    they did inside is what they do to the bytes of t alone, and that by (3) leaves exactly the listed pair of t.
+    pair (u, v) to t that is not listed, after all merges before t. None of them crossed the edges of uv, so what they
+    did inside is what they do to the bytes of t alone, and by (3) that leaves exactly the listed pair of t.
     """
     content = described(tokenizer)
     tokens = token_bytes(tokenizer)
@@ -161,5 +161,5 @@ def _refuse_surrogates(texts: list[str]) -> None:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"text {number} of the batch is not Unicode: {error.reason} at character {error.start}; "
-                "mend its encoding first"
+                "repair its encoding first"
             ) from error

@@ -1,4 +1,4 @@
-"""A tokenizer.json from elsewhere, made to keep what the other steps count on."""
+"""Adopt an existing tokenizer.json, with the changes that the other steps require."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from sluice.data.tokenization.special import SPECIAL_TOKENS
 
 
 def adopt(path: Path, special: Sequence[str]) -> tuple[Tokenizer, list[str], str]:
-    """The tokenizer of a file, what was changed in it, and the sha256 of the file.
+    """Return the tokenizer of a file, the changes made to it, and the sha256 of the file.
 
-    Special tokens it lacks are added, at the end of its vocabulary. It no longer cuts or pads texts or adds tokens to
-    them: the other steps place those themselves. ValueError if the file is missing or is no tokenizer.json.
+    Missing special tokens are added at the end of its vocabulary. Truncation, padding and added tokens are removed,
+    because the other steps do these themselves. Raises ValueError if the file is missing or is no tokenizer.json.
     """
     if not path.is_file():
         raise ValueError(f"tokenizer.path {path} is not a file: name a tokenizer.json, or leave it out to train one")
     content = path.read_bytes()
     try:
         tokenizer = Tokenizer.from_buffer(content)
-    except Exception as error:  # The library raises no narrower class.
+    except Exception as error:  # the library raises no narrower class
         raise ValueError(f"tokenizer.path {path} is not a tokenizer.json: {error}") from error
     changes = [*_add_missing(tokenizer, special), *_strip(tokenizer)]
     return tokenizer, changes, hashlib.sha256(content).hexdigest()
@@ -31,7 +31,7 @@ def _add_missing(tokenizer: Tokenizer, special: Sequence[str]) -> list[str]:
     added = tokenizer.get_added_tokens_decoder()
     ours = {token.content for token in added.values() if token.special}
     missing = [token for token in special if token not in ours]
-    # A token of the plain vocabulary or an added one that is not special becomes special where it stands.
+    # A plain or added token that is not special becomes special with the id it has.
     tokenizer.add_special_tokens(missing)
     assert all(tokenizer.token_to_id(token) is not None for token in SPECIAL_TOKENS)
     return [f"added {token}" for token in missing]

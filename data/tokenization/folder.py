@@ -1,4 +1,4 @@
-"""The tokenizer's folder: tokenizer.json, and tokenizer_config.json with the chat template (Hugging Face layout)."""
+"""Tokenizer folders: tokenizer.json, and tokenizer_config.json with the chat template (Hugging Face layout)."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ from sluice.data.tokenization.special import CHAT_TEMPLATE, END_OF_TEXT
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, set to read special tokens inside text as plain characters.
+    """Load the tokenizer of a folder, set to encode special tokens inside text as plain characters.
 
-    A document that quotes `<|endoftext|>` must not end there; callers that mean a special token add its id.
+    A document that quotes `<|endoftext|>` must not end there; callers that need a special token add its id.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, special: tuple[str, ...], out: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, both a function of the tokenizer and its special tokens alone."""
+    """Write tokenizer.json and tokenizer_config.json, which depend on the tokenizer and its special tokens alone."""
     tokenizer.save(str(out / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

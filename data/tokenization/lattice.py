@@ -1,7 +1,7 @@
-"""All ways to write words by tokens, as arrays: the forward-backward and Viterbi passes of a Unigram model.
+"""All segmentations of words into tokens, as arrays: the forward-backward and Viterbi passes of a Unigram model.
 
-An edge is a token at one place of one word. Edges are grouped by where they end and by their length, so that a word
-has at most one edge in a group and each step of a pass is one vector operation; the order of every sum is fixed.
+An edge is a token at one position of one word. Edges are grouped by their end and their length, so that a word has at
+most one edge in a group and each step of a pass is one vector operation; the order of every sum is fixed.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ LONGEST_TOKEN = 16
 
 
 class Lattice:
-    """The edges of `words` under `tokens` and their numbers; `whole=False` leaves out edges over a whole word."""
+    """The edges of `words` with `tokens` (token -> number); `whole=False` excludes edges over a whole word."""
 
     def __init__(self, words: Sequence[bytes], tokens: dict[bytes, int], *, whole: bool = True) -> None:
         self.lengths = np.array([len(word) for word in words], dtype=np.int64)
-        # Flat, as a list of some million tuples is half a gigabyte.
+        # A generator: a list of millions of tuples would take half a gigabyte.
         edges = (
             (end, end - start, number, index)
             for number, word in enumerate(words)
@@ -41,8 +41,8 @@ class Lattice:
         self._load(self.edges[alive[self.edges[:, 3]]])
 
     def expected_counts(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """How often each token occurs, [tokens], in words that occur `weights` [words] times, when each way to write a
-        word is as likely as its tokens' log-probabilities `scores` [tokens] say.
+        """Return the expected count of each token, [tokens], in words that occur `weights` [words] times, given the
+        log-probabilities `scores` [tokens].
         """
         words, cost = self.edges[:, 2], scores[self.edges[:, 3]]
         before = self._forward(cost, np.logaddexp)
@@ -57,12 +57,12 @@ class Lattice:
         return np.bincount(self.edges[:, 3], share * weights[words], minlength=len(scores))
 
     def best(self, scores: np.ndarray) -> np.ndarray:
-        """Log-probability of the likeliest way to write each word, [words]; -inf where there is none."""
+        """Return the log-probability of the best segmentation of each word, [words]; -inf where there is none."""
         before = self._forward(scores[self.edges[:, 3]], np.maximum)
         return before[self.lengths, np.arange(len(self.lengths))]
 
     def _forward(self, cost: np.ndarray, join: np.ufunc) -> np.ndarray:
-        """Log-probability of each beginning of each word, [longest + 1, words]."""
+        """Return the log-probability of each prefix of each word, [longest + 1, words]."""
         before = np.full((int(self.lengths.max(initial=0)) + 1, len(self.lengths)), -np.inf)
         before[0] = 0
         for end, length, at in self.groups:

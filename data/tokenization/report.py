@@ -1,4 +1,4 @@
-"""How well a tokenizer fits text it was not trained on."""
+"""Measure how well a tokenizer fits held-out text."""
 
 import math
 from collections import defaultdict
@@ -15,18 +15,18 @@ from sluice.data.tokenization.encoder import Encoder
 
 _TEXTS_AT_ONCE = 256
 _CODE_INDENT = "    "
-"""Of code in the document text contract."""
+"""Indentation of code in the document text contract."""
 
 
 class Coverage(BaseModel):
-    """Measures over one part of the held-out text."""
+    """Counts of one part of the held-out text."""
 
     bytes: int = 0
     tokens: int = 0
     words: int = 0
     """Separated by white space."""
     fragments: int = 0
-    """Tokens that hold a part of a character, or an unknown one."""
+    """Tokens of a part of a character, or of an unknown one."""
 
     @property
     def bytes_per_token(self) -> float:
@@ -37,7 +37,7 @@ class Coverage(BaseModel):
         return self.tokens / max(self.words, 1) if self.tokens else math.nan
 
     def figures(self) -> dict[str, float]:
-        """What the report says of the part; `coverage` is the share of tokens that are whole characters."""
+        """Return the figures of the report; `coverage` is the share of tokens of whole characters."""
         covered = 1 - self.fragments / self.tokens if self.tokens else math.nan
         return {
             "bytes": self.bytes,
@@ -48,7 +48,7 @@ class Coverage(BaseModel):
 
 
 class TokenizerReport(BaseModel):
-    """How well the tokenizer fits text it was not trained on (the test split)."""
+    """How well the tokenizer fits held-out text (the test split)."""
 
     vocab_size: int
     training_documents: int
@@ -56,18 +56,18 @@ class TokenizerReport(BaseModel):
     held_out_documents: int
     bytes_per_token: float
     fertility: float
-    """Tokens a whitespace word."""
+    """Tokens per whitespace word."""
     round_trip: float
     """Share of held-out documents that decode to exactly what was encoded."""
     algorithm: str = ""
     trainer: str = ""
-    """Library that trained it, or `given`."""
+    """Library that trained it; `given` for an existing one."""
     encoder: str = ""
     """Library that encodes with it."""
     coverage: float = math.nan
-    """Share of tokens that hold whole characters: neither a part of a character's bytes nor an unknown."""
+    """Share of tokens of whole characters: neither a part of a character's bytes nor an unknown one."""
     unused_vocabulary: float = math.nan
-    """Share of the vocabulary, special tokens apart, that the held-out text does not use."""
+    """Share of the vocabulary, without special tokens, that the held-out text does not use."""
     compression: float = math.nan
     """Bits of the held-out text over those of its tokens, each written in log2(vocab_size) bits."""
     by_language: dict[str, dict[str, float]] = {}
@@ -75,14 +75,14 @@ class TokenizerReport(BaseModel):
     by_kind: dict[str, dict[str, float]] = {}
     """The same for prose and for code, which is indented."""
     changes: list[str] = []
-    """What was added to or taken from a given tokenizer."""
+    """Changes made to an existing tokenizer."""
     source_sha256: str | None = None
-    """Of a given tokenizer.json as it was found."""
+    """Hash of an existing tokenizer.json before the changes."""
     timings: dict[str, float] = {}
 
 
 def measure(tokenizer: Tokenizer, encoder: Encoder, held_out: Sequence[Document]) -> TokenizerReport:
-    """The report on held-out documents; what is of the training alone is left for the caller.
+    """Measure the tokenizer on held-out documents; the caller fills in the fields about training.
 
     A document's language is its metadata's `language`, else `und`.
     """
@@ -146,7 +146,7 @@ def _add(part: Coverage, text: str, ids: list[int], whole: np.ndarray) -> None:
 
 
 def _whole_characters(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """Whether each id stands for whole characters, [vocab_size] bool."""
+    """Whether each id is a token of whole characters, [vocab_size] bool."""
     tokens = token_bytes(tokenizer)
     whole = np.ones(vocab_size, dtype=bool)
     if tokens is None:

@@ -1,4 +1,4 @@
-"""The tokens that text cannot write: ends of documents and turns of a chat."""
+"""Special tokens, which plain text never encodes to: ends of documents and turns of a chat."""
 
 import re
 
@@ -22,9 +22,9 @@ CHAT_TEMPLATE = (
 
 
 def special_tokens(config: TokenizerConfig) -> tuple[str, ...]:
-    """Ours, and then those of the settings. ValueError for one of another form than `<|name|>`, or named twice."""
+    """Return our special tokens, then those of the settings. ValueError for other forms than `<|name|>`, or repeats."""
     every = (*SPECIAL_TOKENS, *config.special_tokens)
-    # The split of text cuts this form, so that no token of the vocabulary proper can be equal to it.
+    # Pre-tokenization splits this form, so that no plain token of the vocabulary can be equal to it.
     bad = sorted({token for token in every if not re.fullmatch(r"<\|[a-z0-9_]*[a-z0-9][a-z0-9_]*\|>", token)})
     if bad:
         raise ValueError(
@@ -33,6 +33,6 @@ def special_tokens(config: TokenizerConfig) -> tuple[str, ...]:
     twice = sorted({token for token in every if every.count(token) > 1})
     if twice:
         raise ValueError(
-            f"tokenizer.special_tokens {twice} are named twice: {', '.join(SPECIAL_TOKENS)} are always there"
+            f"tokenizer.special_tokens {twice} are listed twice: {', '.join(SPECIAL_TOKENS)} are always included"
         )
     return every

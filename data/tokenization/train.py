@@ -1,4 +1,4 @@
-"""The tokenizer step: train on the training split or adopt, measure on the test split, hold to the gate."""
+"""The tokenizer step: train on the training split or adopt, measure on the test split, check the gate."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -37,14 +37,14 @@ def train_tokenizer(
     progress: Progress = no_progress,
 ) -> TokenizerReport:
     """Write tokenizer.json and tokenizer_config.json (Hugging Face layout), trained on the training split of
-    `documents` or taken from `config.path`, and report on the test split.
+    `documents` or adopted from `config.path`, and report on the test split.
 
-    The files are a function of the settings and the set of training documents alone. ValueError if a side that is
-    needed has no document, the text is too small for the vocabulary, or the tokenizer fails its gate.
+    The files depend on the settings and the set of training documents alone. Raises ValueError if a required split has
+    no document, the text is too small for the vocabulary, or the tokenizer fails its gate.
     """
     started = time.perf_counter()
     special = special_tokens(config)
-    training, held_out = _sides(documents, split, training_needed=config.path is None)
+    training, held_out = _splits(documents, split, training_needed=config.path is None)
     changes: list[str] = []
     source_sha256 = None
     if config.path is None:
@@ -64,8 +64,8 @@ def train_tokenizer(
     return report
 
 
-def _sides(documents: Path, split: PackConfig, *, training_needed: bool) -> tuple[list[str], list[Document]]:
-    """Texts to train on, in the order of their ids, and documents to measure on."""
+def _splits(documents: Path, split: PackConfig, *, training_needed: bool) -> tuple[list[str], list[Document]]:
+    """Return the texts to train on, in the order of their ids, and the documents to measure on."""
     training: list[tuple[str, str]] = []
     held_out: list[Document] = []
     for document in read_documents(documents):

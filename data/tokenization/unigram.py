@@ -1,8 +1,8 @@
-"""Unigram (Kudo 2018, arXiv 1804.10959): the likeliest way to write a piece by tokens that each have a probability.
+"""Unigram (Kudo 2018, arXiv 1804.10959): the most probable segmentation of a piece into tokens with probabilities.
 
-Candidates are the merges of BPE. EM fits their probabilities, and those the text misses least go, a quarter at a time.
-The Hugging Face trainer adds in the order of a hash map with a random seed and gives another file each time, so this
-one is our own; the tokenizer is the library's.
+Candidates are the merges of BPE. EM fits their probabilities, and those that matter least are removed, a quarter at a
+time. The Hugging Face trainer sums in the order of a randomly seeded hash map and writes another file each time, so
+the trainer is our own; the tokenizer is the library's.
 """
 
 import math
@@ -21,10 +21,10 @@ _CANDIDATES_A_TOKEN = 4
 _KEPT_A_ROUND = 0.75
 _STEPS_A_ROUND = 2
 _MOST_WORDS = 300_000
-"""The commonest, to bound memory by about 1 GB; the rest is too rare to move a probability."""
+"""Only the most frequent, to bound memory to about 1 GB; the others are too rare to change a probability."""
 _LONGEST_WORD_BYTES = 32
 _LEAST_COUNT = 1e-3
-"""Of a byte that does not occur: it keeps a probability, or text with it could not be written."""
+"""Count of a byte that does not occur: it needs a probability, or text with it could not be encoded."""
 
 
 def train_unigram(
@@ -35,10 +35,10 @@ def train_unigram(
     *,
     progress: Progress = no_progress,
 ) -> tuple[Tokenizer, str]:
-    """A tokenizer of at most `vocab_size` tokens, and what trained it.
+    """Train a tokenizer of at most `vocab_size` tokens; returns it and the name of the trainer.
 
-    Ids: `special`, then tokens by falling probability, the 256 bytes among them. Tokens occur at least `min_frequency`
-    times; where the text has too few of those, the tokenizer is smaller.
+    Ids: `special`, then tokens by decreasing probability, including the 256 bytes. Tokens occur at least
+    `min_frequency` times; if the text has too few of those, the tokenizer is smaller.
     """
     words, weights = count_words(texts)
     progress(len(texts), len(texts), "fitting token probabilities")
@@ -54,7 +54,7 @@ def train_unigram(
 
 
 def count_words(texts: Sequence[str]) -> tuple[list[bytes], np.ndarray]:
-    """The commonest pieces of the split, in parts of at most 32 bytes, sorted, and their counts, [words] float64."""
+    """Return the sorted most frequent pieces, split into at most 32 bytes, and their counts, [words] float64."""
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     pieces: Counter[str] = Counter()
     for text in texts:
@@ -72,7 +72,7 @@ def count_words(texts: Sequence[str]) -> tuple[list[bytes], np.ndarray]:
 def _fit(
     words: list[bytes], weights: np.ndarray, tokens: list[bytes], target: int, min_frequency: int
 ) -> dict[bytes, float]:
-    """Log-probabilities of the `target` tokens that serve the words best, single bytes always among them."""
+    """Return the log-probabilities of the best `target` tokens, which always include the single bytes."""
     index = {token: number for number, token in enumerate(tokens)}
     lattice, inside = Lattice(words, index), Lattice(tokens, index, whole=False)
     single = np.array([len(token) == 1 for token in tokens])
@@ -94,21 +94,21 @@ def _fit(
 
 def _scores(counts: np.ndarray, alive: np.ndarray, single: np.ndarray) -> np.ndarray:
     held = np.where(single, np.maximum(counts, _LEAST_COUNT), counts)
-    # A token the text has no use for stays finite, so that no pass meets a difference of infinities.
+    # An unused token stays finite, to avoid differences of infinities.
     held = np.where(alive, np.maximum(held, 1e-30), 0.0)
     with np.errstate(divide="ignore"):
         return np.log(held) - math.log(held.sum())
 
 
 def _loss(scores: np.ndarray, counts: np.ndarray, inside: Lattice) -> np.ndarray:
-    """Log-likelihood that the text loses without each token, [tokens]: its occurrences are written by others."""
+    """Return the log-likelihood that the text loses without each token, [tokens], when others replace it."""
     instead = inside.best(scores)
     with np.errstate(invalid="ignore"):
         return np.where(np.isfinite(scores) & np.isfinite(instead), counts * (scores - instead), 0.0)
 
 
 def _keep(tokens: list[bytes], alive: np.ndarray, single: np.ndarray, loss: np.ndarray, count: int) -> np.ndarray:
-    """The single bytes and the tokens of greatest loss, `count` in all, [tokens] bool; equal losses by their bytes."""
+    """Select the single bytes and the tokens of greatest loss, `count` in total, [tokens] bool; ties by their bytes."""
     order = sorted(np.flatnonzero(alive & ~single), key=lambda number: (-loss[number], tokens[number]))
     kept = single.copy()
     kept[order[: count - int(single.sum())]] = True

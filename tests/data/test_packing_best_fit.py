@@ -124,6 +124,6 @@ def test_rows_show_which_tokens_may_attend_to_each_other(rows: tuple[Path, PackR
 
 
 def test_rows_are_not_read_as_a_plain_sequence(rows: tuple[Path, PackReport]):
-    with pytest.raises(ValueError, match=r"lie in rows of 129 .* sluice.data.packing.Loader"):
+    with pytest.raises(ValueError, match=r"are in rows of 129 .* sluice.data.packing.Loader"):
         _ = PackedTokens(rows[0], "train").tokens
     assert len(PackedTokens(rows[0], "valid").tokens) == rows[1].splits["valid"].tokens

@@ -21,5 +21,5 @@ def test_another_form_is_refused(token: str):
 
 
 def test_a_token_named_twice_is_refused():
-    with pytest.raises(ValueError, match=r"\['<\|end\|>', '<\|x\|>'\] are named twice"):
+    with pytest.raises(ValueError, match=r"\['<\|end\|>', '<\|x\|>'\] are listed twice"):
         special_tokens(TokenizerConfig(special_tokens=["<|x|>", "<|x|>", "<|end|>"]))

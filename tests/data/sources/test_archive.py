@@ -226,7 +226,7 @@ def test_without_a_network_the_installed_documentation_is_taken_and_it_says_so(
 
 
 def test_a_release_without_a_pin_is_checked_against_the_hash_the_index_names(index: Index, tmp_path: Path):
-    with pytest.raises(ValueError, match="names no sha256 of it; set the source's sha256"):
+    with pytest.raises(ValueError, match="has no sha256 of it; set the source's sha256"):
         fetch_now(pin(sha256=None), tmp_path)
     index.digest = f"#sha256={SHA256}"
     (tmp_path / "out").mkdir()
@@ -240,7 +240,7 @@ def test_a_release_without_a_pin_is_checked_against_the_hash_the_index_names(ind
     counts = report.sources["guide==1.0"]
     assert (counts.documents, counts.licence, counts.sha256) == (3, "MIT", SHA256)
     index.digest = f"#sha256={'0' * 64}"
-    with pytest.raises(ValueError, match="the package index says 0000"):
+    with pytest.raises(ValueError, match="the package index has 0000"):
         fetch_now(pin(sha256=None), tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_a_source_that_does_not_exist_is_one_clear_line(tmp_path: Path, out: Pat
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no document (it is empty)"),
+        ({}, "has no document (it is empty)"),
         ({"a.bin": b"\xff"}, "1 rejected, first a.bin: unsupported suffix .bin"),
         ({"a.txt": b"\xff\xfe\xfd"}, "1 rejected, first a.txt: not UTF-8 text"),
         ({"a.jsonl": "nonsense\n"}, "1 rejected, first a.jsonl:1: line is not a JSON object"),

@@ -69,7 +69,7 @@ def test_globs(tmp_path: Path, glob: str, expected: list[str]):
 def test_a_glob_without_a_file_or_a_folder_is_one_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"nowhere/\*.txt does not exist: .*nowhere is no directory"):
         parse(str(tmp_path / "nowhere/*.txt"))
-    with pytest.raises(ValueError, match=r"\*.md holds no document \(it is empty\)"):
+    with pytest.raises(ValueError, match=r"\*.md has no document \(it is empty\)"):
         ingest(IngestConfig(sources=str(tmp_path / "*.md")), tmp_path)
 
 
