@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -141,8 +141,10 @@ def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
         dest="action", required=True, metavar="ACTION"
     )
 
-    def add(name: str, text: str, *, has_json: bool = True) -> argparse.ArgumentParser:
-        action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, parents=[common])
+    def add(name: str, text: str, *, aliases: Sequence[str] = (), has_json: bool = True) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(
+            name, aliases=aliases, help=text, description=text, parents=[common]
+        )
         if has_json:
             action.add_argument("--json", action="store_true", help="for machines")
         return action
@@ -174,7 +176,7 @@ def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     action.add_argument("id", metavar="ID", help="its id, the beginning of it, or the path it was read from")
     action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build, or artifacts/refine")
 
-    action = add("recut", "apply new thresholds to a build, in place, without scoring it again")
+    action = add("refilter", "apply new thresholds to a build, in place, without scoring it again", aliases=["recut"])
     action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build")
     action.add_argument(
         "overrides", nargs="*", metavar="key=value", help="min_words=60, max_symbol_word_ratio=null, .."

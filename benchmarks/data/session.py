@@ -20,7 +20,7 @@ _PROGRESS = re.compile(r"^data {4,}.*\n", re.MULTILINE)
 
 
 def transcript(texts: Sequence[str], folder: Path) -> str:
-    """A console session in `folder`: build, why, recut, diff, card."""
+    """A console session in `folder`: build, why, refilter, diff, card."""
     source = folder / "texts"
     source.mkdir()
     chosen = sample([text for text in texts if 2_000 < len(text) < 20_000], _SAMPLE_BYTES)
@@ -35,7 +35,7 @@ def transcript(texts: Sequence[str], folder: Path) -> str:
     parts.append(_shown(f"data why {dropped['id']} --in clean", folder))
     parts.append(_shown("data build --source texts --out strict refine.min_words=300 --json", folder))
     parts.append(_shown("data diff clean strict", folder))
-    parts.append(_shown("data recut --in clean min_words=300", folder))
+    parts.append(_shown("data refilter --in clean min_words=300", folder))
     parts.append(_shown("data card clean", folder))
     return "\n\n".join(parts)
 

@@ -164,18 +164,18 @@ def test_why_names_the_rule_or_the_twin(built: Path, capsys: pytest.CaptureFixtu
     assert "not a refined folder" in refusal(capsys, "why", "0000000000", "--in", str(built.parent))
 
 
-def test_recut_applies_new_thresholds_without_scoring(
+def test_refilter_applies_new_thresholds_without_scoring(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sluice.data.quality.rules.score", None)
     before = documents(copy)
     scores = (copy / "evidence" / "scores-0000.parquet").read_bytes()
-    report = said(capsys, "recut", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
+    report = said(capsys, "refilter", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
     assert (report["kept_before"], report["kept"]) == (12, 14)
     assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1}
     assert len(documents(copy)) == 14
     assert (copy / "evidence" / "scores-0000.parquet").read_bytes() == scores
-    said(capsys, "recut", "--in", str(copy), "min_words=40", "min_jaccard=0.7")
+    said(capsys, "recut", "--in", str(copy), "min_words=40", "min_jaccard=0.7")  # the former name
     assert documents(copy) == before, "the old thresholds give the old documents"
 
 
@@ -191,18 +191,18 @@ def test_recut_applies_new_thresholds_without_scoring(
         ("min_words", "is not key=value"),
     ],
 )
-def test_recut_refuses_and_leaves_the_build_alone(
+def test_refilter_refuses_and_leaves_the_build_alone(
     copy: Path, capsys: pytest.CaptureFixture[str], change: str, says: str
 ) -> None:
     before = documents(copy)
-    assert says in refusal(capsys, "recut", "--in", str(copy), change)
+    assert says in refusal(capsys, "refilter", "--in", str(copy), change)
     assert documents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same = said(capsys, "diff", str(built), str(copy))
-    said(capsys, "recut", "--in", str(copy), "min_jaccard=1.0")
+    said(capsys, "refilter", "--in", str(copy), "min_jaccard=1.0")
     assert main(["data", "diff", str(built), str(copy)]) == 0
     assert "near_duplicate" in capsys.readouterr().out
     assert same != said(capsys, "diff", str(built), str(copy))
@@ -266,8 +266,8 @@ def test_what_an_earlier_run_kept_is_named_as_that(
     assert "kept by an earlier run" in capsys.readouterr().out
 
 
-def test_recut_says_values_as_they_are_typed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "recut", "--in", str(copy), "languages=[en]"]) == 0
+def test_refilter_says_values_as_they_are_typed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "refilter", "--in", str(copy), "languages=[en]"]) == 0
     assert "languages: null -> [en]" in capsys.readouterr().out
 
 
