@@ -7,11 +7,12 @@ ARGS ?=
 # Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lock bench bench-data bench-model bench-train bench-structure clean help
+.PHONY: run test test-all check lock bench bench-data bench-model bench-train bench-structure clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
-	@echo "make test   install into .venv, then the test suite"
+	@echo "make test   install into .venv, then the tests of every package: unit and process"
+	@echo "make test-all  the same and the matrix: every training combination, every compiled architecture, benchmarks' tests"
 	@echo "make check  ruff, mypy, import-linter"
 	@echo "make bench  run a fresh clone twice, its tests, and its peers; writes docs/benchmarks.md"
 	@echo "make bench-data  measure the data room beside stock blocks; writes docs/data.md (ARGS=--full adds 1 GB)"
@@ -25,6 +26,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "" $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,14 +1,18 @@
-"""What the tests share: one Ray head a session, started by the first test that needs it."""
+"""Shared by all tests: their kinds, their order over the xdist workers, and one Ray head a session."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from kinds import forbid_processes, kind_of
 from xdist.scheduler import LoadScopeScheduling
 
 from sluice.pipelines.ray_head import prepare_environment, start_head
@@ -31,27 +35,71 @@ hypothesis.settings.load_profile("repeatable")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def asks_for_ray(module: Path) -> bool:
-    return "ray_head" in module.read_text()
+SHARED = ("rank_pool", "ray_head")
+"""Session fixtures that cost seconds to start: all modules that use one run in the same xdist worker."""
+ORDER = ("lifecycle", *SHARED)
+"""Groups of modules by their length, the longest first: what comes last evens the two workers out."""
+
+
+def uses(fixture: str, module: Path) -> bool:
+    return re.search(rf"\b{fixture}\b", module.read_text(encoding="utf-8")) is not None
+
+
+@cache
+def group_of(module: Path) -> str:
+    """Name of the modules that run in one xdist worker: all that share a costly fixture, or one module alone."""
+    if module.parent.name == "lifecycle":
+        return "lifecycle"
+    return next((fixture for fixture in reversed(SHARED) if uses(fixture, module)), str(module))
 
 
 class SharedFixturesTogether(LoadScopeScheduling):
-    """Tests that share a costly fixture stay in one of the test processes: whole runs, Ray's head, a module's own."""
+    """Hands whole groups of modules to the workers, in the order of collection."""
 
     def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        if "/lifecycle/" in module:
-            return "runs"
-        return "ray" if asks_for_ray(ROOT / module) else module
+        return group_of(ROOT / nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedFixturesTogether:
     return SharedFixturesTogether(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: whole runs take one process about as long as all the rest takes the other."""
-    items.sort(key=lambda item: item.path.parent.name != "lifecycle")
+    """Mark every test with its kind, and sort: long groups first, then modules that start processes, then the rest."""
+    faults, ranks = [], dict[Path, int]()
+    for item in items:
+        own, folder = [mark.name for mark in item.iter_markers()], item.path.parent.relative_to(ROOT / "tests")
+        try:
+            kind = kind_of(own, folder, getattr(item, "fixturenames", ()))
+        except ValueError as fault:
+            faults.append(f"{item.nodeid} {fault}")
+            continue
+        if kind not in own:
+            item.add_marker(kind)
+        group = group_of(item.path)
+        rank = ORDER.index(group) if group in ORDER else len(ORDER) + (kind == "unit")
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    if faults:
+        raise pytest.UsageError("\n".join(faults))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with kind_rules(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with kind_rules(item):
+        return (yield)
+
+
+def kind_rules(item: pytest.Item) -> AbstractContextManager[None]:
+    """Hold a unit test to its kind."""
+    return forbid_processes() if item.get_closest_marker("unit") else nullcontext()
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +109,9 @@ def root() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def ray_only_where_it_is_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What takes Ray where RAY_ADDRESS is set does without in other modules, whichever came before."""
-    address = None if asks_for_ray(request.path) else os.environ.pop("RAY_ADDRESS", None)
+def ray_only_where_it_is_used(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide the session's Ray head from modules that do not use it: code joins Ray wherever RAY_ADDRESS is set."""
+    address = None if uses("ray_head", request.path) else os.environ.pop("RAY_ADDRESS", None)
     yield
     if address is not None:
         os.environ["RAY_ADDRESS"] = address

@@ -124,6 +124,7 @@ def test_a_mistake_speaks_for_itself_and_anything_else_says_its_kind() -> None:
     assert describe(KeyError("x")) == "KeyError: 'x'"
 
 
+@pytest.mark.process
 def test_a_stage_names_the_missing_source_in_one_line(workspace: Workspace, root: Path, tmp_path: Path) -> None:
     params = yaml.safe_load(workspace.params.read_text())
     params["data"]["sources"] = "/no/such/folder"

@@ -53,6 +53,7 @@ def test_rows_become_a_table_of_the_schema():
     assert table_of([], schema).equals(schema.empty_table())
 
 
+@pytest.mark.process
 def test_a_refined_folder_is_written_and_its_card_drawn_without_pandas_or_scipy(tmp_path: Path, root: Path):
     program = f"""
 import json, pydoc_data.topics, sys

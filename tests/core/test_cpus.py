@@ -9,6 +9,7 @@ import pytest
 _SAYS = "from sluice.core.cpus import available_cores; print(available_cores())"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
 def test_cores_that_a_process_is_kept_from_do_not_count() -> None:
     one = min(os.sched_getaffinity(0))

@@ -121,6 +121,7 @@ def die_at_one(task: ScoreTask) -> Summary:
     return score_part(task)
 
 
+@pytest.mark.process
 def test_a_killed_local_worker_is_named_and_the_next_build_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def built(source: Path, name: str, workers: int = 2) -> BuildReport:
     return build(config, settings, source.with_name(name))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("killed", [die_once, die_always])
 def test_a_worker_killed_in_the_middle_is_tried_again_or_named_and_the_outcome_is_the_same(
     source: Path, monkeypatch: pytest.MonkeyPatch, ray_head: str, killed: object

@@ -31,6 +31,7 @@ def hang(_: int) -> int:
     return 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_items(workers: int):
     heard: list[tuple[int, int, str]] = []
@@ -39,17 +40,20 @@ def test_results_come_in_the_order_of_the_items(workers: int):
     assert heard == [(done, 9, "squares") for done in range(1, 10)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failing_task_fails_the_call_and_is_named(workers: int):
     with pytest.raises(TaskFailed, match="task 3 failed: KeyError: 'three'"):
         run_tasks(fail_on_three, range(5), workers=workers)
 
 
+@pytest.mark.process
 def test_a_killed_worker_fails_the_call_and_what_it_worked_at_is_named():
     with pytest.raises(TaskFailed, match=r"a worker process was killed by SIGKILL at (\d or 3|3 or \d|3)$"):
         run_tasks(die_on_three, range(5), workers=2)
 
 
+@pytest.mark.process
 def test_a_task_that_never_ends_is_given_up_and_named():
     with pytest.raises(TaskFailed, match=r"no task finished within 0\.5 s; waited for 0, 1"):
         run_tasks(hang, range(2), workers=2, patience_s=0.5)
@@ -71,6 +75,7 @@ def process(_: int) -> int:
     return os.getpid()
 
 
+@pytest.mark.process
 def test_lasting_workers_are_the_same_from_call_to_call_and_end_with_the_block():
     with lasting_workers() as run:
         found = {*run(process, range(4), workers=2), *run(process, range(4), workers=2)}
@@ -81,6 +86,7 @@ def test_lasting_workers_are_the_same_from_call_to_call_and_end_with_the_block()
             os.kill(pid, 0)
 
 
+@pytest.mark.process
 def test_after_a_worker_died_the_next_call_has_new_ones():
     with lasting_workers() as run:
         with pytest.raises(TaskFailed, match="SIGKILL"):

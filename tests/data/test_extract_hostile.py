@@ -56,6 +56,7 @@ print("all")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("markup", ["txt", "md", "rst", "html"])
 def test_no_repeated_unit_takes_more_than_linear_time(markup: str):
     # A process of its own, which the kernel ends at its limit of processor time, however busy the machine is.

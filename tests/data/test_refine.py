@@ -125,6 +125,7 @@ def test_the_report_counts_by_source_and_language(tmp_path: Path):
     assert all(seconds >= 0 for seconds in report.timings.values())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("seed", "per_shard", "workers"), [(1, 512, 1), (2, 3, 1), (3, 7, 2)])
 def test_the_outcome_is_byte_identical_whatever_the_order_shards_and_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, per_shard: int, workers: int

@@ -39,6 +39,7 @@ def test_files_are_a_function_of_the_set_of_documents(algorithm: str, library: P
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.process
 def test_files_are_the_same_from_other_processes_with_other_threads(trained: Path, library: Path, tmp_path: Path):
     code = (
         "import sys; from pathlib import Path; from sluice.data.config import *; "

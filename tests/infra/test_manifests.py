@@ -164,6 +164,7 @@ def test_ray_in_the_cluster_is_the_ray_of_the_lock():
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_the_example_overlay_builds_and_its_image_reaches_every_pod():
     command = ["kubectl", "kustomize", str(INFRA / "kubernetes" / "overlays" / "example")]
@@ -239,6 +240,7 @@ def test_the_scrape_job_asks_where_the_gateway_answers():
     assert job["authorization"]["type"] == "Bearer"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_the_rules_fire_when_they_should():
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(RULES.with_name("rules_test.yaml"))]):

@@ -121,6 +121,7 @@ def test_every_architecture_can_be_measured(options: dict[str, object]) -> None:
     assert min(found.rates.attention_s) > 0
 
 
+@pytest.mark.process
 def test_the_step_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_module, "TIMEOUT_S", 600.0)
     config = shape({"hidden_size": 64, "vocab_size": 2_000, "context": 128})
@@ -133,6 +134,7 @@ def test_the_step_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert 1 / 2 < check.forecast.memory_bytes / check.measured.memory_bytes < 2
 
 
+@pytest.mark.process
 def test_a_busy_machine_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_module, "TIMEOUT_S", 0.001)
     check = check_forecast(shape({}), RUN, threads=1, peak_flops_per_s=1e11, free_bytes=FREE)

@@ -49,6 +49,7 @@ def report_of(tmp_path, root, make_traffic, now):
     return run
 
 
+@pytest.mark.process
 def test_the_page_holds_every_column_and_needs_no_network(report_of, make_traffic, tmp_path):
     # One column without a value, which Evidently alone would raise on: every answer has one token.
     report = report_of(make_traffic(80, seed=2, completion_tokens=1, per_token_ms=None))

@@ -313,6 +313,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.process
 def test_killed_in_the_middle_the_next_build_goes_on_and_ends_with_the_same_bytes(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 from sluice.core.manifest import read_manifest
 from sluice.pipelines.cli import main
 
+pytestmark = pytest.mark.process
+
 DISK_FULL = """
 import resource, sys
 from sluice.data.quality.language import _identifier

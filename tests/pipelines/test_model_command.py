@@ -171,6 +171,7 @@ def test_a_t5_generates_from_its_source(t5: Path, capsys: pytest.CaptureFixture[
     assert tokens == [token for token in expected[0, 1:].tolist() if token != 1]
 
 
+@pytest.mark.process
 def test_a_compiled_step_writes_the_same_text(mistral: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["model", "generate", str(mistral), "--prompt", "the gate", "--max-tokens", "12", "--temperature", "1"]
     assert main(asked) == 0

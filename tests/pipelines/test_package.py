@@ -10,6 +10,8 @@ import pytest
 
 from sluice.components.workspace import Workspace
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

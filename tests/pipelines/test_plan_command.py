@@ -199,6 +199,7 @@ def test_the_picture_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert (tmp_path / name).read_bytes() == first
 
 
+@pytest.mark.process
 def test_the_forecast_is_held_against_a_step(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_packed_folder_is_read_with_the_tokenizer_beside_it(workspace: Workspa
         open_tokens(workspace, request, tmp_path / "second")
 
 
+@pytest.mark.process
 def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert json.loads((out / "train.json").read_text())["pretrain"]["zero_stage"] == 3
 
 
+@pytest.mark.process
 def test_mlflow_has_the_whole_run_and_how_it_ended(
     capsys: pytest.CaptureFixture[str],
     refused: Callable[..., str],
@@ -251,6 +253,7 @@ progress(1, 9, note)
 """
 
 
+@pytest.mark.process
 def test_what_another_process_says_is_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
 ) -> None:
@@ -335,6 +338,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.process
 def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path, root: Path
 ) -> None:

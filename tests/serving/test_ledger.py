@@ -15,7 +15,7 @@ from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerConflict, entry_
 APPEND_ONLY = "append-only"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -159,6 +159,7 @@ def test_of_many_threads_with_the_same_head_exactly_one_wins(url: str) -> None:
     assert [recorded.version for recorded in Ledger(url).history()[1:]] == winners and len(winners) == 1
 
 
+@pytest.mark.process
 def test_of_many_processes_with_the_same_head_exactly_one_wins(url: str) -> None:
     # The table does not exist yet: the processes race for that, too.
     context = multiprocessing.get_context("fork")

@@ -307,6 +307,7 @@ def test_losing_for_ever_is_said(released: Workspace, monkeypatch: pytest.Monkey
         released.propose("3")
 
 
+@pytest.mark.process
 def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> None:
     released.releases.rollback("errors in production")
     context = multiprocessing.get_context("fork")

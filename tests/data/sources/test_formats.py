@@ -218,6 +218,7 @@ def test_a_bomb_is_stopped_early(tmp_path: Path, suffix: str):
     assert faults(small) == [], "a small file may expand as it likes"
 
 
+@pytest.mark.process
 def test_a_line_beyond_the_limit_is_one_reject_and_is_never_held(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:

@@ -86,6 +86,7 @@ def test_a_page_that_is_too_large_to_be_held_is_a_reject(tmp_path: Path, monkeyp
     assert getattr(reject, "reason", None) == "a page larger than 1000 bytes"
 
 
+@pytest.mark.process
 def test_a_long_value_that_rows_repeat_is_never_held_for_all_of_them(tmp_path: Path):
     long = random.Random(1).randbytes(1_000_000).hex()
     entries = pa.array([long, "short"])

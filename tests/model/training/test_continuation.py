@@ -57,6 +57,7 @@ def test_the_run_has_all_that_a_checkpoint_must_hold(undisturbed: Run) -> None:
     assert first != second
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("step", [13, 20])
 def test_killed_at_a_step_and_gone_on_is_bit_identical(undisturbed: Run, tmp_path: Path, step: int) -> None:
     """At step 20 the checkpoint of that step is just being written."""

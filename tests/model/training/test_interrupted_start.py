@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from training_fixtures import run
 
 _ASKED_WHILE_RAY_STARTS = """
@@ -35,6 +36,7 @@ assert signal.getsignal(signal.SIGTERM) is ours
 """
 
 
+@pytest.mark.process
 def test_sigterm_while_ray_starts_is_an_interruption_that_leaves_nothing_behind() -> None:
     done = run([sys.executable, "-c", _ASKED_WHILE_RAY_STARTS])
     pids, said = done.stdout.splitlines()

@@ -19,6 +19,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.process
 def test_one_process_at_a_time_and_a_dead_one_lets_go(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "state"
     command = [sys.executable, "-c", _KEEP, str(folder)]

@@ -1,0 +1,48 @@
+"""Print the make target that tests this commit: `test-all` where the matrix could be affected, else `test`.
+
+The changes are those since the base commit: SLUICE_CI_BASE if set, else where HEAD left origin/main, else its first
+parent. Without a base that can be compared with, everything is tested.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+MATRIX = ("model/", "conf/", "benchmarks/", "tests/model/", "tests/benchmarks/", "requirements.lock")
+"""What the matrix guards, and the matrix itself."""
+
+
+def target(changed: Iterable[str] | None) -> str:
+    """Return the target for these changed paths, None if they are unknown."""
+    affected = changed is None or any(path.startswith(MATRIX) for path in changed)
+    return "test-all" if affected else "test"
+
+
+def base_commit() -> str | None:
+    """Return the commit that the checkout is compared with, or None if there is none."""
+    if given := os.environ.get("SLUICE_CI_BASE"):
+        return _git("rev-parse", "--verify", "--quiet", f"{given}^{{commit}}")
+    left = _git("merge-base", "HEAD", "origin/main")
+    if left and left != _git("rev-parse", "HEAD"):
+        return left
+    return _git("rev-parse", "--verify", "--quiet", "HEAD~1^{commit}")
+
+
+def changed_since(base: str | None) -> list[str] | None:
+    """Return the paths that differ from the base, those removed and those not yet committed among them."""
+    found = base and _git("diff", "--name-only", "--no-renames", "-z", base)
+    return None if found is None else [path for path in found.split("\0") if path]
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git prints, or None if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    base = base_commit()
+    chosen = target(changed_since(base))
+    sys.stderr.write(f"changes since {base or 'an unknown commit'}: make {chosen}\n")
+    sys.stdout.write(chosen + "\n")
