@@ -17,7 +17,13 @@ from sluice.model.architecture.linear_backends import row_sum
 from sluice.model.architecture.pointwise import separate
 from sluice.model.architecture.transformer import Transformer
 
-COMPILED = [name for name in ARCHITECTURES if name != "mixture"]
+TRACED = ("llama", "window, global tokens", "alibi", "hybrid", "t5")
+"""Architectures that `make test` traces; the matrix has all."""
+COMPILED = [
+    name if name in TRACED else pytest.param(name, marks=pytest.mark.matrix)
+    for name in ARCHITECTURES
+    if name != "mixture"
+]
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +64,18 @@ def compilable(dtype: torch.dtype) -> Transformer:
     return model.to(dtype).eval()
 
 
-def test_the_compiled_step_says_the_same_and_serves_texts_of_all_lengths() -> None:
+@pytest.mark.parametrize(
+    "texts",
+    [
+        # Every capacity of the cache is compiled for itself, which takes the compiler ten seconds and more.
+        pytest.param([([1], 20), ([7, 3, 9], 50)], id="one capacity", marks=pytest.mark.process),
+        pytest.param([([1], 20), ([5] * 70, 200), ([7, 3, 9], 50)], id="all lengths", marks=pytest.mark.matrix),
+    ],
+)
+def test_the_compiled_step_writes_the_same_text(texts: list[tuple[list[int], int]]) -> None:
     model = compilable(torch.float32)
     decoder = CompiledDecoder(model)
-    for prompt, length in (([1], 20), ([7, 3, 9], 50), ([5] * 70, 200)):
+    for prompt, length in texts:
         found, expected = (
             generate(model, prompt, length, temperature=1.0, seed=4, decoder=each) for each in (decoder, None)
         )
@@ -69,6 +83,7 @@ def test_the_compiled_step_says_the_same_and_serves_texts_of_all_lengths() -> No
         assert found == expected
 
 
+@pytest.mark.process
 @torch.inference_mode()
 def test_the_compiled_step_is_as_near_to_the_truth_in_bfloat16_as_the_step_itself() -> None:
     model, exact = compilable(torch.bfloat16), compilable(torch.float32)

@@ -1,10 +1,9 @@
-"""Run by torchrun, from test_failure.py: two ranks, and the second is in trouble."""
+"""Two ranks, and the second is in trouble: for test_failure.py, in a RankPool."""
 
 import json
 import os
 import resource
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,7 +76,8 @@ def diagnose_one(folder: Path, rank: int) -> str:
     return diagnose(engine, some_batch(), 4, step=3, what="the loss is nan", folder=folder)
 
 
-def main(out: Path) -> None:
+def trouble_in_the_second(folder: str) -> None:
+    out = Path(folder)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     asked, received = preempt(rank)
@@ -93,7 +93,3 @@ def main(out: Path) -> None:
     }
     (out / f"{rank}.json").write_text(json.dumps(outcome))
     dist.barrier()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,7 +1,6 @@
-"""Run by torchrun, from test_resharding.py: two workers save, go on, and go on again from what they saved."""
+"""Two ranks save, go on, and go on again from what they saved: for test_resharding.py, in a RankPool."""
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -175,8 +174,9 @@ def _split(variant: str) -> str:
     return layout if layout in {"pipeline", "tensor2"} else "zero"
 
 
-def main(out: Path, start: Path, corpus: Path) -> None:
+def save_and_go_on_in_all_layouts(*folders: str) -> None:
     """`out`: what was trained, in `single` half a run already; `start`: a checkpoint of one process to go on from."""
+    out, start, corpus = map(Path, folders)
     join_group()
     pretrained(out / "pair", corpus, workers=2, zero_stage=2)
     pretrained(out / "single", corpus, workers=2, zero_stage=1)
@@ -192,7 +192,3 @@ def main(out: Path, start: Path, corpus: Path) -> None:
     if dist.get_rank() == 0:
         (out / "losses.json").write_text(json.dumps(losses))
     dist.barrier()
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

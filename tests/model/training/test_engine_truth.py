@@ -5,29 +5,34 @@ ZeRO stage, offload, pipeline, tensor slices, accumulation, type, checkpointing 
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rank_pool import RankPool
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training_fixtures import run, torchrun
 from zero_variants import (
     BATCH,
+    COMBINATIONS,
     FOUR_WORKERS,
+    OTHERS,
     STEPS,
     VARIANTS,
     Settings,
     config_of,
+    cover,
     every_combination,
     fresh_model,
     global_batch,
     rows_at_once,
     scale,
     shape_of,
+    train_in_a_rank,
 )
 
 from sluice.model.architecture.loss import cross_entropy_sum
@@ -42,21 +47,6 @@ FLOAT32 = 1e-5
 """Of losses and weights, absolute."""
 BFLOAT16_LOSS, BFLOAT16_WEIGHT = 0.02, 0.004
 """Of losses, and of weights on average: bf16 has 8 bits, and Adam's first steps are the signs of gradients."""
-
-
-def train_all(workers: int, out: Path) -> Path:
-    run(torchrun(workers, str(Path(__file__).with_name("zero_variants.py")), str(out)))
-    return out
-
-
-@pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_all(2, tmp_path_factory.mktemp("two"))
-
-
-@pytest.fixture(scope="module")
-def four_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_all(4, tmp_path_factory.mktemp("four"))
 
 
 def newton_schulz(matrix: Tensor) -> Tensor:
@@ -243,14 +233,38 @@ def assert_the_same(out: Path, name: str, variant: Settings) -> None:
         assert not torch.equal(parameter, start[name].detach()), f"{name} was never updated"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_two_workers_train_as_plain_pytorch_does(two_workers: Path, name: str) -> None:
-    assert_the_same(two_workers, name, VARIANTS[name])
+@pytest.mark.parametrize(
+    "name", [name if name in cover() else pytest.param(name, marks=pytest.mark.matrix) for name in VARIANTS]
+)
+def test_two_workers_train_as_plain_pytorch_does(rank_pool: RankPool, tmp_path: Path, name: str) -> None:
+    rank_pool.run(2, train_in_a_rank, name, tmp_path)
+    assert_the_same(tmp_path, name, VARIANTS[name])
 
 
 @pytest.mark.parametrize("name", FOUR_WORKERS)
-def test_four_workers_train_as_plain_pytorch_does(four_workers: Path, name: str) -> None:
-    assert_the_same(four_workers, name, FOUR_WORKERS[name])
+def test_four_workers_train_as_plain_pytorch_does(rank_pool: RankPool, tmp_path: Path, name: str) -> None:
+    rank_pool.run(4, train_in_a_rank, name, tmp_path)
+    assert_the_same(tmp_path, name, FOUR_WORKERS[name])
+
+
+def test_make_test_trains_every_pair_of_choices_and_every_feature() -> None:
+    covered = [COMBINATIONS[name] for name in cover() if name in COMBINATIONS]
+    choices = ("zero_stage", "dtype", "activation_checkpointing", "pipeline_stages", "tensor_parallel", "accumulates")
+
+    def pairs(variants: Iterable[Settings]) -> set[Any]:
+        return {
+            (first, each.get(first), second, each.get(second))
+            for each in ({**variant, "accumulates": variant["micro_batch_size"] in (1, 2)} for variant in variants)
+            for first, second in combinations(choices, 2)
+        }
+
+    assert pairs(covered) == pairs(COMBINATIONS.values())
+    assert len(covered) <= 16 < len(COMBINATIONS)
+    names = ("shape", "optimizer", "offload", "documents", "z_loss", "compile")
+    for name in names:
+        assert {OTHERS[each].get(name) for each in cover() if each in OTHERS} == {
+            each.get(name) for each in OTHERS.values()
+        }, name
 
 
 def test_the_combinations_are_all_that_two_workers_may_train_by(root: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from failing_ranks import CONFIG, engine_of, some_batch
+from failing_ranks import CONFIG, engine_of, some_batch, trouble_in_the_second
+from rank_pool import RankPool
 from torch import nn
-from training_fixtures import HANG_S, ROOT, environment, run, torchrun
+from training_fixtures import HANG_S, ROOT, environment
 
 from sluice.model.training.faults.diagnosis import diagnose
 from sluice.model.training.faults.preemption import Preemption
@@ -43,6 +44,7 @@ def hang(folder: Path, where: str) -> tuple[subprocess.CompletedProcess[str], st
     return done, (folder / "stacks.txt").read_text()
 
 
+@pytest.mark.process
 def test_a_hang_ends_with_the_stacks_of_all_threads(tmp_path: Path) -> None:
     done, stacks = hang(tmp_path, "wait_for_a_peer_that_is_gone")
     assert done.returncode == EXIT_CODE
@@ -52,6 +54,7 @@ def test_a_hang_ends_with_the_stacks_of_all_threads(tmp_path: Path) -> None:
         assert "wait_for_a_peer_that_is_gone" in text
 
 
+@pytest.mark.process
 def test_a_hang_that_holds_the_interpreters_lock_ends_too(tmp_path: Path) -> None:
     done, stacks = hang(tmp_path, "keep_the_interpreters_lock")
     assert done.returncode == 1
@@ -121,26 +124,26 @@ def test_nothing_found_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_ranks(rank_pool: RankPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ranks")
-    run(torchrun(2, str(Path(__file__).with_name("failing_ranks.py")), str(out)))
+    rank_pool.run(2, trouble_in_the_second, out)
     return out
 
 
-def test_ranks_agree_on_one_ranks_trouble(ranks: Path) -> None:
-    first, second = (json.loads((ranks / f"{rank}.json").read_text()) for rank in range(2))
+def test_ranks_agree_on_one_ranks_trouble(two_ranks: Path) -> None:
+    first, second = (json.loads((two_ranks / f"{rank}.json").read_text()) for rank in range(2))
     assert (first["received"], second["received"]) == (False, True)
     assert first["asked"] == second["asked"] == [False, True]
     assert not first["listens"] and not second["listens"]
     assert first["by_notice"] == second["by_notice"] == [False, True]
     assert first["diagnosis"] == second["diagnosis"]
     assert first["diagnosis"].startswith("the loss is nan at step 3: parameter embedding.weight has 1 NaN")
-    assert [path.name for path in ranks.glob("diagnosis-*")] == ["diagnosis-rank-00001.json"]
+    assert [path.name for path in two_ranks.glob("diagnosis-*")] == ["diagnosis-rank-00001.json"]
 
 
-def test_one_ranks_full_disk_leaves_no_checkpoint_that_looks_whole(ranks: Path) -> None:
-    first, second = (json.loads((ranks / f"{rank}.json").read_text()) for rank in range(2))
+def test_one_ranks_full_disk_leaves_no_checkpoint_that_looks_whole(two_ranks: Path) -> None:
+    first, second = (json.loads((two_ranks / f"{rank}.json").read_text()) for rank in range(2))
     for saved in (first["saved"], second["saved"]):
         assert saved[0] is None
         assert "File too large" in saved[1]
-    assert sorted(path.name for path in (ranks / "checkpoints").iterdir()) == ["step-00000001"]
+    assert sorted(path.name for path in (two_ranks / "checkpoints").iterdir()) == ["step-00000001"]

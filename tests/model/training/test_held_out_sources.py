@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from evaluation_fixtures import SPLIT, build_corpus
+from rank_pool import RankPool
 from test_training import SHAPE, pretrain_in
-from training_fixtures import run, torchrun, training_rows, write_request
+from training_fixtures import pretrain_in_a_rank, training_rows, write_request
 
 from sluice.data.packing import PackedTokens, SourceCounts, pack
 from sluice.model.architecture.config import TransformerConfig
@@ -118,7 +119,9 @@ def test_a_source_without_a_target_is_left_out() -> None:
     assert by_source(HeldOut(2.0, torch.zeros(0), torch.zeros(0)), {}, causal=True) == {}
 
 
-def test_two_workers_find_what_one_finds(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_find_what_one_finds(
+    rank_pool: RankPool, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     report = pretrain_in(tmp_path / "one", mixed, SETTINGS)
     rows = [row for row in training_rows(tmp_path / "one") if "validation_loss" in row]
@@ -127,7 +130,7 @@ def test_two_workers_find_what_one_finds(mixed: Path, tmp_path: Path, monkeypatc
     assert report.validation_bits_per_byte_by_source == rows[-1][BITS] and not report.validation_loss_by_source
     for name, layout in (("zero3", {"zero_stage": 3}), ("pipeline", {"pipeline_stages": 2, "zero_stage": 1})):
         request = write_request(tmp_path / name, mixed, {**SETTINGS, "workers": 2, **layout})
-        run(torchrun(2, "-m", "sluice.model.training.pretrain", str(request)))
+        rank_pool.run(2, pretrain_in_a_rank, request)
         others = [row for row in training_rows(tmp_path / name) if "validation_loss" in row]
         for row, other in zip(rows, others, strict=True):
             assert other["validation_loss"] == pytest.approx(row["validation_loss"], abs=1e-5)

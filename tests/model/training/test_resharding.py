@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_pool import RankPool
 from resharding_variants import (
     FROM_ONE,
     RESHARDED,
@@ -18,8 +19,9 @@ from resharding_variants import (
     local_engine,
     pretrained,
     save,
+    save_and_go_on_in_all_layouts,
 )
-from training_fixtures import run, torchrun, training_rows
+from training_fixtures import training_rows
 
 from sluice.model.training.saving import checkpoints
 from sluice.model.training.saving.pieces import PieceFiles
@@ -46,6 +48,7 @@ def single(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def two_processes(
+    rank_pool: RankPool,
     one_process: tuple[Path, list[float]],
     single: Path,
     packed_corpus: Path,
@@ -53,8 +56,7 @@ def two_processes(
 ) -> Path:
     out = tmp_path_factory.mktemp("two")
     half_of(single, out / "single")
-    script = str(Path(__file__).with_name("resharding_variants.py"))
-    run(torchrun(2, script, str(out), str(one_process[0]), str(packed_corpus)))
+    rank_pool.run(2, save_and_go_on_in_all_layouts, out, one_process[0], packed_corpus)
     return out
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fixtures import run, run_to_any_end, torchrun, training_rows, write_request
+from rank_pool import RankPool
+from training_fixtures import pretrain_in_a_rank, run_to_any_end, torchrun, training_rows, write_request
 
 from sluice.model.training.saving.checkpoints import checkpoint_path, complete_steps
 
@@ -22,19 +23,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def command(request: Path) -> list[str]:
-    return torchrun(CONFIG["workers"], "-m", "sluice.model.training.pretrain", str(request))
-
-
 @pytest.fixture(scope="module")
-def undisturbed(packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(rank_pool: RankPool, packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(command(write_request(folder, packed_corpus, CONFIG)))
+    rank_pool.run(2, pretrain_in_a_rank, write_request(folder, packed_corpus, CONFIG))
     return folder
 
 
 def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_run_that_was_not(
-    undisturbed: Path, packed_corpus: Path, tmp_path: Path
+    rank_pool: RankPool, undisturbed: Path, packed_corpus: Path, tmp_path: Path
 ) -> None:
     """What kill -9 does is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
     request = write_request(tmp_path, packed_corpus, CONFIG)
@@ -47,7 +44,7 @@ def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_ru
     assert not (tmp_path / "out" / "model.safetensors").exists()
     (checkpoint_path(state, 25) / "rank-00001.safetensors").write_bytes(b"torn")
 
-    report = json.loads(run(command(request)).stdout.splitlines()[-1])
+    report = json.loads(rank_pool.run(2, pretrain_in_a_rank, request).splitlines()[-1])
     assert report["timings"]["resumed_step"] == 20, "it goes on from the checkpoint before"
     for name in ("training.jsonl", "model.safetensors", "config.json", "lineage.json"):
         assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name

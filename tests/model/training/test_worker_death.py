@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fixtures import MODEL, run, torchrun, training_rows, write_request
+from rank_pool import RankPool
+from training_fixtures import MODEL, pretrain_in_a_rank, training_rows, write_request
 
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
@@ -60,7 +61,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_bits_of_one_that_was_not(
-    ray_head: str, packed_corpus: Path, tmp_path: Path
+    ray_head: str, rank_pool: RankPool, packed_corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "ray" / "out").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -83,6 +84,6 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_bits_of_one_that_
     assert SETTINGS["checkpoint_every"] < first_step(heard[again:]) < SETTINGS["steps"]
 
     request = write_request(tmp_path / "alone", packed_corpus, SETTINGS)
-    run(torchrun(2, "-m", "sluice.model.training.pretrain", str(request)))
+    rank_pool.run(2, pretrain_in_a_rank, request)
     assert losses(tmp_path / "ray") == losses(tmp_path / "alone")
     assert report.steps == SETTINGS["steps"]

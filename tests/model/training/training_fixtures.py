@@ -26,15 +26,23 @@ def write_request(folder: Path, corpus: Path, config: dict[str, Any]) -> Path:
     return folder / "request.json"
 
 
+def pretrain_in_a_rank(request: str) -> None:
+    """`python -m sluice.model.training.pretrain REQUEST`, for a RankPool."""
+    from sluice.model.training import pretrain
+
+    sys.argv = ["pretrain", request]
+    pretrain.main()
+
+
 def torchrun(workers: int, *arguments: str) -> list[str]:
     """Command line that runs a script, or `-m` a module, in `workers` processes."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Of a process that trains without Ray."""
+    """Return the environment of a process that trains without Ray."""
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "model")))
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "model")))
     return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 

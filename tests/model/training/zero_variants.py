@@ -1,14 +1,9 @@
-"""Run by torchrun, from test_engine_truth.py: trains every variant on the same batches and saves what came out."""
+"""Variants of training, all on the same batches, for test_engine_truth.py; each runs in the ranks of a RankPool."""
 
 import json
 import math
-import os
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
+from functools import partialmethod
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,9 @@ from typing import Any
 import architecture_fixtures as shapes
 import torch
 import torch.distributed as dist
+from pairs import all_pairs
 from safetensors.torch import save_file
+from torch import nn
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
@@ -48,8 +45,6 @@ SHAPES = {
     "encoder": _small(**shapes.ENCODERS["bert"]),
     "alibi": _small(**shapes.DECODERS["alibi"]),
 }
-IMPORTED_LATE = ("torch._dynamo", "torch._inductor.compile_fx", "deepspeed.runtime.zero.muon.muon_optimizer")
-"""By every engine as it is built; taking seconds, so once for all of them."""
 STEPS, BATCH = 4, 8
 DISCARDED, NOT_FINITE, OTHER_SPLIT = 1, 2, 3
 """Steps before which a gradient, of shorter rows, is accumulated and forgotten, or is not finite; and one step whose
@@ -60,7 +55,7 @@ Settings = dict[str, Any]
 
 
 def config_of(variant: Settings, workers: int) -> PretrainConfig:
-    settings = {key: value for key, value in variant.items() if key not in ("shape", "documents")}
+    settings = {key: value for key, value in variant.items() if key not in ("shape", "documents", "backend")}
     clip = None if variant.get("optimizer") == "muon" else 0.5
     rate = {"learning_rate": 1e-3} if variant.get("optimizer") == "lion" else {}
     return PretrainConfig(
@@ -128,15 +123,47 @@ def _others() -> dict[str, Settings]:
     found["pipeline-z"] = {"pipeline_stages": 2, "z_loss": 0.01, "micro_batch_size": 2}
     found["zero3-z"] = {"zero_stage": 3, "z_loss": 0.01, "micro_batch_size": 2}
     for how, choice in (("full", {"activation_checkpointing": "full"}), ("pipeline", {"pipeline_stages": 2})):
-        # Every layer is compiled for itself, for seconds.
-        found[f"compile-{how}"] = {"compile": True, "micro_batch_size": 4, **choice}
+        compiled = {"compile": True, "micro_batch_size": 4, **choice}
+        # The compiler takes 30 s of processor time for each; a backend that only traces shows all but its kernels.
+        found[f"compile-{how}"] = compiled
+        found[f"traced-{how}"] = compiled | {"backend": "aot_eager"}
     for shape in ("biased", "relative", "alibi", "translator", "encoder"):
         found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
     found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
     return found
 
 
-VARIANTS = every_combination() | _others()
+COMBINATIONS, OTHERS = every_combination(), _others()
+VARIANTS = COMBINATIONS | OTHERS
+
+
+def _choices(variant: Settings) -> dict[str, Any]:
+    """What a combination decides, by the names that DeepSpeed's documentation uses."""
+    return {
+        "way": _way(variant),
+        "stage": variant["zero_stage"],
+        "dtype": variant["dtype"],
+        "checkpointing": variant["activation_checkpointing"],
+        "micro_batch": variant["micro_batch_size"] == (BATCH // 2 if _way(variant) == "data" else BATCH),
+    }
+
+
+def _way(variant: Settings) -> str:
+    return "pipeline" if "pipeline_stages" in variant else "tensor" if "tensor_parallel" in variant else "data"
+
+
+def _features(variant: Settings) -> dict[str, Any]:
+    """What another variant decides besides the ZeRO stage."""
+    names = ("shape", "optimizer", "offload", "documents", "z_loss", "compile")
+    return {"way": _way(variant)} | {name: variant.get(name) for name in names}
+
+
+def cover() -> list[str]:
+    """Variants that `make test` trains: all pairs of choices, and every other feature at the highest ZeRO stage."""
+    others = all_pairs({name: _features(OTHERS[name]) for name in reversed(OTHERS) if not name.startswith("compile")})
+    return [*all_pairs({name: _choices(each) for name, each in COMBINATIONS.items()}), *reversed(others)]
+
+
 FOUR_WORKERS: dict[str, Settings] = {
     "pipeline-data": {"pipeline_stages": 2, "zero_stage": 1, "micro_batch_size": 2},
     "pipeline-tensor": {"pipeline_stages": 2, "tensor_parallel": 2, "zero_stage": 1, "micro_batch_size": 2},
@@ -182,6 +209,8 @@ def scale(step: int) -> float:
 def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[str, Any]:
     config = config_of(variant, world)
     model = fresh_model(shape_of(variant)).to(torch.bfloat16 if config.dtype == "bf16" else torch.float32)
+    if "backend" in variant:
+        nn.Module.compile = partialmethod(nn.Module.compile, backend=variant["backend"])
     with tempfile.TemporaryDirectory() as extensions:
         engine = build_engine(model, config, world, Path(extensions))
     rows = BATCH // engine.world
@@ -224,46 +253,13 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
     return found
 
 
-def main(out: Path, only: str = "") -> None:
+def train_in_a_rank(name: str, out: str) -> None:
+    """Train one variant as a rank of the environment; rank 0 leaves `name`.json and `name`.safetensors in `out`."""
     torch.set_num_threads(1)
     deepspeed_settings.BUCKET_ELEMENTS = 10_000  # filling those of a real model would take most of the time
     deepspeed_settings.PERSISTENT_ELEMENTS = 0  # or ZeRO 3 would share out nothing of so small a model
-    with tempfile.TemporaryDirectory() as extensions:
-        deepspeed_settings.import_deepspeed(Path(extensions))
-    for late in IMPORTED_LATE:
-        import_module(late)
-    variants = VARIANTS if os.environ["WORLD_SIZE"] == "2" else FOUR_WORKERS
-    for name in variants:
-        if only in name and in_a_fork(partial(train_alone, name, variants[name], out)):
-            raise SystemExit(f"variant {name} failed")
-
-
-def in_a_fork(work: Callable[[], None]) -> int:
-    """The exit status. Groups, DeepSpeed and torch.compile forget nothing: in one process each slows the next."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def train_alone(name: str, variant: Settings, out: Path) -> None:
-    # torchrun's own store holds the addresses of the variant before.
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo", init_method=f"file://{out / name}.store", rank=rank, world_size=world)
-    found = train_variant(name, variant, world, out)
-    if rank == 0:
-        (out / f"{name}.json").write_text(json.dumps(found))
+    dist.init_process_group("gloo")
+    found = train_variant(name, (VARIANTS | FOUR_WORKERS)[name], dist.get_world_size(), Path(out))
+    if dist.get_rank() == 0:
+        Path(out, f"{name}.json").write_text(json.dumps(found))
     dist.barrier()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
