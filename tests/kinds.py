@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
+import pytest
+
 KINDS = ("unit", "process", "matrix")
 FOLDERS = {"lifecycle": "process", "benchmarks": "matrix"}
 """The kind of every test below a folder of tests/."""
@@ -27,8 +29,8 @@ _running: list[list[str]] = []
 """Starts seen by the unit test that runs now: one list inside `forbid_processes`, none outside."""
 
 
-class ProcessStarted(BaseException):
-    """A unit test started a process. Not an Exception, so the code under test does not handle it."""
+class ProcessStarted(pytest.fail.Exception):
+    """A unit test started a process. Not an Exception, so that the code under test does not handle it."""
 
 
 def kind_of(marks: Sequence[str], folder: PurePath, fixtures: Sequence[str]) -> str:

@@ -34,17 +34,13 @@ def empty_workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
-def test_help_loads_nothing_but_the_standard_library(root: Path) -> None:
-    code = (
-        "import sys\nfrom sluice.pipelines.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'kfp', 'dvc', 'pydantic', 'yaml', 'rich', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
     for command in COMMANDS:
-        assert command in done.stdout
+        assert command in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -147,6 +143,7 @@ def test_what_no_command_knows_is_refused(stranger: list[str], capsys: pytest.Ca
     assert f"unrecognized arguments: {stranger[0]}" in capsys.readouterr().err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("said", "spins"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)]
 )
