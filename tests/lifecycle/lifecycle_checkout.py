@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,25 @@ class Checkout:
             if out["path"].startswith("artifacts/")
         }
 
-    def take_along(self, steps: Sequence[str], other: "Checkout") -> None:
-        """Copies what the steps made to a checkout that has run none."""
+    def file_hashes(self, step: str) -> dict[str, str]:
+        """SHA-256 of every file of the step's artifact, by its path below it."""
+        folder = self.workspace.artifact(step)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def copy_artifacts(self, steps: Sequence[str], other: "Checkout") -> None:
+        """Give a checkout in which nothing ran the settings and the steps' artifacts of this one."""
+        shutil.copy2(self.workspace.params, other.workspace.params)
         for step in steps:
             shutil.copytree(self.workspace.artifact(step), other.workspace.artifact(step))
-            other.workspace.metrics(step).parent.mkdir(exist_ok=True)
-            shutil.copy2(self.workspace.metrics(step), other.workspace.metrics(step))
-        # What DVC has no copy of counts as changed. Without its memory of runs, which holds the later steps too.
-        files = Path(".dvc/cache/files")
-        shutil.copytree(self.workspace.root / files, other.workspace.root / files, copy_function=os.link)
-        lock = yaml.safe_load((self.workspace.root / "dvc.lock").read_text())
-        lock["stages"] = {step: lock["stages"][step] for step in steps}
-        (other.workspace.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+    def run_stage(self, step: str) -> None:
+        """Run one stage as DVC does, without DVC."""
+        command = [sys.executable, "-m", f"sluice.components.{step}"]
+        done = subprocess.run(
+            command, cwd=self.workspace.root, env=self.environment, capture_output=True, text=True, timeout=1800
+        )
+        assert done.returncode == 0, done.stderr[-6000:]
 
     def log_tail(self) -> str:
         logs = sorted(self.workspace.runs.glob("*/log.txt"))

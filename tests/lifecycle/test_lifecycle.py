@@ -18,8 +18,6 @@ from ports import free_port
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, STEPS
 
-pytestmark = pytest.mark.e2e
-
 
 def test_one_command_takes_text_to_a_served_and_watched_champion(resumed: Checkout) -> None:
     status = resumed.status()
