@@ -98,16 +98,16 @@ def last_records(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
 def measure_bits_per_byte(workspace: Workspace) -> dict[str, float]:
     """The model and its peers on the very same bytes; the peers learn from the text that the model learned from."""
     from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
-    from sluice.model.evaluation.harness import held_out_texts, training_texts
+    from sluice.model.evaluation.held_out import read_held_out
 
     evaluate, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
     assert isinstance(evaluate, EvaluateConfig)
     assert isinstance(split, PackConfig)
-    texts = held_out_texts(workspace.artifact("refine"), split, evaluate)
-    training = training_texts(workspace.artifact("refine"), split)
+    held_out = read_held_out(workspace.artifact("refine"), split)
+    texts = [text for _, text in held_out.scored(evaluate)]
     bits = {"sluice": read_metrics(workspace, "evaluate")["bits_per_byte"]}
     for order in ORDERS:
-        bits[f"{order + 1}-gram"] = NgramModel.train(training, order).bits_per_byte(texts)
+        bits[f"{order + 1}-gram"] = NgramModel.train(held_out.train, order).bits_per_byte(texts)
     return {**bits, "xz -9": xz_bits_per_byte(texts)}
 
 

@@ -49,20 +49,8 @@ EXTENSIONS = {
         "model/budget/memory.py",
         "model/budget/fit.py",
     ),
-    "gate metric": (
-        "model/config.py",
-        "model/evaluation/harness.py",
-        "model/evaluation/report.py",
-        "model/evaluation/gate.py",
-        "model/evaluation/evidence.py",
-        "pipelines/summary.py",
-    ),
-    "traffic field": (
-        "monitoring/traffic.py",
-        "serving/engine/request.py",
-        "serving/api.py",
-        "serving/exchange.py",
-    ),
+    "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
+    "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/fallback.py"),
     "file setting": (
         "data/config.py",
         "components/paths.py",

@@ -23,8 +23,8 @@ def gate(root: str | Path | Workspace) -> str:
 
 
 def _work(workspace: Workspace) -> dict[str, Any]:
-    from sluice.model.evaluation.evidence import load_evaluation
     from sluice.model.evaluation.gate import decide
+    from sluice.model.evaluation.results import load_evaluation
     from sluice.model.evaluation.verdict import write_verdict
 
     check_artifact(workspace.artifact("evaluate"))

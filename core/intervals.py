@@ -1,6 +1,6 @@
 """Confidence intervals and exact tests. Two models on the same items are paired data and are compared as such.
 
-scipy.stats takes a second to import, so it is imported where it is used.
+scipy is imported where it is used: settings and checks import this module and compute nothing.
 """
 
 import math
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +25,7 @@ UNDEFINED = Interval(float("nan"), float("nan"))
 
 
 def bonferroni(confidence: float, intervals: int) -> float:
-    """Confidence each of `intervals` needs so that all of them hold together with `confidence`."""
+    """Return the confidence that each of `intervals` needs for `confidence` in all of them together."""
     assert 0 < confidence < 1 and intervals >= 1
     return 1 - (1 - confidence) / intervals
 
@@ -74,6 +73,8 @@ def ratio_interval(numerators: Floats, denominators: Floats, confidence: float, 
     The percentiles are widened to Student's t for few items (Hesterberg, arXiv 1411.5279).
     The resamples depend on (items, resamples, seed) alone, so raising a numerator never lowers an end.
     """
+    from scipy.special import ndtr, stdtrit
+
     assert numerators.shape == denominators.shape and numerators.ndim == 1
     items = len(numerators)
     if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()) or not (denominators > 0).all():
@@ -120,6 +121,8 @@ def paired_rate_interval(candidate_only: int, champion_only: int, n: int, confid
 
     Unlike Wald's it keeps its coverage for few disagreements, and is not [0, 0] when there are none.
     """
+    from scipy.special import ndtri
+
     assert candidate_only >= 0 and champion_only >= 0 and candidate_only + champion_only <= n
     if n == 0:
         return Interval(-1.0, 1.0)

@@ -1,6 +1,7 @@
 """Settings of training, tuning, evaluation and gate. Imports no torch: commands validate them before loading it."""
 
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -168,21 +169,23 @@ class EvaluateConfig(Block):
     seed: int = 1234
 
 
-class GateConfig(Block):
-    """Bounds of the verdict. Differences are candidate minus champion on the same items."""
+class GateSettings(Block):
+    """Settings of the verdict that all metrics share; each metric adds its bounds (sluice.model.evaluation.metrics)."""
 
-    max_bits_per_byte: float = Field(3.0, gt=0)
-    """The upper end of the candidate's interval must lie below this, with or without a champion."""
-    max_bits_per_byte_increase: float = Field(0.02, ge=0)
-    """Non-inferiority margin: the upper end of the paired difference must lie below it."""
-    min_choice_accuracy_over_chance: float = Field(0.0)
-    """The lower end of the accuracy's interval must exceed 1/choices by more than this."""
-    max_choice_accuracy_drop: float = Field(0.10, ge=0)
-    min_golden_pass_rate: float = Field(1.0, ge=0, le=1)
-    max_first_token_p95_ms: float = Field(3000.0, gt=0)
     min_samples: int = Field(30, ge=1)
     """With fewer items a check is `inconclusive`, which holds the candidate."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Joint confidence of all intervals of a verdict."""
     resamples: int = Field(10_000, ge=100)
     seed: int = 1234
+
+
+if TYPE_CHECKING:
+    GateConfig = GateSettings
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Compose GateConfig on first use: metrics are code of the evaluation alone, no other stage depends on them."""
+        if name == "GateConfig":
+            return import_module("sluice.model.evaluation.metrics").GateConfig
+        raise AttributeError(name)

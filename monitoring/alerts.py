@@ -13,7 +13,7 @@ EMBEDDING = "embedding"
 
 
 class MonitorVerdict(BaseModel):
-    """What to do, and the comparisons behind it."""
+    """The monitor's decision and the comparisons behind it."""
 
     model_config = ConfigDict(frozen=True)
 

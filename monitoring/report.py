@@ -1,4 +1,4 @@
-"""What a monitoring run leaves behind: monitoring.json, and Evidently's page of the same columns."""
+"""The report of a monitoring run: monitoring.json, and Evidently's page of the same columns."""
 
 import json
 import os
@@ -34,14 +34,14 @@ class MonitorReport(BaseModel):
     """Traffic files that could not be read."""
     checks: list[Check]
     drifts: list[Drift]
-    evidently: str = "none: not asked for"
+    evidently: str = "none: not written"
     """The page's file name, or why there is none."""
     timings: dict[str, float] = {}
     """Seconds; not part of monitoring.json."""
 
 
 def write_json(report: MonitorReport, out: Path) -> None:
-    """Writes monitoring.json: the same traffic at the same time gives the same bytes."""
+    """Write monitoring.json: the same traffic at the same time gives the same bytes."""
     content = report.model_dump(exclude={"timings"})
     (out / JSON_FILE).write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", "utf-8")
 
@@ -57,10 +57,10 @@ def write_evidently(
     min_drift_share: float,
     now: float,
 ) -> str:
-    """Writes Evidently's drift page over the given columns; returns its file name, or why there is none.
+    """Write Evidently's drift page over the given columns; return its file name, or why there is none.
 
     Its tests are ours (Kolmogorov-Smirnov, chi-squared) at alpha over the number of columns: Evidently corrects
-    nothing, and the page should not cry drift where the verdict sees none. A column without values on a side is left
+    nothing, and the page should not show drift where the verdict finds none. A column without values on a side is left
     out, because Evidently raises on it.
     """
     measured = {
@@ -70,7 +70,7 @@ def write_evidently(
     categorical = [name for name in categorical if name in measured]
     if not measured:
         return "none: no column has values in both the reference and the window"
-    # Evidently takes seconds to import, and reports its use unless told not to before that.
+    # Evidently takes seconds to import, and reports its use unless this is set before.
     os.environ["DO_NOT_TRACK"] = "1"
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset

@@ -1,4 +1,4 @@
-"""Anytime-valid tests for a canary: look after every request, stop whenever you like, and keep the level.
+"""Anytime-valid tests for a canary: test after every request, stop at any time, and keep the level.
 
 An e-process starts at 1 and is, under the null hypothesis, a non-negative supermartingale; by Ville's inequality it
 ever reaches 1/alpha with probability at most alpha (arXiv 2210.01948; for deployments 2205.14762). So no correction for
@@ -65,7 +65,7 @@ class ErrorRateTest:
         self._log_weights = [math.log(weight / sum(weights)) for weight in weights]
 
     def update(self, errors: int, requests: int) -> "ErrorRateTest":
-        """Adds `errors` failures among `requests` further requests."""
+        """Add `errors` failures among `requests` further requests."""
         if not 0 <= errors <= requests:
             raise ValueError(f"errors {errors} must lie between 0 and requests {requests}")
         self.errors += errors

@@ -41,8 +41,14 @@ def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
     """The figures of a step that a person asks for first. An absent figure is left out."""
     if step in EFFECT_STEPS:
         return str(metrics.get("outcome", ""))
+    if step == "evaluate":
+        from sluice.model.evaluation.metrics import METRICS
+
+        headlines = [name for metric in METRICS for name in metric.headline]
+    else:
+        headlines = list(HEADLINES[step])
     flat = {**metrics, **_totals(metrics)}
-    shown = {name: flat[name] for name in HEADLINES[step] if flat.get(name) is not None}
+    shown = {name: flat[name] for name in headlines if flat.get(name) is not None}
     return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in shown.items())
 
 
@@ -66,5 +72,4 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "pack": ("train_tokens", "valid_tokens", "test_tokens"),
     "pretrain": ("parameters", "tokens", "final_loss", "validation_bits_per_byte"),
     "tune": ("pairs", "steps", "validation_loss_before", "validation_loss"),
-    "evaluate": ("bits_per_byte", "ngram_bits_per_byte", "choice_accuracy", "golden_pass_rate"),
 }

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from sluice.model.evaluation.evidence import canonical_json
+from sluice.core.canonical import canonical_json
 
 GENESIS = "0" * 64
 """The head of an empty chain."""

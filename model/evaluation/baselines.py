@@ -1,8 +1,8 @@
-"""What a language model has to beat in bits per byte: an n-gram model of bytes, and xz.
+"""Baselines that a language model has to beat in bits per byte: an n-gram model of bytes, and xz.
 
 The n-gram model is interpolated modified Kneser-Ney (Chen and Goodman, 1999). A gram of up to six bytes is one
-number with the newest byte lowest, so counting is sorting, the grams of one context lie side by side, and scoring is
-binary search: the whole is numpy.
+number with the newest byte lowest, so counting is sorting, the grams of one context are neighbours, and scoring is
+binary search: all of it is numpy.
 """
 
 import lzma
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint64]
 
 _BYTE = np.uint64(8)
-_START = b"\x00"  # stands before a document; clean text holds no NUL
-MAX_ORDER = 7  # context bytes: with the byte itself, what a 64-bit number holds
+_START = b"\x00"  # comes before a document; clean text has no NUL
+MAX_ORDER = 7  # context bytes: with the byte itself they fill a 64-bit number
 
 
 def _low_bytes(count: int) -> np.uint64:
@@ -24,7 +24,7 @@ def _low_bytes(count: int) -> np.uint64:
 
 
 def _grams(texts: Sequence[bytes], order: int) -> Codes:
-    """Every byte with the `order` bytes before it, as one number: [bytes of all texts]."""
+    """Encode every byte with the `order` bytes before it as one number: [bytes of all texts]."""
     padded = np.frombuffer(b"".join(_START * order + text for text in texts), dtype=np.uint8)
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     codes = np.zeros(len(padded), dtype=np.uint64)
@@ -44,10 +44,10 @@ class _Level:
     probability: NDArray[np.float64]
     contexts: Codes
     backoff: NDArray[np.float64]
-    """Mass the context leaves to the next shorter one."""
+    """Probability mass that a context leaves to the next shorter one."""
 
     def interpolate(self, codes: Codes, shorter: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-        """Probabilities at this length from those of the next shorter: [bytes]."""
+        """Compute probabilities at this length from those at the next shorter: [bytes]."""
         wanted = codes & _low_bytes(length)
         context_at, context_known = _find(self.contexts, wanted >> _BYTE)
         gram_at, gram_known = _find(self.grams, wanted)
@@ -61,7 +61,7 @@ def _find(table: Codes, wanted: Codes) -> tuple[NDArray[np.int64], NDArray[np.bo
 
 
 def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What is taken from grams counted once, twice, three times or more (Chen and Goodman, equation 26)."""
+    """Discounts of grams counted once, twice, three times or more (Chen and Goodman, equation 26)."""
     n1, n2, n3, n4 = (int((counts == times).sum()) for times in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:
         return np.array([0.5, 1.0, 1.5])  # too little text to estimate them; KenLM's fallback
@@ -88,7 +88,7 @@ class NgramModel:
 
     @classmethod
     def train(cls, texts: Sequence[str], order: int = 5) -> "NgramModel":
-        """Count `texts`, each a document, in about 40 bytes of memory a byte. ValueError without text."""
+        """Count `texts`, each a document, in about 40 bytes of memory per byte. ValueError without text."""
         if not 0 <= order <= MAX_ORDER:
             raise ValueError(f"order {order} must lie between 0 and {MAX_ORDER}")
         if not any(texts):
@@ -102,7 +102,7 @@ class NgramModel:
         return cls(order, levels[::-1])
 
     def probabilities(self, text: bytes) -> NDArray[np.float64]:
-        """Probability of each byte of `text` given those before it: [bytes]."""
+        """Return the probability of each byte of `text` given those before it: [bytes]."""
         codes = _grams([text], self.order)
         found = np.full(len(codes), 1 / 256)
         for length, level in enumerate(self.levels, start=1):
@@ -110,18 +110,18 @@ class NgramModel:
         return found
 
     def bits(self, text: str) -> float:
-        """Bits this model needs for `text` as a document of its own."""
+        """Return the bits this model needs for `text` as a document of its own."""
         return float(-np.log2(self.probabilities(text.encode())).sum())
 
     def bits_per_byte(self, texts: Sequence[str]) -> float:
-        """Bits over UTF-8 bytes of all `texts` together."""
+        """Return bits over UTF-8 bytes of all `texts` together."""
         return sum(map(self.bits, texts)) / sum(len(text.encode()) for text in texts)
 
 
 def xz_bits_per_byte(texts: Sequence[str], primed_by: Sequence[str] = ()) -> float:
     """Bits per byte of `xz -9` over the texts in one stream.
 
-    primed_by: texts compressed ahead of them and not counted; xz -9 looks back 64 MiB.
+    primed_by: texts that are compressed before them and not counted; xz -9 looks back 64 MiB.
     """
     measured, before = ("".join(part).encode() for part in (texts, primed_by))
     if not measured:

@@ -1,4 +1,4 @@
-"""Golden prompts: not what a model knows, but that it answers. A small sound model passes, a broken one fails."""
+"""Golden prompts: they test that a model answers, not what it knows. A small sound model passes, a broken one fails."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import yaml
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
+from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.block import Block
 from sluice.data.tokenization import SPECIAL_TOKENS
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.evaluation.evidence import canonical_json
 from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
 
 _FILE = Path(__file__).with_name("golden.yaml")
@@ -38,13 +38,13 @@ class GoldenPrompt(Block):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to a prompt at temperature 0, twice."""
+    """A model's two answers to one prompt at temperature 0."""
 
     ids: Sequence[int]
     again: Sequence[int]
     text: str
     logits_finite: bool
-    """Of prompt and answer, read in one pass."""
+    """Whether the logits of prompt and answer, read in one pass, are finite."""
     max_tokens: int
 
 
@@ -58,19 +58,19 @@ class GoldenResult:
 
 
 def load_prompts(path: Path = _FILE) -> list[GoldenPrompt]:
-    """The committed prompts, or those of another file of the same form."""
+    """Read the committed prompts, or another file of the same form."""
     return TypeAdapter(list[GoldenPrompt]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def failed_checks(answer: Answer, special: frozenset[int]) -> list[str]:
-    """Names of the checks that `answer` fails; `special` are the ids that must not stand inside a text."""
+    """Return the names of the checks that `answer` fails; `special` are the ids that no text may contain."""
     # A character cut in two by the length limit is no fault; one inside the text is.
-    whole = answer.text.rstrip(_REPLACEMENT) if len(answer.ids) == answer.max_tokens else answer.text
+    text = answer.text.rstrip(_REPLACEMENT) if len(answer.ids) == answer.max_tokens else answer.text
     checks = {
         "finite_logits": answer.logits_finite,
         "deterministic": list(answer.ids) == list(answer.again),
-        "not_empty": bool(whole.strip()),
-        "valid_utf8": _REPLACEMENT not in whole,
+        "not_empty": bool(text.strip()),
+        "valid_utf8": _REPLACEMENT not in text,
         "no_special_tokens": special.isdisjoint(answer.ids),
         "within_length": len(answer.ids) <= answer.max_tokens,
         "not_one_token_repeated": len(answer.ids) < _LONG_ENOUGH_TO_VARY or len(set(answer.ids)) > 1,
@@ -85,17 +85,17 @@ def run_golden(
     max_tokens: int,
     progress: Progress = no_progress,
 ) -> list[GoldenResult]:
-    """Ask every prompt and check the answers."""
+    """Generate an answer to every prompt and check it."""
     special = frozenset(special_id(tokenizer, token) for token in SPECIAL_TOKENS)
     results = []
     for done, prompt in enumerate(prompts, start=1):
-        answer = _ask(model, tokenizer, prompt, max_tokens)
+        answer = _answer(model, tokenizer, prompt, max_tokens)
         results.append(GoldenResult(prompt, answer.text, failed_checks(answer, special)))
         progress(done, len(prompts), "golden prompts")
     return results
 
 
-def _ask(model: Transformer, tokenizer: Tokenizer, prompt: GoldenPrompt, max_tokens: int) -> Answer:
+def _answer(model: Transformer, tokenizer: Tokenizer, prompt: GoldenPrompt, max_tokens: int) -> Answer:
     render = chat_prompt if prompt.kind == "chat" else completion_prompt
     limit = min(max_tokens, model.config.context // 2)
     ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)

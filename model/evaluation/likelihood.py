@@ -1,4 +1,4 @@
-"""How likely a model finds tokens given those before: the one measurement under bits per byte and multiple choice."""
+"""Likelihood of tokens given those before: the one measurement under bits per byte and multiple choice."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Span:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of `text`; a special token quoted in it is read as the characters it is written with."""
+    """Return the token ids of `text`; a special token quoted in it is encoded as ordinary characters."""
     tokenizer.encode_special_tokens = True
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
@@ -34,7 +34,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 def negative_log_likelihoods(
     model: Transformer, spans: Sequence[Span], progress: Progress = no_progress, note: str = "scoring"
 ) -> list[float]:
-    """Nats of each span's scored tokens. Not finite where the model's logits are not."""
+    """Return the nats of each span's scored tokens. Not finite where the model's logits are not."""
     nats = torch.zeros(len(spans), dtype=torch.float64)
     done = 0
     for batch in _batches(spans):
@@ -45,7 +45,7 @@ def negative_log_likelihoods(
 
 
 def _batches(spans: Sequence[Span]) -> Iterator[list[int]]:
-    """Indices of spans of similar length, so that little of a batch is padding."""
+    """Yield the indices of spans of similar length, so that little of a batch is padding."""
     batch: list[int] = []
     for index in sorted(range(len(spans)), key=lambda i: (-len(spans[i].ids), i)):
         assert 1 <= spans[index].start < len(spans[index].ids), "a span scores a token, which has one before it"
@@ -58,7 +58,7 @@ def _batches(spans: Sequence[Span]) -> Iterator[list[int]]:
 
 
 def _batch_nats(model: Transformer, spans: Sequence[Span]) -> Tensor:
-    """[spans] float64. Padding stands on the right, where a causal model cannot see it."""
+    """[spans] float64. Padding is on the right, where a causal model cannot see it."""
     width = max(len(span.ids) for span in spans)
     ids = torch.zeros(len(spans), width, dtype=torch.int64)
     scored = torch.zeros(len(spans), width - 1, dtype=torch.bool)

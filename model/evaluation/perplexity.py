@@ -1,4 +1,4 @@
-"""Held-out bits per byte: perplexity that models with different tokenizers can be compared by."""
+"""Held-out bits per byte: a perplexity that compares models with different tokenizers."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,12 @@ from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
 
 
-def cut(text: str, max_bytes: int) -> str:
-    """The longest beginning of `text` that is at most `max_bytes` of UTF-8. Every model and baseline scores this."""
-    return text.encode()[:max_bytes].decode(errors="ignore")
-
-
 def windows(ids: Sequence[int], context: int) -> list[Span]:
-    """Overlapping windows over `ids`, which score every token but the first exactly once.
+    """Split `ids` into overlapping windows that score every token but the first exactly once.
 
     The stride is half the context, so past the first window every token has at least half a context before it.
     """
-    # A span's last token is only a target, so it holds one token more than the model reads.
+    # A span's last token is only a target, so a span has one token more than the model reads.
     stride = max(1, context // 2)
     spans = [Span(ids[: context + 1], 1)] if len(ids) > 1 else []
     end = context + 1
@@ -35,9 +30,9 @@ def windows(ids: Sequence[int], context: int) -> list[Span]:
 def document_bits(
     model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], progress: Progress = no_progress
 ) -> list[float]:
-    """Bits `model` needs for each of `texts`, which begins after an end-of-text token and is scored from its first.
+    """Return the bits `model` needs for each of `texts`; each begins after an end-of-text token and is scored in full.
 
-    NaN for a text its tokenizer does not give back unchanged: what is not encoded would cost nothing.
+    NaN for a text that its tokenizer does not decode unchanged: what is not encoded would cost nothing.
     """
     start = tokenizer.token_to_id(END_OF_TEXT)
     if start is None:

@@ -1,4 +1,4 @@
-"""Prompts as the tuned model was taught to read them."""
+"""Prompts in the format that the model was tuned on."""
 
 from tokenizers import Tokenizer
 
@@ -8,7 +8,7 @@ from sluice.model.tuning.chat import Message, render
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
-    """Id of a special token; ValueError for a tokenizer without it."""
+    """Return the id of a special token; ValueError for a tokenizer without it."""
     found = tokenizer.token_to_id(token)
     if found is None:
         raise ValueError(f"the tokenizer has no {token}; train it again")
@@ -16,19 +16,19 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = None) -> list[int]:
-    """`<|user|>content<|end|><|assistant|>` as ids; the content is cut so that no more than `max_tokens` result."""
-    *asked, end = render(tokenizer, [Message("user", content)]).ids
+    """Encode `<|user|>content<|end|><|assistant|>`; the content is cut so that there are at most `max_tokens` ids."""
+    *content_ids, end = render(tokenizer, [Message("user", content)]).ids
     if max_tokens is not None:
-        asked = asked[: max_tokens - 2]
-    return [*asked, end, special_id(tokenizer, ASSISTANT)]
+        content_ids = content_ids[: max_tokens - 2]
+    return [*content_ids, end, special_id(tokenizer, ASSISTANT)]
 
 
 def completion_prompt(tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> list[int]:
-    """`<|endoftext|>text` as ids: the beginning of a document."""
+    """Encode `<|endoftext|>text`, the beginning of a document."""
     ids = [special_id(tokenizer, END_OF_TEXT), *encode(tokenizer, text)]
     return ids if max_tokens is None else ids[:max_tokens]
 
 
 def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Tokens that end an answer."""
+    """Return the tokens that end an answer."""
     return frozenset((special_id(tokenizer, END_OF_TEXT), special_id(tokenizer, END_OF_TURN)))

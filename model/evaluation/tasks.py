@@ -1,4 +1,4 @@
-"""Multiple choice on held-out documents: which of these passages answers this heading?"""
+"""Multiple choice on held-out documents: which of these passages belongs under this heading?"""
 
 import hashlib
 import random
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.data.extraction.sections import sections
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.evaluation.evidence import canonical_json
+from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
-from sluice.model.evaluation.perplexity import cut
 from sluice.model.evaluation.prompts import chat_prompt
 
 _POOL_PER_DISTRACTOR = 8  # passages nearest in length, among which the seed chooses
@@ -27,7 +27,7 @@ class ChoiceItem:
     question: str
     passages: tuple[str, ...]
     answer: int
-    """Index of the passage that stands under the heading."""
+    """Index of the passage that belongs under the heading."""
 
     @property
     def id(self) -> str:
@@ -41,24 +41,24 @@ class _Passage:
     text: str
     size_bytes: int
     rank: str
-    """Hash that orders passages independently of where they stand."""
+    """Hash that orders passages independently of their places in the corpus."""
 
 
 def build_items(
     documents: Sequence[tuple[str, str]], *, items: int, choices: int, max_passage_bytes: int, seed: int
 ) -> list[ChoiceItem]:
-    """Up to `items` questions from (document id, text), the same for the same documents in any order.
+    """Build up to `items` questions from (document id, text), the same for the same documents in any order.
 
-    A heading that stands over several sections ("Examples") asks nothing and is left out. Distractors come from other
+    A heading of several sections ("Examples") is no question and is left out. Distractors come from other
     documents and are close in length, so that neither length nor the document's own words give the answer away.
     """
     passages = _passages(documents, max_passage_bytes, seed)
     by_size = sorted(passages, key=lambda p: (p.size_bytes, p.rank))
-    asked_of: Counter[str] = Counter()
+    questions_of: Counter[str] = Counter()
     turns = []
     for passage in sorted(passages, key=lambda p: p.rank):
-        turns.append((asked_of[passage.document], passage.rank, passage))
-        asked_of[passage.document] += 1
+        turns.append((questions_of[passage.document], passage.rank, passage))
+        questions_of[passage.document] += 1
     # Every document's first question comes before any one's second: items of one document are alike.
     built: list[ChoiceItem] = []
     for _, _, passage in sorted(turns, key=lambda turn: turn[:2]):
@@ -94,7 +94,7 @@ def _without_heading(body: str, heading: str) -> str:
 
 
 def _distractors(passage: _Passage, by_size: Sequence[_Passage], wanted: int) -> list[_Passage]:
-    """The passages of other documents nearest in length, enough for the seed to choose among."""
+    """Return the passages of other documents nearest in length, enough for the seed to choose among."""
     others = [other for other in by_size if other.document != passage.document]
     nearest = sorted(others, key=lambda other: (abs(other.size_bytes - passage.size_bytes), other.rank))
     return nearest[: wanted * _POOL_PER_DISTRACTOR]
@@ -103,15 +103,15 @@ def _distractors(passage: _Passage, by_size: Sequence[_Passage], wanted: int) ->
 def answer_items(
     model: Transformer, tokenizer: Tokenizer, items: Sequence[ChoiceItem], progress: Progress = no_progress
 ) -> list[float]:
-    """1 or 0 for each item: whether the passage most favoured by the question is the right one; NaN without logits.
+    """Return 1 or 0 for each item: whether the question favours the right passage most; NaN without finite logits.
 
     A passage scores log p(passage | question) - log p(passage | empty question), by its bytes: the passage's own
-    likelihood, which has nothing to do with the question, cancels (Holtzman et al., arXiv 2104.08315). Tuning shows
-    the model answers to an empty question too, so that the second term is no guess.
+    likelihood, which is independent of the question, cancels (Holtzman et al., arXiv 2104.08315). Tuning includes
+    answers to an empty question, so the second term is in distribution.
     """
     empty = chat_prompt(tokenizer, "")
     spans: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    asked: list[list[tuple[int, int, int]]] = []
+    scores: list[list[tuple[int, int, int]]] = []
     for item in items:
         prompt = chat_prompt(tokenizer, item.question, max_tokens=model.config.context // 2)
         options = []
@@ -120,11 +120,11 @@ def answer_items(
             ids = tuple(encode(tokenizer, passage)[: model.config.context + 1 - max(len(prompt), len(empty))])
             pair = [spans.setdefault((tuple(before), ids), len(spans)) for before in (prompt, empty)]
             options.append((pair[0], pair[1], len(passage.encode())))
-        asked.append(options)
+        scores.append(options)
     scored = [Span(before + ids, len(before)) for before, ids in spans]
     nats = negative_log_likelihoods(model, scored, progress, "multiple choice")
     answers = []
-    for item, options in zip(items, asked, strict=True):
+    for item, options in zip(items, scores, strict=True):
         gains = np.array([(nats[without] - nats[given]) / size for given, without, size in options])
         answers.append(float(gains.argmax() == item.answer) if np.isfinite(gains).all() else float("nan"))
     return answers

@@ -1,4 +1,4 @@
-"""verdict.json: the gate's decision with its evidence, hashed and signed, so that promotion trusts what it re-reads."""
+"""verdict.json: the gate's decision with its checks, hashed and signed, so that promotion can trust it."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -16,41 +16,38 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
-from sluice.model.evaluation.evidence import canonical_json
+from sluice.core.canonical import canonical_json
+from sluice.core.check import Check
+from sluice.core.files import atomic_write
 
 PRIVATE_KEY_FILE = "verdict-ed25519.pem"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _from_stored(stored: Any) -> Any:
+    """Schema 1 names a check's value `candidate`."""
+    if isinstance(stored, dict) and "candidate" in stored:
+        return {**{name: each for name, each in stored.items() if name != "candidate"}, "value": stored["candidate"]}
+    return stored
 
 
-class Check(_Record):
-    """One comparison. Numbers that are not finite are None; the reason says so."""
-
-    metric: str
-    candidate: float | None
-    baseline: float | None = None
-    """The champion's value on the same items, where this compares with it."""
-    n: int
-    interval: tuple[float | None, float | None] | None = None
-    """Of the candidate's value, or of candidate minus baseline where there is a baseline."""
-    bound: float
-    outcome: Literal["pass", "fail", "inconclusive"]
-    reason: str
+def _to_stored(check: Check) -> dict[str, Any]:
+    stored = check.model_dump(mode="json", exclude={"clusters"} if check.clusters is None else None)
+    return {"candidate": stored.pop("value"), **stored}
 
 
-class Verdict(_Record):
+class Verdict(BaseModel):
     """The gate's decision."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     outcome: Literal["promote", "hold", "reject"]
     reason: str
-    checks: list[Check]
+    checks: list[Annotated[Check, BeforeValidator(_from_stored), PlainSerializer(_to_stored)]]
     confidence: float
-    """All intervals hold together with this confidence."""
+    """Confidence of all intervals together."""
     correction: str
     hashes: dict[str, str]
     """sha256 of model, tokenizer, data, evaluation set and items; the champion's under champion_*."""
@@ -58,7 +55,7 @@ class Verdict(_Record):
 
 
 def _signing_key(folder: Path) -> Ed25519PrivateKey:
-    """The key of this workspace, made on first use, readable by its owner alone."""
+    """Load the key of this workspace, made on first use, readable by its owner alone."""
     path = folder / PRIVATE_KEY_FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -101,14 +98,13 @@ def write_verdict(verdict: Verdict, path: Path, key_folder: Path) -> str:
         "sha256": digest,
         "signature": base64.b64encode(signature).decode(),
     }
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(canonical_json(document) + b"\n")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(canonical_json(document) + b"\n")
     return digest
 
 
 def read_verdict(path: Path, key_folder: Path) -> Verdict:
-    """Read a verdict and check hash and signature; ValueError if one byte of it is not as it was signed."""
+    """Read a verdict and check hash and signature; ValueError if one byte of it differs from what was signed."""
     try:
         content = path.read_bytes()
         document = json.loads(content)

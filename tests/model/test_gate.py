@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.config import GateConfig
-from sluice.model.evaluation.evidence import BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE, METRICS, Evaluation, Item
 from sluice.model.evaluation.gate import decide
+from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.results import Evaluation, Item
 
+BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE = (metric.name for metric in METRICS if metric.summarize)
+ROWS = [BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE]
 BOUNDS = GateConfig(resamples=400, max_choice_accuracy_drop=0.1)
 RANK = {"reject": 0, "hold": 1, "promote": 2}
 
@@ -27,12 +30,13 @@ def evaluation(bits=2.2, correct=150, golden=12, model="a", seed=0, documents=60
         GOLDEN_RATE: [Item(GOLDEN_RATE, f"g{i}", float(i < golden)) for i in range(12)],
     }
     return Evaluation(
-        hashes={"model": model, "evaluation_set": "s"},
-        planned={metric: len(items) for metric, items in rows.items()},
-        choices=4,
+        results={
+            "hashes": {"model": model, "evaluation_set": "s"},
+            "planned": {metric: len(items) for metric, items in rows.items()},
+            "choices": 4,
+        },
         items={metric: tuple(items) for metric, items in rows.items()},
-        first_token_p95_ms=p95,
-        first_token_samples=samples,
+        timings={"first_token_p95_ms": p95, "first_token_samples": samples},
     )
 
 
@@ -123,7 +127,7 @@ champions = st.one_of(st.none(), st.builds(evaluation, bits=st.floats(1.5, 3.3),
 
 
 @settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(METRICS), st.integers(0, 11), st.booleans(), st.booleans())
+@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 11), st.booleans(), st.booleans())
 def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_weight, in_champion):
     def spoil(whole):
         items = list(whole.items[metric])
@@ -140,7 +144,7 @@ def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_we
 
 
 @settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(METRICS), st.integers(0, 59), st.booleans())
+@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 59), st.booleans())
 def test_removing_data_never_promotes(candidate, champion, metric, keep, from_champion):
     if from_champion and champion is not None and metric != GOLDEN_RATE:
         champion = champion.with_items(metric, champion.items[metric][:keep])
@@ -150,7 +154,7 @@ def test_removing_data_never_promotes(candidate, champion, metric, keep, from_ch
 
 
 @settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(METRICS), st.data())
+@given(evidence, champions, st.sampled_from(ROWS), st.data())
 def test_a_worse_candidate_never_fares_better(candidate, champion, metric, data):
     items = list(candidate.items[metric])
     for index in data.draw(st.sets(st.integers(0, len(items) - 1), min_size=1)):

@@ -10,7 +10,7 @@ import torch
 from evaluation_fixtures import corpus, side_of, tiny_model, tokenizer, train  # noqa: F401
 
 from sluice.model.evaluation.golden import Answer, failed_checks, load_prompts, run_golden
-from sluice.model.evaluation.latency import measure_latency
+from sluice.model.evaluation.metrics.latency import measure_latency
 
 SOUND = Answer(ids=[5, 6, 7, 8], again=[5, 6, 7, 8], text="all is well", logits_finite=True, max_tokens=8)
 SPECIAL = frozenset({0, 1, 2, 3})

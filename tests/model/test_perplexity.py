@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sluice.data.tokenization import SPECIAL_TOKENS
+from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
-from sluice.model.evaluation.perplexity import cut, document_bits, windows
+from sluice.model.evaluation.perplexity import document_bits, windows
 
 
 @given(st.integers(0, 200), st.integers(2, 40))

@@ -8,15 +8,16 @@ import stat
 import pytest
 from pydantic import ValidationError
 
-from sluice.model.evaluation.evidence import canonical_json
-from sluice.model.evaluation.verdict import PRIVATE_KEY_FILE, Check, Verdict, read_verdict, write_verdict
+from sluice.core.canonical import canonical_json
+from sluice.core.check import Check
+from sluice.model.evaluation.verdict import PRIVATE_KEY_FILE, Verdict, read_verdict, write_verdict
 
 
 @pytest.fixture
 def verdict():
     check = Check(
         metric="bits_per_byte",
-        candidate=3.61,
+        value=3.61,
         n=120,
         interval=(3.55, None),
         bound=3.0,

@@ -88,7 +88,7 @@ def test_a_worse_outcome_of_any_part_is_never_a_better_verdict(checks, columns, 
 
 
 def verdict_of(latencies_ms: list[float]) -> int:
-    """Of requests given by their latency, where an infinite one is a request that failed."""
+    """Judge requests given by their latency, where an infinite one is a request that failed."""
     failed = sum(latency == float("inf") for latency in latencies_ms)
     checks = [
         error_rate_slo(failed, len(latencies_ms), CONFIG.max_error_rate, min_requests=30),
