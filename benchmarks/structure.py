@@ -50,7 +50,7 @@ EXTENSIONS = {
         "model/budget/fit.py",
     ),
     "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
-    "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/fallback.py"),
+    "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/engine.py"),
     "file setting": (
         "data/config.py",
         "components/paths.py",

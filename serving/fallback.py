@@ -8,10 +8,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
-from sluice.monitoring.traffic.record import TrafficRecord
+from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.routing import Source, Target
 
@@ -19,6 +19,10 @@ CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is the champion's, should it have to step in."""
 CLIENT_GONE = 499
 """Status of a request whose client left (nginx's code; it is never sent)."""
+MEASURED_BY_ENGINE = tuple(
+    column.name for column in fields(Finish) if column.name in COLUMNS.keys() - {"completion_tokens", "total_ms"}
+)
+"""Fields of `Finish` that the traffic record takes under the same names. Tokens and total time are an attempt's own."""
 
 
 class Backends(Protocol):
@@ -139,25 +143,19 @@ class FallbackCall:
             self._record(self._traffic_record(attempt, status))
 
     def _traffic_record(self, attempt: Attempt, status: int) -> TrafficRecord:
-        finish = attempt.finish
+        measured = {name: getattr(attempt.finish, name) for name in MEASURED_BY_ENGINE} if attempt.finish else {}
         return TrafficRecord(
+            **measured,
             request_id=self._request.request_id,
             time=self._arrived,
             version=attempt.leg.version,
             arm=attempt.leg.arm,
-            queue_ms=finish.queue_ms if finish else None,
-            first_token_ms=finish.first_token_ms if finish else None,
-            per_token_ms=finish.per_token_ms if finish else None,
             total_ms=attempt.total_ms,
-            prompt_tokens=finish.prompt_tokens if finish else 0,
             completion_tokens=attempt.tokens,
-            finish_reason=finish.finish_reason if finish else "",
             status=status,
             error=attempt.error,
             prompt_text=_prompt_text(self._request),
             completion_text=attempt.text,
-            embedding=finish.embedding if finish else (),
-            mean_log_probability=finish.mean_log_probability if finish else None,
             source=self._source,
         )
 

@@ -25,7 +25,7 @@ TEXT = Column()
 NUMBER = Column("double")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficRecord:
     """Facts about one request.
 
@@ -39,14 +39,14 @@ class TrafficRecord:
     version: Annotated[str, TEXT]
     """Model version that answered."""
     arm: Annotated[Literal["champion", "challenger"], TEXT]
-    queue_ms: Annotated[float | None, NUMBER]
-    first_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=1)]
-    per_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=2)]
+    queue_ms: Annotated[float | None, NUMBER] = None
+    first_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=1)] = None
+    per_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=2)] = None
     """Mean time between tokens after the first."""
-    total_ms: Annotated[float | None, NUMBER]
-    prompt_tokens: Annotated[int, Column("int32", drift="numeric")]
-    completion_tokens: Annotated[int, Column("int32", drift="numeric")]
-    finish_reason: Annotated[str, Column(drift="categorical")]
+    total_ms: Annotated[float | None, NUMBER] = None
+    prompt_tokens: Annotated[int, Column("int32", drift="numeric")] = 0
+    completion_tokens: Annotated[int, Column("int32", drift="numeric")] = 0
+    finish_reason: Annotated[str, Column(drift="categorical")] = ""
     status: Annotated[int, Column("int16")]
     """HTTP status."""
     error: Annotated[str, TEXT] = ""

@@ -192,7 +192,21 @@ def exposed_metrics() -> set[str]:
     exporter = Exporter(RouteTable(Routes(ready=("7",))))
     for status, error in ((200, ""), (500, "NonFiniteLogits")):
         exporter.add(
-            TrafficRecord("r", 1.0, "7", "champion", 1.0, 2.0, 3.0, 4.0, 5, 6, "stop", status=status, error=error)
+            TrafficRecord(
+                request_id="r",
+                time=1.0,
+                version="7",
+                arm="champion",
+                queue_ms=1.0,
+                first_token_ms=2.0,
+                per_token_ms=3.0,
+                total_ms=4.0,
+                prompt_tokens=5,
+                completion_tokens=6,
+                finish_reason="stop",
+                status=status,
+                error=error,
+            )
         )
     exporter.add_fallback()
     families = text_string_to_metric_families(exporter.text(lost_records=0).decode())
