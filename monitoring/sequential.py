@@ -25,11 +25,6 @@ def _log_mean_exp(values: Sequence[float], log_weights: Sequence[float]) -> floa
     return top + math.log(sum(math.exp(term - top) for term in terms))
 
 
-def _check_level(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha {alpha} must lie between 0 and 1")
-
-
 def _error_rates_above(limit: float) -> list[float]:
     """Alternatives from just above `limit` to nearly 1, evenly spaced in log odds."""
     odds, rates = limit / (1 - limit) * ODDS_STEP, []
@@ -58,7 +53,8 @@ class ErrorRateTest:
     def __post_init__(self) -> None:
         if not 0 < self.limit < 1:
             raise ValueError(f"error-rate limit {self.limit} must lie between 0 and 1")
-        _check_level(self.alpha)
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha {self.alpha} must lie between 0 and 1")
         self._rates = _error_rates_above(self.limit)
         # Near rates weigh more: they are the slow ones to tell, and one early error alone must not condemn a canary.
         weights = [((1 - rate) / rate) ** 0.5 for rate in self._rates]

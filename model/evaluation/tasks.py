@@ -78,7 +78,8 @@ def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -
     for document, text in documents:
         for section in sections(text):
             headings[section.heading.casefold()] += 1
-            body = _without_heading(section.body, section.heading)
+            first, _, rest = section.body.strip().partition("\n")
+            body = rest.strip() if first.strip().casefold() == section.heading.casefold() else section.body.strip()
             passage = body if len(body.encode()) <= max_bytes else cut(body, max_bytes).rsplit(maxsplit=1)[0]
             size = len(passage.encode())
             # Shorter than a fifth of the space is a remark, not a passage.
@@ -86,11 +87,6 @@ def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -
                 rank = hashlib.sha256(canonical_json([seed, section.heading, passage])).hexdigest()
                 found.setdefault(passage, _Passage(document, section.heading, passage, size, rank))
     return [passage for passage in found.values() if headings[passage.heading.casefold()] == 1]
-
-
-def _without_heading(body: str, heading: str) -> str:
-    first, _, rest = body.strip().partition("\n")
-    return rest.strip() if first.strip().casefold() == heading.casefold() else body.strip()
 
 
 def _distractors(passage: _Passage, by_size: Sequence[_Passage], wanted: int) -> list[_Passage]:
