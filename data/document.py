@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 from datatrove.data import Document
 
@@ -31,7 +30,7 @@ def read_shard(path: Path) -> Iterator[Document]:
     """Yield the documents of one shard. Raises ValueError naming file and line if it is damaged."""
     number = 0
     try:
-        with _open(path) as lines:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 document = Document(text=row["text"], id=row["id"], metadata=row["metadata"])
@@ -39,10 +38,6 @@ def read_shard(path: Path) -> Iterator[Document]:
                 yield document
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged after line {number}: {error}; delete it and run its step again") from error
-
-
-def _open(path: Path) -> TextIO:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
 def read_documents(folder: Path) -> Iterator[Document]:

@@ -60,7 +60,7 @@ def read_decision_columns(decisions: Path, sources: dict[str, int]) -> DecisionC
             (
                 np.array(name, _WIDTH),
                 np.array([each or "" for each in final], _WIDTH),
-                np.array([_place(*each) for each in zip(source, path, strict=True)], _WIDTH),
+                np.array([place_hash(*each) for each in zip(source, path, strict=True)], _WIDTH),
                 np.array([sources.setdefault(each, len(sources)) for each in source], np.int32),
                 np.array(is_kept, np.bool_),
                 np.array([names.setdefault(each, len(names)) if each else -1 for each in rule], np.int32),
@@ -86,5 +86,6 @@ def read_places(decisions: Path, wanted: list[int]) -> list[tuple[str, str]]:
     return [found[row] for row in wanted]
 
 
-def _place(source: str, path: str) -> str:
+def place_hash(source: str, path: str) -> str:
+    """Hash source and path of a document."""
     return hashlib.sha256(f"{source}\0{path}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

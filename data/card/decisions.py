@@ -12,6 +12,7 @@ from sluice.data.card.folder import RefinedFolder, rows
 from sluice.data.config import UNSPECIFIED
 
 EXAMPLES_A_RULE = 3
+_EXACT = "exact_duplicate"
 _COLUMNS = ["id", "source", "path", "licence", "characters", "kept", "rule", "comparison", "twin", "jaccard"]
 
 
@@ -62,7 +63,8 @@ def observe(folder: RefinedFolder) -> Observed:
         for source, licence in set(zip(values["source"], values["licence"], strict=True)):
             licences.setdefault(source, set()).add(licence or UNSPECIFIED)
         twins.update(twin for twin in values["twin"] if twin)
-        jaccard += _near(values)
+        similar = zip(values["rule"], values["twin"], values["jaccard"], strict=True)
+        jaccard += [float(each) for rule, twin, each in similar if twin and each is not None and rule != _EXACT]
         for rule, found in _examples(values).items():
             examples[rule] = nsmallest(EXAMPLES_A_RULE, [*examples.get(rule, []), *found])
     return Observed(
@@ -87,21 +89,17 @@ def _with_twins(folder: RefinedFolder, examples: dict[str, list[Example]]) -> di
         for name, final, source, path, is_kept, rule in zip(*(each.to_pylist() for each in batch.columns), strict=True):
             # A twin is named by its scored id, or by its final id where cutting made two documents equal. The first of
             # equal texts may itself be dropped by another rule.
-            named = ((0, name), (1, final)) if is_kept else ((2, name),) if rule != "exact_duplicate" else ()
+            named = ((0, name), (1, final)) if is_kept else ((2, name),) if rule != _EXACT else ()
             for rank, each in named:
                 if each in wanted:
                     places[each] = min(places.get(each, (3, "", "")), (rank, source or "", path or ""))
-    return examples | {rule: [_beside_twin(each, places) for each in found] for rule, found in here.items()}
-
-
-def _beside_twin(example: Example, places: dict[str, tuple[int, str, str]]) -> Example:
-    _, source, path = places.get(example.twin, (3, "", ""))
-    return replace(example, twin_source=source, twin_path=path)
-
-
-def _near(values: dict[str, list[Any]]) -> list[float]:
-    zipped = zip(values["rule"], values["twin"], values["jaccard"], strict=True)
-    return [float(each) for rule, twin, each in zipped if twin and each is not None and rule != "exact_duplicate"]
+    located: dict[str, list[Example]] = {}
+    for rule, found in here.items():
+        located[rule] = []
+        for example in found:
+            _, source, path = places.get(example.twin, (3, "", ""))
+            located[rule].append(replace(example, twin_source=source, twin_path=path))
+    return examples | located
 
 
 def _examples(values: dict[str, list[Any]]) -> dict[str, list[Example]]:

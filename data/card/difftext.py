@@ -12,6 +12,7 @@ _MOST = 12
 def render_text(found: DataDiff) -> str:
     """Render the totals and then a block for each kind of difference."""
     a, b = found.a, found.b
+    grown = b.bytes_kept - a.bytes_kept
     lines = [
         f"A {a.folder}  {a.content_sha256[:12]}",
         f"B {b.folder}  {b.content_sha256[:12]}",
@@ -21,7 +22,7 @@ def render_text(found: DataDiff) -> str:
                 ["", "A", "B", "B - A"],
                 ["documents read", *_both(a.documents_in, b.documents_in)],
                 ["documents kept", *_both(a.documents_kept, b.documents_kept)],
-                ["clean text", size(a.bytes_kept), size(b.bytes_kept), _signed_size(b.bytes_kept - a.bytes_kept)],
+                ["clean text", size(a.bytes_kept), size(b.bytes_kept), f"{'+' if grown > 0 else ''}{size(grown)}"],
                 *([["tokens", *_both(a.tokens, b.tokens)]] if a.tokens is not None and b.tokens is not None else []),
             ]
         ),
@@ -86,10 +87,6 @@ def _settings(found: DataDiff) -> list[str]:
 def _value(value: Any) -> str:
     text = "off" if value is None else " ".join(str(value).split())
     return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def _signed_size(size_bytes: int) -> str:
-    return f"{'+' if size_bytes > 0 else ''}{size(size_bytes)}"
 
 
 def _both(left: int | None, right: int | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +55,9 @@ def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
 
     Takes 4 bytes of memory a document and rule.
     """
-    scored = _scored(folder.scores)
+    # Every part has the same columns, unless versions were mixed.
+    columns = [set(columns_of(path)) for path in folder.scores]
+    scored = set.intersection(*columns) if columns else set()
     bounds = [(rule, threshold) for rule, threshold in in_force(folder.thresholds) if rule.score in scored]
     if not bounds:
         return []
@@ -70,7 +71,8 @@ def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
             wanted = np.array([language in threshold for language in languages], np.bool_)
             passed, spread = wanted[of_language] if len(languages) else np.empty(0, np.bool_), None
         else:
-            values = _numbers(batches, rule.score)
+            parts = [numbers(batch.column(rule.score)).astype(np.float32) for batch in batches]
+            values = np.concatenate([np.empty(0, np.float32), *parts])
             limits = [_first_beyond(other, limit) for other, limit in bounds if other.score == rule.score]
             passed, spread = passing(values, float(threshold), rule.is_minimum), spread_of(values, limits)
             passed |= ~rule.applies_to(languages)[of_language]
@@ -125,19 +127,9 @@ def _first_beyond(rule: Rule, threshold: float) -> float:
     return float(threshold if rule.is_minimum else np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
-def _scored(scores: Sequence[Path]) -> set[str]:
-    """Names of the columns that every part has."""
-    return set.intersection(*(set(columns_of(path)) for path in scores)) if scores else set()
-
-
 def _strings(batches: Sequence["pa.RecordBatch"], name: str) -> Iterator[list[str]]:
     for batch in batches:
         yield [each or "" for each in batch.column(name).to_pylist()]
-
-
-def _numbers(batches: Sequence["pa.RecordBatch"], name: str) -> np.ndarray:
-    parts = [numbers(batch.column(name)).astype(np.float32) for batch in batches]
-    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _coded(parts: Iterator[list[str]]) -> tuple[list[str], np.ndarray]:
@@ -150,8 +142,5 @@ def _coded(parts: Iterator[list[str]]) -> tuple[list[str], np.ndarray]:
 def _grouped(passed: np.ndarray, names: Sequence[str], of: np.ndarray) -> dict[str, Passed]:
     asked = np.bincount(of, minlength=len(names))
     good = np.bincount(of[passed], minlength=len(names))
-    return {name: Passed(int(good[code]), int(asked[code])) for code, name in sorted(enumerate(names), key=_by_name)}
-
-
-def _by_name(entry: tuple[int, str]) -> str:
-    return entry[1]
+    counts = {name: Passed(int(good[code]), int(asked[code])) for code, name in enumerate(names)}
+    return dict(sorted(counts.items()))

@@ -67,7 +67,8 @@ class EvaluationSets:
         found: dict[int, list[tuple[int, np.ndarray]]] = {}
         counts, ignored = {}, {}
         for place, (name, path) in enumerate(sorted(names.items())):
-            units = [_units([_as_document(each, masks) for each in item], ngrams) for item in read_items(path)]
+            items = ([mask(unicodedata.normalize("NFC", each), masks)[0] for each in item] for item in read_items(path))
+            units = [_units(item, ngrams) for item in items]
             counts[name] = sum(map(bool, units))
             ignored[name] = len(units) - counts[name]
             if not counts[name]:
@@ -149,10 +150,6 @@ def find(hashes: np.ndarray, sets: EvaluationSets) -> list[Span]:
         for (member, length), shared in found.items()
         for start, end in merged(shared)
     )
-
-
-def _as_document(text: str, masks: Collection[str] | None) -> str:
-    return mask(unicodedata.normalize("NFC", text), masks)[0]
 
 
 def _units(strings: Sequence[str], ngrams: Sequence[int]) -> list[tuple[np.ndarray, tuple[int, ...]]]:

@@ -18,7 +18,9 @@ def find_documents(folder: Path, decisions: list[Row], name: str, here: Path) ->
     A path is absolute, relative to `here`, or below the source. Returns several where the same text was read several
     times. Raises ValueError if there is none, or a path is ambiguous.
     """
-    return [row for row in decisions if _has_id(row, name)] or _at_path(folder, decisions, name, here)
+    ids = ("id", "final_id", "raw_id")
+    found = [row for row in decisions if any(row[kind] is not None and row[kind].startswith(name) for kind in ids)]
+    return found if found and len(name) >= _LEAST_PREFIX else _at_path(folder, decisions, name, here)
 
 
 def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
@@ -51,11 +53,6 @@ def _ending(rows: list[Row], name: str) -> list[Row]:
         for row, path in zip(rows, paths, strict=True)
         if any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
     ]
-
-
-def _has_id(row: Row, name: str) -> bool:
-    ids = [each for each in (row["id"], row["final_id"], row["raw_id"]) if each is not None]
-    return len(name) >= _LEAST_PREFIX and any(each.startswith(name) for each in ids)
 
 
 def _sources(folder: Path) -> list[str]:

@@ -46,23 +46,20 @@ def mend(text: str) -> str:
     """
     if text.isascii():
         return _mend_line(text) if "\x1b[" in text else text
+    from ftfy.badness import is_bad
+
     text = composed(text)
     # Each line is decoded on its own: damage in one does not affect the others.
     lines = text.split("\n")
     suspects = [
         number for number, line in enumerate(lines) if (not line.isascii() or "\x1b" in line) and _SUSPECT.search(line)
     ]
-    if not _is_damaged("\n".join(lines[number] for number in suspects)):
+    suspected = "\n".join(lines[number] for number in suspects)
+    if _BROKEN.search(suspected) is None and not is_bad(suspected):
         return text
     for number in suspects:
         lines[number] = _mend_line(lines[number])
     return composed("\n".join(lines))
-
-
-def _is_damaged(text: str) -> bool:
-    from ftfy.badness import is_bad
-
-    return _BROKEN.search(text) is not None or is_bad(text)
 
 
 def _mend_line(line: str) -> str:

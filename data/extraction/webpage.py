@@ -56,7 +56,9 @@ def _blocks(parent: Any) -> Iterator[Block]:
         if element.tag == "head":
             yield Heading(int((element.get("rend") or "h2")[-1]), _inner(element))
         elif element.tag == "item":
-            yield from _item(element)
+            for number, block in enumerate(_blocks(element)):
+                # The first paragraph is the item's line.
+                yield Item(block.text) if number == 0 and isinstance(block, Paragraph) else block
         elif element.tag == "code":
             yield Code("".join(element.itertext()).strip("\n").rstrip())
         elif not isinstance(element.tag, str):
@@ -70,12 +72,6 @@ def _paragraph(words: list[str]) -> Iterator[Block]:
     text = "".join(words)
     if text.strip():
         yield Paragraph(" ".join(text.split()))
-
-
-def _item(element: Any) -> Iterator[Block]:
-    """Yield a list item; its first paragraph is the item's line."""
-    for number, block in enumerate(_blocks(element)):
-        yield Item(block.text) if number == 0 and isinstance(block, Paragraph) else block
 
 
 def _is_block_of_code(element: Any) -> bool:

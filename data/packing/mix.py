@@ -10,6 +10,9 @@ import numpy as np
 from sluice.data.config import MixShare
 from sluice.data.packing.order import keyed
 
+_LISTED = 20
+"""Sources listed in a message."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -103,17 +106,14 @@ def _entries(names: list[str], mix: Mapping[str, MixShare]) -> dict[str, str]:
             raise ValueError(f"pack.mix: {matching[0]!r} and {matching[1]!r} both match source {name!r}: narrow one")
         if matching:
             entries.setdefault(name, matching[0])
+    listed = [*names[:_LISTED], f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else names
     for entry in mix:
         if entry not in entries.values():
             raise ValueError(
-                f"pack.mix: {entry!r} matches no source that has no entry of its own; the sources are {_listed(names)}"
+                f"pack.mix: {entry!r} matches no source that has no entry of its own; the sources are "
+                f"{', '.join(listed)}"
             )
     return entries
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    more = [f"and {len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *more])
 
 
 def _weights(

@@ -43,7 +43,9 @@ def pack(
     started = time.perf_counter()
     encoder = load_encoder(tokenizer)
     dtype = np.dtype("<u2" if encoder.vocab_size <= 2**16 else "<u4")
-    again = _rewrites_training(config)
+    is_mixed = bool(config.mix) or config.train_tokens is not None
+    # Whether training documents are used in another order, number or layout than stored.
+    again = is_mixed or config.order != "stored" or config.layout != "concatenated"
     stored = out / "encoded" if again else out
     stored.mkdir(exist_ok=True)
     writers = {
@@ -79,12 +81,6 @@ def pack(
     return report
 
 
-def _rewrites_training(config: PackConfig) -> bool:
-    """Whether training documents are used in another order, number or layout than stored."""
-    mixed = bool(config.mix) or config.train_tokens is not None
-    return mixed or config.order != "stored" or config.layout != "concatenated"
-
-
 def _encode(  # noqa: PLR0917
     config: PackConfig,
     documents: Path,
@@ -99,7 +95,8 @@ def _encode(  # noqa: PLR0917
     done = 0
     for batch in _batches(read_documents(documents)):
         for document, ids in zip(batch, encoder.encode_batch([each.text for each in batch]), strict=True):
-            split, source, size_bytes = split_of(document.id, config), _source(document), len(document.text.encode())
+            split, size_bytes = split_of(document.id, config), len(document.text.encode())
+            source = str(document.metadata.get("source", "unnamed"))
             writer = writers[split]
             writer.write(np.array([*ids, encoder.end_of_text], dtype=writer.dtype))
             writer.counts.documents += 1
@@ -112,10 +109,6 @@ def _encode(  # noqa: PLR0917
         done += len(batch)
         progress(done, total, "encoding documents")
     return table
-
-
-def _source(document: Document) -> str:
-    return str(document.metadata.get("source", "unnamed"))
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

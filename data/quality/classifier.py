@@ -54,7 +54,9 @@ class Classifier:
         """Return the probability that the document is good; without words, the bias decides."""
         found = features(prose, len(self.weights))
         mean = float(self._weights64[found].mean()) if len(found) else 0.0
-        return _sigmoid(_SCALE * mean + self.bias)
+        margin = _SCALE * mean + self.bias
+        # The logistic function; two forms, of which neither overflows.
+        return 1 / (1 + math.exp(-margin)) if margin >= 0 else 1 - 1 / (1 + math.exp(margin))
 
     @cached_property
     def _weights64(self) -> NDArray[np.float64]:
@@ -130,10 +132,6 @@ def _matrix(proses: Sequence[Prose]):  # type: ignore[no-untyped-def]
     matrix = csr_matrix((shares, np.concatenate(rows), starts), shape=(len(rows), _DIMENSIONS))
     matrix.sum_duplicates()
     return matrix
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else 1 - 1 / (1 + math.exp(value))
 
 
 def _save(classifier: Classifier, path: Path) -> None:

@@ -27,6 +27,8 @@ def scores(prose: Prose, language: str = "en") -> dict[str, float]:
 def _quality(prose: Prose, language: str) -> dict[str, float]:
     tokens, lines = max(len(prose.tokens), 1), max(len(prose.marked_lines), 1)
     ellipses = prose.spoken.count("...") + prose.spoken.count("…")
+    # Most tokens are letters alone, for which isalpha() takes half the time.
+    alphabetic = sum([token.isalpha() or _LETTER.search(token) is not None for token in prose.tokens])
     return {
         # Characters and control characters are those of the whole document, code included.
         "characters": len(prose.document),
@@ -38,7 +40,7 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         # Blank lines separate the paragraphs here, and do not count as lines without a bullet.
         "bullet_line_fraction": sum(line.lstrip().startswith(_BULLETS) for line in prose.marked_lines) / lines,
         "ellipsis_line_fraction": sum(line.rstrip().endswith(_ELLIPSES) for line in prose.marked_lines) / lines,
-        "alphabetic_word_fraction": sum([_has_letter(token) for token in prose.tokens]) / tokens,
+        "alphabetic_word_fraction": alphabetic / tokens,
         # The number of different stop words.
         "stop_words": stop_words(prose.vocabulary, language),
     }
@@ -49,11 +51,6 @@ def _mean_word_length(prose: Prose) -> float:
     spaced = prose.spaced_words
     characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
     return characters / max(len(spaced), 1)
-
-
-def _has_letter(token: str) -> bool:
-    # Most tokens are letters alone, for which isalpha() takes half the time.
-    return token.isalpha() or _LETTER.search(token) is not None
 
 
 def _repetition(prose: Prose) -> dict[str, float]:

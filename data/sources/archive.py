@@ -59,7 +59,12 @@ def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None
             return path, wanted
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
-            _retried(lambda: _download(client, distribution, partial), attempts, pause)
+            # The library's own check is off: the hash is checked below.
+            _retried(
+                lambda: client.download_package(distribution, partial, verify=False, timeout=_TIMEOUT_S),
+                attempts,
+                pause,
+            )
             found = file_hash(partial)
             if found != wanted:
                 expected = f"{pin.setting} pins" if pin.sha256 else "the package index has"
@@ -98,11 +103,6 @@ def _find(client: PyPISimple, pin: Pin) -> DistributionPackage:
         ):
             return distribution
     raise ValueError(f"{pin.name}=={pin.version}: the package index has no .tar.gz source distribution of it")
-
-
-def _download(client: PyPISimple, distribution: DistributionPackage, path: Path) -> None:
-    # The hash, ours or the index's, is checked afterwards.
-    client.download_package(distribution, path, verify=False, timeout=_TIMEOUT_S)
 
 
 def _retried(action: Callable[[], Result], attempts: int, pause: Callable[[float], None]) -> Result:

@@ -125,7 +125,8 @@ class Remote:
                 status = getattr(error, "status", None)
                 reason = f"HTTP {status}" if status else type(error).__name__
                 if isinstance(error, ValueError) or (status and status < 500 and status not in (408, 429)):
-                    raise ValueError(f"data.sources: {name} cannot be read ({_message(error, reason)})") from error
+                    message = str(error).partition("\n")[0] if isinstance(error, ValueError) else ""
+                    raise ValueError(f"data.sources: {name} cannot be read ({message or reason})") from error
             if attempt < self.attempts:
                 self.pause(FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise ValueError(
@@ -157,7 +158,3 @@ def _fixed(path: str) -> str:
     """Return the folders before the first one with a wildcard."""
     parts = path.split("/")
     return "/".join(parts[: next((n for n, part in enumerate(parts) if is_glob(part)), len(parts))])
-
-
-def _message(error: Exception, reason: str) -> str:
-    return str(error).splitlines()[0] if isinstance(error, ValueError) and str(error) else reason

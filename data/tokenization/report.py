@@ -91,7 +91,8 @@ def measure(tokenizer: Tokenizer, encoder: Encoder, held_out: Sequence[Document]
     kinds: dict[str, Coverage] = {"prose": Coverage(), "code": Coverage()}
     uses = np.zeros(encoder.vocab_size, dtype=np.int64)
     exact = 0
-    for batch in _batches(held_out):
+    for start in range(0, len(held_out), _TEXTS_AT_ONCE):
+        batch = held_out[start : start + _TEXTS_AT_ONCE]
         encoded = encoder.encode_batch([each.text for each in batch])
         uses += np.bincount(np.fromiter(chain.from_iterable(encoded), dtype=np.int64), minlength=len(uses))
         for document, ids in zip(batch, encoded, strict=True):
@@ -161,7 +162,3 @@ def _whole_characters(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
         except UnicodeDecodeError:
             whole[index] = False
     return whole
-
-
-def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
-    return (documents[start : start + _TEXTS_AT_ONCE] for start in range(0, len(documents), _TEXTS_AT_ONCE))
