@@ -46,7 +46,7 @@ def render(folder: Path, *, tokenizer: Path | None = None, packed: Path | None =
     return page.get_template("card.html.j2").render(card=card, style=style)
 
 
-def heat(passed: int, asked: int) -> int:
+def heat(passed: int, documents: int) -> int:
     """Colour level of a pass rate, from 0 where nearly every document passes to 5 where most do not."""
-    failing = 1 - passed / asked if asked else 0.0
+    failing = 1 - passed / documents if documents else 0.0
     return sum(failing > step for step in (0.01, 0.03, 0.1, 0.25, 0.5))

@@ -21,7 +21,7 @@ class Passed:
     """Documents that pass a rule, of those it was applied to."""
 
     passed: int = 0
-    asked: int = 0
+    documents: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _coded(parts: Iterator[list[str]]) -> tuple[list[str], np.ndarray]:
 
 
 def _grouped(passed: np.ndarray, names: Sequence[str], of: np.ndarray) -> dict[str, Passed]:
-    asked = np.bincount(of, minlength=len(names))
+    documents = np.bincount(of, minlength=len(names))
     good = np.bincount(of[passed], minlength=len(names))
-    counts = {name: Passed(int(good[code]), int(asked[code])) for code, name in enumerate(names)}
+    counts = {name: Passed(int(good[code]), int(documents[code])) for code, name in enumerate(names)}
     return dict(sorted(counts.items()))

@@ -29,7 +29,7 @@ def score_charts(passes: Iterable[RulePasses]) -> list[tuple[str, str, str]]:
     bounded: dict[str, list[RulePasses]] = {}
     for each in passes:
         # A single bar on the passing side would show nothing.
-        if each.spread and (each.total.passed < each.total.asked or sum(map(bool, each.spread.counts)) > 1):
+        if each.spread and (each.total.passed < each.total.documents or sum(map(bool, each.spread.counts)) > 1):
             bounded.setdefault(each.rule.score, []).append(each)
     return [_score(name, found) for name, found in bounded.items()]
 
@@ -37,7 +37,7 @@ def score_charts(passes: Iterable[RulePasses]) -> list[tuple[str, str, str]]:
 def _score(name: str, found: list[RulePasses]) -> tuple[str, str, str]:
     spread = found[0].spread
     assert spread is not None
-    total = found[0].total.asked
+    total = found[0].total.documents
     failing = [
         f"{count(total - each.total.passed - spread.unknown)} {'below' if each.rule.is_minimum else 'above'} "
         f"{number(each.threshold)}"

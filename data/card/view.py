@@ -202,7 +202,7 @@ def _heats(passes: list[RulePasses], report: RefineReport) -> list[Heat]:
 
 
 def _is_unbroken(each: RulePasses) -> bool:
-    return each.total.passed == each.total.asked
+    return each.total.passed == each.total.documents
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

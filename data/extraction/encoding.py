@@ -37,7 +37,7 @@ def _without_piles(match: re.Match[str]) -> str:
     return "".join(kept)
 
 
-def mend(text: str) -> str:
+def repair(text: str) -> str:
     """Undo a wrong decoding, and normalize to NFC.
 
     ftfy undoes UTF-8 read as another encoding, line by line. It is called only where its own measure finds damage, so
@@ -45,7 +45,7 @@ def mend(text: str) -> str:
     replacement characters (U+FFFD).
     """
     if text.isascii():
-        return _mend_line(text) if "\x1b[" in text else text
+        return _repair_line(text) if "\x1b[" in text else text
     from ftfy.badness import is_bad
 
     text = composed(text)
@@ -58,11 +58,11 @@ def mend(text: str) -> str:
     if _BROKEN.search(suspected) is None and not is_bad(suspected):
         return text
     for number in suspects:
-        lines[number] = _mend_line(lines[number])
+        lines[number] = _repair_line(lines[number])
     return composed("\n".join(lines))
 
 
-def _mend_line(line: str) -> str:
+def _repair_line(line: str) -> str:
     from ftfy import TextFixerConfig, fix_text
 
     config = TextFixerConfig(

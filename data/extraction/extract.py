@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sluice.data.extraction.blocks import Block, render
-from sluice.data.extraction.encoding import composed, mend
+from sluice.data.extraction.encoding import composed, repair
 from sluice.data.extraction.markdown import markdown_blocks
 from sluice.data.extraction.plain import plain_blocks
 from sluice.data.extraction.rst import rst_blocks
@@ -28,5 +28,5 @@ def extract(text: str, suffix: str) -> str:
     reader = _READERS.get(_ALIASES.get(name, name))
     if reader is None:
         raise ValueError(f"markup {suffix!r} is not known; allowed: {', '.join(MARKUPS)}")
-    unix = mend(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
+    unix = repair(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
     return composed(render(reader(unix)))

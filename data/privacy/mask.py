@@ -46,9 +46,9 @@ def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str
     `kinds` are of KINDS (ValueError for others); None: all. Masking again changes nothing: a placeholder may reveal
     another value beside it, so the text is searched until nothing is found. No error message contains any of the text.
     """
-    asked = _ordered(kinds)
-    counts = dict.fromkeys(asked, 0)
-    while found := find(text, asked):
+    ordered = _ordered(kinds)
+    counts = dict.fromkeys(ordered, 0)
+    while found := find(text, ordered):
         pieces, position = [], 0
         for kind, start, end in found:
             pieces += [text[position:start], f"<{kind}>"]

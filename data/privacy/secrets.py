@@ -1,12 +1,12 @@
-"""Where keys, tokens and passwords stand.
+"""Find keys, tokens and passwords.
 
-Tokens by the patterns of detect-secrets' plugins, taken from the plugins one by one: their `analyze_string` returns
-only the prefix of a token whose pattern has a group (`ghp` of GitHub's), and scanning through its settings may verify
-a secret over the network. Left out are its plugins that take ordinary words of documentation for secrets (Artifactory's
+Tokens are found with the patterns of detect-secrets' plugins, read from each plugin: their `analyze_string` returns
+only the prefix of a token whose pattern has a group (`ghp` of GitHub's), and scanning with its settings may verify a
+secret over the network. Not used are the plugins that match ordinary words of documentation (Artifactory's
 `APEnvironment..`, the keyword plugin's `password="secret"`), any hash (the entropy plugins) or any value of one name
-(IBM, Azure, npm): instead, a value is masked where the name before it says what it is AND it looks random.
+(IBM, Azure, npm): instead, a value is masked if the name before it is that of a secret AND it looks random.
 
-What stands for a secret without being one (`<password>`, `your-api-key`, `AKIA..EXAMPLE`) stays.
+Stand-ins for secrets (`<password>`, `your-api-key`, `AKIA..EXAMPLE`) are kept.
 """
 
 import re
@@ -31,11 +31,11 @@ class _Tokens(NamedTuple):
     module: str
     plugin: str
     sign: str
-    """Pattern of which every token of the plugin holds a match; cheaper than the plugin's own."""
+    """Pattern that every token of the plugin contains; cheaper than the plugin's own."""
     is_exact: bool = False
-    """Whether what is longer than the plugin's pattern is something else, such as a hash or base64."""
+    """Whether anything longer than the plugin's pattern is something else, such as a hash or base64."""
     is_signed: bool = True
-    """Whether the beginning says what it is; where not, a token has a digit."""
+    """Whether the beginning identifies the token; if not, a token must have a digit."""
 
 
 _PLUGINS = (
@@ -58,7 +58,7 @@ _YOUNGER = re.compile(
     r"github_pat_\w{50,255}|npm_[A-Za-z0-9]{36}|AIza[\w-]{35}|hf_[A-Za-z0-9]{34}|dckr_pat_[\w-]{27}|sk-ant-[\w-]{40,200}"
 )
 _YOUNGER_SIGN = re.compile("github_pat_|npm_|AIza|hf_|dckr_pat_|sk-ant-")
-# Beginnings of the tokens above that may go on in letters alone: of Hugging Face's all do (gitleaks' rule for them).
+# Beginnings of the tokens above that may continue in letters alone; Hugging Face's always do (gitleaks' rule).
 _BEGINNINGS = (
     *("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "npm_", "dckr_pat_", "sk_live_", "rk_live_"),
     *("sk-ant-", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "glcbt-", "glimt-", "glptt-", "glagent-", "gloas-"),
@@ -68,8 +68,8 @@ _LONGEST_BEGINNING = max(map(len, _BEGINNINGS))
 
 
 def _after(sign: str) -> re.Pattern[str]:
-    """Letters alone after a beginning that ends so. The search jumps from sign to sign: all beginnings at once take
-    seven times as long.
+    """Return a pattern of letters alone after a beginning that ends with `sign`. The search jumps from sign to sign:
+    all beginnings at once take seven times as long.
     """
     ends = "|".join(f"(?<={re.escape(each)})" for each in _BEGINNINGS if each.endswith(sign))
     return re.compile(rf"{re.escape(sign)}(?=[A-Za-z_.-]{{16}})(?:{ends})[A-Za-z_.-]{{16,{_LONGEST}}}")
@@ -96,20 +96,20 @@ _NAME_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"[A-Za-z0-9](?<![\w$/+.-].)[A-Za-z0-9+/_-]{15,511}={0,2}(?![\w(]|\.\w)")
-# Letters and digits that alternate, as in no word with its version.
+# Alternating letters and digits, unlike a word with its version.
 _MIXED = re.compile(r"(?=[A-Za-z0-9]*?(?:[A-Za-z][0-9]+[A-Za-z]|[0-9][A-Za-z]+[0-9]))[A-Za-z0-9]{8,}")
 _CHANGE = re.compile(r"[a-z](?=[A-Z0-9])|[A-Z](?=[a-z0-9])|[0-9](?=[A-Za-z])")
 _LEAST_CHANGES = 0.45
-"""A character: random letters and digits have 0.6, names in camel case 0.3."""
+"""Changes per character: random letters and digits have 0.6, names in camel case 0.3."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LEAST_ENTROPY = 3.0
-"""Bits a character: detect-secrets' limit for hexadecimal strings. `deadbeef` repeated has 2.3."""
+"""Bits per character: detect-secrets' limit for hexadecimal strings. `deadbeef` repeated has 2.3."""
 
 _STAND_IN = re.compile(
     r"example|your|placeholder|dummy|sample|redacted|changeme|xxxx|0123456|1234567|abcdef|\.\.\.|\A[<{\[$%*]",
     re.IGNORECASE,
 )
-# The pattern of detect-secrets leaves out passwords with `!` or `$`, which RFC 3986 allows.
+# The pattern of detect-secrets excludes passwords with `!` or `$`, which RFC 3986 allows.
 _URL_PASSWORD = re.compile(r"://([^\s/@:]{0,64}):([^\s/@]{1,128})@")
 _STAND_IN_PASSWORD = re.compile(
     r"(?:[a-z]+[_-])*(?:my|user|the|your)?(?:password|passwd|passw0rd|pass|pwd|pw|secret|token|key|apikey|test)\d?|x{1,3}",
@@ -124,7 +124,7 @@ _LONGEST_KEY = 20_000
 
 
 def secrets(text: str) -> Iterator[Range]:
-    """Private keys in PEM, passwords in URLs, tokens, and random values with a secret's name."""
+    """Yield private keys in PEM, passwords in URLs, tokens, and random values with a secret's name."""
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
     if "://" in text:
@@ -146,30 +146,30 @@ def secrets(text: str) -> Iterator[Range]:
 
 
 def _runs(text: str) -> Iterator[Range]:
-    """Long runs without whitespace and with a digit, as all tokens have; most texts hold few. A very long one comes in
-    pieces.
+    """Yield long runs without white space and with a digit, as all tokens have; most texts have few. Very long ones are
+    split.
     """
     place = 0
     while digit := _DIGIT_IN_RUN.search(text, place):
-        start, floor = digit.start(), max(place, digit.start() - _LONGEST + 1)
-        while start > floor and not text[start - 1].isspace():
+        start, least = digit.start(), max(place, digit.start() - _LONGEST + 1)
+        while start > least and not text[start - 1].isspace():
             start -= 1
         run = _RUN.match(text, start)
-        assert run is not None, "it holds the digit"
+        assert run is not None, "it contains the digit"
         place = run.end()
         if place - start >= _SHORTEST:
             yield start, place
 
 
 def _letter_runs(text: str) -> Iterator[Range]:
-    """Runs of letters alone that begin as a token does, from before their beginning."""
+    """Yield runs of letters alone that begin like a token, including their beginning."""
     for pattern in _LETTERS_ALONE:
         for match in pattern.finditer(text):
             yield max(match.start() - _LONGEST_BEGINNING, 0), match.end()
 
 
 def _private_keys(text: str) -> Iterator[Range]:
-    """Whole blocks; one without an end goes as far as its lines are a key's. A header alone is no secret."""
+    """Yield whole blocks; one without an end extends as far as its lines are a key's. A header alone is no secret."""
     for header in _PRIVATE_KEY.finditer(text):
         start, end = header.span()
         closing = text.find("-----", end, end + _LONGEST_KEY)
@@ -196,7 +196,7 @@ def _tokens(text: str, start: int, end: int, tokens: _Tokens) -> Iterator[Range]
 def _whole(  # noqa: PLR0917
     text: str, start: int, end: int, pattern: re.Pattern[str], is_exact: bool = False, is_signed: bool = True
 ) -> Iterator[Range]:
-    """Matches at the beginning of a word, with what follows in it, or none where that `is_exact`; no stand-ins."""
+    """Yield matches at the beginning of a word, up to its end; with `is_exact`, only whole words. No stand-ins."""
     for match in pattern.finditer(text, start, end):
         first, last = match.span()
         rest = _REST.match(text, last, end)
@@ -209,14 +209,14 @@ def _whole(  # noqa: PLR0917
 
 
 def _is_no_name(token: str) -> bool:
-    """Whether letters after a token's beginning are no words put together, and no stand-in such as `hf_AAAA..`."""
+    """Whether the letters after a token's beginning are neither a compound of words nor a stand-in (`hf_AAAA..`)."""
     beginning = next((each for each in _BEGINNINGS if each in token), "")
     letters = token.partition(beginning)[2] if beginning else token
     return not _NAME.fullmatch(letters) and _entropy(letters) >= _LEAST_ENTROPY
 
 
 def _web_tokens(text: str, start: int, end: int) -> Iterator[Range]:
-    """JSON Web Tokens. The plugin's own pattern stops before the signature, so it only judges."""
+    """Yield JSON Web Tokens. The plugin's own pattern stops before the signature, so it only validates."""
     from detect_secrets.plugins.jwt import JwtTokenDetector
 
     for match in _WEB_TOKEN.finditer(text, start, end):
@@ -232,7 +232,7 @@ def _named_values(text: str, start: int, end: int) -> Iterator[Range]:
 
 
 def _is_random(value: str) -> bool:
-    """Whether a value changes between letters and digits, or cases, as no word, version or slug does, and is no
+    """Whether a value alternates between letters and digits, or cases, unlike words, versions and slugs, and is no
     stand-in.
     """
     is_mixed = bool(_MIXED.search(value) or _UUID.fullmatch(value)) and sum(map(str.isdigit, value)) >= 2
@@ -242,13 +242,13 @@ def _is_random(value: str) -> bool:
 
 
 def _entropy(value: str) -> float:
-    """Bits a character."""
+    """Return the entropy in bits per character."""
     shares = [value.count(character) / len(value) for character in set(value)]
     return -sum(share * log2(share) for share in shares)
 
 
 @cache
 def _patterns(module: str, plugin: str) -> tuple[re.Pattern[str], ...]:
-    """The patterns of one plugin. AWS's second needs a quoted value with a name: `_named_values` finds it."""
+    """Return the patterns of one plugin, without AWS's second, a quoted value with a name (see `_named_values`)."""
     patterns = tuple(getattr(import_module(f"detect_secrets.plugins.{module}"), plugin).denylist)
     return patterns[:1] if plugin == "AWSKeyDetector" else patterns

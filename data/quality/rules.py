@@ -155,7 +155,7 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
 
 def _score(rule: Rule, scores: Mapping[str, Any]) -> Any:
     if rule.score not in scores:
-        hint = "set quality_model too" if rule.score == "quality" else "score the documents anew"
+        hint = "set quality_model too" if rule.score == "quality" else "score the documents again"
         raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
     return scores[rule.score]
 

@@ -1,8 +1,8 @@
 """Decide: which documents are kept, given their scores and duplicates. Pure.
 
 Rules come first, then contamination, then duplicates, so a document is never dropped for a twin that is dropped
-itself. Everything goes by content id: equal texts have equal scores and the same decision, wherever and however often
-they were read.
+itself. Everything is keyed by content id: equal texts have equal scores and the same decision, wherever and however
+often they were read.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ _TITLE, _SECTION = "#", "^"
 
 def installed_documents(max_bytes: int, *, progress: Progress = no_progress) -> Iterator[Document]:
     """Yield long descriptions and docstrings, by package name, up to `max_bytes` of text."""
-    # importlib.metadata parses a distribution's metadata anew on every access, so it is read once.
+    # importlib.metadata parses the metadata again on every access, so it is read once.
     found = [(distribution.metadata.json, distribution) for distribution in distributions()]
     found.sort(key=lambda pair: (str(pair[0]["name"]).lower(), str(pair[0]["version"])))
     given = 0

@@ -1,4 +1,4 @@
-"""A small corpus of real documentation, made by the room itself."""
+"""A small corpus of real documentation, built with the data package."""
 
 import json
 from pathlib import Path

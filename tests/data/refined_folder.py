@@ -23,7 +23,7 @@ FOREIGN = {
     "ja": "サービスはファイルを読み、各行を確認し、結果を番号 {} のフォルダに書き込みます。 ",
 }
 SHARED = Span(first_word=20, last_word=34, set="quiz", ngram=13)
-"""Of every contaminated document."""
+"""Spans of every contaminated document."""
 SCORES = sorted({rule.score for rule in RULES if rule not in (RULES[0], LANGUAGE)})
 
 

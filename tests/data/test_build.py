@@ -1,4 +1,4 @@
-"""Building whole: what must never be written, what must never be lost, and what is refused before anything is read."""
+"""Builds from start to end: what must never be written or lost, and what is refused before anything is read."""
 
 import errno
 import fcntl
@@ -55,7 +55,7 @@ def test_no_secret_of_a_uri_and_no_address_in_a_name_is_written(tmp_path: Path):
     assert b"corp-mail" not in (tmp_path / "out" / "card.html").read_bytes()
 
 
-def test_the_first_row_of_a_table_without_a_header_is_told_to_nobody(tmp_path: Path):
+def test_the_first_row_of_a_table_without_a_header_is_in_no_message(tmp_path: Path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "people.csv").write_text("jane.doe@corp-mail.com,4111 1111 1111 1111\njohn@corp-mail.com,5\n")
     jsonl(tmp_path / "in" / "pages.jsonl", [page("caching", n) for n in range(3)])
@@ -72,8 +72,8 @@ def test_raw_text_stays_nowhere_after_a_failure(tmp_path: Path):
     assert not any(b"corp-mail" in path.read_bytes() for path in left)
 
 
-def test_a_twin_that_falls_after_cutting_takes_nobody_with_it(tmp_path: Path):
-    """Y is longer and so the one to keep of two near ones; but a leak is cut out of it, and too little is left."""
+def test_a_twin_that_is_dropped_after_cutting_drops_no_other_document(tmp_path: Path):
+    """Y is the longer of two near duplicates and so kept; but a leak is cut out of it, and it gets too short."""
     shared = words("alpha", 38)
     x, y = f"{shared} {words('beta', 8)}", f"{shared} {words('beta', 5)} {QUESTION}"
     sets = [EvaluationSet(path=str(jsonl(tmp_path / "quiz.jsonl", [QUESTION])), policy="cut")]
@@ -135,7 +135,7 @@ def test_a_refiltered_build_is_what_a_fresh_build_with_these_thresholds_is(tmp_p
 
 
 def copies(count: int, longer: int) -> list[str]:
-    """Of one text of 400 words with one word changed in each; some are longer by 22 words."""
+    """Variants of a text of 400 words, each with one word changed; some are longer by 22 words."""
     template = [f"theta{number}" for number in range(400)]
     texts = []
     for number in range(count):
@@ -185,7 +185,7 @@ def test_what_a_failed_build_kept_is_no_duplicate_of_a_later_one(tmp_path: Path,
     assert len([path for path in index.iterdir() if path.is_dir()]) == 1
 
 
-def test_both_sizes_of_ngrams_are_reported_and_a_setting_says_which_acts(tmp_path: Path):
+def test_both_sizes_of_ngrams_are_reported_and_a_setting_chooses_one(tmp_path: Path):
     quiz, few = jsonl(tmp_path / "quiz.jsonl", [QUESTION]), " ".join(QUESTION.split()[:9])
     whole, edited = f"{page('signals', 1)}\n{QUESTION}\n", f"{page('caching', 2)}\n{few}\n"
     source = IngestConfig(sources=str(jsonl(tmp_path / "a.jsonl", [page("caching", 1), whole, edited])))

@@ -36,7 +36,7 @@ def origins(folder: Path) -> list[tuple[str, ...]]:
     return [tuple(each.metadata[name] for name in names) for each in read_documents(folder)]
 
 
-def test_a_licence_that_the_settings_name_goes_before_the_one_of_the_row(tmp_path: Path) -> None:
+def test_a_licence_of_the_settings_precedes_the_one_of_the_row(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "pages.jsonl", [page("caching", n) for n in range(3)])
     build(IngestConfig(sources=str(source)), loose(), tmp_path / "first")
     said = IngestConfig(sources=[Source(uri=str(tmp_path / "first"), licence="CC0-1.0")])

@@ -1,4 +1,4 @@
-"""Whole builds from sources that are at fault: what is bad is counted with its place, and the next build is whole."""
+"""Builds from faulty sources: every fault is counted with its location, and the next build is complete."""
 
 import csv
 import gzip
@@ -84,7 +84,7 @@ def test_every_fault_is_a_counted_reject_with_its_place_and_the_good_documents_a
     assert read_manifest(tmp_path / "again")["files"] == read_manifest(tmp_path / "out")["files"]
 
 
-def test_a_source_that_disappears_half_way_is_counted_and_the_next_build_is_whole(
+def test_a_source_that_disappears_during_a_build_is_counted_and_the_next_build_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "source"

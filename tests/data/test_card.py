@@ -1,4 +1,4 @@
-"""The data card of a whole refined folder: complete, escaped, self-contained, the same bytes every time."""
+"""The data card of a refined folder: complete, escaped, self-contained, the same bytes every time."""
 
 import json
 import re
@@ -121,12 +121,12 @@ def test_pass_rates_are_each_rules_own(page: str):
     assert 0 < share < 100 and f"{share:.1f} %" in cells[1]
 
 
-def test_a_language_that_a_rule_is_not_asked_of_passes_it(refined: Path):
+def test_a_rule_that_does_not_apply_to_a_language_passes_it(refined: Path):
     folder = open_folder(refined)
     thresholds = {**folder.thresholds, "min_stop_words": 3}
     found = rule_passes(replace(folder, parameters={"refine": thresholds}))
     rule = next(each for each in found if each.rule.reason == "few_stop_words")
-    rates = {name: passed.passed / passed.asked for name, passed in rule.by_language.items()}
+    rates = {name: passed.passed / passed.documents for name, passed in rule.by_language.items()}
     assert rates["en"] < 1 == rates["ja"]
 
 
@@ -237,7 +237,7 @@ def test_a_licence_that_is_not_known_is_no_licence(tmp_path: Path, page: str, mo
     assert "Licences known 0 licence unknown for 3 of 3 sources" in none
 
 
-def test_a_source_of_some_documents_without_a_licence_says_both():
+def test_a_source_of_some_documents_without_a_licence_shows_both():
     licences = Licences.of([{"MIT", "unspecified"}, {"MIT"}, {""}, set()])
     assert (licences.known, licences.unknown_sources, licences.sources) == (1, 3, 4)
     assert [shown_licences(each) for each in ({"unspecified", "MIT"}, {"MIT", "BSD"}, set())] == [
@@ -268,8 +268,8 @@ def test_what_was_read_and_what_was_extracted_have_a_name_each(tmp_path: Path):
 
 def test_rules_that_no_document_breaks_are_one_line(page: str, refined: Path):
     passes = rule_passes(open_folder(refined))
-    unbroken = [each.rule.reason for each in passes if each.total.passed == each.total.asked]
-    broken = [each.rule.reason for each in passes if each.total.passed < each.total.asked]
+    unbroken = [each.rule.reason for each in passes if each.total.passed == each.total.documents]
+    broken = [each.rule.reason for each in passes if each.total.passed < each.total.documents]
     assert unbroken and broken
     names = ", ".join(each.replace("_", " ") for each in unbroken)
     noun = "rule" if len(unbroken) == 1 else "rules"

@@ -104,7 +104,7 @@ def test_a_spread_counts_every_document_once(values: list[float], thresholds: li
 
 
 @given(st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60), st.floats(1, 99, width=32), st.booleans())
-def test_no_bar_stands_on_both_sides_of_a_threshold(values: list[float], limit: float, is_minimum: bool):
+def test_no_bar_is_on_both_sides_of_a_threshold(values: list[float], limit: float, is_minimum: bool):
     scores = np.array(values, np.float32)
     edge = limit if is_minimum else float(np.nextafter(np.float32(limit), np.float32(np.inf)))
     spread = spread_of(scores, [edge])

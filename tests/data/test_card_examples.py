@@ -1,4 +1,4 @@
-"""The examples on the data card: what is shown of a dropped document, and what it is said to be like."""
+"""The examples on the data card: the excerpt of a dropped document, and its twin."""
 
 import re
 from html import unescape

@@ -83,7 +83,7 @@ def test_settings_and_rules_side_by_side(found: DataDiff):
     assert differing({"a": {"b": 1}}, {"a": {}, "c": None}) == {"a.b": (1, "absent"), "c": ("absent", None)}
 
 
-def test_the_text_is_short_and_says_the_figures(found: DataDiff):
+def test_the_text_is_short_and_has_the_figures(found: DataDiff):
     text = render_text(found)
     assert len(text.splitlines()) < 60
     assert max(map(len, text.splitlines())) <= 120

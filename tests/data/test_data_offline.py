@@ -16,7 +16,7 @@ from sluice.data.tokenization import train_tokenizer
 
 @pytest.fixture
 def outside_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whatever is asked of the network; each call is refused."""
+    """Refuses and records every network call."""
     asked: list[Any] = []
 
     def refuse(*arguments: Any, **_: Any) -> Any:
@@ -30,7 +30,7 @@ def outside_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return asked
 
 
-def test_the_whole_data_path_asks_nothing_of_the_network(tmp_path: Path, outside_calls: list[Any]) -> None:
+def test_the_data_path_uses_no_network(tmp_path: Path, outside_calls: list[Any]) -> None:
     source = tmp_path / "pages.jsonl"
     topics = ("queries", "signals", "caching", "sessions")
     texts = [page(topics[n % 4], n) for n in range(80)] + ["<p>Call +49 30 901820 or write to a@b.example.</p>" * 9]

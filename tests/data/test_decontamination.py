@@ -50,7 +50,7 @@ def bridges(tmp_path: Path) -> EvaluationSets:
     )
 
 
-def test_an_item_is_found_where_it_stands(bridges: EvaluationSets):
+def test_an_item_is_found_at_its_position(bridges: EvaluationSets):
     text = f"Some words before it. {QUESTION} And some after, all of the above."
     assert found(text, bridges) == [QUESTION.rstrip("?")]
     assert spans(text, bridges) == [Span(4, 23, "bridges", 13)]
@@ -236,7 +236,7 @@ WORDS = [f"{letter}{number}" for letter in "abcdefgh" for number in range(40)]
     after=st.integers(0, 50),
     spaces=st.lists(st.sampled_from([" ", "\n", " \t", ", ", "; ", "\n\n", "-"]), min_size=1, max_size=5),
 )
-def test_a_planted_item_is_found_wherever_and_however_it_stands(
+def test_a_planted_item_is_found_at_any_position_and_in_any_form(
     tmp_path_factory: pytest.TempPathFactory, seed: int, length: int, before: int, after: int, spaces: list[str]
 ):
     draw = random.Random(seed)

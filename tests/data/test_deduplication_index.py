@@ -1,4 +1,4 @@
-"""What earlier runs kept is not kept again; adding is whole or not at all; a repeated run has the same outcome."""
+"""Documents of earlier runs are not kept again; adding is atomic; a repeated run has the same outcome."""
 
 import errno
 import fcntl

@@ -67,7 +67,7 @@ def test_the_longest_is_kept_and_every_removed_document_has_a_kept_twin(tmp_path
     assert {duplicate.id for duplicate in removed} == {content_id(text) for text in texts[1:]}
 
 
-def test_a_document_that_is_not_eligible_neither_goes_nor_stands_for_another(tmp_path: Path):
+def test_a_document_that_is_not_eligible_is_neither_removed_nor_a_twin(tmp_path: Path):
     words = passage(2)
     texts = [" ".join(words[: 300 - cut]) for cut in range(0, 12, 3)]
     removed = find(texts, tmp_path, eligible=np.array([False, True, True, False]))

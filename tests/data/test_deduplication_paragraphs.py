@@ -1,4 +1,4 @@
-"""A repeated paragraph stays in the documents of the smallest ids, and what goes leaves no holes."""
+"""A repeated paragraph stays in the documents of the smallest ids, and removing it leaves no holes."""
 
 import random
 import tempfile
@@ -33,7 +33,7 @@ def surplus(
     return surplus_paragraphs(parts, [content_id(text) for text in texts], eligible, config.max_piece_copies or 1)
 
 
-def test_pieces_are_lines_of_enough_words_but_not_code():
+def test_paragraphs_are_lines_of_enough_words_but_not_code():
     text = f"# A heading\n\n{NOTICE}\n\n- {NOTICE}\n\n    {NOTICE}\n\nshort line"
     assert len(paragraph_hashes(text, 8)) == 1
     assert len(paragraph_hashes(text, 2)) == 3
@@ -41,7 +41,7 @@ def test_pieces_are_lines_of_enough_words_but_not_code():
     assert np.array_equal(paragraph_hashes(NOTICE.upper().replace(" ", ",  "), 8), paragraph_hashes(NOTICE, 8))
 
 
-def test_the_smallest_ids_keep_a_repeated_piece(tmp_path: Path):
+def test_the_smallest_ids_keep_a_repeated_paragraph(tmp_path: Path):
     texts = [document(str(number)) for number in range(7)]
     found = surplus(texts, tmp_path)
     assert sorted(found) == sorted(content_id(text) for text in texts)[2:]
@@ -52,12 +52,12 @@ def test_the_smallest_ids_keep_a_repeated_piece(tmp_path: Path):
             assert clean == text.replace(NOTICE + "\n\n", "")
 
 
-def test_a_document_that_is_not_eligible_holds_no_copy(tmp_path: Path):
+def test_a_document_that_is_not_eligible_counts_as_no_copy(tmp_path: Path):
     texts = sorted((document(str(number)) for number in range(3)), key=content_id)
     assert surplus(texts, tmp_path, eligible=np.array([False, True, True])) == {}
 
 
-def test_off_means_no_pieces_and_removing_nothing_changes_nothing(tmp_path: Path):
+def test_off_means_no_paragraphs_and_removing_nothing_changes_nothing(tmp_path: Path):
     texts = [document(str(number)) for number in range(3)]
     assert surplus(texts, tmp_path, RefineConfig()) == {}
     odd = "\n\n\nodd  \n\n\n\ntext \n"
@@ -70,7 +70,7 @@ def test_off_means_no_pieces_and_removing_nothing_changes_nothing(tmp_path: Path
     st.randoms(),
     st.integers(1, 3),
 )
-def test_every_piece_stays_in_exactly_the_allowed_copies(
+def test_every_paragraph_stays_in_exactly_the_allowed_copies(
     recipe: list[list[int]], generator: random.Random, copies: int
 ):
     config = RefineConfig(max_piece_copies=copies, min_piece_words=8)

@@ -20,7 +20,7 @@ def test_the_pinned_documentation_is_valid_and_permissively_licensed():
     assert len(names) == len(set(names)) >= 10
 
 
-def test_documents_are_held_against_every_evaluation_set_in_use(root: Path):
+def test_documents_are_searched_for_every_evaluation_set_in_use(root: Path):
     held = yaml.safe_load((root / "conf" / "config.yaml").read_text(encoding="utf-8"))["refine"]["evaluation_sets"]
     used = [path for path in (root / "model" / "evaluation").rglob("*") if path.suffix in {".yaml", ".json", ".jsonl"}]
     assert {each["path"] for each in held} == {path.relative_to(root).as_posix() for path in used} != set()

@@ -1,4 +1,4 @@
-"""Damage is mended, and nothing else is touched."""
+"""Damage is repaired, and nothing else is changed."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.data.extraction.encoding import _SUSPECT, mend
+from sluice.data.extraction.encoding import _SUSPECT, repair
 from sluice.data.extraction.extract import extract
 
 
@@ -26,7 +26,7 @@ from sluice.data.extraction.extract import extract
     ],
 )
 def test_damage_is_mended(damaged: str, sound: str):
-    assert mend(damaged) == sound
+    assert repair(damaged) == sound
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def test_damage_is_mended(damaged: str, sound: str):
     ],
 )
 def test_sound_text_is_unchanged(text: str):
-    assert mend(text) == text
+    assert repair(text) == text
 
 
 @given(st.text())
 def test_any_text_is_mended_into_nfc_and_stays_mended(text: str):
-    once = mend(text)
+    once = repair(text)
     assert once == unicodedata.normalize("NFC", once)
-    assert mend(once) == once
+    assert repair(once) == once
 
 
-@given(st.text("abc äöüßéèñçøå ąćęłńóśźż ґєії ελληνικά", min_size=1).filter(lambda text: mend(text) == text))
+@given(st.text("abc äöüßéèñçøå ąćęłńóśźż ґєії ελληνικά", min_size=1).filter(lambda text: repair(text) == text))
 def test_utf8_read_as_latin1_comes_back(text: str):
     text = f"naïve Größe {unicodedata.normalize('NFC', text)}"
-    assert mend(text.encode().decode("latin-1")) == text
+    assert repair(text.encode().decode("latin-1")) == text
 
 
 _TELLING = "".join(MOJIBAKE_CATEGORIES.values()).replace("-", "") + "ÂÃÎÐŒœ×à√≈‚ÄØÙВГРС аАz1.$"

@@ -337,7 +337,7 @@ writes &lt;b&gt; into the <a href="/log">log</a> of the day.</p>
 <div id="footer">Copyright, all rights reserved</div></body></html>"""
 
 
-def test_a_web_page_gives_its_own_text_without_what_stands_around_it():
+def test_a_web_page_yields_its_main_text_alone():
     assert extract(PAGE, "html") == (
         "# On locks\n\nA lock lifts boats with water alone, and needs 2*3*4 `gates_of_iron` at most.\n\n"
         "## How it works\n\nThe keeper opens the lower gate, and writes <b> into the log of the day.\n\n"

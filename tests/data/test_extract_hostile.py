@@ -36,7 +36,7 @@ _HOSTILE = [
 ]
 _CHARACTERS = 75_000
 _CPU_SECONDS = 10
-"""Of each document: several times what a linear pass takes; a quadratic one takes minutes."""
+"""Time limit of a document: several times that of a linear pass; a quadratic one takes minutes."""
 _CHILD = """
 import resource, sys
 from sluice.data.refining.score import ExtractMarkup

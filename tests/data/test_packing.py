@@ -46,7 +46,7 @@ def load(folder: Path) -> Tokenizer:
 
 
 def npy(values: list[int]) -> bytes:
-    """Of int64 values."""
+    """Serialize int64 values as .npy."""
     saved = io.BytesIO()
     np.save(saved, np.array(values, dtype=np.int64))
     return saved.getvalue()
@@ -118,7 +118,7 @@ def test_without_a_mix_each_source_is_used_whole(packed: tuple[Path, PackReport]
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_a_held_out_side_tells_the_source_of_every_token(
+def test_a_held_out_split_has_the_source_of_every_token(
     mixed_corpus: Path, small_tokenizer: Path, packed: tuple[Path, PackReport], split: str
 ):
     side, encoder = PackedTokens(packed[0], split), load(small_tokenizer)
@@ -144,7 +144,7 @@ def test_a_folder_packed_before_sources_were_kept_is_read(packed: tuple[Path, Pa
     assert PackedTokens(tmp_path / "old", "valid").sources == {}
 
 
-def test_sources_that_are_missing_or_of_other_documents_are_told(packed: tuple[Path, PackReport], tmp_path: Path):
+def test_sources_that_are_missing_or_of_other_documents_are_refused(packed: tuple[Path, PackReport], tmp_path: Path):
     shutil.copytree(packed[0], tmp_path / "torn")
     path = tmp_path / "torn" / "valid.sources.npy"
     np.save(path, np.load(path)[:-1])

@@ -31,7 +31,7 @@ def test_the_laws_of_best_fit(lengths: list[int], capacity: int):
 
 
 def plainly_filled(lengths: list[int], capacity: int) -> list[int]:
-    """Tokens in each row, by looking at every row for every piece."""
+    """Tokens in each row, by checking every row for every piece."""
     filled: list[int] = []
     for length in sorted(lengths, reverse=True):
         fits = [row for row, tokens in enumerate(filled) if tokens + length <= capacity]
@@ -42,7 +42,7 @@ def plainly_filled(lengths: list[int], capacity: int) -> list[int]:
     return filled
 
 
-def test_a_piece_goes_where_it_leaves_the_least_space():
+def test_a_piece_is_put_where_it_leaves_the_least_space():
     # 6 and 5 open rows with 4 and 5 left; 4 fits both and goes to the first.
     assert best_fit(np.array([6, 5, 4]), 10)[0].tolist() == [0, 1, 0]
 
@@ -99,7 +99,7 @@ def test_every_document_comes_back_from_its_rows(
     assert (tmp_path / "valid-0000.bin").read_bytes() == (rows[0] / "valid-0000.bin").read_bytes()
 
 
-def test_the_index_says_the_layout_and_what_it_costs(rows: tuple[Path, PackReport]):
+def test_the_index_has_the_layout_and_its_cost(rows: tuple[Path, PackReport]):
     folder, report = rows
     index = json.loads((folder / "index.json").read_text())
     assert (index["layout"], index["row_tokens"]) == ("best_fit", ROW)

@@ -63,7 +63,7 @@ def test_an_epoch_reads_every_row_once(side: PackedTokens):
     assert not np.array_equal(first, Loader(side, CONTEXT, seed=4, batch=1).starts(0, loader.rows))
 
 
-def test_a_stopped_run_goes_on_exactly_with_other_workers(side: PackedTokens):
+def test_a_stopped_run_resumes_exactly_with_other_workers(side: PackedTokens):
     rows = Loader(side, CONTEXT, seed=3, batch=1).rows
     count = 2 * rows + 40
     straight = Loader(side, CONTEXT, seed=3, batch=1)

@@ -52,7 +52,7 @@ def test_a_source_without_an_entry_weighs_its_share_of_the_tokens():
     assert planned({"a": 1000, "b": 3000}, {}, 400) == {"a": 100, "b": 300}
 
 
-def test_a_glob_shares_its_weight_by_tokens_and_a_name_goes_before_it():
+def test_a_glob_divides_its_weight_by_tokens_and_a_name_precedes_it():
     mix = {"py:*": MixShare(weight=1), "py:c": MixShare(weight=2), "d": MixShare(weight=1)}
     available = {"py:a": 3000, "py:b": 1000, "py:c": 8000, "d": 9000}
     assert planned(available, mix, 4000) == {"py:a": 750, "py:b": 250, "py:c": 2000, "d": 1000}
@@ -165,7 +165,7 @@ def texts(side: PackedTokens) -> list[bytes]:
 MIX = {"guide*": MixShare(weight=3, max_epochs=3), "manual*": MixShare(weight=1)}
 
 
-def test_the_report_says_what_was_planned_and_used(mixed_corpus: Path, small_tokenizer: Path, tmp_path: Path):
+def test_the_report_has_what_was_planned_and_used(mixed_corpus: Path, small_tokenizer: Path, tmp_path: Path):
     plain, before = packed({}, mixed_corpus, small_tokenizer, tmp_path / "plain")
     report, side = packed({"mix": MIX, "train_tokens": 30_000}, mixed_corpus, small_tokenizer, tmp_path / "mixed")
     assert sum(each.planned for each in report.sources.values()) == 30_000

@@ -186,7 +186,7 @@ def test_masking_twice_changes_nothing_more(text: str, kinds: set[str] | None):
 
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
-def test_what_is_found_is_what_goes(text: str):
+def test_exactly_the_findings_are_masked(text: str):
     found = find(text)
     assert all(left.end <= right.start for left, right in pairwise(found))
     assert all(item.start < item.end for item in found)

@@ -1,4 +1,4 @@
-"""Each rule drops what it is for and leaves technical prose alone; fresh scores and stored ones fall alike."""
+"""Each rule drops its target and keeps technical prose; new and stored scores give the same decision."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ LINE = "The same line of boilerplate stands here again and again."
 
 
 def first_breach(scores: Mapping[str, float], language: str, config: RefineConfig) -> tuple[str, str] | None:
-    """`breaches` of one document, said plainly."""
+    """Return the `breaches` of one document."""
     for rule in RULES:
         if rule is LANGUAGE:
             if config.languages is not None and language not in config.languages:
@@ -118,7 +118,7 @@ def test_running_text_of_another_language_has_its_own_stop_words(language: str):
     assert found == ("few_stop_words", "stop_words 0 < 2"), "a list of its long words is no running text"
 
 
-def test_a_language_without_a_list_is_not_asked_and_no_language_is():
+def test_a_language_without_a_list_passes_and_no_language_fails():
     swahili = "Hati hii inaeleza jinsi ya kutumia maktaba na kile ambacho moduli inafanya kwa faili za mtumiaji wake."
     assert score(swahili).language == "sw"
     assert breach(swahili, **OTHERS_OFF) is None

@@ -1,4 +1,4 @@
-"""Refine on whole folders: what it drops keeps its reason, and its outcome knows of no order, shard or worker."""
+"""Refine on folders: dropped documents keep their reason, and the outcome depends on no order, shard or worker."""
 
 import json
 import random
@@ -237,7 +237,7 @@ def test_what_an_earlier_run_kept_is_not_kept_twice(tmp_path: Path):
     assert again.documents_kept == first.documents_kept
 
 
-def test_nothing_kept_is_an_error_that_says_why(tmp_path: Path):
+def test_nothing_kept_is_an_error_with_the_reason(tmp_path: Path):
     with pytest.raises(ValueError, match=r"kept none of 1 documents \(too_few_words 1\)"):
         run(tmp_path, [raw("Too short.", "a.rst")], "out")
 

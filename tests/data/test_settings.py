@@ -1,4 +1,4 @@
-"""What no block of settings takes, whatever the field."""
+"""Values that no block of settings accepts, whatever the field."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Training BPE: what the paper says, whatever library does it."""
+"""BPE training follows the paper, with either library."""
 # ruff: noqa: F811
 
 import itertools
@@ -85,7 +85,7 @@ def test_rustbpe_is_taken_where_it_keeps_the_least_frequency():
     assert (trainer, tokenizer.get_vocab_size()) == ("rustbpe", 263)
 
 
-def test_text_beyond_the_counters_of_rustbpe_goes_to_the_other_library(monkeypatch: pytest.MonkeyPatch):
+def test_text_beyond_the_counters_of_rustbpe_is_trained_on_by_the_other_library(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bpe, "_MOST_BYTES_FOR_RUSTBPE", 10)
     assert train_bpe(["ab ab ab ab"], 261, 2, SPECIAL_TOKENS)[1] == "tokenizers"
 

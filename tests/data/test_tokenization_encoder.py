@@ -104,7 +104,7 @@ def test_text_that_is_not_unicode_is_refused(tokenizer: Tokenizer, encoder: Enco
             each.encode_batch(["fine", "ab\ud800"])
 
 
-def test_a_folder_says_what_a_pack_needs(library: Path, tmp_path: Path):
+def test_a_folder_has_what_pack_needs(library: Path, tmp_path: Path):
     train(library, tmp_path / "out")
     encoder = load_encoder(tmp_path / "out")
     assert (encoder.name, encoder.vocab_size, encoder.end_of_text) == ("tiktoken", 600, 0)

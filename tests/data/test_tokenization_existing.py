@@ -50,7 +50,7 @@ def test_missing_special_tokens_are_added_and_additions_to_texts_removed(library
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_a_word_of_its_vocabulary_becomes_special_where_it_stands(library: Path, tmp_path: Path):
+def test_a_word_of_its_vocabulary_becomes_special_with_its_id(library: Path, tmp_path: Path):
     given = by_tokenizers(["some text " * 40], 300, 2, [])
     given.add_tokens([END_OF_TEXT])
     index = given.token_to_id(END_OF_TEXT)

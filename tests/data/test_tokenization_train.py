@@ -1,4 +1,4 @@
-"""The tokenizer step: deterministic, lossless, loadable by transformers as it stands, for each algorithm."""
+"""The tokenizer step: deterministic, lossless, loadable by transformers unchanged, for each algorithm."""
 # ruff: noqa: F811
 
 import os
@@ -119,7 +119,7 @@ def test_a_vocabulary_larger_than_the_text_fills_is_refused(algorithm: str, libr
         train(library, tmp_path / "out", vocab_size=500_000, algorithm=algorithm)
 
 
-def test_a_vocabulary_with_no_room_for_the_bytes_is_refused(library: Path, tmp_path: Path):
+def test_a_vocabulary_smaller_than_the_bytes_is_refused(library: Path, tmp_path: Path):
     special = [f"<|s{number}|>" for number in range(50)]
     with pytest.raises(ValueError, match="it must be at least 310"):
         train(library, tmp_path / "out", vocab_size=300, special_tokens=special)

@@ -56,7 +56,7 @@ def test_a_token_is_not_its_own_substitute():
     assert inside.best(scores)[4] == -3
 
 
-def test_words_are_pieces_with_their_counts():
+def test_words_are_counted_pieces():
     words, counts = count_words(["the cat the", "x" * 70])
     assert words == sorted(words)
     assert dict(zip(words, counts, strict=True)) == {b"the": 1, b" cat": 1, b" the": 1, b"x" * 32: 2, b"x" * 6: 1}

@@ -1,4 +1,4 @@
-"""`why` by path: as the user knows it, wherever it is asked, and never another document than the one that is meant."""
+"""`why` by path: as the user types it, from any folder, and never for another document than the one meant."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_what_was_never_a_document_is_known_by_its_path_too(place: Path):
         why(place / "both", str(place / "lines.jsonl:4"), place / "texts")
 
 
-def test_a_folder_that_knows_no_sources_goes_by_the_end_of_the_path(place: Path, tmp_path: Path):
+def test_without_known_sources_the_end_of_the_path_decides(place: Path, tmp_path: Path):
     artifact = Path(shutil.copytree(place / "both", tmp_path / "artifact"))
     manifest = json.loads((artifact / "manifest.json").read_text())
     del manifest["parameters"]["data"]
@@ -120,7 +120,7 @@ def test_a_file_name_that_is_the_only_one_is_enough(place: Path):
         why(place / "out", "page.rst", place.parent)
 
 
-def test_what_was_cut_and_masked_is_told(tmp_path: Path):
+def test_cuts_and_masks_are_explained(tmp_path: Path):
     question = "Which of the seven seas did the very old captain of the wooden ship cross first in spring"
     (tmp_path / "in").mkdir()
     (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": question}) + "\n")

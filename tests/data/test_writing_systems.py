@@ -126,7 +126,7 @@ def test_letters_a_word(text: str, expected: int):
 
 
 @pytest.mark.parametrize("language", sorted(ARTICLES))
-def test_a_near_copy_of_an_article_goes_and_its_halves_stay(language: str, tmp_path: Path):
+def test_a_near_copy_of_an_article_is_dropped_and_its_halves_are_kept(language: str, tmp_path: Path):
     text = ARTICLES[language]
     copy = retouched(text, 3, 1)
     (removed,) = find_near([text, copy], tmp_path / "near")

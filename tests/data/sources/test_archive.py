@@ -51,7 +51,7 @@ LIMITS = Limits(document_bytes=10**6, file_bytes=10**9, expansion=200)
 
 
 class Index:
-    """A package index that serves one project and can be told to fail."""
+    """A package index with one project, which can be set to fail."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -203,7 +203,7 @@ def test_packages_are_ingested_with_licence_and_markup(index: Index, tmp_path: P
         ingest(IngestConfig(packages=[package(include=["nowhere/*"])]), tmp_path / "out", cache=tmp_path / "cache")
 
 
-def test_without_a_network_the_installed_documentation_is_taken_and_it_says_so(
+def test_without_a_network_the_installed_documentation_is_read_and_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")

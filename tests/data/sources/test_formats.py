@@ -100,7 +100,7 @@ def test_parquet_gives_a_document_a_row(tmp_path: Path, kind_of_text: pa.DataTyp
     assert [(each.reason, each.line) for each in rejects] == [("empty", 4), ("larger than 10000 bytes", 5)]
 
 
-def test_parquet_of_another_schema_says_which_columns_it_has(tmp_path: Path):
+def test_parquet_of_another_schema_names_its_columns(tmp_path: Path):
     path = stored(tmp_path / "a.parquet", parquet_bytes({"body": pa.array(["a"]), "url": pa.array(["b"])}))
     assert faults(path) == [("no text column `text`; columns: body, url; set data.text_field", None)]
     assert read(path, origin=Origin("local", text_field="body"))[0][0].text == "a"
@@ -276,7 +276,7 @@ def test_an_empty_file_is_a_reject(tmp_path: Path, name: str):
     assert faults(tmp_path / name) == [("empty", None)]
 
 
-def test_an_unknown_suffix_is_read_where_the_source_says_the_markup(tmp_path: Path):
+def test_an_unknown_suffix_is_read_where_the_source_sets_the_markup(tmp_path: Path):
     path = stored(tmp_path / "README", b"# words\n")
     assert faults(path) == [("unsupported suffix (none)", None)]
     assert read(path, origin=Origin("local", markup="md"))[0][0].metadata["markup"] == "md"

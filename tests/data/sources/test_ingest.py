@@ -55,7 +55,7 @@ def test_jsonl_lines_are_documents_and_bad_lines_are_rejects_with_file_and_line(
     assert sum(report.rejects.values()) == 5
 
 
-def test_unreadable_files_are_counted_and_the_rest_goes_on(tmp_path: Path, out: Path):
+def test_unreadable_files_are_counted_and_the_others_are_read(tmp_path: Path, out: Path):
     noise = random.Random(0).randbytes(400)
     source = write(
         tmp_path / "docs",

@@ -34,7 +34,7 @@ DOCS = {"docs/a.rst": b"Words.\n", "docs/b.rst": b"More words.\n"}
         ({}, "unspecified"),
     ],
 )
-def test_an_expression_goes_before_a_field_and_a_field_before_a_classifier(metadata: dict[str, Any], licence: str):
+def test_an_expression_precedes_a_field_and_a_field_a_classifier(metadata: dict[str, Any], licence: str):
     assert licence_of(metadata) == licence
 
 
@@ -89,7 +89,7 @@ def test_documents_of_a_release_carry_its_licence_unless_the_settings_name_one(
     assert {each.metadata["licence"] for each in found} == {licence}
 
 
-def test_metadata_that_are_asked_for_are_documents_too(tmp_path: Path):
+def test_metadata_that_are_included_are_documents_too(tmp_path: Path):
     found = read(tmp_path, {**DOCS, "PKG-INFO": PKG_INFO}, Choice(include=("PKG-INFO",)), Origin("guide==1.0"))
     assert [(each.metadata["path"], each.metadata["licence"]) for each in found] == [("PKG-INFO", "BSD-3-Clause")]
 

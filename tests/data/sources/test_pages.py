@@ -37,6 +37,6 @@ def test_what_is_no_text_in_that_charset_is_a_reject(tmp_path: Path) -> None:
     assert read(tmp_path / "c.html", b"<p>\xff") == ["not UTF-8 text"]
 
 
-def test_a_byte_order_mark_goes_before_what_the_page_says(tmp_path: Path) -> None:
+def test_a_byte_order_mark_precedes_the_declared_charset(tmp_path: Path) -> None:
     page = "<meta charset=iso-8859-1><p>Grüße</p>"
     assert read(tmp_path / "a.html", page.encode("utf-8-sig")) == [page]

@@ -58,7 +58,7 @@ def test_no_value_is_longer_than_the_largest_page(way: dict[str, Any], texts: li
 
 
 @given(st.binary(max_size=200))
-def test_what_is_no_page_header_is_said_so(content: bytes):
+def test_an_invalid_page_header_is_refused(content: bytes):
     chunk = SimpleNamespace(data_page_offset=0, has_dictionary_page=False, total_compressed_size=len(content))
     try:
         assert min(page_sizes(io.BytesIO(content), chunk), default=0) >= 0

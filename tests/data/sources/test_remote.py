@@ -25,7 +25,7 @@ SHA256 = hashlib.sha256(LINES).hexdigest()
 
 
 class Web:
-    """A web server with one file that can be told to fail."""
+    """A web server with one file, which can be set to fail."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -205,7 +205,7 @@ def test_a_copy_is_taken_while_the_remote_side_names_the_same_version(
     assert [document.text for document in read_documents(tmp_path / "out")] == ["second"]
 
 
-def test_a_scheme_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_scheme_whose_package_is_missing_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(known_implementations, "adl", {"class": "no_such_package.Files", "err": "Install adlfs"})
     with pytest.raises(ValueError, match=r"adl://container/a.txt needs a package that is not installed: Install adlfs"):
         take(tmp_path, "adl://container/a.txt")

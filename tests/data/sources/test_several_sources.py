@@ -52,7 +52,7 @@ def test_a_field_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> 
         take(tmp_path, str(tmp_path / "a.jsonl"))
 
 
-def test_where_nothing_is_kept_it_is_said_what_could_not_be_read(notes: Path, tmp_path: Path) -> None:
+def test_where_nothing_is_kept_the_rejects_are_named(notes: Path, tmp_path: Path) -> None:
     (notes / "d.jsonl").write_text("{broken\n" * 3)
     (notes / "e.bin").write_text("x")
     with pytest.raises(ValueError, match=r"kept none of 3 documents .*; 4 more could not be read \(line is not a JSON"):

@@ -1,4 +1,4 @@
-"""A compressed file that breaks off gives every whole line before the break, and one reject for the line after."""
+"""A truncated compressed file yields every complete line before the end, and one reject for the line after."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ def pack(content: bytes, suffix: str) -> bytes:
 
 
 def unpacked(content: bytes, suffix: str) -> bytes:
-    """What the format's own library makes of a stream that breaks off."""
+    """Lines that the format's own library reads from a truncated stream."""
     return (zlib.decompressobj(31) if suffix == "gz" else zstandard.ZstdDecompressor().decompressobj()).decompress(
         content
     )
@@ -54,7 +54,7 @@ PACKED = {suffix: pack(CONTENT, suffix) for suffix in ("gz", "zst")}
 @pytest.mark.parametrize("suffix", PACKED)
 @settings(deadline=None, max_examples=12)
 @given(st.floats(0.001, 0.999))
-def test_every_whole_line_before_the_cut_is_a_document(suffix: str, place: float):
+def test_every_complete_line_before_the_cut_is_a_document(suffix: str, place: float):
     content = PACKED[suffix][: int(place * len(PACKED[suffix]))]
     whole = unpacked(content, suffix).decode().splitlines(keepends=True)
     if whole and not whole[-1].endswith("\n"):
@@ -72,7 +72,7 @@ def test_a_file_cut_in_half_gives_about_half_of_its_lines(suffix: str):
 
 
 @pytest.mark.parametrize("suffix", PACKED)
-def test_what_stands_before_garbage_is_read(suffix: str):
+def test_content_before_garbage_is_read(suffix: str):
     documents, rejects = read(PACKED[suffix] + b"garbage after the end", suffix)
     assert (len(documents), [each.line for each in rejects]) == (2000, [2001])
     again, rejects = read(PACKED[suffix] * 2, suffix)
