@@ -20,7 +20,7 @@ def is_finished_build(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / EVIDENCE).is_dir()
 
 
-class SourceCounts(BaseModel):
+class IngestCounts(BaseModel):
     """Counts of one source."""
 
     documents: int = 0
@@ -37,7 +37,7 @@ class IngestReport(BaseModel):
     documents: int = 0
     bytes: int = 0
     """UTF-8 bytes of the text read, markup included."""
-    sources: dict[str, SourceCounts] = {}
+    sources: dict[str, IngestCounts] = {}
     rejects: dict[str, int] = {}
     """Number of files, lines and rows that are not documents, by reason; each is a row of rejects.csv."""
     fallback_reason: str | None = None

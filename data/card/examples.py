@@ -10,7 +10,7 @@ from sluice.data.card.folder import RefinedFolder, columns_of, rows
 from sluice.data.card.shared import Part, shared_parts
 from sluice.data.config import ContaminationSign
 from sluice.data.decontamination.policy import actionable
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.refining.tables import read_rows
 
 EXCERPT_CHARACTERS = 260
@@ -50,7 +50,9 @@ def excerpt(text: str, characters: int = EXCERPT_CHARACTERS) -> str:
 
 def _parts(row: Mapping[str, Any], rule: str, sign: ContaminationSign) -> list[Part]:
     text = row.get("text") or ""
-    spans = [Span(**each) for each in json.loads(row.get("contamination") or "[]")] if rule == "contaminated" else []
+    spans = (
+        [SharedSpan(**each) for each in json.loads(row.get("contamination") or "[]")] if rule == "contaminated" else []
+    )
     if text and (shared := actionable(spans, sign)):
         return shared_parts(text, shared)
     return [Part(excerpt(text))] if text else []

@@ -8,7 +8,7 @@ import numpy as np
 
 from sluice.core.arrow import numbers
 from sluice.data.card.folder import RefinedFolder, columns_of, rows
-from sluice.data.quality.rules import LANGUAGE, RULES, Rule
+from sluice.data.quality.rules import LANGUAGE, RULES, QualityRule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ class Spread:
 class RulePasses:
     """One rule applied alone to every document that has scores."""
 
-    rule: Rule
+    rule: QualityRule
     threshold: Any
     total: Passed
     by_source: dict[str, Passed]
@@ -82,7 +82,7 @@ def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
     return found
 
 
-def in_force(thresholds: Mapping[str, Any]) -> list[tuple[Rule, Any]]:
+def in_force(thresholds: Mapping[str, Any]) -> list[tuple[QualityRule, Any]]:
     """Return the rules that can drop something, with their thresholds."""
     always = [(rule, 1 if rule.setting is None else thresholds.get(rule.setting)) for rule in RULES]
     return [(rule, threshold) for rule, threshold in always if threshold is not None]
@@ -122,7 +122,7 @@ def spread_of(values: np.ndarray, thresholds: Sequence[float] = (), bins: int = 
     return Spread(edges.tolist(), counts.tolist(), log, unknown)
 
 
-def _first_beyond(rule: Rule, threshold: float) -> float:
+def _first_beyond(rule: QualityRule, threshold: float) -> float:
     """Start of the range above a threshold: a value at a maximum passes and belongs to the range below."""
     return float(threshold if rule.is_minimum else np.nextafter(np.float32(threshold), np.float32(np.inf)))
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sluice.data.decontamination.spans import Span, character_spans
+from sluice.data.decontamination.spans import SharedSpan, character_spans
 
 PLACES = 2
 """Shared runs shown of one document; the others are counted."""
@@ -24,7 +24,7 @@ class Part:
     """Evaluation set that a marked run is shared with; empty: context."""
 
 
-def shared_parts(text: str, spans: Sequence[Span]) -> list[Part]:
+def shared_parts(text: str, spans: Sequence[SharedSpan]) -> list[Part]:
     """Return the first of the ascending `spans` with their context, as consecutive parts."""
     found: list[Part] = []
     reached = 0

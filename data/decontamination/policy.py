@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sluice.data.config import ContaminationPolicy, ContaminationSign, RefineConfig
 from sluice.data.decontamination.sets import set_names
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.deduplication.spans import merged
 from sluice.data.report import Overlap
 
@@ -17,26 +17,26 @@ def set_policies(config: RefineConfig) -> dict[str, ContaminationPolicy]:
     return {name: policies[path] for name, path in set_names(list(policies)).items()}
 
 
-def actionable(spans: Sequence[Span], sign: ContaminationSign) -> list[Span]:
+def actionable(spans: Sequence[SharedSpan], sign: ContaminationSign) -> list[SharedSpan]:
     """Return the spans that policies apply to, disjoint for each set: those of the items' longest n-grams, or any."""
-    by_set: dict[str, list[Span]] = {}
+    by_set: dict[str, list[SharedSpan]] = {}
     for span in spans:
         if sign == "any" or span.is_longest:
             by_set.setdefault(span.set, []).append(span)
     return sorted(
-        Span(start, end, name, max(span.ngram for span in of_set if start <= span.first_word < end))
+        SharedSpan(start, end, name, max(span.ngram for span in of_set if start <= span.first_word < end))
         for name, of_set in by_set.items()
         for start, end in merged([(span.first_word, span.last_word) for span in of_set])
     )
 
 
-def count_documents(documents: Iterable[Sequence[Span]], sign: ContaminationSign) -> dict[str, int]:
+def count_documents(documents: Iterable[Sequence[SharedSpan]], sign: ContaminationSign) -> dict[str, int]:
     """Count by set the documents, given as their spans, that share something with it that policies apply to."""
     counts = Counter(name for spans in documents for name in {span.set for span in actionable(spans, sign)})
     return dict(sorted(counts.items()))
 
 
-def count_ngrams(documents: Iterable[Sequence[Span]]) -> dict[str, dict[int, Overlap]]:
+def count_ngrams(documents: Iterable[Sequence[SharedSpan]]) -> dict[str, dict[int, Overlap]]:
     """Count by set and n the documents that share n-grams of n words with it, and their spans."""
     found: dict[str, dict[int, Overlap]] = {}
     for spans in documents:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sluice.core.hashing import mix
 from sluice.data.decontamination.items import read_items
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.deduplication.spans import merged
 from sluice.data.deduplication.words import word_hashes
 from sluice.data.privacy import mask
@@ -118,7 +118,7 @@ def set_names(paths: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(named, paths, strict=True))
 
 
-def find(hashes: np.ndarray, sets: EvaluationSets) -> list[Span]:
+def find(hashes: np.ndarray, sets: EvaluationSets) -> list[SharedSpan]:
     """Find what a document shares with the sets, given its `word_hashes` [words]; sorted spans.
 
     Spans are disjoint for each set, n-gram length and `is_longest`: what 13-grams find, 8-grams find again.
@@ -146,7 +146,7 @@ def find(hashes: np.ndarray, sets: EvaluationSets) -> list[Span]:
         for member in sets.members[sets.bounds[place] : sets.bounds[place + 1]].tolist():
             found.setdefault((member, length), []).append((start, start + length))
     return sorted(
-        Span(start, end, sets.names[member // 2], length, member % 2 == 0)
+        SharedSpan(start, end, sets.names[member // 2], length, member % 2 == 0)
         for (member, length), shared in found.items()
         for start, end in merged(shared)
     )

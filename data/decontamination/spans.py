@@ -11,7 +11,7 @@ from sluice.data.deduplication.words import word_spans
 
 
 @dataclass(frozen=True, order=True)
-class Span:
+class SharedSpan:
     """Words of a document, [first_word, last_word), that occur in an evaluation set."""
 
     first_word: int
@@ -23,7 +23,7 @@ class Span:
     """Whether these are the longest n-grams of the item; shorter ones are the weaker sign."""
 
 
-def character_spans(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
+def character_spans(text: str, spans: Sequence[SharedSpan]) -> list[tuple[int, int]]:
     """Start and end in characters of each span, from its first word to its last."""
     words = word_spans(text) if spans else []
     return [(words[span.first_word][0], words[span.last_word - 1][1]) for span in spans]

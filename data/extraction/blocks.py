@@ -21,7 +21,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Item:
+class ListItem:
     text: str
 
 
@@ -30,7 +30,7 @@ class Code:
     text: str
 
 
-Block = Heading | Paragraph | Item | Code
+Block = Heading | Paragraph | ListItem | Code
 
 _MARKS = re.compile(r"\A(?:(?:#{1,6}|[-*•]) +)+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -44,7 +44,7 @@ def render(blocks: Iterable[Block]) -> str:
     for block in blocks:
         if not block.text.strip() or (isinstance(block, Paragraph) and not _LETTER.search(block.text)):
             continue
-        both_items = isinstance(block, Item) and isinstance(previous, Item)
+        both_items = isinstance(block, ListItem) and isinstance(previous, ListItem)
         parts.append(("\n" if both_items else "\n\n") + _render_one(block))
         previous = block
     return "".join(parts).strip("\n")
@@ -54,7 +54,7 @@ def _render_one(block: Block) -> str:
     match block:
         case Heading(level, text):
             return f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
-        case Item(text):
+        case ListItem(text):
             return f"- {' '.join(text.split())}"
         case Code(text):
             # Several blank lines inside code become one, as between all blocks of the contract.

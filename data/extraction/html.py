@@ -5,7 +5,7 @@ from collections import Counter
 from html import unescape
 from html.parser import HTMLParser
 
-from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 
 _SKIPPED = frozenset(
     {"script", "style", "nav", "head", "footer", "aside", "form", "button", "svg", "noscript", "template"}
@@ -140,7 +140,7 @@ class _Reader(HTMLParser):
             elif self.heading:
                 self.blocks.append(Heading(self.heading, flat.rstrip("¶#").rstrip()))
             elif self.in_item:
-                self.blocks.append(Item(flat))
+                self.blocks.append(ListItem(flat))
                 self.in_item = False
             else:
                 self.blocks.append(Paragraph(flat))

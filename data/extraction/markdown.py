@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 from sluice.data.extraction.directives import Treatment, label_of, treatment_of
 from sluice.data.extraction.html import html_blocks
 from sluice.data.extraction.inline import role_text
@@ -44,7 +44,7 @@ def _blocks(tokens: list[Token], nesting: int) -> Iterator[Block]:
             case "td_open" | "th_open" | "td_close" | "th_close":
                 in_cell = token.nesting == 1
             case "tr_close":
-                yield Item(" | ".join(filter(None, cells)))
+                yield ListItem(" | ".join(filter(None, cells)))
             case "fence" | "code_block":
                 yield from _fence(token.info.strip(), token.content, nesting)
             case "html_block":
@@ -56,7 +56,7 @@ def _blocks(tokens: list[Token], nesting: int) -> Iterator[Block]:
                 elif heading:
                     yield Heading(heading, text)
                 elif item_open:
-                    yield Item(text)
+                    yield ListItem(text)
                     item_open = False
                 else:
                     yield Paragraph(text)

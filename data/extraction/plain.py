@@ -2,7 +2,7 @@
 
 import re
 
-from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 
 _HEADING = re.compile(r"(#{1,6}) +(\S.*)")
 _ITEM = re.compile(r"[-*•] +(\S.*)")
@@ -53,7 +53,7 @@ def _paragraphs(lines: list[str]) -> list[Block]:
         return []
     item = _ITEM.fullmatch(lines[0])
     if item:
-        return [Item(" ".join([item[1], *lines[1:]]))]
+        return [ListItem(" ".join([item[1], *lines[1:]]))]
     if max(map(len, lines)) > _LONGEST_WRAPPED_LINE:
         return [Paragraph(line) for line in lines]
     return [Paragraph(" ".join(lines))]

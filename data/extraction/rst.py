@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator, Iterator
 from itertools import takewhile
 
-from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 from sluice.data.extraction.directives import Treatment, argument_is_version, label_of, treatment_of
 from sluice.data.extraction.inline import plain_words
 from sluice.data.extraction.tables import grid_table, is_grid_border, is_simple_border, simple_table
@@ -97,7 +97,7 @@ class _Reader:
             return (yield from self._explicit(lines, i, nesting))
         if is_grid_border(line) or is_simple_border(line):
             rows, end = (grid_table if line.startswith("+") else simple_table)(lines, i)
-            yield from (Item(self.words(row)) for row in rows)
+            yield from (ListItem(self.words(row)) for row in rows)
             return end
         if _DOCTEST.match(line):
             end = next((k for k in range(i, len(lines)) if not lines[k]), len(lines))
@@ -223,8 +223,8 @@ class _Reader:
         if row:
             yield self._row(row)
 
-    def _row(self, cells: list[list[str]]) -> Item:
-        return Item(self.words(" | ".join(filter(None, (" ".join(lines).strip() for lines in cells)))))
+    def _row(self, cells: list[list[str]]) -> ListItem:
+        return ListItem(self.words(" | ".join(filter(None, (" ".join(lines).strip() for lines in cells)))))
 
     def _level_of(self, style: tuple[str, bool]) -> int:
         if style not in self.styles:
@@ -298,7 +298,7 @@ def _as_item(lead: str, blocks: list[Block]) -> Iterator[Block]:
     if lead and len(text) == 1:
         yield Paragraph(lead)  # A lead before a list or code introduces it and is no item.
     elif text:
-        yield Item(" ".join(text))
+        yield ListItem(" ".join(text))
     yield from rest
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sluice.data.extraction.blocks import Block, Code, Heading, Item, Paragraph
+from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 from sluice.data.extraction.html import html_blocks
 
 _PAGE = re.compile(r"<(?:!doctype\s+html|html|body)\b", re.IGNORECASE)
@@ -58,7 +58,7 @@ def _blocks(parent: Any) -> Iterator[Block]:
         elif element.tag == "item":
             for number, block in enumerate(_blocks(element)):
                 # The first paragraph is the item's line.
-                yield Item(block.text) if number == 0 and isinstance(block, Paragraph) else block
+                yield ListItem(block.text) if number == 0 and isinstance(block, Paragraph) else block
         elif element.tag == "code":
             yield Code("".join(element.itertext()).strip("\n").rstrip())
         elif not isinstance(element.tag, str):

@@ -33,7 +33,7 @@ class LoaderState(BaseModel):
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedRows:
     """Rows of one worker for one step; both arrays are [rows, context + 1] int64."""
 
     tokens: np.ndarray
@@ -112,16 +112,16 @@ class Loader:
                 )
         self._sample = state.sample
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[PackedRows]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> PackedRows:
         starts = self.starts(self._sample + self.rank * self.share, self.share)
         length = self.context + 1
         tokens = np.stack([self.packed.sequence.read(int(start), length) for start in starts])
         documents = np.stack([self.packed.document_ids(int(start), length) for start in starts])
         self._sample += self.batch
-        return Batch(tokens.astype(np.int64), documents)
+        return PackedRows(tokens.astype(np.int64), documents)
 
     def starts(self, first: int, count: int) -> np.ndarray:
         """Return the first token of rows `first` to `first + count`, counted over all epochs, [count] int64."""

@@ -21,7 +21,7 @@ from sluice.data.packing.training import Training, TrainingTable
 from sluice.data.split import SPLITS, Split, split_of
 
 if TYPE_CHECKING:
-    from sluice.data.tokenization.encoder import Encoder
+    from sluice.data.tokenization.encoder import TextEncoder
 
 _DOCUMENTS_AT_ONCE = 256
 # Batches are limited by characters too, to bound their memory where documents are long.
@@ -84,7 +84,7 @@ def pack(
 def _encode(  # noqa: PLR0917
     config: PackConfig,
     documents: Path,
-    encoder: "Encoder",
+    encoder: "TextEncoder",
     writers: Mapping[Split, ShardWriter],
     held_out: Mapping[Split, HeldOutTable],
     progress: Progress,

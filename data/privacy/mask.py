@@ -32,7 +32,7 @@ _NUMERIC = ("CARD", "PHONE")
 _UNSEEN = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
 
 
-class Found(NamedTuple):
+class MaskedSpan(NamedTuple):
     """A kind of personal data, and its start and end in characters."""
 
     kind: str
@@ -58,21 +58,21 @@ def mask(text: str, kinds: Collection[str] | None = None) -> tuple[str, dict[str
     return text, counts
 
 
-def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
+def find(text: str, kinds: Collection[str] | None = None) -> list[MaskedSpan]:
     """Find what `mask` replaces first, by position and without overlaps.
 
     Searches the text as displayed, without zero-width characters, and then as stored, where such a character separates
     a value from its neighbour.
     """
-    taken: list[Found] = []
+    taken: list[MaskedSpan] = []
     has_unseen = not text.isascii() and any(character in text for character in _UNSEEN)
     if has_unseen and (seen := _find(text.translate(dict.fromkeys(map(ord, _UNSEEN))), kinds, [])):
         places = [place for place, character in enumerate(text) if character not in _UNSEEN]
-        taken = [Found(kind, places[start], places[end - 1] + 1) for kind, start, end in seen]
+        taken = [MaskedSpan(kind, places[start], places[end - 1] + 1) for kind, start, end in seen]
     return _find(text, kinds, taken)
 
 
-def _find(text: str, kinds: Collection[str] | None, taken: list[Found]) -> list[Found]:
+def _find(text: str, kinds: Collection[str] | None, taken: list[MaskedSpan]) -> list[MaskedSpan]:
     """Return `taken` and the findings between them, by position."""
     has_number = _NUMBER.search(text) is not None
     for kind in _ordered(kinds):
@@ -82,7 +82,7 @@ def _find(text: str, kinds: Collection[str] | None, taken: list[Found]) -> list[
             place = bisect_right(taken, start, key=lambda other: other.start)
             before_is_free = place == 0 or taken[place - 1].end <= start
             if before_is_free and (place == len(taken) or end <= taken[place].start):
-                taken.insert(place, Found(kind, start, end))
+                taken.insert(place, MaskedSpan(kind, start, end))
     return taken
 
 

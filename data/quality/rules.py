@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class QualityRule:
     """One bound on one score; `reason` is the name under which dropped documents are counted."""
 
     reason: str
@@ -52,43 +52,43 @@ class Rule:
         )
 
 
-LANGUAGE = Rule("language", "language", True, "languages")
+LANGUAGE = QualityRule("language", "language", True, "languages")
 """The one rule without a bound: the document's language is one of those to keep."""
 
 RULES = (
-    Rule("empty", "characters", True, None),
-    Rule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
-    Rule("too_few_words", "words", True, "min_words"),
-    Rule("too_many_words", "words", False, "max_words"),
+    QualityRule("empty", "characters", True, None),
+    QualityRule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
+    QualityRule("too_few_words", "words", True, "min_words"),
+    QualityRule("too_many_words", "words", False, "max_words"),
     # Before the rules about words: a document of another language is dropped for that, not for its long words.
     LANGUAGE,
-    Rule("uncertain_language", "language_probability", True, "min_language_probability"),
-    Rule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
-    Rule("long_words", "mean_word_length", False, "max_mean_word_length"),
-    Rule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
-    Rule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
-    Rule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
-    Rule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
-    Rule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
-    Rule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
-    Rule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
+    QualityRule("uncertain_language", "language_probability", True, "min_language_probability"),
+    QualityRule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
+    QualityRule("long_words", "mean_word_length", False, "max_mean_word_length"),
+    QualityRule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
+    QualityRule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
+    QualityRule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
+    QualityRule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
+    QualityRule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
+    QualityRule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
+    QualityRule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
     *(
-        Rule(f"repeated_{n}gram", f"top_{n}gram_fraction", False, f"max_top_{n}gram_fraction")
+        QualityRule(f"repeated_{n}gram", f"top_{n}gram_fraction", False, f"max_top_{n}gram_fraction")
         for n in gopher.TOP_NGRAMS
     ),
     *(
-        Rule(f"repeated_{n}gram", f"duplicate_{n}gram_fraction", False, f"max_duplicate_{n}gram_fraction")
+        QualityRule(f"repeated_{n}gram", f"duplicate_{n}gram_fraction", False, f"max_duplicate_{n}gram_fraction")
         for n in gopher.DUPLICATE_NGRAMS
     ),
-    Rule("few_sentences", "sentences", True, "min_sentences"),
-    Rule("curly_brackets", "curly_brackets", False, "max_curly_brackets"),
-    Rule("placeholder_text", "placeholder_texts", False, "max_placeholder_texts"),
-    Rule("javascript_lines", "javascript_lines", False, "max_javascript_lines"),
-    Rule("policy_lines", "policy_lines", False, "max_policy_lines"),
-    Rule("unpunctuated_lines", "punctuated_line_fraction", True, "min_punctuated_line_fraction"),
-    Rule("short_lines", "short_line_fraction", False, "max_short_line_fraction"),
-    Rule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
-    Rule("low_quality", "quality", True, "min_quality"),
+    QualityRule("few_sentences", "sentences", True, "min_sentences"),
+    QualityRule("curly_brackets", "curly_brackets", False, "max_curly_brackets"),
+    QualityRule("placeholder_text", "placeholder_texts", False, "max_placeholder_texts"),
+    QualityRule("javascript_lines", "javascript_lines", False, "max_javascript_lines"),
+    QualityRule("policy_lines", "policy_lines", False, "max_policy_lines"),
+    QualityRule("unpunctuated_lines", "punctuated_line_fraction", True, "min_punctuated_line_fraction"),
+    QualityRule("short_lines", "short_line_fraction", False, "max_short_line_fraction"),
+    QualityRule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
+    QualityRule("low_quality", "quality", True, "min_quality"),
 )
 """In order: the first breached rule is the one that drops a document."""
 
@@ -153,14 +153,14 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
     return Breaches(alone, first)
 
 
-def _score(rule: Rule, scores: Mapping[str, Any]) -> Any:
+def _score(rule: QualityRule, scores: Mapping[str, Any]) -> Any:
     if rule.score not in scores:
         hint = "set quality_model too" if rule.score == "quality" else "score the documents again"
         raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
     return scores[rule.score]
 
 
-def _comparison(rule: Rule, value: float | str, config: RefineConfig) -> str:
+def _comparison(rule: QualityRule, value: float | str, config: RefineConfig) -> str:
     if isinstance(value, str):
         return f"language {value} not in {', '.join(config.languages or [])}"
     bound = rule.bound(config)

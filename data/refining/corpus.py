@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from sluice.core.arrow import numbers, table_of
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.refining.tables import IDENTITY, read_columns, score_columns
 
 _ORDER = ("id", "source", "path", "raw_id")
@@ -33,7 +33,7 @@ class Corpus:
     """[rows] int64."""
     scores: Mapping[str, np.ndarray]
     """[rows] float32 each."""
-    contamination: Mapping[int, list[Span]]
+    contamination: Mapping[int, list[SharedSpan]]
     """Row -> spans shared with evaluation sets, of the documents that have any."""
     identity: pa.Table
     """The columns of IDENTITY, [rows]."""
@@ -106,6 +106,6 @@ class Corpus:
                 yield part, slots[first:end] - self.part_starts[part]
 
 
-def parse_contamination(column: Sequence[str]) -> dict[int, list[Span]]:
+def parse_contamination(column: Sequence[str]) -> dict[int, list[SharedSpan]]:
     """Parse a `contamination` column into row -> spans, of the rows that have any."""
-    return {row: [Span(**span) for span in json.loads(text)] for row, text in enumerate(column) if text != "[]"}
+    return {row: [SharedSpan(**span) for span in json.loads(text)] for row, text in enumerate(column) if text != "[]"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.decontamination.spans import character_spans as contamination_spans
 from sluice.data.deduplication.paragraphs import remove, surplus_paragraphs
 from sluice.data.deduplication.sketch_store import SketchPart
@@ -17,7 +17,7 @@ from sluice.data.deduplication.substrings import RepeatCache, character_spans, r
 from sluice.data.document import content_id
 from sluice.data.quality.prose import Prose
 from sluice.data.refining.corpus import Corpus
-from sluice.data.refining.decide import KEPT, Decision, spans_under
+from sluice.data.refining.decide import KEPT, DocumentDecision, spans_under
 from sluice.data.refining.executor import RunTasks
 from sluice.data.refining.tables import read_rows
 
@@ -29,7 +29,7 @@ _FEW = 32
 class Cut:
     """A plan of what to cut out of one document. Equal cuts of equal texts give equal results."""
 
-    contamination: tuple[Span, ...] = ()
+    contamination: tuple[SharedSpan, ...] = ()
     runs: tuple[tuple[int, int], ...] = ()
     """Repeated runs of words (first, end) of the scored text."""
     paragraphs: tuple[int, ...] = ()
@@ -139,7 +139,7 @@ class Cutter:
         self._results: dict[int, tuple[Cut, CutResult]] = {}
         """By row: the last cut that was measured, and its result."""
 
-    def plan(self, decisions: Sequence[Decision]) -> Cuts:
+    def plan(self, decisions: Sequence[DocumentDecision]) -> Cuts:
         """Return what to cut out of the documents that `decisions` keep."""
         corpus, config = self.corpus, self.config
         kept = np.array([decision is KEPT for decision in decisions], dtype=bool)
@@ -199,11 +199,11 @@ class Cutter:
         return self.run(function, tasks, workers=self.workers, note=note)
 
 
-def too_short(results: Mapping[int, CutResult], config: RefineConfig) -> dict[int, Decision]:
+def too_short(results: Mapping[int, CutResult], config: RefineConfig) -> dict[int, DocumentDecision]:
     """Return the decision, by row, about documents with fewer words after cutting than `min_words` requires."""
     least = max(config.min_words or 0, 1)
     return {
-        row: Decision("too_few_words", f"words {result.words} < {least} after cutting")
+        row: DocumentDecision("too_few_words", f"words {result.words} < {least} after cutting")
         for row, result in results.items()
         if result.words is not None and result.words < least
     }

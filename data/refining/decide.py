@@ -12,14 +12,14 @@ import numpy as np
 
 from sluice.data.config import ContaminationPolicy, RefineConfig
 from sluice.data.decontamination.policy import actionable, set_policies
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.deduplication.near import Duplicate, near_duplicates
 from sluice.data.quality.rules import breaches
 from sluice.data.refining.corpus import Corpus
 
 
 @dataclass(frozen=True)
-class Decision:
+class DocumentDecision:
     """The decision about one document; `rule` is None where it is kept."""
 
     rule: str | None = None
@@ -28,7 +28,7 @@ class Decision:
     jaccard: float | None = None
 
 
-KEPT = Decision()
+KEPT = DocumentDecision()
 
 
 def decide(
@@ -36,22 +36,22 @@ def decide(
     pairs: np.ndarray,
     earlier: Mapping[str, Duplicate],
     config: RefineConfig,
-    too_short: Mapping[int, Decision] | None = None,
-) -> list[Decision]:
+    too_short: Mapping[int, DocumentDecision] | None = None,
+) -> list[DocumentDecision]:
     """Return the decision about each row; those of `too_short` (row -> decision) are made already.
 
     `pairs` is [n] of dtype PAIR over the distinct ids in order; those below `config.min_jaccard` are ignored.
     `earlier` is id -> its twin among what earlier runs kept.
     """
     first = breaches(corpus.scores, corpus.languages, config).first
-    decisions = [KEPT if breach is None else Decision(*breach) for breach in first]
+    decisions = [KEPT if breach is None else DocumentDecision(*breach) for breach in first]
     for row, decision in (too_short or {}).items():
         decisions[row] = decision
     for row, spans in spans_under("drop", corpus, config).items():
         if decisions[row] is KEPT:
             sets = sorted({span.set for span in spans})
             words = sum(span.last_word - span.first_word for span in spans)
-            decisions[row] = Decision("contaminated", f"shares {words} words with {', '.join(sets)}")
+            decisions[row] = DocumentDecision("contaminated", f"shares {words} words with {', '.join(sets)}")
     _drop_duplicates(corpus, pairs, earlier, config, decisions)
     return decisions
 
@@ -61,17 +61,17 @@ def _drop_duplicates(
     pairs: np.ndarray,
     earlier: Mapping[str, Duplicate],
     config: RefineConfig,
-    decisions: list[Decision],
+    decisions: list[DocumentDecision],
 ) -> None:
     """Drop exact duplicates, then those of earlier runs, then near ones, among the documents that are still kept."""
     first_rows = corpus.first_rows()
     for row, name in enumerate(corpus.ids):
         if row and corpus.ids[row - 1] == name and decisions[row] is KEPT:
-            decisions[row] = Decision("exact_duplicate", twin=name, jaccard=1.0)
+            decisions[row] = DocumentDecision("exact_duplicate", twin=name, jaccard=1.0)
     for row in first_rows:
         known = earlier.get(corpus.ids[row])
         if known is not None and decisions[row] is KEPT and known.jaccard >= config.min_jaccard:
-            decisions[row] = Decision("earlier_duplicate", twin=known.duplicate_of, jaccard=known.jaccard)
+            decisions[row] = DocumentDecision("earlier_duplicate", twin=known.duplicate_of, jaccard=known.jaccard)
     found = near_duplicates(
         [corpus.ids[row] for row in first_rows],
         corpus.characters[first_rows].tolist(),
@@ -81,12 +81,12 @@ def _drop_duplicates(
     )
     row_of = {corpus.ids[row]: int(row) for row in first_rows}
     for duplicate in found:
-        decisions[row_of[duplicate.id]] = Decision(
+        decisions[row_of[duplicate.id]] = DocumentDecision(
             "near_duplicate", twin=duplicate.duplicate_of, jaccard=duplicate.jaccard
         )
 
 
-def spans_under(policy: ContaminationPolicy, corpus: Corpus, config: RefineConfig) -> dict[int, list[Span]]:
+def spans_under(policy: ContaminationPolicy, corpus: Corpus, config: RefineConfig) -> dict[int, list[SharedSpan]]:
     """Return row -> the spans shared with evaluation sets of this policy that the policy applies to, if any."""
     wanted = {name for name, each in set_policies(config).items() if each == policy}
     found = {

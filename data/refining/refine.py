@@ -29,7 +29,7 @@ from sluice.data.document import document_shards
 from sluice.data.refining.compare import earlier_duplicates, similar_pairs, write_pairs
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cutter, too_short
-from sluice.data.refining.decide import Decision, decide
+from sluice.data.refining.decide import DocumentDecision, decide
 from sluice.data.refining.executor import RunTasks, lasting_workers, run_tasks
 from sluice.data.refining.fingerprint import fingerprint
 from sluice.data.refining.score import ScoreTask, score_part
@@ -123,7 +123,7 @@ def decide_cut_write(  # noqa: PLR0917
     repeated text, so everything is decided again without it, until no more documents are dropped. `run` is called like
     `run_tasks`; the default is `run_tasks` with one worker.
     """
-    dropped: dict[int, Decision] = {}
+    dropped: dict[int, DocumentDecision] = {}
     # Inside `out`, because on a cluster only the run's folder is seen by every worker.
     with TemporaryDirectory(dir=out, prefix=".texts-") as folder:
         scratch, workers = Path(folder), config.workers if run else 1

@@ -19,7 +19,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.data.document import content_id, document_line, write_line_shards, write_lines
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cut, CutResult, Cuts
-from sluice.data.refining.decide import KEPT, Decision
+from sluice.data.refining.decide import KEPT, DocumentDecision
 from sluice.data.refining.executor import RunTasks
 from sluice.data.refining.tables import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, read_rows, write_decisions
 from sluice.data.report import EVIDENCE, RefineReport, Tally
@@ -34,7 +34,7 @@ class NothingKept(ValueError):
 
 def write_outcome(  # noqa: PLR0917
     corpus: Corpus,
-    decisions: Sequence[Decision],
+    decisions: Sequence[DocumentDecision],
     cuts: Cuts,
     results: Mapping[int, CutResult],
     min_piece_words: int,
@@ -108,8 +108,8 @@ def write_part(task: WriteTask) -> None:
 
 
 def drop_copies(
-    ids: Sequence[str], decisions: Sequence[Decision], results: Mapping[int, CutResult]
-) -> Sequence[Decision]:
+    ids: Sequence[str], decisions: Sequence[DocumentDecision], results: Mapping[int, CutResult]
+) -> Sequence[DocumentDecision]:
     """Drop all but the first of documents that cutting has made equal."""
     settled = list(decisions)
     seen: set[str] = set()
@@ -118,7 +118,7 @@ def drop_copies(
             continue
         final_id = results[row].id if row in results else name
         if final_id in seen:
-            settled[row] = Decision("exact_duplicate", twin=final_id, jaccard=1.0)
+            settled[row] = DocumentDecision("exact_duplicate", twin=final_id, jaccard=1.0)
         seen.add(final_id)
     return settled
 
@@ -132,7 +132,7 @@ def _merged(parts: np.ndarray, scratch: Path) -> Iterator[bytes]:
 
 
 def _decision_tables(
-    corpus: Corpus, decisions: Sequence[Decision], results: Mapping[int, CutResult]
+    corpus: Corpus, decisions: Sequence[DocumentDecision], results: Mapping[int, CutResult]
 ) -> Iterator[pa.Table]:
     """Yield the rows of DECISION in canonical order."""
     for start in range(0, len(decisions), DECISIONS_A_GROUP):
@@ -156,7 +156,7 @@ def _decision_tables(
         yield pa.Table.from_arrays(columns, schema=DECISION)
 
 
-def _report(corpus: Corpus, decisions: Sequence[Decision], results: Mapping[int, CutResult]) -> RefineReport:
+def _report(corpus: Corpus, decisions: Sequence[DocumentDecision], results: Mapping[int, CutResult]) -> RefineReport:
     """Count; every table is sorted by its keys, so that equal contents are equal bytes."""
     report = RefineReport(kept_rows=np.array([decision is KEPT for decision in decisions], bool))
     sources, sizes = (corpus.identity[name].to_pylist() for name in ("source", "bytes"))

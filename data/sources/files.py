@@ -16,7 +16,7 @@ _SEEN = "already read by another name"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file to read, and its path relative to the source, with `/`."""
 
     path: Path
@@ -27,7 +27,9 @@ Seen = set[tuple[int, int]]
 """Device and inode of files that were read."""
 
 
-def find(location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None = None) -> Iterator[Found | Reject]:
+def find(
+    location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None = None
+) -> Iterator[FoundFile | Reject]:
     """Yield the source's files: those of a folder before those of its sub-folders, each in name order.
 
     A folder or file that a link leads to again is rejected, and so are files in `seen`, to which found files are added,
@@ -36,7 +38,7 @@ def find(location: LocalFiles, choice: Choice, origin: Origin, seen: Seen | None
     files: Seen = set() if seen is None else seen
     if location.glob is None and not location.top.is_dir():
         shown = printable(location.top.name)
-        yield Found(location.top, shown) if _first_time(location.top, files) else origin.reject(shown, _SEEN)
+        yield FoundFile(location.top, shown) if _first_time(location.top, files) else origin.reject(shown, _SEEN)
     else:
         yield from _Walk(location, choice, origin, files).run()
 
@@ -54,7 +56,7 @@ class _Walk:
     files: Seen
     folders: Seen = field(default_factory=set)
 
-    def run(self) -> Iterator[Found | Reject]:
+    def run(self) -> Iterator[FoundFile | Reject]:
         top = self.location.top
         _first_time(top, self.folders)
         pending: list[tuple[Path, str]] = [(top, "")]
@@ -87,7 +89,7 @@ class _Walk:
                 elif is_folder:
                     folders.append((Path(entry.path), f"{below}/"))
                 else:
-                    yield Found(Path(entry.path), printable(below))
+                    yield FoundFile(Path(entry.path), printable(below))
             pending += reversed(folders)
 
     def _wanted(self, shown: str, is_folder: bool) -> bool:

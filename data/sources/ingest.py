@@ -12,7 +12,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig
 from sluice.data.document import Document, write_documents
 from sluice.data.privacy import mask
-from sluice.data.report import IngestReport, SourceCounts
+from sluice.data.report import IngestCounts, IngestReport
 from sluice.data.sources.origin import Read, Reject
 from sluice.data.sources.packages import packages
 from sluice.data.sources.readers import SourceReader, why_none
@@ -71,7 +71,7 @@ class _Account:
                 self.report.rejects[each.reason] = self.report.rejects.get(each.reason, 0) + 1
                 continue
             counts = self.report.sources.setdefault(
-                each.metadata["source"], SourceCounts(licence=each.metadata["licence"])
+                each.metadata["source"], IngestCounts(licence=each.metadata["licence"])
             )
             size = len(each.text.encode())
             for tally in (counts, self.report):

@@ -6,7 +6,7 @@ import stat
 
 from sluice.core.manifest import file_hash
 from sluice.data.config import IngestConfig, Source
-from sluice.data.sources.files import Found, cannot_be_read, find
+from sluice.data.sources.files import FoundFile, cannot_be_read, find
 from sluice.data.sources.formats import SUFFIXES, kind
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.location import LocalFiles, locate
@@ -39,12 +39,12 @@ def _list_contents(source: Source) -> list[tuple[str, str]] | None:
         return None
     choice = Choice(tuple(source.include), tuple(source.exclude))
     return [
-        (each.shown, _content(each, source)) if isinstance(each, Found) else (each.path, each.reason)
+        (each.shown, _content(each, source)) if isinstance(each, FoundFile) else (each.path, each.reason)
         for each in find(location, choice, Origin(location.name))
     ]
 
 
-def _content(found: Found, source: Source) -> str:
+def _content(found: FoundFile, source: Source) -> str:
     # The content of a file that is rejected for its suffix or type is not read.
     if kind(found.shown)[0] not in SUFFIXES and source.markup is None:
         return "unsupported"

@@ -9,7 +9,7 @@ from sluice.core.progress import Progress
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import Document
 from sluice.data.sources.archive import IndexUnreachable, Pin, fetch
-from sluice.data.sources.files import Found, Seen, find
+from sluice.data.sources.files import FoundFile, Seen, find
 from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
@@ -70,7 +70,7 @@ class SourceReader:
         if source.sha256:
             self._check_pin(source.sha256, location, origin)
         for found in find(location, choice, origin, self.seen):
-            if isinstance(found, Found):
+            if isinstance(found, FoundFile):
                 yield from read_file(found.path, found.shown, origin, limits)
             else:
                 yield found

@@ -28,7 +28,7 @@ _SAMPLE = [
 ]
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
     """Encodes plain text: a special token inside it is encoded as plain characters, and none is added."""
 
     name: str
@@ -81,12 +81,12 @@ class Tiktoken:
         return found
 
 
-def load_encoder(folder: Path) -> Encoder:
+def load_encoder(folder: Path) -> TextEncoder:
     """Load the fastest encoder for a folder's tokenizer. ValueError without a tokenizer or an end-of-text token."""
     return encoder_of(load_tokenizer(folder))
 
 
-def encoder_of(tokenizer: Tokenizer) -> Encoder:
+def encoder_of(tokenizer: Tokenizer) -> TextEncoder:
     """Return the fastest encoder with the ids of `tokenizer`, which is set to encode special tokens as plain text."""
     tokenizer.encode_special_tokens = True
     reference = Tokenizers(tokenizer)

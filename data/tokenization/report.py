@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from sluice.data.tokenization.bytelevel import token_bytes
-from sluice.data.tokenization.encoder import Encoder
+from sluice.data.tokenization.encoder import TextEncoder
 
 _TEXTS_AT_ONCE = 256
 _CODE_INDENT = "    "
@@ -81,7 +81,7 @@ class TokenizerReport(BaseModel):
     timings: dict[str, float] = {}
 
 
-def measure(tokenizer: Tokenizer, encoder: Encoder, held_out: Sequence[Document]) -> TokenizerReport:
+def measure(tokenizer: Tokenizer, encoder: TextEncoder, held_out: Sequence[Document]) -> TokenizerReport:
     """Measure the tokenizer on held-out documents; the caller fills in the fields about training.
 
     A document's language is its metadata's `language`, else `und`.

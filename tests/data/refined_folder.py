@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.data.config import RefineConfig
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.document import content_id
 from sluice.data.quality.rules import LANGUAGE, RULES, breaches
 from sluice.data.refining.tables import DECISION, score_schema, write_rows
@@ -22,7 +22,7 @@ FOREIGN = {
     "fr": "Le service lit le fichier, vérifie chaque ligne et écrit le résultat dans le dossier numéro {}. ",
     "ja": "サービスはファイルを読み、各行を確認し、結果を番号 {} のフォルダに書き込みます。 ",
 }
-SHARED = Span(first_word=20, last_word=34, set="quiz", ngram=13)
+SHARED = SharedSpan(first_word=20, last_word=34, set="quiz", ngram=13)
 """Spans of every contaminated document."""
 SCORES = sorted({rule.score for rule in RULES if rule not in (RULES[0], LANGUAGE)})
 

@@ -13,7 +13,7 @@ from sluice.data.card.card import render
 from sluice.data.card.examples import excerpt
 from sluice.data.card.numbers import number
 from sluice.data.card.shared import shared_parts
-from sluice.data.decontamination.spans import Span
+from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.deduplication.words import words
 from sluice.data.refining.tables import DECISION, write_rows
 
@@ -53,7 +53,9 @@ TEXT = " ".join(f"word{place}" for place in range(400))
 
 
 def test_shared_words_stand_in_their_context():
-    parts = shared_parts(TEXT, [Span(100, 113, "quiz", 13), Span(105, 120, "exam", 13), Span(300, 313, "quiz", 13)])
+    parts = shared_parts(
+        TEXT, [SharedSpan(100, 113, "quiz", 13), SharedSpan(105, 120, "exam", 13), SharedSpan(300, 313, "quiz", 13)]
+    )
     assert [part.set for part in parts] == ["", "quiz", "exam", "", ""]
     before, first, second, after, more = (part.text for part in parts)
     assert first == " ".join(f"word{place}" for place in range(100, 113))
@@ -66,7 +68,7 @@ def test_shared_words_stand_in_their_context():
 @given(st.lists(st.integers(1, 398), min_size=2, max_size=4, unique=True))
 def test_what_is_marked_is_what_is_shared(bounds: list[int]):
     places = sorted(bounds)[: len(bounds) // 2 * 2]
-    spans = [Span(start, end, "quiz", 8) for start, end in zip(places[::2], places[1::2], strict=True)]
+    spans = [SharedSpan(start, end, "quiz", 8) for start, end in zip(places[::2], places[1::2], strict=True)]
     marked = [part.text for part in shared_parts(TEXT, spans) if part.set]
     for text, span in zip(marked, spans, strict=True):
         whole = " ".join(f"word{place}" for place in range(span.first_word, span.last_word))

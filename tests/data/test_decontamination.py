@@ -12,7 +12,7 @@ from script_fixtures import ARTICLES
 
 from sluice.data.decontamination.policy import actionable, count_documents, count_ngrams
 from sluice.data.decontamination.sets import EvaluationSets, find
-from sluice.data.decontamination.spans import Span, character_spans
+from sluice.data.decontamination.spans import SharedSpan, character_spans
 from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.words import word_hashes, word_spans
 
@@ -30,11 +30,11 @@ def load(*paths: Path) -> EvaluationSets:
     return EvaluationSets.load(paths)
 
 
-def every_span(text: str, sets: EvaluationSets) -> list[Span]:
+def every_span(text: str, sets: EvaluationSets) -> list[SharedSpan]:
     return find(word_hashes(text), sets)
 
 
-def spans(text: str, sets: EvaluationSets) -> list[Span]:
+def spans(text: str, sets: EvaluationSets) -> list[SharedSpan]:
     """The spans that a policy applies to."""
     return actionable(every_span(text, sets), "longest")
 
@@ -53,7 +53,7 @@ def bridges(tmp_path: Path) -> EvaluationSets:
 def test_an_item_is_found_at_its_position(bridges: EvaluationSets):
     text = f"Some words before it. {QUESTION} And some after, all of the above."
     assert found(text, bridges) == [QUESTION.rstrip("?")]
-    assert spans(text, bridges) == [Span(4, 23, "bridges", 13)]
+    assert spans(text, bridges) == [SharedSpan(4, 23, "bridges", 13)]
 
 
 def test_a_part_of_thirteen_words_is_enough_and_twelve_are_not(bridges: EvaluationSets):
@@ -66,9 +66,12 @@ def test_eight_words_of_a_longer_item_are_counted_and_acted_upon_only_where_any_
     words = QUESTION.rstrip("?").split()
     edited = " ".join([*words[:8], "really", *words[9:17]])
     found = every_span(edited, bridges)
-    assert found == [Span(0, 8, "bridges", 8, is_longest=False), Span(9, 17, "bridges", 8, is_longest=False)]
+    assert found == [
+        SharedSpan(0, 8, "bridges", 8, is_longest=False),
+        SharedSpan(9, 17, "bridges", 8, is_longest=False),
+    ]
     assert actionable(found, "longest") == []
-    assert actionable(found, "any") == [Span(0, 8, "bridges", 8), Span(9, 17, "bridges", 8)]
+    assert actionable(found, "any") == [SharedSpan(0, 8, "bridges", 8), SharedSpan(9, 17, "bridges", 8)]
     assert (count_documents([found], "longest"), count_documents([found], "any")) == ({}, {"bridges": 1})
 
 
@@ -88,13 +91,13 @@ def test_both_sizes_are_counted_by_set(tmp_path: Path):
 def test_an_ngram_of_a_short_and_of_a_long_item_is_counted_once_and_acted_upon(tmp_path: Path):
     sets = load(jsonl(tmp_path / "both.jsonl", TITLE, f"{TITLE} when the moon is up"))
     found = every_span(TITLE, sets)
-    assert found == [Span(0, 8, "both", 8, is_longest=False), Span(0, 8, "both", 8)]
-    assert actionable(found, "longest") == actionable(found, "any") == [Span(0, 8, "both", 8)]
+    assert found == [SharedSpan(0, 8, "both", 8, is_longest=False), SharedSpan(0, 8, "both", 8)]
+    assert actionable(found, "longest") == actionable(found, "any") == [SharedSpan(0, 8, "both", 8)]
     assert count_ngrams([found])["both"][8].spans == 1
 
 
 def test_case_spacing_and_punctuation_hide_nothing(bridges: EvaluationSets):
-    assert spans(QUESTION.upper().replace(" ", ",\n\t"), bridges) == [Span(0, 19, "bridges", 13)]
+    assert spans(QUESTION.upper().replace(" ", ",\n\t"), bridges) == [SharedSpan(0, 19, "bridges", 13)]
     assert spans(" ".join(reversed(QUESTION.split())), bridges) == []
 
 
@@ -147,7 +150,7 @@ def test_the_name_of_an_institution_is_no_item_in_a_script_without_spaces(tmp_pa
     thai = "กระทรวงศึกษาธิการ"
     sets = load(jsonl(tmp_path / "exam.jsonl", long, {"q": "哪一年成立", "a": "北京"}, thai[:12], "以上都不对"))
     assert (sets.counts, sets.ignored) == ({"exam": 1}, {"exam": 3})
-    assert spans(long, sets) == [Span(0, len(long) - 1, "exam", 26)]
+    assert spans(long, sets) == [SharedSpan(0, len(long) - 1, "exam", 26)]
     assert every_span("中华人民共和国全国人民代表大会于春天开会。", sets) == []
     assert spans("哪一年成立北京，以上都不对。", sets) == []
 
@@ -161,9 +164,9 @@ def test_every_set_is_named(tmp_path: Path):
     assert sets.names == ("a/test.jsonl", "b/test.jsonl", "other")
     shared = spans(f"{QUESTION} {TITLE}", sets)
     assert shared == [
-        Span(0, 19, "a/test.jsonl", 13),
-        Span(0, 27, "b/test.jsonl", 13),  # neighbours are one span
-        Span(19, 27, "other", 8),
+        SharedSpan(0, 19, "a/test.jsonl", 13),
+        SharedSpan(0, 27, "b/test.jsonl", 13),  # neighbours are one span
+        SharedSpan(19, 27, "other", 8),
     ]
 
 
@@ -245,7 +248,7 @@ def test_a_planted_item_is_found_at_any_position_and_in_any_form(
     planted = [draw.choice([str.upper, str.lower, str.title])(word) for word in item]
     parts = [f"x{n}" for n in range(before)] + planted + [f"y{n}" for n in range(after)]
     text = "".join(part + draw.choice(spaces) for part in parts)
-    assert spans(text, sets) == [Span(before, before + length, "planted", 13)]
+    assert spans(text, sets) == [SharedSpan(before, before + length, "planted", 13)]
     assert spans(cut(text, character_spans(text, spans(text, sets))), sets) == []
 
 
@@ -281,7 +284,7 @@ def _covered(item: list[str], text: list[str], length: int) -> list[bool]:
     return covered.tolist()
 
 
-def _marked(found: list[Span], words: int) -> list[bool]:
+def _marked(found: list[SharedSpan], words: int) -> list[bool]:
     marked = np.zeros(words, dtype=bool)
     for span in found:
         assert not marked[span.first_word : span.last_word].any(), "spans are disjoint"

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from sluice.data.privacy import KINDS, Found, find, mask
+from sluice.data.privacy import KINDS, MaskedSpan, find, mask
 
 _LABEL = re.compile(r"⟦([A-Z_]+)\|(.*?)⟧", re.DOTALL)
 LINES = (Path(__file__).parent / "labelled_privacy.jsonl").read_text(encoding="utf-8").splitlines()
 
 
-def unlabelled(line: str) -> tuple[str, list[Found]]:
+def unlabelled(line: str) -> tuple[str, list[MaskedSpan]]:
     """The text of a line, and what is to be found in it."""
     rest = json.loads(line)["text"].replace("¦", "")
     text, labels = "", []
     while label := _LABEL.search(rest):
         text += rest[: label.start()]
-        labels.append(Found(label[1], len(text), len(text) + len(label[2])))
+        labels.append(MaskedSpan(label[1], len(text), len(text) + len(label[2])))
         text += label[2]
         rest = rest[label.end() :]
     return text + rest, labels

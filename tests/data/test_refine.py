@@ -11,7 +11,7 @@ import sluice.data.refining.score
 from sluice.data.config import EvaluationSet, RefineConfig
 from sluice.data.document import Document, content_id, read_documents, write_documents
 from sluice.data.refining.cut import CutResult
-from sluice.data.refining.decide import KEPT, Decision
+from sluice.data.refining.decide import KEPT, DocumentDecision
 from sluice.data.refining.executor import run_tasks
 from sluice.data.refining.refine import refine
 from sluice.data.refining.tables import read_decisions
@@ -189,8 +189,8 @@ def test_texts_that_cutting_makes_equal_are_kept_once():
     results = {row: CutResult("same", 50, 300, 300, {}) for row in (0, 2)}
     first, second, third, fourth = drop_copies(["a", "b", "c", "same"], [KEPT, KEPT, KEPT, KEPT], results)
     assert (first, second) == (KEPT, KEPT)
-    assert third == fourth == Decision("exact_duplicate", twin="same", jaccard=1.0)
-    dropped = Decision("too_few_words", "words 1 < 40")
+    assert third == fourth == DocumentDecision("exact_duplicate", twin="same", jaccard=1.0)
+    dropped = DocumentDecision("too_few_words", "words 1 < 40")
     assert drop_copies(["a", "same"], [dropped, KEPT], {}) == [dropped, KEPT]
 
 

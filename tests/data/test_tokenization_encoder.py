@@ -16,7 +16,7 @@ from sluice.data.tokenization.bpe import by_tokenizers, train_bpe
 from sluice.data.tokenization.bytelevel import SPLIT, byte_level, character_of_byte
 from sluice.data.tokenization.encoder import (
     LONGEST_FOR_TIKTOKEN,
-    Encoder,
+    TextEncoder,
     Tokenizers,
     encoder_of,
     load_encoder,
@@ -56,7 +56,7 @@ def tokenizer(request: pytest.FixtureRequest, library: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def encoder(tokenizer: Tokenizer) -> Encoder:
+def encoder(tokenizer: Tokenizer) -> TextEncoder:
     found = encoder_of(tokenizer)
     assert found.name == "tiktoken"
     return found
@@ -64,22 +64,22 @@ def encoder(tokenizer: Tokenizer) -> Encoder:
 
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(TEXTS, max_size=4))
-def test_both_libraries_give_the_same_ids(tokenizer: Tokenizer, encoder: Encoder, texts: list[str]):
+def test_both_libraries_give_the_same_ids(tokenizer: Tokenizer, encoder: TextEncoder, texts: list[str]):
     assert encoder.encode_batch(texts) == Tokenizers(tokenizer).encode_batch(texts)
 
 
-def test_both_libraries_give_the_same_ids_for_real_text(tokenizer: Tokenizer, encoder: Encoder, library: Path):
+def test_both_libraries_give_the_same_ids_for_real_text(tokenizer: Tokenizer, encoder: TextEncoder, library: Path):
     texts = [document.text for document in read_documents(library)]
     assert encoder.encode_batch(texts) == Tokenizers(tokenizer).encode_batch(texts)
 
 
 @pytest.mark.parametrize("text", [" " * 300_000 + "a", "\n" * 300_000, "x" * LONGEST_FOR_TIKTOKEN, "=" * 10_000])
-def test_long_runs_are_encoded_alike(tokenizer: Tokenizer, encoder: Encoder, text: str):
+def test_long_runs_are_encoded_alike(tokenizer: Tokenizer, encoder: TextEncoder, text: str):
     assert encoder.encode_batch(["a", text, "b"]) == Tokenizers(tokenizer).encode_batch(["a", text, "b"])
 
 
 @pytest.mark.parametrize("blank", [" ", "\n", " \n", "\u3000", "\u3000\r"])
-def test_the_longest_run_for_tiktoken_does_not_exhaust_it(encoder: Encoder, blank: str):
+def test_the_longest_run_for_tiktoken_does_not_exhaust_it(encoder: TextEncoder, blank: str):
     text = (blank * LONGEST_FOR_TIKTOKEN)[: LONGEST_FOR_TIKTOKEN - 1] + "a"
     assert encoder.encode_batch([text])[0]
 
@@ -96,7 +96,7 @@ def test_both_regular_expressions_know_the_same_characters(kind: str):
     assert "".join(piece for piece, _ in ours.pre_tokenize_str(characters)) == found
 
 
-def test_text_that_is_not_unicode_is_refused(tokenizer: Tokenizer, encoder: Encoder):
+def test_text_that_is_not_unicode_is_refused(tokenizer: Tokenizer, encoder: TextEncoder):
     for each in (encoder, Tokenizers(tokenizer)):
         with pytest.raises(
             ValueError, match="text 1 of the batch is not Unicode: surrogates not allowed at character 2"

@@ -14,7 +14,7 @@ import torch
 
 from sluice.core.hashing import mix
 from sluice.data.packing.loader import IGNORED
-from sluice.data.packing.loader import Batch as Packed
+from sluice.data.packing.loader import PackedRows as Packed
 from sluice.data.packing.order import identity_hash
 from sluice.data.packing.shards import PADDING
 from sluice.model.architecture.config import ModelConfig

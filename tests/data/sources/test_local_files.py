@@ -8,7 +8,7 @@ import pytest
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
 from sluice.data.sources import files
-from sluice.data.sources.files import Found, find
+from sluice.data.sources.files import FoundFile, find
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.location import LocalFiles, parse
@@ -24,7 +24,7 @@ def tree(top: Path, *names: str) -> Path:
 
 def listed(location: LocalFiles, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> list[str]:
     found = find(location, Choice(include, exclude), Origin("local"))
-    return [each.shown if isinstance(each, Found) else f"{each.path}: {each.reason}" for each in found]
+    return [each.shown if isinstance(each, FoundFile) else f"{each.path}: {each.reason}" for each in found]
 
 
 def at(path: Path | str) -> LocalFiles:
