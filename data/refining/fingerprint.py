@@ -14,8 +14,6 @@ THRESHOLDS = frozenset(
     - {"max_piece_copies", "min_piece_words", "min_substring_words"}
 ) | {"languages", "contamination_policy", "contamination_sign"}
 """Settings that decide what is kept, given the scores. All others change the scores."""
-_CODE = (Path(__file__).parents[1], Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__))
-"""Code that the scores depend on: the data package, and the modules of core that encode and hash."""
 _MEASURED_BY = (
     "datatrove",
     "detect-secrets",
@@ -37,10 +35,15 @@ def fingerprint(config: RefineConfig, documents: Path, sets: str) -> str:
     versions = [f"{name}=={version(name)}" for name in _MEASURED_BY]
     digest = hashlib.sha256(f"{_hash_inputs(documents)} {measured} {sets} {versions}".encode())
     models = [Path(config.quality_model)] if config.quality_model else []
-    code = [path for place in _CODE for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
-    for path in [*models, *code]:
+    for path in [*models, *code_files()]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def code_files() -> list[Path]:
+    """List the code that the scores depend on: the data package, and the modules of core that encode and hash."""
+    core = [Path(sluice.core.arrow.__file__), Path(sluice.core.hashing.__file__)]
+    return [*sorted(Path(__file__).parents[1].rglob("*.py")), *core]
 
 
 def _hash_inputs(documents: Path) -> str:

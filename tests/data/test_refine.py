@@ -13,6 +13,7 @@ from sluice.data.document import Document, content_id, read_documents, write_doc
 from sluice.data.refining.cut import CutResult
 from sluice.data.refining.decide import KEPT, DocumentDecision
 from sluice.data.refining.executor import run_tasks
+from sluice.data.refining.fingerprint import code_files
 from sluice.data.refining.refine import refine
 from sluice.data.refining.tables import read_decisions
 from sluice.data.refining.write import drop_copies
@@ -245,3 +246,9 @@ def test_nothing_kept_is_an_error_with_the_reason(tmp_path: Path):
 def test_an_empty_folder_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="holds no document"):
         run(tmp_path, [], "out")
+
+
+def test_the_fingerprint_of_scored_parts_covers_the_code_that_decides_them(root: Path):
+    covered = {path.relative_to(root.resolve()).as_posix() for path in map(Path.resolve, code_files())}
+    data = {path.relative_to(root).as_posix() for path in (root / "data").rglob("*.py")}
+    assert covered == data | {"core/arrow.py", "core/hashing.py"}
