@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from kinds import forbid_processes, kind_of
+from kinds import FOLDERS, forbid_processes, kind_of
 from xdist.scheduler import LoadScopeScheduling
 
 from sluice.pipelines.ray_head import prepare_environment, start_head
@@ -62,6 +62,13 @@ class SharedFixturesTogether(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedFixturesTogether:
     return SharedFixturesTogether(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a folder of the matrix only to deselect its tests: benchmarks import transformers and datasets."""
+    folder = collection_path.name
+    deselected = config.option.markexpr == "not matrix" and FOLDERS.get(folder) == "matrix"
+    return True if deselected and not any(folder in argument for argument in config.args) else None
 
 
 @pytest.hookimpl(tryfirst=True)
