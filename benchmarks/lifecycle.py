@@ -35,7 +35,7 @@ ORDERS = (3, 4, 5, 6)
 
 
 def main() -> None:
-    from sluice.model.budget.rates import measure_matmul_flops
+    from sluice.model.planner.machine_rates import measure_matmul_flops
 
     parser = argparse.ArgumentParser(description="Measure the lifecycle and the model beside its peers.")
     parser.add_argument("--workspace", type=Path, help="read the last runs of this workspace instead of making them")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sluice.model.budget.plan import Plan
-from sluice.model.budget.weights import COMPONENTS
+from sluice.model.planner.plan import Plan
+from sluice.model.planner.weights import COMPONENTS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sluice.model.budget.fit import Fit
-    from sluice.model.budget.throughput import RunCost
+    from sluice.model.planner.device_fit import Fit
+    from sluice.model.planner.throughput import RunCost
 
 _WIDTH = 100
 

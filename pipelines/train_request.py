@@ -13,8 +13,8 @@ from sluice.core.settings.block import Block
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.layout import SETTINGS
 from sluice.model.training.batches.settings import TextConfig
-from sluice.model.training.parallelism.layout import SETTINGS
 from sluice.pipelines.compose import compose
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
     """The same for runs in one process each, of plain PyTorch. ValueError for what that cannot train, or for a layout
     that is asked for: it would have no effect.
     """
-    from sluice.model.training.parallelism.rules import check
+    from sluice.model.parallelism.rules import check
     from sluice.model.training.trial import ALONE, alone
 
     for override in overrides:

@@ -45,8 +45,8 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
     import torch
 
     from sluice.model.directory import read_json
+    from sluice.model.parallelism.rules import check
     from sluice.model.training.batches.text import no_text
-    from sluice.model.training.parallelism.rules import check
 
     if arguments.resume is None:
         request = read_request(workspace, arguments.overrides)
@@ -114,7 +114,7 @@ def how_to_go_on(out: Path, run: str) -> str:
 
 def _checkpoints(out: Path, run: str = "") -> list[int]:
     """Steps of the whole checkpoints in `out`: all, or those of a run in any layout."""
-    from sluice.model.training.saving.checkpoints import complete_steps
+    from sluice.model.training.checkpointing.checkpoints import complete_steps
 
     return [step for folder in (out / CHECKPOINTS).glob(f"{run}*/") for step in complete_steps(folder)]
 

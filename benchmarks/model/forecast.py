@@ -17,9 +17,9 @@ import yaml
 from benchmarks.model.section import put
 from benchmarks.report import machine
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.budget.machine import Check
-from sluice.model.budget.measure import check_forecast
 from sluice.model.config import PretrainConfig
+from sluice.model.planner.step_forecast import Check
+from sluice.model.planner.step_measurement import check_forecast
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "plan.md"

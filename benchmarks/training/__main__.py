@@ -245,7 +245,7 @@ def _measure_speed(results: "Results", text: Path, folder: Path, arguments: argp
 
 
 def _peaks(threads: int) -> dict[str, float]:
-    from sluice.model.budget.rates import measure_matmul_flops
+    from sluice.model.planner.machine_rates import measure_matmul_flops
 
     return {"fp32": measure_matmul_flops("fp32", threads), "bf16": measure_matmul_flops("bf16", threads)}
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from sluice.core.progress import Note, Progress
-from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.faults.preemption import passed_on
 from sluice.model.training.worker import Job, join_group, run_worker
 

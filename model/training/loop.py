@@ -12,7 +12,7 @@ from torch import Tensor
 from sluice.core.progress import Progress
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import Engine, StepOutcome
-from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.optimizer import set_learning_rate

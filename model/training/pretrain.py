@@ -15,17 +15,17 @@ from sluice.core.manifest import file_hash
 from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.layout import SETTINGS
+from sluice.model.parallelism.rules import check
 from sluice.model.training.batches.objectives import Objective, check_objective
 from sluice.model.training.batches.sizes import Sizes
+from sluice.model.training.checkpointing.export import with_reserved
 from sluice.model.training.launch import launch
-from sluice.model.training.parallelism.layout import SETTINGS
-from sluice.model.training.parallelism.rules import check
-from sluice.model.training.saving.release import with_reserved
 from sluice.model.training.telemetry.sources import BITS, NATS, bits_per_byte
 from sluice.model.training.worker import Job
 
 _ROOM = Path(__file__).resolve().parents[1]
-_CODE = ("architecture", "training", "checkpoint.py", "huggingface")
+_CODE = ("architecture", "parallelism", "training", "checkpoint.py", "huggingface")
 """What, below the model room, decides the weights that a run ends with."""
 
 

@@ -16,12 +16,12 @@ from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.dataset import TrainingBatches, special_tokens, validation_batches
 from sluice.model.training.batches.objectives import Objective
 from sluice.model.training.batches.text import Packed
+from sluice.model.training.checkpointing.randomness import seed_random
 from sluice.model.training.engines.layers import prepare_layers
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.loop import Clock, Loop, train, validate
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.optimization.schedule import rate
-from sluice.model.training.saving.randomness import seed_random
 
 ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
 """What a run in one process of plain PyTorch is."""

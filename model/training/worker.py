@@ -27,6 +27,11 @@ from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
 from sluice.model.training.batches.objectives import Objective
+from sluice.model.training.checkpointing import checkpoints
+from sluice.model.training.checkpointing.export import save_trained
+from sluice.model.training.checkpointing.lock import locked
+from sluice.model.training.checkpointing.randomness import seed_random
+from sluice.model.training.checkpointing.resume import Continuation
 from sluice.model.training.engines.build import build_engine
 from sluice.model.training.engines.engine import Engine
 from sluice.model.training.faults.diagnosis import diagnose
@@ -36,11 +41,6 @@ from sluice.model.training.loop import Clock, Loop, train, validate
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.schedule import rate
-from sluice.model.training.saving import checkpoints
-from sluice.model.training.saving.continuation import Continuation
-from sluice.model.training.saving.lock import locked
-from sluice.model.training.saving.randomness import seed_random
-from sluice.model.training.saving.release import save_trained
 from sluice.model.training.telemetry.metrics import StepMetrics, matmul_peak, training_flops_per_token
 from sluice.model.training.telemetry.sources import BITS, NATS, by_source
 

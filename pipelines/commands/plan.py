@@ -12,14 +12,14 @@ from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.budget.settings import read_plan_settings
 from sluice.model.config import PretrainConfig
+from sluice.model.planner.settings import read_plan_settings
 from sluice.pipelines.compose import compose
 from sluice.pipelines.overrides import check_once
 
 if TYPE_CHECKING:
-    from sluice.model.budget.devices import Device
-    from sluice.model.budget.machine import Check
+    from sluice.model.planner.accelerators import Device
+    from sluice.model.planner.step_forecast import Check
 
 _OWN = "plan."
 _WITH_HF = ("pretrain.", "profile=")
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     others = [each for each in arguments.overrides if not each.startswith(_OWN)]
     settings = read_plan_settings(_values(own))
     config, pretrain = _model_and_run(arguments.hf, others)
-    from sluice.model.budget.plan import plan
+    from sluice.model.planner.plan import plan
 
     # Once without the machine: what is refused is refused before anything is measured.
     made = plan(config, pretrain, settings)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(render(made))
     if picture is not None:
-        from sluice.model.budget.plot import draw_memory
+        from sluice.model.planner.plot import draw_memory
 
         try:
             draw_memory(config, pretrain, settings, picture)
@@ -124,7 +124,7 @@ def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", 
     """This machine's peak, and the forecast of a worker's step beside a real one."""
     import psutil
 
-    from sluice.model.budget.measure import check_forecast, this_machine
+    from sluice.model.planner.step_measurement import check_forecast, this_machine
 
     cores = available_cores()
     machine = this_machine(run.dtype, cores)

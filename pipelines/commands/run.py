@@ -10,7 +10,7 @@ from sluice.components.stage import MANIFEST
 from sluice.components.workspace import Workspace
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
-from sluice.model.training.parallelism.rules import check
+from sluice.model.parallelism.rules import check
 from sluice.pipelines.compose import compose, write_params
 from sluice.pipelines.doctor import examine, require_healthy
 from sluice.pipelines.runner import run_pipeline

@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.at_once is not None and arguments.at_once < 1:
         raise ValueError(f"--at-once {arguments.at_once} must be at least 1")
     prepare_own_ray()
-    from sluice.model.training.faults.failures import TrainingInterrupted
+    from sluice.model.training.errors import TrainingInterrupted
     from sluice.model.training.search.shapes import shape_name
     from sluice.model.training.search.sweep import best, candidates, run_sweep
 

@@ -43,7 +43,7 @@ _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sluice.model.training.faults.failures import TrainingFailed
+    from sluice.model.training.errors import TrainingFailed
 
     try:
         _run(Workspace.find_or_default(), arguments)
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     prepare_own_ray()
-    from sluice.model.training.faults.failures import TrainingInterrupted
-    from sluice.model.training.saving.lock import locked
+    from sluice.model.training.checkpointing.lock import locked
+    from sluice.model.training.errors import TrainingInterrupted
 
     mlflow = _mlflow(workspace, arguments)
     out = run_folder(arguments)

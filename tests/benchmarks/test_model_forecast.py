@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.model.forecast import CASES, Row, measure, section
-from sluice.model.budget.machine import Check, StepForecast, StepMeasured
+from sluice.model.planner.step_forecast import Check, StepForecast, StepMeasured
 
 
 def check(step_error: float) -> Check:

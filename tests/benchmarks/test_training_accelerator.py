@@ -17,7 +17,7 @@ from benchmarks.training.runs import _run, request_of
 from sluice.data.packing import PackedTokens
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
-from sluice.model.training.parallelism.rules import check
+from sluice.model.parallelism.rules import check
 
 
 def round_() -> Round:

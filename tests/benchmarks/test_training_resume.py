@@ -21,7 +21,7 @@ from benchmarks.training.resume import (
     _request,
     compare,
 )
-from sluice.model.training.saving.checkpoints import checkpoint_path, find_newest, read
+from sluice.model.training.checkpointing.checkpoints import checkpoint_path, find_newest, read
 
 
 def left(folder: Path, *, begun: int = 0, changed: float = 0.0) -> Left:

@@ -24,7 +24,7 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.moe import auxiliary_loss
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.budget.parameters import count_parameters
+from sluice.model.planner.parameters import count_parameters
 
 WALK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from architecture_fixtures import shape
 
-from sluice.model.budget.devices import DEVICES
-from sluice.model.budget.machine import StepForecast, StepMeasured, check_of
-from sluice.model.budget.plan import plan
 from sluice.model.config import PretrainConfig
+from sluice.model.planner.accelerators import DEVICES
+from sluice.model.planner.plan import plan
+from sluice.model.planner.step_forecast import StepForecast, StepMeasured, check_of
 from sluice.pipelines.cli import main
 from sluice.pipelines.plan_tables import render
 
@@ -203,7 +203,7 @@ def test_the_picture_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path
 def test_the_forecast_is_held_against_a_step(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sluice.model.budget.measure.TIMEOUT_S", 600.0)
+    monkeypatch.setattr("sluice.model.planner.step_measurement.TIMEOUT_S", 600.0)
     arguments = ["profile=tiny", "pretrain.optimizer=adamw", "pretrain.workers=1"]
     assert main(["plan", "--json", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)

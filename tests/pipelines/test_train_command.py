@@ -17,8 +17,8 @@ from sluice.components.events import EventProgress, read_events
 from sluice.components.workspace import Workspace
 from sluice.core.progress import Note
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.budget.parameters import count_parameters
-from sluice.model.training.saving import lock
+from sluice.model.planner.parameters import count_parameters
+from sluice.model.training.checkpointing import lock
 from sluice.pipelines.cli import main
 from sluice.pipelines.progress_view import Followed
 from sluice.pipelines.terminal import BarView, LineView, NoteView

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.groups import Groups
+from sluice.model.parallelism.tensor_parallel import gathered
 from sluice.model.training.engines.criterion import Criterion, Load
 from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.engines.gradients import (
@@ -22,8 +24,6 @@ from sluice.model.training.engines.gradients import (
 )
 from sluice.model.training.engines.norms import group_norms
 from sluice.model.training.engines.shares import own_range, share
-from sluice.model.training.parallelism.groups import Groups
-from sluice.model.training.parallelism.tensor_parallel import gathered
 
 
 class DistributedEngine:

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.groups import Groups
+from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.stages import keep_stage, owners, split_stages
+from sluice.model.parallelism.tensor_parallel import full_shape, split_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.criterion import Criterion
 from sluice.model.training.engines.deepspeed_settings import import_deepspeed, settings
 from sluice.model.training.engines.distributed import DistributedEngine
 from sluice.model.training.engines.layers import prepare_layers
 from sluice.model.training.optimization.optimizer import build_optimizer
-from sluice.model.training.parallelism.groups import Groups
-from sluice.model.training.parallelism.layout import Layout
-from sluice.model.training.parallelism.stages import keep_stage, owners, split_stages
-from sluice.model.training.parallelism.tensor_parallel import full_shape, split_model
 
 
 class _Work:

@@ -10,9 +10,9 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sluice.model.parallelism.agreement import tell
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import Engine
-from sluice.model.training.parallelism.agreement import tell
 
 _ROWS_NAMED = 8
 _ORDER = ("parameter", "output", "gradient")

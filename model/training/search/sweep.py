@@ -131,7 +131,7 @@ def _trial(settings: dict[str, Any]) -> None:
     """Runs in a process of Ray Tune."""
     from ray import tune
 
-    from sluice.model.training.faults.failures import TrainingFailed
+    from sluice.model.training.errors import TrainingFailed
     from sluice.model.training.trial import run_trial
 
     candidate = _read(settings["candidate"])

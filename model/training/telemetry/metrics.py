@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.budget.flops import count_flops
-from sluice.model.budget.rates import measure_matmul_flops
+from sluice.model.planner.flops import count_flops
+from sluice.model.planner.machine_rates import measure_matmul_flops
 from sluice.model.training.engines.engine import Engine
 from sluice.model.training.loop import StepRecord
 

@@ -15,12 +15,12 @@ from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
+from sluice.model.training.checkpointing.saver import Saver
+from sluice.model.training.checkpointing.shards import Snapshot
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.faults.diagnosis import diagnose
 from sluice.model.training.faults.preemption import Preemption
 from sluice.model.training.optimization.optimizer import build_optimizer
-from sluice.model.training.saving.pieces import Snapshot
-from sluice.model.training.saving.saver import Saver
 
 CONFIG = TransformerConfig(vocab_size=31, hidden_size=8, layers=2, heads=2, kv_heads=1, intermediate_size=12, context=8)
 

@@ -15,12 +15,12 @@ from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
+from sluice.model.training.checkpointing.resume import Continuation
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.loop import Clock, Loop, train
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.optimizer import build_optimizer
-from sluice.model.training.saving.continuation import Continuation
 
 STEPS, SAVE_EVERY = 70, 5
 CONFIG = TransformerConfig(

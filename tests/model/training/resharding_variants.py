@@ -14,15 +14,15 @@ from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
+from sluice.model.training.checkpointing import checkpoints
+from sluice.model.training.checkpointing.resharding import checkpoint_names, read_average, restore, take_snapshot
+from sluice.model.training.checkpointing.saver import Saver
 from sluice.model.training.engines.build import build_engine
 from sluice.model.training.engines.distributed import DistributedEngine
 from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.optimization.optimizer import build_optimizer, set_learning_rate
 from sluice.model.training.pretrain import PretrainReport, pretrain
-from sluice.model.training.saving import checkpoints
-from sluice.model.training.saving.resharding import checkpoint_names, read_average, restore, take_snapshot
-from sluice.model.training.saving.saver import Saver
 from sluice.model.training.worker import join_group
 
 CONFIG = TransformerConfig(

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.model.training.saving import checkpoints
-from sluice.model.training.saving.pieces import PieceFiles, Snapshot, shard_name, write_pieces
-from sluice.model.training.saving.saver import Saver
+from sluice.model.training.checkpointing import checkpoints
+from sluice.model.training.checkpointing.saver import Saver
+from sluice.model.training.checkpointing.shards import PieceFiles, Snapshot, shard_name, write_pieces
 
 LOG = [{"step": 1, "loss": 2.5}]
 SHAPES = {"weight": (2, 3)}

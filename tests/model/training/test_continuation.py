@@ -13,11 +13,11 @@ import torch
 from interrupted_run import STEPS, batch, go, new_engine
 from training_fixtures import HANG_S, ROOT, environment
 
-from sluice.model.training.faults.failures import TrainingInterrupted
+from sluice.model.training.checkpointing import checkpoints
+from sluice.model.training.checkpointing.resharding import AVERAGE, MASTER
+from sluice.model.training.checkpointing.resume import Continuation
+from sluice.model.training.errors import TrainingInterrupted
 from sluice.model.training.faults.preemption import Preemption
-from sluice.model.training.saving import checkpoints
-from sluice.model.training.saving.continuation import Continuation
-from sluice.model.training.saving.resharding import AVERAGE, MASTER
 
 Run = tuple[list[dict[str, Any]], dict[str, torch.Tensor], list[str]]
 

@@ -10,7 +10,7 @@ from training_fixtures import run
 _ASKED_WHILE_RAY_STARTS = """
 import os, signal
 import ray._private.node as node
-from sluice.model.training.faults.failures import TrainingInterrupted
+from sluice.model.training.errors import TrainingInterrupted
 from sluice.model.training.launch import joined_ray
 
 def ours(*_):

@@ -15,7 +15,7 @@ from training_fixtures import HANG_S
 
 from sluice.core.progress import no_progress
 from sluice.model.training import launch, worker
-from sluice.model.training.faults.failures import TrainingFailed, TrainingInterrupted
+from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 
 LOST_PEER = "gloo/transport/tcp/pair.cc: Connection closed by peer"
 

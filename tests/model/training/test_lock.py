@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sluice.model.training.faults.failures import TrainingFailed
-from sluice.model.training.saving.lock import locked
+from sluice.model.training.checkpointing.lock import locked
+from sluice.model.training.errors import TrainingFailed
 
 _KEEP = """
 import sys
 from pathlib import Path
-from sluice.model.training.saving.lock import locked
+from sluice.model.training.checkpointing.lock import locked
 with locked(Path(sys.argv[1])):
     print("kept", flush=True)
     sys.stdin.read()

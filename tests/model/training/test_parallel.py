@@ -14,9 +14,9 @@ from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.architecture.state_space_config import StateSpaceConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
-from sluice.model.training.parallelism.layout import Layout
-from sluice.model.training.parallelism.rules import RULES, check, data_workers, table
-from sluice.model.training.parallelism.stages import owners, split_stages, stage_bounds
+from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.rules import RULES, check, data_workers, table
+from sluice.model.parallelism.stages import owners, split_stages, stage_bounds
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "heads": 4, "kv_heads": 2, "layers": 4, "context": 16}
 

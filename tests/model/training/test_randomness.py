@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sluice.model.training.saving.randomness import random_state, seed_random, set_random_state
+from sluice.model.training.checkpointing.randomness import random_state, seed_random, set_random_state
 
 
 def drawn() -> list[float]:

@@ -23,9 +23,9 @@ from resharding_variants import (
 )
 from training_fixtures import training_rows
 
-from sluice.model.training.saving import checkpoints
-from sluice.model.training.saving.pieces import PieceFiles
-from sluice.model.training.saving.resharding import AVERAGE, MASTER, checkpoint_names
+from sluice.model.training.checkpointing import checkpoints
+from sluice.model.training.checkpointing.resharding import AVERAGE, MASTER, checkpoint_names
+from sluice.model.training.checkpointing.shards import PieceFiles
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from rank_pool import RankPool
 from training_fixtures import pretrain_in_a_rank, run_to_any_end, torchrun, training_rows, write_request
 
-from sluice.model.training.saving.checkpoints import checkpoint_path, complete_steps
+from sluice.model.training.checkpointing.checkpoints import checkpoint_path, complete_steps
 
 CONFIG: dict[str, Any] = {
     "workers": 2,

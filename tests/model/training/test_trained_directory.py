@@ -18,7 +18,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.directory import load_model
 from sluice.model.training.batches.objectives import Objective
 from sluice.model.training.batches.text import octets
-from sluice.model.training.saving.release import save_trained, with_reserved
+from sluice.model.training.checkpointing.export import save_trained, with_reserved
 
 KINDS: dict[str, dict[str, Any]] = {
     "causal": shapes.DECODERS["llama"],

@@ -22,7 +22,7 @@ from sluice.model.training import worker
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.faults.failures import TrainingFailed
+from sluice.model.training.errors import TrainingFailed
 from sluice.model.training.faults.watchdog import Watchdog
 from sluice.model.training.loop import Clock, Loop, optimizer_step, train
 from sluice.model.training.optimization.optimizer import build_optimizer

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.budget.parameters import count_parameters
 from sluice.model.config import PretrainConfig
+from sluice.model.planner.parameters import count_parameters
 from sluice.model.training.batches.text import Packed
 from sluice.model.training.search.shapes import alternatives, ladder, scaled
 from sluice.model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates

@@ -19,12 +19,12 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.rules import check
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines import deepspeed_settings
 from sluice.model.training.engines.build import build_engine
 from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.optimization.optimizer import set_learning_rate
-from sluice.model.training.parallelism.rules import check
 
 
 def _small(**choices: Any) -> TransformerConfig:

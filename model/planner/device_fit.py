@@ -1,0 +1,45 @@
+"""Whether a run fits a device, and the least that has to be shared out or computed again for it."""
+
+from collections.abc import Iterable
+
+from sluice.model.planner.accelerators import Device
+from sluice.model.planner.base import Dtype, Record
+from sluice.model.planner.memory import DeviceMemory
+
+
+class Fit(Record):
+    """A run on one kind of device."""
+
+    device: str
+    fits: bool
+    dtype: Dtype
+    zero_stage: int
+    checkpointing: bool
+    """With `zero_stage`, the way that changes least of those that fit; where none fits, the one that needs least."""
+    needed_bytes: int
+    """On the fullest device."""
+    usable_bytes: int
+    """Of a device, beside what is reserved."""
+
+
+def fit(ways: Iterable[DeviceMemory], device: Device, *, dtype: Dtype, reserve: float) -> Fit:
+    """The first of `ways` in `dtype` that fits `device`. `reserve`: share of its memory left to the runtime.
+
+    Computing nothing again comes first, then the lowest ZeRO stage: each further one costs time. Raises ValueError
+    where no way is of `dtype`.
+    """
+    usable = int(device.memory_bytes * (1 - reserve))
+    own = sorted((each for each in ways if each.dtype == dtype), key=lambda each: (each.checkpointing, each.zero_stage))
+    if not own:
+        raise ValueError(f"no way of training in {dtype} is among those counted")
+    fitting = [each for each in own if each.total_bytes <= usable]
+    chosen = fitting[0] if fitting else min(own, key=lambda each: each.total_bytes)
+    return Fit(
+        device=device.name,
+        fits=bool(fitting),
+        dtype=dtype,
+        zero_stage=chosen.zero_stage,
+        checkpointing=chosen.checkpointing,
+        needed_bytes=chosen.total_bytes,
+        usable_bytes=usable,
+    )

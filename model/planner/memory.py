@@ -1,0 +1,150 @@
+"""What one device holds in training: weights, gradients, optimizer and activations under each way of sharing them."""
+
+from typing import Literal
+
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.planner.activations import Kernel, input_bytes, layer_bytes, outer_bytes, workspace_bytes
+from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
+from sluice.model.planner.layout import Layout, check_layout, held_by, stage_layers
+from sluice.model.planner.weights import Weight, list_weights
+
+Optimizer = Literal["adamw", "muon", "lion"]
+Offload = Literal["none", "optimizer", "all"]
+
+_MOMENT_BYTES = 4
+_MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4, "fp16": 4}
+"""A float32 copy goes with bf16 weights (ZeRO, arXiv 1910.02054, section 3.1)."""
+
+
+class DeviceMemory(Record):
+    """What the fullest device holds at its peak."""
+
+    dtype: Dtype
+    zero_stage: int
+    tensor: int
+    pipeline: int
+    checkpointing: bool
+    """Whether a layer keeps its input alone, and computes the rest again."""
+    stage: int
+    """The pipeline stage of that device, from 0."""
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    """Kept for the backward pass."""
+    workspace_bytes: int
+    """What passes through: gradients within one layer, logits of a chunk of rows, at ZeRO 3 the weights in use."""
+    total_bytes: int
+    host_bytes: int
+    """In the host's memory, and in no sum above: this device's part of what is offloaded."""
+
+
+def device_memory(
+    config: TransformerConfig,
+    layout: Layout,
+    *,
+    dtype: Dtype,
+    optimizer: Optimizer,
+    micro_batch_size: int,
+    micro_batches: int = 1,
+    length: int | None = None,
+    checkpointing: bool = False,
+    offload: Offload = "none",
+    kernel: Kernel | None = None,
+    on_cpu: bool = False,
+) -> DeviceMemory:
+    """`micro_batches`: those of an optimizer step, of which a pipeline's first stages hold several at a time.
+
+    `offload` moves what the ZeRO stage can: the optimizer's states from stage 1 on, the weights at stage 3. Gradients
+    are counted on the device, which holds them until they are reduced.
+
+    Raises ValueError for a layout that cannot be: see `check_layout`.
+    """
+    check_layout(config, layout)
+    length = length or config.context
+    stages = stage_layers(config, layout.pipeline)
+    weights = list(list_weights(config))
+    workspace = workspace_bytes(config, dtype=dtype, batch=micro_batch_size, length=length, on_cpu=on_cpu)
+    workspace //= layout.tensor
+    found = []
+    for stage in range(layout.pipeline):
+        held = [weight for weight in weights if held_by(config, weight, stage, stages)]
+        parts = _states(held, layout, dtype, optimizer)
+        moved = dict.fromkeys(_moved(offload, layout.zero_stage), 0)
+        host = sum(parts[name] for name in moved)
+        parts |= moved
+        gathers = layout.zero_stage == 3 and (layout.data > 1 or offload == "all")
+        passing = workspace + (_gathered_bytes(held, layout, dtype) if gathers else 0)
+        # One micro-batch forward, one backward in turn (PipeDream-flush): stage i has begun pipeline - i of them.
+        in_flight = min(layout.pipeline - stage, micro_batches)
+        kept = [
+            layer_bytes(
+                config,
+                layer,
+                dtype=dtype,
+                batch=micro_batch_size,
+                length=length,
+                kernel=kernel,
+                tensor=layout.tensor,
+                on_cpu=on_cpu,
+            )
+            for layer in stages[stage]
+        ]
+        if checkpointing:
+            one = input_bytes(config, dtype=dtype, batch=micro_batch_size, length=length)
+            activations = in_flight * len(kept) * one + max(kept)
+        else:
+            activations = in_flight * sum(kept)
+        if stage == layout.pipeline - 1:
+            activations += outer_bytes(config, dtype=dtype, batch=micro_batch_size, length=length)
+        found.append(
+            DeviceMemory(
+                dtype=dtype,
+                zero_stage=layout.zero_stage,
+                tensor=layout.tensor,
+                pipeline=layout.pipeline,
+                checkpointing=checkpointing,
+                stage=stage,
+                **parts,
+                activations_bytes=activations,
+                workspace_bytes=passing,
+                total_bytes=sum(parts.values()) + activations + passing,
+                host_bytes=host,
+            )
+        )
+    return max(found, key=lambda each: each.total_bytes)
+
+
+def _moved(offload: Offload, stage: int) -> tuple[str, ...]:
+    """What leaves the device for the host (ZeRO-Offload, arXiv 2101.06840)."""
+    if offload == "none" or stage == 0:
+        return ()
+    return ("optimizer_bytes", "parameters_bytes") if offload == "all" and stage == 3 else ("optimizer_bytes",)
+
+
+def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
+    """Weights that ZeRO 3 brings together while they are in use: of the largest layer, or of a table."""
+    sizes: dict[object, int] = {}
+    for weight in held:
+        part = weight.layer or weight.name
+        sizes[part] = sizes.get(part, 0) + weight.size // (layout.tensor if weight.divided else 1)
+    return max(sizes.values()) * WEIGHT_BYTES[dtype]
+
+
+def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: Optimizer) -> dict[str, int]:
+    """Weights, gradients and optimizer of a stage's weights on one of its devices."""
+    sizes = {id(weight): -(-weight.size // (layout.tensor if weight.divided else 1)) for weight in held}
+    count = sum(sizes.values())
+    # Adam keeps two float32 moments a weight; Muon one, of the layers' matrices; Lion one.
+    matrices = sum(sizes[id(weight)] for weight in held if weight.is_product)
+    one_moment = {"adamw": 0, "muon": matrices, "lion": count}[optimizer]
+    moments = _MOMENT_BYTES * (2 * count - one_moment)
+
+    def shared(size_bytes: int, from_stage: int) -> int:
+        return -(-size_bytes // layout.data) if layout.zero_stage >= from_stage else size_bytes
+
+    return {
+        "parameters_bytes": shared(count * WEIGHT_BYTES[dtype], 3),
+        "gradients_bytes": shared(count * WEIGHT_BYTES[dtype], 2),
+        "optimizer_bytes": shared(moments + count * _MASTER_BYTES[dtype], 1),
+    }

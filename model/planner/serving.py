@@ -1,0 +1,84 @@
+"""How many users a machine can serve at a context length: what its memory holds beside the weights."""
+
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.planner.accelerators import Device
+from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
+from sluice.model.planner.kv_cache import CacheDtype, cache_bytes
+from sluice.model.planner.layout import divided_sizes
+from sluice.model.planner.parameters import Parameters, count_parameters
+
+
+class Capacity(Record):
+    """Users of a machine of `devices` that share the model."""
+
+    device: str
+    devices: int
+    context: int
+    cache_dtype: CacheDtype
+    weights_bytes: int
+    cache_bytes: int
+    """Of one user, over all devices."""
+    users: int
+    tokens_per_s: float | None
+    """At most, a user, with all of them at once: weights and caches are read once a token; of a mixture the experts
+    that so many tokens meet, where every expert is as likely. None: bandwidth unknown.
+    """
+
+
+def users(
+    config: TransformerConfig,
+    device: Device,
+    *,
+    devices: int = 1,
+    context: int | None = None,
+    dtype: Dtype = "bf16",
+    cache_dtype: CacheDtype = "bf16",
+    reserve: float = 0.1,
+) -> Capacity:
+    """`reserve`: share of the memory left to activations and the runtime. Several devices divide the heads (tensor
+    parallelism), and each holds whole heads of keys and values.
+
+    Raises ValueError for a context beyond the model's, a reserve outside [0, 1) and devices that do not divide what
+    they share out.
+    """
+    context = context or config.context
+    if context > config.context:
+        raise ValueError(f"context {context} is longer than the model's {config.context}")
+    if not 0 <= reserve < 1:
+        raise ValueError(f"reserve {reserve} must be at least 0 and below 1")
+    for name, size in divided_sizes(config).items():
+        if name != "kv_heads" and size % devices:
+            raise ValueError(f"serving_devices {devices} must divide {name} {size}")
+    parameters = count_parameters(config)
+    weights = parameters.total * WEIGHT_BYTES[dtype]
+    each = cache_bytes(_held_by(config, devices), context, cache_dtype)
+    free = int(device.memory_bytes * devices * (1 - reserve)) - weights
+    count = max(0, free // each) if each else 0
+    rate = None
+    if device.bandwidth_bytes_per_s is not None and count:
+        read = _met(config, parameters, count) * WEIGHT_BYTES[dtype]
+        rate = device.bandwidth_bytes_per_s * devices / (read + count * each)
+    return Capacity(
+        device=device.name,
+        devices=devices,
+        context=context,
+        cache_dtype=cache_dtype,
+        weights_bytes=weights,
+        cache_bytes=each,
+        users=count,
+        tokens_per_s=rate,
+    )
+
+
+def _met(config: TransformerConfig, parameters: Parameters, tokens: int) -> float:
+    """Weights that at least one of `tokens` tokens meets: one leaves 1 - per_token / experts of the routed experts."""
+    if config.mixture is None:
+        return parameters.total
+    left = 1 - config.mixture.per_token / config.mixture.experts
+    return parameters.total - (parameters.total - parameters.active) * left ** (tokens - 1)
+
+
+def _held_by(config: TransformerConfig, devices: int) -> TransformerConfig:
+    """With as many key-value heads as the devices hold together: fewer than one each is one each."""
+    each = -(-config.kv_heads // devices)
+    return config.model_copy(update={"kv_heads": each * devices})

@@ -1,0 +1,201 @@
+"""The forecast for this machine: time from the rates of its own products and memory, held against a real step."""
+
+from collections import Counter
+from math import prod
+
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.planner.activations import input_bytes, layer_bytes
+from sluice.model.planner.base import WEIGHT_BYTES, Record
+from sluice.model.planner.layout import Layout, stage_layers
+from sluice.model.planner.memory import device_memory
+from sluice.model.planner.weights import Stack, Weight, list_weights
+
+_ADAM_PASSES = 7
+"""Weight, gradient and two moments are read; weight and moments written."""
+_NEWTON_SCHULZ_STEPS = 5
+
+
+class Product(Record):
+    """A linear layer's matrix."""
+
+    rows: int
+    """Tokens of a micro-batch."""
+    inputs: int
+    outputs: int
+
+
+class Attending(Record):
+    """What one attention looks at."""
+
+    stack: Stack
+    window: int | None
+    """None: no window, or one as long as the sequence."""
+    is_cross: bool = False
+
+    def causal(self, config: TransformerConfig) -> bool:
+        return self.stack == "decoder" and config.kind != "encoder" and not self.is_cross
+
+
+class Rates(Record):
+    """What this machine was seen to do, at the shapes of the model."""
+
+    products_s: list[float]
+    """Seconds of each of `list_products`: forward, and both products of the backward pass."""
+    attention_s: list[float]
+    """Seconds of the attention kernel of each of `list_attentions`, forward and backward."""
+    scan_s: float
+    """Of one state space layer's scan, likewise."""
+    kept_bytes_per_s: float
+    """Of element-wise work: bytes kept for the backward pass over the seconds of both passes."""
+    bytes_per_s: float
+    """Read and written in place, one operation after another."""
+
+
+class StepForecast(Record):
+    """Of one optimizer step of one worker that has `threads` threads to itself."""
+
+    step_s: float
+    memory_bytes: int
+
+
+class StepMeasured(Record):
+    """A real step."""
+
+    step_s: float
+    """CPU-seconds over threads: without what else runs on this machine."""
+    clock_s: float
+    """By the clock: with it."""
+    memory_bytes: int
+    """Peak of the process over what it held before the model was built."""
+
+
+class Check(Record):
+    """Forecast and measurement; `skipped` says why there is no measurement."""
+
+    threads: int
+    micro_batches: int
+    forecast: StepForecast | None = None
+    measured: StepMeasured | None = None
+    step_error: float | None = None
+    """(forecast - measured) / measured."""
+    clock_error: float | None = None
+    memory_error: float | None = None
+    skipped: str | None = None
+
+
+def worker_memory_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
+    """What a lone process holds that takes the step of one worker.
+
+    It steps by plain PyTorch, which keeps moments in the weights' type and no float32 copy of bf16 weights.
+    """
+    memory = device_memory(
+        config,
+        Layout(),
+        dtype=run.dtype,
+        optimizer=run.optimizer,
+        micro_batch_size=run.micro_batch_size,
+        on_cpu=True,
+    )
+    if run.dtype == "fp32":
+        return memory.total_bytes
+    weights = memory.parameters_bytes // 2
+    moments = (memory.optimizer_bytes - 4 * weights) // 2
+    return memory.total_bytes - memory.optimizer_bytes + moments
+
+
+def list_products(config: TransformerConfig, tokens: int) -> dict[Product, float]:
+    """The products of a micro-batch of `tokens` tokens, and how many of each; the experts' by what goes to each."""
+    found: dict[Product, float] = {}
+    for weight in list_weights(config):
+        if weight.is_product:
+            product, count = _product(config, weight, tokens)
+            found[product] = found.get(product, 0) + count
+    head = Product(rows=tokens, inputs=config.hidden_size, outputs=config.vocab_size)
+    found[head] = found.get(head, 0) + 1
+    return found
+
+
+def _product(config: TransformerConfig, weight: Weight, tokens: int) -> tuple[Product, float]:
+    if len(weight.shape) == 3 and weight.component == "experts":
+        assert config.mixture is not None
+        rows = max(1, tokens * config.mixture.per_token // config.mixture.experts)
+        return Product(rows=rows, inputs=weight.shape[2], outputs=weight.shape[1]), weight.shape[0]
+    outputs, *rest = weight.shape
+    return Product(rows=tokens, inputs=rest[-1], outputs=outputs), 1
+
+
+def list_attentions(config: TransformerConfig) -> Counter[Attending]:
+    """The attentions that differ in what they look at, and how many of each."""
+    found: Counter[Attending] = Counter()
+    for stack, number in stage_layers(config, 1)[0]:
+        kind = (config.encoder_kinds if stack == "encoder" else config.layer_kinds)[number]
+        if kind != "state_space":
+            bounded = kind == "window" and config.window is not None and config.window < config.context
+            found[Attending(stack=stack, window=config.window if bounded else None)] += 1
+        if stack == "decoder" and config.kind == "encoder-decoder":
+            found[Attending(stack=stack, window=None, is_cross=True)] += 1
+    return found
+
+
+def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, micro_batches: int) -> StepForecast:
+    """Seconds and bytes of a step of `micro_batches` micro-batches, by the rates of this machine."""
+    tokens = run.micro_batch_size * config.context
+    products = list_products(config, tokens)
+    assert len(products) == len(rates.products_s), f"{len(rates.products_s)} rates for {len(products)} products"
+    arithmetic = sum(count * seconds for count, seconds in zip(products.values(), rates.products_s, strict=True))
+    scans = config.layer_kinds.count("state_space")
+    attentions = list_attentions(config)
+    assert len(attentions) == len(rates.attention_s), f"{len(rates.attention_s)} rates for {len(attentions)} attentions"
+    attention = sum(count * seconds for count, seconds in zip(attentions.values(), rates.attention_s, strict=True))
+    mixers = attention + rates.scan_s * scans
+    micro = arithmetic + mixers + _kept_bytes(config, run) / rates.kept_bytes_per_s
+    flops = sum(6 * each.rows * each.inputs * each.outputs for each in products)
+    return StepForecast(
+        step_s=micro_batches * micro + _optimizer_s(config, run, rates, flops / sum(rates.products_s)),
+        memory_bytes=worker_memory_bytes(config, run),
+    )
+
+
+def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
+    """Of the layers, without the probabilities, whose time is the attention kernel's."""
+    (layers,) = stage_layers(config, 1)
+    return sum(
+        layer_bytes(
+            config,
+            layer,
+            dtype=run.dtype,
+            batch=run.micro_batch_size,
+            length=config.context,
+            kernel="flash",
+            on_cpu=True,
+        )
+        for layer in layers
+    ) + input_bytes(config, dtype=run.dtype, batch=run.micro_batch_size, length=config.context)
+
+
+def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, flops_per_s: float) -> float:
+    """Seconds of the optimizer's step: AdamW's passes over memory, and Muon's products in Newton-Schulz steps."""
+    by_adam = [weight for weight in list_weights(config) if run.optimizer == "adamw" or not weight.is_product]
+    by_muon = [weight for weight in list_weights(config) if run.optimizer == "muon" and weight.is_product]
+    size_bytes = _ADAM_PASSES * WEIGHT_BYTES["fp32"] * sum(weight.size for weight in by_adam)
+    flops = 0
+    for weight in by_muon:
+        *stack, rows, columns = weight.shape
+        short, long = sorted((rows, columns))
+        # A = X X^T, A A, and their sum times X (Jordan et al., 2024).
+        flops += _NEWTON_SCHULZ_STEPS * prod(stack) * 2 * (2 * short**2 * long + short**3)
+    return size_bytes / rates.bytes_per_s + flops / flops_per_s
+
+
+def check_of(threads: int, micro_batches: int, forecast: StepForecast, measured: StepMeasured) -> Check:
+    """The two side by side."""
+    return Check(
+        threads=threads,
+        micro_batches=micro_batches,
+        forecast=forecast,
+        measured=measured,
+        step_error=forecast.step_s / measured.step_s - 1,
+        clock_error=forecast.step_s / measured.clock_s - 1,
+        memory_error=forecast.memory_bytes / measured.memory_bytes - 1,
+    )

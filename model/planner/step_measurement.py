@@ -1,0 +1,174 @@
+"""What this machine really does: the rates that a forecast is made of, and a real step to hold the forecast against.
+
+The step runs in a process of its own (`python -m sluice.model.planner.step_measurement`), so that peak memory is the
+model's alone.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+from pydantic import BaseModel
+
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.config import PretrainConfig
+from sluice.model.planner.accelerators import Device
+from sluice.model.planner.base import Dtype
+from sluice.model.planner.flops import count_flops
+from sluice.model.planner.machine_rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
+from sluice.model.planner.step_forecast import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
+
+_LONGEST_STEP_S = 3.0
+"""Micro-batches longer than this, by the matrix peak at half its speed, are not measured."""
+TIMEOUT_S = 60.0
+"""For the process that measures: idle, it takes a few seconds."""
+_WARM_TOKENS = 32
+
+
+class Job(BaseModel):
+    """What the child measures."""
+
+    config: TransformerConfig
+    run: PretrainConfig
+    threads: int
+
+
+class _Found(BaseModel):
+    rates: Rates
+    micro_batch_s: tuple[float, float]
+    """Of a thread's CPU, and by the clock."""
+    optimizer_s: tuple[float, float]
+    peak_bytes: int
+
+
+def this_machine(dtype: Dtype, threads: int) -> Device:
+    """This machine's CPU, its peak measured. Nobody says what it draws or costs."""
+    return Device(
+        name="this machine",
+        peak_flops_per_s=measure_matmul_flops(dtype, threads),
+        memory_bytes=psutil.virtual_memory().total,
+        bandwidth_bytes_per_s=None,
+        power_w=None,
+        price_per_hour=None,
+    )
+
+
+def check_forecast(
+    config: TransformerConfig, run: PretrainConfig, *, threads: int, peak_flops_per_s: float, free_bytes: int
+) -> Check:
+    """The forecast of one data-parallel worker's optimizer step on `threads` threads beside a real one: the whole
+    model in one process, without activation checkpointing.
+
+    `skipped` says why not, where a step would take too long or more than half of `free_bytes`.
+
+    Raises ValueError where the process that measures fails.
+    """
+    micro_batches = run.batch_size // (run.copies * run.micro_batch_size)
+    tokens = run.micro_batch_size * config.context
+    seconds = count_flops(config).training * tokens / (peak_flops_per_s / 2)
+    needed = worker_memory_bytes(config, run)
+    skipped = None
+    if needed > free_bytes // 2:
+        skipped = f"a worker needs {needed / 2**30:,.1f} GiB, and {free_bytes / 2**30:,.1f} GiB are free here"
+    elif seconds > _LONGEST_STEP_S:
+        skipped = f"a micro-batch takes about {seconds:,.0f} s here; up to {_LONGEST_STEP_S:.0f} s are measured"
+    if skipped is not None:
+        return Check(threads=threads, micro_batches=micro_batches, skipped=skipped)
+    try:
+        found = _in_child(Job(config=config, run=run, threads=threads))
+    except subprocess.TimeoutExpired:
+        skipped = f"it did not end within {TIMEOUT_S:.0f} s, so other work keeps this machine busy"
+        return Check(threads=threads, micro_batches=micro_batches, skipped=skipped)
+    alone_s, clock_s = (
+        micro_batches * micro + rest for micro, rest in zip(found.micro_batch_s, found.optimizer_s, strict=True)
+    )
+    measured = StepMeasured(step_s=alone_s, clock_s=clock_s, memory_bytes=found.peak_bytes)
+    return check_of(threads, micro_batches, forecast_step(config, run, found.rates, micro_batches), measured)
+
+
+def _in_child(job: Job) -> _Found:
+    done = subprocess.run(
+        [sys.executable, "-m", "sluice.model.planner.step_measurement"],
+        input=job.model_dump_json(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        raise ValueError(f"the measured step failed with exit status {done.returncode}: {last}")
+    return _Found.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def measure(job: Job) -> _Found:
+    """Rates, then a real step; in this order, since a peak of memory cannot be taken back."""
+    torch.set_num_threads(job.threads)
+    rates = measure_rates(job.config, job.run)
+    # A small step first: code that is loaded, and what its libraries set up, are no part of the model's memory.
+    _train(_small(job.config), job.run.model_copy(update={"micro_batch_size": 1}))
+    before = _reset_peak()
+    micro_batch_s, optimizer_s = _train(job.config, job.run)
+    peak_bytes = _peak_bytes() - before
+    return _Found(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
+
+
+def _small(config: TransformerConfig) -> TransformerConfig:
+    """Every kind of layer once, and few tokens."""
+    few = {"layers": len(config.pattern or (1,)), "context": min(_WARM_TOKENS, config.context), "vocab_size": 64}
+    return config.model_copy(update=few | ({"encoder_layers": few["layers"]} if config.encoder_kinds else {}))
+
+
+def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float, float], tuple[float, float]]:
+    """`both_means` of a micro-batch, forward and backward, and of an optimizer step."""
+    from sluice.model.architecture.initialization import initialize
+    from sluice.model.architecture.inputs import Inputs
+    from sluice.model.architecture.loss import cross_entropy_sum
+    from sluice.model.architecture.transformer import Transformer
+    from sluice.model.training.optimization.optimizer import build_optimizer
+
+    model = Transformer(config)
+    initialize(model, run.seed)
+    model.to(TORCH_DTYPE[run.dtype])
+    optimizer = build_optimizer(model, run)
+    generator = torch.Generator().manual_seed(run.seed)
+    ids = torch.randint(config.vocab_size, (run.micro_batch_size, config.context), generator=generator)
+    inputs = Inputs(source=ids) if config.kind == "encoder-decoder" else Inputs()
+
+    def micro_batch() -> None:
+        nats, count = cross_entropy_sum(model, ids, ids, **inputs)
+        (nats / count).backward()
+
+    micro_batch()
+    optimizer.step()
+    return both_means(micro_batch), both_means(optimizer.step)
+
+
+def _reset_peak() -> int:
+    """Bytes now resident; the peak counts from here, where the kernel lets a process say so."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return psutil.Process().memory_info().rss
+
+
+def _peak_bytes() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def main() -> None:
+    """A `Job` comes in on standard input as JSON; what was found goes to standard output."""
+    found = measure(Job.model_validate(json.load(sys.stdin)))
+    sys.stdout.write(found.model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Checkpoints inside a run: what makes it go on, to the last bit, after any process died at any moment.
+
+A checkpoint is a folder of safetensors of our own rather than DeepSpeed's: those are pickles, and belong to one world
+size. Each rank writes the pieces that it steps (`pieces.py`), rank 0 what all share, then a manifest with the hash of
+every file; last, the folder is renamed into place.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sluice.core.manifest import file_hash
+from sluice.model.training.checkpointing.shards import PieceFiles, Snapshot, read_own, write_pieces
+
+SCHEMA = 2
+_MANIFEST, _LOG, _SHARED = "manifest.json", "log.jsonl", "shared.safetensors"
+_PARTIAL, _DAMAGED = ".partial", ".damaged"
+
+Extra = Mapping[str, Any]
+"""What goes on beside the model, by name: a JSON value, or a tensor, or tensors by name."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after `step` optimizer steps. Found intact."""
+
+    path: Path
+    step: int
+    world: int
+    """Processes that wrote it."""
+    log: list[dict[str, Any]]
+    """Rows of training.jsonl up to this step."""
+    extra: dict[str, Any]
+    pieces: PieceFiles
+
+    def own(self, rank: int) -> dict[str, Tensor]:
+        """What rank `rank` kept for itself; nothing where there was no such rank."""
+        return read_own(self.path / rank_file(rank)) if rank < self.world else {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is there to go on from."""
+
+    step: int | None
+    notes: tuple[str, ...]
+    """One line for each checkpoint that was found damaged, for the user."""
+
+
+def write_rank(folder: Path, step: int, rank: int, snapshot: Snapshot, own: Mapping[str, Tensor]) -> str:
+    """Write what rank `rank` alone holds and return its sha256. To be followed, once every rank has, by `seal`."""
+    partial = partial_path(folder, step)
+    partial.mkdir(parents=True, exist_ok=True)
+    path = partial / rank_file(rank)
+    write_pieces(path, snapshot, own)
+    _sync(path)
+    return file_hash(path)
+
+
+def seal(folder: Path, step: int, ranks: Sequence[str], log: Iterable[Mapping[str, Any]], extra: Extra) -> None:
+    """Complete the checkpoint with what all ranks share and move it into place. `ranks`: hashes of their files."""
+    partial = partial_path(folder, step)
+    plain, tensors = _split_extra(extra)
+    save_file(tensors, partial / _SHARED)
+    (partial / _LOG).write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
+    hashes = {rank_file(rank): digest for rank, digest in enumerate(ranks)}
+    for name in (_SHARED, _LOG):
+        _sync(partial / name)
+        hashes[name] = file_hash(partial / name)
+    content = {"schema": SCHEMA, "step": step, "world": len(ranks), "files": hashes, "extra": plain}
+    manifest = partial / _MANIFEST
+    manifest.write_text(json.dumps({**content, "sha256": _digest(content)}), encoding="utf-8")
+    _sync(manifest)
+    final = checkpoint_path(folder, step)
+    # One that is in the way was found torn, or this run would have gone on from it.
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+
+
+def retire(folder: Path, keep: int, keep_every: int | None) -> None:
+    """Remove the checkpoints that `outdated` names."""
+    for step in outdated(complete_steps(folder), keep, keep_every):
+        shutil.rmtree(checkpoint_path(folder, step))
+
+
+def outdated(steps: Iterable[int], keep: int, keep_every: int | None) -> list[int]:
+    """Those that are neither among the newest `keep` nor milestones, which `keep_every` divides."""
+    newest_first = sorted(steps, reverse=True)
+    return [step for step in newest_first[keep:] if keep_every is None or step % keep_every]
+
+
+def find_newest(folder: Path) -> Found:
+    """The newest checkpoint whose every file is what its manifest says.
+
+    A damaged one is set aside, under another name, and noted; what a killed run left half written is removed. One
+    process calls it, before a run begins.
+    """
+    for left in folder.glob(f"step-*{_PARTIAL}"):
+        shutil.rmtree(left)
+    notes: list[str] = []
+    for step in sorted(complete_steps(folder), reverse=True):
+        path = checkpoint_path(folder, step)
+        if (reason := damage(path)) is None:
+            return Found(step, tuple(notes))
+        aside = path.with_name(path.name + _DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        notes.append(f"checkpoint of step {step} is damaged ({reason}) and set aside as {aside.name}")
+    return Found(None, tuple(notes))
+
+
+def damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be gone on from; None if it can."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        content = {name: value for name, value in manifest.items() if name != "sha256"}
+        if manifest["sha256"] != _digest(content):
+            return f"{_MANIFEST} is not as it was written"
+        if manifest["schema"] != SCHEMA:
+            return f"schema {manifest['schema']}, where this version reads {SCHEMA}"
+        for name, expected in manifest["files"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if file_hash(path / name) != expected:
+                return f"{name} is not as it was written"
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{_MANIFEST} cannot be read: {error}"
+    return None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint by the path of its folder. Raises ValueError where it is none, or damaged."""
+    if (reason := damage(path)) is not None:
+        raise ValueError(f"{path} is no checkpoint to go on from ({reason}): name an intact step-* folder")
+    return read(path)
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint that is known to be intact."""
+    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    log = [json.loads(line) for line in (path / _LOG).read_text(encoding="utf-8").splitlines()]
+    extra = manifest["extra"] | _join_tensors(load_file(path / _SHARED))
+    world = manifest["world"]
+    pieces = PieceFiles([path / rank_file(rank) for rank in range(world)])
+    return Checkpoint(path, manifest["step"], world, log, extra, pieces)
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """Of the checkpoints that were moved into place."""
+    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def partial_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}{_PARTIAL}"
+
+
+def rank_file(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def _split_extra(extra: Extra) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """JSON values by name; tensors by name, or by `name/name` where there are several."""
+    plain, tensors = dict[str, Any](), dict[str, Tensor]()
+    for name, value in extra.items():
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, Mapping) and value and all(isinstance(each, Tensor) for each in value.values()):
+            tensors |= {f"{name}/{key}": each for key, each in value.items()}
+        else:
+            plain[name] = value
+    return plain, tensors
+
+
+def _join_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition("/")
+        if key:
+            extra.setdefault(group, {})[key] = tensor
+        else:
+            extra[name] = tensor
+    return extra
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """A rename may reach the disk before the data it publishes, unless the data is flushed first."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
