@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
+from sluice.model.parallelism.optimizers import OPTIMIZERS, OptimizerName, optimizers_with
+
+OBJECTIVE_KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
+"""The kind of model that each objective trains."""
 
 
 class SizeSchedule(Block):
@@ -55,7 +59,7 @@ class PretrainConfig(Block):
     batch_schedule: SizeSchedule | None = None
     sequence_schedule: SizeSchedule | None = None
 
-    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     """muon: matrices by Muon (momentum orthogonalized by Newton-Schulz), embedding and norms by AdamW; lion: signs of
     momentum (arXiv 2302.06675).
     """
@@ -124,10 +128,10 @@ class PretrainConfig(Block):
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
                 f"= {self.copies} x {self.micro_batch_size}{self._suggestion()}"
             )
-        if self.optimizer == "muon" and self.gradient_clip is not None:
+        if self.gradient_clip is not None and not OPTIMIZERS[self.optimizer].clips_gradients:
             raise ValueError(
-                f"gradient_clip {self.gradient_clip} does not go with optimizer muon, whose updates have a fixed norm: "
-                "set it to null, or optimizer to adamw"
+                f"gradient_clip {self.gradient_clip} does not go with optimizer {self.optimizer}, whose updates have a "
+                f"fixed norm: set it to null, or optimizer to {optimizers_with(lambda each: each.clips_gradients)}"
             )
         if self.schedule != "wsd" and (self.decay_fraction != 1.0 or self.decay_from is not None):
             raise ValueError(

@@ -11,7 +11,7 @@ from sluice.model.planner.weights import COMPONENTS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sluice.model.planner.device_fit import Fit
+    from sluice.model.planner.device_fit import DeviceFit
     from sluice.model.planner.throughput import RunCost
 
 _WIDTH = 100
@@ -116,20 +116,21 @@ def _cache(plan: Plan) -> Iterator["Table | str"]:
 def _memory(plan: Plan) -> Iterator["Table | str"]:
     layout = plan.layout
     rows = []
-    for (dtype, stage), pair in groupby(plan.memory, key=lambda each: (each.dtype, each.zero_stage)):
-        kept, recomputed = pair
-        rows.append(
-            (
-                f"{dtype}, ZeRO {stage}",
-                _bytes(kept.parameters_bytes),
-                _bytes(kept.gradients_bytes),
-                _bytes(kept.optimizer_bytes),
-                _bytes(kept.activations_bytes + kept.workspace_bytes),
-                _bytes(kept.total_bytes),
-                _bytes(recomputed.activations_bytes + recomputed.workspace_bytes),
-                _bytes(recomputed.total_bytes),
-            )
-        )
+    for (dtype, stage), group in groupby(plan.memory, key=lambda each: (each.dtype, each.zero_stage)):
+        ways = {each.checkpointing: each for each in group}
+        states = next(iter(ways.values()))
+        row = [
+            f"{dtype}, ZeRO {stage}",
+            _bytes(states.parameters_bytes),
+            _bytes(states.gradients_bytes),
+            _bytes(states.optimizer_bytes),
+        ]
+        for checkpointing in (False, True):
+            if (way := ways.get(checkpointing)) is None:
+                row += ["-", "-"]
+            else:
+                row += [_bytes(way.activations_bytes + way.workspace_bytes), _bytes(way.total_bytes)]
+        rows.append(row)
     yield from _titled(
         f"Memory of the fullest of {layout.devices} devices: data {layout.data} x tensor {layout.tensor} x pipeline "
         f"{layout.pipeline}\nOptimizer {plan.optimizer} (pretrain.optimizer), micro-batch of {plan.micro_batch_size}; "
@@ -156,13 +157,13 @@ def _costs(plan: Plan) -> Iterator["Table | str"]:
         yield "To make it fit: more devices, plan.tensor, plan.pipeline, a smaller pretrain.micro_batch_size"
 
 
-def _cost_row(cost: "RunCost", fit: "Fit") -> tuple[str, ...]:
+def _cost_row(cost: "RunCost", fit: "DeviceFit") -> tuple[str, ...]:
     if not fit.fits:
         return (cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5))
     assert cost.tokens_per_s is not None and cost.step_s is not None and cost.total_s is not None
     return (
         cost.device,
-        f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing,
+        f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing + " in fp32" * (fit.dtype == "fp32"),
         _count(cost.tokens_per_s),
         _duration(cost.step_s),
         _duration(cost.total_s),

@@ -13,7 +13,7 @@ from sluice.core.settings.block import Block
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
-from sluice.model.parallelism.layout import SETTINGS
+from sluice.model.parallelism.layout import LAYOUT_SETTINGS
 from sluice.model.training.batches.settings import TextConfig
 from sluice.pipelines.compose import compose
 
@@ -107,10 +107,10 @@ def lay_out(request: Request, overrides: Sequence[str]) -> Request:
     for override in overrides:
         key, _, value = override.partition("=")
         name = key.removeprefix(_LAYOUT)
-        if not key.startswith(_LAYOUT) or name not in SETTINGS:
+        if not key.startswith(_LAYOUT) or name not in LAYOUT_SETTINGS:
             raise ValueError(
                 f"'{override}' would make the resumed run another one: what may change are "
-                f"{', '.join(_LAYOUT + each for each in SETTINGS)}; or train anew into another folder"
+                f"{', '.join(_LAYOUT + each for each in LAYOUT_SETTINGS)}; or train anew into another folder"
             )
         changed[name] = yaml.safe_load(value)
     block = {"pretrain": request.pretrain.model_dump(mode="json") | changed}

@@ -18,7 +18,7 @@ from benchmarks.model.section import put
 from benchmarks.report import machine
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
-from sluice.model.planner.step_forecast import Check
+from sluice.model.planner.step_forecast import ForecastCheck
 from sluice.model.planner.step_measurement import check_forecast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ class Row:
 
     model: str
     dtype: str
-    checks: list[Check]
+    checks: list[ForecastCheck]
 
     def errors(self, name: str) -> list[float]:
         """Of `step`, `clock` or `memory`, each round's. ValueError where a round was not measured."""
@@ -64,7 +64,7 @@ class Row:
         return found
 
     @property
-    def middle(self) -> Check:
+    def middle(self) -> ForecastCheck:
         """The round of the median error of the step."""
         return sorted(self.checks, key=lambda check: check.step_error or 0.0)[len(self.checks) // 2]
 

@@ -13,7 +13,7 @@ class Groups:
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.rank = layout, dist.get_rank()
-        self.stage, self.data_rank, self.tensor_rank = layout.place(self.rank)
+        self.stage, self.data_rank, self.tensor_rank = layout.coordinates(self.rank)
         self.data = self._own(layout.data_groups())
         self.tensor = self._own(layout.tensor_groups())
         self.pipeline = self._own(layout.pipeline_groups())

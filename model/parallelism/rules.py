@@ -1,138 +1,150 @@
-"""Which ways to train go together: one table, checked before anything starts, and printed in the documentation."""
+"""Which settings of a run are supported together: one table for planner, trainer and documentation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sluice.model.architecture.config import ModelConfig
-from sluice.model.config import PretrainConfig
-from sluice.model.parallelism.layout import Layout
-from sluice.model.training.batches.settings import KINDS
-
-Told = Callable[[PretrainConfig, ModelConfig], bool]
+from sluice.model.config import OBJECTIVE_KINDS, PretrainConfig
+from sluice.model.parallelism.layout import layout_of
+from sluice.model.parallelism.optimizers import OPTIMIZERS, optimizers_with
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A combination that cannot be trained."""
+    """A combination of settings that is not supported."""
 
     setting: str
-    """Of PretrainConfig, whose value the message names."""
+    """The setting of PretrainConfig that the message names, with its value."""
     applies: Callable[[PretrainConfig], bool]
     where: str
-    """In words, when it applies."""
-    broken: Told
+    """When it applies, in words."""
+    broken: Callable[[PretrainConfig, ModelConfig], bool]
+    conflict: str
+    """What the setting conflicts with, formatted with `run` and `model`."""
     needs: str
-    """What is allowed."""
+    """The allowed alternatives."""
     reason: str
 
 
-def _pipeline(config: PretrainConfig) -> bool:
-    return config.pipeline_stages > 1
+def _pipeline(run: PretrainConfig) -> bool:
+    return run.pipeline_stages > 1
 
 
-def _tensor(config: PretrainConfig) -> bool:
-    return config.tensor_parallel > 1
+def _tensor(run: PretrainConfig) -> bool:
+    return run.tensor_parallel > 1
 
 
-def _indivisible(config: PretrainConfig, model: ModelConfig) -> bool:
+def _is_indivisible(run: PretrainConfig, model: ModelConfig) -> bool:
     sizes = (model.heads, model.kv_heads, model.feedforward_width)
-    return any(size % config.tensor_parallel for size in sizes)
+    return any(size % run.tensor_parallel for size in sizes)
 
 
 RULES: Sequence[Rule] = (
     Rule(
         "objective",
-        lambda c: True,
+        lambda run: True,
         "always",
-        lambda c, m: KINDS[c.objective] != m.kind,
+        lambda run, model: OBJECTIVE_KINDS[run.objective] != model.kind,
+        "model.kind {model.kind}",
         "model.kind decoder for causal, encoder for masked, encoder-decoder for span",
-        "each kind of model can learn from one objective only",
+        "each kind of model learns from one objective only",
     ),
     Rule(
         "dtype",
-        lambda c: c.dtype != "fp32",
+        lambda run: run.dtype != "fp32",
         "dtype bf16 or fp16",
-        lambda c, m: c.zero_stage == 0,
+        lambda run, model: run.zero_stage == 0,
+        "zero_stage 0",
         "zero_stage 1, 2 or 3",
         "only ZeRO keeps float32 master weights; at stage 0 DeepSpeed's bf16 Adam is one step off",
     ),
     Rule(
         "dtype",
-        lambda c: c.dtype == "fp16",
+        lambda run: run.dtype == "fp16",
         "dtype fp16",
-        lambda c, m: _pipeline(c) or _tensor(c) or c.optimizer == "muon",
-        "pipeline_stages 1, tensor_parallel 1 and optimizer adamw or lion; or dtype bf16",
-        "what a loss scale does to stages, slices and Muon's updates is checked by no test",
+        lambda run, model: _pipeline(run) or _tensor(run) or not OPTIMIZERS[run.optimizer].fp16,
+        "pipeline_stages {run.pipeline_stages}, tensor_parallel {run.tensor_parallel}, optimizer {run.optimizer}",
+        f"pipeline_stages 1, tensor_parallel 1 and optimizer {optimizers_with(lambda each: each.fp16)}; or dtype bf16",
+        "no test covers a loss scale with pipeline stages, tensor slices or Muon's updates",
     ),
     Rule(
         "offload",
-        lambda c: c.offload == "optimizer",
+        lambda run: run.offload == "optimizer",
         "offload optimizer",
-        lambda c, m: c.zero_stage == 0,
+        lambda run, model: run.zero_stage == 0,
+        "zero_stage 0",
         "zero_stage 1, 2 or 3",
-        "what is moved to the host is a worker's partition",
+        "a worker moves its ZeRO partition to the host",
     ),
     Rule(
         "offload",
-        lambda c: c.offload == "all",
+        lambda run: run.offload == "all",
         "offload all",
-        lambda c, m: c.zero_stage < 3,
+        lambda run, model: run.zero_stage < 3,
+        "zero_stage {run.zero_stage}",
         "zero_stage 3",
         "weights can leave the device only where they are gathered for each use",
     ),
     Rule(
         "offload",
-        lambda c: c.offload != "none",
+        lambda run: run.offload != "none",
         "offload optimizer or all",
-        lambda c, m: _pipeline(c) or _tensor(c),
+        lambda run, model: _pipeline(run) or _tensor(run),
+        "pipeline_stages {run.pipeline_stages}, tensor_parallel {run.tensor_parallel}",
         "pipeline_stages 1 and tensor_parallel 1",
-        "DeepSpeed moves gradients away in the backward pass, before the other processes' parts are added",
+        "DeepSpeed moves gradients away in the backward pass, before those of the other processes are added",
     ),
     Rule(
         "average_decay",
-        lambda c: c.average_decay is not None,
+        lambda run: run.average_decay is not None,
         "average_decay",
-        lambda c, m: c.zero_stage == 3,
+        lambda run, model: run.zero_stage == 3,
+        "zero_stage 3",
         "zero_stage 0, 1 or 2",
-        "ZeRO 3 keeps small weights whole beside its shares, and the average would be put into the shares alone",
+        "ZeRO 3 also keeps small weights whole, and the average would reach only the partitions",
     ),
     Rule(
         "activation_checkpointing",
-        lambda c: c.activation_checkpointing == "selective",
+        lambda run: run.activation_checkpointing == "selective",
         "activation_checkpointing selective",
-        lambda c, m: c.zero_stage == 3,
+        lambda run, model: run.zero_stage == 3,
+        "zero_stage 3",
         "zero_stage 0, 1 or 2; or activation_checkpointing full",
         "ZeRO 3 gathers weights in the recomputation where it did not in the first pass, which torch refuses",
     ),
     Rule(
         "compile",
-        lambda c: c.compile,
+        lambda run: run.compile,
         "compile",
-        lambda c, m: c.zero_stage == 3 or _tensor(c),
+        lambda run, model: run.zero_stage == 3 or _tensor(run),
+        "zero_stage {run.zero_stage}, tensor_parallel {run.tensor_parallel}",
         "zero_stage 0, 1 or 2 and tensor_parallel 1",
-        "hooks that communicate cut the graph at every matrix",
+        "hooks that communicate break the graph at every matrix",
     ),
     Rule(
         "compile",
-        lambda c: c.compile,
+        lambda run: run.compile,
         "compile",
-        lambda c, m: c.activation_checkpointing == "selective",
+        lambda run, model: run.activation_checkpointing == "selective",
+        "activation_checkpointing selective",
         "activation_checkpointing none or full",
-        "the compiler chooses by itself what to compute again",
+        "the compiler itself chooses what to recompute",
     ),
     Rule(
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
-        lambda c, m: c.zero_stage > 1,
+        lambda run, model: run.zero_stage > 1,
+        "zero_stage {run.zero_stage}",
         "zero_stage 0 or 1",
-        "a stage adds up the gradients of its micro-batches before they are reduced, which ZeRO 2 and 3 do at once",
+        "a stage sums the gradients of its micro-batches before they are reduced; ZeRO 2 and 3 reduce each at once",
     ),
     Rule(
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
-        lambda c, m: c.pipeline_stages > m.layers,
+        lambda run, model: run.pipeline_stages > model.layers,
+        "model.layers {model.layers}",
         "pipeline_stages up to model.layers",
         "every stage needs a layer",
     ),
@@ -140,69 +152,83 @@ RULES: Sequence[Rule] = (
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
-        lambda c, m: m.kind == "encoder-decoder" or m.mixture is not None or m.positions == "relative",
+        lambda run, model: (
+            model.kind == "encoder-decoder" or model.mixture is not None or model.positions == "relative"
+        ),
+        "an encoder-decoder, a mixture of experts or relative positions",
         "model.kind decoder or encoder, no model.mixture, model.positions other than relative",
-        "between stages the stream alone travels, and neither an encoder's states, routers' losses nor a shared table",
+        "stages exchange only the residual stream, not an encoder's states, router losses or a shared table",
     ),
     Rule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        lambda c, m: c.zero_stage == 3,
+        lambda run, model: run.zero_stage == 3,
+        "zero_stage 3",
         "zero_stage 0, 1 or 2",
-        "both would cut the same matrices",
+        "both would split the same matrices",
     ),
     Rule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        lambda c, m: c.optimizer == "muon",
-        "optimizer adamw or lion",
-        "Muon orthogonalizes whole matrices, and a slice's update is another one",
+        lambda run, model: not OPTIMIZERS[run.optimizer].tensor_parallel,
+        "optimizer {run.optimizer}",
+        f"optimizer {optimizers_with(lambda each: each.tensor_parallel)}",
+        "Muon orthogonalizes whole matrices, and the update of a slice is a different one",
     ),
     Rule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        _indivisible,
+        _is_indivisible,
+        "model.heads {model.heads}, model.kv_heads {model.kv_heads}, feed-forward width {model.feedforward_width}",
         "a tensor_parallel that divides model.heads, model.kv_heads and the feed-forward width",
-        "heads and inner width are what is divided",
+        "heads and the feed-forward width are split",
     ),
     Rule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        lambda c, m: m.mixture is not None or m.state_space is not None,
+        lambda run, model: model.mixture is not None or model.state_space is not None,
+        "a mixture of experts or state space layers",
         "no model.mixture and no model.state_space",
-        "attention and dense feed-forward networks are what is divided",
+        "only attention and dense feed-forward networks are split",
     ),
     Rule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        lambda c, m: m.dropout > 0 or m.attention_dropout > 0,
+        lambda run, model: model.dropout > 0 or model.attention_dropout > 0,
+        "dropout",
         "model.dropout 0 and model.attention_dropout 0",
-        "the processes of a group would have to draw one mask for the stream and different ones for their heads",
+        "the processes of a group would need one mask for the residual stream and different ones for their heads",
     ),
 )
 
 
-def data_workers(config: PretrainConfig) -> int:
-    """Data-parallel workers of a run. Raises ValueError where the processes cannot be shared out."""
-    return Layout(config.workers, config.pipeline_stages, config.tensor_parallel).data
-
-
-def check(config: PretrainConfig, model: ModelConfig, *, cuda: bool) -> None:
-    """Raises ValueError, in one line, for what cannot be trained; `cuda` says whether the workers have GPUs."""
-    data_workers(config)
-    if config.dtype == "fp16" and not cuda:
-        raise ValueError(
-            "dtype fp16 needs CUDA: on a CPU use bf16, which has float32's range and needs no loss scaling"
-        )
+def violation(run: PretrainConfig, model: ModelConfig, *, cuda: bool) -> str | None:
+    """Why `run` cannot train `model`, in one line; None if it can. `cuda`: whether the workers have GPUs."""
+    try:
+        layout_of(run)
+    except ValueError as error:
+        return str(error)
+    if run.dtype == "fp16" and not cuda:
+        return "dtype fp16 needs CUDA: on a CPU use bf16, which has float32's range and needs no loss scaling"
     for rule in RULES:
-        if rule.applies(config) and rule.broken(config, model):
-            value = getattr(config, rule.setting)
-            raise ValueError(f"{rule.setting} {value} cannot be trained so, because {rule.reason}: use {rule.needs}")
+        if rule.applies(run) and rule.broken(run, model):
+            conflict = rule.conflict.format(run=run, model=model)
+            return (
+                f"{rule.setting} {getattr(run, rule.setting)} is not supported with {conflict}, because {rule.reason}: "
+                f"use {rule.needs}"
+            )
+    return None
+
+
+def check(run: PretrainConfig, model: ModelConfig, *, cuda: bool) -> None:
+    """Raise ValueError with the `violation`, if there is one."""
+    if (reason := violation(run, model, cuda=cuda)) is not None:
+        raise ValueError(reason)
 
 
 def table() -> str:

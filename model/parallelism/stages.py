@@ -3,7 +3,6 @@ the last the head, under the names that they have in the whole model.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,29 +12,7 @@ from sluice.model.architecture.attention_mask import document_positions
 from sluice.model.architecture.block import ForwardContext
 from sluice.model.architecture.inputs import check_rows
 from sluice.model.architecture.transformer import Transformer
-
-
-def stage_bounds(costs: Sequence[int], stages: int) -> list[range]:
-    """Layers of each stage, so that the dearest stage is as cheap as can be; every stage has a layer at least.
-
-    `costs` are of the layers in turn. Raises ValueError for fewer layers than stages.
-    """
-    if stages > len(costs):
-        raise ValueError(f"pipeline_stages {stages} is more than the {len(costs)} layers of the model: lower it")
-
-    @cache
-    def best(start: int, left: int) -> tuple[int, tuple[int, ...]]:
-        """Cost of the dearest of `left` stages from layer `start` on, and where they end."""
-        if left == 1:
-            return sum(costs[start:]), (len(costs),)
-        options = []
-        for end in range(start + 1, len(costs) - left + 2):
-            rest, ends = best(end, left - 1)
-            options.append((max(sum(costs[start:end]), rest), (end, *ends)))
-        return min(options)
-
-    ends = best(0, stages)[1]
-    return [range(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+from sluice.model.parallelism.layout import stage_bounds
 
 
 def split_stages(model: Transformer, stages: int) -> list[range]:

@@ -7,7 +7,7 @@ from sluice.model.planner.base import Dtype, Record
 from sluice.model.planner.memory import DeviceMemory
 
 
-class Fit(Record):
+class DeviceFit(Record):
     """A run on one kind of device."""
 
     device: str
@@ -22,7 +22,7 @@ class Fit(Record):
     """Of a device, beside what is reserved."""
 
 
-def fit(ways: Iterable[DeviceMemory], device: Device, *, dtype: Dtype, reserve: float) -> Fit:
+def fit_device(ways: Iterable[DeviceMemory], device: Device, *, dtype: Dtype, reserve: float) -> DeviceFit:
     """The first of `ways` in `dtype` that fits `device`. `reserve`: share of its memory left to the runtime.
 
     Computing nothing again comes first, then the lowest ZeRO stage: each further one costs time. Raises ValueError
@@ -34,7 +34,7 @@ def fit(ways: Iterable[DeviceMemory], device: Device, *, dtype: Dtype, reserve: 
         raise ValueError(f"no way of training in {dtype} is among those counted")
     fitting = [each for each in own if each.total_bytes <= usable]
     chosen = fitting[0] if fitting else min(own, key=lambda each: each.total_bytes)
-    return Fit(
+    return DeviceFit(
         device=device.name,
         fits=bool(fitting),
         dtype=dtype,

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from sluice.model.architecture.config import TransformerConfig
+from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.optimizers import OPTIMIZERS, OptimizerName
 from sluice.model.planner.activations import Kernel, input_bytes, layer_bytes, outer_bytes, workspace_bytes
 from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
-from sluice.model.planner.layout import Layout, check_layout, held_by, stage_layers
-from sluice.model.planner.weights import Weight, list_weights
+from sluice.model.planner.weights import Weight, pipeline_stages
 
-Optimizer = Literal["adamw", "muon", "lion"]
 Offload = Literal["none", "optimizer", "all"]
 
 _MOMENT_BYTES = 4
@@ -44,7 +44,7 @@ def device_memory(
     layout: Layout,
     *,
     dtype: Dtype,
-    optimizer: Optimizer,
+    optimizer: OptimizerName,
     micro_batch_size: int,
     micro_batches: int = 1,
     length: int | None = None,
@@ -58,25 +58,21 @@ def device_memory(
     `offload` moves what the ZeRO stage can: the optimizer's states from stage 1 on, the weights at stage 3. Gradients
     are counted on the device, which holds them until they are reduced.
 
-    Raises ValueError for a layout that cannot be: see `check_layout`.
+    The layout is one that `parallelism.rules.check` accepts. Raises ValueError for more stages than layers.
     """
-    check_layout(config, layout)
     length = length or config.context
-    stages = stage_layers(config, layout.pipeline)
-    weights = list(list_weights(config))
     workspace = workspace_bytes(config, dtype=dtype, batch=micro_batch_size, length=length, on_cpu=on_cpu)
     workspace //= layout.tensor
     found = []
-    for stage in range(layout.pipeline):
-        held = [weight for weight in weights if held_by(config, weight, stage, stages)]
-        parts = _states(held, layout, dtype, optimizer)
+    for number, stage in enumerate(pipeline_stages(config, layout.pipeline)):
+        parts = _states(stage.weights, layout, dtype, optimizer)
         moved = dict.fromkeys(_moved(offload, layout.zero_stage), 0)
         host = sum(parts[name] for name in moved)
         parts |= moved
         gathers = layout.zero_stage == 3 and (layout.data > 1 or offload == "all")
-        passing = workspace + (_gathered_bytes(held, layout, dtype) if gathers else 0)
+        passing = workspace + (_gathered_bytes(stage.weights, layout, dtype) if gathers else 0)
         # One micro-batch forward, one backward in turn (PipeDream-flush): stage i has begun pipeline - i of them.
-        in_flight = min(layout.pipeline - stage, micro_batches)
+        in_flight = min(layout.pipeline - number, micro_batches)
         kept = [
             layer_bytes(
                 config,
@@ -88,14 +84,14 @@ def device_memory(
                 tensor=layout.tensor,
                 on_cpu=on_cpu,
             )
-            for layer in stages[stage]
+            for layer in stage.layers
         ]
         if checkpointing:
             one = input_bytes(config, dtype=dtype, batch=micro_batch_size, length=length)
             activations = in_flight * len(kept) * one + max(kept)
         else:
             activations = in_flight * sum(kept)
-        if stage == layout.pipeline - 1:
+        if number == layout.pipeline - 1:
             activations += outer_bytes(config, dtype=dtype, batch=micro_batch_size, length=length)
         found.append(
             DeviceMemory(
@@ -104,7 +100,7 @@ def device_memory(
                 tensor=layout.tensor,
                 pipeline=layout.pipeline,
                 checkpointing=checkpointing,
-                stage=stage,
+                stage=number,
                 **parts,
                 activations_bytes=activations,
                 workspace_bytes=passing,
@@ -131,14 +127,14 @@ def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
     return max(sizes.values()) * WEIGHT_BYTES[dtype]
 
 
-def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: Optimizer) -> dict[str, int]:
+def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: OptimizerName) -> dict[str, int]:
     """Weights, gradients and optimizer of a stage's weights on one of its devices."""
     sizes = {id(weight): -(-weight.size // (layout.tensor if weight.divided else 1)) for weight in held}
     count = sum(sizes.values())
-    # Adam keeps two float32 moments a weight; Muon one, of the layers' matrices; Lion one.
-    matrices = sum(sizes[id(weight)] for weight in held if weight.is_product)
-    one_moment = {"adamw": 0, "muon": matrices, "lion": count}[optimizer]
-    moments = _MOMENT_BYTES * (2 * count - one_moment)
+    traits = OPTIMIZERS[optimizer]
+    moments = _MOMENT_BYTES * sum(
+        sizes[id(weight)] * len(traits.rule(is_matrix=weight.is_product).moments) for weight in held
+    )
 
     def shared(size_bytes: int, from_stage: int) -> int:
         return -(-size_bytes // layout.data) if layout.zero_stage >= from_stage else size_bytes

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.layout import layout_of
 from sluice.model.planner.accelerators import DEVICES
-from sluice.model.planner.layout import layout_of
 from sluice.model.planner.memory import device_memory
 from sluice.model.planner.parameters import count_parameters
+from sluice.model.planner.plan import planned_run
 from sluice.model.planner.settings import PlanConfig
 
 BATCHES = (1, 4, 16, 64)
@@ -21,7 +22,8 @@ def memory_by_length(
     """{sequences of a micro-batch: [(length, bytes of the fullest device), ..]}, lengths by powers of two up to 16
     times the context (at least 8,192).
     """
-    layout = layout_of(run, settings)
+    run = planned_run(config, run, settings)
+    layout = layout_of(run)
     longest = max(8192, 16 * config.context)
     lengths = [2**power for power in range(7, longest.bit_length())]
     return {
@@ -47,7 +49,7 @@ def memory_by_length(
 
 
 def _title(config: TransformerConfig, run: PretrainConfig, settings: PlanConfig) -> str:
-    layout = layout_of(run, settings)
+    layout = layout_of(planned_run(config, run, settings))
     return (
         f"{count_parameters(config).total / 1e6:,.1f}M parameters in {run.dtype}, {run.optimizer}, on {layout.devices} "
         f"devices: data {layout.data} x tensor {layout.tensor} x pipeline {layout.pipeline}, ZeRO {layout.zero_stage}"

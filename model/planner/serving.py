@@ -4,8 +4,8 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.accelerators import Device
 from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
 from sluice.model.planner.kv_cache import CacheDtype, cache_bytes
-from sluice.model.planner.layout import divided_sizes
 from sluice.model.planner.parameters import Parameters, count_parameters
+from sluice.model.planner.weights import StateSpaceShape
 
 
 class Capacity(Record):
@@ -46,8 +46,8 @@ def users(
         raise ValueError(f"context {context} is longer than the model's {config.context}")
     if not 0 <= reserve < 1:
         raise ValueError(f"reserve {reserve} must be at least 0 and below 1")
-    for name, size in divided_sizes(config).items():
-        if name != "kv_heads" and size % devices:
+    for name, size in _divided_sizes(config).items():
+        if size % devices:
             raise ValueError(f"serving_devices {devices} must divide {name} {size}")
     parameters = count_parameters(config)
     weights = parameters.total * WEIGHT_BYTES[dtype]
@@ -68,6 +68,21 @@ def users(
         users=count,
         tokens_per_s=rate,
     )
+
+
+def _divided_sizes(config: TransformerConfig) -> dict[str, int]:
+    """Sizes that tensor-parallel serving divides, by name; heads of keys and values are repeated where they are few."""
+    divided: dict[str, int] = {}
+    if config.has_attention:
+        divided["heads"] = config.heads
+    if config.state_space is not None:
+        divided["state_space.groups"] = config.state_space.groups
+        divided["state space heads"] = StateSpaceShape.of(config.hidden_size, config.state_space).heads
+    if config.mixture is not None:
+        divided["width of an expert"] = config.mixture.intermediate_size or config.feedforward_width
+    elif config.has_attention or config.state_space_feedforward:
+        divided["intermediate_size"] = config.feedforward_width
+    return divided
 
 
 def _met(config: TransformerConfig, parameters: Parameters, tokens: int) -> float:

@@ -5,15 +5,12 @@ from math import prod
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.model.planner.activations import input_bytes, layer_bytes
 from sluice.model.planner.base import WEIGHT_BYTES, Record
-from sluice.model.planner.layout import Layout, stage_layers
 from sluice.model.planner.memory import device_memory
-from sluice.model.planner.weights import Stack, Weight, list_weights
-
-_ADAM_PASSES = 7
-"""Weight, gradient and two moments are read; weight and moments written."""
-_NEWTON_SCHULZ_STEPS = 5
+from sluice.model.planner.weights import Stack, Weight, list_layers, list_weights
 
 
 class Product(Record):
@@ -70,7 +67,7 @@ class StepMeasured(Record):
     """Peak of the process over what it held before the model was built."""
 
 
-class Check(Record):
+class ForecastCheck(Record):
     """Forecast and measurement; `skipped` says why there is no measurement."""
 
     threads: int
@@ -128,7 +125,7 @@ def _product(config: TransformerConfig, weight: Weight, tokens: int) -> tuple[Pr
 def list_attentions(config: TransformerConfig) -> Counter[Attending]:
     """The attentions that differ in what they look at, and how many of each."""
     found: Counter[Attending] = Counter()
-    for stack, number in stage_layers(config, 1)[0]:
+    for stack, number in list_layers(config):
         kind = (config.encoder_kinds if stack == "encoder" else config.layer_kinds)[number]
         if kind != "state_space":
             bounded = kind == "window" and config.window is not None and config.window < config.context
@@ -159,7 +156,6 @@ def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, 
 
 def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
     """Of the layers, without the probabilities, whose time is the attention kernel's."""
-    (layers,) = stage_layers(config, 1)
     return sum(
         layer_bytes(
             config,
@@ -170,27 +166,27 @@ def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
             kernel="flash",
             on_cpu=True,
         )
-        for layer in layers
+        for layer in list_layers(config)
     ) + input_bytes(config, dtype=run.dtype, batch=run.micro_batch_size, length=config.context)
 
 
 def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, flops_per_s: float) -> float:
-    """Seconds of the optimizer's step: AdamW's passes over memory, and Muon's products in Newton-Schulz steps."""
-    by_adam = [weight for weight in list_weights(config) if run.optimizer == "adamw" or not weight.is_product]
-    by_muon = [weight for weight in list_weights(config) if run.optimizer == "muon" and weight.is_product]
-    size_bytes = _ADAM_PASSES * WEIGHT_BYTES["fp32"] * sum(weight.size for weight in by_adam)
-    flops = 0
-    for weight in by_muon:
-        *stack, rows, columns = weight.shape
-        short, long = sorted((rows, columns))
-        # A = X X^T, A A, and their sum times X (Jordan et al., 2024).
-        flops += _NEWTON_SCHULZ_STEPS * prod(stack) * 2 * (2 * short**2 * long + short**3)
+    """Seconds of the optimizer's step: its passes over memory, and the products of Newton-Schulz steps."""
+    size_bytes = flops = 0
+    for weight in list_weights(config):
+        rule = OPTIMIZERS[run.optimizer].rule(is_matrix=weight.is_product)
+        size_bytes += rule.passes * WEIGHT_BYTES["fp32"] * weight.size
+        if rule.newton_schulz_steps:
+            *stack, rows, columns = weight.shape
+            short, long = sorted((rows, columns))
+            # A = X X^T, A A, and their sum times X (Jordan et al., 2024).
+            flops += rule.newton_schulz_steps * prod(stack) * 2 * (2 * short**2 * long + short**3)
     return size_bytes / rates.bytes_per_s + flops / flops_per_s
 
 
-def check_of(threads: int, micro_batches: int, forecast: StepForecast, measured: StepMeasured) -> Check:
+def forecast_check(threads: int, micro_batches: int, forecast: StepForecast, measured: StepMeasured) -> ForecastCheck:
     """The two side by side."""
-    return Check(
+    return ForecastCheck(
         threads=threads,
         micro_batches=micro_batches,
         forecast=forecast,

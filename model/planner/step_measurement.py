@@ -21,7 +21,14 @@ from sluice.model.planner.accelerators import Device
 from sluice.model.planner.base import Dtype
 from sluice.model.planner.flops import count_flops
 from sluice.model.planner.machine_rates import TORCH_DTYPE, both_means, measure_matmul_flops, measure_rates
-from sluice.model.planner.step_forecast import Check, Rates, StepMeasured, check_of, forecast_step, worker_memory_bytes
+from sluice.model.planner.step_forecast import (
+    ForecastCheck,
+    Rates,
+    StepMeasured,
+    forecast_check,
+    forecast_step,
+    worker_memory_bytes,
+)
 
 _LONGEST_STEP_S = 3.0
 """Micro-batches longer than this, by the matrix peak at half its speed, are not measured."""
@@ -60,7 +67,7 @@ def this_machine(dtype: Dtype, threads: int) -> Device:
 
 def check_forecast(
     config: TransformerConfig, run: PretrainConfig, *, threads: int, peak_flops_per_s: float, free_bytes: int
-) -> Check:
+) -> ForecastCheck:
     """The forecast of one data-parallel worker's optimizer step on `threads` threads beside a real one: the whole
     model in one process, without activation checkpointing.
 
@@ -78,17 +85,17 @@ def check_forecast(
     elif seconds > _LONGEST_STEP_S:
         skipped = f"a micro-batch takes about {seconds:,.0f} s here; up to {_LONGEST_STEP_S:.0f} s are measured"
     if skipped is not None:
-        return Check(threads=threads, micro_batches=micro_batches, skipped=skipped)
+        return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
     try:
         found = _in_child(Job(config=config, run=run, threads=threads))
     except subprocess.TimeoutExpired:
         skipped = f"it did not end within {TIMEOUT_S:.0f} s, so other work keeps this machine busy"
-        return Check(threads=threads, micro_batches=micro_batches, skipped=skipped)
+        return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
     alone_s, clock_s = (
         micro_batches * micro + rest for micro, rest in zip(found.micro_batch_s, found.optimizer_s, strict=True)
     )
     measured = StepMeasured(step_s=alone_s, clock_s=clock_s, memory_bytes=found.peak_bytes)
-    return check_of(threads, micro_batches, forecast_step(config, run, found.rates, micro_batches), measured)
+    return forecast_check(threads, micro_batches, forecast_step(config, run, found.rates, micro_batches), measured)
 
 
 def _in_child(job: Job) -> _Found:

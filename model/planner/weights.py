@@ -7,6 +7,7 @@ from typing import Literal
 
 from sluice.model.architecture.config import GATED, LayerKind, TransformerConfig
 from sluice.model.architecture.state_space_config import StateSpaceConfig
+from sluice.model.parallelism.layout import stage_bounds
 
 Component = Literal[
     "embedding",
@@ -193,3 +194,51 @@ def _state_space(
         shapes |= {"in_proj.bias": (sizes.projected,), "out_proj.bias": (hidden,)}
     for part, shape in shapes.items():
         yield Weight(f"{name}.{part}", "state_space", shape, layer, divided=part != "out_proj.bias")
+
+
+Layer = tuple[Stack, int]
+
+
+def list_layers(config: TransformerConfig) -> list[Layer]:
+    """The layers in the order that data takes: the encoder's before the decoder's."""
+    encoder: list[Layer] = [("encoder", layer) for layer in range(len(config.encoder_kinds))]
+    return [*encoder, *(("decoder", layer) for layer in range(config.layers))]
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """What one pipeline stage holds."""
+
+    layers: list[Layer]
+    weights: list[Weight]
+
+
+def pipeline_stages(config: TransformerConfig, stages: int) -> list[StageWeights]:
+    """The model divided into pipeline stages as the trainer divides it (`parallelism/stages.py`): by the weights of the
+    layers, the head's product counting for the last one.
+
+    The first stage embeds; a tied embedding is held by the last one too.
+    """
+    layers, weights = list_layers(config), list(list_weights(config))
+    costs = [sum(weight.size for weight in weights if weight.layer == layer) for layer in layers]
+    costs[-1] += config.vocab_size * config.hidden_size
+    found = []
+    for stage, bounds in enumerate(stage_bounds(costs, stages)):
+        own = [layers[number] for number in bounds]
+        outside = {"first": stage == 0, "last": stage == stages - 1}
+        held = [
+            weight
+            for weight in weights
+            if (weight.layer in own if weight.layer is not None else any(outside[end] for end in _ends(config, weight)))
+        ]
+        found.append(StageWeights(own, held))
+    return found
+
+
+def _ends(config: TransformerConfig, weight: Weight) -> tuple[str, ...]:
+    """The stages, first or last, that hold a weight outside the layers."""
+    if weight.name == "embedding.weight":
+        return ("first", "last") if config.tie_embeddings else ("first",)
+    if weight.component in {"embedding", "positions"} or weight.name.startswith("embedding_norm"):
+        return ("first",)
+    return ("last",)

@@ -15,7 +15,7 @@ from sluice.core.manifest import file_hash
 from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
-from sluice.model.parallelism.layout import SETTINGS
+from sluice.model.parallelism.layout import LAYOUT_SETTINGS
 from sluice.model.parallelism.rules import check
 from sluice.model.training.batches.objectives import Objective, check_objective
 from sluice.model.training.batches.sizes import Sizes
@@ -130,7 +130,7 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
     # Where documents begin and whose they are: isolated documents and the losses by source are told from these.
     places = sorted(path.name for path in packed.glob("*.npy"))
     settings = config.model_dump(mode="json")
-    laid_out = {name: settings.pop(name) for name in SETTINGS}
+    laid_out = {name: settings.pop(name) for name in LAYOUT_SETTINGS}
     facts = {
         "config": settings,
         # Sizes that grow are multiples of what the workers take at once: another layout may read another text.

@@ -90,7 +90,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     seed_random(config.seed, rank)
     model.to(_device(), _DTYPES[config.dtype])
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
-        engine = build_engine(model, config, processes, Path(extensions))
+        engine = build_engine(model, config, Path(extensions))
     batches = TrainingBatches(
         sides[0], config, job.model.context, special=special, rank=engine.rank, world=engine.world
     )

@@ -24,7 +24,8 @@ from sluice.model.directory import load_model, model_hash, save_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.loop import Clock, Loop, train
-from sluice.model.training.optimization.optimizer import adamw, parameter_groups
+from sluice.model.training.optimization.optimizers.adamw import adamw
+from sluice.model.training.optimization.parameter_groups import parameter_groups
 from sluice.model.training.optimization.schedule import learning_rate_scale
 from sluice.model.tuning.chat import Rendered, collate, padding_id, render_pair
 

@@ -19,7 +19,7 @@ from sluice.pipelines.overrides import check_once
 
 if TYPE_CHECKING:
     from sluice.model.planner.accelerators import Device
-    from sluice.model.planner.step_forecast import Check
+    from sluice.model.planner.step_forecast import ForecastCheck
 
 _OWN = "plan."
 _WITH_HF = ("pretrain.", "profile=")
@@ -120,7 +120,7 @@ def _from_huggingface(folder: Path) -> TransformerConfig:
     return config_from_huggingface(fields)
 
 
-def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", "Check"]:
+def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", "ForecastCheck"]:
     """This machine's peak, and the forecast of a worker's step beside a real one."""
     import psutil
 

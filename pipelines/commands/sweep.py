@@ -4,9 +4,9 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from sluice.components.workspace import Workspace
+from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.train_request import open_tokens, read_trial
 
@@ -32,9 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt(str(interrupted)) from None
     outcomes = sorted(ended, key=lambda each: (-each.step, each.validation_loss))
     first = best(outcomes)
-    chosen = _settings(first.candidate.model, first.candidate.config.learning_rate)
-    if request.pretrain.optimizer == "muon":
-        chosen["pretrain.muon_learning_rate"] = first.candidate.config.muon_learning_rate
+    config, model = first.candidate.config, first.candidate.model
+    chosen = {f"model.{name}": getattr(model, name) for name in ("hidden_size", "layers", "heads", "kv_heads")}
+    chosen |= {f"pretrain.{name}": getattr(config, name) for name in OPTIMIZERS[config.optimizer].learning_rates}
     rows = [
         {
             "shape": shape_name(each.candidate.model),
@@ -57,8 +57,3 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{row['shape']:<12} {row['rate']:>6.2f} {row['step']:>7,} {held:>10}")
     print("best: " + " ".join(f"{name}={value:.6g}" for name, value in chosen.items()))
     return 0
-
-
-def _settings(model: Any, learning_rate: float) -> dict[str, float]:
-    names = ("hidden_size", "layers", "heads", "kv_heads")
-    return {**{f"model.{name}": getattr(model, name) for name in names}, "pretrain.learning_rate": learning_rate}

@@ -3,11 +3,11 @@
 import pytest
 
 from benchmarks.model.forecast import CASES, Row, measure, section
-from sluice.model.planner.step_forecast import Check, StepForecast, StepMeasured
+from sluice.model.planner.step_forecast import ForecastCheck, StepForecast, StepMeasured
 
 
-def check(step_error: float) -> Check:
-    return Check(
+def check(step_error: float) -> ForecastCheck:
+    return ForecastCheck(
         threads=1,
         micro_batches=2,
         forecast=StepForecast(step_s=1 + step_error, memory_bytes=100 << 20),
@@ -27,7 +27,7 @@ def test_a_row_tells_the_median_and_how_far_rounds_lie_apart() -> None:
 
 
 def test_what_was_not_measured_is_no_row() -> None:
-    row = Row("a model", "fp32", [Check(threads=1, micro_batches=2, skipped="it did not end within 60 s")])
+    row = Row("a model", "fp32", [ForecastCheck(threads=1, micro_batches=2, skipped="it did not end within 60 s")])
     with pytest.raises(ValueError, match="a model, fp32 was not measured: it did not end within 60 s"):
         row.errors("step")
 

@@ -91,7 +91,7 @@ def test_the_plan_of_a_run() -> None:
     assert (found.tokens_per_step, found.tokens) == (32 * 32, 100 * 32 * 32)
     assert found.training_flops == pytest.approx(found.flops.training * found.tokens) == found.compute_budget_flops
     rows = [(row.dtype, row.zero_stage, row.checkpointing) for row in found.memory]
-    assert rows[:3] == [("fp32", 0, False), ("fp32", 0, True), ("fp32", 1, False)] and len(rows) == 16
+    assert rows[:3] == [("fp32", 0, False), ("fp32", 0, True), ("fp32", 1, False)] and len(rows) == 14
     assert [cost.device for cost in found.costs] == list(DEVICES)
     assert {cost.devices for cost in found.costs} == {2}
     assert found.machine is None and found.check is None

@@ -5,7 +5,7 @@ from architecture_fixtures import shape
 
 from sluice.model.config import PretrainConfig
 from sluice.model.planner.accelerators import DEVICES, Device
-from sluice.model.planner.device_fit import fit
+from sluice.model.planner.device_fit import fit_device
 from sluice.model.planner.plan import plan
 from sluice.model.planner.settings import PlanConfig
 
@@ -17,31 +17,31 @@ def of_memory(size_bytes: int) -> Device:
     return DEVICES["h200"].model_copy(update={"memory_bytes": size_bytes})
 
 
-@pytest.mark.parametrize(("checkpointing", "stage"), [(False, 0), (False, 2), (False, 3), (True, 3)])
+@pytest.mark.parametrize(("checkpointing", "stage"), [(False, 1), (False, 2), (False, 3), (True, 3)])
 def test_a_device_of_exactly_this_memory_is_enough_for_this_way(checkpointing: bool, stage: int) -> None:
     needed = BF16[checkpointing, stage]
     # No way before it is as small, or it would be the answer.
     assert all(BF16[way] > needed for way in BF16 if way < (checkpointing, stage))
-    found = fit(FOUND.memory, of_memory(needed), dtype="bf16", reserve=0)
+    found = fit_device(FOUND.memory, of_memory(needed), dtype="bf16", reserve=0)
     assert (found.fits, found.checkpointing, found.zero_stage) == (True, checkpointing, stage)
     assert found.needed_bytes == found.usable_bytes == needed
 
 
 def test_a_byte_less_than_the_least_does_not_fit() -> None:
     least = min(BF16.values())
-    found = fit(FOUND.memory, of_memory(least - 1), dtype="bf16", reserve=0)
+    found = fit_device(FOUND.memory, of_memory(least - 1), dtype="bf16", reserve=0)
     assert not found.fits and (found.needed_bytes, found.usable_bytes) == (least, least - 1)
 
 
 def test_what_is_reserved_is_not_there() -> None:
-    needed = BF16[False, 0]
-    assert fit(FOUND.memory, of_memory(2 * needed), dtype="bf16", reserve=0.5).zero_stage == 0
-    assert fit(FOUND.memory, of_memory(2 * needed), dtype="bf16", reserve=0.51).zero_stage > 0
+    needed = BF16[False, 1]
+    assert fit_device(FOUND.memory, of_memory(2 * needed), dtype="bf16", reserve=0.5).zero_stage == 1
+    assert fit_device(FOUND.memory, of_memory(2 * needed), dtype="bf16", reserve=0.51).zero_stage > 1
 
 
 def test_no_way_is_no_answer() -> None:
     with pytest.raises(ValueError, match="no way of training in fp16"):
-        fit(FOUND.memory, DEVICES["h200"], dtype="fp16", reserve=0)
+        fit_device(FOUND.memory, DEVICES["h200"], dtype="fp16", reserve=0)
 
 
 def test_a_plan_answers_for_every_device_it_prices() -> None:

@@ -13,13 +13,17 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.kernels import blocked
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
+from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.layout import Layout, layout_of
+from sluice.model.parallelism.stages import split_stages
 from sluice.model.planner import activations
 from sluice.model.planner.activations import Kernel, default_kernel, layer_bytes, outer_bytes
 from sluice.model.planner.base import Dtype
-from sluice.model.planner.layout import Layout, check_layout, held_by, stage_layers
 from sluice.model.planner.memory import DeviceMemory, device_memory
 from sluice.model.planner.parameters import count_parameters
-from sluice.model.planner.weights import list_weights
+from sluice.model.planner.plan import planned_run
+from sluice.model.planner.settings import PlanConfig
+from sluice.model.planner.weights import list_layers, pipeline_stages
 
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -47,10 +51,9 @@ def kept(config: TransformerConfig, dtype: Dtype, kernel: Kernel | None) -> int:
 
 
 def planned(config: TransformerConfig, dtype: Dtype, kernel: Kernel | None) -> int:
-    (layers,) = stage_layers(config, 1)
     inner = sum(
         layer_bytes(config, layer, dtype=dtype, batch=BATCH, length=LENGTH, kernel=kernel, on_cpu=True)
-        for layer in layers
+        for layer in list_layers(config)
     )
     return inner + outer_bytes(config, dtype=dtype, batch=BATCH, length=LENGTH)
 
@@ -231,8 +234,7 @@ def test_muon_keeps_one_moment_of_the_layers_matrices() -> None:
 @pytest.mark.parametrize("tie", [True, False])
 def test_a_pipelines_stages_hold_the_model_once_and_a_tied_embedding_twice(tie: bool) -> None:
     config = shape({"layers": 4, "tie_embeddings": tie})
-    stages = stage_layers(config, 2)
-    held = [[weight for weight in list_weights(config) if held_by(config, weight, stage, stages)] for stage in (0, 1)]
+    held = [stage.weights for stage in pipeline_stages(config, 2)]
     total = sum(weight.size for stage in held for weight in stage)
     assert total == count_parameters(config).total + tie * config.vocab_size * config.hidden_size
     assert {weight.layer for weight in held[0]} == {None, ("decoder", 0), ("decoder", 1)}
@@ -258,10 +260,21 @@ def test_more_devices_hold_less_each_and_checkpointing_less_still() -> None:
 def test_a_pipelines_first_stage_keeps_as_much_as_one_device_without() -> None:
     # Korthikanti et al., section 4.2.2: stages times fewer layers, and as many micro-batches in flight.
     config = shape({"layers": 8, "context": 512})
-    (layers,) = stage_layers(config, 1)
-    alone = sum(layer_bytes(config, layer, dtype="bf16", batch=1, length=512) for layer in layers)
+    alone = sum(layer_bytes(config, layer, dtype="bf16", batch=1, length=512) for layer in list_layers(config))
     first = memory(config, devices=4, pipeline=4)
     assert first.stage == 0 and first.activations_bytes == alone
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "hybrid", "mamba", "bert", "modern_encoder"])
+@pytest.mark.parametrize("stages", [2, 3, 5])
+def test_a_pipeline_is_divided_as_the_trainer_divides_it(name: str, stages: int) -> None:
+    options = {**NAMED[name], "layers": 5, "vocab_size": 300}
+    if "pattern" in options:
+        options["layers"] = 5 * len(options["pattern"])
+    config = shape(options)
+    bounds = split_stages(Transformer(config), stages)
+    planned_layers = [[layer for _, layer in stage.layers] for stage in pipeline_stages(config, stages)]
+    assert planned_layers == [list(each) for each in bounds]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -270,40 +283,17 @@ def test_every_layout_is_planned_or_refused(
     config: TransformerConfig, devices: int, stage: int, tensor: int, data: st.DataObject
 ) -> None:
     pipeline = data.draw(st.integers(1, 3))
-    layout = Layout(devices=devices, tensor=tensor, pipeline=pipeline, zero_stage=stage)  # type: ignore[arg-type]
+    degrees = PlanConfig(devices=devices, tensor=tensor, pipeline=pipeline, zero_stage=stage)  # type: ignore[arg-type]
+    run = PretrainConfig(workers=1, batch_size=12 * 11 * 7 * 5, micro_batch_size=1)
     try:
-        check_layout(config, layout)
+        run = planned_run(config, run, degrees)
     except ValueError as error:
         assert "\n" not in str(error)
-        assert devices % (tensor * pipeline) or tensor > 1 or pipeline > 1
+        assert devices % (tensor * pipeline) or tensor > 1 or pipeline > 1 or run.batch_size % devices
         return
-    found = device_memory(config, layout, dtype="fp32", optimizer="adamw", micro_batch_size=1)
+    found = device_memory(config, layout_of(run), dtype="fp32", optimizer="adamw", micro_batch_size=1)
     parts = (found.parameters_bytes, found.gradients_bytes, found.optimizer_bytes, found.activations_bytes)
     assert found.total_bytes == sum(parts) + found.workspace_bytes
     assert min(parts) > 0
     if tensor == pipeline == 1 and stage < 3:
         assert found.parameters_bytes == 4 * count_parameters(config).total
-
-
-@pytest.mark.parametrize(
-    ("options", "layout", "said"),
-    [
-        ({}, {"devices": 6, "tensor": 4}, "devices 6 must be a multiple of tensor x pipeline = 4 x 1"),
-        (ENCODER_DECODERS["t5"], {"devices": 2, "pipeline": 2}, "pipeline 2 over an encoder-decoder with tie_emb"),
-        ({}, {"devices": 2, "pipeline": 2, "zero_stage": 2}, "zero_stage 2 with pipeline 2"),
-        ({"layers": 3}, {"devices": 2, "pipeline": 2}, "pipeline 2 must divide the 3 layers"),
-        ({"kv_heads": 1}, {"devices": 2, "tensor": 2}, "tensor 2 must divide kv_heads 1"),
-        ({"intermediate_size": 33}, {"devices": 2, "tensor": 2}, "tensor 2 must divide intermediate_size 33"),
-        (DECODERS["mamba"], {"devices": 2, "tensor": 2}, "tensor 2 must divide state_space.groups 1"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(options: dict[str, object], layout: dict[str, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said) as refused:
-        check_layout(shape(options), Layout(**layout))  # type: ignore[arg-type]
-    assert "\n" not in str(refused.value)
-
-
-def test_an_untied_encoder_decoder_may_be_a_pipeline() -> None:
-    config = shape({**ENCODER_DECODERS["t5"], "tie_embeddings": False})
-    found = memory(config, devices=2, pipeline=2)
-    assert found.total_bytes < memory(config, devices=1).total_bytes

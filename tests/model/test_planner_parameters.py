@@ -13,7 +13,7 @@ from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.planner.parameters import count_parameters
 from sluice.model.planner.weights import COMPONENTS, list_weights
-from sluice.model.training.optimization.optimizer import parameter_groups
+from sluice.model.training.optimization.parameter_groups import parameter_groups
 
 NAMED = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}
 # LLaMA 7B (arXiv 2302.13971), Llama 2 70B (2307.09288), Mixtral 8x7B (2401.04088) and GPT-2 medium as released; the

@@ -6,15 +6,13 @@ import pytest
 from architecture_fixtures import shape
 
 from sluice.model.config import PretrainConfig
-from sluice.model.planner.layout import Layout
+from sluice.model.parallelism.layout import Layout
 from sluice.model.planner.memory import device_memory
 from sluice.model.planner.plot import BATCHES, memory_by_length
 from sluice.model.planner.settings import PlanConfig
 
 CONFIG = shape({"layers": 4, "context": 512})
-RUN = PretrainConfig(
-    workers=4, batch_size=16, micro_batch_size=4, tensor_parallel=2, zero_stage=2, dtype="bf16", offload="optimizer"
-)
+RUN = PretrainConfig(workers=4, batch_size=16, micro_batch_size=4, tensor_parallel=2, zero_stage=2, dtype="bf16")
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -41,7 +39,6 @@ def test_a_curve_is_what_the_fullest_device_holds(settings: PlanConfig, layout: 
                 micro_batches=layout.pipeline,
                 length=512,
                 checkpointing=checkpointing,
-                offload="optimizer",
             ).total_bytes
         )
 

@@ -4,24 +4,28 @@ import re
 
 import pytest
 import torch
-from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, shape
+from architecture_fixtures import CONTEXT, DECODERS, ENCODER_DECODERS, ENCODERS, lively, shape
 from torch import Tensor
 
 from sluice.model.architecture import kernels
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.optimizers import OPTIMIZERS, OptimizerName
 from sluice.model.planner import step_measurement as measure_module
 from sluice.model.planner.flops import count_flops
 from sluice.model.planner.machine_rates import measure_matmul_flops, measure_rates
+from sluice.model.planner.parameters import count_parameters
 from sluice.model.planner.step_forecast import (
     Rates,
     StepMeasured,
-    check_of,
+    forecast_check,
     forecast_step,
     list_attentions,
     list_products,
     worker_memory_bytes,
 )
 from sluice.model.planner.step_measurement import Job, check_forecast, measure
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.optimization.parameter_groups import parameter_groups
 
 RUN = PretrainConfig(workers=2, batch_size=16, micro_batch_size=2)
 FREE = 2**40
@@ -96,12 +100,43 @@ def test_a_full_attention_is_timed_as_one_beside_a_window(monkeypatch: pytest.Mo
     assert list(dict.fromkeys(asked)) == [16 * 17 // 2 + 32 * 16, 48 * 49 // 2]
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizer_passes_over_every_weight(name: OptimizerName) -> None:
+    """Lion's pass over the matrices of the layers was once left out."""
+    config = shape({})
+    products = list_products(config, RUN.micro_batch_size * config.context)
+    rates = Rates(
+        products_s=[1e-30] * len(products), attention_s=[0.0], scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=4.0
+    )
+    run, traits = RUN.model_copy(update={"optimizer": name}), OPTIMIZERS[name]
+    # At one float32 a second a step takes as many seconds as it moves floats.
+    seconds = forecast_step(config, run, rates, micro_batches=1).step_s
+    counts = count_parameters(config)
+    others = counts.total - counts.matrices
+    assert seconds == pytest.approx(traits.matrices.passes * counts.matrices + traits.others.passes * others)
+    assert all(rule.passes or rule.newton_schulz_steps for rule in (traits.matrices, traits.others))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_the_table_of_optimizers_names_the_moments_that_they_keep(name: OptimizerName) -> None:
+    config, run = shape({}), RUN.model_copy(update={"optimizer": name})
+    model = lively(config)
+    optimizer, traits = build_optimizer(model, run), OPTIMIZERS[name]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    matrices = {id(each) for each in parameter_groups(model)["matrices"]}
+    for parameter in model.parameters():
+        kept = {key for key, value in optimizer.state[parameter].items() if value.shape == parameter.shape}
+        assert kept == set(traits.rule(is_matrix=id(parameter) in matrices).moments)
+
+
 def test_errors_are_of_what_was_measured() -> None:
     config = shape({})
     products_s = [0.1] * len(list_products(config, 48))
     rates = Rates(products_s=products_s, attention_s=[0.0], scan_s=0.0, kept_bytes_per_s=1e30, bytes_per_s=1e30)
     forecast = forecast_step(config, RUN, rates, 1)
-    check = check_of(
+    check = forecast_check(
         1, 1, forecast, StepMeasured(step_s=2 * forecast.step_s, clock_s=1.0, memory_bytes=forecast.memory_bytes // 2)
     )
     assert check.step_error == pytest.approx(-0.5)

@@ -91,7 +91,7 @@ def test_a_failure_of_what_describes_failures_is_one_line_too(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (["model.kind=encoder"], "objective causal cannot be trained so"),
+        (["model.kind=encoder"], "objective causal is not supported with model.kind encoder"),
         (["pretrain.zero_stage=3", "pretrain.pipeline_stages=2"], "use zero_stage 0 or 1"),
     ],
 )

@@ -398,7 +398,9 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     assert "1 trials compare nothing" in refused("sweep", *TINY, *place, "--trials", "1")
     assert "--at-once 0" in refused("sweep", *TINY, *place, "--at-once", "0")
     assert "trials are plain fp32 runs" in refused("sweep", *TINY, *place, "pretrain.dtype=bf16")
-    assert "objective masked cannot be trained so" in refused("sweep", *TINY, *place, "pretrain.objective=masked")
+    assert "objective masked is not supported with model.kind decoder" in refused(
+        "sweep", *TINY, *place, "pretrain.objective=masked"
+    )
     assert "is no file" in refused("sweep", *TINY, "data.path=nowhere.txt", "--out", str(tmp_path / "out"))
     assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
     assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")

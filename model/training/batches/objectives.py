@@ -18,9 +18,8 @@ from sluice.data.packing.loader import PackedRows as Packed
 from sluice.data.packing.order import identity_hash
 from sluice.data.packing.shards import PADDING
 from sluice.model.architecture.config import ModelConfig
-from sluice.model.config import PretrainConfig
+from sluice.model.config import OBJECTIVE_KINDS, PretrainConfig
 from sluice.model.training.batches.batch import Batch
-from sluice.model.training.batches.settings import KINDS
 
 ObjectiveName = Literal["causal", "masked", "span"]
 
@@ -211,10 +210,10 @@ def _tensor(values: np.ndarray, length: int) -> torch.Tensor:
 def check_objective(config: PretrainConfig, model: ModelConfig, layout: str) -> None:
     """ValueError where objective, model and layout of the training tokens do not go together."""
     name = config.objective
-    if KINDS[name] != model.kind:
-        fitting = next(each for each, kind in KINDS.items() if kind == model.kind)
+    if OBJECTIVE_KINDS[name] != model.kind:
+        fitting = next(each for each, kind in OBJECTIVE_KINDS.items() if kind == model.kind)
         raise ValueError(
-            f"pretrain.objective {name} trains a model of kind {KINDS[name]}, and this one is {model.kind}: "
+            f"pretrain.objective {name} trains a model of kind {OBJECTIVE_KINDS[name]}, and this one is {model.kind}: "
             f"set the objective to {fitting}"
         )
     if name == "span":

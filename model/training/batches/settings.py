@@ -6,9 +6,6 @@ from pydantic import Field
 
 from sluice.core.settings.block import Block
 
-KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
-"""The kind of model that each objective trains."""
-
 
 class TextConfig(Block):
     """A plain text that `sluice train` makes its tokens of."""

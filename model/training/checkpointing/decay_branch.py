@@ -4,11 +4,8 @@ import torch
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
+from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.model.training.checkpointing.checkpoints import Checkpoint
-from sluice.model.training.checkpointing.shards import PieceFiles
-
-_SIGNS = {"momentum_buffer": "muon", "momentum": "lion"}
-"""A moment that an optimizer alone has; one without either is AdamW."""
 
 
 def check_same(checkpoint: Checkpoint, shape: TransformerConfig, optimizer: str) -> None:
@@ -22,16 +19,14 @@ def check_same(checkpoint: Checkpoint, shape: TransformerConfig, optimizer: str)
                 f"{checkpoint.path} is of another model: {name} is {_said(held.get(name))} there and "
                 f"{_said(wanted.get(name))} here; give this run the same model settings and tokenizer"
             )
-    if (trained_by := _optimizer_of(checkpoint.pieces)) != optimizer:
+    keys = set().union(*(checkpoint.pieces.keys(name) for name in held))
+    moments = keys & frozenset().union(*(traits.moments for traits in OPTIMIZERS.values()))
+    trained_by = [name for name, traits in OPTIMIZERS.items() if traits.moments == moments]
+    if optimizer not in trained_by:
+        found = trained_by[0] if trained_by else "another optimizer"
         raise ValueError(
-            f"{checkpoint.path} was trained by {trained_by}, and this run by {optimizer}: set pretrain.optimizer to "
-            f"{trained_by}"
+            f"{checkpoint.path} was trained by {found}, and this run by {optimizer}: set pretrain.optimizer to {found}"
         )
-
-
-def _optimizer_of(pieces: PieceFiles) -> str:
-    keys = set().union(*(pieces.keys(name) for name in pieces.shapes))
-    return next((optimizer for sign, optimizer in _SIGNS.items() if sign in keys), "adamw")
 
 
 def _said(shape: tuple[int, ...] | None) -> str:

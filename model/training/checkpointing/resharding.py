@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sluice.model.parallelism.optimizers import MUON_MOMENTUM
 from sluice.model.training.checkpointing.shards import Snapshot, piece_name, shard_name, split_shard_name
 from sluice.model.training.engines.shares import own_range
 
@@ -20,7 +21,6 @@ MASTER = "master"
 """Key of the weights in the precision in which they are stepped. The other keys are the optimizer's own."""
 AVERAGE = "average"
 """Key of the average of the weights."""
-_MUON_MOMENTUM = "momentum_buffer"
 _LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 Named = Sequence[tuple[str, nn.Parameter]]
@@ -59,7 +59,7 @@ class Stepped:
     """Slots of Muon's momentum, which DeepSpeed may lay out another way."""
 
     def slots_of(self, key: str) -> tuple[Slot, ...]:
-        return self.momentum if key == _MUON_MOMENTUM else self.slots
+        return self.momentum if key == MUON_MOMENTUM else self.slots
 
 
 def checkpoint_names(model: nn.Module) -> Named:

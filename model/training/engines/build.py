@@ -9,8 +9,8 @@ from sluice.model.training.engines.pipeline import PipelineEngine
 from sluice.model.training.engines.zero import ZeroEngine
 
 
-def build_engine(model: Transformer, config: PretrainConfig, processes: int, extensions: Path) -> Engine:
-    """The engine that `config` asks for. `model` is whole and the same in every process, and is left as a part."""
+def build_engine(model: Transformer, config: PretrainConfig, extensions: Path) -> Engine:
+    """The engine of `config`. `model` comes whole and the same on every process, and is cut down to this one's part."""
     if config.pipeline_stages == 1:
-        return ZeroEngine(model, config, processes, extensions)
-    return PipelineEngine(model, config, processes, extensions)
+        return ZeroEngine(model, config, extensions)
+    return PipelineEngine(model, config, extensions)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from sluice.model.config import PretrainConfig
-from sluice.model.training.optimization.optimizer import leave_muon_uncompiled
+from sluice.model.parallelism.optimizers import OPTIMIZERS
+from sluice.model.training.optimization.optimizers.muon import leave_muon_uncompiled
 
 BUCKET_ELEMENTS = 20_000_000
 """DeepSpeed's default of 500 million makes it allocate gigabytes for a model of any size."""
@@ -86,7 +87,7 @@ def _zero(config: PretrainConfig) -> dict[str, Any]:
         zero["offload_param"] = {"device": "cpu"}
     if config.zero_stage == 3:
         # Muon needs whole gradients, which a scatter does not leave behind.
-        zero["reduce_scatter"] = config.optimizer != "muon"
+        zero["reduce_scatter"] = not OPTIMIZERS[config.optimizer].whole_gradients
         zero["stage3_prefetch_bucket_size"] = BUCKET_ELEMENTS
         zero["stage3_param_persistence_threshold"] = PERSISTENT_ELEMENTS
     return zero

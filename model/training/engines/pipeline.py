@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.groups import Groups
-from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.layout import layout_of
 from sluice.model.parallelism.stages import keep_stage, owners, split_stages
 from sluice.model.parallelism.tensor_parallel import full_shape, split_model
 from sluice.model.training.batches.batch import Batch
@@ -67,13 +67,13 @@ class _Stage(nn.Module):
 class PipelineEngine(DistributedEngine):
     """Stages x data-parallel workers (x tensor slices); ZeRO 0 or 1."""
 
-    def __init__(self, model: Transformer, config: PretrainConfig, world: int, extensions: Path) -> None:
+    def __init__(self, model: Transformer, config: PretrainConfig, extensions: Path) -> None:
         deepspeed = import_deepspeed(extensions)
         # PipelineModule communicates before `initialize` has told DeepSpeed of the group that exists.
         deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
         from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
-        layout = Layout(world, config.pipeline_stages, config.tensor_parallel)
+        layout = layout_of(config)
         groups = Groups(layout)
         split_model(model, groups)
         prepare_layers(model, config)

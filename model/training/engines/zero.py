@@ -9,7 +9,7 @@ from torch import Tensor
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.groups import Groups
-from sluice.model.parallelism.layout import Layout
+from sluice.model.parallelism.layout import layout_of
 from sluice.model.parallelism.tensor_parallel import split_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.criterion import Criterion
@@ -20,15 +20,15 @@ from sluice.model.training.optimization.optimizer import build_optimizer
 
 
 class ZeroEngine(DistributedEngine):
-    """DeepSpeed at the ZeRO stage of `config` (Rajbhandari et al., arXiv 1910.02054), one of `processes`.
+    """DeepSpeed at the ZeRO stage of `config` (Rajbhandari et al., arXiv 1910.02054).
 
     The process group must exist. `optimizer` is the one that DeepSpeed steps: from ZeRO 1 on it holds this worker's
     partitions.
     """
 
-    def __init__(self, model: Transformer, config: PretrainConfig, processes: int, extensions: Path) -> None:
+    def __init__(self, model: Transformer, config: PretrainConfig, extensions: Path) -> None:
         deepspeed = import_deepspeed(extensions)
-        layout = Layout(processes, tensor=config.tensor_parallel)
+        layout = layout_of(config)
         groups = Groups(layout)
         split_model(model, groups)
         prepare_layers(model, config)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.model.training.batches.text import Packed
 from sluice.model.training.launch import beside, joined_ray
 from sluice.model.training.search.shapes import alternatives, shape_name
@@ -65,7 +66,8 @@ def candidates(config: PretrainConfig, model: ModelConfig, trials: int, seed: in
         # One draw in each of as many equal parts of the range as a shape has trials.
         place = (turn + float(generator.random())) / per_shape
         rate = 1.0 if number == 0 else math.exp((2 * place - 1) * math.log(RATE_RANGE))
-        changed = {"learning_rate": config.learning_rate * rate, "muon_learning_rate": config.muon_learning_rate * rate}
+        rates = OPTIMIZERS[config.optimizer].learning_rates
+        changed = {name: getattr(config, name) * rate for name in rates}
         found.append(Candidate(shapes[shape], config.model_copy(update=changed), rate))
     return found
 

@@ -89,7 +89,7 @@ def engine_of(variant: str, seed: int) -> DistributedEngine:
     config = settings(variant, dist.get_world_size())
     model = fresh_model(seed).to(torch.bfloat16 if config.dtype == "bf16" else torch.float32)
     with tempfile.TemporaryDirectory() as extensions:
-        return build_engine(model, config, dist.get_world_size(), Path(extensions))
+        return build_engine(model, config, Path(extensions))
 
 
 def local_engine(optimizer: str, seed: int) -> LocalEngine:

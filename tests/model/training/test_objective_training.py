@@ -12,10 +12,9 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.config import PretrainConfig
+from sluice.model.config import OBJECTIVE_KINDS, PretrainConfig
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.batches.objectives import Objective, check_objective
-from sluice.model.training.batches.settings import KINDS
 from sluice.model.training.optimization.optimizer import build_optimizer
 
 CONTEXT, ROWS, STEPS = 24, 16, 60
@@ -53,7 +52,7 @@ def test_what_the_context_tells_is_learned(name: str) -> None:
     objective = Objective.of(config, FIRST + LETTERS, eos=0, special=range(FIRST))
     fields = {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": CONTEXT, **options}
     shape = TransformerConfig(**fields, vocab_size=objective.model_vocabulary)
-    assert shape.kind == KINDS[learned]
+    assert shape.kind == OBJECTIVE_KINDS[learned]
     check_objective(config, shape, "concatenated")
     model = Transformer(TransformerConfig.from_settings(shape, shape.vocab_size))
     initialize(model, 0)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
-from sluice.model.training.optimization.optimizer import Lion, build_optimizer, parameter_groups, set_learning_rate
+from sluice.model.training.optimization.optimizer import build_optimizer, set_learning_rate
+from sluice.model.training.optimization.optimizers.lion import Lion
+from sluice.model.training.optimization.parameter_groups import parameter_groups
 
 LION = PretrainConfig(optimizer="lion", learning_rate=1e-3, weight_decay=0.3, beta1=0.9, beta2=0.99)
 SHAPE = shapes.shape({})
@@ -113,7 +115,7 @@ def test_biases_of_stacked_experts_are_no_matrices() -> None:
 def test_a_parameter_that_no_rule_knows_is_refused() -> None:
     model = nn.Module()
     model.kernel = nn.Parameter(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match=r"no rule says how to train kernel of shape \[2, 2\]"):
+    with pytest.raises(ValueError, match=r"no group for parameter kernel of shape \[2, 2\]"):
         parameter_groups(model)
 
 

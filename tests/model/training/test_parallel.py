@@ -14,9 +14,9 @@ from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.architecture.state_space_config import StateSpaceConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
-from sluice.model.parallelism.layout import Layout
-from sluice.model.parallelism.rules import RULES, check, data_workers, table
-from sluice.model.parallelism.stages import owners, split_stages, stage_bounds
+from sluice.model.parallelism.layout import Layout, layout_of, stage_bounds
+from sluice.model.parallelism.rules import RULES, check, table
+from sluice.model.parallelism.stages import owners, split_stages
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "heads": 4, "kv_heads": 2, "layers": 4, "context": 16}
 
@@ -39,7 +39,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"pipeline_stages": 2, "objective": "span"},
         {"kind": "encoder-decoder", "tie_embeddings": True},
-        "pipeline_stages 2 cannot be trained so.* use model.kind decoder or encoder",
+        "pipeline_stages 2 is not supported with an encoder-decoder.* use model.kind decoder or encoder",
     ),
     ({"tensor_parallel": 2, "zero_stage": 3}, {}, "tensor_parallel 2"),
     ({"tensor_parallel": 2, "optimizer": "muon"}, {}, "tensor_parallel 2"),
@@ -92,7 +92,7 @@ def test_fp16_needs_cuda() -> None:
 
 def test_the_batch_is_divided_by_data_parallel_workers_alone() -> None:
     config = settings(workers=4, batch_size=4, micro_batch_size=1, pipeline_stages=2, tensor_parallel=2)
-    assert data_workers(config) == 1
+    assert layout_of(config).data == 1
     check(config, ModelConfig(**SMALL), cuda=False)
 
 
@@ -104,9 +104,9 @@ def test_the_table_has_every_rule() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 def test_each_rank_has_one_place(pipeline: int, data: int, tensor: int) -> None:
-    layout = Layout(pipeline * data * tensor, pipeline, tensor)
+    layout = Layout(pipeline * data * tensor, tensor, pipeline)
     assert layout.data == data
-    places = [layout.place(rank) for rank in range(layout.processes)]
+    places = [layout.coordinates(rank) for rank in range(layout.devices)]
     assert places == list(itertools.product(range(pipeline), range(data), range(tensor)))
     for groups, size in (
         (layout.data_groups(), data),
@@ -114,8 +114,8 @@ def test_each_rank_has_one_place(pipeline: int, data: int, tensor: int) -> None:
         (layout.pipeline_groups(), pipeline),
     ):
         assert all(len(group) == size for group in groups)
-        assert sorted(rank for group in groups for rank in group) == list(range(layout.processes))
-    assert [layout.place(layout.first_of_stage(stage)) for stage in range(pipeline)] == [
+        assert sorted(rank for group in groups for rank in group) == list(range(layout.devices))
+    assert [layout.coordinates(layout.first_of_stage(stage)) for stage in range(pipeline)] == [
         (s, 0, 0) for s in range(pipeline)
     ]
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sluice.model.config import PretrainConfig
-from sluice.model.training.optimization.optimizer import build_optimizer, parameter_groups
+from sluice.model.training.optimization.optimizer import build_optimizer
+from sluice.model.training.optimization.parameter_groups import parameter_groups
 
 
 class Small(nn.Module):

@@ -212,7 +212,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
     if "backend" in variant:
         nn.Module.compile = partialmethod(nn.Module.compile, backend=variant["backend"])
     with tempfile.TemporaryDirectory() as extensions:
-        engine = build_engine(model, config, world, Path(extensions))
+        engine = build_engine(model, config, Path(extensions))
     rows = BATCH // engine.world
 
     def own(step: int) -> Batch:
