@@ -78,15 +78,15 @@ def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
     that is asked for: it would have no effect.
     """
     from sluice.model.parallelism.rules import check
-    from sluice.model.training.trial import ALONE, alone
+    from sluice.model.training.trial import SINGLE_PROCESS, single_process
 
     for override in overrides:
         name = override.partition("=")[0].removeprefix(_LAYOUT)
-        if override.startswith(_LAYOUT) and name in ALONE and name != "dtype":
+        if override.startswith(_LAYOUT) and name in SINGLE_PROCESS and name != "dtype":
             raise ValueError(f"'{override}' has no effect: every run is one process of plain PyTorch, without ZeRO")
-    layout = [f"{_LAYOUT}{name}={value}" for name, value in ALONE.items() if name != "dtype"]
+    layout = [f"{_LAYOUT}{name}={value}" for name, value in SINGLE_PROCESS.items() if name != "dtype"]
     request = read_request(workspace, [*overrides, *layout])
-    plain = alone(request.pretrain)
+    plain = single_process(request.pretrain)
     check(plain, request.model, cuda=False)
     return replace(request, pretrain=plain)
 

@@ -118,7 +118,7 @@ def trained(
 ) -> float:
     """Nats a token of `held_out` after the last step; 0 without. `stepped` hears of each step, counted from 1."""
     from sluice.model.training.batches.dataset import TrainingBatches
-    from sluice.model.training.loop import Loop, optimizer_step, set_learning_rate
+    from sluice.model.training.loop import LoopHooks, optimizer_step, set_learning_rate
     from sluice.model.training.optimization.averaging import WeightAverage
     from sluice.model.training.optimization.schedule import rate
     from sluice.model.training.trial import held_out_loss, local_engine
@@ -129,11 +129,13 @@ def trained(
     average = None
     if config.average_decay is not None:
         average = WeightAverage(dict(engine.model.named_parameters()), config.average_decay)
-    loop = Loop(config.steps, config.micro_batch_size, lambda step: rate(config, step), batches.read, average=average)
+    hooks = LoopHooks(
+        config.steps, config.micro_batch_size, lambda step: rate(config, step), batches.read, average=average
+    )
     engine.model.train()
     for step in range(config.steps):
-        set_learning_rate(engine.optimizer, loop.learning_rate_scale(step))
-        optimizer_step(engine, loop, step)
+        set_learning_rate(engine.optimizer, hooks.learning_rate_scale(step))
+        optimizer_step(engine, hooks, step)
         stepped(step + 1, engine)
     if held_out is None:
         return 0.0

@@ -20,7 +20,7 @@ class Rule:
     """When it applies, in words."""
     broken: Callable[[PretrainConfig, ModelConfig], bool]
     conflict: str
-    """What the setting conflicts with, formatted with `run` and `model`."""
+    """The other side of the conflict, formatted with `run` and `model`."""
     needs: str
     """The allowed alternatives."""
     reason: str

@@ -51,7 +51,7 @@ def gathered(parameter: nn.Parameter, value: Tensor) -> Tensor:
 
 
 def full_shape(parameter: nn.Parameter) -> torch.Size:
-    """Of the parameter that `parameter` is a slice of, or is."""
+    """Shape of the whole parameter that `parameter` is, or is a slice of."""
     place: tuple[int, int, dist.ProcessGroup] | None = getattr(parameter, "tensor_slice", None)
     shape = list(parameter.shape)
     if place is not None:

@@ -1,4 +1,5 @@
-"""What a model costs before it exists: parameters, arithmetic, memory, time and money, from the configuration alone.
+"""The planner: cost of a model before it exists (parameters, arithmetic, memory, time, money), from its configuration.
 
-All but `measure` is arithmetic. Sizes are bytes, times seconds, rates per second. `plan.py` is the way in.
+All but `step_measurement` and `machine_rates` is arithmetic. Sizes are bytes, times seconds, rates
+per second. Start reading at `plan.py`.
 """

@@ -1,4 +1,4 @@
-"""Accelerators by name: what their vendors say they can do.
+"""Accelerators by name, with the figures of their vendors.
 
 Peaks are of dense bfloat16 products with float32 sums, without sparsity. Memory is what the driver reports, a little
 less than the name says. Prices change: they are rough on-demand list prices of a device and hour in 2025, a default
@@ -20,7 +20,7 @@ class Device(Record):
     memory_bytes: int
     bandwidth_bytes_per_s: float | None
     power_w: float | None
-    """Thermal design power; None where nobody says."""
+    """Thermal design power; None where unknown."""
     price_per_hour: float | None
 
 

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass, tensor by tensor, as this model's layers and kernels do.
+"""Activation memory: the tensors that this model's layers and kernels keep for the backward pass.
 
 The method is that of Korthikanti et al. (arXiv 2205.05198, section 4): every operation keeps the inputs that its
 gradient needs. Their layer of a GPT (16-bit, dropout, tensor-parallel degree t) keeps s b h (10 + 24/t + 5 a s / (h t))
@@ -24,7 +24,7 @@ _CHUNK_LOGITS = 2**20
 _ACCELERATOR_CHUNK_LOGITS = 2**26
 """Logits that the loss holds at a time."""
 _WIDE_BYTES = 4
-"""Of float32, which statistics and state space scans use whatever the weights' type."""
+"""Bytes of float32, which statistics and state space scans use whatever the type of the weights."""
 
 
 def default_kernel(
@@ -37,8 +37,8 @@ def default_kernel(
     window: int | None = None,
     is_cross: bool = False,
 ) -> Kernel:
-    """What an attention of a training pass runs on, where the user names no kernel: what the model itself would choose,
-    without flash-attn and on rows that are not cut into documents.
+    """The kernel that the model chooses for attention in training, without flash-attn and on rows that are not divided
+    into documents.
     """
     import torch
 
@@ -127,8 +127,8 @@ def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: 
 
 
 def workspace_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int, on_cpu: bool) -> int:
-    """What only passes through: the gradients within one layer, the logits of one chunk of rows with theirs, and where
-    weights are narrow the sum of the head's gradient in float32, with what a chunk adds to it.
+    """Bytes of temporary tensors: the gradients within one layer, the logits of one chunk of rows with theirs, and
+    where weights are narrow the sum of the head's gradient in float32, with what a chunk adds to it.
     """
     inner = _feedforward(config) if config.has_attention or config.state_space_feedforward else 0
     narrow, wide = _state_space(config, dtype, length) if config.state_space else (0, 0)

@@ -1,4 +1,4 @@
-"""What the planner's answers have in common."""
+"""Base class of the parts of a plan, and the types of weights."""
 
 from typing import Literal
 
@@ -9,6 +9,6 @@ WEIGHT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 class Record(BaseModel):
-    """A part of a plan: it does not change, and goes to JSON as it is."""
+    """A part of a plan: immutable, and printed as JSON as it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""How large a model, and how many tokens, for a budget of arithmetic: what the scaling-law papers say."""
+"""Compute-optimal size and tokens for a budget of arithmetic, by published scaling laws."""
 
 from math import sqrt
 from typing import Literal
@@ -55,7 +55,7 @@ BESIROGLU = ParametricLaw(
 
 
 class Optimum(Record):
-    """What one law advises."""
+    """The optimum by one law."""
 
     law: Law
     parameters: float

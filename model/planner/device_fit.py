@@ -1,4 +1,4 @@
-"""Whether a run fits a device, and the least that has to be shared out or computed again for it."""
+"""Whether a run fits a device, and the least sharding and recomputation at which it does."""
 
 from collections.abc import Iterable
 
@@ -15,23 +15,23 @@ class DeviceFit(Record):
     dtype: Dtype
     zero_stage: int
     checkpointing: bool
-    """With `zero_stage`, the way that changes least of those that fit; where none fits, the one that needs least."""
+    """With `zero_stage`: the least costly way that fits; where none fits, the one that needs least memory."""
     needed_bytes: int
     """On the fullest device."""
     usable_bytes: int
-    """Of a device, beside what is reserved."""
+    """Memory of the device less the reserve."""
 
 
 def fit_device(ways: Iterable[DeviceMemory], device: Device, *, dtype: Dtype, reserve: float) -> DeviceFit:
     """The first of `ways` in `dtype` that fits `device`. `reserve`: share of its memory left to the runtime.
 
-    Computing nothing again comes first, then the lowest ZeRO stage: each further one costs time. Raises ValueError
+    Ways without recomputation come first, then the lowest ZeRO stage: each further one costs time. Raises ValueError
     where no way is of `dtype`.
     """
     usable = int(device.memory_bytes * (1 - reserve))
     own = sorted((each for each in ways if each.dtype == dtype), key=lambda each: (each.checkpointing, each.zero_stage))
     if not own:
-        raise ValueError(f"no way of training in {dtype} is among those counted")
+        raise ValueError(f"no way of training in {dtype} is among those given")
     fitting = [each for each in own if each.total_bytes <= usable]
     chosen = fitting[0] if fitting else min(own, key=lambda each: each.total_bytes)
     return DeviceFit(

@@ -25,13 +25,13 @@ class Flops(Record):
     source_length: int | None
     """encoder-decoder: of the source."""
     projections: int
-    """Of attention and cross-attention: queries, keys, values, output."""
+    """Those of attention and cross-attention: queries, keys, values, output."""
     scores: int
     """Queries with keys and weights with values, of the pairs that are seen: what grows with the square."""
     feedforward: int
     router: int
     experts: int
-    """Of the experts that a token goes to; those dropped for capacity count as well."""
+    """Those of the experts that a token is routed to; choices dropped for capacity count as well."""
     state_space: int
     """Its projections."""
     scan: int
@@ -44,14 +44,14 @@ class Flops(Record):
     """A token, as all below."""
     training: float
     attention_share: float
-    """Of `scores` in the forward pass."""
+    """Share of `scores` in the forward pass."""
     forward_2n: int
     """The usual estimate: 2 x active parameters."""
     training_6n: int
 
 
 class AttentionShare(Record):
-    """Of `scores` in the forward pass of a sequence of this length."""
+    """Share of `scores` in the forward pass of a sequence of this length."""
 
     length: int
     forward: float
@@ -66,7 +66,7 @@ def count_flops(
     *,
     pairs: Literal["visible", "all"] = "visible",
 ) -> Flops:
-    """Of a sequence of `length` (unset: the context), which may be longer than the context: this is only arithmetic.
+    """FLOPs of a sequence of `length` (unset: the context), which may exceed the context: this is only arithmetic.
 
     `pairs` "all" counts what a kernel does that computes what it masks, too; "visible" is the model's own arithmetic.
     `source_length` (unset: as `length`) is for an encoder-decoder.
@@ -105,7 +105,7 @@ def count_flops(
 
 
 def attention_shares(config: TransformerConfig, lengths: tuple[int, ...] = LENGTHS) -> list[AttentionShare]:
-    """How much of the forward pass goes into the pairs of tokens, by length."""
+    """Share of the forward pass that the pairs of tokens take, by length."""
     found = [count_flops(config, length) for length in lengths]
     return [AttentionShare(length=each.length, forward=each.forward, share=each.attention_share) for each in found]
 
@@ -123,7 +123,7 @@ _PART = {
 
 
 def _tokens(weight: Weight, length: int, source: int | None) -> int:
-    """How many tokens of a sequence go through a matrix."""
+    """Tokens of a sequence that go through a matrix."""
     stack: Stack = weight.layer[0] if weight.layer else "decoder"
     of_source = stack == "encoder" or (
         weight.component == "cross_attention" and weight.name.endswith((".key.weight", ".value.weight"))
@@ -166,7 +166,7 @@ def visible_pairs(length: int, *, causal: bool, window: int | None = None, globa
 
 
 def _scan(config: TransformerConfig, length: int, pairs: Literal["visible", "all"]) -> int:
-    """Of a layer: attention-like products within a chunk, and two products a token with the state (Dao and Gu, arXiv
+    """One layer: attention-like products within a chunk, and two products a token with the state (Dao and Gu, arXiv
     2405.21060, section 6).
     """
     assert config.state_space is not None

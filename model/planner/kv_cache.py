@@ -13,15 +13,15 @@ _SCALE_BYTES = 4
 
 
 class CacheSize(Record):
-    """Of one sequence."""
+    """Size of the cache of one sequence."""
 
     sharing: HeadSharing
     kv_heads: int
     dtype: CacheDtype
     token_bytes: int
-    """That one more token adds, beyond every window."""
+    """Added by one more token, beyond every window."""
     context_bytes: int
-    """Of a sequence that fills the context."""
+    """For a sequence that fills the context."""
 
 
 def head_sharing(config: TransformerConfig) -> HeadSharing:
@@ -50,14 +50,14 @@ def cache_sizes(config: TransformerConfig) -> list[CacheSize]:
 
 
 def cache_bytes(config: TransformerConfig, length: int, dtype: CacheDtype, source_length: int | None = None) -> int:
-    """Of one sequence of `length` tokens; an encoder-decoder's also holds keys and values of its source (unset: as
-    long). An encoder has no cache: 0.
+    """Cache of one sequence of `length` tokens; an encoder-decoder's also holds keys and values of its source (unset:
+    as long). An encoder has no cache: 0.
     """
     if config.kind == "encoder":
         return 0
     total = sum(_layer_bytes(config, kind, length, dtype) for kind in config.layer_kinds)
     if config.kind == "encoder-decoder":
-        # And a byte a token that tells its padding.
+        # And a byte a token for the padding mask.
         total += (source_length or length) * (config.layers * _token_bytes(config, dtype) + 1)
     return total
 
@@ -74,7 +74,7 @@ def _layer_bytes(config: TransformerConfig, kind: LayerKind, length: int, dtype:
 
 
 def _token_bytes(config: TransformerConfig, dtype: CacheDtype) -> int:
-    """Of a layer: a key and a value a head; with int8 each has a float32 scale."""
+    """One token in one layer: a key and a value per head; with int8 each has a float32 scale."""
     scale = _SCALE_BYTES if dtype == "int8" else 0
     return 2 * config.kv_heads * (config.head_width * _BYTES[dtype] + scale)
 

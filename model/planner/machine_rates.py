@@ -1,4 +1,4 @@
-"""Rates of this machine at the shapes of a model: what the forecast of a step is made of."""
+"""Rates of this machine at the shapes of a model, from which the time of a step is forecast."""
 
 import time
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def _product_s(product: Product, dtype: torch.dtype) -> float:
 
 
 def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype) -> float:
-    """Of the feed-forward network's activation, forward and backward."""
+    """Rate of the feed-forward network's activation, forward and backward."""
     from sluice.model.architecture.pointwise import activate
 
     up = torch.ones(tokens, config.feedforward_width, dtype=dtype, requires_grad=True)
@@ -107,7 +107,7 @@ def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dt
 
 
 def _attention_mask(config: TransformerConfig, dtype: torch.dtype, attending: Attending) -> "AttentionMask":
-    """Mask over whole sequences, with scores changed by distance as the model's positions do."""
+    """Mask over whole sequences, with the biases of scores by distance that the model's positions add."""
     from sluice.model.architecture.attention_mask import AttentionMask, alibi_slopes
 
     mask = AttentionMask.self_attention(

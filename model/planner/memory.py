@@ -1,4 +1,4 @@
-"""What one device holds in training: weights, gradients, optimizer and activations under each way of sharing them."""
+"""Memory of one device in training: weights, gradients, optimizer state and activations under each layout."""
 
 from typing import Literal
 
@@ -17,14 +17,14 @@ _MASTER_BYTES: dict[Dtype, int] = {"fp32": 0, "bf16": 4, "fp16": 4}
 
 
 class DeviceMemory(Record):
-    """What the fullest device holds at its peak."""
+    """Peak memory of the fullest device."""
 
     dtype: Dtype
     zero_stage: int
     tensor: int
     pipeline: int
     checkpointing: bool
-    """Whether a layer keeps its input alone, and computes the rest again."""
+    """Whether a layer keeps only its input and recomputes the rest."""
     stage: int
     """The pipeline stage of that device, from 0."""
     parameters_bytes: int
@@ -33,10 +33,10 @@ class DeviceMemory(Record):
     activations_bytes: int
     """Kept for the backward pass."""
     workspace_bytes: int
-    """What passes through: gradients within one layer, logits of a chunk of rows, at ZeRO 3 the weights in use."""
+    """Temporary: gradients within one layer, logits of a chunk of rows, at ZeRO 3 the gathered weights."""
     total_bytes: int
     host_bytes: int
-    """In the host's memory, and in no sum above: this device's part of what is offloaded."""
+    """In the host's memory, not in the sums above: this device's part of the offloaded state."""
 
 
 def device_memory(
@@ -112,14 +112,14 @@ def device_memory(
 
 
 def _moved(offload: Offload, stage: int) -> tuple[str, ...]:
-    """What leaves the device for the host (ZeRO-Offload, arXiv 2101.06840)."""
+    """Names of the states that are offloaded to the host (ZeRO-Offload, arXiv 2101.06840)."""
     if offload == "none" or stage == 0:
         return ()
     return ("optimizer_bytes", "parameters_bytes") if offload == "all" and stage == 3 else ("optimizer_bytes",)
 
 
 def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
-    """Weights that ZeRO 3 brings together while they are in use: of the largest layer, or of a table."""
+    """Weights that ZeRO 3 gathers while they are in use: those of the largest layer, or a table."""
     sizes: dict[object, int] = {}
     for weight in held:
         part = weight.layer or weight.name

@@ -9,7 +9,7 @@ class Parameters(Record):
     """Number of weights by component."""
 
     embedding: int
-    """Of tokens and of token types."""
+    """Embeddings of tokens and of token types."""
     positions: int
     """Learned positions, or the tables of relative ones."""
     attention: int
@@ -20,16 +20,16 @@ class Parameters(Record):
     """Routed and shared."""
     state_space: int
     norms: int
-    """Of the layers, between and after them, and of queries and keys."""
+    """Norms of the layers, between and after them, and of queries and keys."""
     head: int
     """0 where the head is the embedding."""
     total: int
     active: int
-    """Those that a token meets: of the routed experts, the `per_token` that it goes to."""
+    """Weights that a token uses: of the routed experts, the `per_token` that it is routed to."""
     non_embedding: int
     """Without embedding, positions and head: the N of the scaling laws (Kaplan et al., arXiv 2001.08361)."""
     matrices: int
-    """What tokens are multiplied with before the head, and Muon trains."""
+    """The matrices before the head, which Muon trains."""
 
 
 def count_parameters(config: TransformerConfig) -> Parameters:
@@ -49,7 +49,7 @@ def count_parameters(config: TransformerConfig) -> Parameters:
 
 
 def active_size(config: TransformerConfig, weight: Weight) -> int:
-    """Entries of `weight` that one token meets."""
+    """Entries of `weight` that one token uses."""
     if config.mixture is None or weight.component != "experts" or ".shared." in weight.name:
         return weight.size
     return weight.size // config.mixture.experts * config.mixture.per_token

@@ -1,4 +1,4 @@
-"""The whole answer of `sluice plan`: what a model and a run cost before they start."""
+"""The plan that `sluice plan` prints: costs of a model and a run before they start."""
 
 from itertools import product
 from typing import Literal
@@ -41,9 +41,9 @@ class Plan(Record):
     offload: Offload
     """The run's, in every row of `memory`."""
     optimizer: str
-    """Whose states `memory` holds."""
+    """The optimizer whose states `memory` counts."""
     micro_batch_size: int
-    """Sequences whose activations `memory` holds."""
+    """Sequences whose activations `memory` counts."""
     memory: list[DeviceMemory]
     """One row for each dtype, ZeRO stage and with or without checkpointing that the trainer supports."""
     serving: list[Capacity]
@@ -51,22 +51,22 @@ class Plan(Record):
     tokens: int
     """The token budget."""
     costs: list[RunCost]
-    """Neither timed nor priced where `fits` says that the run does not fit."""
+    """Without time and price where the run does not fit."""
     fits: list[DeviceFit]
     """One for each of `costs`, in bf16, whose peak `costs` uses, or in fp32 where the trainer supports only that. Only
     ways at the run's ZeRO stage or above, with checkpointing where the run has it.
     """
     training_flops: float
-    """Of the token budget."""
+    """For the token budget."""
     compute_budget_flops: float
-    """What `compute_optimal` spends."""
+    """The budget of `compute_optimal`."""
     compute_optimal: list[Optimum]
     compute_optimal_tokens: dict[Law, float]
     """For a model of this size."""
     machine: Device | None
-    """This one, its peak as measured in a matrix product."""
+    """This machine, its peak as measured in a matrix product."""
     check: ForecastCheck | None
-    """The forecast for this machine beside what a real step took; None: not asked for."""
+    """The forecast for this machine beside a measured step; None: not measured."""
 
 
 def plan(

@@ -1,4 +1,4 @@
-"""How many users a machine can serve at a context length: what its memory holds beside the weights."""
+"""Users that a machine can serve at a context length, by the memory left beside the weights."""
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.accelerators import Device
@@ -17,11 +17,11 @@ class Capacity(Record):
     cache_dtype: CacheDtype
     weights_bytes: int
     cache_bytes: int
-    """Of one user, over all devices."""
+    """Cache of one user, over all devices."""
     users: int
     tokens_per_s: float | None
-    """At most, a user, with all of them at once: weights and caches are read once a token; of a mixture the experts
-    that so many tokens meet, where every expert is as likely. None: bandwidth unknown.
+    """Upper bound for each user, with all of them at once: weights and caches are read once a token; in a mixture of
+    experts, those that so many tokens use where every expert is equally likely. None: bandwidth unknown.
     """
 
 
@@ -56,7 +56,7 @@ def users(
     count = max(0, free // each) if each else 0
     rate = None
     if device.bandwidth_bytes_per_s is not None and count:
-        read = _met(config, parameters, count) * WEIGHT_BYTES[dtype]
+        read = _used_weights(config, parameters, count) * WEIGHT_BYTES[dtype]
         rate = device.bandwidth_bytes_per_s * devices / (read + count * each)
     return Capacity(
         device=device.name,
@@ -85,8 +85,8 @@ def _divided_sizes(config: TransformerConfig) -> dict[str, int]:
     return divided
 
 
-def _met(config: TransformerConfig, parameters: Parameters, tokens: int) -> float:
-    """Weights that at least one of `tokens` tokens meets: one leaves 1 - per_token / experts of the routed experts."""
+def _used_weights(config: TransformerConfig, parameters: Parameters, tokens: int) -> float:
+    """Weights that at least one of `tokens` tokens uses: one leaves out 1 - per_token / experts of the experts."""
     if config.mixture is None:
         return parameters.total
     left = 1 - config.mixture.per_token / config.mixture.experts

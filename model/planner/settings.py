@@ -1,4 +1,4 @@
-"""What `sluice plan` may be asked, beside the model and the run. Light: no torch."""
+"""Settings of `sluice plan`, beside the model and the run. Imports no torch."""
 
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class PlanConfig(Block):
     pue: float = Field(default=1.2, ge=1, allow_inf_nan=False)
     """Power of the building over that of the devices."""
     price_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Of one device; unset: the table's."""
+    """Price of one device; unset: the table's."""
     tokens: int | None = Field(default=None, ge=1)
     """Token budget; unset: what the run reads."""
     flops: float | None = Field(default=None, gt=0, allow_inf_nan=False)

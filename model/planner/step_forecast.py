@@ -1,4 +1,4 @@
-"""The forecast for this machine: time from the rates of its own products and memory, held against a real step."""
+"""Forecast of a step on this machine, from its measured rates, and its comparison with a real step."""
 
 from collections import Counter
 from math import prod
@@ -23,7 +23,7 @@ class Product(Record):
 
 
 class Attending(Record):
-    """What one attention looks at."""
+    """The tokens that one attention sees."""
 
     stack: Stack
     window: int | None
@@ -35,22 +35,22 @@ class Attending(Record):
 
 
 class Rates(Record):
-    """What this machine was seen to do, at the shapes of the model."""
+    """Measured rates of this machine at the shapes of the model."""
 
     products_s: list[float]
     """Seconds of each of `list_products`: forward, and both products of the backward pass."""
     attention_s: list[float]
     """Seconds of the attention kernel of each of `list_attentions`, forward and backward."""
     scan_s: float
-    """Of one state space layer's scan, likewise."""
+    """Seconds of the scan of one state space layer, forward and backward."""
     kept_bytes_per_s: float
-    """Of element-wise work: bytes kept for the backward pass over the seconds of both passes."""
+    """Rate of element-wise work: bytes kept for the backward pass over the seconds of both passes."""
     bytes_per_s: float
     """Read and written in place, one operation after another."""
 
 
 class StepForecast(Record):
-    """Of one optimizer step of one worker that has `threads` threads to itself."""
+    """Forecast of one optimizer step of one worker that has `threads` threads to itself."""
 
     step_s: float
     memory_bytes: int
@@ -60,11 +60,11 @@ class StepMeasured(Record):
     """A real step."""
 
     step_s: float
-    """CPU-seconds over threads: without what else runs on this machine."""
+    """CPU-seconds over threads: without other work on this machine."""
     clock_s: float
-    """By the clock: with it."""
+    """Wall-clock seconds, with other work."""
     memory_bytes: int
-    """Peak of the process over what it held before the model was built."""
+    """Peak of the process over its memory before the model was built."""
 
 
 class ForecastCheck(Record):
@@ -82,7 +82,7 @@ class ForecastCheck(Record):
 
 
 def worker_memory_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
-    """What a lone process holds that takes the step of one worker.
+    """Memory of a single process that takes the step of one worker.
 
     It steps by plain PyTorch, which keeps moments in the weights' type and no float32 copy of bf16 weights.
     """
@@ -102,7 +102,7 @@ def worker_memory_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
 
 
 def list_products(config: TransformerConfig, tokens: int) -> dict[Product, float]:
-    """The products of a micro-batch of `tokens` tokens, and how many of each; the experts' by what goes to each."""
+    """The products of a micro-batch of `tokens` tokens, and the number of each; those of experts at their share."""
     found: dict[Product, float] = {}
     for weight in list_weights(config):
         if weight.is_product:
@@ -123,7 +123,7 @@ def _product(config: TransformerConfig, weight: Weight, tokens: int) -> tuple[Pr
 
 
 def list_attentions(config: TransformerConfig) -> Counter[Attending]:
-    """The attentions that differ in what they look at, and how many of each."""
+    """The distinct attentions by the tokens that they see, and the number of each."""
     found: Counter[Attending] = Counter()
     for stack, number in list_layers(config):
         kind = (config.encoder_kinds if stack == "encoder" else config.layer_kinds)[number]
@@ -155,7 +155,7 @@ def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, 
 
 
 def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
-    """Of the layers, without the probabilities, whose time is the attention kernel's."""
+    """Bytes that the layers keep, without probabilities: their time is the attention kernel's."""
     return sum(
         layer_bytes(
             config,
@@ -185,7 +185,7 @@ def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, f
 
 
 def forecast_check(threads: int, micro_batches: int, forecast: StepForecast, measured: StepMeasured) -> ForecastCheck:
-    """The two side by side."""
+    """The forecast beside the measurement, with relative errors."""
     return ForecastCheck(
         threads=threads,
         micro_batches=micro_batches,

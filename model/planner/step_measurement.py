@@ -1,4 +1,4 @@
-"""What this machine really does: the rates that a forecast is made of, and a real step to hold the forecast against.
+"""Measurement on this machine: rates, from which a step is forecast, and a real step to compare with.
 
 The step runs in a process of its own (`python -m sluice.model.planner.step_measurement`), so that peak memory is the
 model's alone.
@@ -37,24 +37,24 @@ TIMEOUT_S = 60.0
 _WARM_TOKENS = 32
 
 
-class Job(BaseModel):
-    """What the child measures."""
+class MeasurementJob(BaseModel):
+    """Input of the measuring process."""
 
     config: TransformerConfig
     run: PretrainConfig
     threads: int
 
 
-class _Found(BaseModel):
+class _Measured(BaseModel):
     rates: Rates
     micro_batch_s: tuple[float, float]
-    """Of a thread's CPU, and by the clock."""
+    """CPU-seconds of a thread, and wall-clock seconds."""
     optimizer_s: tuple[float, float]
     peak_bytes: int
 
 
 def this_machine(dtype: Dtype, threads: int) -> Device:
-    """This machine's CPU, its peak measured. Nobody says what it draws or costs."""
+    """This machine's CPU, its peak measured. Its power and price are unknown."""
     return Device(
         name="this machine",
         peak_flops_per_s=measure_matmul_flops(dtype, threads),
@@ -87,7 +87,7 @@ def check_forecast(
     if skipped is not None:
         return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
     try:
-        found = _in_child(Job(config=config, run=run, threads=threads))
+        found = _in_child(MeasurementJob(config=config, run=run, threads=threads))
     except subprocess.TimeoutExpired:
         skipped = f"it did not end within {TIMEOUT_S:.0f} s, so other work keeps this machine busy"
         return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
@@ -98,7 +98,7 @@ def check_forecast(
     return forecast_check(threads, micro_batches, forecast_step(config, run, found.rates, micro_batches), measured)
 
 
-def _in_child(job: Job) -> _Found:
+def _in_child(job: MeasurementJob) -> _Measured:
     done = subprocess.run(
         [sys.executable, "-m", "sluice.model.planner.step_measurement"],
         input=job.model_dump_json(),
@@ -107,12 +107,12 @@ def _in_child(job: Job) -> _Found:
         timeout=TIMEOUT_S,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ValueError(f"the measured step failed with exit status {done.returncode}: {last}")
-    return _Found.model_validate_json(done.stdout.splitlines()[-1])
+    return _Measured.model_validate_json(done.stdout.splitlines()[-1])
 
 
-def measure(job: Job) -> _Found:
+def measure(job: MeasurementJob) -> _Measured:
     """Rates, then a real step; in this order, since a peak of memory cannot be taken back."""
     torch.set_num_threads(job.threads)
     rates = measure_rates(job.config, job.run)
@@ -121,7 +121,7 @@ def measure(job: Job) -> _Found:
     before = _reset_peak()
     micro_batch_s, optimizer_s = _train(job.config, job.run)
     peak_bytes = _peak_bytes() - before
-    return _Found(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
+    return _Measured(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
 
 
 def _small(config: TransformerConfig) -> TransformerConfig:
@@ -172,8 +172,8 @@ def _peak_bytes() -> int:
 
 
 def main() -> None:
-    """A `Job` comes in on standard input as JSON; what was found goes to standard output."""
-    found = measure(Job.model_validate(json.load(sys.stdin)))
+    """A `MeasurementJob` comes in on standard input as JSON; what was found goes to standard output."""
+    found = measure(MeasurementJob.model_validate(json.load(sys.stdin)))
     sys.stdout.write(found.model_dump_json() + "\n")
 
 

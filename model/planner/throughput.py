@@ -22,10 +22,10 @@ class RunCost(Record):
     energy_kwh: float | None
     """At the thermal design power all along, times PUE: an upper end. None also where the power is not known."""
     price: float | None
-    """In the currency of the price an hour. None also where no price is known."""
+    """In the currency of `price_per_hour`. None also where no price is known."""
 
     def unspent(self) -> "RunCost":
-        """Of a run that does not fit: neither timed nor priced."""
+        """The cost without time and price, for a run that does not fit."""
         spent = ("tokens_per_s", "step_s", "total_s", "days", "energy_kwh", "price")
         return self.model_copy(update=dict.fromkeys(spent))
 

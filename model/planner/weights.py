@@ -163,7 +163,7 @@ class StateSpaceShape:
     inner: int
     heads: int
     channels: int
-    """That the convolution runs over: x, B and C."""
+    """Channels of the convolution: x, B and C."""
     projected: int
     """Rows of in_proj: the gate z, those channels and a step size a head."""
 
@@ -207,7 +207,7 @@ def list_layers(config: TransformerConfig) -> list[Layer]:
 
 @dataclass(frozen=True)
 class StageWeights:
-    """What one pipeline stage holds."""
+    """Layers and weights of one pipeline stage."""
 
     layers: list[Layer]
     weights: list[Weight]

@@ -6,4 +6,4 @@ class TrainingFailed(RuntimeError):
 
 
 class TrainingInterrupted(RuntimeError):
-    """It was asked to end, and can go on from where it stopped."""
+    """The run stopped on request, and can be resumed."""

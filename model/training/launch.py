@@ -1,5 +1,5 @@
-"""Where the workers of a pretraining run come from. The room's only file that knows Ray Train; `search/sweep.py` knows
-Ray Tune, and joins Ray from here.
+"""Start the workers of a pretraining run: by Ray Train, torchrun or in this process. The package's only file that
+imports Ray Train; `search/sweep.py` imports Ray Tune, and joins Ray from here.
 """
 
 import json
@@ -35,7 +35,7 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
         if (world := int(os.environ["WORLD_SIZE"])) != job.config.workers:
             raise ValueError(f"torchrun started {world} processes, but pretrain.workers is {job.config.workers}")
         join_group()
-        dist.barrier()  # nobody may still be removing the last run's result when rank 0 writes this one's
+        dist.barrier()  # no rank may still be removing the last result when rank 0 writes the new one
         run_worker(job, progress)
     elif os.environ.get("RAY_ADDRESS") or job.config.workers > 1:
         _on_ray(job, progress, restarts)
@@ -60,7 +60,7 @@ def _on_ray(job: Job, progress: Progress, restarts: int) -> None:
 def joined_ray(cpus: int | None = None) -> Iterator[None]:
     """Ray inside: the cluster that this process is in or RAY_ADDRESS names, else one of `cpus` (all) that ends with it.
 
-    SIGTERM and Ctrl-C do what they did before, inside and after it. Raises TrainingInterrupted where SIGTERM comes
+    SIGTERM and Ctrl-C keep their handlers, inside and after it. Raises TrainingInterrupted where SIGTERM comes
     while Ray starts.
     """
     import ray
@@ -88,12 +88,12 @@ def _start_ray(where: dict[str, Any]) -> None:
         # Ray's own handler of SIGTERM ends the process with the signal's number.
         if ended.code != signal.SIGTERM:
             raise
-        raise TrainingInterrupted("asked to end while Ray was starting") from None
+        raise TrainingInterrupted("stop requested while Ray was starting") from None
 
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """What is inside may take SIGTERM and SIGINT for itself, and behind it they are as they were."""
+    """Restore the SIGTERM and SIGINT handlers on exit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,8 +106,8 @@ def _signals_kept() -> Iterator[None]:
 
 
 def beside(work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises, in a thread of its own: outside of the main thread Ray's libraries leave Ctrl-C to
-    whoever had it, which they would take for a request to end quietly.
+    """Return or raise the result of `work`, run in a thread: outside of the main thread Ray's libraries leave Ctrl-C
+    alone, which they would otherwise treat as a request to end quietly.
     """
     done: Future[Result] = Future()
 
@@ -152,7 +152,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
         if (interrupted := _interrupted(failed)) is not None:
             raise interrupted from failed
         if asked():
-            raise TrainingInterrupted(f"asked to end, and lost {_first_cause(failed)}") from failed
+            raise TrainingInterrupted(f"stop requested, and lost {_first_cause(failed)}") from failed
         if attempt == restarts or not _died(failed):
             raise TrainingFailed(_first_cause(failed)) from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
@@ -160,7 +160,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
 
 
 def _settle_ray_train(nodes: int) -> None:
-    """Settings that Ray Train reads from this process's environment; what the user has set stays."""
+    """Set defaults that Ray Train reads from this process's environment; values of the user stay."""
     # On a busy small machine two workers import torch for longer than the default minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     if nodes == 1:
@@ -174,13 +174,13 @@ def _ray_worker(settings: dict[str, Any]) -> None:
 
 
 def _enough_gpus(resources: dict[str, float], workers: int) -> bool:
-    """Whether every worker gets a GPU: some on GPUs and some on CPUs could not talk to each other."""
+    """Whether every worker gets a GPU: workers on GPUs and on CPUs could not communicate."""
     return resources.get("GPU", 0) >= workers
 
 
 def _environment(resources: dict[str, float], *, gpu: bool) -> dict[str, str]:
-    """Ray leaves a machine's GPUs in the sight of workers that were given none. Said before they begin: by the time
-    that our code runs there, torch has looked.
+    """Hide GPUs from workers without one, which Ray leaves visible. Set before they start: when our code runs there,
+    torch has already looked.
     """
     return {} if gpu or not resources.get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -198,21 +198,21 @@ def _first_cause(error: Exception) -> str:
 
 
 def _died(error: Exception) -> bool:
-    """Whether processes were lost, so that going on can help; and not because code of ours raised an error."""
+    """Whether processes died, so that a restart can help, rather than our code raising an error."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     own = [each for each in failures.values() if not _is_lost_peer(each)]
     return bool(failures) and all(_raised(each) is None for each in own)
 
 
 def _interrupted(error: Exception) -> TrainingInterrupted | None:
-    """That the workers ended because they were asked to."""
+    """The TrainingInterrupted of workers that stopped on request."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     raised = [_raised(each) for each in failures.values()]
     return next((each for each in raised if isinstance(each, TrainingInterrupted)), None)
 
 
 def _raised(failure: Exception) -> BaseException | None:
-    """What a worker raised; None where it raised nothing and is gone, which Ray says with an error of its own."""
+    """The exception of a worker; None where the worker died without one, for which Ray raises its own error."""
     # Ray hands on what a worker raised as it is, or wrapped.
     cause: BaseException = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure
     return None if type(cause).__module__.partition(".")[0] == "ray" else cause

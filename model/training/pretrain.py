@@ -1,4 +1,4 @@
-"""Pretraining, whole: token shards -> base model. Also `torchrun ... -m sluice.model.training.pretrain job.json`."""
+"""Pretraining: token shards -> base model. Also `torchrun ... -m sluice.model.training.pretrain job.json`."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ from sluice.model.parallelism.layout import LAYOUT_SETTINGS
 from sluice.model.parallelism.rules import check
 from sluice.model.training.batches.objectives import Objective, check_objective
 from sluice.model.training.batches.sizes import Sizes
-from sluice.model.training.checkpointing.export import with_reserved
+from sluice.model.training.checkpointing.export import tokenizer_with_reserved
 from sluice.model.training.launch import launch
 from sluice.model.training.telemetry.sources import BITS, NATS, bits_per_byte
 from sluice.model.training.worker import Job
 
-_ROOM = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[1]
 _CODE = ("architecture", "parallelism", "training", "checkpoint.py", "huggingface")
-"""What, below the model room, decides the weights that a run ends with."""
+"""Code of the model package that decides the weights of a run."""
 
 
 class PretrainReport(BaseModel):
-    """What a run made. All but `timings` is the same for the same inputs, settings and number of workers."""
+    """Result of a run. All but `timings` is the same for the same inputs, settings and number of workers."""
 
     parameters: int
     parameters_without_embedding: int
@@ -44,12 +44,12 @@ class PretrainReport(BaseModel):
     validation_bits_per_byte: float | None
     """None for an objective that does not predict the text."""
     validation_bits_per_byte_by_source: dict[str, float] = {}
-    """Of the sources of which some target was read, where there are several; for objective causal."""
+    """By source, where there are several and for those with a target that was read; for objective causal."""
     validation_loss_by_source: dict[str, float] = {}
     """The same in nats a counted token, for objective masked."""
     fingerprint: str
     timings: dict[str, Any] = {}
-    """Seconds by what they went to, and `speed`: rows of step, tokens_per_second, mfu and memory_bytes."""
+    """Seconds by what they were spent on, and `speed`: rows of step, tokens_per_second, mfu and memory_bytes."""
 
 
 def pretrain(  # noqa: PLR0917
@@ -65,9 +65,9 @@ def pretrain(  # noqa: PLR0917
 ) -> PretrainReport:
     """Train a model on the packed tokens and write it to `out`, with training.jsonl, a row a step.
 
-    Goes on from the newest intact checkpoint of the same run below `checkpoints`, if a process of it died, and ends
-    with the same bits as if none had. With `any_layout` a checkpoint counts that the run wrote in another layout: then
-    it ends equal but for rounding. Workers come from Ray Train, torchrun or this process: see `launch`.
+    Resumes from the newest intact checkpoint of the same run below `checkpoints`, and ends with the same bits as an
+    undisturbed run. With `any_layout` it also resumes from a checkpoint of another layout, equal but for rounding.
+    Workers come from Ray Train, torchrun or this process: see `launch`.
 
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
@@ -78,7 +78,7 @@ def pretrain(  # noqa: PLR0917
     index = _read_index(packed)
     check_objective(config, model, index.get("layout", "concatenated"))
     if (objective := Objective.of(config, index["vocab_size"], index["eos_id"])).reserved:
-        with_reserved(tokenizer, objective)
+        tokenizer_with_reserved(tokenizer, objective)
     fingerprint = run_fingerprint(config, model, packed)
     job = Job(
         config=config,
@@ -116,21 +116,21 @@ def pretrain(  # noqa: PLR0917
 
 
 def _bits_per_byte(config: PretrainConfig, nats: float, side: dict[str, Any]) -> float | None:
-    """Of a text whose every token is predicted from those before it."""
+    """Bits per byte of the validation side, for an objective that predicts every token."""
     return bits_per_byte(nats, side["tokens"], side["bytes"]) if config.objective == "causal" else None
 
 
 def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:
-    """Names everything that decides a run's bits: settings, tokens and our own code, then after a dash the layout.
+    """Hash of everything that decides a run's bits: settings, tokens and our own code, then after a dash the layout.
 
-    A run of which the first part differs never goes on from this one's checkpoints.
+    A run whose first part differs never resumes from this one's checkpoints.
     """
     index = json.loads((packed / "index.json").read_text(encoding="utf-8"))
     shards = sorted(name for split in index["splits"].values() for name in split["shards"])
-    # Where documents begin and whose they are: isolated documents and the losses by source are told from these.
+    # Where documents begin, and their sources: isolated documents and the losses by source depend on these.
     places = sorted(path.name for path in packed.glob("*.npy"))
     settings = config.model_dump(mode="json")
-    laid_out = {name: settings.pop(name) for name in LAYOUT_SETTINGS}
+    layout = {name: settings.pop(name) for name in LAYOUT_SETTINGS}
     facts = {
         "config": settings,
         # Sizes that grow are multiples of what the workers take at once: another layout may read another text.
@@ -138,12 +138,12 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
         "model": model.model_dump(mode="json"),
         "packed": {name: file_hash(packed / name) for name in ("index.json", *shards, *places)},
         "code": {
-            path.relative_to(_ROOM).as_posix(): file_hash(path)
+            path.relative_to(_PACKAGE).as_posix(): file_hash(path)
             for name in _CODE
-            for path in sorted((_ROOM / name).rglob("*.py") if (_ROOM / name).is_dir() else [_ROOM / name])
+            for path in sorted((_PACKAGE / name).rglob("*.py") if (_PACKAGE / name).is_dir() else [_PACKAGE / name])
         },
     }
-    return f"{_digest(facts)[:16]}-{_digest(laid_out)[:8]}"
+    return f"{_digest(facts)[:16]}-{_digest(layout)[:8]}"
 
 
 def same_runs(checkpoints: Path, fingerprint: str) -> list[Path]:

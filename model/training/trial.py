@@ -1,4 +1,4 @@
-"""A training run in this process, for its numbers alone: no workers, no checkpoints, no model directory."""
+"""A training run in this process, for its losses only: no workers, no checkpoints, no model directory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,17 +19,24 @@ from sluice.model.training.batches.text import Packed
 from sluice.model.training.checkpointing.randomness import seed_random
 from sluice.model.training.engines.layers import prepare_layers
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, Loop, train, validate
+from sluice.model.training.loop import Clock, LoopHooks, train, validate
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.optimization.schedule import rate
 
-ALONE = {"workers": 1, "zero_stage": 0, "offload": "none", "pipeline_stages": 1, "tensor_parallel": 1, "dtype": "fp32"}
-"""What a run in one process of plain PyTorch is."""
+SINGLE_PROCESS = {
+    "workers": 1,
+    "zero_stage": 0,
+    "offload": "none",
+    "pipeline_stages": 1,
+    "tensor_parallel": 1,
+    "dtype": "fp32",
+}
+"""Settings of a run in one process of plain PyTorch."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a run."""
+    """Result of a run."""
 
     validation_loss: float
     """Nats a token after the last step."""
@@ -37,23 +44,23 @@ class Trial:
     """Without the embedding."""
     tokens: int
     seconds: float
-    """Of its steps."""
+    """Seconds of its steps."""
     log: list[dict[str, Any]]
 
 
-def alone(config: PretrainConfig) -> PretrainConfig:
-    """The same run for one process. ValueError for what plain PyTorch does not do here."""
+def single_process(config: PretrainConfig) -> PretrainConfig:
+    """The same run for one process. Raises ValueError for settings that plain PyTorch does not support here."""
     if config.dtype != "fp32" or config.average_decay is not None or config.skip_sigma is not None:
         raise ValueError(
             "trials are plain fp32 runs: leave pretrain.dtype at fp32, and average_decay and skip_sigma unset"
         )
     if config.decay_from is not None:
-        raise ValueError(f"trials begin anew: leave pretrain.decay_from {config.decay_from} unset")
-    return PretrainConfig.model_validate(config.model_dump() | ALONE)
+        raise ValueError(f"trials start from scratch: leave pretrain.decay_from unset, not {config.decay_from}")
+    return PretrainConfig.model_validate(config.model_dump() | SINGLE_PROCESS)
 
 
 def trial_batches(config: PretrainConfig, model: ModelConfig, packed: Packed) -> TrainingBatches:
-    """What one process trains on."""
+    """Training batches of one process."""
     special = special_tokens(packed.tokenizer)
     return TrainingBatches(PackedTokens(packed.tokens, "train"), config, model.context, special=special)
 
@@ -75,8 +82,8 @@ def run_trial(
     progress: Progress = no_progress,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Trial:
-    """Train from the seed to the last step; `report` hears each validation: (step, nats a token)."""
-    config = alone(config)
+    """Train from the seed to the last step; `report` is called at each validation with (step, nats a token)."""
+    config = single_process(config)
     batches, held = trial_batches(config, model, packed), PackedTokens(packed.tokens, "valid")
     engine = local_engine(config, model, batches.objective)
     seed_random(config.seed, 0)
@@ -88,7 +95,7 @@ def run_trial(
         report(min(config.steps, next(validations) * config.validate_every), loss)
         return {"validation_loss": loss}
 
-    loop = Loop(
+    hooks = LoopHooks(
         steps=config.steps,
         micro_batch_size=config.micro_batch_size,
         learning_rate_scale=lambda step: rate(config, step),
@@ -97,7 +104,7 @@ def run_trial(
         validate_every=config.validate_every,
     )
     clock = Clock()
-    log = train(engine, loop, done=0, log=[], progress=progress, clock=clock)
+    log = train(engine, hooks, done=0, log=[], progress=progress, clock=clock)
     model_made = engine.model
     assert isinstance(model_made, Transformer)
     weights = sum(each.numel() for each in model_made.parameters()) - model_made.embedding.weight.numel()

@@ -1,6 +1,4 @@
-"""What one worker of a pretraining run does, from nothing to its share of the result. Ray Train, torchrun and a plain
-call all come here.
-"""
+"""One worker of a pretraining run: set-up, training and export. Ray Train, torchrun and a plain call all start here."""
 
 import json
 import os
@@ -28,16 +26,16 @@ from sluice.model.training.batches.batch import Batch
 from sluice.model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
 from sluice.model.training.batches.objectives import Objective
 from sluice.model.training.checkpointing import checkpoints
-from sluice.model.training.checkpointing.export import save_trained
+from sluice.model.training.checkpointing.export import export_model
 from sluice.model.training.checkpointing.lock import locked
 from sluice.model.training.checkpointing.randomness import seed_random
-from sluice.model.training.checkpointing.resume import Continuation
+from sluice.model.training.checkpointing.resume import CheckpointManager
 from sluice.model.training.engines.build import build_engine
 from sluice.model.training.engines.engine import Engine
 from sluice.model.training.faults.diagnosis import diagnose
 from sluice.model.training.faults.preemption import Preemption
 from sluice.model.training.faults.watchdog import Watchdog
-from sluice.model.training.loop import Clock, Loop, train, validate
+from sluice.model.training.loop import Clock, LoopHooks, train, validate
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.schedule import rate
@@ -49,7 +47,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Job(BaseModel):
-    """A pretraining run, as it travels to its workers."""
+    """A pretraining run, as it is sent to its workers."""
 
     config: PretrainConfig
     model: ModelConfig
@@ -57,12 +55,12 @@ class Job(BaseModel):
     tokenizer: Path
     out: Path
     state: Path
-    """Folder of this run's checkpoints: no other run may go on from them."""
+    """Folder of this run's checkpoints: no other run may resume from them."""
     others: list[Path] = []
-    """Folders of the same run's checkpoints in other layouts, to go on from where they are further."""
+    """Folders of the same run's checkpoints in other layouts, to resume from where they are further."""
     lineage: dict[str, Any]
     started: float
-    """When the run was asked for, in seconds since the epoch."""
+    """Time at which the run was requested, in seconds since the epoch."""
 
     @property
     def result(self) -> Path:
@@ -70,15 +68,15 @@ class Job(BaseModel):
 
     @property
     def notice(self) -> Path:
-        """There when the run has been asked to end and its workers cannot have heard it."""
-        return self.state / "asked-to-end"
+        """Exists when the run was asked to stop and its workers cannot receive the signal."""
+        return self.state / "stop-requested"
 
 
 def run_worker(job: Job, progress: Progress = no_progress) -> None:
     """Train as one of the processes of the current group; rank 0 writes the model, training.jsonl and `job.result`."""
     config, rank, processes = job.config, dist.get_rank(), dist.get_world_size()
     assert processes == config.workers, f"{processes} processes for pretrain.workers {config.workers}"
-    # One worker's threads are part of its arithmetic: they follow from the cores, and not from who started it.
+    # The number of threads is part of the arithmetic: it depends on the cores, not on the launcher.
     torch.set_num_threads(threads(available_cores(), processes))
     progress = progress if rank == 0 else no_progress
     progress(0, config.steps, "starting workers")
@@ -99,7 +97,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
 
 
 def _metrics(engine: Engine, config: PretrainConfig, processes: int) -> StepMetrics | None:
-    """What watches the steps, where that is asked for."""
+    """Observer of the steps, with `metrics_every`."""
     if config.metrics_every is None:
         return None
     return StepMetrics(
@@ -111,7 +109,7 @@ def _metrics(engine: Engine, config: PretrainConfig, processes: int) -> StepMetr
 
 
 class _Run:
-    """Everything that stands around the steps of one worker."""
+    """The state around the steps of one worker: checkpoints, watchdog, preemption, metrics."""
 
     def __init__(
         self,
@@ -128,7 +126,7 @@ class _Run:
         self.average = None
         if config.average_decay is not None:
             self.average = WeightAverage(engine.weights(), config.average_decay)
-        self.continuation = Continuation(
+        self.continuation = CheckpointManager(
             job.state,
             engine,
             keep=config.keep_checkpoints,
@@ -147,7 +145,7 @@ class _Run:
             if self.rank == 0:
                 stack.enter_context(locked(self.job.state))
             for each in (self.watchdog, self.preemption, self.continuation):
-                # The last to be entered is the first to be left: the last write ends while SIGTERM is still heard.
+                # Left in reverse order: the last write ends while SIGTERM is still handled.
                 stack.enter_context(each)
             self._stack = stack.pop_all()
         return self
@@ -156,13 +154,13 @@ class _Run:
         self._stack.__exit__(*error)
 
     def train(self, progress: Progress) -> None:
-        """To the end, and write what came out."""
+        """Train to the last step and export the model."""
         done, log = self._resume()
-        self._tell(progress, done)
+        self._report_notes(progress, done)
         if self.metrics is not None:
             self.metrics.start()
         clock, ready = Clock(), time.time()
-        log = train(self.engine, self._loop(progress), done=done, log=log, progress=progress, clock=clock)
+        log = train(self.engine, self._hooks(progress), done=done, log=log, progress=progress, clock=clock)
         timings = {
             "launch_seconds": ready - self.job.started,
             "train_seconds": clock.train,
@@ -176,10 +174,10 @@ class _Run:
         if self.rank == 0:
             _finish(self.job, self.engine.model.config, self.batches.objective, weights, log, timings, self.metrics)
         self.continuation.finish()
-        self._tell(progress, self.job.config.steps)
+        self._report_notes(progress, self.job.config.steps)
         dist.barrier()
 
-    def _tell(self, progress: Progress, done: int) -> None:
+    def _report_notes(self, progress: Progress, done: int) -> None:
         for note in self.continuation.take_notes():
             progress(done, self.job.config.steps, Note(note))
 
@@ -187,21 +185,21 @@ class _Run:
         done, log = self.continuation.resume(self.job.others)
         if done or self.job.config.decay_from is None:
             return done, log
-        # Not before: a branch that is under way needs its plateau no more, whose run may have retired it.
+        # Not before: a branch that is under way no longer needs its plateau, which may have been removed.
         try:
             plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
         except ValueError as error:
             raise ValueError(f"pretrain.decay_from: {error}") from None
         return self.continuation.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
 
-    def _loop(self, progress: Progress) -> Loop:
+    def _hooks(self, progress: Progress) -> LoopHooks:
         config = self.job.config
 
         def save(step: int, log: list[dict[str, Any]]) -> None:
             self.continuation.save(step, log)
-            self._tell(progress, step)
+            self._report_notes(progress, step)
 
-        return Loop(
+        return LoopHooks(
             steps=config.steps,
             micro_batch_size=config.micro_batch_size,
             learning_rate_scale=lambda step: rate(config, step, decay_start=self.continuation.branch),
@@ -217,7 +215,7 @@ class _Run:
             diagnose=lambda batch, step, what: diagnose(
                 self.engine, batch, config.micro_batch_size, step=step, what=what, folder=self.job.state
             ),
-            preempted=self.preemption.asked,
+            preempted=self.preemption.requested,
             beat=self.watchdog.beat,
         )
 
@@ -239,7 +237,7 @@ class _Run:
         return {"validation_loss": found.loss, **by_source(found, sources, causal=objective.name == "causal")}
 
     def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """A long validation is no hang."""
+        """Keep the watchdog alive during validation."""
         for batch in batches:
             self.watchdog.beat()
             yield batch
@@ -261,7 +259,7 @@ def _finish(  # noqa: PLR0917
     with torch.device("meta"):
         model = Transformer(shape)
     model.load_state_dict({name: weight.float().cpu() for name, weight in weights.items()}, assign=True)
-    save_trained(job.out, model, job.tokenizer, objective, job.lineage)
+    export_model(job.out, model, job.tokenizer, objective, job.lineage)
     (job.out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     parameters = sum(each.numel() for each in model.parameters())
     validation = [row for row in log if "validation_loss" in row][-1]
@@ -276,8 +274,8 @@ def _finish(  # noqa: PLR0917
 
 
 def threads(cores: int, processes: int) -> int:
-    """Of one of `processes` that share a machine of `cores`: on several machines, those that torchrun or Ray Train says
-    are on this one.
+    """Threads for one of `processes` on a machine with `cores` cores. On several machines `LOCAL_WORLD_SIZE` is the
+    number of processes on this one.
     """
     return max(1, cores // min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
 

@@ -30,7 +30,7 @@ class Rendered:
 
     ids: list[int]
     learned: list[bool]
-    """Of each id, whether the assistant says it: its answers and the token that ends them."""
+    """For each id, whether it is part of an answer of the assistant, its end token included."""
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = None) -> Rendered:

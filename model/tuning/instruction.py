@@ -23,7 +23,7 @@ from sluice.model.config import TuneConfig
 from sluice.model.directory import load_model, model_hash, save_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, Loop, train
+from sluice.model.training.loop import Clock, LoopHooks, train
 from sluice.model.training.optimization.optimizers.adamw import adamw
 from sluice.model.training.optimization.parameter_groups import parameter_groups
 from sluice.model.training.optimization.schedule import learning_rate_scale
@@ -42,7 +42,7 @@ class Pair:
 
 
 class TuneReport(BaseModel):
-    """What was learned. All but `timings` is the same for the same inputs and settings."""
+    """Result of tuning. All but `timings` is the same for the same inputs and settings."""
 
     pairs: int
     steps: int
@@ -86,8 +86,8 @@ def tune(
     clock = Clock()
     optimizer = adamw(parameter_groups(model), config.learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
     engine = LocalEngine(model, optimizer, gradient_clip=1.0)
-    loop = _loop(config, tokenizer, pairs, longest)
-    log = train(engine, loop, done=0, log=[], progress=progress, clock=clock)
+    hooks = _hooks(config, tokenizer, pairs, longest)
+    log = train(engine, hooks, done=0, log=[], progress=progress, clock=clock)
     after = _answer_loss(model, tokenizer, held_out, config.batch_size)
     save_model(out, model, base, {"tune": config.model_dump(mode="json"), "base": model_hash(base)})
     (out / "tuning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
@@ -107,7 +107,7 @@ def tune(
     )
 
 
-def _loop(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], longest: int) -> Loop:
+def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], longest: int) -> LoopHooks:
     order = PairOrder(len(pairs), config.batch_size, config.unasked_fraction, config.seed)
     padding = padding_id(tokenizer)
 
@@ -118,7 +118,7 @@ def _loop(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], longe
         ]
         return collate(rendered, padding)
 
-    return Loop(
+    return LoopHooks(
         steps=config.steps,
         micro_batch_size=config.batch_size,
         learning_rate_scale=lambda step: learning_rate_scale(

@@ -19,7 +19,7 @@ ROWS, SOURCE = 2, 9
 
 
 def counted(config: TransformerConfig, length: int, *, backward: bool) -> int:
-    """What torch counts for ROWS sequences on the kernel that computes every pair."""
+    """Torch's count for ROWS sequences on the kernel that computes every pair."""
     model = Transformer(config)
     model.kernel = "reference"
     beside = {"source": tokens(ROWS, SOURCE)} if config.kind == "encoder-decoder" else {}

@@ -23,7 +23,7 @@ from sluice.model.planner.step_forecast import (
     list_products,
     worker_memory_bytes,
 )
-from sluice.model.planner.step_measurement import Job, check_forecast, measure
+from sluice.model.planner.step_measurement import MeasurementJob, check_forecast, measure
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.optimization.parameter_groups import parameter_groups
 
@@ -149,7 +149,7 @@ def test_errors_are_of_what_was_measured() -> None:
 def test_every_architecture_can_be_measured(options: dict[str, object]) -> None:
     threads = torch.get_num_threads()
     try:
-        found = measure(Job(config=shape(options), run=RUN, threads=1))
+        found = measure(MeasurementJob(config=shape(options), run=RUN, threads=1))
     finally:
         torch.set_num_threads(threads)
     assert min(*found.micro_batch_s, *found.optimizer_s, found.rates.bytes_per_s, *found.rates.products_s) > 0

@@ -263,12 +263,12 @@ def test_what_another_process_says_is_shown(
     events.write_text('{"step": "train", "kind": "note", "time": 0, "message": "of an earlier run"}\n')
     for view in (LineView(), NoteView()):
         with Followed("train", events, view) as progress:
-            said = pickle.dumps((progress, Note("goes on from step 3"))).hex()
+            said = pickle.dumps((progress, Note("resumes from step 3"))).hex()
             subprocess.run([sys.executable, "-c", _TELLS, said], cwd=root, timeout=600, check=True)
         assert not events.exists()
     shown = capsys.readouterr()
-    assert [line for line in shown.out.splitlines() if " in " not in line] == ["train      goes on from step 3"]
-    assert shown.err == "train      goes on from step 3\n"
+    assert [line for line in shown.out.splitlines() if " in " not in line] == ["train      resumes from step 3"]
+    assert shown.err == "train      resumes from step 3\n"
 
 
 def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,12 +282,12 @@ def test_a_note_is_said_whatever_has_just_been_said(tmp_path: Path, monkeypatch:
 
 def test_notes_stay_above_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
     view, event = BarView(("train",)), {"step": "train", "time": 0.0}
-    for message in ("checkpoint of step [18] is damaged", "goes on from step 15"):
+    for message in ("checkpoint of step [18] is damaged", "resumes from step 15"):
         view.show({**event, "kind": "note", "message": message})
     view.show({**event, "kind": "progress", "done": 16, "total": 30, "note": "loss 3"})
     view.close()
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"train checkpoint of step [18] is damaged", "train goes on from step 15"} <= set(shown)
+    assert {"train checkpoint of step [18] is damaged", "train resumes from step 15"} <= set(shown)
 
 
 class _Gone:
@@ -307,7 +307,7 @@ def test_a_reader_that_goes_away_costs_a_step_nothing(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     view = _Gone()
     with Followed("train", events, view) as progress:
-        progress(1, 9, Note("goes on from step 3"))
+        progress(1, 9, Note("resumes from step 3"))
     assert view.closed and not events.exists()
     with pytest.raises(KeyError), Followed("train", events, _Gone()):
         raise KeyError
@@ -358,7 +358,7 @@ def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == (
-        "sluice train: interrupted: asked to end after step 2 of 6; it is saved; "
+        "sluice train: interrupted: stopped on request after step 2 of 6; it is saved; "
         f"`sluice train --resume {out}` goes on from there"
     )
     # Checkpoints are due after the end alone.
@@ -411,7 +411,7 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
     [
         ("pretrain.dtype=fp16", "dtype fp16 needs CUDA"),
         ("pretrain.max_epochs=0.01", "epochs of the training text, more than pretrain.max_epochs 0.01"),
-        ("pretrain.decay_from=nowhere", "nowhere is no checkpoint to go on from"),
+        ("pretrain.decay_from=nowhere", "nowhere is not a checkpoint to resume from"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_with_its_reason(
@@ -480,7 +480,7 @@ def test_a_checkpoint_set_aside_is_told_of_and_so_is_where_it_goes_on(
     out = tmp_path / "out"
     _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
     (out / "report.json").unlink()
-    for step, last in ((6, "goes on from step 3"), (3, "no intact checkpoint is left: the run begins anew")):
+    for step, last in ((6, "resumes from step 3"), (3, "no intact checkpoint is left: the run starts over")):
         for newest in out.glob(f"checkpoints/*/step-{step:08d}"):
             (newest / "log.jsonl").write_text("")
         if step == 3:
@@ -488,7 +488,7 @@ def test_a_checkpoint_set_aside_is_told_of_and_so_is_where_it_goes_on(
             (out / "report.json").unlink()
         assert main(["train", "--resume", str(out)]) == 0
         notes = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line or "goes on" in line]
-        assert f"checkpoint of step {step} is damaged (log.jsonl is not as it was written)" in notes[0]
+        assert f"checkpoint of step {step} is damaged (log.jsonl has changed since it was written)" in notes[0]
         assert notes[1] == f"train      {last}"
 
 

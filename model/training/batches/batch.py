@@ -1,4 +1,4 @@
-"""What one worker trains on in one optimizer step."""
+"""One worker's batch of an optimizer step."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Batch:
 
     @property
     def inputs(self) -> Inputs:
-        """What goes to the model beside the ids."""
+        """Inputs of the model beside the ids."""
         beside: Inputs = {"documents": self.documents, "source": self.source, "source_mask": self.source_mask}
         return beside
 

@@ -1,4 +1,4 @@
-"""What a model learns from rows of tokens: the next token, masked tokens, or corrupted spans.
+"""Training objectives over rows of tokens: the next token, masked tokens, or corrupted spans.
 
 Pure functions of (tokens, seed, number of the row in the run): a resumed run, or one of other workers, corrupts each
 row alike, and each visit of a row anew. Draws are plain 64-bit arithmetic, because no generator promises a stable
@@ -27,7 +27,7 @@ RESERVED = {"causal": 0, "masked": 1, "span": 100}
 """Entries of the model's vocabulary beyond the tokenizer's: the mask, or the sentinels, of which T5 has as many."""
 
 _MASKED, _REPLACED = 0.8, 0.9
-"""Of the chosen tokens 80 % become the mask, 10 % another token, and 10 % stay (BERT, arXiv 1810.04805)."""
+"""Shares of the chosen tokens: 80 % become the mask, 10 % another token, and 10 % stay (BERT, arXiv 1810.04805)."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -118,7 +118,7 @@ class Objective:
 
     @classmethod
     def of(cls, config: PretrainConfig, vocabulary: int, eos: int, special: Collection[int] = ()) -> "Objective":
-        """What `config` asks for."""
+        """The objective of `config`."""
         return cls(
             config.objective,
             vocabulary,
@@ -166,7 +166,7 @@ class Objective:
         return Batch(*(None if each is None else _tensor(each, length) for each in columns))  # type: ignore[arg-type]
 
     def of_targets(self, values: np.ndarray) -> torch.Tensor:
-        """Of `values` [rows, context + 1], one for each token of a row, those of its targets, [rows, context]."""
+        """Values of the targets, [rows, context], from `values` [rows, context + 1] of all tokens of a row."""
         assert self.name != "span", "its targets are not the tokens of the row"
         return torch.from_numpy(np.ascontiguousarray(values[:, 1:] if self.name == "causal" else values[:, :-1]))
 

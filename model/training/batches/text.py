@@ -26,7 +26,7 @@ _CHARACTERS_AT_ONCE = 1 << 16
 
 
 class Packed(NamedTuple):
-    """What training reads."""
+    """The inputs of training."""
 
     tokens: Path
     """Folder of shards with index.json."""
@@ -79,7 +79,7 @@ def read_text(path: Path) -> str:
 
 
 def no_text(path: Path) -> ValueError:
-    """What to raise where there is none."""
+    """The error for a text file that does not exist."""
     return ValueError(f"data.path {path} is no file: name a plain text, or a folder that the pack step made")
 
 

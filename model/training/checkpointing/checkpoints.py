@@ -1,8 +1,8 @@
-"""Checkpoints inside a run: what makes it go on, to the last bit, after any process died at any moment.
+"""Checkpoints inside a run, from which it resumes bit for bit after any process died at any moment.
 
 A checkpoint is a folder of safetensors of our own rather than DeepSpeed's: those are pickles, and belong to one world
-size. Each rank writes the pieces that it steps (`pieces.py`), rank 0 what all share, then a manifest with the hash of
-every file; last, the folder is renamed into place.
+size. Each rank writes the shards that it updates (`shards.py`), rank 0 the shared state, then a manifest with the hash
+of every file; last, the folder is renamed into place.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sluice.core.manifest import file_hash
-from sluice.model.training.checkpointing.shards import PieceFiles, Snapshot, read_own, write_pieces
+from sluice.model.training.checkpointing.shards import ShardFiles, Snapshot, read_own, write_shards
 
 SCHEMA = 2
 _MANIFEST, _LOG, _SHARED = "manifest.json", "log.jsonl", "shared.safetensors"
 _PARTIAL, _DAMAGED = ".partial", ".damaged"
 
 Extra = Mapping[str, Any]
-"""What goes on beside the model, by name: a JSON value, or a tensor, or tensors by name."""
+"""State of a run beside the model, by name: a JSON value, a tensor, or tensors by name."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after `step` optimizer steps. Found intact."""
+    """The state of a run after `step` optimizer steps, verified."""
 
     path: Path
     step: int
@@ -39,34 +39,34 @@ class Checkpoint:
     log: list[dict[str, Any]]
     """Rows of training.jsonl up to this step."""
     extra: dict[str, Any]
-    pieces: PieceFiles
+    shards: ShardFiles
 
     def own(self, rank: int) -> dict[str, Tensor]:
-        """What rank `rank` kept for itself; nothing where there was no such rank."""
+        """State that rank `rank` saved for itself; empty where there was no such rank."""
         return read_own(self.path / rank_file(rank)) if rank < self.world else {}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is there to go on from."""
+    """The newest intact checkpoint of a folder."""
 
     step: int | None
     notes: tuple[str, ...]
-    """One line for each checkpoint that was found damaged, for the user."""
+    """One line for the user per damaged checkpoint."""
 
 
 def write_rank(folder: Path, step: int, rank: int, snapshot: Snapshot, own: Mapping[str, Tensor]) -> str:
-    """Write what rank `rank` alone holds and return its sha256. To be followed, once every rank has, by `seal`."""
+    """Write the state of rank `rank` and return its sha256. `seal` follows once every rank has written."""
     partial = partial_path(folder, step)
     partial.mkdir(parents=True, exist_ok=True)
     path = partial / rank_file(rank)
-    write_pieces(path, snapshot, own)
+    write_shards(path, snapshot, own)
     _sync(path)
     return file_hash(path)
 
 
 def seal(folder: Path, step: int, ranks: Sequence[str], log: Iterable[Mapping[str, Any]], extra: Extra) -> None:
-    """Complete the checkpoint with what all ranks share and move it into place. `ranks`: hashes of their files."""
+    """Complete the checkpoint with the shared state and move it into place. `ranks`: hashes of the ranks' files."""
     partial = partial_path(folder, step)
     plain, tensors = _split_extra(extra)
     save_file(tensors, partial / _SHARED)
@@ -80,7 +80,7 @@ def seal(folder: Path, step: int, ranks: Sequence[str], log: Iterable[Mapping[st
     manifest.write_text(json.dumps({**content, "sha256": _digest(content)}), encoding="utf-8")
     _sync(manifest)
     final = checkpoint_path(folder, step)
-    # One that is in the way was found torn, or this run would have gone on from it.
+    # One in the way is damaged, or this run would have resumed from it.
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     _sync(folder)
@@ -93,16 +93,16 @@ def retire(folder: Path, keep: int, keep_every: int | None) -> None:
 
 
 def outdated(steps: Iterable[int], keep: int, keep_every: int | None) -> list[int]:
-    """Those that are neither among the newest `keep` nor milestones, which `keep_every` divides."""
+    """Steps that are neither among the newest `keep` nor milestones (multiples of `keep_every`)."""
     newest_first = sorted(steps, reverse=True)
     return [step for step in newest_first[keep:] if keep_every is None or step % keep_every]
 
 
 def find_newest(folder: Path) -> Found:
-    """The newest checkpoint whose every file is what its manifest says.
+    """Find the newest checkpoint whose files all match its manifest.
 
-    A damaged one is set aside, under another name, and noted; what a killed run left half written is removed. One
-    process calls it, before a run begins.
+    A damaged one is renamed and noted; partial ones of a killed run are removed. One process calls it, before a run
+    begins.
     """
     for left in folder.glob(f"step-*{_PARTIAL}"):
         shutil.rmtree(left)
@@ -119,19 +119,19 @@ def find_newest(folder: Path) -> Found:
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None if it can."""
+    """Why a checkpoint cannot be resumed from; None if it can."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         content = {name: value for name, value in manifest.items() if name != "sha256"}
         if manifest["sha256"] != _digest(content):
-            return f"{_MANIFEST} is not as it was written"
+            return f"{_MANIFEST} has changed since it was written"
         if manifest["schema"] != SCHEMA:
             return f"schema {manifest['schema']}, where this version reads {SCHEMA}"
         for name, expected in manifest["files"].items():
             if not (path / name).is_file():
                 return f"{name} is missing"
             if file_hash(path / name) != expected:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
     except FileNotFoundError:
         return f"{_MANIFEST} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -140,24 +140,24 @@ def damage(path: Path) -> str | None:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint by the path of its folder. Raises ValueError where it is none, or damaged."""
+    """Open a checkpoint by the path of its folder. Raises ValueError where it is missing or damaged."""
     if (reason := damage(path)) is not None:
-        raise ValueError(f"{path} is no checkpoint to go on from ({reason}): name an intact step-* folder")
+        raise ValueError(f"{path} is not a checkpoint to resume from ({reason}): name an intact step-* folder")
     return read(path)
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint that is known to be intact."""
+    """Read a checkpoint that is known to be intact."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (path / _LOG).read_text(encoding="utf-8").splitlines()]
     extra = manifest["extra"] | _join_tensors(load_file(path / _SHARED))
     world = manifest["world"]
-    pieces = PieceFiles([path / rank_file(rank) for rank in range(world)])
-    return Checkpoint(path, manifest["step"], world, log, extra, pieces)
+    shards = ShardFiles([path / rank_file(rank) for rank in range(world)])
+    return Checkpoint(path, manifest["step"], world, log, extra, shards)
 
 
 def complete_steps(folder: Path) -> list[int]:
-    """Of the checkpoints that were moved into place."""
+    """Steps of the checkpoints that were moved into place."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
     return [int(name) for name in names if name.isdecimal()]
 
@@ -175,7 +175,7 @@ def rank_file(rank: int) -> str:
 
 
 def _split_extra(extra: Extra) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """JSON values by name; tensors by name, or by `name/name` where there are several."""
+    """Separate JSON values from tensors, which are named by `name`, or by `name/name` where there are several."""
     plain, tensors = dict[str, Any](), dict[str, Tensor]()
     for name, value in extra.items():
         if isinstance(value, Tensor):
@@ -203,7 +203,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _sync(path: Path) -> None:
-    """A rename may reach the disk before the data it publishes, unless the data is flushed first."""
+    """Flush to disk: otherwise a rename may reach it before the data that it publishes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Whether a run may begin from a checkpoint of another one, which its fingerprint does not vouch for."""
+"""Check that a run may start from a checkpoint of another run, which no fingerprint ties to it."""
 
 import torch
 
@@ -9,17 +9,17 @@ from sluice.model.training.checkpointing.checkpoints import Checkpoint
 
 
 def check_same(checkpoint: Checkpoint, shape: TransformerConfig, optimizer: str) -> None:
-    """ValueError where the checkpoint is of another model than `shape` or was trained by another optimizer."""
+    """Raise ValueError where the checkpoint is of another model than `shape`, or of another optimizer."""
     with torch.device("meta"):
         wanted = {name: tuple(each.shape) for name, each in Transformer(shape).named_parameters()}
-    held = checkpoint.pieces.shapes
+    held = checkpoint.shards.shapes
     for name in sorted({*wanted, *held}):
         if wanted.get(name) != held.get(name):
             raise ValueError(
                 f"{checkpoint.path} is of another model: {name} is {_said(held.get(name))} there and "
                 f"{_said(wanted.get(name))} here; give this run the same model settings and tokenizer"
             )
-    keys = set().union(*(checkpoint.pieces.keys(name) for name in held))
+    keys = set().union(*(checkpoint.shards.keys(name) for name in held))
     moments = keys & frozenset().union(*(traits.moments for traits in OPTIMIZERS.values()))
     trained_by = [name for name, traits in OPTIMIZERS.items() if traits.moments == moments]
     if optimizer not in trained_by:

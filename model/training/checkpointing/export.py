@@ -1,4 +1,4 @@
-"""The model directory that a run ends with: its tokenizer names every token that the model was trained on."""
+"""Export the trained model as a model directory, whose tokenizer names every token that it was trained on."""
 
 import tempfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from sluice.model.directory import CONFIG, GENERATION, LINEAGE, read_json, save_
 from sluice.model.training.batches.objectives import Objective
 
 
-def save_trained(
+def export_model(
     folder: Path, model: Transformer, tokenizer: Path, objective: Objective, lineage: dict[str, Any]
 ) -> None:
     """`save_model`, with the names of the objective's own tokens and the token that a decoder begins with.
@@ -28,10 +28,10 @@ def save_trained(
         write_lineage(folder, lineage, read_json(folder / LINEAGE)["files"])
 
 
-def with_reserved(tokenizer: Path, objective: Objective) -> Tokenizer:
+def tokenizer_with_reserved(tokenizer: Path, objective: Objective) -> Tokenizer:
     """The tokenizer of a folder, with the mask or the sentinels as special tokens.
 
-    ValueError where it would number them otherwise than the model does; to be asked before a run begins.
+    Raises ValueError where their ids would differ from those of the model; called before a run begins.
     """
     made = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     made.add_special_tokens([AddedToken(name, normalized=False) for name in objective.reserved])
@@ -45,7 +45,7 @@ def with_reserved(tokenizer: Path, objective: Objective) -> Tokenizer:
 
 
 def _write_named(tokenizer: Path, objective: Objective, out: Path) -> None:
-    with_reserved(tokenizer, objective).save(str(out / "tokenizer.json"))
+    tokenizer_with_reserved(tokenizer, objective).save(str(out / "tokenizer.json"))
     settings = read_json(tokenizer / "tokenizer_config.json")
     settings["additional_special_tokens"] = [*settings.get("additional_special_tokens", []), *objective.reserved]
     if objective.name == "masked":

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: two would remove and overwrite each other's files."""
+"""Lock of a run's folder: two runs would overwrite each other's files."""
 
 import time
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ from sluice.model.training.errors import TrainingFailed
 
 _NAME = "lock"
 _PATIENCE_S, _AGAIN_S = 30.0, 0.2
-"""A process that was killed lets go when the system has taken it down, which a start behind it may be ahead of."""
+"""A killed process releases its lock only once the system has torn it down, which a restart may precede."""
 
 
 @contextmanager
 def locked(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
-    """The folder for this process alone, until it ends in whatever way; on a file system that knows no locks, for
-    whoever comes. TrainingFailed where another process keeps it, or where nothing can be written.
+    """Hold the lock of the folder; the OS releases it if the process dies. No effect on a file system without locks.
+
+    Raises TrainingFailed where another process holds it, or where the folder cannot be written.
     """
     with _lock_file(folder) as file:
         last = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)

@@ -1,4 +1,4 @@
-"""The state of this process's random numbers: dropout's. What shuffles or masks data draws from seeds of its own."""
+"""State of this process's random generators, used by dropout. Shuffling and masking of data have seeds of their own."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _MOST_RANKS = 1 << 20
 
 
 def seed_random(seed: int, rank: int) -> None:
-    """Begin a run: every rank with numbers of its own, and with the same whenever the run begins again."""
+    """Seed this rank: every rank has its own random numbers, and the same ones whenever the run starts over."""
     torch.manual_seed((seed * _MOST_RANKS + rank) % 2**63)
 
 
@@ -23,7 +23,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Go on from what `random_state` gave; a generator that `state` knows nothing of stays as it is."""
+    """Restore what `random_state` returned; a generator that is not in `state` is left alone."""
     if _CPU in state:
         torch.set_rng_state(state[_CPU])
     if _CUDA in state and torch.cuda.is_available():

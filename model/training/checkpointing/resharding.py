@@ -1,9 +1,9 @@
-"""Which elements of which parameter a rank steps, by name, so that a run can go on at another world size or ZeRO stage.
+"""Elements of the parameters that a rank updates, by name: a run can resume at another world size or ZeRO stage.
 
-ZeRO steps flat float32 tensors that many parameters share and that the ranks divide. Here each is cut into pieces, a
-piece being a range of the elements of one named parameter, of its master weight or of one of its moments (the idea of
-universal checkpointing, Lian et al., arXiv 2406.18820). Nothing is gathered: a rank writes the pieces that it steps,
-and reads whatever pieces hold the elements that it will step.
+ZeRO updates flat float32 tensors that many parameters share and that are divided among the ranks. Here each is cut into
+shards, a shard being a range of the elements of one named parameter, of its master weight or of one of its moments (as
+in universal checkpointing, Lian et al., arXiv 2406.18820). Nothing is gathered: a rank writes the shards that it
+updates, and reads those that hold the elements that it will update.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sluice.model.parallelism.optimizers import MUON_MOMENTUM
-from sluice.model.training.checkpointing.shards import Snapshot, piece_name, shard_name, split_shard_name
+from sluice.model.training.checkpointing.shards import Snapshot, shard_name, slice_name, split_slice_name
 from sluice.model.training.engines.shares import own_range
 
 MASTER = "master"
-"""Key of the weights in the precision in which they are stepped. The other keys are the optimizer's own."""
+"""Key of the weights in the precision of the update. The other keys are the optimizer's own."""
 AVERAGE = "average"
 """Key of the average of the weights."""
 _LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -28,7 +28,7 @@ Named = Sequence[tuple[str, nn.Parameter]]
 
 
 class Source(Protocol):
-    """Where pieces are read from."""
+    """A reader of shards."""
 
     def keys(self, name: str) -> set[str]: ...
 
@@ -36,7 +36,7 @@ class Source(Protocol):
         """Elements [numel] of the flattened parameter from `start` on."""
 
     def scalar(self, name: str, key: str) -> Tensor | None:
-        """What is one number for the whole parameter, such as a step count; None where `key` has one an element."""
+        """One number for the whole parameter, such as a step count; None where `key` has one per element."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A tensor that the optimizer steps, and what lies where in it."""
+    """A tensor that the optimizer updates, and the location of parameters in it."""
 
     tensor: Tensor
     slots: tuple[Slot, ...]
@@ -63,13 +63,13 @@ class Stepped:
 
 
 def checkpoint_names(model: nn.Module) -> Named:
-    """The model's parameters; one that is a slice of a parameter, under tensor parallelism, says so in its name."""
+    """The model's parameters; under tensor parallelism a slice of a parameter is named as one (`slice_name`)."""
     named = []
     for name, parameter in model.named_parameters():
         place = getattr(parameter, "tensor_slice", None)
         if place is not None:
             dim, count, group = place
-            name = shard_name(name, dim, torch.distributed.get_rank(group), count)  # noqa: PLW2901
+            name = slice_name(name, dim, torch.distributed.get_rank(group), count)  # noqa: PLW2901
         named.append((name, parameter))
     return named
 
@@ -77,37 +77,37 @@ def checkpoint_names(model: nn.Module) -> Named:
 def take_snapshot(
     named: Named, optimizer: Any, *, replica: int = 0, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Copies of the pieces that this rank steps, and of its part of the `average` of the weights.
+    """Copy the shards that this rank updates, and its part of the `average` of the weights.
 
     `optimizer` is what `deepspeed.initialize` returned, or a torch optimizer that steps the parameters themselves.
     `average` is by the model's names; under ZeRO 3 it is of the parameters' `ds_tensor`.
-    `replica` is the data-parallel rank: where they all step everything (ZeRO 0), the first has all there is to save.
+    `replica` is the data-parallel rank: without ZeRO all of them update everything, and only the first saves it.
     """
     stepped_here = layout(named, optimizer)
     if replica and _steps_parameters(named, optimizer):
         stepped_here = []
-    pieces: dict[str, Tensor] = {}
+    shards: dict[str, Tensor] = {}
     state = _inner(optimizer).state
     for stepped in stepped_here:
         for key, values in {MASTER: stepped.tensor, **state.get(stepped.tensor, {})}.items():
             assert isinstance(values, Tensor), f"{key} of {stepped.slots[:1]} is {type(values)}"
             for slot in stepped.slots_of(key):
-                piece = values if values.ndim == 0 else values.detach().view(-1)[slot.offset :][: slot.numel]
+                shard = values if values.ndim == 0 else values.detach().view(-1)[slot.offset :][: slot.numel]
                 # A copy even on the CPU: training goes on while it is being written.
-                pieces[piece_name(slot.name, key, slot.start)] = piece.detach().to("cpu", copy=True)
+                shards[shard_name(slot.name, key, slot.start)] = shard.detach().to("cpu", copy=True)
     for name, parameter in named if average is not None else ():
         assert average is not None
         start, numel = own_range(parameter) if hasattr(parameter, "ds_tensor") else (0, parameter.numel())
         if numel and (start or not replica):
-            own = average[split_shard_name(name)[0]].detach().reshape(-1)[:numel]
-            pieces[piece_name(name, AVERAGE, start)] = own.to("cpu", copy=True)
-    shapes = {split_shard_name(name)[0]: _full_shape(name, parameter) for name, parameter in named}
-    return Snapshot(pieces, shapes)
+            own = average[split_slice_name(name)[0]].detach().reshape(-1)[:numel]
+            shards[shard_name(name, AVERAGE, start)] = own.to("cpu", copy=True)
+    shapes = {split_slice_name(name)[0]: _full_shape(name, parameter) for name, parameter in named}
+    return Snapshot(shards, shapes)
 
 
 @torch.no_grad()
 def restore(named: Named, optimizer: Any, source: Source) -> None:
-    """Give weights, masters and moments of this rank the values of `source`: the same bits, whoever wrote them.
+    """Load weights, masters and moments of this rank from `source`: the same bits whichever layout wrote them.
 
     Raises ValueError for a parameter that `source` does not hold whole.
     """
@@ -124,17 +124,17 @@ def restore(named: Named, optimizer: Any, source: Source) -> None:
 
 
 def read_average(named: Named, source: Source) -> dict[str, Tensor]:
-    """What `take_snapshot` was given as the average, by name, on whatever rank."""
+    """The average that `take_snapshot` was given, by name, for this rank."""
     average = {}
     for name, parameter in named:
         if hasattr(parameter, "ds_tensor"):
             start, numel = own_range(parameter)
             part = torch.zeros(parameter.ds_tensor.shape)
             part[:numel] = source.read(name, AVERAGE, start, numel) if numel else 0.0
-            average[split_shard_name(name)[0]] = part
+            average[split_slice_name(name)[0]] = part
         else:
             values = source.read(name, AVERAGE, 0, parameter.numel())
-            average[split_shard_name(name)[0]] = values.view(parameter.shape)
+            average[split_slice_name(name)[0]] = values.view(parameter.shape)
     return average
 
 
@@ -150,7 +150,7 @@ def restore_loss_scale(optimizer: Any, state: dict[str, float]) -> None:
 
 
 def layout(named: Named, optimizer: Any) -> list[Stepped]:
-    """What this rank steps, in the optimizer's order."""
+    """The tensors that this rank updates, in the optimizer's order."""
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):
         return _partitioned_parameters(named, optimizer)
     if not _steps_parameters(named, optimizer):
@@ -163,14 +163,14 @@ def layout(named: Named, optimizer: Any) -> list[Stepped]:
 
 
 def _steps_parameters(named: Named, optimizer: Any) -> bool:
-    """Whether the optimizer steps the model's own parameters, as without ZeRO."""
+    """Whether the optimizer updates the model's own parameters, as without ZeRO."""
     partitioned = hasattr(optimizer, "fp32_partitioned_groups_flat")
     return not partitioned and not any(hasattr(parameter, "_hp_mapping") for _, parameter in named)
 
 
 def _partitioned_optimizer(named: Named, zero: Any) -> list[Stepped]:
-    """ZeRO 1 and 2 (and DeepSpeed's bf16 optimizer): of each group of parameters, laid end to end, a rank steps one
-    contiguous range, whatever parameters it cuts through.
+    """ZeRO 1 and 2 (and DeepSpeed's bf16 optimizer): of each group of parameters, laid end to end, a rank updates one
+    contiguous range, which may begin and end inside a parameter.
     """
     slots: dict[int, list[Slot]] = {index: [] for index in range(len(zero.optimizer.param_groups))}
     for name, parameter in named:
@@ -248,9 +248,9 @@ def _set_weight(name: str, parameter: Any, source: Source) -> None:
 
 
 def _full_shape(name: str, parameter: Any) -> tuple[int, ...]:
-    """Of the whole parameter, wherever its elements are."""
+    """Shape of the whole parameter, wherever its elements are."""
     shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-    _, shard = split_shard_name(name)
+    _, shard = split_slice_name(name)
     if shard is None:
         return shape
     dim, _, count = shard

@@ -1,4 +1,4 @@
-"""All that a run goes on with, put together: how it is saved, and how it is found again."""
+"""Save and resume the whole state of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 
 
-class Continuation:
+class CheckpointManager:
     """The checkpoints of one run below `folder`: weights, optimizer, random numbers, guard, average and log.
 
-    The schedule and the data need nothing: they are functions of the step. Every process of the run makes one and calls
-    the same methods in the same order.
+    The schedule and the data have no state: they are functions of the step. Every process of the run creates one and
+    calls the same methods in the same order.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Continuation:
         self._saver = Saver(folder, rank=self.rank, world=self.world, keep=keep, keep_every=keep_every)
         self._notes: list[str] = []
         self.branch: int | None = None
-        """The step of another run that this one, a decay branch, started from."""
+        """For a decay branch: the step of the plateau that it started from."""
 
     def resume(self, others: Sequence[Path] = ()) -> tuple[int, list[dict[str, Any]]]:
-        """Go on from the newest intact checkpoint, if any, of `others` too: folders of this run in other layouts.
+        """Resume from the newest intact checkpoint, if any, also of `others`: folders of this run in other layouts.
 
         Returns the number of steps done and their log.
         """
@@ -68,29 +68,29 @@ class Continuation:
         step, place = found.tolist()
         if step < 0:
             if self._notes:
-                self._notes.append("no intact checkpoint is left: the run begins anew")
+                self._notes.append("no intact checkpoint is left: the run starts over")
             return 0, []
-        how = ", which another layout saved: equal but for rounding" if place else ""
-        self._notes.append(f"goes on from step {step}{how}")
+        how = ", saved in another layout: equal but for rounding" if place else ""
+        self._notes.append(f"resumes from step {step}{how}")
         return self.load(checkpoints.read(checkpoints.checkpoint_path(folders[place], step)))
 
     def _newest(self, folders: Sequence[Path]) -> tuple[int, int]:
-        """Step of the newest intact checkpoint, -1 if there is none, and the folder's place, the first's if equal."""
+        """Step of the newest intact checkpoint (-1: none) and the index of its folder, the first if equal."""
         found = [checkpoints.find_newest(folder) for folder in folders]
         self._notes.extend(note for each in found for note in each.notes)
         steps = [-1 if each.step is None else each.step for each in found]
         return max(steps), steps.index(max(steps))
 
     def load(self, checkpoint: checkpoints.Checkpoint) -> tuple[int, list[dict[str, Any]]]:
-        """Go on from a checkpoint of this run."""
+        """Resume from a checkpoint of this run."""
         named, optimizer, extra = checkpoint_names(self.engine.model), _stepping(self.engine), checkpoint.extra
-        restore(named, optimizer, checkpoint.pieces)
+        restore(named, optimizer, checkpoint.shards)
         restore_loss_scale(optimizer, extra["loss_scale"])
         if self.guard is not None and extra["guard"] is not None:
             self.guard.load_state_dict(extra["guard"])
         if self.average is not None and extra["average_updates"] is not None:
-            self.average.load(read_average(named, checkpoint.pieces), extra["average_updates"])
-        # Plateaus of before had none.
+            self.average.load(read_average(named, checkpoint.shards), extra["average_updates"])
+        # Older plateaus had none.
         self.branch = extra.get("branch")
         set_random_state(checkpoint.own(self.rank))
         return checkpoint.step, checkpoint.log
@@ -98,14 +98,14 @@ class Continuation:
     def branch_from(
         self, plateau: checkpoints.Checkpoint, shape: TransformerConfig, optimizer: str
     ) -> tuple[int, list[dict[str, Any]]]:
-        """Begin a decay branch of another run of the same model and optimizer: ValueError where it is of others."""
+        """Begin a decay branch of another run. Raises ValueError for another model or optimizer."""
         check_same(plateau, shape, optimizer)
         done, log = self.load(plateau)
         self.branch = plateau.step
         return done, log
 
     def save(self, step: int, log: Sequence[Mapping[str, Any]]) -> None:
-        """Begin to save the state after `step` steps; returns as soon as it is copied."""
+        """Begin to save the state after `step` steps; return as soon as it is copied."""
         engine, optimizer = self.engine, _stepping(self.engine)
         average = self.average.state() if self.average else None
         extra = {
@@ -118,11 +118,11 @@ class Continuation:
         self._saver.save(step, snapshot, log, extra)
 
     def finish(self) -> str | None:
-        """Until the last checkpoint is on the disk. Why it is not; None if it is."""
+        """Wait until the last checkpoint is on the disk. Returns why it is not, or None."""
         return self._saver.wait()
 
     def take_notes(self) -> list[str]:
-        """Lines for the user that were not taken yet: checkpoints found damaged, or not written."""
+        """New lines for the user: checkpoints that are damaged or could not be written."""
         notes, self._notes = self._notes + self._saver.take_notes(), []
         return notes
 
@@ -134,9 +134,9 @@ class Continuation:
     ) -> None:
         self._saver.__exit__(kind, error, trace)
         if isinstance(error, TrainingInterrupted) and (reason := self._saver.wait()) is not None:
-            raise TrainingFailed(f"asked to end, but its state could not be saved: {reason}") from error
+            raise TrainingFailed(f"stop requested, but the state could not be saved: {reason}") from error
 
 
 def _stepping(engine: Any) -> Any:
-    """What steps the weights: DeepSpeed's optimizer around torch's, or torch's alone."""
+    """The optimizer that updates the weights: DeepSpeed's wrapper of torch's, or torch's."""
     return engine._engine.optimizer if hasattr(engine, "_engine") else engine.optimizer

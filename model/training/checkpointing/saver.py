@@ -1,4 +1,4 @@
-"""Saving while training goes on: a copy in the host's memory is taken at once, and a thread writes it."""
+"""Asynchronous checkpoints: the state is copied to the host's memory at once, and a thread writes it."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sluice.model.parallelism.agreement import tell
+from sluice.model.parallelism.all_gather_text import all_gather_text
 from sluice.model.training.checkpointing import checkpoints
 from sluice.model.training.checkpointing.randomness import random_state
 from sluice.model.training.checkpointing.shards import Snapshot
@@ -24,29 +24,29 @@ _WRITTEN, _FAILED = "written ", "failed "
 
 @dataclass
 class _Writing:
-    """One checkpoint on its way to the disk."""
+    """One checkpoint that is being written."""
 
     step: int
     thread: Thread | None = None
     failure: str | None = None
-    """Why there is no such checkpoint: the disk's reason."""
+    """Why the checkpoint could not be written, from the OS."""
     error: BaseException | None = None
-    """What should not happen."""
+    """An unexpected error, raised again by `wait`."""
 
 
 class Saver:
     """Writes the checkpoints of a run below `folder`, at most one at a time. Every process of the group makes one, and
     calls the same methods in the same order.
 
-    A checkpoint that cannot be written, for want of space say, leaves nothing behind and is noted; the run goes on
-    with those before it.
+    A checkpoint that cannot be written, for lack of space for example, leaves nothing behind and is noted; the run
+    keeps those before it.
     """
 
     def __init__(
         self, folder: Path, *, rank: int = 0, world: int = 1, keep: int = 2, keep_every: int | None = None
     ) -> None:
         self.folder, self.rank, self.world, self.keep, self.keep_every = folder, rank, world, keep, keep_every
-        # Of its own: a thread's collectives must not come between those of the training.
+        # A group of its own: the thread's collectives must not interleave with those of the training.
         self._group = dist.new_group(backend="gloo", timeout=_TIMEOUT) if world > 1 else None
         self._writing: _Writing | None = None
         self._notes: list[str] = []
@@ -63,7 +63,7 @@ class Saver:
         writing.thread.start()
 
     def wait(self) -> str | None:
-        """Until nothing is being written. Why the last checkpoint could not be written; None if it is safe."""
+        """Wait until nothing is being written. Returns why the last checkpoint could not be written, or None."""
         writing = self._writing
         if writing is None:
             return None
@@ -77,7 +77,7 @@ class Saver:
         return writing.failure
 
     def take_notes(self) -> list[str]:
-        """One line for each checkpoint that could not be written and was not told of yet."""
+        """One line per checkpoint that could not be written, since the last call."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -101,12 +101,12 @@ class Saver:
     def _write(
         self, step: int, snapshot: Snapshot, own: dict[str, Tensor], log: list[dict[str, Any]], extra: dict[str, Any]
     ) -> str | None:
-        """Why there is no checkpoint, the same on all ranks."""
+        """Write the checkpoint. Returns why it failed, the same on all ranks, or None."""
         try:
             digest = checkpoints.write_rank(self.folder, step, self.rank, snapshot, own)
-            answers = self._tell(_WRITTEN + digest)
+            answers = self._exchange(_WRITTEN + digest)
         except (OSError, SafetensorError) as error:
-            answers = self._tell(_FAILED + _one_line(error))
+            answers = self._exchange(_FAILED + _one_line(error))
         failure = next((each.removeprefix(_FAILED) for each in answers if each.startswith(_FAILED)), None)
         if self.rank == 0 and failure is None:
             try:
@@ -117,21 +117,21 @@ class Saver:
                 self._retire()
         if self.rank == 0 and failure is not None:
             shutil.rmtree(checkpoints.partial_path(self.folder, step), ignore_errors=True)
-        return self._tell(failure or "")[0] or None
+        return self._exchange(failure or "")[0] or None
 
     def _retire(self) -> None:
-        """An old checkpoint that cannot be removed does not unmake the new one."""
+        """Remove old checkpoints; one that cannot be removed is noted."""
         try:
             checkpoints.retire(self.folder, self.keep, self.keep_every)
         except OSError as error:
             self._notes.append(f"an old checkpoint was not removed: {_one_line(error)}")
 
-    def _tell(self, message: str) -> list[str]:
-        return tell(message, self.world, group=self._group)
+    def _exchange(self, message: str) -> list[str]:
+        return all_gather_text(message, self.world, group=self._group)
 
 
 def _to_host(extra: checkpoints.Extra) -> dict[str, Any]:
-    """A copy in the host's memory."""
+    """Copy into the host's memory."""
     return {name: _copied(value) for name, value in extra.items()}
 
 

@@ -1,4 +1,4 @@
-"""Files of named pieces of parameters and of their optimizer state: each rank writes its own, and reads any."""
+"""Files of named shards of parameters and their optimizer state: each rank writes its own and reads any."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,77 +18,79 @@ _RANK = "rank/"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one rank steps, copied to the host's memory."""
+    """The shards that one rank updates, copied to the host's memory."""
 
-    pieces: dict[str, Tensor]
-    """By `piece_name`; [numel] each, or a scalar."""
+    shards: dict[str, Tensor]
+    """By `shard_name`; [numel] each, or a scalar."""
     shapes: dict[str, tuple[int, ...]]
-    """Of the whole parameters that the pieces are of, by the name in the model."""
+    """Shapes of the whole parameters, by their names in the model."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Shard:
+    """A range of elements of one parameter in a file."""
+
     start: int
-    """In the flattened parameter."""
+    """First element, in the flattened parameter."""
     numel: int
     file: Any
     stored_as: str
 
 
-def piece_name(name: str, key: str, start: int) -> str:
-    """Of the elements from `start` on of a parameter (`key` master), or of what the optimizer calls `key` of it."""
+def shard_name(name: str, key: str, start: int) -> str:
+    """Name of the elements from `start` on of a parameter (`key` master), or of its optimizer state `key`."""
     return f"{name}:{key}:{start}"
 
 
-def write_pieces(path: Path, snapshot: Snapshot, own: Mapping[str, Tensor]) -> None:
-    """Write what one rank steps; `own` is for the same rank alone. All tensors are on the CPU and contiguous."""
+def write_shards(path: Path, snapshot: Snapshot, own: Mapping[str, Tensor]) -> None:
+    """Write the shards of one rank, and its `own` state. All tensors are on the CPU and contiguous."""
     metadata = {"shapes": json.dumps({name: list(shape) for name, shape in snapshot.shapes.items()})}
-    save_file({**snapshot.pieces, **{_RANK + name: tensor for name, tensor in own.items()}}, path, metadata=metadata)
+    save_file({**snapshot.shards, **{_RANK + name: tensor for name, tensor in own.items()}}, path, metadata=metadata)
 
 
 def read_own(path: Path) -> dict[str, Tensor]:
-    """What the rank of this file kept for itself."""
+    """State that the rank of this file saved for itself."""
     with safe_open(path, framework="pt") as file:
         return {name.removeprefix(_RANK): file.get_tensor(name) for name in file.keys() if name.startswith(_RANK)}  # noqa: SIM118
 
 
-class PieceFiles:
-    """The pieces of all ranks of a checkpoint: the `Source` of `resharding.restore`.
+class ShardFiles:
+    """The shards of all ranks of a checkpoint: the `Source` of `resharding.restore`.
 
-    Reads no more than what is asked for. A parameter that was split over tensor-parallel ranks stands in the files as
-    its shards (`shard_name`): it is read as a whole, or as the shards of another split, all the same.
+    Reads only the requested elements. A parameter that was split over tensor-parallel ranks is stored as slices
+    (`slice_name`), and can be read whole or in the slices of another split.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._pieces: dict[str, dict[str, list[Piece]]] = {}
+        self._shards: dict[str, dict[str, list[Shard]]] = {}
         for path in paths:
             self._index(safe_open(path, framework="pt"))
-        for keys in self._pieces.values():
-            for pieces in keys.values():
-                pieces.sort(key=lambda piece: piece.start)
+        for keys in self._shards.values():
+            for shards in keys.values():
+                shards.sort(key=lambda shard: shard.start)
 
     def keys(self, name: str) -> set[str]:
         """Raises ValueError for a parameter that is not there."""
-        return set(self._pieces[self._stored_names(name)[0]])
+        return set(self._shards[self._stored_names(name)[0]])
 
     def read(self, name: str, key: str, start: int, numel: int) -> Tensor:
         """Elements [numel] from `start` of the flattened parameter. ValueError where some are missing."""
-        if name not in self._pieces:
+        if name not in self._shards:
             return self._resplit(name, key).flatten()[start:][:numel]
         parts, position, end = [], start, start + numel
-        for piece in self._pieces[name].get(key, []):
-            if piece.start <= position < min(end, piece.start + piece.numel):
-                stop = min(end, piece.start + piece.numel)
-                parts.append(piece.file.get_slice(piece.stored_as)[position - piece.start : stop - piece.start])
+        for shard in self._shards[name].get(key, []):
+            if shard.start <= position < min(end, shard.start + shard.numel):
+                stop = min(end, shard.start + shard.numel)
+                parts.append(shard.file.get_slice(shard.stored_as)[position - shard.start : stop - shard.start])
                 position = stop
         if position < end:
             raise ValueError(f"the checkpoint lacks elements {position} to {end} of {key} of {name}")
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def scalar(self, name: str, key: str) -> Tensor | None:
-        piece = self._pieces[self._stored_names(name)[0]][key][0]
-        value: Tensor = piece.file.get_tensor(piece.stored_as)
+        shard = self._shards[self._stored_names(name)[0]][key][0]
+        value: Tensor = shard.file.get_tensor(shard.stored_as)
         return value if value.ndim == 0 else None
 
     def weights(self, key: str) -> dict[str, Tensor]:
@@ -102,27 +104,27 @@ class PieceFiles:
         for stored in file.keys():  # noqa: SIM118
             if not stored.startswith(_RANK):
                 name, key, start = stored.rsplit(":", 2)
-                piece = Piece(int(start), prod(file.get_slice(stored).get_shape()), file, stored)
-                self._pieces.setdefault(name, {}).setdefault(key, []).append(piece)
+                shard = Shard(int(start), prod(file.get_slice(stored).get_shape()), file, stored)
+                self._shards.setdefault(name, {}).setdefault(key, []).append(shard)
 
     def _stored_names(self, name: str) -> list[str]:
-        """Under which names the elements of a parameter stand: its own, or those of all its shards."""
-        if name in self._pieces:
+        """Names under which the elements of a parameter are stored: its own, or those of all its slices."""
+        if name in self._shards:
             return [name]
-        whole, _ = split_shard_name(name)
-        shards = [each for each in self._pieces if split_shard_name(each)[0] == whole]
-        if not shards:
+        whole, _ = split_slice_name(name)
+        slices = [each for each in self._shards if split_slice_name(each)[0] == whole]
+        if not slices:
             raise ValueError(f"the checkpoint has no parameter {whole}: it is of another model")
-        return sorted(shards, key=lambda each: (split_shard_name(each)[1] or (0, 0, 0))[1])
+        return sorted(slices, key=lambda each: (split_slice_name(each)[1] or (0, 0, 0))[1])
 
     def _resplit(self, name: str, key: str) -> Tensor:
-        """The shard or the whole parameter, in its shape, out of the shards that the checkpoint holds."""
-        whole, wanted = split_shard_name(name)
+        """A slice or the whole parameter, in its shape, from the slices in the checkpoint."""
+        whole, wanted = split_slice_name(name)
         parts = []
         for stored in self._stored_names(name):
-            _, shard = split_shard_name(stored)
-            shape = _shard_shape(self.shapes[whole], shard)
-            parts.append((shard, self.read(stored, key, 0, prod(shape)).view(shape)))
+            _, slice_ = split_slice_name(stored)
+            shape = _slice_shape(self.shapes[whole], slice_)
+            parts.append((slice_, self.read(stored, key, 0, prod(shape)).view(shape)))
         first = parts[0][0]
         full = torch.cat([part for _, part in parts], dim=first[0]) if first else parts[0][1]
         if wanted is None:
@@ -131,21 +133,21 @@ class PieceFiles:
         return full.chunk(count, dim)[index]
 
 
-def shard_name(name: str, dim: int, index: int, count: int) -> str:
-    """Of part `index` of a parameter that tensor parallelism cut into `count` equal parts along `dim`."""
+def slice_name(name: str, dim: int, index: int, count: int) -> str:
+    """Name of slice `index` of a parameter that tensor parallelism divides into `count` along `dim`."""
     return f"{name}@{dim}.{index}.{count}"
 
 
-def split_shard_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
-    whole, _, shard = name.partition("@")
-    if not shard:
+def split_slice_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
+    whole, _, slice_ = name.partition("@")
+    if not slice_:
         return whole, None
-    dim, index, count = (int(each) for each in shard.split("."))
+    dim, index, count = (int(each) for each in slice_.split("."))
     return whole, (dim, index, count)
 
 
-def _shard_shape(shape: tuple[int, ...], shard: tuple[int, int, int] | None) -> tuple[int, ...]:
-    if shard is None:
+def _slice_shape(shape: tuple[int, ...], slice_: tuple[int, int, int] | None) -> tuple[int, ...]:
+    if slice_ is None:
         return shape
-    dim, _, count = shard
+    dim, _, count = slice_
     return (*shape[:dim], shape[dim] // count, *shape[dim + 1 :])

@@ -1,4 +1,4 @@
-"""What a worker minimizes on one micro-batch."""
+"""The loss of one micro-batch."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from sluice.model.training.batches.batch import Batch
 
 
 class Load(NamedTuple):
-    """How the tokens of a step were routed."""
+    """Load of the experts in a step."""
 
     shares: Tensor
-    """[layers, experts]: of a layer's choices, those that each expert took."""
+    """[layers, experts]: share of a layer's choices that each expert took."""
     dropped: int
     """Choices that found their expert full."""
 
@@ -38,15 +38,15 @@ class Criterion(nn.Module):
         Shares of all micro-batches and workers sum to the mean cross-entropy of the step, with the weighted z-loss and
         the routers' losses (weighted by the tokens of each micro-batch). `each` is filled as `cross_entropy_sum` does.
         """
-        nats, count = cross_entropy_sum(
+        nll_sum, count = cross_entropy_sum(
             self.model, batch.ids, batch.targets, batch.mask, z_loss=self.z_loss, each=each, **batch.inputs
         )
-        objective = nats / tokens
+        objective = nll_sum / tokens
         if routing := self.model.routing:
             objective = objective + auxiliary_loss(routing, self.model.config) * (count / tokens)
             if torch.is_grad_enabled():
                 self._note(routing, len(batch.ids))
-        return objective, nats.detach()
+        return objective, nll_sum.detach()
 
     def _note(self, routing: Sequence[Routing], rows: int) -> None:
         # Micro-batches of a step differ in nothing but their rows.
@@ -56,7 +56,9 @@ class Criterion(nn.Module):
         self._routed = noted if self._routed is None else self._routed + noted
 
     def take_load(self, join: Callable[[Tensor], Tensor] = lambda sums: sums) -> Load | None:
-        """Of the passes with a gradient since this was last called; `join` sums over the workers. None: no mixture."""
+        """Load of the experts in the passes with a gradient since the last call; `join` sums over the workers. None: no
+        mixture.
+        """
         if self._routed is None:
             return None
         summed, mixture = join(self._routed), self.model.config.mixture

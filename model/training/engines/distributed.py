@@ -1,4 +1,4 @@
-"""What DeepSpeed's engines have in common: when a step is taken, and what every process is told of it."""
+"""Base class of the DeepSpeed engines: gradient norms, the decision to step, reductions."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,14 +20,14 @@ from sluice.model.training.engines.gradients import (
     ShardedGradients,
     WholeGradients,
     square,
-    total,
+    squared_norm,
 )
 from sluice.model.training.engines.norms import group_norms
 from sluice.model.training.engines.shares import own_range, share
 
 
 class DistributedEngine:
-    """What DeepSpeed's engines have in common, with a pipeline or without."""
+    """Common part of the engines with and without a pipeline."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -49,13 +49,13 @@ class DistributedEngine:
 
     def gradient_norm(self) -> float:
         if self._norm is None:
-            self._norm = float(self._summed(total(self._gradients)).sqrt())
+            self._norm = float(self._sum_over_processes(squared_norm(self._gradients)).sqrt())
         return self._norm
 
     def gradient_norms(self) -> dict[str, float]:
         names = {each: name for name, each in self.model.named_parameters()}
         found = [(names[each], value / self._gradients.divisor) for each, value in self._gradients.squares()]
-        return group_norms(self._names, found, self._summed)
+        return group_norms(self._names, found, self._sum_over_processes)
 
     def weights(self) -> dict[str, Tensor]:
         return {name: getattr(each, "ds_tensor", each) for name, each in self.model.named_parameters()}
@@ -68,13 +68,12 @@ class DistributedEngine:
             own = own_range(parameter)[1] if self._stage == 3 else parameter.numel()
             change = (now[name].detach().float() - before[name].float()).flatten()[:own]
             found.append((name, square(change) * share(parameter) / copies))
-        return group_norms(self._names, found, self._summed)
+        return group_norms(self._names, found, self._sum_over_processes)
 
     def expert_load(self) -> Load | None:
-        return self._criterion.take_load(self._summed)
+        return self._criterion.take_load(self._sum_over_processes)
 
-    def _summed(self, value: Tensor) -> Tensor:
-        """Over all processes."""
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
         summed = value.to(self._engine.device, copy=True)
         dist.all_reduce(summed)
         return summed
@@ -97,10 +96,7 @@ class DistributedEngine:
         self._gradients.discard()
         self._norm = None
 
-    def total(self, value: Tensor | float) -> float:
-        return float(self.totals(torch.as_tensor(value, dtype=torch.float64)))
-
-    def totals(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         summed = values.to(self._engine.device, torch.float64, copy=True)
         if self.world > 1:
             dist.all_reduce(summed, group=self._groups.data)

@@ -1,4 +1,4 @@
-"""What the loop trains through, whatever stands behind it."""
+"""Interface between the training loop and the ways to train: plain PyTorch, ZeRO, pipeline."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -13,30 +13,30 @@ from sluice.model.training.engines.criterion import Load
 
 
 class StepOutcome(Enum):
-    """What became of a step."""
+    """Outcome of an optimizer step."""
 
     APPLIED = "applied"
     NOT_FINITE = "not finite"
-    """Left out: the gradient is not finite."""
+    """Skipped: the gradient is not finite."""
     SCALED_DOWN = "the loss scale is lowered"
-    """fp16: left out, since the gradient overflowed under a loss scale that was too large. Part of fp16 training."""
+    """fp16: skipped, since the gradient overflowed under too large a loss scale. A normal part of fp16 training."""
 
 
 class Engine(Protocol):
-    """What the loop needs of any way to train. Every process calls every method, in the same order."""
+    """A way to train. Every process calls every method, in the same order."""
 
     model: Transformer
-    """What this process holds of the model."""
+    """This process's part of the model."""
     optimizer: torch.optim.Optimizer
     world: int
     """Data-parallel workers."""
     rank: int
-    """Which of them this process belongs to: all processes of one read the same batches."""
+    """Data-parallel rank: all processes of one data-parallel worker read the same batches."""
 
     def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
-        """Accumulate the gradient of the step's loss a token, `tokens` being those of all workers that count.
+        """Accumulate the gradient of the step's loss per token; `tokens`: the targets of all workers that count.
 
-        Returns this worker's summed nats, a float64 scalar.
+        Returns this worker's summed negative log-likelihood in nats, a float64 scalar.
         """
         ...
 
@@ -49,41 +49,37 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """What this process computes with, by name: under tensor parallelism slices, under ZeRO 3 shares."""
+        """This process's weights by name: slices under tensor parallelism, partitions under ZeRO 3."""
         ...
 
     def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
-        """L2 norms, by layer group, of what changed in the weights since `before`, a copy of this process's.
+        """L2 norms, by layer group, of the change of the weights since `before`, a copy of this process's `weights`.
 
-        Of the weights that the model computes with: in 16 bits they move by what rounding leaves of a step.
+        In 16 bits they move by what rounding leaves of a step.
         """
         ...
 
     def expert_load(self) -> Load | None:
-        """Of a mixture of experts, over all workers, since it was last asked."""
+        """Load of the experts over all workers since the last call; None without a mixture."""
         ...
 
     def step(self) -> StepOutcome:
-        """Clip and step the optimizer, or say why that was left out."""
+        """Clip and step the optimizer, unless the gradient is not finite."""
         ...
 
     def discard(self) -> None:
-        """Forget the accumulated gradient. Nothing else changes."""
+        """Discard the accumulated gradient. Nothing else changes."""
         ...
 
-    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
-        """Summed nats of this worker's batch under the present weights, a float64 scalar; no gradient.
+    def nll_sum(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        """Summed negative log-likelihood of this worker's batch, in nats: a float64 scalar without gradient.
 
-        `each` [rows, seq] float32 is filled with those of every target, 0 where it does not count.
+        `each` [rows, seq] float32 is filled with that of every target, 0 where it does not count.
         """
         ...
 
-    def total(self, value: Tensor | float) -> float:
-        """The sum of the workers' values."""
-        ...
-
-    def totals(self, values: Tensor) -> Tensor:
-        """The sums of the workers' values, entry by entry, float64 of the same shape."""
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sums over the data-parallel workers, entry by entry, float64 of the same shape."""
         ...
 
     def full_weights(self) -> dict[str, Tensor]:

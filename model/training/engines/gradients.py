@@ -1,4 +1,4 @@
-"""The accumulated gradient as DeepSpeed keeps it at each ZeRO stage: its norms, and how to forget it.
+"""The accumulated gradient as DeepSpeed keeps it at each ZeRO stage: its norms, and how to discard it.
 
 DeepSpeed computes a norm inside its step only, where it is too late to decide against the step; and under Muon that is
 a norm of updates.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sluice.model.training.engines.shares import share
 
 Squares = list[tuple[nn.Parameter, Tensor]]
-"""Of parameters that this process holds some gradient of, squared norms, float64 scalars."""
+"""Squared norms, float64 scalars, of the gradients that this process holds a part of."""
 
 
 class Gradients(Protocol):
@@ -29,7 +29,7 @@ class Gradients(Protocol):
     def discard(self) -> None: ...
 
 
-def total(gradients: Gradients) -> Tensor:
+def squared_norm(gradients: Gradients) -> Tensor:
     """Scalar float64: summed over all processes, it is the squared norm of the gradient."""
     found = [square for _, square in gradients.squares()]
     # A worker may hold nothing but the padding of small groups.
@@ -131,7 +131,7 @@ def square(tensor: Tensor) -> Tensor:
 def _squares_of_slice(
     parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], first_offset: int, size: int
 ) -> Squares:
-    """Of the `size` entries that begin `first_offset` into the first of the tensors."""
+    """Squares of the `size` entries that begin at `first_offset` of the first tensor."""
     found, left, offset = Squares(), int(size), int(first_offset)
     for parameter, gradient in zip(parameters, gradients, strict=False):
         part = gradient.reshape(-1)[offset : offset + left]
@@ -141,7 +141,7 @@ def _squares_of_slice(
 
 
 def _squares_of_norms(groups: Iterable[Iterable[nn.Parameter]], optimizer: Any) -> Squares:
-    """What DeepSpeed notes of each parameter's part on the way to the host's memory."""
+    """Squares of the norms that DeepSpeed records of each parameter's part when it is offloaded."""
     found = Squares()
     for parameter in (each for group in groups for each in group):
         # None where this worker holds no element of the parameter.

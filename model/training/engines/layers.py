@@ -1,4 +1,4 @@
-"""What is done to the layers of a model from outside: activation checkpointing and compilation."""
+"""Activation checkpointing and compilation of layers, applied to a model from outside."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +21,7 @@ _KEPT = frozenset(
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
-"""Products: dear to compute again, while most of the memory is what lies between (norms, activations, rotations)."""
+"""Products: expensive to recompute, while most of the memory is between them (norms, activations, rotations)."""
 
 
 def prepare_layers(model: Transformer, config: PretrainConfig) -> None:
@@ -35,7 +35,7 @@ def prepare_layers(model: Transformer, config: PretrainConfig) -> None:
 
 
 def each_layer(model: Transformer) -> Iterator[nn.Module]:
-    """Of the encoder, where there is one, then of the decoder or only stack."""
+    """Layers of the encoder, where there is one, then of the decoder or only stack."""
     if model.encoder is not None:
         yield from model.encoder.layers
     yield from model.layers

@@ -10,12 +10,12 @@ from sluice.model.architecture.transformer import Transformer
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.criterion import Criterion, Load
 from sluice.model.training.engines.engine import StepOutcome
-from sluice.model.training.engines.gradients import WholeGradients, square, total
+from sluice.model.training.engines.gradients import WholeGradients, square, squared_norm
 from sluice.model.training.engines.norms import group_norms
 
 
 class LocalEngine:
-    """Plain PyTorch in this process: for work too short to pay for workers, and what the others are held to."""
+    """Plain PyTorch in this process: for short runs, and the reference of the other engines."""
 
     world, rank = 1, 0
 
@@ -30,15 +30,15 @@ class LocalEngine:
         self._criterion = Criterion(model, z_loss)
 
     def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
-        local = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+        total = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
         for micro in micros:
-            objective, nats = self._criterion(micro, tokens)
+            objective, nll_sum = self._criterion(micro, tokens)
             objective.backward()
-            local += nats
-        return local
+            total += nll_sum
+        return total
 
     def gradient_norm(self) -> float:
-        return float(total(self._gradients()).sqrt())
+        return float(squared_norm(self._gradients()).sqrt())
 
     def gradient_norms(self) -> dict[str, float]:
         names = {each: name for name, each in self.model.named_parameters()}
@@ -70,14 +70,11 @@ class LocalEngine:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
-        nats: Tensor = self._criterion(batch, 1, each)[1]
-        return nats.double()
+    def nll_sum(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+        nll_sum: Tensor = self._criterion(batch, 1, each)[1]
+        return nll_sum.double()
 
-    def total(self, value: Tensor | float) -> float:
-        return float(value)
-
-    def totals(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         return values.double()
 
     def full_weights(self) -> dict[str, Tensor]:

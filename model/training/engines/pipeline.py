@@ -33,7 +33,7 @@ class _Work:
 
     def __init__(self, micros: Sequence[Batch], tokens: int, scale: float, each: Tensor | None) -> None:
         self.micros, self.tokens, self.scale, self.each, self.begun = micros, tokens, scale, each, 0
-        self.nats = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+        self.nll_sum = torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
 
     def next(self) -> Batch:
         # Every stage takes the micro-batches in their order.
@@ -59,8 +59,8 @@ class _Stage(nn.Module):
         assert self.work is not None
         micro = self.work.next()
         batch = Batch(received, micro.targets, micro.mask, micro.documents)
-        objective, nats = self.criterion(batch, self.work.tokens, self.work.each)
-        self.work.nats += nats
+        objective, nll_sum = self.criterion(batch, self.work.tokens, self.work.each)
+        self.work.nll_sum += nll_sum
         return objective * self.work.scale
 
 
@@ -103,12 +103,12 @@ class PipelineEngine(DistributedEngine):
 
         engine = self._engine
         engine.module.train()
-        nats = self._run(micros, tokens, WithoutStep(len(micros), engine.num_stages, engine.stage_id))
+        nll_sum = self._run(micros, tokens, WithoutStep(len(micros), engine.num_stages, engine.stage_id))
         self._norm = None
-        return nats
+        return nll_sum
 
     @torch.no_grad()
-    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+    def nll_sum(self, batch: Batch, each: Tensor | None = None) -> Tensor:
         return self._run([batch], 1, self._engine._inference_schedule(1), each)
 
     def _run(self, micros: Sequence[Batch], tokens: int, schedule: Any, each: Tensor | None = None) -> Tensor:
@@ -124,9 +124,9 @@ class PipelineEngine(DistributedEngine):
         engine.set_dataiterator(iter([(micro.ids, micro.ids) for micro in micros]))
         engine._exec_schedule(schedule)
         self._module.work = None
-        for found in (work.nats,) if each is None else (work.nats, each):
+        for found in (work.nll_sum,) if each is None else (work.nll_sum, each):
             dist.broadcast(found, src=self._groups.last_stage, group=self._groups.pipeline)
-        return work.nats
+        return work.nll_sum
 
     def _apply(self) -> None:
         self._engine._exec_optimizer_step()

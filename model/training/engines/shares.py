@@ -1,4 +1,4 @@
-"""What of a parameter is a process's own."""
+"""A process's part of a parameter."""
 
 from typing import Any
 

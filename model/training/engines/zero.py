@@ -44,18 +44,18 @@ class ZeroEngine(DistributedEngine):
         super().__init__(model, optimizer, config, groups, engine, criterion, names)
 
     def forward_backward(self, micros: Sequence[Batch], tokens: int) -> Tensor:
-        engine, local = self._engine, torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
+        engine, total = self._engine, torch.zeros((), dtype=torch.float64, device=micros[0].ids.device)
         for i, micro in enumerate(micros):
             engine.set_gradient_accumulation_boundary(i == len(micros) - 1)
-            objective, nats = engine(micro, tokens)
+            objective, nll_sum = engine(micro, tokens)
             # DeepSpeed averages over the workers; the loss is already divided by the tokens of the whole step.
             engine.backward(objective * self.world, scale_wrt_gas=False)
-            local += nats
+            total += nll_sum
         self._norm = None
-        return local
+        return total
 
     @torch.no_grad()
-    def nats(self, batch: Batch, each: Tensor | None = None) -> Tensor:
+    def nll_sum(self, batch: Batch, each: Tensor | None = None) -> Tensor:
         # By its name: for tensors that come by place ZeRO 3's hooks hand on others.
-        nats: Tensor = self._engine(batch, 1, each=each)[1]
-        return nats.double()
+        nll_sum: Tensor = self._engine(batch, 1, each=each)[1]
+        return nll_sum.double()

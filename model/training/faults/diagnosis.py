@@ -1,4 +1,4 @@
-"""Where a loss or a gradient first stopped being finite: the step is computed once more, watched."""
+"""Locate the origin of a loss or gradient that is not finite, by computing the step again with hooks."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sluice.model.parallelism.agreement import tell
+from sluice.model.parallelism.all_gather_text import all_gather_text
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.engine import Engine
 
@@ -26,7 +26,7 @@ class Finding:
     """parameter, output (of a module) or gradient (of a parameter)."""
     name: str
     rows: list[int] = field(default_factory=list)
-    """In which rows of this worker's batch an output is not finite."""
+    """Rows of this worker's batch in which an output is not finite."""
     nan: int = 0
     infinite: int = 0
     elements: int = 0
@@ -45,9 +45,9 @@ def diagnose(engine: Engine, batch: Batch, micro_rows: int, *, step: int, what: 
     engine.discard()
     finding = find(engine, batch, micro_rows)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    said = ""
+    message = ""
     if finding is not None:
-        # Rows of the step are given out to the workers in order.
+        # The rows of a step are distributed to the workers in order.
         rows = [engine.rank * len(batch.ids) + row for row in finding.rows]
         path = folder / f"diagnosis-rank-{rank:05d}.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,11 @@ def diagnose(engine: Engine, batch: Batch, micro_rows: int, *, step: int, what: 
             row: batch.ids[own].tolist() for row, own in zip(rows, finding.rows[:_ROWS_NAMED], strict=False)
         }
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        # What comes first of the three, on whatever process, is nearest to the cause.
-        said = f"{_ORDER.index(finding.kind)}{finding}{_in_rows(rows)}; see {path}"
+        # The first of the three kinds, on any process, is nearest to the cause.
+        message = f"{_ORDER.index(finding.kind)}{finding}{_in_rows(rows)}; see {path}"
     device = next(engine.model.parameters()).device
-    told = [each for each in tell(said, world, device=device) if each]
-    first = min(told, key=lambda each: each[0])[1:] if told else "computed once more, everything is finite"
+    found = [each for each in all_gather_text(message, world, device=device) if each]
+    first = min(found, key=lambda each: each[0])[1:] if found else "computed again, everything is finite"
     return f"{what} at step {step}: {first}"
 
 
@@ -77,7 +77,7 @@ def find(engine: Engine, batch: Batch, micro_rows: int) -> Finding | None:
     outputs: list[Finding] = []
     for i, micro in enumerate(micros):
         with _watched_outputs(engine.model, outputs, i * micro_rows, len(micro.ids)):
-            engine.nats(micro)
+            engine.nll_sum(micro)
     gradients: list[Finding] = []
     with _watched_gradients(engine.model, gradients):
         engine.forward_backward(micros, max(1, batch.tokens))
@@ -140,7 +140,7 @@ def _broken(tensor: Tensor) -> bool:
 
 
 def _broken_rows(tensor: Tensor) -> list[int]:
-    """Of [rows, ...], those with a value that is not finite."""
+    """Rows of a tensor [rows, ...] with a value that is not finite."""
     whole = tensor.detach().isfinite().reshape(len(tensor), -1).all(dim=1)
     found: list[int] = (~whole).nonzero().flatten().tolist()
     return found

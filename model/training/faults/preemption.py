@@ -1,4 +1,4 @@
-"""Being asked to end: SIGTERM, which a scheduler sends before it takes the machine away."""
+"""Preemption: SIGTERM, which a scheduler sends before it takes the machine away."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 
 class Preemption:
-    """Inside its context, SIGTERM ends nothing: it is remembered for `asked`.
+    """Inside its context, SIGTERM does not end the process: it is remembered for `requested`.
 
     Signals reach a process's main thread alone. In another thread, such as one of Ray Train's workers, `listens` is
     False: there the launching process hears the signal and passes it on by a file, `notice` (see `passed_on`).
@@ -25,14 +25,14 @@ class Preemption:
         self._received = False
         self._before: Any = None
 
-    def asked(self) -> bool:
-        """Whether any rank was asked, the same answer on all of them: each calls it after the same step."""
+    def requested(self) -> bool:
+        """Whether any rank was asked to stop, the same answer on all: each calls it after the same step."""
         received = self._received or (not self.listens and self.notice is not None and self.notice.exists())
         if self.world == 1:
             return received
-        asked = torch.tensor(int(received), device=self.device)
-        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        return bool(asked)
+        requested = torch.tensor(int(received), device=self.device)
+        dist.all_reduce(requested, op=dist.ReduceOp.MAX)
+        return bool(requested)
 
     def __enter__(self) -> Self:
         if self.listens:

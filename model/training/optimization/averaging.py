@@ -23,7 +23,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights of a step that changed them."""
+        """Add the weights after a step that changed them."""
         self.updates += 1
         # The share of the newest among the factors: 1 at first, 1 - decay in the end.
         newest = (1 - self.decay) / (1 - self.decay**self.updates)
@@ -54,7 +54,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from what `state` gave after so many updates. ValueError where it is of another model."""
+        """Resume from what `state` returned after `updates` updates. Raises ValueError for another model."""
         if wrong := sorted(set(state) ^ set(self._average)):
             raise ValueError(f"the saved average and the model differ in {', '.join(wrong[:3])}: resume the same model")
         self.updates = updates

@@ -1,4 +1,4 @@
-"""Steps to leave out: their loss or gradient norm lies far above what the last steps had (OLMo-core's skip-step)."""
+"""Steps to skip: their loss or gradient norm is far above that of the last steps (OLMo-core's skip-step)."""
 
 import math
 from collections import deque
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 _LEAST_SPREAD = 1e-3
-"""Of the mean: values that hardly differ have a standard deviation that any other value is many of away."""
+"""Least standard deviation, relative to the mean: where values hardly differ, any other would be an outlier."""
 
 
 class Band(NamedTuple):
-    """What the values of the last steps say of the next one."""
+    """Range of the next step's value, from those of the last steps."""
 
     mean: float
     bound: float
-    """Largest value that is no outlier."""
+    """Largest value that is not an outlier."""
     steps: int
-    """How many these are."""
+    """Number of the last steps."""
 
 
 def band(values: Sequence[float], sigma: float) -> Band:
@@ -28,7 +28,7 @@ def band(values: Sequence[float], sigma: float) -> Band:
 
 
 def outlier(name: str, value: float, values: Sequence[float], sigma: float) -> str | None:
-    """The comparison that `value` fails, if it does."""
+    """The comparison that `value` fails, or None."""
     if not math.isfinite(value):
         return f"{name} {value} is not finite"
     known = band(values, sigma)
@@ -38,9 +38,9 @@ def outlier(name: str, value: float, values: Sequence[float], sigma: float) -> s
 
 
 class StepGuard:
-    """Judges a step by the `window` steps before it, and none before half of them are there.
+    """Judges a step by the `window` steps before it, once there are half as many.
 
-    Loss and norm must be those of all workers, so that each decides alike.
+    Loss and norm must be those of all workers, so that each makes the same decision.
     """
 
     def __init__(self, sigma: float, window: int = 128) -> None:
@@ -51,7 +51,7 @@ class StepGuard:
         self._norms: deque[float] = deque(maxlen=window)
 
     def judge(self, loss: float, norm: float) -> str | None:
-        """Why a step of this loss (nats a token) and global gradient norm is to be left out; None: it is not."""
+        """Why a step of this loss (nats a token) and global gradient norm is skipped; None: it is not."""
         if len(self._losses) < self.least:
             return None
         return outlier("loss", loss, self._losses, self.sigma) or outlier(
@@ -59,10 +59,10 @@ class StepGuard:
         )
 
     def observe(self, loss: float, norm: float) -> None:
-        """Take in a step, after it was judged, left out or not.
+        """Add a step, after it was judged, skipped or not.
 
-        An outlier counts as the largest value that is none: one spike must not hide the next, and where all steps
-        lie higher from now on, the band follows within some of them.
+        An outlier counts as the bound: one spike must not hide the next, and where all steps lie higher from now on,
+        the band follows within some of them.
         """
         full = len(self._losses) >= self.least
         for value, values in ((loss, self._losses), (norm, self._norms)):
@@ -70,11 +70,11 @@ class StepGuard:
                 values.append(min(value, band(values, self.sigma).bound) if full else value)
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON, to the last bit."""
+        """State as JSON, exact to the last bit."""
         return {"losses": list(self._losses), "norms": list(self._norms)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; of a longer window the newest steps are kept."""
+        """Resume from what `state_dict` returned; of a longer window the newest steps are kept."""
         for values, saved in ((self._losses, state["losses"]), (self._norms, state["norms"])):
             values.clear()
             values.extend(saved)

@@ -19,7 +19,7 @@ def learning_rate_scale(
     schedule: Schedule = "wsd",
     decay_start: int | None = None,
 ) -> float:
-    """What the peak learning rate is multiplied by at `step`, counted from 0, of a run of `steps`.
+    """Factor of the peak learning rate at `step`, counted from 0, of a run of `steps`.
 
     Rises linearly over `warmup_steps`, then by `schedule`:
 

@@ -73,7 +73,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a budget should buy."""
+    """Recommended size and data for a budget."""
 
     flops: float
     parameters: Interval
@@ -118,7 +118,7 @@ def bootstrap(runs: Sequence[Run], law: Law, resamples: int, seed: int) -> list[
 
 
 def advise(runs: Sequence[Run], law: Law, laws: Sequence[Law], flops: float, confidence: float = 0.9) -> Advice:
-    """What `flops` should buy, with the band of the bootstrapped `laws`."""
+    """Recommended size and data for `flops`, with the band of the bootstrapped `laws`."""
     best = [each.best(flops) for each in laws]
     losses = [each.loss(*size) for each, size in zip(laws, best, strict=True)]
     parameters, tokens = law.best(flops)

@@ -41,7 +41,7 @@ def ladder(model: ModelConfig, rungs: int) -> list[ModelConfig]:
 
 
 def _shapes(model: ModelConfig, count: int) -> list[ModelConfig]:
-    """Of so many equal factors from a quarter to one, those that differ."""
+    """Distinct values of so many equal factors from a quarter to one."""
     factors = [0.25 ** (1 - rung / (count - 1)) for rung in range(count)]
     made = [scaled(model, factor, factor) for factor in factors]
     return [shape for i, shape in enumerate(made) if shape not in made[:i]]

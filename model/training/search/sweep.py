@@ -1,5 +1,5 @@
-"""Many short runs of other learning rates and shapes, of which the worse end early (ASHA, Li et al., arXiv 1810.05934),
-under Ray Tune.
+"""Search over learning rates and shapes by short runs, the worse of which stop early (ASHA, Li et al., arXiv
+1810.05934), under Ray Tune.
 """
 
 import math
@@ -21,13 +21,12 @@ RATE_RANGE = 4.0
 """Learning rates lie between a fourth of the settings' and four times it."""
 _REDUCTION = 2
 _DIVERGED = 1e9
-"""Told to ASHA as the loss of a trial that has none: with an infinity its medians would be no numbers, and end nothing.
-"""
+"""Reported to ASHA for a trial without a finite loss: an infinity would make its medians NaN, which stop nothing."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one trial tries."""
+    """Settings of one trial."""
 
     model: ModelConfig
     config: PretrainConfig
@@ -41,13 +40,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial."""
+    """Result of a trial."""
 
     candidate: Candidate
     validation_loss: float
     """The last that was measured; infinite where the trial diverged."""
     step: int
-    """Of that measurement; below the run's steps where it was ended early."""
+    """Step of that measurement; below the run's steps where it was stopped early."""
 
 
 def candidates(config: PretrainConfig, model: ModelConfig, trials: int, seed: int) -> list[Candidate]:
@@ -144,7 +143,7 @@ def _trial(settings: dict[str, Any]) -> None:
     try:
         run_trial(candidate.config, candidate.model, Packed(*map(Path, settings["packed"])), report=report)
     except TrainingFailed:
-        # A rate too high is an answer of the sweep, not its failure.
+        # A rate that is too high is a result of the sweep, not its failure.
         tune.report({"step": candidate.config.steps, "validation_loss": _DIVERGED})
 
 

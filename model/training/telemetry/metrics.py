@@ -1,4 +1,4 @@
-"""What a run tells beside its losses: norms by layer group, which belong to its result, and speed, which does not.
+"""Metrics of a run beside its losses: norms by layer group, which belong to its result, and speed, which does not.
 
 `StepMetrics.observe` returns what a repeated run returns to the last bit, for training.jsonl; how fast it went is kept
 apart, for the report's timings.

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.text import Packed
-from sluice.model.training.trial import alone, local_engine, trial_batches
+from sluice.model.training.trial import local_engine, single_process, trial_batches
 
 TRACE = "trace.json"
 PHASES = ("data", "forward and backward", "optimizer")
@@ -25,17 +25,17 @@ class Operator:
     self_ms: float
     """Without the operators it calls; on the accelerator where there is one."""
     share: float
-    """Of all operators' own time."""
+    """Share of all operators' own time."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a few steps spent their time on."""
+    """Time of a few steps, by phase and operator."""
 
     steps: int
     step_ms: float
     phases_ms: dict[str, float]
-    """Of a step, by phase."""
+    """Milliseconds of a step, by phase."""
     operators: list[Operator]
     """The largest first."""
 
@@ -47,7 +47,7 @@ def profile_steps(
 
     The trace is in the format of Chrome's tracing page and Perfetto.
     """
-    config = alone(config)
+    config = single_process(config)
     batches = trial_batches(config, model, packed)
     engine = local_engine(config, model, batches.objective)
     device = next(engine.model.parameters()).device

@@ -11,7 +11,7 @@ BITS, NATS = "validation_bits_per_byte_by_source", "validation_loss_by_source"
 
 
 def bits_per_byte(nats: float, tokens: int, size_bytes: int) -> float:
-    """Of `tokens` of a text of `size_bytes`, every one predicted from those before it at `nats` a token."""
+    """Bits per byte of a text of `size_bytes` and `tokens`, each predicted from those before it at `nats` a token."""
     return nats / math.log(2) * tokens / size_bytes
 
 

@@ -40,19 +40,19 @@ def preempt_in_a_thread(rank: int, notice: Path) -> tuple[bool, list[bool]]:
     """Where no signal is heard: the file is seen by the second rank alone."""
     preemption = Preemption(world=2, notice=notice if rank == 1 else None)
     with preemption:
-        asked = [preemption.asked()]
+        asked = [preemption.requested()]
         if rank == 1:
             notice.touch()
-        asked.append(preemption.asked())
+        asked.append(preemption.requested())
         return preemption.listens, asked
 
 
 def preempt(rank: int) -> tuple[list[bool], bool]:
     with Preemption(world=2) as preemption:
-        asked = [preemption.asked()]
+        asked = [preemption.requested()]
         if rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        asked.append(preemption.asked())
+        asked.append(preemption.requested())
         return asked, preemption._received
 
 
@@ -61,8 +61,8 @@ def save(folder: Path, rank: int) -> list[str | None]:
     for step, elements in ((1, 10), (2, 100_000)):
         if rank == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, resource.RLIM_INFINITY))
-        pieces = {f"weight:master:{rank * elements}": torch.ones(elements if rank == 1 else 10)}
-        saver.save(step, Snapshot(pieces, {"weight": (2 * elements,)}), [], {})
+        shards = {f"weight:master:{rank * elements}": torch.ones(elements if rank == 1 else 10)}
+        saver.save(step, Snapshot(shards, {"weight": (2 * elements,)}), [], {})
         outcomes.append(saver.wait())
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return outcomes

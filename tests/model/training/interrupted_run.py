@@ -15,9 +15,9 @@ from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
-from sluice.model.training.checkpointing.resume import Continuation
+from sluice.model.training.checkpointing.resume import CheckpointManager
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, Loop, train
+from sluice.model.training.loop import Clock, LoopHooks, train
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.optimizer import build_optimizer
@@ -57,9 +57,9 @@ def go(
         before(step)
         return batch(step)
 
-    with Continuation(folder, engine, guard=guard, average=average, keep=3) as continuation:
+    with CheckpointManager(folder, engine, guard=guard, average=average, keep=3) as continuation:
         done, log = continuation.resume()
-        loop = Loop(
+        hooks = LoopHooks(
             steps=STEPS,
             micro_batch_size=4,
             learning_rate_scale=lambda step: 1 - step / STEPS,
@@ -70,7 +70,7 @@ def go(
             save_every=SAVE_EVERY,
             preempted=preempted,
         )
-        log = train(engine, loop, done=done, log=log, progress=no_progress, clock=Clock())
+        log = train(engine, hooks, done=done, log=log, progress=no_progress, clock=Clock())
         assert continuation.finish() is None
         return log, {**average.state(), "updates": torch.tensor(average.updates)}, continuation.take_notes()
 

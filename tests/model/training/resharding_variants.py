@@ -54,7 +54,7 @@ RESHARDED = [
     ("muon-zero3", "muon-zero2"),
     ("muon-zero2", "muon-zero0"),
 ]
-"""What wrote the checkpoint, and what goes on from it."""
+"""Writer of the checkpoint, and the run that resumes from it."""
 WHOLE_RUN: dict[str, Any] = {
     "steps": STEPS,
     "batch_size": BATCH,
@@ -107,7 +107,7 @@ def advance(engine: DistributedEngine | LocalEngine, first: int, last: int) -> l
         batch = global_batch(step % 2)
         own = Batch(batch.ids[engine.rank * rows :][:rows], batch.targets[engine.rank * rows :][:rows])
         nats = engine.forward_backward(own.split(BATCH // 2), batch.tokens)
-        losses.append(engine.total(nats) / batch.tokens)
+        losses.append(float(engine.all_reduce_sum(nats)) / batch.tokens)
         assert engine.step() is StepOutcome.APPLIED
     return losses
 
@@ -133,7 +133,7 @@ def save(engine: DistributedEngine | LocalEngine, folder: Path) -> None:
 
 def load(engine: DistributedEngine | LocalEngine, folder: Path) -> None:
     checkpoint = checkpoints.open_checkpoint(checkpoints.checkpoint_path(folder, SAVED))
-    restore(checkpoint_names(engine.model), stepped(engine), checkpoint.pieces)
+    restore(checkpoint_names(engine.model), stepped(engine), checkpoint.shards)
 
 
 def go_on(reader: str, folder: Path) -> list[float]:
@@ -147,8 +147,8 @@ def save_and_go_on(variant: str, out: Path) -> dict[str, list[float]]:
     engine = engine_of(variant, seed=3)
     advance(engine, 0, SAVED)
     save(engine, out / variant)
-    pieces = checkpoints.open_checkpoint(checkpoints.checkpoint_path(out / variant, SAVED)).pieces
-    read_back, average = read_average(checkpoint_names(engine.model), pieces), average_of(engine)
+    shards = checkpoints.open_checkpoint(checkpoints.checkpoint_path(out / variant, SAVED)).shards
+    read_back, average = read_average(checkpoint_names(engine.model), shards), average_of(engine)
     assert read_back.keys() == average.keys()
     assert all(torch.equal(read_back[name], each) for name, each in average.items())
     undisturbed = advance(engine, SAVED, STEPS)

@@ -15,7 +15,7 @@ from training_fixtures import HANG_S, ROOT, environment
 
 from sluice.model.training.checkpointing import checkpoints
 from sluice.model.training.checkpointing.resharding import AVERAGE, MASTER
-from sluice.model.training.checkpointing.resume import Continuation
+from sluice.model.training.checkpointing.resume import CheckpointManager
 from sluice.model.training.errors import TrainingInterrupted
 from sluice.model.training.faults.preemption import Preemption
 
@@ -28,14 +28,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def go_until(folder: Path, step: int) -> None:
-    """A run that is asked to end while it is at `step`, counted from 0."""
+    """A run that is asked to stop while it is at `step`, counted from 0."""
 
     def terminate(at: int) -> None:
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with Preemption() as preemption, pytest.raises(TrainingInterrupted, match=f"after step {step + 1} of {STEPS}"):
-        go(folder, before=terminate, preempted=preemption.asked)
+        go(folder, before=terminate, preempted=preemption.requested)
 
 
 def assert_same(run: Run, other: Run) -> None:
@@ -84,8 +84,8 @@ def test_a_damaged_checkpoint_costs_some_steps_and_is_told_of(undisturbed: Run, 
     run = go(tmp_path, seed=2)
     assert_same(run, undisturbed)
     assert [note.split(" and ")[0] for note in run[2]] == [
-        "checkpoint of step 18 is damaged (rank-00000.safetensors is not as it was written)",
-        "goes on from step 15",
+        "checkpoint of step 18 is damaged (rank-00000.safetensors has changed since it was written)",
+        "resumes from step 15",
     ]
 
 
@@ -97,13 +97,13 @@ def test_the_furthest_of_a_runs_layouts_is_gone_on_from(
     tmp_path: Path, own: str, others: list[str], step: int, told: bool
 ) -> None:
     for name, saved in (("a", 4), ("b", 9)):
-        with Continuation(tmp_path / name, new_engine(1)) as continuation:
+        with CheckpointManager(tmp_path / name, new_engine(1)) as continuation:
             continuation.save(saved, [{"step": saved}])
     (tmp_path / "c").mkdir()
-    with Continuation(tmp_path / own, new_engine(2)) as continuation:
+    with CheckpointManager(tmp_path / own, new_engine(2)) as continuation:
         assert continuation.resume([tmp_path / each for each in others]) == (step, [{"step": step}])
-        how = ", which another layout saved: equal but for rounding" if told else ""
-        assert continuation.take_notes() == [f"goes on from step {step}{how}"]
+        how = ", saved in another layout: equal but for rounding" if told else ""
+        assert continuation.take_notes() == [f"resumes from step {step}{how}"]
 
 
 def test_another_run_goes_on_from_a_checkpoint_by_its_path(tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ def test_another_run_goes_on_from_a_checkpoint_by_its_path(tmp_path: Path) -> No
     found = checkpoints.open_checkpoint(tmp_path / "plateau" / "step-00000065")
     shutil.rmtree(tmp_path / "plateau" / "step-00000070")
     engine = new_engine(2)
-    with Continuation(tmp_path / "branch", engine) as branch:
+    with CheckpointManager(tmp_path / "branch", engine) as branch:
         done, log = branch.load(found)
     assert (done, log[-1]["step"]) == (65, 65)
-    saved = found.pieces.weights("master")
+    saved = found.shards.weights("master")
     for name, parameter in engine.model.named_parameters():
         assert torch.equal(parameter.detach(), saved[name]), name
 
@@ -131,7 +131,7 @@ def test_each_part_of_it_matters(
         found = read(path)
         if forgotten in found.extra:
             found.extra[forgotten] = None
-        for keys in found.pieces._pieces.values() if forgotten == "moments" else ():
+        for keys in found.shards._shards.values() if forgotten == "moments" else ():
             for key in keys.keys() - {MASTER, AVERAGE}:
                 del keys[key]
         return found

@@ -129,13 +129,13 @@ def test_packed_documents_cost_what_they_cost_alone(packed: PackedTokens, archit
     batch = TrainingBatches(packed, config(isolate_documents=True), 32).read(2)
     assert batch.documents is not None and batch.mask is not None
     together, count = cross_entropy_sum(model, batch.ids, batch.targets, batch.mask, **batch.inputs)
-    alone, pieces = torch.zeros(()), 0
+    alone, shards = torch.zeros(()), 0
     for ids, targets, mask, documents in zip(batch.ids, batch.targets, batch.mask, batch.documents, strict=True):
         for document in documents[documents != PADDING].unique():
             mine = documents == document
             nats, _ = cross_entropy_sum(model, ids[mine][None], targets[mine][None], mask[mine][None])
-            alone, pieces = alone + nats, pieces + 1
-    assert pieces > len(batch.ids) and int(count) < batch.targets.numel()
+            alone, shards = alone + nats, shards + 1
+    assert shards > len(batch.ids) and int(count) < batch.targets.numel()
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-3)
 
 

@@ -44,9 +44,9 @@ from sluice.model.training.batches.batch import Batch
 Update = Callable[[float], None]
 
 FLOAT32 = 1e-5
-"""Of losses and weights, absolute."""
+"""Absolute tolerance of losses and weights."""
 BFLOAT16_LOSS, BFLOAT16_WEIGHT = 0.02, 0.004
-"""Of losses, and of weights on average: bf16 has 8 bits, and Adam's first steps are the signs of gradients."""
+"""Tolerance of losses, and weights on average: bf16 has 8 bits, and Adam's first steps are the signs of gradients."""
 
 
 def newton_schulz(matrix: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ UPDATES = {"adamw": adamw_update, "muon": muon_update, "lion": lion_update}
 
 
 def loss_of(model: Transformer, batch: Batch, z_loss: float) -> tuple[Tensor, Tensor]:
-    """What is minimized, and cross-entropy; nats a token."""
+    """The objective and the cross-entropy; nats a token."""
     logits = model(batch.ids, **batch.inputs)
     rows, targets = logits[batch.mask].float(), batch.targets[batch.mask]
     entropy = nn.functional.cross_entropy(rows, targets)
@@ -131,7 +131,7 @@ def loss_of(model: Transformer, batch: Batch, z_loss: float) -> tuple[Tensor, Te
 
 
 def objective_of(model: Transformer, batch: Batch, z_loss: float, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a step minimizes, its cross-entropy, and the experts' load [layers, experts], over micro-batches of `rows`.
+    """Objective of a step, its cross-entropy, and the experts' load [layers, experts], over micro-batches of `rows`.
 
     Each weighs as its targets do: what is a mean over targets is that of the whole batch, and the routers' losses are
     means over a micro-batch.
@@ -204,7 +204,7 @@ def by_group(tensors: dict[str, Tensor | None]) -> dict[str, float]:
 
 
 def assert_the_same(out: Path, name: str, variant: Settings) -> None:
-    """What was trained into `out` against plain PyTorch."""
+    """Compare the models trained into `out` with plain PyTorch."""
     found, weights = json.loads((out / f"{name}.json").read_text()), load_file(out / f"{name}.safetensors")
     expected, parameters = plain_pytorch(variant)
     narrow = variant.get("dtype") == "bf16"

@@ -70,10 +70,10 @@ def test_a_run_that_beats_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_sigterm_does_what_it_did_before_once_training_is_over() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Preemption() as preemption:
-        assert not preemption.asked()
+        assert not preemption.requested()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert preemption.asked()
+        assert preemption.requested()
         assert preemption.listens
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
 
 def test_nothing_found_is_said_so(tmp_path: Path) -> None:
     line = diagnose(engine_of(CONFIG), some_batch(), 2, step=1, what="the loss is nan", folder=tmp_path)
-    assert line == "the loss is nan at step 1: computed once more, everything is finite"
+    assert line == "the loss is nan at step 1: computed again, everything is finite"
     assert list(tmp_path.iterdir()) == []
 
 

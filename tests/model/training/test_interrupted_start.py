@@ -40,7 +40,7 @@ assert signal.getsignal(signal.SIGTERM) is ours
 def test_sigterm_while_ray_starts_is_an_interruption_that_leaves_nothing_behind() -> None:
     done = run([sys.executable, "-c", _ASKED_WHILE_RAY_STARTS])
     pids, said = done.stdout.splitlines()
-    assert said == "asked to end while Ray was starting"
+    assert said == "stop requested while Ray was starting"
     assert "Traceback" not in done.stderr
     assert pids
     # They were killed, and nobody waited for them.

@@ -40,7 +40,7 @@ def gone() -> Exception:
 
 
 def job(folder: Path) -> Any:
-    return SimpleNamespace(config=SimpleNamespace(workers=2, steps=10), state=folder, notice=folder / "asked-to-end")
+    return SimpleNamespace(config=SimpleNamespace(workers=2, steps=10), state=folder, notice=folder / "stop-requested")
 
 
 def asked_to_end(folder: Path) -> None:
@@ -53,20 +53,20 @@ def asked_to_end(folder: Path) -> None:
 
 
 def sigterm(folder: Path) -> Exception:
-    """The launching process is asked to end, and the workers see it and end."""
+    """The launching process is asked to stop, and the workers see it and end."""
     asked_to_end(folder)
-    return group_error({0: TrainingInterrupted("asked to end after step 3 of 10; it is saved")})
+    return group_error({0: TrainingInterrupted("stopped on request after step 3 of 10; it is saved")})
 
 
 def drained(folder: Path) -> Exception:
-    """It is asked to end, and a worker's machine is gone before that worker could."""
+    """It is asked to stop, and a worker's machine is gone before that worker could."""
     asked_to_end(folder)
     return group_error({1: gone()})
 
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """What each attempt ends with; taken from the front."""
+    """Ends of the attempts; taken from the front."""
     import ray.train.torch
 
     ends: list[Any] = []
@@ -124,7 +124,7 @@ def test_being_asked_to_end_reaches_the_workers_and_is_no_failure(attempts: list
 
 def test_a_worker_lost_after_being_asked_to_end_does_not_start_again(attempts: list[Any], tmp_path: Path) -> None:
     attempts.extend([drained, None])
-    with pytest.raises(TrainingInterrupted, match=r"^asked to end, and lost worker 1: "):
+    with pytest.raises(TrainingInterrupted, match=r"^stop requested, and lost worker 1: "):
         launch._fit(job(tmp_path), no_progress, gpu=False, restarts=5)
     assert attempts == [None]
 
@@ -195,7 +195,7 @@ def test_a_process_takes_its_gpu_before_it_joins_the_others(monkeypatch: pytest.
 def test_processes_of_a_machine_share_its_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, here: str | None, each: int
 ) -> None:
-    """Of four processes on two machines, two share a machine's cores."""
+    """With four processes on two machines, two share a machine's cores."""
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if here:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", here)

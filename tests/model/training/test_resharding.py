@@ -25,7 +25,7 @@ from training_fixtures import training_rows
 
 from sluice.model.training.checkpointing import checkpoints
 from sluice.model.training.checkpointing.resharding import AVERAGE, MASTER, checkpoint_names
-from sluice.model.training.checkpointing.shards import PieceFiles
+from sluice.model.training.checkpointing.shards import ShardFiles
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +137,11 @@ def test_one_process_goes_on_to_the_last_bit(one_process: tuple[Path, list[float
 
 @pytest.mark.parametrize("writer", VARIANTS)
 def test_every_master_weight_is_there_whole(two_processes: Path, writer: str) -> None:
-    saved = pieces(two_processes / writer).weights(MASTER)
+    saved = shards(two_processes / writer).weights(MASTER)
     shapes = {name: parameter.shape for name, parameter in fresh_model(3).named_parameters()}
     assert {name: each.shape for name, each in saved.items()} == shapes
     assert {each.dtype for each in saved.values()} == {torch.float32}
-    for name, average in pieces(two_processes / writer).weights(AVERAGE).items():
+    for name, average in shards(two_processes / writer).weights(AVERAGE).items():
         rounded = saved[name].bfloat16().float() if writer.endswith("bf16") else saved[name]
         assert torch.equal(average, 2 * rounded), name
 
@@ -155,5 +155,5 @@ def test_another_model_is_refused(one_process: tuple[Path, list[float]]) -> None
         load(engine, one_process[0])
 
 
-def pieces(folder: Path) -> PieceFiles:
-    return checkpoints.open_checkpoint(checkpoints.checkpoint_path(folder, SAVED)).pieces
+def shards(folder: Path) -> ShardFiles:
+    return checkpoints.open_checkpoint(checkpoints.checkpoint_path(folder, SAVED)).shards

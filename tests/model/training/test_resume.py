@@ -33,11 +33,11 @@ def undisturbed(rank_pool: RankPool, packed_corpus: Path, tmp_path_factory: pyte
 def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_run_that_was_not(
     rank_pool: RankPool, undisturbed: Path, packed_corpus: Path, tmp_path: Path
 ) -> None:
-    """What kill -9 does is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
+    """The effect of kill -9 is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
     request = write_request(tmp_path, packed_corpus, CONFIG)
     program = str(Path(__file__).with_name("asked_run.py"))
     asked = run_to_any_end(torchrun(CONFIG["workers"], program, str(request), "25"))
-    assert asked.returncode and "asked to end after step 25 of 60" in asked.stderr, asked.stderr[-4000:]
+    assert asked.returncode and "stopped on request after step 25 of 60" in asked.stderr, asked.stderr[-4000:]
     [state] = (tmp_path / "checkpoints").iterdir()
     # Two are kept: the one that was due, and the one of the step in hand.
     assert sorted(complete_steps(state)) == [20, 25]

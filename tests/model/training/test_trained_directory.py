@@ -18,7 +18,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.directory import load_model
 from sluice.model.training.batches.objectives import Objective
 from sluice.model.training.batches.text import octets
-from sluice.model.training.checkpointing.export import save_trained, with_reserved
+from sluice.model.training.checkpointing.export import export_model, tokenizer_with_reserved
 
 KINDS: dict[str, dict[str, Any]] = {
     "causal": shapes.DECODERS["llama"],
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def saved(name: str, folder: Path, out: Path) -> tuple[Transformer, Tokenizer, Objective]:
     objective = Objective.of(PretrainConfig(objective=name), 257, 0)
     model = Transformer(shapes.shape({**KINDS[name], "vocab_size": objective.model_vocabulary}))
-    save_trained(out, model, folder, objective, {"seed": 1})
+    export_model(out, model, folder, objective, {"seed": 1})
     return *load_model(out), objective
 
 
@@ -83,4 +83,4 @@ def test_a_tokenizer_that_has_the_name_already_is_refused(folder: Path, tmp_path
     tokenizer.add_special_tokens(["<|mask|>", "<|more|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"numbers <\|mask\|> 257, where objective masked needs 259"):
-        with_reserved(folder, Objective.of(PretrainConfig(objective="masked"), 259, 0))
+        tokenizer_with_reserved(folder, Objective.of(PretrainConfig(objective="masked"), 259, 0))

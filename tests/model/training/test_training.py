@@ -24,7 +24,7 @@ from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.errors import TrainingFailed
 from sluice.model.training.faults.watchdog import Watchdog
-from sluice.model.training.loop import Clock, Loop, optimizer_step, train
+from sluice.model.training.loop import Clock, LoopHooks, optimizer_step, train
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.pretrain import PretrainReport, pretrain, run_fingerprint, same_runs
 
@@ -60,8 +60,8 @@ def random_batch(seed: int = 0, rows: int = 4) -> Batch:
     return Batch(ids[:, :-1], ids[:, 1:])
 
 
-def loop_over(batch: Batch, steps: int, rows: int = 4) -> Loop:
-    return Loop(steps=steps, micro_batch_size=rows, learning_rate_scale=lambda _: 1.0, batch=lambda _: batch)
+def loop_over(batch: Batch, steps: int, rows: int = 4) -> LoopHooks:
+    return LoopHooks(steps=steps, micro_batch_size=rows, learning_rate_scale=lambda _: 1.0, batch=lambda _: batch)
 
 
 def losses_of(rows: list[dict[str, Any]]) -> list[float]:
@@ -113,9 +113,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_reaches_the_weights() 
                 engine.model.layers[0].attention_norm.weight[0] = float("nan")  # type: ignore[union-attr, index]
         return bad if step == 3 else good
 
-    loop = Loop(steps=9, micro_batch_size=4, learning_rate_scale=lambda _: 1.0, batch=batch)
+    hooks = LoopHooks(steps=9, micro_batch_size=4, learning_rate_scale=lambda _: 1.0, batch=batch)
     with pytest.raises(TrainingFailed, match="the loss is nan at step 4"):
-        train(engine, loop, done=0, log=[], progress=no_progress, clock=Clock())
+        train(engine, hooks, done=0, log=[], progress=no_progress, clock=Clock())
     assert torch.isfinite(engine.model.layers[1].feedforward.down.weight).all()  # type: ignore[union-attr, index]
 
 
@@ -138,8 +138,8 @@ class Overflowing(LocalEngine):
 def test_a_loss_scale_that_is_lowered_leaves_a_step_out_and_says_so() -> None:
     plain = local_engine()
     engine = Overflowing(plain.model, plain.optimizer)
-    loop = replace(loop_over(random_batch(), 3), observe=lambda record: {"norm_asked": record.gradient_norm})
-    first, second, _ = log = train(engine, loop, done=0, log=[], progress=no_progress, clock=Clock())
+    hooks = replace(loop_over(random_batch(), 3), observe=lambda record: {"norm_asked": record.gradient_norm})
+    first, second, _ = log = train(engine, hooks, done=0, log=[], progress=no_progress, clock=Clock())
     assert first["skipped"] == "the gradient overflowed: the loss scale is lowered"
     assert first["norm_asked"] is None and second["gradient_norm"] > 0
     # Nothing moved.

@@ -14,7 +14,7 @@ from sluice.model.training.batches.text import Packed
 from sluice.model.training.search.shapes import alternatives, ladder, scaled
 from sluice.model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates
 from sluice.model.training.telemetry.profiling import PHASES, TRACE, profile_steps
-from sluice.model.training.trial import alone, run_trial
+from sluice.model.training.trial import run_trial, single_process
 
 MODEL = ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, context=32)
 SMALL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=32, intermediate_multiple=8)
@@ -120,7 +120,7 @@ def test_a_trial_has_the_objectives_own_tokens(packed_corpus: Path, objective: s
 def test_what_a_trial_does_not_do_is_refused() -> None:
     for setting in ({"dtype": "bf16"}, {"average_decay": 0.9}, {"skip_sigma": 6.0}):
         with pytest.raises(ValueError, match="plain fp32 runs"):
-            alone(CONFIG.model_copy(update=setting))
+            single_process(CONFIG.model_copy(update=setting))
 
 
 def test_a_profile_has_a_trace_and_its_phases(packed_corpus: Path, tmp_path: Path) -> None:

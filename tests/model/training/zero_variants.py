@@ -68,7 +68,7 @@ def shape_of(variant: Settings) -> TransformerConfig:
 
 
 WAYS: dict[str, Settings] = {"data": {}, "pipeline": {"pipeline_stages": 2}, "tensor": {"tensor_parallel": 2}}
-"""What two workers can be."""
+"""Layouts of two workers."""
 
 
 def every_combination() -> dict[str, Settings]:
@@ -193,7 +193,7 @@ def global_batch(step: int, variant: Settings) -> Batch:
 
 
 def rows_at_once(config: PretrainConfig, step: int) -> int:
-    """Of a step's micro-batches."""
+    """Rows of a step's micro-batches."""
     return 1 if step == OTHER_SPLIT and not config.compile else config.micro_batch_size
 
 
@@ -221,8 +221,8 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
     found: dict[str, Any] = {"losses": [], "norms": [], "applied": []}
     held_out = global_batch(1000, variant)
     each = torch.empty(own(1000).targets.shape)
-    found["before"] = engine.total(engine.nats(own(1000), each)) / held_out.tokens
-    found["by_place"] = engine.totals(each.sum(dim=0)).tolist()
+    found["before"] = float(engine.all_reduce_sum(engine.nll_sum(own(1000), each))) / held_out.tokens
+    found["by_place"] = engine.all_reduce_sum(each.sum(dim=0)).tolist()
     for step in range(STEPS):
         if step == DISCARDED:
             # Every other shape is compiled anew, for many seconds.
@@ -233,9 +233,9 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
             engine.forward_backward(own(step + 500).split(config.micro_batch_size), 0)  # over no tokens
             found["refused"] = not math.isfinite(engine.gradient_norm()) and engine.step() is StepOutcome.NOT_FINITE
         set_learning_rate(engine.optimizer, scale(step))
-        tokens = int(engine.total(own(step).tokens))
+        tokens = int(engine.all_reduce_sum(torch.tensor(own(step).tokens)))
         nats = engine.forward_backward(own(step).split(rows_at_once(config, step)), tokens)
-        found["losses"].append(engine.total(nats) / tokens)
+        found["losses"].append(float(engine.all_reduce_sum(nats)) / tokens)
         found["norms"].append(engine.gradient_norm())
         found["by_group"] = engine.gradient_norms()
         before = {key: each.detach().clone() for key, each in engine.weights().items()}
@@ -244,7 +244,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
         load = engine.expert_load()
         found["load"] = None if load is None else load.shares.tolist()
     found["compiled"] = sum(torch._dynamo.utils.counters["frames"].values()) if config.compile else 0
-    found["after"] = engine.total(engine.nats(own(1000))) / held_out.tokens
+    found["after"] = float(engine.all_reduce_sum(engine.nll_sum(own(1000)))) / held_out.tokens
     weights = engine.full_weights()
     if dist.get_rank() == 0:
         save_file(
