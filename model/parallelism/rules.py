@@ -34,11 +34,6 @@ def _tensor(run: PretrainConfig) -> bool:
     return run.tensor_parallel > 1
 
 
-def _is_indivisible(run: PretrainConfig, model: ModelConfig) -> bool:
-    sizes = (model.heads, model.kv_heads, model.feedforward_width)
-    return any(size % run.tensor_parallel for size in sizes)
-
-
 RULES: Sequence[Rule] = (
     Rule(
         "objective",
@@ -181,7 +176,9 @@ RULES: Sequence[Rule] = (
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
-        _is_indivisible,
+        lambda run, model: any(
+            size % run.tensor_parallel for size in (model.heads, model.kv_heads, model.feedforward_width)
+        ),
         "model.heads {model.heads}, model.kv_heads {model.kv_heads}, feed-forward width {model.feedforward_width}",
         "a tensor_parallel that divides model.heads, model.kv_heads and the feed-forward width",
         "heads and the feed-forward width are split",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sluice.model.architecture.attention_mask import document_positions
-from sluice.model.architecture.block import ForwardContext
 from sluice.model.architecture.inputs import check_rows
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.parallelism.layout import stage_bounds
@@ -55,22 +54,18 @@ def keep_stage(model: Transformer, stage: int, bounds: Sequence[range]) -> None:
 
     def hidden(received: Tensor, *, documents: Tensor | None = None, **beside: Any) -> Tensor:
         assert not any(value is not None for value in beside.values()), f"a pipeline passes no {list(beside)}"
-        x, context = _enter(model, received, documents, first=first)
+        # What the layers share is computed again in each stage, from shapes.
+        ids = received if first else torch.empty(received.shape[:2], dtype=torch.int64, device=received.device)
+        positions = (
+            torch.arange(ids.shape[1], device=ids.device) if documents is None else document_positions(documents)
+        )
+        context = model.context(ids, positions, documents)
+        x = received
+        if first:
+            check_rows(model.config, ids, {"documents": documents}, training=model.training)
+            x = model.embed(ids, positions, None)
         for layer in model.layers.values():  # type: ignore[operator]
             x = layer(x, context)
         return model.finish(x) if last else x
 
     model.hidden = hidden  # type: ignore[assignment,method-assign]
-
-
-def _enter(
-    model: Transformer, received: Tensor, documents: Tensor | None, *, first: bool
-) -> tuple[Tensor, ForwardContext]:
-    """The stream at the stage's first layer, and what its layers share: made anew in each stage, from shapes alone."""
-    ids = received if first else torch.empty(received.shape[:2], dtype=torch.int64, device=received.device)
-    positions = torch.arange(ids.shape[1], device=ids.device) if documents is None else document_positions(documents)
-    context = model.context(ids, positions, documents)
-    if not first:
-        return received, context
-    check_rows(model.config, ids, {"documents": documents}, training=model.training)
-    return model.embed(ids, positions, None), context

@@ -70,18 +70,14 @@ def _layer_bytes(config: TransformerConfig, kind: LayerKind, length: int, dtype:
             assert config.window is not None
             return min(length, config.window + config.global_tokens) * _token_bytes(config, dtype)
         case "state_space":
-            return _state_bytes(config, dtype)
+            # The state itself is float32 in every type, since it sums over the whole sequence.
+            assert config.state_space is not None
+            state, sizes = config.state_space, StateSpaceShape.of(config.hidden_size, config.state_space)
+            convolution = sizes.channels * (state.conv_width - 1) * (4 if dtype == "fp32" else 2)
+            return convolution + 4 * sizes.inner * state.state_size
 
 
 def _token_bytes(config: TransformerConfig, dtype: CacheDtype) -> int:
     """One token in one layer: a key and a value per head; with int8 each has a float32 scale."""
     scale = _SCALE_BYTES if dtype == "int8" else 0
     return 2 * config.kv_heads * (config.head_width * _BYTES[dtype] + scale)
-
-
-def _state_bytes(config: TransformerConfig, dtype: CacheDtype) -> int:
-    """The state itself is float32 whatever the rest, since it sums over the whole sequence."""
-    assert config.state_space is not None
-    state, sizes = config.state_space, StateSpaceShape.of(config.hidden_size, config.state_space)
-    convolution = sizes.channels * (state.conv_width - 1) * (4 if dtype == "fp32" else 2)
-    return convolution + 4 * sizes.inner * state.state_size

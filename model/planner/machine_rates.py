@@ -40,7 +40,9 @@ def measure_matmul_flops(dtype: Dtype, threads: int, seconds: float = 0.3) -> fl
         end = time.perf_counter() + seconds
         best_s = float("inf")
         while True:
-            best_s = min(best_s, _seconds(lambda: torch.mm(left, right)))
+            start = time.perf_counter()
+            torch.mm(left, right)
+            best_s = min(best_s, time.perf_counter() - start)
             if time.perf_counter() >= end:
                 return 2 * size**3 / best_s
     finally:
@@ -154,9 +156,3 @@ def both_means(action: Callable[[], object]) -> tuple[float, float]:
         calls += 1
     cpu = (time.process_time() - start_cpu) / torch.get_num_threads()
     return cpu / calls, (time.perf_counter() - start) / calls
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start

@@ -66,9 +66,11 @@ def device_memory(
     found = []
     for number, stage in enumerate(pipeline_stages(config, layout.pipeline)):
         parts = _states(stage.weights, layout, dtype, optimizer)
-        moved = dict.fromkeys(_moved(offload, layout.zero_stage), 0)
-        host = sum(parts[name] for name in moved)
-        parts |= moved
+        # ZeRO-Offload (arXiv 2101.06840).
+        offloaded = ["optimizer_bytes"] if offload != "none" and layout.zero_stage > 0 else []
+        offloaded += ["parameters_bytes"] if offload == "all" and layout.zero_stage == 3 else []
+        host = sum(parts[name] for name in offloaded)
+        parts |= dict.fromkeys(offloaded, 0)
         gathers = layout.zero_stage == 3 and (layout.data > 1 or offload == "all")
         passing = workspace + (_gathered_bytes(stage.weights, layout, dtype) if gathers else 0)
         # One micro-batch forward, one backward in turn (PipeDream-flush): stage i has begun pipeline - i of them.
@@ -109,13 +111,6 @@ def device_memory(
             )
         )
     return max(found, key=lambda each: each.total_bytes)
-
-
-def _moved(offload: Offload, stage: int) -> tuple[str, ...]:
-    """Names of the states that are offloaded to the host (ZeRO-Offload, arXiv 2101.06840)."""
-    if offload == "none" or stage == 0:
-        return ()
-    return ("optimizer_bytes", "parameters_bytes") if offload == "all" and stage == 3 else ("optimizer_bytes",)
 
 
 def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:

@@ -51,7 +51,9 @@ def users(
             raise ValueError(f"serving_devices {devices} must divide {name} {size}")
     parameters = count_parameters(config)
     weights = parameters.total * WEIGHT_BYTES[dtype]
-    each = cache_bytes(_held_by(config, devices), context, cache_dtype)
+    # Fewer key-value heads than devices are repeated: one on each device.
+    held = config.model_copy(update={"kv_heads": -(-config.kv_heads // devices) * devices})
+    each = cache_bytes(held, context, cache_dtype)
     free = int(device.memory_bytes * devices * (1 - reserve)) - weights
     count = max(0, free // each) if each else 0
     rate = None
@@ -91,9 +93,3 @@ def _used_weights(config: TransformerConfig, parameters: Parameters, tokens: int
         return parameters.total
     left = 1 - config.mixture.per_token / config.mixture.experts
     return parameters.total - (parameters.total - parameters.active) * left ** (tokens - 1)
-
-
-def _held_by(config: TransformerConfig, devices: int) -> TransformerConfig:
-    """With as many key-value heads as the devices hold together: fewer than one each is one each."""
-    each = -(-config.kv_heads // devices)
-    return config.model_copy(update={"kv_heads": each * devices})

@@ -10,7 +10,7 @@ from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.model.planner.activations import input_bytes, layer_bytes
 from sluice.model.planner.base import WEIGHT_BYTES, Record
 from sluice.model.planner.memory import device_memory
-from sluice.model.planner.weights import Stack, Weight, list_layers, list_weights
+from sluice.model.planner.weights import Stack, list_layers, list_weights
 
 
 class Product(Record):
@@ -105,21 +105,18 @@ def list_products(config: TransformerConfig, tokens: int) -> dict[Product, float
     """The products of a micro-batch of `tokens` tokens, and the number of each; those of experts at their share."""
     found: dict[Product, float] = {}
     for weight in list_weights(config):
-        if weight.is_product:
-            product, count = _product(config, weight, tokens)
-            found[product] = found.get(product, 0) + count
+        if not weight.is_product:
+            continue
+        count, rows = 1, tokens
+        if len(weight.shape) == 3 and weight.component == "experts":
+            assert config.mixture is not None
+            count = weight.shape[0]
+            rows = max(1, tokens * config.mixture.per_token // config.mixture.experts)
+        product = Product(rows=rows, inputs=weight.shape[-1], outputs=weight.shape[-2])
+        found[product] = found.get(product, 0) + count
     head = Product(rows=tokens, inputs=config.hidden_size, outputs=config.vocab_size)
     found[head] = found.get(head, 0) + 1
     return found
-
-
-def _product(config: TransformerConfig, weight: Weight, tokens: int) -> tuple[Product, float]:
-    if len(weight.shape) == 3 and weight.component == "experts":
-        assert config.mixture is not None
-        rows = max(1, tokens * config.mixture.per_token // config.mixture.experts)
-        return Product(rows=rows, inputs=weight.shape[2], outputs=weight.shape[1]), weight.shape[0]
-    outputs, *rest = weight.shape
-    return Product(rows=tokens, inputs=rest[-1], outputs=outputs), 1
 
 
 def list_attentions(config: TransformerConfig) -> Counter[Attending]:

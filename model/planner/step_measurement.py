@@ -116,18 +116,15 @@ def measure(job: MeasurementJob) -> _Measured:
     """Rates, then a real step; in this order, since a peak of memory cannot be taken back."""
     torch.set_num_threads(job.threads)
     rates = measure_rates(job.config, job.run)
-    # A small step first: code that is loaded, and what its libraries set up, are no part of the model's memory.
-    _train(_small(job.config), job.run.model_copy(update={"micro_batch_size": 1}))
+    # A small step first, with every kind of layer once: loaded code and the set-up of libraries are not the model's memory.
+    layers = len(job.config.pattern or (1,))
+    small = {"layers": layers, "context": min(_WARM_TOKENS, job.config.context), "vocab_size": 64}
+    small |= {"encoder_layers": layers} if job.config.encoder_kinds else {}
+    _train(job.config.model_copy(update=small), job.run.model_copy(update={"micro_batch_size": 1}))
     before = _reset_peak()
     micro_batch_s, optimizer_s = _train(job.config, job.run)
     peak_bytes = _peak_bytes() - before
     return _Measured(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
-
-
-def _small(config: TransformerConfig) -> TransformerConfig:
-    """Every kind of layer once, and few tokens."""
-    few = {"layers": len(config.pattern or (1,)), "context": min(_WARM_TOKENS, config.context), "vocab_size": 64}
-    return config.model_copy(update=few | ({"encoder_layers": few["layers"]} if config.encoder_kinds else {}))
 
 
 def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float, float], tuple[float, float]]:

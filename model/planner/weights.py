@@ -224,21 +224,18 @@ def pipeline_stages(config: TransformerConfig, stages: int) -> list[StageWeights
     costs[-1] += config.vocab_size * config.hidden_size
     found = []
     for stage, bounds in enumerate(stage_bounds(costs, stages)):
-        own = [layers[number] for number in bounds]
-        outside = {"first": stage == 0, "last": stage == stages - 1}
-        held = [
-            weight
-            for weight in weights
-            if (weight.layer in own if weight.layer is not None else any(outside[end] for end in _ends(config, weight)))
-        ]
+        own, held = [layers[number] for number in bounds], []
+        is_first, is_last = stage == 0, stage == stages - 1
+        for weight in weights:
+            if weight.layer is not None:
+                is_held = weight.layer in own
+            elif weight.name == "embedding.weight":
+                is_held = is_first or (is_last and config.tie_embeddings)
+            elif weight.component in {"embedding", "positions"} or weight.name.startswith("embedding_norm"):
+                is_held = is_first
+            else:
+                is_held = is_last
+            if is_held:
+                held.append(weight)
         found.append(StageWeights(own, held))
     return found
-
-
-def _ends(config: TransformerConfig, weight: Weight) -> tuple[str, ...]:
-    """The stages, first or last, that hold a weight outside the layers."""
-    if weight.name == "embedding.weight":
-        return ("first", "last") if config.tie_embeddings else ("first",)
-    if weight.component in {"embedding", "positions"} or weight.name.startswith("embedding_norm"):
-        return ("first",)
-    return ("last",)

@@ -38,22 +38,18 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
         dist.barrier()  # no rank may still be removing the last result when rank 0 writes the new one
         run_worker(job, progress)
     elif os.environ.get("RAY_ADDRESS") or job.config.workers > 1:
-        _on_ray(job, progress, restarts)
+        with joined_ray(job.config.workers):
+            import ray
+
+            _set_ray_train_defaults(len(ray.nodes()))
+            resources = ray.cluster_resources()
+            gpu = _enough_gpus(resources, job.config.workers)
+            _fit(job, progress, gpu=gpu, restarts=restarts, environment=_environment(resources, gpu=gpu))
     else:
         join_group()
         run_worker(job, progress)
     result: dict[str, Any] = json.loads(job.result.read_text(encoding="utf-8"))
     return result
-
-
-def _on_ray(job: Job, progress: Progress, restarts: int) -> None:
-    with joined_ray(job.config.workers):
-        import ray
-
-        _settle_ray_train(len(ray.nodes()))
-        resources = ray.cluster_resources()
-        gpu = _enough_gpus(resources, job.config.workers)
-        _fit(job, progress, gpu=gpu, restarts=restarts, environment=_environment(resources, gpu=gpu))
 
 
 @contextmanager
@@ -159,7 +155,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
         progress(0, job.config.steps, Note(note))
 
 
-def _settle_ray_train(nodes: int) -> None:
+def _set_ray_train_defaults(nodes: int) -> None:
     """Set defaults that Ray Train reads from this process's environment; values of the user stay."""
     # On a busy small machine two workers import torch for longer than the default minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")

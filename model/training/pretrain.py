@@ -75,7 +75,9 @@ def pretrain(  # noqa: PLR0917
     if config.decay_from is not None:
         config = config.model_copy(update={"decay_from": str(Path(config.decay_from).resolve())})
     check(config, model, cuda=torch.cuda.is_available())
-    index = _read_index(packed)
+    if not (packed / "index.json").is_file():
+        raise ValueError(f"{packed / 'index.json'} does not exist: run the pack step first")
+    index = json.loads((packed / "index.json").read_text(encoding="utf-8"))
     check_objective(config, model, index.get("layout", "concatenated"))
     if (objective := Objective.of(config, index["vocab_size"], index["eos_id"])).reserved:
         tokenizer_with_reserved(tokenizer, objective)
@@ -100,6 +102,9 @@ def pretrain(  # noqa: PLR0917
     job.state.mkdir(parents=True, exist_ok=True)
     result = launch(job, progress, restarts=config.restarts)
     valid = index["splits"]["valid"]
+    bits = None
+    if config.objective == "causal":
+        bits = bits_per_byte(result["validation_loss"], valid["tokens"], valid["bytes"])
     timings = {**result["timings"], "total_seconds": time.time() - started}
     return PretrainReport(
         parameters=result["parameters"],
@@ -108,16 +113,11 @@ def pretrain(  # noqa: PLR0917
         tokens=Sizes(config, model.context).tokens_before(config.steps),
         final_loss=result["final_loss"],
         validation_loss=result["validation_loss"],
-        validation_bits_per_byte=_bits_per_byte(config, result["validation_loss"], valid),
+        validation_bits_per_byte=bits,
         **{name: result[name] for name in (BITS, NATS) if name in result},
         fingerprint=fingerprint,
         timings=timings,
     )
-
-
-def _bits_per_byte(config: PretrainConfig, nats: float, side: dict[str, Any]) -> float | None:
-    """Bits per byte of the validation side, for an objective that predicts every token."""
-    return bits_per_byte(nats, side["tokens"], side["bytes"]) if config.objective == "causal" else None
 
 
 def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:
@@ -154,14 +154,6 @@ def same_runs(checkpoints: Path, fingerprint: str) -> list[Path]:
 
 def _digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _read_index(packed: Path) -> dict[str, Any]:
-    path = packed / "index.json"
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: run the pack step first")
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return index
 
 
 class Request(BaseModel):

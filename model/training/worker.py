@@ -92,20 +92,16 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     batches = TrainingBatches(
         sides[0], config, job.model.context, special=special, rank=engine.rank, world=engine.world
     )
-    with _Run(job, engine, batches, sides[1], _metrics(engine, config, processes)) as run:
+    metrics = None
+    if config.metrics_every is not None:
+        metrics = StepMetrics(
+            engine,
+            every=config.metrics_every,
+            flops_per_token=training_flops_per_token(engine.model.config),
+            peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
+        )
+    with _Run(job, engine, batches, sides[1], metrics) as run:
         run.train(progress)
-
-
-def _metrics(engine: Engine, config: PretrainConfig, processes: int) -> StepMetrics | None:
-    """Observer of the steps, with `metrics_every`."""
-    if config.metrics_every is None:
-        return None
-    return StepMetrics(
-        engine,
-        every=config.metrics_every,
-        flops_per_token=training_flops_per_token(engine.model.config),
-        peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
-    )
 
 
 class _Run:

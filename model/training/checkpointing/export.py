@@ -20,7 +20,13 @@ def export_model(
     """
     with tempfile.TemporaryDirectory(prefix="sluice-tokenizer-") as named:
         if objective.reserved:
-            _write_named(tokenizer, objective, Path(named))
+            tokenizer_with_reserved(tokenizer, objective).save(str(Path(named) / "tokenizer.json"))
+            settings = read_json(tokenizer / "tokenizer_config.json")
+            special = settings.get("additional_special_tokens", [])
+            settings["additional_special_tokens"] = [*special, *objective.reserved]
+            if objective.name == "masked":
+                settings["mask_token"] = objective.reserved[0]
+            write_json(Path(named) / "tokenizer_config.json", settings)
         save_model(folder, model, Path(named) if objective.reserved else tokenizer, lineage)
     if model.config.kind == "encoder-decoder":
         for name in (CONFIG, GENERATION):
@@ -42,12 +48,3 @@ def tokenizer_with_reserved(tokenizer: Path, objective: Objective) -> Tokenizer:
                 "has gaps or the token already; train on tokens of another tokenizer"
             )
     return made
-
-
-def _write_named(tokenizer: Path, objective: Objective, out: Path) -> None:
-    tokenizer_with_reserved(tokenizer, objective).save(str(out / "tokenizer.json"))
-    settings = read_json(tokenizer / "tokenizer_config.json")
-    settings["additional_special_tokens"] = [*settings.get("additional_special_tokens", []), *objective.reserved]
-    if objective.name == "masked":
-        settings["mask_token"] = objective.reserved[0]
-    write_json(out / "tokenizer_config.json", settings)

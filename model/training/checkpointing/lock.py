@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from sluice.core.locks import try_lock
 from sluice.model.training.errors import TrainingFailed
@@ -20,7 +19,12 @@ def locked(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
 
     Raises TrainingFailed where another process holds it, or where the folder cannot be written.
     """
-    with _lock_file(folder) as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / _NAME).open("w")
+    except OSError as error:
+        raise TrainingFailed(f"{folder} cannot be written to ({error.strerror}): name another folder") from None
+    with opened as file:
         last = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
         while not try_lock(file):
             if time.monotonic() > last:
@@ -29,11 +33,3 @@ def locked(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
                 )
             time.sleep(_AGAIN_S)
         yield
-
-
-def _lock_file(folder: Path) -> IO[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / _NAME).open("w")
-    except OSError as error:
-        raise TrainingFailed(f"{folder} cannot be written to ({error.strerror}): name another folder") from None

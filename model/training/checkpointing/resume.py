@@ -61,7 +61,11 @@ class CheckpointManager:
         found = torch.full((2,), -1, dtype=torch.int64, device=next(self.engine.model.parameters()).device)
         if self.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            found.copy_(torch.tensor(self._newest(folders)))
+            newest = [checkpoints.find_newest(folder) for folder in folders]
+            self._notes.extend(note for each in newest for note in each.notes)
+            steps = [-1 if each.step is None else each.step for each in newest]
+            # Step and folder of the furthest: the first folder if several are equal.
+            found.copy_(torch.tensor((max(steps), steps.index(max(steps)))))
         if self.world > 1:
             # One answer for all: two ranks that read the folders at different times must not disagree.
             dist.broadcast(found, src=0)
@@ -73,13 +77,6 @@ class CheckpointManager:
         how = ", saved in another layout: equal but for rounding" if place else ""
         self._notes.append(f"resumes from step {step}{how}")
         return self.load(checkpoints.read(checkpoints.checkpoint_path(folders[place], step)))
-
-    def _newest(self, folders: Sequence[Path]) -> tuple[int, int]:
-        """Step of the newest intact checkpoint (-1: none) and the index of its folder, the first if equal."""
-        found = [checkpoints.find_newest(folder) for folder in folders]
-        self._notes.extend(note for each in found for note in each.notes)
-        steps = [-1 if each.step is None else each.step for each in found]
-        return max(steps), steps.index(max(steps))
 
     def load(self, checkpoint: checkpoints.Checkpoint) -> tuple[int, list[dict[str, Any]]]:
         """Resume from a checkpoint of this run."""

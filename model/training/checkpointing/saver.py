@@ -56,7 +56,8 @@ class Saver:
         from here on. `extra` and `log` are rank 0's, and are not read on the others.
         """
         self.wait()
-        log, extra = list(log), _to_host(extra) if self.rank == 0 else {}
+        log = list(log)
+        extra = {name: _copied(value) for name, value in extra.items()} if self.rank == 0 else {}
         writing = self._writing = _Writing(step)
         arguments = (writing, snapshot, random_state(), log, extra)
         writing.thread = Thread(target=self._run, args=arguments, name=f"checkpoint of step {step}")
@@ -114,28 +115,21 @@ class Saver:
             except (OSError, SafetensorError) as error:
                 failure = _one_line(error)
             else:
-                self._retire()
+                try:
+                    checkpoints.retire(self.folder, self.keep, self.keep_every)
+                except OSError as error:
+                    # The new checkpoint is safe.
+                    self._notes.append(f"an old checkpoint was not removed: {_one_line(error)}")
         if self.rank == 0 and failure is not None:
             shutil.rmtree(checkpoints.partial_path(self.folder, step), ignore_errors=True)
         return self._exchange(failure or "")[0] or None
-
-    def _retire(self) -> None:
-        """Remove old checkpoints; one that cannot be removed is noted."""
-        try:
-            checkpoints.retire(self.folder, self.keep, self.keep_every)
-        except OSError as error:
-            self._notes.append(f"an old checkpoint was not removed: {_one_line(error)}")
 
     def _exchange(self, message: str) -> list[str]:
         return all_gather_text(message, self.world, group=self._group)
 
 
-def _to_host(extra: checkpoints.Extra) -> dict[str, Any]:
-    """Copy into the host's memory."""
-    return {name: _copied(value) for name, value in extra.items()}
-
-
 def _copied(value: Any) -> Any:
+    """A copy in the host's memory."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, Mapping):

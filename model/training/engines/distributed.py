@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
@@ -103,15 +103,16 @@ class DistributedEngine:
         return summed
 
     def full_weights(self) -> dict[str, Tensor]:
-        return {name: self._whole(parameter) for name, parameter in self.model.named_parameters()}
-
-    def _whole(self, parameter: nn.Parameter) -> Tensor:
+        named = self.model.named_parameters()
         if self._stage < 3:
-            return gathered(parameter, parameter.detach())
+            return {name: gathered(parameter, parameter.detach()) for name, parameter in named}
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters([parameter]):
-            return gathered(parameter, parameter.detach().clone())
+        weights = {}
+        for name, parameter in named:
+            with deepspeed.zero.GatheredParameters([parameter]):
+                weights[name] = gathered(parameter, parameter.detach().clone())
+        return weights
 
     def _apply(self) -> None:
         self._engine.step()

@@ -139,15 +139,11 @@ class PipelineEngine(DistributedEngine):
             if rank == source == 0:
                 weights[name] = own[name]
             elif rank == 0:
-                weights[name] = self._received(name, source)
+                weights[name] = torch.empty(self._shapes[name], dtype=self._dtype, device=self._engine.device)
+                dist.recv(weights[name], src=source)
             elif rank == source:
                 dist.send(own[name].contiguous(), dst=0)
         return weights
-
-    def _received(self, name: str, source: int) -> Tensor:
-        whole = torch.empty(self._shapes[name], dtype=self._dtype, device=self._engine.device)
-        dist.recv(whole, src=source)
-        return whole
 
 
 def _pipeline(stage: _Stage, topology: Any, *, tied: bool) -> Any:

@@ -91,10 +91,14 @@ def _watched_outputs(model: nn.Module, found: list[Finding], first_row: int, row
 
     def hook(name: str) -> Callable[..., None]:
         def look(_: nn.Module, __: Any, output: Any) -> None:
-            for tensor in _tensors(output):
-                if not found and _broken(tensor):
-                    broken = _broken_rows(tensor) if tensor.ndim and len(tensor) == rows else []
-                    found.append(_finding("output", name, tensor, [first_row + row for row in broken]))
+            for tensor in output if isinstance(output, tuple | list) else [output]:
+                if found or not isinstance(tensor, Tensor) or not _broken(tensor):
+                    continue
+                broken: list[int] = []
+                if tensor.ndim and len(tensor) == rows:
+                    finite = tensor.detach().isfinite().reshape(len(tensor), -1).all(dim=1)
+                    broken = (~finite).nonzero().flatten().tolist()
+                found.append(_finding("output", name, tensor, [first_row + row for row in broken]))
 
         return look
 
@@ -130,20 +134,8 @@ def _finding(kind: str, name: str, tensor: Tensor, rows: Sequence[int] = ()) -> 
     return Finding(kind, name, list(rows), int(values.isnan().sum()), int(values.isinf().sum()), values.numel())
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    parts = output if isinstance(output, tuple | list) else [output]
-    return [each for each in parts if isinstance(each, Tensor)]
-
-
 def _broken(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(tensor.detach().isfinite().all())
-
-
-def _broken_rows(tensor: Tensor) -> list[int]:
-    """Rows of a tensor [rows, ...] with a value that is not finite."""
-    whole = tensor.detach().isfinite().reshape(len(tensor), -1).all(dim=1)
-    found: list[int] = (~whole).nonzero().flatten().tolist()
-    return found
 
 
 def _in_rows(rows: Sequence[int]) -> str:
