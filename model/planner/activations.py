@@ -126,7 +126,9 @@ def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: 
     return (batch * length * a_token + config.vocab_size * config.hidden_size) * WEIGHT_BYTES[dtype]
 
 
-def workspace_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int, on_cpu: bool) -> int:
+def workspace_bytes(
+    config: TransformerConfig, *, dtype: Dtype, batch: int, length: int, on_cpu: bool, tensor: int = 1
+) -> int:
     """Bytes of temporary tensors: the gradients within one layer, the logits of one chunk of rows with theirs, and
     where weights are narrow the sum of the head's gradient in float32, with what a chunk adds to it.
     """
@@ -135,7 +137,7 @@ def workspace_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, leng
     a_token = max(inner * WEIGHT_BYTES[dtype], narrow * WEIGHT_BYTES[dtype] + wide * _WIDE_BYTES)
     chunk = min(_CHUNK_LOGITS if on_cpu else _ACCELERATOR_CHUNK_LOGITS, batch * length * config.vocab_size)
     summed = config.vocab_size * config.hidden_size * (_WIDE_BYTES + WEIGHT_BYTES[dtype]) if dtype != "fp32" else 0
-    return batch * length * a_token + chunk * (2 * _WIDE_BYTES) + summed
+    return batch * length * a_token // tensor + chunk * (2 * _WIDE_BYTES) + summed
 
 
 def input_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:

@@ -61,8 +61,9 @@ def device_memory(
     The layout is one that `parallelism.rules.check` accepts. Raises ValueError for more stages than layers.
     """
     length = length or config.context
-    workspace = workspace_bytes(config, dtype=dtype, batch=micro_batch_size, length=length, on_cpu=on_cpu)
-    workspace //= layout.tensor
+    workspace = workspace_bytes(
+        config, dtype=dtype, batch=micro_batch_size, length=length, on_cpu=on_cpu, tensor=layout.tensor
+    )
     found = []
     for number, stage in enumerate(pipeline_stages(config, layout.pipeline)):
         parts = _states(stage.weights, layout, dtype, optimizer)

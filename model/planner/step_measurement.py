@@ -116,7 +116,7 @@ def measure(job: MeasurementJob) -> _Measured:
     """Rates, then a real step; in this order, since a peak of memory cannot be taken back."""
     torch.set_num_threads(job.threads)
     rates = measure_rates(job.config, job.run)
-    # A small step first, with every kind of layer once: loaded code and the set-up of libraries are not the model's memory.
+    # A small step first, with every kind of layer once: loaded code and set-up of libraries are not the model's memory.
     layers = len(job.config.pattern or (1,))
     small = {"layers": layers, "context": min(_WARM_TOKENS, job.config.context), "vocab_size": 64}
     small |= {"encoder_layers": layers} if job.config.encoder_kinds else {}

@@ -37,7 +37,7 @@ class Weight:
     layer: tuple[Stack, int] | None = None
     """None: outside the layers."""
     divided: bool = True
-    """Whether tensor parallelism shares it out (Megatron-LM, arXiv 1909.08053), or every device holds all of it."""
+    """Whether tensor parallelism splits it (Megatron-LM, arXiv 1909.08053), or every device holds all of it."""
 
     @property
     def size(self) -> int:
@@ -53,7 +53,7 @@ class Weight:
 def list_weights(config: TransformerConfig) -> Iterator[Weight]:
     """In no order that matters; a head tied to the embedding is not listed."""
     hidden = config.hidden_size
-    yield Weight("embedding.weight", "embedding", (config.vocab_size, hidden))
+    yield Weight("embedding.weight", "embedding", (config.vocab_size, hidden), divided=False)
     if config.token_types:
         yield Weight("type_embedding.weight", "embedding", (config.token_types, hidden), divided=False)
     yield from _positions(config)
@@ -76,18 +76,20 @@ def _positions(config: TransformerConfig) -> Iterator[Weight]:
         yield Weight("position_embedding.weight", "positions", (config.context, config.hidden_size), divided=False)
     if config.positions == "relative":
         for prefix in stacks:
-            yield Weight(f"{prefix}relative.weight", "positions", (config.relative_buckets, config.heads))
+            yield Weight(
+                f"{prefix}relative.weight", "positions", (config.relative_buckets, config.heads), divided=False
+            )
 
 
 def _head(config: TransformerConfig) -> Iterator[Weight]:
     hidden = config.hidden_size
     if not config.tie_embeddings:
-        yield Weight("head.weight", "head", (config.vocab_size, hidden))
+        yield Weight("head.weight", "head", (config.vocab_size, hidden), divided=False)
     if config.head_transform:
         yield Weight("head_transform.dense.weight", "head", (hidden, hidden), divided=False)
         yield Weight("head_transform.dense.bias", "head", (hidden,), divided=False)
         yield from _norm(config, "head_transform.norm", None, component="head")
-        yield Weight("head_bias", "head", (config.vocab_size,))
+        yield Weight("head_bias", "head", (config.vocab_size,), divided=False)
 
 
 def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind: LayerKind) -> Iterator[Weight]:

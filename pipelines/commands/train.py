@@ -66,7 +66,10 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         check_holds(out, run, "--out" if arguments.resume is None else "--resume")
         found = finished(out, run)
         if found is not None:
-            _say_finished(request, arguments, out)
+            note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
+            if arguments.mlflow is not None:
+                note += ", and MLflow records only new training"
+            print(note, file=sys.stderr if arguments.json else sys.stdout)
         else:
             describe_run(out, request, packed)
             # Of an earlier run, whose model this one replaces.
@@ -82,13 +85,6 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         print(json.dumps(found))
     else:
         _print(found)
-
-
-def _say_finished(request: Request, arguments: argparse.Namespace, out: Path) -> None:
-    note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
-    if arguments.mlflow is not None:
-        note += ", and MLflow hears of what is trained alone"
-    print(note, file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _train(
@@ -190,10 +186,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _bits(bits: float | None) -> str:
-    return "" if bits is None else f"{bits:.4f} bits a byte, "
-
-
 def _print_sources(values: dict[str, float], unit: str) -> None:
     """A line a source, the worst first."""
     width = max(map(len, values), default=0)
@@ -202,9 +194,10 @@ def _print_sources(values: dict[str, float], unit: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
+    bits = "" if found["bits_per_byte"] is None else f"{found['bits_per_byte']:.4f} bits a byte, "
     print(
         f"train {found['train_loss']:.4f}, held out {found['validation_loss']:.4f} nats a token, "
-        f"{_bits(found['bits_per_byte'])}{found['parameters']:,} parameters, {found['tokens']:,} tokens"
+        f"{bits}{found['parameters']:,} parameters, {found['tokens']:,} tokens"
     )
     _print_sources(found["bits_per_byte_by_source"], "bits a byte")
     _print_sources(found["validation_loss_by_source"], "nats a token")

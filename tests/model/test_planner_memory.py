@@ -1,5 +1,6 @@
 """Memory in training: what autograd keeps of the model itself, how ZeRO and pipelines share it out, what is refused."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.layout import Layout, layout_of
 from sluice.model.parallelism.stages import split_stages
+from sluice.model.parallelism.tensor_parallel import split_model
 from sluice.model.planner import activations
 from sluice.model.planner.activations import Kernel, default_kernel, layer_bytes, outer_bytes
 from sluice.model.planner.base import Dtype
@@ -275,6 +277,16 @@ def test_a_pipeline_is_divided_as_the_trainer_divides_it(name: str, stages: int)
     bounds = split_stages(Transformer(config), stages)
     planned_layers = [[layer for _, layer in stage.layers] for stage in pipeline_stages(config, stages)]
     assert planned_layers == [list(each) for each in bounds]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "relative", "bert", "modern_encoder", "t5"])
+def test_tensor_parallelism_divides_the_weights_that_the_trainer_splits(name: str) -> None:
+    config = shape({**NAMED[name], "hidden_size": 64, "heads": 4, "kv_heads": 2, "layers": 2})
+    model = Transformer(config)
+    groups = SimpleNamespace(layout=Layout(devices=2, tensor=2), tensor_rank=1, tensor=None)
+    split_model(model, groups)  # type: ignore[arg-type]
+    held = memory(config, devices=2, tensor=2).parameters_bytes
+    assert held == 2 * sum(weight.numel() for weight in model.parameters())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
