@@ -6,9 +6,9 @@ from sluice.model.parallelism.layout import Layout
 
 
 class Groups:
-    """This process's groups of a layout, with the questions that DeepSpeed asks of an `mpu`.
+    """This process's groups of a layout, with the methods that DeepSpeed expects of an `mpu`.
 
-    Every process makes them, at the same moment.
+    Every process creates them, at the same time.
     """
 
     def __init__(self, layout: Layout) -> None:

@@ -1,5 +1,5 @@
-"""The model cut into pipeline stages, from outside: each process keeps some layers, the first stage the embedding and
-the last the head, under the names that they have in the whole model.
+"""Divide the model into pipeline stages, from outside: each process keeps some layers, the first stage the embedding
+and the last the head, under their names in the complete model.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from sluice.model.parallelism.layout import stage_bounds
 
 
 def split_stages(model: Transformer, stages: int) -> list[range]:
-    """`stage_bounds` of the model; the head's product counts for the last layer."""
+    """`stage_bounds` of the model by its parameters; the head's product counts for the last layer."""
     costs = [sum(each.numel() for each in layer.parameters()) for layer in model.layers]
     costs[-1] += model.head_weight.numel()
     return stage_bounds(costs, stages)
 
 
 def owners(model: Transformer, bounds: Sequence[range]) -> dict[str, int]:
-    """The stage that answers for each parameter: of a tied matrix the first."""
+    """The stage that owns each parameter: for a tied matrix the first."""
     last, found = len(bounds) - 1, {}
     for name, _ in model.named_parameters():
         part, _, rest = name.partition(".")
@@ -39,13 +39,13 @@ _FIRST = ("position_embedding", "type_embedding", "embedding_norm")
 
 
 def keep_stage(model: Transformer, stage: int, bounds: Sequence[range]) -> None:
-    """Remove what is not of `stage`, in place, and make `hidden` go from what the stage receives to what it passes on.
+    """Remove what is not in `stage`, in place, and make `hidden` map the input of the stage to its output.
 
     `hidden` then takes ids [rows, seq] in the first stage and the stream [rows, seq, hidden] in the others, beside the
     documents of a packed row, and returns the stream, or in the last stage what the head is applied to.
     """
     first, last = stage == 0, stage == len(bounds) - 1
-    # Keys as in the whole list, so that parameters keep their names.
+    # Keys as in the complete list, so that parameters keep their names.
     model.layers = nn.ModuleDict({str(layer): model.layers[layer] for layer in bounds[stage]})  # type: ignore[assignment]
     for names, kept in ((_FIRST, first), (_LAST, last), (("embedding",), first or (last and model.head is None))):
         for name in names:

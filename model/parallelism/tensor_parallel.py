@@ -1,4 +1,4 @@
-"""Tensor parallelism (Megatron-LM, arXiv 1909.08053), applied to a model that knows nothing of it.
+"""Tensor parallelism (Megatron-LM, arXiv 1909.08053), applied to a model from outside.
 
 Attention is split by heads and the feed-forward network by its inner width: the matrices that go in by rows of their
 output, those that come out by columns of their input. Each sublayer then costs one all-reduce forward and one backward.
@@ -22,7 +22,7 @@ from sluice.model.parallelism.groups import Groups
 
 
 def split_model(model: Transformer, groups: Groups) -> None:
-    """Leave this process its slice of `model`, in place. The whole model must be the same on all of the group."""
+    """Reduce `model` to this process's slice, in place. The complete model must be the same on all of the group."""
     size, rank, group = groups.layout.tensor, groups.tensor_rank, groups.tensor
     if size == 1:
         return
@@ -40,7 +40,7 @@ def split_model(model: Transformer, groups: Groups) -> None:
 
 
 def gathered(parameter: nn.Parameter, value: Tensor) -> Tensor:
-    """`value`, this process's slice of something shaped as `parameter`, in full shape. All of its group call it."""
+    """Gather `value`, a slice of the shape of `parameter`, to its full shape. All of its group call it."""
     place: tuple[int, int, dist.ProcessGroup] | None = getattr(parameter, "tensor_slice", None)
     if place is None:
         return value
@@ -73,7 +73,7 @@ def _split_attention(module: Attention, rank: int, size: int, group: dist.Proces
     module.output = SplitInputLinear(module.output, rank, size, group)
     for norm in (module.query_norm, module.key_norm):
         if norm is not None:
-            # Applied to the heads of this process alone.
+            # Applied to the heads of this process only.
             _sum_gradient(norm.weight, group)
 
 
@@ -153,7 +153,7 @@ class _Copy(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes of a group; each gets its gradient whole."""
+    """The sum over the processes of a group; each gets the full gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:

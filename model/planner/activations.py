@@ -95,7 +95,7 @@ def layer_bytes(
     crosses = config.kind == "encoder-decoder" and stack == "decoder"
     feeds = kind != "state_space" or config.state_space_feedforward
     sublayers = 1 + crosses + feeds
-    # Each sublayer keeps its norm's input and output, which every tensor-parallel device holds whole.
+    # Each sublayer keeps its norm's input and output, whole on every tensor-parallel device.
     whole = sublayers * 2 * config.hidden_size
     wide = sublayers * (1 if config.norm == "rms" else 2)
     divided = scores = 0
@@ -208,7 +208,7 @@ def _feedforward(config: TransformerConfig) -> int:
 
 def network_entries(config: TransformerConfig, width: int) -> int:
     """Gated: gate, up, activated gate, and their product, the last matrix's input. GELU: its input and output. ReLU:
-    its output, which says where it was zero.
+    its output, which shows where it was zero.
     """
     if config.feedforward in GATED:
         return 4 * width

@@ -46,7 +46,7 @@ class ParametricLaw(Record):
 CHINCHILLA = ParametricLaw(
     irreducible=1.69, size_factor=406.4, data_factor=410.7, size_exponent=0.34, data_exponent=0.28
 )
-"""Approach 3 (arXiv 2203.15556, equation 10). Its own optimum asks for more tokens than the paper's table 3."""
+"""Approach 3 (arXiv 2203.15556, equation 10). Its own optimum has more tokens than the paper's table 3."""
 
 BESIROGLU = ParametricLaw(
     irreducible=1.8172, size_factor=482.01, data_factor=2085.43, size_exponent=0.3478, data_exponent=0.3658

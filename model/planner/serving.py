@@ -39,7 +39,7 @@ def users(
     parallelism), and each holds whole heads of keys and values.
 
     Raises ValueError for a context beyond the model's, a reserve outside [0, 1) and devices that do not divide what
-    they share out.
+    they divide.
     """
     context = context or config.context
     if context > config.context:

@@ -68,7 +68,7 @@ class StepMeasured(Record):
 
 
 class ForecastCheck(Record):
-    """Forecast and measurement; `skipped` says why there is no measurement."""
+    """Forecast and measurement; `skipped` is the reason for a missing measurement."""
 
     threads: int
     micro_batches: int

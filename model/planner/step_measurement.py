@@ -71,7 +71,7 @@ def check_forecast(
     """The forecast of one data-parallel worker's optimizer step on `threads` threads beside a real one: the whole
     model in one process, without activation checkpointing.
 
-    `skipped` says why not, where a step would take too long or more than half of `free_bytes`.
+    Not measured, with the reason in `skipped`, where a step would take too long or more than half of `free_bytes`.
 
     Raises ValueError where the process that measures fails.
     """
@@ -153,7 +153,7 @@ def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float,
 
 
 def _reset_peak() -> int:
-    """Bytes now resident; the peak counts from here, where the kernel lets a process say so."""
+    """Bytes now resident; the peak counts from here, where the kernel allows a process to reset it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return psutil.Process().memory_info().rss

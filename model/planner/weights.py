@@ -1,4 +1,4 @@
-"""Every weight of a model by name, component and shape, from the configuration alone. Other counts are sums of it."""
+"""Every weight of a model by name, component and shape, from its configuration. Other counts are sums of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""How a run can end without a model. Each message is one line for the user."""
+"""Errors of a run that ends without a model. Each message is one line for the user."""
 
 
 class TrainingFailed(RuntimeError):
-    """It cannot go on."""
+    """The run failed and cannot continue."""
 
 
 class TrainingInterrupted(RuntimeError):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from sluice.core.progress import Note, Progress
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
-from sluice.model.training.faults.preemption import passed_on
+from sluice.model.training.faults.preemption import forwarded_to
 from sluice.model.training.worker import Job, join_group, run_worker
 
 Result = TypeVar("Result")
@@ -118,7 +118,7 @@ def beside(work: Callable[[], Result]) -> Result:
 
 
 def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment: dict[str, str] | None = None) -> None:
-    """`environment` is what the workers' processes begin with, besides Ray's own."""
+    """`environment` is added to that of the workers' processes."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -132,13 +132,13 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
             run_config=RunConfig(
                 name=f"ray-{attempt}",
                 storage_path=str(job.state),
-                # Ray's own retries would repeat a run that fails by itself, to fail again.
+                # Ray's own retries would repeat a run that fails deterministically.
                 failure_config=FailureConfig(max_failures=0),
-                # Of Ray Train's second version, which is what runs.
+                # An argument of Ray Train's second version, which is the one in use.
                 worker_runtime_env={"env_vars": environment} if environment else None,  # type: ignore[call-arg]
             ),
         )
-        with passed_on(job.notice) as asked:
+        with forwarded_to(job.notice) as stop_requested:
             try:
                 beside(trainer.fit)
             except TrainingFailedError as error:
@@ -147,7 +147,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
                 return
         if (interrupted := _interrupted(failed)) is not None:
             raise interrupted from failed
-        if asked():
+        if stop_requested():
             raise TrainingInterrupted(f"stop requested, and lost {_first_cause(failed)}") from failed
         if attempt == restarts or not _died(failed):
             raise TrainingFailed(_first_cause(failed)) from failed
@@ -182,11 +182,11 @@ def _environment(resources: dict[str, float], *, gpu: bool) -> dict[str, str]:
 
 
 def _first_cause(error: Exception) -> str:
-    """The failure that brought the others down, in one line naming its worker."""
+    """The failure that caused the others, in one line naming its worker."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if not failures:
         return " ".join(str(error).split())
-    # When a worker dies, its peers fail too, in the middle of a collective: blame the one with a reason of its own.
+    # When a worker dies, its peers fail too, in the middle of a collective: name the one with a reason of its own.
     rank, failure = min(sorted(failures.items()), key=lambda item: _is_lost_peer(item[1]))
     cause = _raised(failure) or failure
     text = " ".join(str(cause).split())
@@ -209,7 +209,7 @@ def _interrupted(error: Exception) -> TrainingInterrupted | None:
 
 def _raised(failure: Exception) -> BaseException | None:
     """The exception of a worker; None where the worker died without one, for which Ray raises its own error."""
-    # Ray hands on what a worker raised as it is, or wrapped.
+    # Ray passes the exception of a worker on as it is, or wrapped.
     cause: BaseException = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure
     return None if type(cause).__module__.partition(".")[0] == "ray" else cause
 

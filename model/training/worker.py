@@ -80,17 +80,19 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
     torch.set_num_threads(threads(available_cores(), processes))
     progress = progress if rank == 0 else no_progress
     progress(0, config.steps, "starting workers")
-    sides = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
+
+    train_tokens, valid_tokens = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
     special = special_tokens(job.tokenizer)
-    vocabulary = Objective.of(config, sides[0].vocab_size, sides[0].eos_id, special).model_vocabulary
+    vocabulary = Objective.of(config, train_tokens.vocab_size, train_tokens.eos_id, special).model_vocabulary
     model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
     initialize(model, config.seed)
     seed_random(config.seed, rank)
     model.to(_device(), _DTYPES[config.dtype])
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
         engine = build_engine(model, config, Path(extensions))
+
     batches = TrainingBatches(
-        sides[0], config, job.model.context, special=special, rank=engine.rank, world=engine.world
+        train_tokens, config, job.model.context, special=special, rank=engine.rank, world=engine.world
     )
     metrics = None
     if config.metrics_every is not None:
@@ -100,7 +102,7 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
             flops_per_token=training_flops_per_token(engine.model.config),
             peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
         )
-    with _Run(job, engine, batches, sides[1], metrics) as run:
+    with _Run(job, engine, batches, valid_tokens, metrics) as run:
         run.train(progress)
 
 
@@ -122,7 +124,7 @@ class _Run:
         self.average = None
         if config.average_decay is not None:
             self.average = WeightAverage(engine.weights(), config.average_decay)
-        self.continuation = CheckpointManager(
+        self.checkpoints = CheckpointManager(
             job.state,
             engine,
             keep=config.keep_checkpoints,
@@ -140,7 +142,7 @@ class _Run:
         with ExitStack() as stack:
             if self.rank == 0:
                 stack.enter_context(locked(self.job.state))
-            for each in (self.watchdog, self.preemption, self.continuation):
+            for each in (self.watchdog, self.preemption, self.checkpoints):
                 # Left in reverse order: the last write ends while SIGTERM is still handled.
                 stack.enter_context(each)
             self._stack = stack.pop_all()
@@ -169,16 +171,16 @@ class _Run:
             weights = self.engine.full_weights()
         if self.rank == 0:
             _finish(self.job, self.engine.model.config, self.batches.objective, weights, log, timings, self.metrics)
-        self.continuation.finish()
+        self.checkpoints.finish()
         self._report_notes(progress, self.job.config.steps)
         dist.barrier()
 
     def _report_notes(self, progress: Progress, done: int) -> None:
-        for note in self.continuation.take_notes():
+        for note in self.checkpoints.take_notes():
             progress(done, self.job.config.steps, Note(note))
 
     def _resume(self) -> tuple[int, list[dict[str, Any]]]:
-        done, log = self.continuation.resume(self.job.others)
+        done, log = self.checkpoints.resume(self.job.others)
         if done or self.job.config.decay_from is None:
             return done, log
         # Not before: a branch that is under way no longer needs its plateau, which may have been removed.
@@ -186,19 +188,19 @@ class _Run:
             plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
         except ValueError as error:
             raise ValueError(f"pretrain.decay_from: {error}") from None
-        return self.continuation.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
+        return self.checkpoints.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
 
     def _hooks(self, progress: Progress) -> LoopHooks:
         config = self.job.config
 
         def save(step: int, log: list[dict[str, Any]]) -> None:
-            self.continuation.save(step, log)
+            self.checkpoints.save(step, log)
             self._report_notes(progress, step)
 
         return LoopHooks(
             steps=config.steps,
             micro_batch_size=config.micro_batch_size,
-            learning_rate_scale=lambda step: rate(config, step, decay_start=self.continuation.branch),
+            learning_rate_scale=lambda step: rate(config, step, decay_start=self.checkpoints.branch),
             batch=self.batches.read,
             guard=self.guard,
             average=self.average,
@@ -285,9 +287,9 @@ def _device() -> torch.device:
 
 
 def join_group() -> None:
-    """Join the process group that torchrun's environment describes, or else one of this process alone.
+    """Join the process group that torchrun's environment describes, or else a group of only this process.
 
-    It stays for the life of the process: DeepSpeed remembers the first group it met.
+    It stays for the life of the process: DeepSpeed remembers its first group.
     """
     if dist.is_initialized():
         return

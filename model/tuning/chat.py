@@ -1,4 +1,4 @@
-"""A conversation as token ids, with the part marked that a model learns to say.
+"""A conversation as token ids, with a mask of the part that the model learns.
 
 The layout is that of the tokenizer's chat template: `<|user|>question<|end|><|assistant|>answer<|end|>`.
 """

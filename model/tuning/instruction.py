@@ -131,9 +131,9 @@ def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], long
 def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) -> list[Pair]:
     """Pairs from the documents of one side of the split, in the documents' order.
 
-    A heading that stands over several sections ("Examples") is asked with the heading above it, or left out at the top.
+    A heading of several sections ("Examples") is joined with the heading above it, or left out at the top level.
     """
-    found = [each for document in documents if split_of(document.id, split) == side for each in _asked(document.text)]
+    found = [each for document in documents if split_of(document.id, split) == side for each in _answers(document.text)]
     times = Counter(heading.casefold() for _, heading, _ in found)
     pairs = []
     for parent, heading, body in found:
@@ -144,8 +144,8 @@ def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) ->
     return pairs
 
 
-def _asked(text: str) -> Iterable[tuple[str, str, str]]:
-    """(heading above, heading, text under it) of a document's sections that say enough to be an answer."""
+def _answers(text: str) -> Iterable[tuple[str, str, str]]:
+    """(heading above, heading, text under it) of a document's sections that are long enough to be an answer."""
     above: dict[int, str] = {}
     for section in sections(text):
         above = {level: heading for level, heading in above.items() if level < section.level}
@@ -162,11 +162,11 @@ class PairOrder:
     pairs: int
     batch_size: int
     unasked_fraction: float
-    """Share of answers given without their question, which teaches what an answer looks like that nobody asked for."""
+    """Share of answers given without their question, which teaches the form of an answer."""
     seed: int
 
     def at(self, step: int) -> list[tuple[int, bool]]:
-        """(pair, whether its question is asked) of each row of `step`, counted from 0."""
+        """(pair, whether its question is included) of each row of `step`, counted from 0."""
         visits = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [self._visit(*divmod(visit, self.pairs)) for visit in visits]
 

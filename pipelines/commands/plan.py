@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _OWN = "plan."
 _WITH_HF = ("pretrain.", "profile=")
-"""Beside --hf, the settings that still say something."""
+"""Settings that have an effect beside --hf."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,9 +90,7 @@ def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerCon
     if hf is not None:
         for override in overrides:
             if not override.startswith(_WITH_HF):
-                raise ValueError(
-                    f"{override} would be ignored beside --hf, which says what the model is: leave out one"
-                )
+                raise ValueError(f"{override} would be ignored beside --hf, which defines the model: leave out one")
     blocks = validate(compose(Workspace.find_or_default(), overrides))
     model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
     assert isinstance(model, ModelConfig)

@@ -1,4 +1,4 @@
-"""`sluice train`: training alone, from packed tokens or a plain text file, to a model directory and its evidence."""
+"""`sluice train`: train on packed tokens or a plain text file, into a model directory with its report."""
 
 import argparse
 import json
@@ -66,7 +66,7 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         check_holds(out, run, "--out" if arguments.resume is None else "--resume")
         found = finished(out, run)
         if found is not None:
-            note = f"nothing to do: {out} has all {request.pretrain.steps} steps; another folder trains anew"
+            note = f"nothing to do: {out} has all {request.pretrain.steps} steps; use another folder to train again"
             if arguments.mlflow is not None:
                 note += ", and MLflow records only new training"
             print(note, file=sys.stderr if arguments.json else sys.stdout)
@@ -79,7 +79,7 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(how_to_go_on(out, run)) from None
             except TrainingInterrupted as interrupted:
-                raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` goes on from there") from None
+                raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` resumes from there") from None
             write_json(out / REPORT, found)
     if arguments.json:
         print(json.dumps(found))
@@ -151,7 +151,7 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
 
 
 def _sample(out: Path) -> tuple[Any, str]:
-    """The saved model's shape, and how it goes on with the beginning of the held-out text."""
+    """The saved model's shape, and its continuation of the beginning of the held-out text."""
     from sluice.data.packing import PackedTokens
     from sluice.model.architecture.generation import generate
     from sluice.model.directory import load_model
@@ -162,9 +162,9 @@ def _sample(out: Path) -> tuple[Any, str]:
     if model.config.kind != "decoder":
         return model.config, ""
     prompt = [int(each) for each in held.read(0, min(_SAMPLE_PROMPT, model.config.context // 2, len(held)))]
-    # A prompt and what follows fit into the context.
-    room = min(_SAMPLE_TOKENS, model.config.context - len(prompt))
-    return model.config, tokenizer.decode(prompt + generate(model, prompt, room, temperature=0.8, seed=0))
+    # Prompt and continuation fit into the context.
+    new_tokens = min(_SAMPLE_TOKENS, model.config.context - len(prompt))
+    return model.config, tokenizer.decode(prompt + generate(model, prompt, new_tokens, temperature=0.8, seed=0))
 
 
 def _mlflow(workspace: Workspace, arguments: argparse.Namespace) -> dict[str, str] | None:

@@ -359,7 +359,7 @@ def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == (
         "sluice train: interrupted: stopped on request after step 2 of 6; it is saved; "
-        f"`sluice train --resume {out}` goes on from there"
+        f"`sluice train --resume {out}` resumes from there"
     )
     # Checkpoints are due after the end alone.
     assert [path.name for path in out.glob("checkpoints/*/step-*")] == ["step-00000002"]

@@ -77,7 +77,7 @@ class TrainingBatches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """`special` are the tokenizer's special tokens, which objective masked leaves alone; see `special_tokens`."""
+        """`special` are the tokenizer's special tokens, which objective masked does not mask; see `special_tokens`."""
         assert config.batch_size % world == 0, f"batch of {config.batch_size} sequences over {world} workers"
         self.packed, self.context, self.rank, self.world = packed, context, rank, world
         self.sizes = Sizes(config, context)
@@ -126,9 +126,9 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """Batches of at most `rows` rows, in all at most `windows` spread over the held-out text, each worker its share.
 
-    The same at every call, corruption included. Targets have their sources where `source_names` says there are some.
-    Every worker makes as many batches, since those of ZeRO 3 gather weights together: one that would have fewer ends
-    with a window whose targets do not count.
+    The same at every call, corruption included. Targets have sources where `source_names` is not empty.
+    Every worker has the same number of batches, since ZeRO 3 gathers weights collectively: a worker with fewer windows
+    ends with one whose targets do not count.
     """
     starts = validation_starts(len(packed.tokens), context, windows)
     numbers = np.arange(len(starts))
@@ -144,8 +144,8 @@ def validation_batches(
 
 
 def source_names(packed: PackedTokens, objective: Objective) -> list[str]:
-    """Sources that a held-out loss is told by, in the order of their numbers: none where there is one, or where they
-    are not known; and none of corrupted spans, whose targets are in part names of spans.
+    """Sources by which the held-out loss is reported, in the order of their numbers: none where there is one source or
+    they are unknown, and none for corrupted spans, whose targets include sentinels.
     """
     return list(packed.sources) if len(packed.sources) > 1 and objective.name != "span" else []
 

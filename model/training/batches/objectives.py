@@ -1,8 +1,8 @@
 """Training objectives over rows of tokens: the next token, masked tokens, or corrupted spans.
 
-Pure functions of (tokens, seed, number of the row in the run): a resumed run, or one of other workers, corrupts each
-row alike, and each visit of a row anew. Draws are plain 64-bit arithmetic, because no generator promises a stable
-stream.
+Pure functions of (tokens, seed, number of the row in the run): a resumed run, or one with other workers, corrupts each
+row in the same way, and each visit of a row differently. Draws are plain 64-bit arithmetic, because no generator
+promises a stable stream.
 """
 
 from collections.abc import Collection
@@ -42,7 +42,8 @@ def uniform(rows: np.ndarray, columns: int, *, seed: int, purpose: str) -> np.nd
 def mask_tokens(
     tokens: np.ndarray, numbers: np.ndarray, plain: np.ndarray, *, mask_id: int, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """BERT's corruption of `tokens` [rows, seq]: the ids that the model reads, and where it is to say what stood.
+    """BERT's corruption of `tokens` [rows, seq]: the ids that the model reads, and the positions
+    whose original token it predicts.
 
     `numbers` [rows] are the rows' in the run. `plain` [vocab] bool is True for tokens that may be chosen, and that one
     may be replaced by. Of each row the same fraction is chosen, to the nearest token, and one at least.
@@ -110,7 +111,7 @@ class Objective:
     eos: int
     seed: int
     special: frozenset[int] = frozenset()
-    """Tokens that stand for no text, the end of a document among them: never masked, never put for another."""
+    """Tokens without text, such as the end of a document: never masked and never used as a replacement."""
     fraction: float = 0.15
     mean_span: float = 3.0
     isolate: bool = False
@@ -145,13 +146,13 @@ class Objective:
     def batch(self, tokens: np.ndarray, documents: np.ndarray | None, numbers: np.ndarray, length: int) -> Batch:
         """Rows numbered `numbers` [rows] of the run, cut into sequences of `length`, which divides the context.
 
-        `tokens` are [rows, context + 1] int64: the last is a target only. `documents`, of the same shape, says whose
-        each is, PADDING nobody's; None: all belong together.
+        `tokens` are [rows, context + 1] int64: the last is a target only. `documents`, of the same shape, has the
+        document of each, or PADDING; None: all are of one document.
         """
         context = tokens.shape[1] - 1
         assert context % length == 0, f"sequences of {length} in a context of {context}"
         if self.name == "span":
-            assert documents is None, "check_objective lets no such run begin"
+            assert documents is None, "check_objective refuses such a run"
             return self._span(tokens[:, :-1], numbers, length)
         seen = documents
         if seen is not None and not self.isolate:

@@ -1,4 +1,4 @@
-"""Settings of training alone, beside those of the run itself. Light: read before torch is imported."""
+"""Settings of the `train` command beside those of the run itself. Imports no torch."""
 
 from typing import Literal
 
@@ -8,11 +8,11 @@ from sluice.core.settings.block import Block
 
 
 class TextConfig(Block):
-    """A plain text that `sluice train` makes its tokens of."""
+    """A plain text from which `sluice train` makes its tokens."""
 
     path: str | None = None
     """A UTF-8 text file, or a packed folder; unset: what the pack step made."""
     tokenizer: Literal["character", "byte", "bpe"] = "bpe"
-    """character: one token a character; byte: one a byte; bpe: as the `tokenizer` block says."""
+    """character: one token a character; byte: one a byte; bpe: by the `tokenizer` block."""
     valid_fraction: float = Field(0.1, gt=0, lt=0.5)
     """Share of the characters, at the end, that is held out."""

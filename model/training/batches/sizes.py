@@ -35,11 +35,11 @@ def growing(schedule: SizeSchedule | None, full: int, allowed: Sequence[int], st
     if schedule is None:
         return Stages((0,), (full,))
     factor = (full / schedule.start) ** (1 / (schedule.stages - 1))
-    # A whole size may come out just below itself.
+    # Rounding may put an exact size just below itself.
     wanted = [schedule.start * factor**stage * (1 + 1e-9) for stage in range(schedule.stages - 1)]
     sizes = [*(max(size for size in allowed if size <= wish) for wish in wanted), full]
     firsts = [round(schedule.fraction * steps * stage / (schedule.stages - 1)) for stage in range(schedule.stages)]
-    # Of two sizes that begin at the same step the later one holds.
+    # Of two sizes that begin at the same step the later one applies.
     begun = dict(zip(firsts, sizes, strict=True))
     return Stages(tuple(begun), tuple(begun.values()))
 
@@ -84,7 +84,7 @@ class Sizes:
         return self.rows_before(step) * self.context
 
 
-def _check(name: str, schedule: SizeSchedule | None, full: int, allowed: Sequence[int], said: str) -> None:
+def _check(name: str, schedule: SizeSchedule | None, full: int, allowed: Sequence[int], described: str) -> None:
     if schedule is None or (schedule.start < full and schedule.start in allowed):
         return
-    raise ValueError(f"{name}.start {schedule.start} must be one of the {said} below {full}, the size it grows to")
+    raise ValueError(f"{name}.start {schedule.start} must be one of the {described} below {full}, the size it grows to")

@@ -34,10 +34,10 @@ class Packed(NamedTuple):
 
 
 def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerConfig) -> Packed:
-    """Tokenizer and shards of a UTF-8 text below `out`; what is there of the same text and settings is kept.
+    """Make tokenizer and shards of a UTF-8 text below `out`, unless they exist for the same text and settings.
 
     The last `valid_fraction` of its characters is the `valid` side; tokenizers are trained on the rest, but `character`
-    knows every character of the file, so that the held-out end is written without loss. ValueError for a file that is
+    has every character of the file, so that the held-out end is encoded without loss. ValueError for a file that is
     missing, no UTF-8 or too short, and for a tokenizer that does not fit it.
     """
     text = read_text(path)
@@ -62,7 +62,7 @@ def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerCon
     save_tokenizer(made, (END_OF_TEXT,), packed.tokenizer)
     report = _pack(sides, made, packed.tokens)
     (packed.tokens / INDEX).write_text(report.model_dump_json(indent=2, exclude={"timings"}), encoding="utf-8")
-    # Last: a folder that a killed process left has none.
+    # Last: a folder that a killed process left is incomplete without it.
     note.write_text(json.dumps(source), encoding="utf-8")
     return packed
 

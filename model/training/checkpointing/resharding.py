@@ -93,7 +93,7 @@ def take_snapshot(
             assert isinstance(values, Tensor), f"{key} of {stepped.slots[:1]} is {type(values)}"
             for slot in stepped.slots_of(key):
                 shard = values if values.ndim == 0 else values.detach().view(-1)[slot.offset :][: slot.numel]
-                # A copy even on the CPU: training goes on while it is being written.
+                # A copy even on the CPU: training continues while it is being written.
                 shards[shard_name(slot.name, key, slot.start)] = shard.detach().to("cpu", copy=True)
     for name, parameter in named if average is not None else ():
         assert average is not None
@@ -109,7 +109,7 @@ def take_snapshot(
 def restore(named: Named, optimizer: Any, source: Source) -> None:
     """Load weights, masters and moments of this rank from `source`: the same bits whichever layout wrote them.
 
-    Raises ValueError for a parameter that `source` does not hold whole.
+    Raises ValueError for a parameter that is incomplete in `source`.
     """
     state = _inner(optimizer).state
     for stepped in layout(named, optimizer):

@@ -10,7 +10,7 @@ from sluice.model.training.engines.zero import ZeroEngine
 
 
 def build_engine(model: Transformer, config: PretrainConfig, extensions: Path) -> Engine:
-    """The engine of `config`. `model` comes whole and the same on every process, and is cut down to this one's part."""
+    """The engine of `config`. `model` must be complete and the same on every process, and is reduced to its part."""
     if config.pipeline_stages == 1:
         return ZeroEngine(model, config, extensions)
     return PipelineEngine(model, config, extensions)

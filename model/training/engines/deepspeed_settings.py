@@ -26,14 +26,14 @@ def import_deepspeed(extensions: Path) -> Any:
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    # A folder of this launch alone: a build killed elsewhere leaves a lock that later ones wait for without end.
+    # A folder for this launch only: a build killed elsewhere leaves a lock that later ones wait for forever.
     os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions)
     with _without("mlflow"):
         import deepspeed
     leave_muon_uncompiled()
     if on_cpu:
         # Its shared-memory all-reduce would be compiled now, by a C++ compiler that may not be there, to save
-        # microseconds. Elsewhere there is none, and to ask would try every operator, aloud on standard output.
+        # microseconds. Elsewhere there is none, and the query would try every operator and print to standard output.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.WARNING)
     return deepspeed
@@ -41,8 +41,8 @@ def import_deepspeed(extensions: Path) -> Any:
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
-    """As if `module` were not installed: DeepSpeed's autotuner, which nobody calls, imports MLflow where it can, and
-    MLflow is more than half of the seconds that the import takes.
+    """Hide `module` from imports: DeepSpeed's unused autotuner imports MLflow if it is installed, which takes more than
+    half of the seconds of the import.
     """
     if module in sys.modules:
         yield

@@ -39,7 +39,7 @@ class DistributedEngine:
         criterion: Criterion,
         names: Iterable[str],
     ) -> None:
-        """`names`: of the whole model's parameters, of which `model` holds some."""
+        """`names`: all parameters of the model, of which `model` holds some."""
         self._criterion, self._names = criterion, tuple(names)
         self.model, self.optimizer, self._engine, self._groups = model, optimizer, engine, groups
         self.world, self.rank = groups.layout.data, groups.data_rank

@@ -45,7 +45,7 @@ def _checkpointed(forward: Callable[..., Any], how: str) -> Callable[..., Any]:
     """`forward` that computes its activations again in the backward pass: all (arXiv 1604.06174), or all but products
     (arXiv 2205.05198).
     """
-    # Not reentrant: reentrant checkpointing wants inputs that need gradients, which ids do not.
+    # Not reentrant: reentrant checkpointing requires inputs with gradients, which ids do not have.
     settings: dict[str, Any] = {"use_reentrant": False}
     if how == "selective":
         settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)

@@ -10,7 +10,7 @@ _GROUP = re.compile(r"((?:encoder\.|decoder\.)?layers\.\d+|[a-z_]+)\.?")
 
 
 def layer_group(name: str) -> str:
-    """The part of the model that a parameter belongs to: `layers.3`, or what stands before and after the layers."""
+    """The part of the model that a parameter belongs to: `layers.3`, or a module before or after the layers."""
     found = _GROUP.match(name)
     assert found, name
     return found[1]

@@ -1,7 +1,7 @@
 """Pipeline parallelism: DeepSpeed's one-forward-one-backward schedule over the stages of the model.
 
 One layer of DeepSpeed's PipelineModule is one whole stage. All processes of a data-parallel worker read the same
-batches, so the stream alone travels between stages; masks and documents are at hand wherever they are needed.
+batches, so only the residual stream travels between stages; every stage has the masks and documents.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from sluice.model.training.optimization.optimizer import build_optimizer
 
 
 class _Work:
-    """The micro-batches of the step at hand, and what the last stage finds of them."""
+    """The micro-batches of the current step, and their loss in the last stage."""
 
     def __init__(self, micros: Sequence[Batch], tokens: int, scale: float, each: Tensor | None) -> None:
         self.micros, self.tokens, self.scale, self.each, self.begun = micros, tokens, scale, each, 0
@@ -42,7 +42,9 @@ class _Work:
 
 
 class _Stage(nn.Module):
-    """A stage as DeepSpeed's only layer of it. The last one computes in `objective`, where DeepSpeed wants the loss."""
+    """A stage as the only layer of DeepSpeed's module. The last one computes the loss in `objective`, as DeepSpeed
+    expects.
+    """
 
     def __init__(self, model: Transformer, z_loss: float, last: bool) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class PipelineEngine(DistributedEngine):
 
     def __init__(self, model: Transformer, config: PretrainConfig, extensions: Path) -> None:
         deepspeed = import_deepspeed(extensions)
-        # PipelineModule communicates before `initialize` has told DeepSpeed of the group that exists.
+        # PipelineModule communicates before `initialize` has passed the existing group to DeepSpeed.
         deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
         from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
@@ -112,12 +114,14 @@ class PipelineEngine(DistributedEngine):
         return self._run([batch], 1, self._engine._inference_schedule(1), each)
 
     def _run(self, micros: Sequence[Batch], tokens: int, schedule: Any, each: Tensor | None = None) -> Tensor:
-        """Nats of the micro-batches, on every stage; so too those of every target in `each`, of a single one."""
+        """Summed nats of the micro-batches, on every stage; with `each`, for a single micro-batch, also those of its
+        targets.
+        """
         engine = self._engine
         # DeepSpeed divides by its configured accumulation, and averages over the workers.
         work = _Work(micros, tokens, scale=engine.gradient_accumulation_steps() * self.world, each=each)
         self._module.work = work
-        # Buffers have the shape of the last micro-batch that passed, of training or not.
+        # Buffers have the shape of the last micro-batch, in training or validation.
         engine.reset_activation_shape()
         engine.total_loss, engine.total_additional_losses, engine._compute_loss = None, None, True
         engine.micro_batches = len(micros)
@@ -150,7 +154,7 @@ def _pipeline(stage: _Stage, topology: Any, *, tied: bool) -> Any:
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
 
     class Built(nn.Module):
-        """DeepSpeed wants a class to build from; what it builds is the stage that is there already."""
+        """DeepSpeed expects a class to build; it builds the existing stage."""
 
         def __new__(cls) -> Any:
             return stage
@@ -164,7 +168,7 @@ def _pipeline(stage: _Stage, topology: Any, *, tied: bool) -> Any:
 
 
 def _count_copies_once(stage: _Stage, number: int, *, tied: bool) -> None:
-    """DeepSpeed takes all that lies in a tied module for a copy, here the whole last stage."""
+    """Count each copy of a parameter once in norms. DeepSpeed treats all of a tied module as a copy: the last stage."""
     for parameter in stage.parameters():
         parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
     if tied and number:

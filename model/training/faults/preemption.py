@@ -15,8 +15,9 @@ import torch.distributed as dist
 class Preemption:
     """Inside its context, SIGTERM does not end the process: it is remembered for `requested`.
 
-    Signals reach a process's main thread alone. In another thread, such as one of Ray Train's workers, `listens` is
-    False: there the launching process hears the signal and passes it on by a file, `notice` (see `passed_on`).
+    Only the main thread of a process receives signals. In another thread, such as one of Ray Train's workers, `listens`
+    is False: there the launching process receives the signal and forwards it by a file, `notice` (see
+    `forwarded_to`).
     """
 
     def __init__(self, world: int = 1, device: torch.device | None = None, *, notice: Path | None = None) -> None:
@@ -44,30 +45,30 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._before)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        # Again and again, too: torchrun passes on a signal that the process group may have had already.
+        # May come several times: torchrun forwards a signal that the process group may already have received.
         self._received = True
 
 
 @contextmanager
-def passed_on(notice: Path) -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM to this process is passed on to workers whose `Preemption` looks for the file `notice`; yields
-    whether it has come, to be asked afterwards too.
+def forwarded_to(notice: Path) -> Iterator[Callable[[], bool]]:
+    """Inside, forward SIGTERM of this process to workers whose `Preemption` watches the file `notice`. Yields whether
+    it has come, a function that may also be called afterwards.
 
-    Nothing is heard outside of a main thread; a file that an earlier run left is removed.
+    No effect outside of a main thread; a file that an earlier run left is removed.
     """
     notice.unlink(missing_ok=True)
-    heard = threading.Event()
+    received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield heard.is_set
+        yield received.is_set
         return
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.set()
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.set()
         notice.touch()
 
-    before = signal.signal(signal.SIGTERM, hear)
+    before = signal.signal(signal.SIGTERM, forward)
     try:
-        yield heard.is_set
+        yield received.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
         notice.unlink(missing_ok=True)

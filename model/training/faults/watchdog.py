@@ -1,4 +1,4 @@
-"""A run that hangs ends, and says where it hung."""
+"""End a process that hangs, with the stacks of all threads."""
 
 import faulthandler
 import os
@@ -16,9 +16,9 @@ EXIT_CODE = 70
 class Watchdog:
     """Ends the process where `beat` was not called for `timeout_s`, after writing the stacks of all threads to `path`.
 
-    A rank that waits for ever in a collective cannot be woken, so it is ended: torchrun and Ray Train then end the
-    others. Should the interpreter itself be stuck, in a C call that holds its lock, faulthandler's own thread does the
-    same after twice the time.
+    A rank that waits forever in a collective cannot be woken, so it is ended; torchrun and Ray Train then end the
+    others. If the interpreter itself is stuck, in a C call that holds its lock, faulthandler's own thread does the same
+    after twice the time.
     """
 
     def __init__(self, timeout_s: float, path: Path, *, name: str = "this process") -> None:
@@ -28,7 +28,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self) -> None:
-        """There is progress."""
+        """Report progress."""
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -43,12 +43,12 @@ class Watchdog:
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
         self._file.close()
-        # Empty: what is there after a run is there for a reason.
+        # Empty: a file that remains after a run has stacks.
         self.path.unlink(missing_ok=True)
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            # As long as this thread gets the lock, the last resort is put off.
+            # Postponed for as long as this thread gets the interpreter's lock.
             faulthandler.dump_traceback_later(2 * self.timeout_s, exit=True, file=self._file)
             left = self._last + self.timeout_s - time.monotonic()
             if left <= 0:

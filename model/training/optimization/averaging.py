@@ -10,8 +10,8 @@ from torch import Tensor
 class WeightAverage:
     """After n updates: sum over i of decay^(n-i) w_i, over the sum of those factors, in float32.
 
-    So normalized the first update is the weights themselves, and no weight of before the training is in it. `weights`
-    are the tensors that the model computes with on this worker, by name, whatever part of the model they are.
+    Normalized so that the first update is the weights themselves: no weight from before training enters it. `weights`
+    are the tensors that the model computes with on this worker, by name, be they whole or a part of the model.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -32,7 +32,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model computes with the average (of the start, before any update); then the weights are back,
+        """Compute with the average inside the block (with the start, before any update); restore the weights after it,
         to the last bit.
         """
         kept = {name: weight.detach().clone() for name, weight in self._weights.items()}

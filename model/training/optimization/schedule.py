@@ -61,13 +61,13 @@ def rate(config: "PretrainConfig", step: int, *, decay_start: int | None = None)
     )
 
 
-def _decay_start(steps: int, warmup_steps: int, decay_fraction: float, asked: int | None) -> int:
+def _decay_start(steps: int, warmup_steps: int, decay_fraction: float, decay_start: int | None) -> int:
     """The first step below the peak."""
-    if asked is None:
+    if decay_start is None:
         return max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
-    if not warmup_steps < asked < steps:
+    if not warmup_steps < decay_start < steps:
         raise ValueError(
-            f"a decay from step {asked} must start after the {warmup_steps} steps of warm-up and before the last of "
-            f"{steps} steps: set steps to those of the plateau and of the decay together"
+            f"a decay from step {decay_start} must start after the {warmup_steps} steps of warm-up and before the last "
+            f"of {steps} steps: set steps to those of the plateau and of the decay together"
         )
-    return asked
+    return decay_start

@@ -1,4 +1,4 @@
-"""How loss falls with size and text: a power law fitted to small runs, and what it says of the next budget.
+"""Scaling law of the loss: a power law fitted to small runs, and its recommendation for the next budget.
 
 L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al., arXiv 2203.15556, approach 3), a training FLOP count of 6 N D.
 """
@@ -84,7 +84,7 @@ class Advice:
 
 
 def fit(runs: Sequence[Run], start: Law | None = None) -> Law:
-    """The law of least Huber loss in log L, from many starts, or from `start` alone.
+    """The law of least Huber loss in log L, from many starts, or only from `start`.
 
     Raises ValueError for fewer runs than the law needs, or runs of one size or one length.
     """
@@ -138,7 +138,7 @@ def frontier(law: Law, flops: Sequence[float]) -> np.ndarray:
 
 def _interval(value: float, drawn: Sequence[float], confidence: float) -> Interval:
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # The fit itself may lie outside its own band where a parameter stands at a bound.
+    # The fit itself may lie outside its own band where a parameter is at a bound.
     return Interval(value, float(min(low, value)), float(max(high, value)))
 
 

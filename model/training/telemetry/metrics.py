@@ -1,7 +1,7 @@
 """Metrics of a run beside its losses: norms by layer group, which belong to its result, and speed, which does not.
 
-`StepMetrics.observe` returns what a repeated run returns to the last bit, for training.jsonl; how fast it went is kept
-apart, for the report's timings.
+`StepMetrics.observe` returns values for training.jsonl that a repeated run reproduces bit for bit; speed is kept apart,
+for the timings of the report.
 """
 
 import resource
@@ -23,10 +23,10 @@ _PEAK_SIZE, _PEAK_ROUNDS = 8192, 10
 
 
 class StepMetrics:
-    """Looks at a run through its engine, every `every` steps; all processes make one.
+    """Observes a run through its engine, every `every` steps; all processes create one.
 
-    The norms, by layer group, are of the step's whole gradient before clipping and of what the step changed in the
-    weights: over all processes, whatever is shared out among them.
+    The norms, by layer group, are those of the step's gradient before clipping and of its change of the weights, over
+    all processes.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class StepMetrics:
         self._since = clock()
 
     def start(self) -> None:
-        """Training begins or goes on now."""
+        """Start the clock: training begins or resumes now."""
         self._tokens, self._since = 0, self._clock()
 
     def inspect(self, step: int) -> None:
-        """To be called when the gradient of `step`, counted from 1, is whole and has moved nothing yet."""
+        """Called when the gradient of `step`, counted from 1, is complete and the weights have not moved yet."""
         if step % self.every == 0:
             self._gradients = self.engine.gradient_norms()
             self._before = {name: each.detach().clone() for name, each in self.engine.weights().items()}
 
     def observe(self, record: StepRecord) -> dict[str, Any]:
-        """Norms of the step that is done, where it is one of those that are looked at."""
+        """Norms of the finished step, if it is an observed one."""
         self._tokens += record.read
         if record.step % self.every:
             return {}
         found = {"gradient_norms": self._gradients, "update_norms": self.engine.moved(self._before)}
-        # A copy of the weights is not for keeping.
+        # Free the copy of the weights.
         self._before = {}
         self._note_speed(record.step)
         return found

@@ -18,7 +18,7 @@ _AT_ONCE = 1000
 _SAMPLE_S = 5
 _LONGEST_PARAMETER = 500
 _ILLEGAL = re.compile(r"[^\w.\- ]|^\.+$|^$")
-"""In one part of a metric's name: between slashes, no dots alone either."""
+"""Characters allowed in one part of a metric's name, between slashes; a part may not consist of dots only."""
 _LONGEST_NAME = 100
 
 

@@ -9,7 +9,7 @@ from sluice.model.training.optimization.parameter_groups import Groups, with_pea
 
 
 def build(groups: Groups, config: PretrainConfig) -> torch.optim.Optimizer:
-    """DeepSpeed's version, which knows how to orthogonalize a matrix under ZeRO 1."""
+    """DeepSpeed's version, which orthogonalizes whole matrices under ZeRO 1."""
     leave_muon_uncompiled()
     from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime.zero.muon import original_muon
@@ -32,7 +32,7 @@ def build(groups: Groups, config: PretrainConfig) -> torch.optim.Optimizer:
                 momentum=config.muon_momentum,
                 use_muon=True,
             ),
-            # No decay on the embedding: its rows are pulled apart by the loss alone, as in the reference runs.
+            # No decay on the embedding: only the loss shapes its rows, as in the reference runs.
             with_peak(groups["embedding"], config.learning_rate, weight_decay=0.0, **settings),
             with_peak(groups["vectors"], config.learning_rate, weight_decay=0.0, **settings),
         ],
