@@ -4,7 +4,7 @@ from tokenizers import Tokenizer
 
 from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN
 from sluice.model.evaluation.likelihood import encode
-from sluice.model.tuning.chat import Message, render
+from sluice.model.tuning.chat import ChatTurn, render
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
@@ -17,7 +17,7 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
 
 def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = None) -> list[int]:
     """Encode `<|user|>content<|end|><|assistant|>`; the content is cut so that there are at most `max_tokens` ids."""
-    *content_ids, end = render(tokenizer, [Message("user", content)]).ids
+    *content_ids, end = render(tokenizer, [ChatTurn("user", content)]).ids
     if max_tokens is not None:
         content_ids = content_ids[: max_tokens - 2]
     return [*content_ids, end, special_id(tokenizer, ASSISTANT)]

@@ -10,7 +10,7 @@ from sluice.model.parallelism.optimizers import OPTIMIZERS, optimizers_with
 
 
 @dataclass(frozen=True)
-class Rule:
+class LayoutRule:
     """A combination of settings that is not supported."""
 
     setting: str
@@ -34,8 +34,8 @@ def _tensor(run: PretrainConfig) -> bool:
     return run.tensor_parallel > 1
 
 
-RULES: Sequence[Rule] = (
-    Rule(
+RULES: Sequence[LayoutRule] = (
+    LayoutRule(
         "objective",
         lambda run: True,
         "always",
@@ -44,7 +44,7 @@ RULES: Sequence[Rule] = (
         "model.kind decoder for causal, encoder for masked, encoder-decoder for span",
         "each kind of model learns from one objective only",
     ),
-    Rule(
+    LayoutRule(
         "dtype",
         lambda run: run.dtype != "fp32",
         "dtype bf16 or fp16",
@@ -53,7 +53,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 1, 2 or 3",
         "only ZeRO keeps float32 master weights; at stage 0 DeepSpeed's bf16 Adam is one step off",
     ),
-    Rule(
+    LayoutRule(
         "dtype",
         lambda run: run.dtype == "fp16",
         "dtype fp16",
@@ -62,7 +62,7 @@ RULES: Sequence[Rule] = (
         f"pipeline_stages 1, tensor_parallel 1 and optimizer {optimizers_with(lambda each: each.fp16)}; or dtype bf16",
         "no test covers a loss scale with pipeline stages, tensor slices or Muon's updates",
     ),
-    Rule(
+    LayoutRule(
         "offload",
         lambda run: run.offload == "optimizer",
         "offload optimizer",
@@ -71,7 +71,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 1, 2 or 3",
         "a worker moves its ZeRO partition to the host",
     ),
-    Rule(
+    LayoutRule(
         "offload",
         lambda run: run.offload == "all",
         "offload all",
@@ -80,7 +80,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 3",
         "weights can leave the device only where they are gathered for each use",
     ),
-    Rule(
+    LayoutRule(
         "offload",
         lambda run: run.offload != "none",
         "offload optimizer or all",
@@ -89,7 +89,7 @@ RULES: Sequence[Rule] = (
         "pipeline_stages 1 and tensor_parallel 1",
         "DeepSpeed moves gradients away in the backward pass, before those of the other processes are added",
     ),
-    Rule(
+    LayoutRule(
         "average_decay",
         lambda run: run.average_decay is not None,
         "average_decay",
@@ -98,7 +98,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 0, 1 or 2",
         "ZeRO 3 also keeps small weights whole, and the average would reach only the partitions",
     ),
-    Rule(
+    LayoutRule(
         "activation_checkpointing",
         lambda run: run.activation_checkpointing == "selective",
         "activation_checkpointing selective",
@@ -107,7 +107,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 0, 1 or 2; or activation_checkpointing full",
         "ZeRO 3 gathers weights in the recomputation where it did not in the first pass, which torch refuses",
     ),
-    Rule(
+    LayoutRule(
         "compile",
         lambda run: run.compile,
         "compile",
@@ -116,7 +116,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 0, 1 or 2 and tensor_parallel 1",
         "hooks that communicate break the graph at every matrix",
     ),
-    Rule(
+    LayoutRule(
         "compile",
         lambda run: run.compile,
         "compile",
@@ -125,7 +125,7 @@ RULES: Sequence[Rule] = (
         "activation_checkpointing none or full",
         "the compiler itself chooses what to recompute",
     ),
-    Rule(
+    LayoutRule(
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
@@ -134,7 +134,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 0 or 1",
         "a stage sums the gradients of its micro-batches before they are reduced; ZeRO 2 and 3 reduce each at once",
     ),
-    Rule(
+    LayoutRule(
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
@@ -143,7 +143,7 @@ RULES: Sequence[Rule] = (
         "pipeline_stages up to model.layers",
         "every stage needs a layer",
     ),
-    Rule(
+    LayoutRule(
         "pipeline_stages",
         _pipeline,
         "pipeline_stages above 1",
@@ -154,7 +154,7 @@ RULES: Sequence[Rule] = (
         "model.kind decoder or encoder, no model.mixture, model.positions other than relative",
         "stages exchange only the residual stream, not an encoder's states, router losses or a shared table",
     ),
-    Rule(
+    LayoutRule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
@@ -163,7 +163,7 @@ RULES: Sequence[Rule] = (
         "zero_stage 0, 1 or 2",
         "both would split the same matrices",
     ),
-    Rule(
+    LayoutRule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
@@ -172,7 +172,7 @@ RULES: Sequence[Rule] = (
         f"optimizer {optimizers_with(lambda each: each.tensor_parallel)}",
         "Muon orthogonalizes whole matrices, and the update of a slice is a different one",
     ),
-    Rule(
+    LayoutRule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
@@ -183,7 +183,7 @@ RULES: Sequence[Rule] = (
         "a tensor_parallel that divides model.heads, model.kv_heads and the feed-forward width",
         "heads and the feed-forward width are split",
     ),
-    Rule(
+    LayoutRule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",
@@ -192,7 +192,7 @@ RULES: Sequence[Rule] = (
         "no model.mixture and no model.state_space",
         "only attention and dense feed-forward networks are split",
     ),
-    Rule(
+    LayoutRule(
         "tensor_parallel",
         _tensor,
         "tensor_parallel above 1",

@@ -9,7 +9,7 @@ import numpy as np
 from sluice.model.architecture.config import LayerKind, TransformerConfig
 from sluice.model.planner.base import Record
 from sluice.model.planner.parameters import active_size, count_parameters
-from sluice.model.planner.weights import Stack, StateSpaceShape, Weight, list_weights
+from sluice.model.planner.weights import Stack, StateSpaceShape, WeightSpec, list_weights
 
 LENGTHS = tuple(2**power for power in range(9, 18))
 """512 to 131,072: where attention's share is shown."""
@@ -122,7 +122,7 @@ _PART = {
 }
 
 
-def _tokens(weight: Weight, length: int, source: int | None) -> int:
+def _tokens(weight: WeightSpec, length: int, source: int | None) -> int:
     """Tokens of a sequence that go through a matrix."""
     stack: Stack = weight.layer[0] if weight.layer else "decoder"
     of_source = stack == "encoder" or (

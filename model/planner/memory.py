@@ -7,7 +7,7 @@ from sluice.model.parallelism.layout import Layout
 from sluice.model.parallelism.optimizers import OPTIMIZERS, OptimizerName
 from sluice.model.planner.activations import Kernel, input_bytes, layer_bytes, outer_bytes, workspace_bytes
 from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
-from sluice.model.planner.weights import Weight, pipeline_stages
+from sluice.model.planner.weights import WeightSpec, pipeline_stages
 
 Offload = Literal["none", "optimizer", "all"]
 
@@ -114,7 +114,7 @@ def device_memory(
     return max(found, key=lambda each: each.total_bytes)
 
 
-def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
+def _gathered_bytes(held: list[WeightSpec], layout: Layout, dtype: Dtype) -> int:
     """Weights that ZeRO 3 gathers while they are in use: those of the largest layer, or a table."""
     sizes: dict[object, int] = {}
     for weight in held:
@@ -123,7 +123,7 @@ def _gathered_bytes(held: list[Weight], layout: Layout, dtype: Dtype) -> int:
     return max(sizes.values()) * WEIGHT_BYTES[dtype]
 
 
-def _states(held: list[Weight], layout: Layout, dtype: Dtype, optimizer: OptimizerName) -> dict[str, int]:
+def _states(held: list[WeightSpec], layout: Layout, dtype: Dtype, optimizer: OptimizerName) -> dict[str, int]:
     """Weights, gradients and optimizer of a stage's weights on one of its devices."""
     sizes = {id(weight): -(-weight.size // (layout.tensor if weight.divided else 1)) for weight in held}
     count = sum(sizes.values())

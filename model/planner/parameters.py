@@ -2,7 +2,7 @@
 
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.base import Record
-from sluice.model.planner.weights import COMPONENTS, Weight, list_weights
+from sluice.model.planner.weights import COMPONENTS, WeightSpec, list_weights
 
 
 class Parameters(Record):
@@ -48,7 +48,7 @@ def count_parameters(config: TransformerConfig) -> Parameters:
     )
 
 
-def active_size(config: TransformerConfig, weight: Weight) -> int:
+def active_size(config: TransformerConfig, weight: WeightSpec) -> int:
     """Entries of `weight` that one token uses."""
     if config.mixture is None or weight.component != "experts" or ".shared." in weight.name:
         return weight.size

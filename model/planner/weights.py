@@ -28,7 +28,7 @@ Stack = Literal["encoder", "decoder"]
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightSpec:
     """One parameter of `Transformer`."""
 
     name: str
@@ -50,12 +50,12 @@ class Weight:
         return len(self.shape) >= 2 and inside and not self.name.endswith(("conv1d.weight", "_bias"))
 
 
-def list_weights(config: TransformerConfig) -> Iterator[Weight]:
+def list_weights(config: TransformerConfig) -> Iterator[WeightSpec]:
     """In no order that matters; a head tied to the embedding is not listed."""
     hidden = config.hidden_size
-    yield Weight("embedding.weight", "embedding", (config.vocab_size, hidden), divided=False)
+    yield WeightSpec("embedding.weight", "embedding", (config.vocab_size, hidden), divided=False)
     if config.token_types:
-        yield Weight("type_embedding.weight", "embedding", (config.token_types, hidden), divided=False)
+        yield WeightSpec("type_embedding.weight", "embedding", (config.token_types, hidden), divided=False)
     yield from _positions(config)
     if config.embedding_norm:
         yield from _norm(config, "embedding_norm", None)
@@ -70,29 +70,29 @@ def list_weights(config: TransformerConfig) -> Iterator[Weight]:
     yield from _head(config)
 
 
-def _positions(config: TransformerConfig) -> Iterator[Weight]:
+def _positions(config: TransformerConfig) -> Iterator[WeightSpec]:
     stacks = ("", "encoder.") if config.encoder_kinds else ("",)
     if config.positions == "learned":
-        yield Weight("position_embedding.weight", "positions", (config.context, config.hidden_size), divided=False)
+        yield WeightSpec("position_embedding.weight", "positions", (config.context, config.hidden_size), divided=False)
     if config.positions == "relative":
         for prefix in stacks:
-            yield Weight(
+            yield WeightSpec(
                 f"{prefix}relative.weight", "positions", (config.relative_buckets, config.heads), divided=False
             )
 
 
-def _head(config: TransformerConfig) -> Iterator[Weight]:
+def _head(config: TransformerConfig) -> Iterator[WeightSpec]:
     hidden = config.hidden_size
     if not config.tie_embeddings:
-        yield Weight("head.weight", "head", (config.vocab_size, hidden), divided=False)
+        yield WeightSpec("head.weight", "head", (config.vocab_size, hidden), divided=False)
     if config.head_transform:
-        yield Weight("head_transform.dense.weight", "head", (hidden, hidden), divided=False)
-        yield Weight("head_transform.dense.bias", "head", (hidden,), divided=False)
+        yield WeightSpec("head_transform.dense.weight", "head", (hidden, hidden), divided=False)
+        yield WeightSpec("head_transform.dense.bias", "head", (hidden,), divided=False)
         yield from _norm(config, "head_transform.norm", None, component="head")
-        yield Weight("head_bias", "head", (config.vocab_size,), divided=False)
+        yield WeightSpec("head_bias", "head", (config.vocab_size,), divided=False)
 
 
-def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind: LayerKind) -> Iterator[Weight]:
+def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind: LayerKind) -> Iterator[WeightSpec]:
     if kind == "state_space":
         assert config.state_space is not None
         yield from _norm(config, f"{name}.state_space_norm", layer)
@@ -110,52 +110,52 @@ def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind:
 
 def _norm(
     config: TransformerConfig, name: str, layer: tuple[Stack, int] | None, component: Component = "norms"
-) -> Iterator[Weight]:
-    yield Weight(f"{name}.weight", component, (config.hidden_size,), layer, divided=False)
+) -> Iterator[WeightSpec]:
+    yield WeightSpec(f"{name}.weight", component, (config.hidden_size,), layer, divided=False)
     if config.norm_bias:
-        yield Weight(f"{name}.bias", component, (config.hidden_size,), layer, divided=False)
+        yield WeightSpec(f"{name}.bias", component, (config.hidden_size,), layer, divided=False)
 
 
 def _attention(
     config: TransformerConfig, name: str, layer: tuple[Stack, int], component: Component
-) -> Iterator[Weight]:
+) -> Iterator[WeightSpec]:
     hidden, queries, keys = config.hidden_size, config.heads * config.head_width, config.kv_heads * config.head_width
     for part, rows in {"query": queries, "key": keys, "value": keys}.items():
-        yield Weight(f"{name}.{part}.weight", component, (rows, hidden), layer)
+        yield WeightSpec(f"{name}.{part}.weight", component, (rows, hidden), layer)
         if config.attention_bias != "none":
-            yield Weight(f"{name}.{part}.bias", component, (rows,), layer)
-    yield Weight(f"{name}.output.weight", component, (hidden, queries), layer)
+            yield WeightSpec(f"{name}.{part}.bias", component, (rows,), layer)
+    yield WeightSpec(f"{name}.output.weight", component, (hidden, queries), layer)
     if config.attention_bias == "all":
-        yield Weight(f"{name}.output.bias", component, (hidden,), layer, divided=False)
+        yield WeightSpec(f"{name}.output.bias", component, (hidden,), layer, divided=False)
     if config.qk_norm:
         for part in ("query_norm", "key_norm"):
-            yield Weight(f"{name}.{part}.weight", "norms", (config.head_width,), layer, divided=False)
+            yield WeightSpec(f"{name}.{part}.weight", "norms", (config.head_width,), layer, divided=False)
 
 
-def _feedforward(config: TransformerConfig, name: str, layer: tuple[Stack, int]) -> Iterator[Weight]:
+def _feedforward(config: TransformerConfig, name: str, layer: tuple[Stack, int]) -> Iterator[WeightSpec]:
     if (mixture := config.mixture) is None:
         yield from _dense(config, name, layer, config.feedforward_width, "feedforward")
         return
     width = mixture.intermediate_size or config.feedforward_width
-    yield Weight(f"{name}.router.weight", "router", (mixture.experts, config.hidden_size), layer, divided=False)
+    yield WeightSpec(f"{name}.router.weight", "router", (mixture.experts, config.hidden_size), layer, divided=False)
     for weight in _dense(config, name, layer, width, "experts"):
         part, kind = weight.name.rsplit(".", 1)
         stacked = part if kind == "weight" else f"{part}_bias"
-        yield Weight(stacked, "experts", (mixture.experts, *weight.shape), layer, weight.divided)
+        yield WeightSpec(stacked, "experts", (mixture.experts, *weight.shape), layer, weight.divided)
     if mixture.shared:
         yield from _dense(config, f"{name}.shared", layer, mixture.shared * width, "experts")
 
 
 def _dense(
     config: TransformerConfig, name: str, layer: tuple[Stack, int], width: int, component: Component
-) -> Iterator[Weight]:
+) -> Iterator[WeightSpec]:
     for part in ("gate", "up") if config.feedforward in GATED else ("up",):
-        yield Weight(f"{name}.{part}.weight", component, (width, config.hidden_size), layer)
+        yield WeightSpec(f"{name}.{part}.weight", component, (width, config.hidden_size), layer)
         if config.feedforward_bias:
-            yield Weight(f"{name}.{part}.bias", component, (width,), layer)
-    yield Weight(f"{name}.down.weight", component, (config.hidden_size, width), layer)
+            yield WeightSpec(f"{name}.{part}.bias", component, (width,), layer)
+    yield WeightSpec(f"{name}.down.weight", component, (config.hidden_size, width), layer)
     if config.feedforward_bias:
-        yield Weight(f"{name}.down.bias", component, (config.hidden_size,), layer, divided=False)
+        yield WeightSpec(f"{name}.down.bias", component, (config.hidden_size,), layer, divided=False)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class StateSpaceShape:
 
 def _state_space(
     config: TransformerConfig, state_space: StateSpaceConfig, name: str, layer: tuple[Stack, int]
-) -> Iterator[Weight]:
+) -> Iterator[WeightSpec]:
     hidden, sizes = config.hidden_size, StateSpaceShape.of(config.hidden_size, state_space)
     shapes: dict[str, tuple[int, ...]] = {
         "in_proj.weight": (sizes.projected, hidden),
@@ -195,7 +195,7 @@ def _state_space(
     if state_space.bias:
         shapes |= {"in_proj.bias": (sizes.projected,), "out_proj.bias": (hidden,)}
     for part, shape in shapes.items():
-        yield Weight(f"{name}.{part}", "state_space", shape, layer, divided=part != "out_proj.bias")
+        yield WeightSpec(f"{name}.{part}", "state_space", shape, layer, divided=part != "out_proj.bias")
 
 
 Layer = tuple[Stack, int]
@@ -212,7 +212,7 @@ class StageWeights:
     """Layers and weights of one pipeline stage."""
 
     layers: list[Layer]
-    weights: list[Weight]
+    weights: list[WeightSpec]
 
 
 def pipeline_stages(config: TransformerConfig, stages: int) -> list[StageWeights]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sluice.core.progress import Progress
 from sluice.model.training.batches.batch import Batch
-from sluice.model.training.engines.engine import Engine, StepOutcome
+from sluice.model.training.engines.engine import StepOutcome, TrainingEngine
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
@@ -78,7 +78,7 @@ class LoopHooks:
 
 
 @dataclass
-class Clock:
+class LoopClock:
     """Seconds by what they were spent on. Never compared between runs."""
 
     train: float = 0.0
@@ -104,7 +104,13 @@ class Clock:
 
 
 def train(
-    engine: Engine, hooks: LoopHooks, *, done: int, log: list[dict[str, Any]], progress: Progress, clock: Clock
+    engine: TrainingEngine,
+    hooks: LoopHooks,
+    *,
+    done: int,
+    log: list[dict[str, Any]],
+    progress: Progress,
+    clock: LoopClock,
 ) -> list[dict[str, Any]]:
     """Train from `done` steps to `hooks.steps` and return the log: one row per step, one per validation.
 
@@ -137,7 +143,7 @@ def train(
     return log
 
 
-def optimizer_step(engine: Engine, hooks: LoopHooks, step: int) -> StepRecord:
+def optimizer_step(engine: TrainingEngine, hooks: LoopHooks, step: int) -> StepRecord:
     """One step, counted from 0, on the batch of all workers.
 
     The loss is divided by the valid tokens of the whole step before the backward pass, so that every token has the same
@@ -176,7 +182,7 @@ def optimizer_step(engine: Engine, hooks: LoopHooks, step: int) -> StepRecord:
     return StepRecord(step + 1, loss, tokens, read, norm, skipped)
 
 
-def _log_row(engine: Engine, hooks: LoopHooks, record: StepRecord) -> dict[str, Any]:
+def _log_row(engine: TrainingEngine, hooks: LoopHooks, record: StepRecord) -> dict[str, Any]:
     row = {"step": record.step, "loss": record.loss, "learning_rate": engine.optimizer.param_groups[-1]["lr"]}
     if record.gradient_norm is not None:
         row["gradient_norm"] = record.gradient_norm
@@ -199,7 +205,7 @@ class HeldOut(NamedTuple):
     """[sources] float64: the number of those targets."""
 
 
-def validate(engine: Engine, batches: Iterable[Batch], sources: int = 0) -> HeldOut:
+def validate(engine: TrainingEngine, batches: Iterable[Batch], sources: int = 0) -> HeldOut:
     """Loss on the `batches` of all workers, in total and by source: the origins of their targets are below `sources`.
 
     One forward pass per batch. Raises TrainingFailed for a loss that is not finite.

@@ -156,7 +156,7 @@ def _digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-class Request(BaseModel):
+class PretrainRequest(BaseModel):
     """The arguments of `pretrain`, for a process that torchrun starts."""
 
     config: PretrainConfig
@@ -172,8 +172,8 @@ def main() -> None:
     """`torchrun --nproc-per-node N -m sluice.model.training.pretrain request.json`, N being config.workers."""
     if len(sys.argv) != 2:
         sys.exit("usage: torchrun --nproc-per-node N -m sluice.model.training.pretrain request.json")
-    request = Request.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    arguments = {name: getattr(request, name) for name in Request.model_fields}
+    request = PretrainRequest.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    arguments = {name: getattr(request, name) for name in PretrainRequest.model_fields}
     report = pretrain(**arguments, progress=_print_progress)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(report.model_dump_json() + "\n")

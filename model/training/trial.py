@@ -19,7 +19,7 @@ from sluice.model.training.batches.text import Packed
 from sluice.model.training.checkpointing.randomness import seed_random
 from sluice.model.training.engines.layers import prepare_layers
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, LoopHooks, train, validate
+from sluice.model.training.loop import LoopClock, LoopHooks, train, validate
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.optimization.schedule import rate
 
@@ -103,7 +103,7 @@ def run_trial(
         validate=validated,
         validate_every=config.validate_every,
     )
-    clock = Clock()
+    clock = LoopClock()
     log = train(engine, hooks, done=0, log=[], progress=progress, clock=clock)
     model_made = engine.model
     assert isinstance(model_made, Transformer)

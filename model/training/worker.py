@@ -31,11 +31,11 @@ from sluice.model.training.checkpointing.lock import locked
 from sluice.model.training.checkpointing.randomness import seed_random
 from sluice.model.training.checkpointing.resume import CheckpointManager
 from sluice.model.training.engines.build import build_engine
-from sluice.model.training.engines.engine import Engine
+from sluice.model.training.engines.engine import TrainingEngine
 from sluice.model.training.faults.diagnosis import diagnose
 from sluice.model.training.faults.preemption import Preemption
 from sluice.model.training.faults.watchdog import Watchdog
-from sluice.model.training.loop import Clock, LoopHooks, train, validate
+from sluice.model.training.loop import LoopClock, LoopHooks, train, validate
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.schedule import rate
@@ -112,7 +112,7 @@ class _Run:
     def __init__(
         self,
         job: Job,
-        engine: Engine,
+        engine: TrainingEngine,
         batches: TrainingBatches,
         valid: PackedTokens,
         metrics: StepMetrics | None,
@@ -157,7 +157,7 @@ class _Run:
         self._report_notes(progress, done)
         if self.metrics is not None:
             self.metrics.start()
-        clock, ready = Clock(), time.time()
+        clock, ready = LoopClock(), time.time()
         log = train(self.engine, self._hooks(progress), done=done, log=log, progress=progress, clock=clock)
         timings = {
             "launch_seconds": ready - self.job.started,

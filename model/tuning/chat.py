@@ -16,7 +16,7 @@ _ROLES = {"user": USER, "assistant": ASSISTANT}
 
 
 @dataclass(frozen=True)
-class Message:
+class ChatTurn:
     """One turn."""
 
     role: str
@@ -33,7 +33,7 @@ class Rendered:
     """For each id, whether it is part of an answer of the assistant, its end token included."""
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = None) -> Rendered:
+def render(tokenizer: Tokenizer, messages: Sequence[ChatTurn], max_tokens: int | None = None) -> Rendered:
     """Ids of `messages`, cut after `max_tokens`. A special token quoted in a text is read as its characters.
 
     Raises ValueError for a role other than user and assistant, and a tokenizer without the special tokens.
@@ -54,7 +54,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | 
 
 def render_pair(tokenizer: Tokenizer, question: str, answer: str, max_tokens: int | None = None) -> Rendered:
     """A question and its answer."""
-    return render(tokenizer, [Message("user", question), Message("assistant", answer)], max_tokens)
+    return render(tokenizer, [ChatTurn("user", question), ChatTurn("assistant", answer)], max_tokens)
 
 
 def collate(conversations: Sequence[Rendered], padding: int) -> Batch:

@@ -23,7 +23,7 @@ from sluice.model.config import TuneConfig
 from sluice.model.directory import load_model, model_hash, save_model
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, LoopHooks, train
+from sluice.model.training.loop import LoopClock, LoopHooks, train
 from sluice.model.training.optimization.optimizers.adamw import adamw
 from sluice.model.training.optimization.parameter_groups import parameter_groups
 from sluice.model.training.optimization.schedule import learning_rate_scale
@@ -34,7 +34,7 @@ _VALIDATION_PAIRS = 128
 
 
 @dataclass(frozen=True)
-class Pair:
+class QuestionAnswer:
     """A heading, and the text under it."""
 
     question: str
@@ -83,7 +83,7 @@ def tune(
         for pair in make_pairs(texts, split, "valid")[:_VALIDATION_PAIRS]
     ]
     before = _answer_loss(model, tokenizer, held_out, config.batch_size)
-    clock = Clock()
+    clock = LoopClock()
     optimizer = adamw(parameter_groups(model), config.learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
     engine = LocalEngine(model, optimizer, gradient_clip=1.0)
     hooks = _hooks(config, tokenizer, pairs, longest)
@@ -107,7 +107,7 @@ def tune(
     )
 
 
-def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], longest: int) -> LoopHooks:
+def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[QuestionAnswer], longest: int) -> LoopHooks:
     order = PairOrder(len(pairs), config.batch_size, config.unasked_fraction, config.seed)
     padding = padding_id(tokenizer)
 
@@ -128,7 +128,7 @@ def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[Pair], long
     )
 
 
-def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) -> list[Pair]:
+def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) -> list[QuestionAnswer]:
     """Pairs from the documents of one side of the split, in the documents' order.
 
     A heading of several sections ("Examples") is joined with the heading above it, or left out at the top level.
@@ -138,9 +138,9 @@ def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) ->
     pairs = []
     for parent, heading, body in found:
         if times[heading.casefold()] == 1:
-            pairs.append(Pair(heading, body))
+            pairs.append(QuestionAnswer(heading, body))
         elif parent:
-            pairs.append(Pair(f"{parent}: {heading}", body))
+            pairs.append(QuestionAnswer(f"{parent}: {heading}", body))
     return pairs
 
 

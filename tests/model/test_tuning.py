@@ -13,8 +13,8 @@ from sluice.model.config import TuneConfig
 from sluice.model.directory import load_model
 from sluice.model.evaluation.prompts import chat_prompt
 from sluice.model.training.batches.batch import Batch
-from sluice.model.tuning.chat import Message, collate, padding_id, render, render_pair
-from sluice.model.tuning.instruction import Pair, PairOrder, make_pairs, tune
+from sluice.model.tuning.chat import ChatTurn, collate, padding_id, render, render_pair
+from sluice.model.tuning.instruction import PairOrder, QuestionAnswer, make_pairs, tune
 
 CONFIG = TuneConfig(steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=4, seed=3)
 
@@ -48,14 +48,14 @@ def test_only_the_answer_is_learned(tokenizer: Tokenizer) -> None:
 
 
 def test_layout_is_that_of_the_chat_template(tokenizer: Tokenizer) -> None:
-    messages = [Message("user", "one"), Message("assistant", "two"), Message("user", "three")]
+    messages = [ChatTurn("user", "one"), ChatTurn("assistant", "two"), ChatTurn("user", "three")]
     text = "<|user|>one<|end|><|assistant|>two<|end|><|user|>three<|end|>"
     tokenizer.encode_special_tokens = False
     expected = tokenizer.encode(text, add_special_tokens=False).ids
     assert render(tokenizer, messages).ids == expected
     assert render(tokenizer, messages, max_tokens=4).ids == expected[:4]
     with pytest.raises(ValueError, match="role 'system' must be one of"):
-        render(tokenizer, [Message("system", "no")])
+        render(tokenizer, [ChatTurn("system", "no")])
 
 
 def test_prompt_and_padding_labels_change_nothing(tokenizer: Tokenizer, base: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_heading_that_stands_often_is_asked_with_its_parent() -> None:
         f"# Cache\n\n## Examples\n\n{body}\n\n### Deep\n\n{body}\n\n# Queue\n\n## Examples\n\n{body}\n\n## Short\n\nNo."
     )
     assert make_pairs([Document(text=text, id="0", metadata={})], SPLIT, split_of("0", SPLIT)) == [
-        Pair("Cache: Examples", body),
-        Pair("Deep", body),
-        Pair("Queue: Examples", body),
+        QuestionAnswer("Cache: Examples", body),
+        QuestionAnswer("Deep", body),
+        QuestionAnswer("Queue: Examples", body),
     ]
 
 

@@ -29,7 +29,7 @@ Extra = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """The state of a run after `step` optimizer steps, verified."""
 
     path: Path
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """The newest intact checkpoint of a folder."""
 
     step: int | None
@@ -98,7 +98,7 @@ def outdated(steps: Iterable[int], keep: int, keep_every: int | None) -> list[in
     return [step for step in newest_first[keep:] if keep_every is None or step % keep_every]
 
 
-def find_newest(folder: Path) -> Found:
+def find_newest(folder: Path) -> FoundCheckpoint:
     """Find the newest checkpoint whose files all match its manifest.
 
     A damaged one is renamed and noted; partial ones of a killed run are removed. One process calls it, before a run
@@ -110,12 +110,12 @@ def find_newest(folder: Path) -> Found:
     for step in sorted(complete_steps(folder), reverse=True):
         path = checkpoint_path(folder, step)
         if (reason := damage(path)) is None:
-            return Found(step, tuple(notes))
+            return FoundCheckpoint(step, tuple(notes))
         aside = path.with_name(path.name + _DAMAGED)
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
         notes.append(f"checkpoint of step {step} is damaged ({reason}) and set aside as {aside.name}")
-    return Found(None, tuple(notes))
+    return FoundCheckpoint(None, tuple(notes))
 
 
 def damage(path: Path) -> str | None:
@@ -139,21 +139,21 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path) -> TrainingCheckpoint:
     """Open a checkpoint by the path of its folder. Raises ValueError where it is missing or damaged."""
     if (reason := damage(path)) is not None:
         raise ValueError(f"{path} is not a checkpoint to resume from ({reason}): name an intact step-* folder")
     return read(path)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path) -> TrainingCheckpoint:
     """Read a checkpoint that is known to be intact."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (path / _LOG).read_text(encoding="utf-8").splitlines()]
     extra = manifest["extra"] | _join_tensors(load_file(path / _SHARED))
     world = manifest["world"]
     shards = ShardFiles([path / rank_file(rank) for rank in range(world)])
-    return Checkpoint(path, manifest["step"], world, log, extra, shards)
+    return TrainingCheckpoint(path, manifest["step"], world, log, extra, shards)
 
 
 def complete_steps(folder: Path) -> list[int]:

@@ -5,10 +5,10 @@ import torch
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.parallelism.optimizers import OPTIMIZERS
-from sluice.model.training.checkpointing.checkpoints import Checkpoint
+from sluice.model.training.checkpointing.checkpoints import TrainingCheckpoint
 
 
-def check_same(checkpoint: Checkpoint, shape: TransformerConfig, optimizer: str) -> None:
+def check_same(checkpoint: TrainingCheckpoint, shape: TransformerConfig, optimizer: str) -> None:
     """Raise ValueError where the checkpoint is of another model than `shape`, or of another optimizer."""
     with torch.device("meta"):
         wanted = {name: tuple(each.shape) for name, each in Transformer(shape).named_parameters()}

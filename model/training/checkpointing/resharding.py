@@ -27,7 +27,7 @@ Named = Sequence[tuple[str, nn.Parameter]]
 """This rank's parameters by their names in the checkpoint: see `checkpoint_names`."""
 
 
-class Source(Protocol):
+class ShardReader(Protocol):
     """A reader of shards."""
 
     def keys(self, name: str) -> set[str]: ...
@@ -106,7 +106,7 @@ def take_snapshot(
 
 
 @torch.no_grad()
-def restore(named: Named, optimizer: Any, source: Source) -> None:
+def restore(named: Named, optimizer: Any, source: ShardReader) -> None:
     """Load weights, masters and moments of this rank from `source`: the same bits whichever layout wrote them.
 
     Raises ValueError for a parameter that is incomplete in `source`.
@@ -123,7 +123,7 @@ def restore(named: Named, optimizer: Any, source: Source) -> None:
         _set_weight(name, parameter, source)
 
 
-def read_average(named: Named, source: Source) -> dict[str, Tensor]:
+def read_average(named: Named, source: ShardReader) -> dict[str, Tensor]:
     """The average that `take_snapshot` was given, by name, for this rank."""
     average = {}
     for name, parameter in named:
@@ -219,7 +219,7 @@ def _stepped(tensor: Tensor, slots: Iterable[Slot], momentum: Iterable[Slot] | N
     return Stepped(tensor, slots, slots if momentum is None else tuple(momentum))
 
 
-def _moment(stepped: Stepped, key: str, source: Source) -> Tensor:
+def _moment(stepped: Stepped, key: str, source: ShardReader) -> Tensor:
     device, slots = stepped.tensor.device, stepped.slots_of(key)
     holders = [slot for slot in slots if key in source.keys(slot.name)]
     scalar = source.scalar(holders[0].name, key)
@@ -236,7 +236,7 @@ def _moment(stepped: Stepped, key: str, source: Source) -> Tensor:
     return moment
 
 
-def _set_weight(name: str, parameter: Any, source: Source) -> None:
+def _set_weight(name: str, parameter: Any, source: ShardReader) -> None:
     """In place: under ZeRO the parameters are views into flat buffers."""
     if hasattr(parameter, "ds_tensor"):
         start, numel = own_range(parameter)

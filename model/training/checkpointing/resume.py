@@ -21,7 +21,7 @@ from sluice.model.training.checkpointing.resharding import (
     take_snapshot,
 )
 from sluice.model.training.checkpointing.saver import Saver
-from sluice.model.training.engines.engine import Engine
+from sluice.model.training.engines.engine import TrainingEngine
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
@@ -37,7 +37,7 @@ class CheckpointManager:
     def __init__(
         self,
         folder: Path,
-        engine: Engine,
+        engine: TrainingEngine,
         *,
         keep: int = 2,
         keep_every: int | None = None,
@@ -78,7 +78,7 @@ class CheckpointManager:
         self._notes.append(f"resumes from step {step}{how}")
         return self.load(checkpoints.read(checkpoints.checkpoint_path(folders[place], step)))
 
-    def load(self, checkpoint: checkpoints.Checkpoint) -> tuple[int, list[dict[str, Any]]]:
+    def load(self, checkpoint: checkpoints.TrainingCheckpoint) -> tuple[int, list[dict[str, Any]]]:
         """Resume from a checkpoint of this run."""
         named, optimizer, extra = checkpoint_names(self.engine.model), _stepping(self.engine), checkpoint.extra
         restore(named, optimizer, checkpoint.shards)
@@ -93,7 +93,7 @@ class CheckpointManager:
         return checkpoint.step, checkpoint.log
 
     def branch_from(
-        self, plateau: checkpoints.Checkpoint, shape: TransformerConfig, optimizer: str
+        self, plateau: checkpoints.TrainingCheckpoint, shape: TransformerConfig, optimizer: str
     ) -> tuple[int, list[dict[str, Any]]]:
         """Begin a decay branch of another run. Raises ValueError for another model or optimizer."""
         check_same(plateau, shape, optimizer)

@@ -22,7 +22,7 @@ class StepOutcome(Enum):
     """fp16: skipped, since the gradient overflowed under too large a loss scale. A normal part of fp16 training."""
 
 
-class Engine(Protocol):
+class TrainingEngine(Protocol):
     """A way to train. Every process calls every method, in the same order."""
 
     model: Transformer

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from sluice.model.parallelism.all_gather_text import all_gather_text
 from sluice.model.training.batches.batch import Batch
-from sluice.model.training.engines.engine import Engine
+from sluice.model.training.engines.engine import TrainingEngine
 
 _ROWS_NAMED = 8
 _ORDER = ("parameter", "output", "gradient")
 
 
 @dataclass(frozen=True)
-class Finding:
+class NonFiniteValue:
     """The first value that is not finite, as far as this process can see."""
 
     kind: str
@@ -36,7 +36,7 @@ class Finding:
         return f"{place} {self.name} has {self.nan} NaN and {self.infinite} infinite of {self.elements} values"
 
 
-def diagnose(engine: Engine, batch: Batch, micro_rows: int, *, step: int, what: str, folder: Path) -> str:
+def diagnose(engine: TrainingEngine, batch: Batch, micro_rows: int, *, step: int, what: str, folder: Path) -> str:
     """One line for the user: `what` is not finite in `step`, counted from 1, and where that began.
 
     Every process calls it, on the batch and the weights of that step; it leaves the engine without a gradient. A
@@ -64,7 +64,7 @@ def diagnose(engine: Engine, batch: Batch, micro_rows: int, *, step: int, what: 
     return f"{what} at step {step}: {first}"
 
 
-def find(engine: Engine, batch: Batch, micro_rows: int) -> Finding | None:
+def find(engine: TrainingEngine, batch: Batch, micro_rows: int) -> NonFiniteValue | None:
     """The first of: a parameter in the model's order, a module's output in the order of the forward pass, a
     parameter's gradient in the order of the backward pass. None where this process sees none.
 
@@ -74,11 +74,11 @@ def find(engine: Engine, batch: Batch, micro_rows: int) -> Finding | None:
     parameter = next(
         (_finding("parameter", *each) for each in engine.model.named_parameters() if _broken(each[1])), None
     )
-    outputs: list[Finding] = []
+    outputs: list[NonFiniteValue] = []
     for i, micro in enumerate(micros):
         with _watched_outputs(engine.model, outputs, i * micro_rows, len(micro.ids)):
             engine.nll_sum(micro)
-    gradients: list[Finding] = []
+    gradients: list[NonFiniteValue] = []
     with _watched_gradients(engine.model, gradients):
         engine.forward_backward(micros, max(1, batch.tokens))
     engine.discard()
@@ -86,7 +86,7 @@ def find(engine: Engine, batch: Batch, micro_rows: int) -> Finding | None:
 
 
 @contextmanager
-def _watched_outputs(model: nn.Module, found: list[Finding], first_row: int, rows: int) -> Iterator[None]:
+def _watched_outputs(model: nn.Module, found: list[NonFiniteValue], first_row: int, rows: int) -> Iterator[None]:
     """`found` gets the first module, innermost first, whose output is not finite."""
 
     def hook(name: str) -> Callable[..., None]:
@@ -111,7 +111,7 @@ def _watched_outputs(model: nn.Module, found: list[Finding], first_row: int, row
 
 
 @contextmanager
-def _watched_gradients(model: nn.Module, found: list[Finding]) -> Iterator[None]:
+def _watched_gradients(model: nn.Module, found: list[NonFiniteValue]) -> Iterator[None]:
     """`found` gets the first parameter, from the loss down, whose gradient is not finite."""
 
     def hook(name: str) -> Callable[[Tensor], None]:
@@ -129,9 +129,9 @@ def _watched_gradients(model: nn.Module, found: list[Finding]) -> Iterator[None]
             handle.remove()
 
 
-def _finding(kind: str, name: str, tensor: Tensor, rows: Sequence[int] = ()) -> Finding:
+def _finding(kind: str, name: str, tensor: Tensor, rows: Sequence[int] = ()) -> NonFiniteValue:
     values = tensor.detach()
-    return Finding(kind, name, list(rows), int(values.isnan().sum()), int(values.isinf().sum()), values.numel())
+    return NonFiniteValue(kind, name, list(rows), int(values.isnan().sum()), int(values.isinf().sum()), values.numel())
 
 
 def _broken(tensor: Tensor) -> bool:

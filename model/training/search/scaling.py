@@ -63,7 +63,7 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Interval:
+class Estimate:
     """A value and its confidence band."""
 
     value: float
@@ -76,9 +76,9 @@ class Advice:
     """Recommended size and data for a budget."""
 
     flops: float
-    parameters: Interval
-    tokens: Interval
-    loss: Interval
+    parameters: Estimate
+    tokens: Estimate
+    loss: Estimate
     beyond: float
     """Budget over that of the largest run measured: how far the law is stretched."""
 
@@ -136,10 +136,10 @@ def frontier(law: Law, flops: Sequence[float]) -> np.ndarray:
     return np.array([law.loss(*law.best(each)) for each in flops])
 
 
-def _interval(value: float, drawn: Sequence[float], confidence: float) -> Interval:
+def _interval(value: float, drawn: Sequence[float], confidence: float) -> Estimate:
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     # The fit itself may lie outside its own band where a parameter is at a bound.
-    return Interval(value, float(min(low, value)), float(max(high, value)))
+    return Estimate(value, float(min(low, value)), float(max(high, value)))
 
 
 def _packed(law: Law) -> tuple[float, ...]:

@@ -39,7 +39,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """Result of a trial."""
 
     candidate: Candidate
@@ -71,7 +71,7 @@ def candidates(config: PretrainConfig, model: ModelConfig, trials: int, seed: in
     return found
 
 
-def best(outcomes: Sequence[Outcome]) -> Outcome:
+def best(outcomes: Sequence[TrialOutcome]) -> TrialOutcome:
     """The least loss of those that ran to the end. ValueError where none did."""
     last = max(outcome.step for outcome in outcomes)
     finished = [outcome for outcome in outcomes if outcome.step == last and math.isfinite(outcome.validation_loss)]
@@ -80,7 +80,9 @@ def best(outcomes: Sequence[Outcome]) -> Outcome:
     return min(finished, key=lambda outcome: outcome.validation_loss)
 
 
-def run_sweep(tried: Sequence[Candidate], packed: Packed, state: Path, *, at_once: int | None = None) -> list[Outcome]:
+def run_sweep(
+    tried: Sequence[Candidate], packed: Packed, state: Path, *, at_once: int | None = None
+) -> list[TrialOutcome]:
     """All candidates under Ray Tune, a core each; Ray's own files go below `state`.
 
     Which of them end early depends on which come first, unless `at_once` (None: as many as there are cores) is 1: then
@@ -147,7 +149,7 @@ def _trial(settings: dict[str, Any]) -> None:
         tune.report({"step": candidate.config.steps, "validation_loss": _DIVERGED})
 
 
-def _outcome(tried: Sequence[Candidate], result: Any) -> Outcome:
+def _outcome(tried: Sequence[Candidate], result: Any) -> TrialOutcome:
     candidate = _read(result.config["candidate"])
     assert candidate in tried
     if result.error is not None:
@@ -157,4 +159,4 @@ def _outcome(tried: Sequence[Candidate], result: Any) -> Outcome:
     if "validation_loss" not in result.metrics:
         raise RuntimeError(f"trial {candidate.name} ended before its first validation")
     loss = result.metrics["validation_loss"]
-    return Outcome(candidate, math.inf if loss >= _DIVERGED else loss, result.metrics["step"])
+    return TrialOutcome(candidate, math.inf if loss >= _DIVERGED else loss, result.metrics["step"])

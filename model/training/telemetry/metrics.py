@@ -16,7 +16,7 @@ from torch import Tensor
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.flops import count_flops
 from sluice.model.planner.machine_rates import measure_matmul_flops
-from sluice.model.training.engines.engine import Engine
+from sluice.model.training.engines.engine import TrainingEngine
 from sluice.model.training.loop import StepRecord
 
 _PEAK_SIZE, _PEAK_ROUNDS = 8192, 10
@@ -31,7 +31,7 @@ class StepMetrics:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainingEngine,
         *,
         every: int,
         flops_per_token: float,

@@ -17,7 +17,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.checkpointing.resume import CheckpointManager
 from sluice.model.training.engines.local import LocalEngine
-from sluice.model.training.loop import Clock, LoopHooks, train
+from sluice.model.training.loop import LoopClock, LoopHooks, train
 from sluice.model.training.optimization.averaging import WeightAverage
 from sluice.model.training.optimization.guard import StepGuard
 from sluice.model.training.optimization.optimizer import build_optimizer
@@ -70,7 +70,7 @@ def go(
             save_every=SAVE_EVERY,
             preempted=preempted,
         )
-        log = train(engine, hooks, done=done, log=log, progress=no_progress, clock=Clock())
+        log = train(engine, hooks, done=done, log=log, progress=no_progress, clock=LoopClock())
         assert continuation.finish() is None
         return log, {**average.state(), "updates": torch.tensor(average.updates)}, continuation.take_notes()
 

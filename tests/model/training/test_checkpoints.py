@@ -35,7 +35,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         write(tmp_path, step, step)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020", "step-00000030"]
-    assert checkpoints.find_newest(tmp_path) == checkpoints.Found(30, ())
+    assert checkpoints.find_newest(tmp_path) == checkpoints.FoundCheckpoint(30, ())
     found = checkpoints.open_checkpoint(tmp_path / "step-00000030")
     assert (found.step, found.world, found.log) == (30, 2, LOG)
     assert found.shards.read("weight", "master", 2, 3).tolist() == [30.0, 31.0, 31.0]
@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path:
     assert f"checkpoint of step 20 is damaged ({name} " in found.notes[0]
     # It does not count among those that are kept.
     write(tmp_path, 15, 1.5, keep=1)
-    assert checkpoints.find_newest(tmp_path) == checkpoints.Found(15, ())
+    assert checkpoints.find_newest(tmp_path) == checkpoints.FoundCheckpoint(15, ())
     write(tmp_path, 20, 2.5)
     assert checkpoints.open_checkpoint(path.parent).shards.read("weight", "master", 0, 1).item() == 2.5
 
@@ -81,7 +81,7 @@ def test_a_number_changed_in_the_manifest_is_seen(tmp_path: Path) -> None:
 
 def test_what_was_never_sealed_is_swept_away(tmp_path: Path) -> None:
     checkpoints.write_rank(tmp_path, 10, 0, shards(1.0, 0), {})
-    assert checkpoints.find_newest(tmp_path) == checkpoints.Found(None, ())
+    assert checkpoints.find_newest(tmp_path) == checkpoints.FoundCheckpoint(None, ())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_nothing_half_and_the_run_goes_on(tmp_path: Path, wha
     assert saver.take_notes() == []
     saver.save(3, snapshot(10, 3.0), LOG, {})
     assert saver.wait() is None
-    assert checkpoints.find_newest(tmp_path) == checkpoints.Found(3, ())
+    assert checkpoints.find_newest(tmp_path) == checkpoints.FoundCheckpoint(3, ())
 
 
 def test_what_should_not_happen_in_the_thread_is_raised_where_one_waits(tmp_path: Path) -> None:

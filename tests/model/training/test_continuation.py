@@ -73,7 +73,7 @@ def test_killed_at_a_step_and_gone_on_is_bit_identical(undisturbed: Run, tmp_pat
 
 def test_asked_to_end_it_saves_the_step_it_is_at(undisturbed: Run, tmp_path: Path) -> None:
     go_until(tmp_path, 12)
-    assert checkpoints.find_newest(tmp_path) == checkpoints.Found(13, ())
+    assert checkpoints.find_newest(tmp_path) == checkpoints.FoundCheckpoint(13, ())
     assert_same(go(tmp_path, seed=2), undisturbed)
 
 
@@ -127,7 +127,7 @@ def test_each_part_of_it_matters(
     go_until(tmp_path, 12)
     read = checkpoints.read
 
-    def forgetful(path: Path) -> checkpoints.Checkpoint:
+    def forgetful(path: Path) -> checkpoints.TrainingCheckpoint:
         found = read(path)
         if forgotten in found.extra:
             found.extra[forgotten] = None
@@ -138,7 +138,7 @@ def test_each_part_of_it_matters(
 
     monkeypatch.setattr(checkpoints, "read", forgetful)
     if forgotten == "random.cpu":
-        monkeypatch.setattr(checkpoints.Checkpoint, "own", lambda *_: {})
+        monkeypatch.setattr(checkpoints.TrainingCheckpoint, "own", lambda *_: {})
     run = go(tmp_path, seed=2)
     with pytest.raises(AssertionError):
         assert_same(run, undisturbed)

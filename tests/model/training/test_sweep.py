@@ -9,7 +9,7 @@ import pytest
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.text import Packed
-from sluice.model.training.search.sweep import Candidate, Outcome, _outcome, _plain, best, run_sweep
+from sluice.model.training.search.sweep import Candidate, TrialOutcome, _outcome, _plain, best, run_sweep
 
 MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=16, intermediate_multiple=8)
 CONFIG = PretrainConfig(
@@ -30,7 +30,7 @@ def candidate(rate: float, **changed: float) -> Candidate:
 
 
 @pytest.fixture(scope="module")
-def outcomes(ray_head: str, packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+def outcomes(ray_head: str, packed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TrialOutcome]:
     """One after the other, so that each is held to those before it: one that learns, one that breaks, and one that
     is too slow.
     """
@@ -40,7 +40,7 @@ def outcomes(ray_head: str, packed_corpus: Path, tmp_path_factory: pytest.TempPa
     )
 
 
-def test_the_worse_ends_early_and_the_best_ran_to_the_end(outcomes: list[Outcome]) -> None:
+def test_the_worse_ends_early_and_the_best_ran_to_the_end(outcomes: list[TrialOutcome]) -> None:
     found = {each.candidate.rate: each for each in outcomes}
     assert set(found) == {1, 1e30, 1e-5}
     slow, chosen = found[1e-5], best(outcomes)
@@ -50,7 +50,7 @@ def test_the_worse_ends_early_and_the_best_ran_to_the_end(outcomes: list[Outcome
     assert chosen.validation_loss < slow.validation_loss
 
 
-def test_a_rate_that_diverges_is_an_answer(outcomes: list[Outcome]) -> None:
+def test_a_rate_that_diverges_is_an_answer(outcomes: list[TrialOutcome]) -> None:
     [broken] = [each for each in outcomes if each.candidate.rate == 1e30]
     assert broken.validation_loss == math.inf
     assert len([each for each in outcomes if math.isfinite(each.validation_loss)]) == 2

@@ -24,7 +24,7 @@ from sluice.model.training.engines.engine import StepOutcome
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.errors import TrainingFailed
 from sluice.model.training.faults.watchdog import Watchdog
-from sluice.model.training.loop import Clock, LoopHooks, optimizer_step, train
+from sluice.model.training.loop import LoopClock, LoopHooks, optimizer_step, train
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.pretrain import PretrainReport, pretrain, run_fingerprint, same_runs
 
@@ -69,7 +69,7 @@ def losses_of(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def test_one_batch_can_be_learned_by_heart() -> None:
-    log = train(local_engine(), loop_over(random_batch(), 60), done=0, log=[], progress=no_progress, clock=Clock())
+    log = train(local_engine(), loop_over(random_batch(), 60), done=0, log=[], progress=no_progress, clock=LoopClock())
     losses = losses_of(log)
     assert losses[0] == pytest.approx(3.9, abs=0.1)  # ln 50: before training every token is as likely
     assert losses[-1] < 0.1
@@ -77,7 +77,7 @@ def test_one_batch_can_be_learned_by_heart() -> None:
 
 def test_golden_run() -> None:
     """A change here is a change of what is computed: a refactoring must not make one."""
-    log = train(local_engine(), loop_over(random_batch(), 5), done=0, log=[], progress=no_progress, clock=Clock())
+    log = train(local_engine(), loop_over(random_batch(), 5), done=0, log=[], progress=no_progress, clock=LoopClock())
     assert losses_of(log) == pytest.approx(GOLDEN_LOSSES, abs=2e-5)
 
 
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_reaches_the_weights() 
 
     hooks = LoopHooks(steps=9, micro_batch_size=4, learning_rate_scale=lambda _: 1.0, batch=batch)
     with pytest.raises(TrainingFailed, match="the loss is nan at step 4"):
-        train(engine, hooks, done=0, log=[], progress=no_progress, clock=Clock())
+        train(engine, hooks, done=0, log=[], progress=no_progress, clock=LoopClock())
     assert torch.isfinite(engine.model.layers[1].feedforward.down.weight).all()  # type: ignore[union-attr, index]
 
 
@@ -139,7 +139,7 @@ def test_a_loss_scale_that_is_lowered_leaves_a_step_out_and_says_so() -> None:
     plain = local_engine()
     engine = Overflowing(plain.model, plain.optimizer)
     hooks = replace(loop_over(random_batch(), 3), observe=lambda record: {"norm_asked": record.gradient_norm})
-    first, second, _ = log = train(engine, hooks, done=0, log=[], progress=no_progress, clock=Clock())
+    first, second, _ = log = train(engine, hooks, done=0, log=[], progress=no_progress, clock=LoopClock())
     assert first["skipped"] == "the gradient overflowed: the loss scale is lowered"
     assert first["norm_asked"] is None and second["gradient_norm"] > 0
     # Nothing moved.
@@ -152,7 +152,7 @@ def test_speed_counts_what_is_read_and_the_loss_what_counts() -> None:
     half = replace(whole, mask=torch.arange(16).expand(4, -1) < 4)
     record = optimizer_step(local_engine(), loop_over(half, 1), 0)
     assert (record.tokens, record.read) == (16, 64)
-    clock = Clock()
+    clock = LoopClock()
     train(local_engine(), loop_over(half, 2), done=0, log=[], progress=no_progress, clock=clock)
     assert clock.tokens == 128
 

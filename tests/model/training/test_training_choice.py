@@ -12,7 +12,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.planner.parameters import count_parameters
 from sluice.model.training.batches.text import Packed
 from sluice.model.training.search.shapes import alternatives, ladder, scaled
-from sluice.model.training.search.sweep import RATE_RANGE, Candidate, Outcome, best, candidates
+from sluice.model.training.search.sweep import RATE_RANGE, Candidate, TrialOutcome, best, candidates
 from sluice.model.training.telemetry.profiling import PHASES, TRACE, profile_steps
 from sluice.model.training.trial import run_trial, single_process
 
@@ -78,10 +78,10 @@ def test_candidates_begin_with_the_settings_and_spread(trials: int, seed: int) -
 
 def test_the_best_ran_to_the_end() -> None:
     tried = candidates(CONFIG, MODEL, 3, 0)
-    outcomes = [Outcome(tried[0], 2.0, 6), Outcome(tried[1], 1.0, 4), Outcome(tried[2], math.nan, 6)]
+    outcomes = [TrialOutcome(tried[0], 2.0, 6), TrialOutcome(tried[1], 1.0, 4), TrialOutcome(tried[2], math.nan, 6)]
     assert best(outcomes).candidate == tried[0]
     with pytest.raises(ValueError, match=r"lower pretrain\.learning_rate"):
-        best([Outcome(tried[0], math.inf, 6)])
+        best([TrialOutcome(tried[0], math.inf, 6)])
     with pytest.raises(ValueError, match="at least 2"):
         candidates(CONFIG, MODEL, 1, 0)
     assert isinstance(tried[0], Candidate)

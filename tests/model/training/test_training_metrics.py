@@ -17,7 +17,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.engines.norms import layer_group
-from sluice.model.training.loop import Clock, LoopHooks, StepRecord, train
+from sluice.model.training.loop import LoopClock, LoopHooks, StepRecord, train
 from sluice.model.training.optimization.optimizer import build_optimizer
 from sluice.model.training.telemetry.curves import draw_losses, smoothed
 from sluice.model.training.telemetry.metrics import StepMetrics
@@ -51,7 +51,7 @@ def rows_of(engine: LocalEngine, metrics: StepMetrics, done: int, steps: int) ->
         inspect=metrics.inspect,
         observe=metrics.observe,
     )
-    return train(engine, hooks, done=done, log=[], progress=no_progress, clock=Clock())
+    return train(engine, hooks, done=done, log=[], progress=no_progress, clock=LoopClock())
 
 
 def test_group_norms_make_up_the_whole_gradient_and_the_update() -> None:
@@ -102,7 +102,7 @@ def test_the_load_of_experts_is_that_of_the_whole_step(rows: int) -> None:
         model(batch(0).ids)
         shares = expert_load(model.routing)
     hooks = LoopHooks(steps=1, micro_batch_size=rows, learning_rate_scale=lambda _: 1.0, batch=batch)
-    [row] = train(engine, hooks, done=0, log=[], progress=no_progress, clock=Clock())
+    [row] = train(engine, hooks, done=0, log=[], progress=no_progress, clock=LoopClock())
     assert row["expert_load"] == pytest.approx(shares.amax(dim=-1).tolist(), abs=1e-6)
     assert 1 / 3 < max(row["expert_load"]) < 1 and row["dropped"] == 0
     assert engine.expert_load() is None
