@@ -4,7 +4,7 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.accelerators import Device
 from sluice.model.planner.base import WEIGHT_BYTES, Dtype, Record
 from sluice.model.planner.kv_cache import CacheDtype, cache_bytes
-from sluice.model.planner.parameters import Parameters, count_parameters
+from sluice.model.planner.parameters import count_parameters
 from sluice.model.planner.weights import StateSpaceShape
 
 
@@ -58,7 +58,12 @@ def users(
     count = max(0, free // each) if each else 0
     rate = None
     if device.bandwidth_bytes_per_s is not None and count:
-        read = _used_weights(config, parameters, count) * WEIGHT_BYTES[dtype]
+        used: float = parameters.total
+        if config.mixture is not None:
+            # Weights that at least one of the tokens uses: one leaves out 1 - per_token / experts of the experts.
+            unused = 1 - config.mixture.per_token / config.mixture.experts
+            used -= (parameters.total - parameters.active) * unused ** (count - 1)
+        read = used * WEIGHT_BYTES[dtype]
         rate = device.bandwidth_bytes_per_s * devices / (read + count * each)
     return Capacity(
         device=device.name,
@@ -85,11 +90,3 @@ def _divided_sizes(config: TransformerConfig) -> dict[str, int]:
     elif config.has_attention or config.state_space_feedforward:
         divided["intermediate_size"] = config.feedforward_width
     return divided
-
-
-def _used_weights(config: TransformerConfig, parameters: Parameters, tokens: int) -> float:
-    """Weights that at least one of `tokens` tokens uses: one leaves out 1 - per_token / experts of the experts."""
-    if config.mixture is None:
-        return parameters.total
-    left = 1 - config.mixture.per_token / config.mixture.experts
-    return parameters.total - (parameters.total - parameters.active) * left ** (tokens - 1)

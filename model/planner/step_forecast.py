@@ -143,28 +143,18 @@ def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, 
     assert len(attentions) == len(rates.attention_s), f"{len(rates.attention_s)} rates for {len(attentions)} attentions"
     attention = sum(count * seconds for count, seconds in zip(attentions.values(), rates.attention_s, strict=True))
     mixers = attention + rates.scan_s * scans
-    micro = arithmetic + mixers + _kept_bytes(config, run) / rates.kept_bytes_per_s
+    # Kept for the backward pass, without probabilities: their time is the attention kernel's.
+    batch, length = run.micro_batch_size, config.context
+    kept_bytes = input_bytes(config, dtype=run.dtype, batch=batch, length=length) + sum(
+        layer_bytes(config, layer, dtype=run.dtype, batch=batch, length=length, kernel="flash", on_cpu=True)
+        for layer in list_layers(config)
+    )
+    micro = arithmetic + mixers + kept_bytes / rates.kept_bytes_per_s
     flops = sum(6 * each.rows * each.inputs * each.outputs for each in products)
     return StepForecast(
         step_s=micro_batches * micro + _optimizer_s(config, run, rates, flops / sum(rates.products_s)),
         memory_bytes=worker_memory_bytes(config, run),
     )
-
-
-def _kept_bytes(config: TransformerConfig, run: PretrainConfig) -> int:
-    """Bytes that the layers keep, without probabilities: their time is the attention kernel's."""
-    return sum(
-        layer_bytes(
-            config,
-            layer,
-            dtype=run.dtype,
-            batch=run.micro_batch_size,
-            length=config.context,
-            kernel="flash",
-            on_cpu=True,
-        )
-        for layer in list_layers(config)
-    ) + input_bytes(config, dtype=run.dtype, batch=run.micro_batch_size, length=config.context)
 
 
 def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, flops_per_s: float) -> float:

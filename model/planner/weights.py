@@ -56,7 +56,12 @@ def list_weights(config: TransformerConfig) -> Iterator[WeightSpec]:
     yield WeightSpec("embedding.weight", "embedding", (config.vocab_size, hidden), divided=False)
     if config.token_types:
         yield WeightSpec("type_embedding.weight", "embedding", (config.token_types, hidden), divided=False)
-    yield from _positions(config)
+    if config.positions == "learned":
+        yield WeightSpec("position_embedding.weight", "positions", (config.context, hidden), divided=False)
+    if config.positions == "relative":
+        for prefix in ("", "encoder.") if config.encoder_kinds else ("",):
+            shape = (config.relative_buckets, config.heads)
+            yield WeightSpec(f"{prefix}relative.weight", "positions", shape, divided=False)
     if config.embedding_norm:
         yield from _norm(config, "embedding_norm", None)
     stacks: list[tuple[Stack, str, tuple[LayerKind, ...]]] = [("decoder", "", config.layer_kinds)]
@@ -67,22 +72,6 @@ def list_weights(config: TransformerConfig) -> Iterator[WeightSpec]:
             yield from _layer(config, f"{prefix}layers.{layer}", (stack, layer), kind)
         if config.norm_position == "pre":
             yield from _norm(config, f"{prefix}norm", None)
-    yield from _head(config)
-
-
-def _positions(config: TransformerConfig) -> Iterator[WeightSpec]:
-    stacks = ("", "encoder.") if config.encoder_kinds else ("",)
-    if config.positions == "learned":
-        yield WeightSpec("position_embedding.weight", "positions", (config.context, config.hidden_size), divided=False)
-    if config.positions == "relative":
-        for prefix in stacks:
-            yield WeightSpec(
-                f"{prefix}relative.weight", "positions", (config.relative_buckets, config.heads), divided=False
-            )
-
-
-def _head(config: TransformerConfig) -> Iterator[WeightSpec]:
-    hidden = config.hidden_size
     if not config.tie_embeddings:
         yield WeightSpec("head.weight", "head", (config.vocab_size, hidden), divided=False)
     if config.head_transform:

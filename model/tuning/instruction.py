@@ -168,12 +168,12 @@ class PairOrder:
     def at(self, step: int) -> list[tuple[int, bool]]:
         """(pair, whether its question is included) of each row of `step`, counted from 0."""
         visits = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [self._visit(*divmod(visit, self.pairs)) for visit in visits]
-
-    def _visit(self, epoch: int, place: int) -> tuple[int, bool]:
-        generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        index = int(generator.permutation(self.pairs)[place])
-        return index, bool(generator.random(self.pairs)[place] >= self.unasked_fraction)
+        rows = []
+        for epoch, place in (divmod(visit, self.pairs) for visit in visits):
+            generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+            index = int(generator.permutation(self.pairs)[place])
+            rows.append((index, bool(generator.random(self.pairs)[place] >= self.unasked_fraction)))
+        return rows
 
 
 @torch.inference_mode()

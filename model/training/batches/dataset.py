@@ -47,11 +47,11 @@ class WindowOrder:
     def starts(self, first: int, count: int) -> np.ndarray:
         """Offsets [count] int64 into the tokens of the visits `first` to `first + count`, over all epochs."""
         visits = np.arange(first, first + count)
-        return np.array([self._start(*divmod(int(visit), self.windows)) for visit in visits], dtype=np.int64)
-
-    def _start(self, epoch: int, visit: int) -> int:
-        phase, order = _epoch(self, epoch)
-        return phase + int(order[visit]) * self.context
+        starts = []
+        for epoch, visit in (divmod(int(each), self.windows) for each in visits):
+            phase, order = _epoch(self, epoch)
+            starts.append(phase + int(order[visit]) * self.context)
+        return np.array(starts, dtype=np.int64)
 
 
 @lru_cache(maxsize=4)

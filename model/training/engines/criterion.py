@@ -1,13 +1,13 @@
 """The loss of one micro-batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sluice.model.architecture.loss import cross_entropy_sum
-from sluice.model.architecture.moe import Routing, auxiliary_loss, expert_load
+from sluice.model.architecture.moe import auxiliary_loss, expert_load
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.training.batches.batch import Batch
 
@@ -45,15 +45,13 @@ class Criterion(nn.Module):
         if routing := self.model.routing:
             objective = objective + auxiliary_loss(routing, self.model.config) * (count / tokens)
             if torch.is_grad_enabled():
-                self._note(routing, len(batch.ids))
+                # Micro-batches of a step differ only in their rows.
+                rows = len(batch.ids)
+                shares = rows * expert_load(routing).detach().double().flatten()
+                dropped = torch.stack([each.dropped for each in routing]).sum()
+                noted = torch.cat([torch.stack([dropped.new_tensor(rows), dropped]).double(), shares])
+                self._routed = noted if self._routed is None else self._routed + noted
         return objective, nll_sum.detach()
-
-    def _note(self, routing: Sequence[Routing], rows: int) -> None:
-        # Micro-batches of a step differ in nothing but their rows.
-        shares = rows * expert_load(routing).detach().double().flatten()
-        dropped = torch.stack([each.dropped for each in routing]).sum()
-        noted = torch.cat([torch.stack([dropped.new_tensor(rows), dropped]).double(), shares])
-        self._routed = noted if self._routed is None else self._routed + noted
 
     def take_load(self, join: Callable[[Tensor], Tensor] = lambda sums: sums) -> Load | None:
         """Load of the experts in the passes with a gradient since the last call; `join` sums over the workers. None: no

@@ -56,24 +56,6 @@ def _without(module: str) -> Iterator[None]:
 
 def settings(config: PretrainConfig, data_workers: int) -> dict[str, Any]:
     """DeepSpeed's configuration for a run with so many data-parallel workers."""
-    return {
-        "train_batch_size": config.batch_size,
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
-        "gradient_accumulation_steps": config.batch_size // (config.micro_batch_size * data_workers),
-        "zero_optimization": _zero(config),
-        # The optimizer is torch's or DeepSpeed's own, built by us: DeepSpeed's default Adam compiles for minutes.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        # Without ZeRO the engine clips: it knows which copies of a parameter count.
-        "gradient_clipping": (config.gradient_clip or 0.0) if config.zero_stage else 0.0,
-        "bf16": {"enabled": config.dtype == "bf16"},
-        "fp16": {"enabled": config.dtype == "fp16"},
-        "pipeline": {"pipe_partitioned": False, "grad_partitioned": False, "use_reentrant": False},
-        "steps_per_print": 2**62,
-    }
-
-
-def _zero(config: PretrainConfig) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": config.zero_stage,
         "overlap_comm": False,
@@ -86,8 +68,22 @@ def _zero(config: PretrainConfig) -> dict[str, Any]:
     if config.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
     if config.zero_stage == 3:
-        # Muon needs whole gradients, which a scatter does not leave behind.
+        # A scatter leaves no whole gradients behind.
         zero["reduce_scatter"] = not OPTIMIZERS[config.optimizer].whole_gradients
         zero["stage3_prefetch_bucket_size"] = BUCKET_ELEMENTS
         zero["stage3_param_persistence_threshold"] = PERSISTENT_ELEMENTS
-    return zero
+    return {
+        "train_batch_size": config.batch_size,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": config.batch_size // (config.micro_batch_size * data_workers),
+        "zero_optimization": zero,
+        # The optimizer is torch's or DeepSpeed's own, built by us: DeepSpeed's default Adam compiles for minutes.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Without ZeRO the engine clips: it knows which copies of a parameter count.
+        "gradient_clipping": (config.gradient_clip or 0.0) if config.zero_stage else 0.0,
+        "bf16": {"enabled": config.dtype == "bf16"},
+        "fp16": {"enabled": config.dtype == "fp16"},
+        "pipeline": {"pipe_partitioned": False, "grad_partitioned": False, "use_reentrant": False},
+        "steps_per_print": 2**62,
+    }
