@@ -25,7 +25,7 @@ from sluice.model.training.telemetry.sources import BITS, NATS, bits_per_byte
 from sluice.model.training.worker import Job
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_CODE = ("architecture", "parallelism", "training", "checkpoint.py", "huggingface")
+_CODE = ("architecture", "parallelism", "training", "directory.py", "huggingface")
 """Code of the model package that decides the weights of a run."""
 
 
