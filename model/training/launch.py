@@ -101,7 +101,7 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def beside(work: Callable[[], Result]) -> Result:
+def run_in_thread(work: Callable[[], Result]) -> Result:
     """Return or raise the result of `work`, run in a thread: outside of the main thread Ray's libraries leave Ctrl-C
     alone, which they would otherwise treat as a request to end quietly.
     """
@@ -113,7 +113,7 @@ def beside(work: Callable[[], Result]) -> Result:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=run, name="beside", daemon=True).start()
+    threading.Thread(target=run, name="run_in_thread", daemon=True).start()
     return done.result()
 
 
@@ -140,7 +140,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
         )
         with forwarded_to(job.notice) as stop_requested:
             try:
-                beside(trainer.fit)
+                run_in_thread(trainer.fit)
             except TrainingFailedError as error:
                 failed = error
             else:

@@ -60,7 +60,7 @@ class DistributedEngine:
     def weights(self) -> dict[str, Tensor]:
         return {name: getattr(each, "ds_tensor", each) for name, each in self.model.named_parameters()}
 
-    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+    def update_norms(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         # Below ZeRO 3 the data-parallel workers hold the same weights.
         copies, now = 1 if self._stage == 3 else self.world, self.weights()
         found = []

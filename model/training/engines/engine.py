@@ -52,7 +52,7 @@ class TrainingEngine(Protocol):
         """This process's weights by name: slices under tensor parallelism, partitions under ZeRO 3."""
         ...
 
-    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+    def update_norms(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """L2 norms, by layer group, of the change of the weights since `before`, a copy of this process's `weights`.
 
         In 16 bits they move by what rounding leaves of a step.

@@ -47,7 +47,7 @@ class LocalEngine:
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
 
-    def moved(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+    def update_norms(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         return group_norms(before, [(name, square(each - before[name])) for name, each in self.weights().items()])
 
     def expert_load(self) -> Load | None:

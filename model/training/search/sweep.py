@@ -14,7 +14,7 @@ from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.model.training.batches.text import Packed
-from sluice.model.training.launch import beside, joined_ray
+from sluice.model.training.launch import joined_ray, run_in_thread
 from sluice.model.training.search.shapes import alternatives, shape_name
 
 RATE_RANGE = 4.0
@@ -112,7 +112,7 @@ def run_sweep(
             ),
             run_config=tune.RunConfig(name="sweep", storage_path=str(state.resolve()), verbose=0),
         )
-        results = beside(tuner.fit)
+        results = run_in_thread(tuner.fit)
         return [_outcome(tried, results[place]) for place in range(len(results))]
 
 

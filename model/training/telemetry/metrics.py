@@ -61,7 +61,7 @@ class StepMetrics:
         self._tokens += record.read
         if record.step % self.every:
             return {}
-        found = {"gradient_norms": self._gradients, "update_norms": self.engine.moved(self._before)}
+        found = {"gradient_norms": self._gradients, "update_norms": self.engine.update_norms(self._before)}
         # Free the copy of the weights.
         self._before = {}
         self._note_speed(record.step)

@@ -154,9 +154,9 @@ def test_ctrl_c_stays_with_the_launching_process(attempts: list[Any], tmp_path: 
 
 
 def test_what_is_done_beside_returns_and_raises_as_it_is() -> None:
-    assert launch.beside(lambda: 7) == 7
+    assert launch.run_in_thread(lambda: 7) == 7
     with pytest.raises(KeyError, match="x"):
-        launch.beside(lambda: {}["x"])
+        launch.run_in_thread(lambda: {}["x"])
 
 
 def test_an_error_is_named_with_its_kind() -> None:

@@ -35,7 +35,7 @@ def test_asked_to_end_and_its_last_checkpoint_torn_it_ends_with_the_bits_of_a_ru
 ) -> None:
     """The effect of kill -9 is shown by whole runs, and by one process at chosen moments in test_continuation.py."""
     request = write_request(tmp_path, packed_corpus, CONFIG)
-    program = str(Path(__file__).with_name("asked_run.py"))
+    program = str(Path(__file__).with_name("preempted_run.py"))
     asked = run_to_any_end(torchrun(CONFIG["workers"], program, str(request), "25"))
     assert asked.returncode and "stopped on request after step 25 of 60" in asked.stderr, asked.stderr[-4000:]
     [state] = (tmp_path / "checkpoints").iterdir()

@@ -240,7 +240,7 @@ def train_variant(name: str, variant: Settings, world: int, out: Path) -> dict[s
         found["by_group"] = engine.gradient_norms()
         before = {key: each.detach().clone() for key, each in engine.weights().items()}
         found["applied"].append(engine.step() is StepOutcome.APPLIED)
-        found["moved"] = engine.moved(before)
+        found["moved"] = engine.update_norms(before)
         load = engine.expert_load()
         found["load"] = None if load is None else load.shares.tolist()
     found["compiled"] = sum(torch._dynamo.utils.counters["frames"].values()) if config.compile else 0
