@@ -53,7 +53,6 @@ def build_items(
     documents and are close in length, so that neither length nor the document's own words give the answer away.
     """
     passages = _passages(documents, max_passage_bytes, seed)
-    by_size = sorted(passages, key=lambda p: (p.size_bytes, p.rank))
     questions_of: Counter[str] = Counter()
     turns = []
     for passage in sorted(passages, key=lambda p: p.rank):
@@ -62,7 +61,9 @@ def build_items(
     # Every document's first question comes before any one's second: items of one document are alike.
     built: list[ChoiceItem] = []
     for _, _, passage in sorted(turns, key=lambda turn: turn[:2]):
-        distractors = _distractors(passage, by_size, choices - 1)
+        others = [other for other in passages if other.document != passage.document]
+        others.sort(key=lambda other: (abs(other.size_bytes - passage.size_bytes), other.rank))
+        distractors = others[: (choices - 1) * _POOL_PER_DISTRACTOR]
         if len(distractors) < choices - 1 or len(built) == items:
             continue
         draw = random.Random(f"{seed}:{passage.rank}")
@@ -87,13 +88,6 @@ def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -
                 rank = hashlib.sha256(canonical_json([seed, section.heading, passage])).hexdigest()
                 found.setdefault(passage, _Passage(document, section.heading, passage, size, rank))
     return [passage for passage in found.values() if headings[passage.heading.casefold()] == 1]
-
-
-def _distractors(passage: _Passage, by_size: Sequence[_Passage], wanted: int) -> list[_Passage]:
-    """Return the passages of other documents nearest in length, enough for the seed to choose among."""
-    others = [other for other in by_size if other.document != passage.document]
-    nearest = sorted(others, key=lambda other: (abs(other.size_bytes - passage.size_bytes), other.rank))
-    return nearest[: wanted * _POOL_PER_DISTRACTOR]
 
 
 def answer_items(

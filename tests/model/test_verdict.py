@@ -51,6 +51,14 @@ def test_round_trip_and_returned_hash(tmp_path, verdict):
     assert path.read_bytes() == first
 
 
+def test_a_check_is_stored_as_schema_1_names_it(tmp_path, verdict):
+    path = tmp_path / "verdict.json"
+    write_verdict(verdict, path, tmp_path / "keys")
+    (stored,) = json.loads(path.read_bytes())["verdict"]["checks"]
+    assert stored["candidate"] == 3.61
+    assert set(stored) == {"metric", "candidate", "baseline", "n", "interval", "bound", "outcome", "reason"}
+
+
 def test_private_key_is_readable_by_its_owner_alone_and_stays_out_of_the_file(tmp_path, verdict):
     write_verdict(verdict, tmp_path / "verdict.json", tmp_path / "keys")
     key = tmp_path / "keys" / PRIVATE_KEY_FILE
