@@ -13,7 +13,7 @@ import httpx
 if TYPE_CHECKING:  # these come with numpy and the ledger, and most commands only ask where the server is
     from sluice.serving.measurements import Measurements
     from sluice.serving.rollout import Completion
-    from sluice.serving.routing import Arm, Source
+    from sluice.serving.routing import Arm, TrafficSource
 
 PROBE_TIMEOUT_S = 3.0
 POLL_S = 0.1
@@ -59,7 +59,7 @@ class Client:
                         yield choice["delta"].get("content", "")
 
     def complete(
-        self, prompt: str, max_tokens: int, seed: int, source: "Source" = "replay", arm: "Arm | None" = None
+        self, prompt: str, max_tokens: int, seed: int, source: "TrafficSource" = "replay", arm: "Arm | None" = None
     ) -> "Completion":
         """One completion, routed by weight or pinned to an arm. A refusal or failure is in `status`, not raised."""
         from sluice.serving.rollout import Completion

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
-from sluice.serving.routing import Source, Target
+from sluice.serving.routing import Target, TrafficSource
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is the champion's, should it have to step in."""
@@ -63,7 +63,7 @@ class FallbackCall:
         request: GenerationRequest,
         legs: Sequence[Target],
         *,
-        source: Source,
+        source: TrafficSource,
         timeout_s: float,
         record: Callable[[TrafficRecord], None],
     ) -> None:

@@ -30,7 +30,7 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
 from sluice.serving.fallback import CLIENT_GONE, Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests, as_json
-from sluice.serving.routing import Arm, RouteTable, Source, targets
+from sluice.serving.routing import Arm, RouteTable, TrafficSource, targets
 
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/", "/dashboard")
@@ -81,7 +81,7 @@ class Gateway:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         arm = _one_of(header("x-sluice-arm"), "x-sluice-arm", ("champion", "challenger"))
         source = cast(
-            Source, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
+            TrafficSource, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
         )
         chosen = targets(self.routes.current, request_id, cast(Arm | None, arm), source)
         if not chosen:

@@ -1,34 +1,24 @@
-"""The canary: a challenger takes more and more of the traffic, for as long as nothing speaks against it.
+"""The rollout loop: gives the challenger a rising share of the traffic, until it is promoted or a check fails.
 
-`decide` and `smoke` are pure; `run_rollout` replays prompts against the live server, asks it what it measured, and
-moves weights through `Releases`. Two things are judged, each at half of alpha. The challenger's error rate, by an
-e-process (sluice.monitoring.sequential), which may be looked at after every request; the ratio of the two arms' p95
-latency a token, by a bootstrap interval, which may not: so look k, taken when a step is full or the samples have
-doubled since the last, spends 6 / (pi k)^2 of its half, which sums to 1 over any number of looks.
-
-No data is never a pass: what stays unclear until the step's timeout drops the challenger.
+`run_rollout` replays prompts through the live server, fetches its measurements, asks `sluice.serving.canary` for the
+decision, and moves weights through `Releases`.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol
-
-import numpy as np
+from typing import Literal, Protocol
 
 from sluice.core.progress import Progress, no_progress
-from sluice.monitoring.sequential import ErrorRateTest
+from sluice.serving.canary import Arms, RolloutDecision, RolloutState, decide, smoke
 from sluice.serving.config import RolloutConfig
 from sluice.serving.measurements import Measurements
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import ReleaseRefused, Releases
-from sluice.serving.routing import Arm, Source
+from sluice.serving.routing import Arm, TrafficSource
 
 POLL_S = 0.2
-RESAMPLES = 10_000
-QUANTILE = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class Completion:
     """One answered request, as the client saw it."""
 
     version: str
-    """Version that wrote the answer."""
+    """Version that answered."""
     arm: str
     status: int
     """HTTP status."""
@@ -45,40 +35,33 @@ class Completion:
     per_token_ms: float
     total_ms: float
     fell_back: bool
-    """The challenger was tried and failed, and the champion answered in its place."""
-
-
-class Arms(NamedTuple):
-    """Both arms over the same time."""
-
-    champion: Measurements
-    challenger: Measurements
+    """The challenger failed and the champion answered in its place."""
 
 
 class ServingClient(Protocol):
-    """What a rollout needs of the server. Calls raise when the server does not answer, and are bounded in time."""
+    """The server as a rollout uses it. Calls are bounded in time and raise if the server does not answer."""
 
     def complete(
-        self, prompt: str, max_tokens: int, seed: int, source: Source = "replay", arm: Arm | None = None
+        self, prompt: str, max_tokens: int, seed: int, source: TrafficSource = "replay", arm: Arm | None = None
     ) -> Completion:
-        """One completion, routed by weight or pinned to an arm."""
+        """Return one completion, routed by weight or pinned to an arm."""
 
     def measurements(self, version: str, since: float) -> Measurements:
-        """Of all requests that `version` was tried for since `since` (epoch seconds), hidden failures included."""
+        """Measure all attempts of `version` since `since` (epoch seconds), those hidden by a fallback included."""
 
 
-class Clock(Protocol):
-    """Where a rollout has its time from."""
+class WallClock(Protocol):
+    """Time as a rollout sees it; tests replace it."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let `seconds` pass."""
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of this machine."""
 
     def now(self) -> float:
         return time.time()
@@ -88,140 +71,8 @@ class SystemClock:
 
 
 @dataclass(frozen=True)
-class RolloutState:
-    """How far a rollout is. Measurements are totals since it began."""
-
-    step: int = 0
-    """Index into config.weights."""
-    elapsed_s: float = 0.0
-    """Since the step began."""
-    requests_before: int = 0
-    """Challenger requests before the step began."""
-    looks: int = 0
-    """Looks at the latency so far."""
-    next_look: int = 0
-    """Challenger samples from which on the next look is due."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do, why, and the state to go on from."""
-
-    action: Literal["advance", "wait", "promote", "abort"]
-    reason: str
-    state: RolloutState = RolloutState()
-
-
-@dataclass(frozen=True)
-class LatencyRatio:
-    """p95 of the challenger over p95 of the champion, with its bootstrap interval."""
-
-    point: float
-    lower: float
-    upper: float
-    n: int
-    """Samples of the challenger."""
-
-    def __str__(self) -> str:
-        return f"p95 latency ratio {self.point:.2f} [{self.lower:.2f}, {self.upper:.2f}], n={self.n}"
-
-
-def latency_ratio(arms: Arms, alpha: float, seed: int) -> LatencyRatio:
-    """The ratio with its percentile bootstrap interval, each end at level `alpha`.
-
-    The k-th smallest of n values drawn with replacement from n sorted values is the one at index floor(n B) with
-    B ~ Beta(k, n - k + 1), so resamples of a quantile are drawn directly, without resampling.
-    """
-    generator = np.random.default_rng(seed)
-    points, resamples = [], []
-    for arm in arms:
-        values = np.sort(np.asarray(arm.latencies_ms))
-        n = len(values)
-        k = math.ceil(QUANTILE * n)
-        points.append(values[k - 1])
-        drawn = np.floor(n * generator.beta(k, n - k + 1, RESAMPLES)).astype(int)
-        resamples.append(values[np.minimum(drawn, n - 1)])
-    lower, upper = np.quantile(resamples[1] / resamples[0], [alpha, 1 - alpha])
-    return LatencyRatio(float(points[1] / points[0]), float(lower), float(upper), len(arms.challenger.latencies_ms))
-
-
-def decide(state: RolloutState, measurements: Arms, config: RolloutConfig) -> Decision:
-    """What the measurements since the rollout began allow. Pure."""
-    weight = config.weights[state.step]
-    for name, arm in zip(("champion", "challenger"), measurements, strict=True):
-        if fault := _implausible(arm):
-            return Decision("abort", f"{name} at {weight} %: {fault}", state)
-    challenger = measurements.challenger
-    errors = ErrorRateTest(config.max_error_rate, config.alpha / 2).update(challenger.errors, challenger.requests)
-    if errors.rejected:
-        return Decision("abort", f"challenger at {weight} %: {errors.reason()}", state)
-    in_step = challenger.requests - state.requests_before
-    samples = len(challenger.latencies_ms)
-    needed = max(config.requests_per_step, state.next_look)
-    if in_step < config.requests_per_step:
-        unclear = f"{in_step} of {config.requests_per_step} challenger requests"
-    elif challenger.errors > config.max_error_rate * challenger.requests:
-        rate = challenger.errors / challenger.requests
-        unclear = f"error rate {rate:.1%} > {config.max_error_rate:.1%}, n={challenger.requests}"
-    elif min(samples, len(measurements.champion.latencies_ms)) < config.requests_per_step or samples < needed:
-        unclear = f"latency of {samples} challenger and {len(measurements.champion.latencies_ms)} champion answers, "
-        unclear += f"{needed} needed"
-    else:
-        return _look(state, measurements, config)
-    return _wait(state, config, unclear)
-
-
-def _look(state: RolloutState, measurements: Arms, config: RolloutConfig) -> Decision:
-    """Spend one look at the latency, in a step that has everything else."""
-    challenger, weight = measurements.challenger, config.weights[state.step]
-    looks, bound = state.looks + 1, config.max_latency_ratio
-    ratio = latency_ratio(measurements, config.alpha / 2 * 6 / (math.pi * looks) ** 2, config.seed + looks)
-    looked = replace(state, looks=looks, next_look=2 * ratio.n)
-    if ratio.lower > bound:
-        return Decision("abort", f"challenger at {weight} %: {ratio}: lower end > {bound:g}", looked)
-    if ratio.point > bound:
-        return _wait(looked, config, f"{ratio}: > {bound:g}, but not shown")
-    reason = (
-        f"challenger at {weight} %: {challenger.errors} errors in {challenger.requests} requests "
-        f"<= {config.max_error_rate:.1%}; {ratio}: <= {bound:g}"
-    )
-    if state.step + 1 == len(config.weights):
-        return Decision("promote", reason, looked)
-    return Decision("advance", reason, RolloutState(state.step + 1, 0.0, challenger.requests, looks))
-
-
-def _wait(state: RolloutState, config: RolloutConfig, unclear: str) -> Decision:
-    if state.elapsed_s < config.step_timeout_s:
-        return Decision("wait", unclear, state)
-    waited = f"inconclusive after {state.elapsed_s:.0f} s >= {config.step_timeout_s:.0f} s"
-    return Decision("abort", f"challenger at {config.weights[state.step]} %: {waited}: {unclear}", state)
-
-
-def _implausible(arm: Measurements) -> str:
-    """What makes these measurements no measurements; empty if nothing."""
-    if not 0 <= arm.errors <= arm.requests:
-        return f"{arm.errors} errors in {arm.requests} requests are no measurement"
-    for value in arm.latencies_ms:
-        if not (math.isfinite(value) and value > 0):
-            return f"latency {value} ms a token is no measurement"
-    return ""
-
-
-def smoke(measurements: Measurements, config: RolloutConfig) -> Decision:
-    """The first version has no champion to be compared with: it must answer every smoke prompt. Pure."""
-    if fault := _implausible(measurements):
-        return Decision("abort", f"smoke test: {fault}")
-    requests, errors = measurements.requests, measurements.errors
-    if errors:
-        return Decision("abort", f"smoke test: {errors} errors > 0, n={requests}")
-    if min(requests, len(measurements.latencies_ms)) < config.smoke_prompts:
-        return Decision("abort", f"smoke test: {requests} of {config.smoke_prompts} prompts answered")
-    return Decision("promote", f"smoke test: 0 errors, n={requests} >= {config.smoke_prompts}")
-
-
-@dataclass(frozen=True)
 class StepReport:
-    """One step as it ended."""
+    """The end of one step."""
 
     weight: int
     requests: int
@@ -232,7 +83,7 @@ class StepReport:
 
 @dataclass
 class RolloutReport:
-    """How a rollout ended."""
+    """The end of a rollout."""
 
     version: str
     outcome: Literal["promoted", "dropped", "superseded"]
@@ -240,9 +91,9 @@ class RolloutReport:
     steps: list[StepReport] = field(default_factory=list)
     replayed: int = 0
     unanswered: int = 0
-    """Replayed requests that came back with another status than 200: what a user would have seen fail."""
+    """Replayed requests whose status was not 200: failures that a user would have seen."""
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds by step."""
+    """Seconds per step."""
 
 
 def run_rollout(
@@ -251,13 +102,13 @@ def run_rollout(
     prompts: Sequence[str],
     config: RolloutConfig,
     *,
-    clock: Clock | None = None,
+    clock: WallClock | None = None,
     progress: Progress = no_progress,
 ) -> RolloutReport:
-    """Roll the present challenger out; promote it or drop it.
+    """Roll out the present challenger; promote it or drop it.
 
-    Raises ValueError without a challenger or without prompts, and whatever the client raises; the challenger is dropped
-    first, so no way out of here leaves a rollout half done.
+    Raises ValueError without a challenger or without prompts, and any error of the client. The challenger is dropped
+    before an error leaves this function, so no rollout stays half done.
     """
     state = releases.state()
     if state.challenger is None:
@@ -266,7 +117,7 @@ def run_rollout(
     try:
         return rollout.run()
     except BaseException as error:
-        # Also for an interrupt: live traffic must not stay on a version that nobody watches.
+        # Also on an interrupt: live traffic must not stay on an unobserved version.
         if releases.state().challenger == state.challenger:
             releases.drop(f"rollout failed: {type(error).__name__}: {error}", version=state.challenger)
         elif isinstance(error, ReleaseRefused):
@@ -277,7 +128,7 @@ def run_rollout(
 
 
 class _Rollout:
-    """One rollout under way: the replay, and what it has seen so far."""
+    """One rollout in progress: its replay requests and its report."""
 
     def __init__(
         self,
@@ -287,7 +138,7 @@ class _Rollout:
         config: RolloutConfig,
         *,
         state: ReleaseState,
-        clock: Clock,
+        clock: WallClock,
         progress: Progress,
     ) -> None:
         assert state.challenger is not None
@@ -326,15 +177,15 @@ class _Rollout:
             if weight == 100 and (fault := self._await_served(None)):
                 return self._drop(fault)
             started = self._clock.now()
-            decision = Decision("wait", reason, state)
+            decision = RolloutDecision("wait", reason, state)
             while decision.action == "wait":
                 self._replay(("challenger", "champion"))
                 if self._releases.state().challenger != self._version:
-                    return self.end("superseded", f"version {self._version} was taken out of its rollout")
+                    return self.end("superseded", f"version {self._version} was removed from its rollout")
                 arms = Arms(*(self._client.measurements(name, self._since) for name in (champion, self._version)))
                 elapsed_s = self._clock.now() - started
                 decision = decide(replace(decision.state, elapsed_s=elapsed_s), arms, self._config)
-                self._tell(decision, arms.challenger)
+                self._report_progress(decision, arms.challenger)
             self._report.timings[f"step_{weight}_s"] = elapsed_s
             seen = arms.challenger
             self._report.steps.append(StepReport(weight, seen.requests, seen.errors, decision.reason))
@@ -367,11 +218,11 @@ class _Rollout:
         return self.end("dropped", reason)
 
     def _await_served(self, arm: Arm | None) -> str:
-        """Waits until the challenger is tried for a request to `arm`; what went wrong if it never is."""
+        """Wait until a request to `arm` reaches the challenger; return the reason if none does within the timeout."""
         started, status = self._clock.now(), 0
         while self._clock.now() - started < self._config.step_timeout_s:
             answer = self._client.complete(self._prompts[0], 1, self._config.seed, arm=arm)
-            # 503 says that nobody is ready; another failure is one of a version that was tried.
+            # 503 means that no version is ready. Any other server error comes from a version that was tried.
             failed = answer.status >= 500 and answer.status != 503
             if answer.version == self._version or answer.fell_back or failed:
                 return ""
@@ -380,11 +231,11 @@ class _Rollout:
         limit = f"within {self._config.step_timeout_s:.0f} s, last status {status}"
         return f"the server did not {'serve' if arm else 'route traffic to'} version {self._version} {limit}"
 
-    def _replay(self, pinned: tuple[Arm, ...], source: Source = "replay", most: int | None = None) -> None:
-        """Keeps requests in flight until `concurrency` of them came back, or none did for POLL_S.
+    def _replay(self, pinned: tuple[Arm, ...], source: TrafficSource = "replay", most: int | None = None) -> None:
+        """Keep requests in flight until `concurrency` of them have finished, or none has for POLL_S.
 
-        Each prompt goes to every arm of `pinned`, in alternating order: both arms then answer the same prompts under
-        the same load, whatever the weight, and their latencies compare. Live requests come on top, routed by weight.
+        Each prompt goes to every arm of `pinned`, in alternating order. So both arms answer the same prompts under the
+        same load whatever the weight, and their latencies are comparable. Live requests, routed by weight, come on top.
         """
         finished = 0
         while finished < self._config.concurrency:
@@ -403,8 +254,8 @@ class _Rollout:
                 self._report.unanswered += answer.result().status != 200
             finished += len(done)
 
-    def _tell(self, decision: Decision, seen: Measurements) -> None:
-        """Progress in challenger requests; a step that waits for clarity stands still."""
+    def _report_progress(self, decision: RolloutDecision, seen: Measurements) -> None:
+        """Report challenger requests, at most `requests_per_step` of each step."""
         per_step, steps = self._config.requests_per_step, len(self._config.weights)
         step = min(decision.state.step, steps - 1)
         weight, done = self._config.weights[step], min(seen.requests - decision.state.requests_before, per_step)

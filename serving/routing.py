@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Arm = Literal["champion", "challenger"]
-Source = Literal["live", "replay", "smoke"]
+TrafficSource = Literal["live", "replay", "smoke"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RouteTable:
         self.current = current or Routes()
 
 
-def targets(routes: Routes, request_id: str, arm: Arm | None, source: Source) -> tuple[Target, ...]:
+def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSource) -> tuple[Target, ...]:
     """The versions to ask, in order: the next one answers when the one before it fails. Empty when none may.
 
     A request on the challenger falls back to the champion. Smoke tests do not: they are there to see the failure.

@@ -1,60 +1,20 @@
-"""Which tokens the next forward pass computes.
+"""The scheduler: which tokens of which sequences the next step computes.
 
-One invariant instead of phases (as in vLLM): a sequence has `ids`, of which `computed` are in the cache, and every step
-brings `computed` nearer to `len(ids)`. A prompt is many tokens behind, a decoding sequence one.
+There are no separate prefill and decode phases (as in vLLM): a sequence has `ids`, of which `computed` are in the
+cache, and every step brings `computed` closer to `len(ids)`. A new prompt is many tokens behind, a decoding sequence
+one.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from sluice.serving.engine.detokenizer import Detokenizer
-from sluice.serving.engine.request import GenerationError, GenerationRequest, QueueFull, TokenEvent
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One request on its way through the engine."""
-
-    request: GenerationRequest
-    ids: list[int]
-    """Prompt, prefix and the tokens sampled so far."""
-    prompt_tokens: int
-    max_tokens: int
-    deliver: Callable[[TokenEvent | GenerationError], None]
-    """The last call brings an event with `finish`, or an error."""
-    loop: asyncio.AbstractEventLoop | None
-    """Where `deliver` is called; None is the engine's thread."""
-    detokenizer: Detokenizer
-    generator: torch.Generator
-    """The request's own: what else is in the batch cannot move its draws."""
-    submitted: float
-    started: float = 0.0
-    first_token: float = 0.0
-    last_token: float = 0.0
-    """Times of a monotonic clock, in seconds."""
-    slot: int = -1
-    computed: int = 0
-    sampled: int = 0
-    log_probability: float = 0.0
-    hidden_sum: Tensor | None = None
-    """[hidden] float32, over the prompt's tokens."""
-    text: str = ""
-    """Text kept back until the end, where the request does not stream."""
-    cancelled: bool = False
-
-    @property
-    def missing(self) -> int:
-        return len(self.ids) - self.computed
+from sluice.serving.engine.request import QueueFull
+from sluice.serving.engine.sequence import Sequence
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next `count` tokens of a sequence, which one forward pass computes."""
+    """The next `count` tokens of a sequence, computed in one forward pass."""
 
     sequence: Sequence
     count: int
@@ -62,12 +22,12 @@ class Chunk:
 
 @dataclass
 class Scheduler:
-    """Sequences that wait, and those that run, each in a slot of the key-value cache."""
+    """Waiting sequences, and running sequences, each of which has a slot of the key-value cache."""
 
     slots: int
     max_waiting: int
     max_step_tokens: int
-    """Bound on the tokens of a step, so that a long prompt is computed in pieces and others go on decoding."""
+    """Most tokens of one step: a longer prompt is computed in chunks, between which other sequences decode."""
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
 
@@ -75,13 +35,15 @@ class Scheduler:
         self._free = list(range(self.slots))[::-1]
 
     def add(self, sequence: Sequence) -> None:
-        """Takes a sequence, or raises QueueFull."""
+        """Queue a sequence, or raise QueueFull."""
         if len(self.waiting) >= self.max_waiting + len(self._free):
-            raise QueueFull(f"{len(self.waiting)} requests wait already, the most that may (serve.max_queued)")
+            raise QueueFull(
+                f"{len(self.waiting)} requests wait already, the most allowed (serve.max_queued): try again later"
+            )
         self.waiting.append(sequence)
 
     def admit(self) -> list[Sequence]:
-        """Moves waiting sequences into free slots, first come first served, and returns them."""
+        """Move waiting sequences into free slots, first come first served, and return them."""
         admitted = []
         while self.waiting and self._free:
             sequence = self.waiting.popleft()
@@ -90,29 +52,33 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
-    def next_step(self) -> list[Chunk]:
-        """What to compute now. Decoding sequences come first; prompts share what is left of the step."""
+    def schedule(self) -> list[list[Chunk]]:
+        """Return the forward passes of the next step, each with chunks of one length.
+
+        All decoding sequences share the first pass. Prompts share the rest of the step's tokens, one pass per chunk.
+        """
         decoding = [Chunk(sequence, 1) for sequence in self.running if sequence.missing == 1]
         budget = max(1, self.max_step_tokens - len(decoding))
-        chunks = []
+        prompts = []
         for sequence in self.running:
             if sequence.missing > 1 and budget > 0:
                 count = min(sequence.missing, budget)
                 budget -= count
-                chunks.append(Chunk(sequence, count))
-        return decoding + chunks
+                prompts.append(Chunk(sequence, count))
+        single = decoding + [chunk for chunk in prompts if chunk.count == 1]
+        return ([single] if single else []) + [[chunk] for chunk in prompts if chunk.count > 1]
 
     def release(self, sequence: Sequence) -> None:
-        """Ends a running sequence; its slot is free."""
+        """End a running sequence and free its slot."""
         self.running.remove(sequence)
         self._free.append(sequence.slot)
 
     def cancel(self, sequence: Sequence) -> None:
-        """Drops a sequence that waits; one that runs is marked, for the thread that computes it to release."""
+        """Remove a waiting sequence; mark a running one, for the engine's thread to release."""
         sequence.cancelled = True
         if sequence in self.waiting:
             self.waiting.remove(sequence)
 
     def cancelled(self) -> list[Sequence]:
-        """Running sequences to release."""
+        """Return the running sequences to release."""
         return [sequence for sequence in self.running if sequence.cancelled]

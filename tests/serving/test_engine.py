@@ -291,8 +291,8 @@ def test_poisoned_weights_are_an_error_of_the_request(make_model: Callable[..., 
 def test_non_finite_logits_fail_one_request_and_leave_nothing_behind(folder: Path, expected: Expected) -> None:
     """The rotary table is broken from position 30 on: only the long request meets it. Its slot is used again."""
     engine = LLMEngine(folder, ServeConfig(max_batch=2, max_tokens=48))
-    engine._model.rotary(torch.tensor([[0]]))
-    for table in next(iter(engine._model.rotary._tables.values())):
+    engine._runner.model.rotary(torch.tensor([[0]]))
+    for table in next(iter(engine._runner.model.rotary._tables.values())):
         table[30:] = math.nan
     long, short = request("x", max_tokens=48), [request(prompt, max_tokens=6) for prompt in ("The quick", "y", "z")]
 
