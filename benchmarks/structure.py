@@ -41,14 +41,7 @@ GOALS = {
 
 EXTENSIONS = {
     "quality filter": ("data/quality/gopher.py", "data/quality/rules.py", "data/config.py"),
-    "optimizer": (
-        "model/config.py",
-        "model/training/optimization/optimizer.py",
-        "model/training/saving/branching.py",
-        "model/training/parallelism/rules.py",
-        "model/budget/memory.py",
-        "model/budget/fit.py",
-    ),
+    "optimizer": ("model/parallelism/optimizers.py", "model/training/optimization/optimizers/lion.py"),
     "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
     "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/engine.py"),
     "file setting": (
