@@ -92,6 +92,12 @@ def diff(a: Path, b: Path, *, packed_a: Path | None = None, packed_b: Path | Non
     rows_a, rows_b = read_decision_columns(first.decisions, sources), read_decision_columns(second.decisions, sources)
     shared, by_source = _kept(rows_a, rows_b, list(sources))
     pairs = changed_pairs(rows_a, rows_b)
+    shown = pairs[:EXAMPLES]
+    places = read_places(first.decisions, [row for row, _ in shown])
+    examples = [
+        Changed(source=source, path=path, id_a=rows_a.ids[row].decode(), id_b=rows_b.ids[other].decode())
+        for (row, other), (source, path) in zip(shown, places, strict=True)
+    ]
     rules = sorted({*first.report.dropped, *second.report.dropped})
     return DataDiff(
         a=_side(first, packed_a),
@@ -101,7 +107,7 @@ def diff(a: Path, b: Path, *, packed_a: Path | None = None, packed_b: Path | Non
         both=shared.both,
         by_source=by_source,
         changed=len(pairs),
-        changed_examples=_changed(pairs[:EXAMPLES], first.decisions, rows_a, rows_b),
+        changed_examples=examples,
         kept_to_dropped=_moved(rows_a, rows_b),
         dropped_to_kept=_moved(rows_b, rows_a),
         dropped={rule: (first.report.dropped.get(rule, 0), second.report.dropped.get(rule, 0)) for rule in rules},
@@ -165,14 +171,6 @@ def _moved(kept: DecisionColumns, dropped: DecisionColumns) -> Moved:
     lost = sorted(name for name in kept.kept_ids() if rule_of.get(name))
     rules = Counter(rule_of[name] for name in lost)
     return Moved(rules=dict(sorted(rules.items())), examples=[name.decode() for name in lost[:EXAMPLES]])
-
-
-def _changed(pairs: list[tuple[int, int]], decisions: Path, a: DecisionColumns, b: DecisionColumns) -> list[Changed]:
-    places = read_places(decisions, [row for row, _ in pairs])
-    return [
-        Changed(source=source, path=path, id_a=a.ids[row].decode(), id_b=b.ids[other].decode())
-        for (row, other), (source, path) in zip(pairs, places, strict=True)
-    ]
 
 
 def _side(folder: RefinedFolder, packed: Path | None) -> Side:

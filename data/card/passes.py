@@ -73,7 +73,12 @@ def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
         else:
             parts = [numbers(batch.column(rule.score)).astype(np.float32) for batch in batches]
             values = np.concatenate([np.empty(0, np.float32), *parts])
-            limits = [_first_beyond(other, limit) for other, limit in bounds if other.score == rule.score]
+            # A value at a maximum passes, so the range that fails begins just above it.
+            limits = [
+                float(limit if other.is_minimum else np.nextafter(np.float32(limit), np.float32(np.inf)))
+                for other, limit in bounds
+                if other.score == rule.score
+            ]
             passed, spread = passing(values, float(threshold), rule.is_minimum), spread_of(values, limits)
             passed |= ~rule.applies_to(languages)[of_language]
         total = Passed(int(passed.sum()), len(passed))
@@ -120,11 +125,6 @@ def spread_of(values: np.ndarray, thresholds: Sequence[float] = (), bins: int = 
             edges[1 + np.abs(edges[1:-1] - each).argmin()] = each
     counts, _ = np.histogram(np.clip(known, edges[0], edges[-1]), edges)
     return Spread(edges.tolist(), counts.tolist(), log, unknown)
-
-
-def _first_beyond(rule: QualityRule, threshold: float) -> float:
-    """Start of the range above a threshold: a value at a maximum passes and belongs to the range below."""
-    return float(threshold if rule.is_minimum else np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
 def _strings(batches: Sequence["pa.RecordBatch"], name: str) -> Iterator[list[str]]:

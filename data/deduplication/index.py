@@ -115,12 +115,19 @@ class DuplicateIndex:
             number = int(runs[-1].name.partition("-")[0]) + 1 if runs else 0
             known = [path for path in runs if path.name.partition("-")[2] == fingerprint]
             place = known[0] if known else self.folder / f"{number:06d}-{fingerprint}"
-            names, documents = _by_id(ids, np.flatnonzero(kept))
+            # In the order of ids, so that the bytes do not depend on the parts.
+            documents = np.array(sorted(np.flatnonzero(kept).tolist(), key=lambda document: ids[document]), np.int64)
+            names = np.asarray([ids[document] for document in documents], dtype="S32")
+            assert len(np.unique(names)) == len(names), "an index holds distinct ids: remove exact duplicates first"
             if known and np.array_equal(np.load(place / _IDS), names):
                 return False
             with atomic_write(place) as partial:
                 partial.mkdir()
-                _write_run(partial, parts, names, documents)
+                np.save(partial / _IDS, names)
+                keys = [band(parts, bucket)[documents] for bucket in range(buckets(parts))]
+                write_bands(partial, np.array(keys, dtype=np.uint64).reshape(len(keys), len(documents)).T)
+                with RowReader(folders(parts), "shingles") as shingles:
+                    write_column(partial, "shingles", (shingles[document] for document in documents.tolist()))
         return True
 
     @contextmanager
@@ -152,23 +159,6 @@ def _check_folder(folder: Path) -> None:
 
 def _preference(found: Duplicate) -> tuple[float, bool, str]:
     return -found.jaccard, found.duplicate_of != found.id, found.duplicate_of
-
-
-def _by_id(ids: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sorted ids of some documents, [n] S32, and their slots [n]: the bytes do not depend on the parts."""
-    names = np.asarray([ids[document] for document in documents], dtype="S32")
-    order = np.argsort(names)
-    documents, names = documents[order], names[order]
-    assert len(np.unique(names)) == len(names), "an index holds distinct ids: remove exact duplicates first"
-    return names, documents
-
-
-def _write_run(folder: Path, parts: Sequence[SketchPart], names: np.ndarray, documents: np.ndarray) -> None:
-    np.save(folder / _IDS, names)
-    keys = [band(parts, bucket)[documents] for bucket in range(buckets(parts))]
-    write_bands(folder, np.array(keys, dtype=np.uint64).reshape(len(keys), len(documents)).T)
-    with RowReader(folders(parts), "shingles") as shingles:
-        write_column(folder, "shingles", (shingles[document] for document in documents.tolist()))
 
 
 def _twins(

@@ -29,13 +29,13 @@ def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> 
     def is_known(source: str, path: str) -> bool:
         return path in below or path in places.get(source, ())
 
-    for path_of in (_path, _file):
-        if found := [row for row in rows if is_known(row["source"], path_of(row))]:
+    for form in (str, _without_line):
+        if found := [row for row in rows if is_known(row["source"], form(row["path"]))]:
             return found
-        found = [row for row in rows if row["source"] not in places and path_of(row) in ends]
+        found = [row for row in rows if row["source"] not in places and form(row["path"]) in ends]
         if found:
-            longest = max(len(path_of(row)) for row in found)
-            return [row for row in found if len(path_of(row)) == longest]
+            longest = max(len(form(row["path"])) for row in found)
+            return [row for row in found if len(form(row["path"])) == longest]
     return []
 
 
@@ -69,14 +69,6 @@ def _below(absolute: Path, top: Path, here: Path) -> set[str]:
 def _masked(names: set[str]) -> set[str]:
     """Add the names as the evidence has them, with placeholders for personal data."""
     return names | {mask(name)[0] for name in names}
-
-
-def _path(row: Row) -> str:
-    return str(row["path"])
-
-
-def _file(row: Row) -> str:
-    return _without_line(row["path"])
 
 
 def _without_line(path: str) -> str:

@@ -20,7 +20,9 @@ def plain_blocks(text: str) -> list[Block]:
         blocks.extend(_paragraphs(lines))
         lines.clear()
         if any(code):
-            blocks.append(Code(_dedent("\n".join(code).strip("\n"))))
+            kept = "\n".join(code).strip("\n").split("\n")
+            # Without the contract's four spaces, so that extracting clean text again changes nothing.
+            blocks.append(Code("\n".join(line[4:] if line.startswith("    ") else line.lstrip() for line in kept)))
         code.clear()
 
     for line in map(str.rstrip, text.expandtabs(8).split("\n")):
@@ -57,8 +59,3 @@ def _paragraphs(lines: list[str]) -> list[Block]:
     if max(map(len, lines)) > _LONGEST_WRAPPED_LINE:
         return [Paragraph(line) for line in lines]
     return [Paragraph(" ".join(lines))]
-
-
-def _dedent(text: str) -> str:
-    """Remove the contract's four spaces, so that extracting clean text again changes nothing."""
-    return "\n".join(line[4:] if line.startswith("    ") else line.lstrip() for line in text.split("\n"))

@@ -130,11 +130,9 @@ class Loader:
         for epoch in range(first // self.rows, (first + count - 1) // self.rows + 1):
             inside = visits // self.rows == epoch
             rows = permuted(visits[inside] - epoch * self.rows, self.rows, self.seed, epoch)
-            starts[inside] = self._first_token(rows, epoch)
+            if self.packed.row_tokens is not None:
+                starts[inside] = rows * self.packed.row_tokens
+            else:
+                phase = int(keyed(np.zeros(1, dtype=np.uint64), "phase", self.seed, epoch)[0]) % self.context
+                starts[inside] = phase + rows * self.context
         return starts
-
-    def _first_token(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        if self.packed.row_tokens is not None:
-            return rows * self.packed.row_tokens
-        phase = int(keyed(np.zeros(1, dtype=np.uint64), "phase", self.seed, epoch)[0]) % self.context
-        return phase + rows * self.context

@@ -27,6 +27,9 @@ def scores(prose: Prose, language: str = "en") -> dict[str, float]:
 def _quality(prose: Prose, language: str) -> dict[str, float]:
     tokens, lines = max(len(prose.tokens), 1), max(len(prose.marked_lines), 1)
     ellipses = prose.spoken.count("...") + prose.spoken.count("…")
+    # Of the words that spaces separate: Chinese letters on an English page do not count.
+    spaced = prose.spaced_words
+    characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
     # Most tokens are letters alone, for which isalpha() takes half the time.
     alphabetic = sum([token.isalpha() or _LETTER.search(token) is not None for token in prose.tokens])
     return {
@@ -34,7 +37,7 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         "characters": len(prose.document),
         "control_character_fraction": len(_CONTROL.findall(prose.document)) / max(len(prose.document), 1),
         "words": len(prose.tokens),
-        "mean_word_length": _mean_word_length(prose),
+        "mean_word_length": characters / max(len(spaced), 1),
         # Hash signs or ellipses per word, whichever are more.
         "symbol_word_ratio": max(prose.spoken.count("#"), ellipses) / tokens,
         # Blank lines separate the paragraphs here, and do not count as lines without a bullet.
@@ -44,13 +47,6 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         # The number of different stop words.
         "stop_words": stop_words(prose.vocabulary, language),
     }
-
-
-def _mean_word_length(prose: Prose) -> float:
-    """Mean length of the words that spaces separate, 0 without any: Chinese letters on an English page do not count."""
-    spaced = prose.spaced_words
-    characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
-    return characters / max(len(spaced), 1)
 
 
 def _repetition(prose: Prose) -> dict[str, float]:

@@ -7,7 +7,7 @@ languages without a list of stop words. All other rules apply to every language.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -144,20 +144,16 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
             values, kept = languages, set(config.languages or [])
             drops = np.fromiter((language not in kept for language in languages), np.bool_, len(languages))
         else:
-            values, limit = np.asarray(_score(rule, columns), np.float32), np.float32(bound)
+            if rule.score not in columns:
+                hint = "set quality_model too" if rule.score == "quality" else "score the documents again"
+                raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
+            values, limit = np.asarray(columns[rule.score], np.float32), np.float32(bound)
             drops = rule.applies_to(languages) & ~(values >= limit if rule.is_minimum else values <= limit)
         alone[rule.reason] = drops
         for document in np.flatnonzero(drops & passing).tolist():
             first[document] = (rule.reason, _comparison(rule, values[document], config))
         passing &= ~drops
     return Breaches(alone, first)
-
-
-def _score(rule: QualityRule, scores: Mapping[str, Any]) -> Any:
-    if rule.score not in scores:
-        hint = "set quality_model too" if rule.score == "quality" else "score the documents again"
-        raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
-    return scores[rule.score]
 
 
 def _comparison(rule: QualityRule, value: float | str, config: RefineConfig) -> str:

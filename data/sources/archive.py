@@ -53,7 +53,11 @@ def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None
         return _place(pin, pin.sha256, cache), pin.sha256
     with PyPISimple(index_url()) as client:
         distribution = _retried(lambda: _find(client, pin), attempts, pause)
-        wanted = pin.sha256 or _digest(distribution, pin)
+        wanted = pin.sha256 or distribution.digests.get("sha256")
+        if wanted is None:
+            raise ValueError(
+                f"{pin.name}=={pin.version}: the package index has no sha256 of it; set the source's sha256"
+            )
         path = _place(pin, wanted, cache)
         if _is_intact(path, wanted):
             return path, wanted
@@ -81,13 +85,6 @@ def _place(pin: Pin, sha256: str, cache: Path) -> Path:
 
 def _is_intact(path: Path, sha256: str) -> bool:
     return path.is_file() and file_hash(path) == sha256
-
-
-def _digest(distribution: DistributionPackage, pin: Pin) -> str:
-    digest = distribution.digests.get("sha256")
-    if digest is None:
-        raise ValueError(f"{pin.name}=={pin.version}: the package index has no sha256 of it; set the source's sha256")
-    return digest
 
 
 def _find(client: PyPISimple, pin: Pin) -> DistributionPackage:

@@ -56,7 +56,9 @@ class Remote:
             return
         if sha256:
             raise ValueError(f"data.sources: {name} is a directory; sha256 pins one file")
-        base = _fixed(path)
+        parts = path.split("/")
+        # The folders before the first one with a wildcard.
+        base = "/".join(parts[: next((number for number, part in enumerate(parts) if is_glob(part)), len(parts))])
         for each in sorted(listed):
             below = each.removeprefix(base).lstrip("/")
             if choice(below) and not any(part.startswith(".") for part in below.split("/")):
@@ -152,9 +154,3 @@ def _version(system: AbstractFileSystem, path: str) -> str:
     info = system.info(path)
     known = {name: str(info[name]) for name in _VERSION if info.get(name)}
     return json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
-
-
-def _fixed(path: str) -> str:
-    """Return the folders before the first one with a wildcard."""
-    parts = path.split("/")
-    return "/".join(parts[: next((n for n, part in enumerate(parts) if is_glob(part)), len(parts))])

@@ -39,18 +39,13 @@ def _of_response(record: Any, shown: str, origin: Origin, limits: Limits) -> Doc
         return origin.reject(path, "not a page of HTML")
     if http.get_statuscode() != "200":
         return origin.reject(path, f"HTTP status {http.get_statuscode()}")
-    content = _content(record, limits.document_bytes)
+    stream, content = record.content_stream(), bytearray()
+    # Decompressed, up to one chunk beyond the limit.
+    while len(content) <= limits.document_bytes and (chunk := stream.read(_CHUNK_BYTES)):
+        content += chunk
     if len(content) > limits.document_bytes:
         return origin.reject(path, too_large(limits.document_bytes))
     if record.raw_stream.limit:
         return origin.reject(path, "ends early")
     declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    return origin.of_page(content, path, declared[1] if declared else None)
-
-
-def _content(record: Any, max_bytes: int) -> bytes:
-    """Read the decompressed body up to one chunk beyond the limit."""
-    stream, content = record.content_stream(), bytearray()
-    while len(content) <= max_bytes and (chunk := stream.read(_CHUNK_BYTES)):
-        content += chunk
-    return bytes(content)
+    return origin.of_page(bytes(content), path, declared[1] if declared else None)

@@ -51,7 +51,10 @@ class Tokenizers:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.vocab_size = 1 + max(tokenizer.get_vocab().values())
-        self.end_of_text = _end_of_text(tokenizer)
+        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+        if end_of_text is None:
+            raise ValueError(f"the tokenizer has no {END_OF_TEXT} to end a document with; run the tokenizer step again")
+        self.end_of_text = int(end_of_text)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         _refuse_surrogates(texts)
@@ -112,7 +115,8 @@ def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int] | None:
     if tokens is None or not _plain(content):
         return None
     names = {name: index for name, index in content["model"]["vocab"].items() if index in tokens}
-    made = [(names.get(a), names.get(b), names.get(a + b)) for a, b in map(_pair, content["model"]["merges"])]
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in content["model"]["merges"])
+    made = [(names.get(a), names.get(b), names.get(a + b)) for a, b in pairs]
     singles = {index for index, token in tokens.items() if len(token) == 1}
     last = -1
     for left, right, result in made:
@@ -140,18 +144,6 @@ def _plain(content: dict[str, Any]) -> bool:
         and not any(content[part] for part in ("normalizer", "truncation", "padding"))
         and all(added["special"] for added in content["added_tokens"])
     )
-
-
-def _pair(merge: str | list[str]) -> tuple[str, str]:
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left, right
-
-
-def _end_of_text(tokenizer: Tokenizer) -> int:
-    index = tokenizer.token_to_id(END_OF_TEXT)
-    if index is None:
-        raise ValueError(f"the tokenizer has no {END_OF_TEXT} to end a document with; run the tokenizer step again")
-    return int(index)
 
 
 def _refuse_surrogates(texts: list[str]) -> None:

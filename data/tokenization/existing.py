@@ -23,30 +23,21 @@ def adopt(path: Path, special: Sequence[str]) -> tuple[Tokenizer, list[str], str
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"tokenizer.path {path} is not a tokenizer.json: {error}") from error
-    changes = [*_add_missing(tokenizer, special), *_strip(tokenizer)]
-    return tokenizer, changes, hashlib.sha256(content).hexdigest()
-
-
-def _add_missing(tokenizer: Tokenizer, special: Sequence[str]) -> list[str]:
-    added = tokenizer.get_added_tokens_decoder()
-    ours = {token.content for token in added.values() if token.special}
-    missing = [token for token in special if token not in ours]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    missing = [token for token in special if token not in known]
     # A plain or added token that is not special becomes special with the id it has.
     tokenizer.add_special_tokens(missing)
     assert all(tokenizer.token_to_id(token) is not None for token in SPECIAL_TOKENS)
-    return [f"added {token}" for token in missing]
-
-
-def _strip(tokenizer: Tokenizer) -> list[str]:
-    content, changes = described(tokenizer), []
-    if content["truncation"] is not None:
+    changes = [f"added {token}" for token in missing]
+    described_now = described(tokenizer)
+    if described_now["truncation"] is not None:
         tokenizer.no_truncation()
         changes.append("removed truncation")
-    if content["padding"] is not None:
+    if described_now["padding"] is not None:
         tokenizer.no_padding()
         changes.append("removed padding")
-    after = content["post_processor"]
+    after = described_now["post_processor"]
     if after is not None and after["type"] != "ByteLevel":
         tokenizer.post_processor = processors.Sequence([])
         changes.append(f"removed post-processor {after['type']}")
-    return changes
+    return tokenizer, changes, hashlib.sha256(content).hexdigest()
