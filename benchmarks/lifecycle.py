@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from benchmarks.markers import markdown
 from benchmarks.picture import photograph
 from benchmarks.report import DOCS, OURS, THEIRS, machine, save_figures, write_page
+from sluice.components.artifact import read_metrics
 from sluice.components.params import load_block
-from sluice.components.stage import read_metrics
 from sluice.components.workspace import CONTENT_STEPS, STEPS, Workspace
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig
@@ -100,9 +100,7 @@ def measure_bits_per_byte(workspace: Workspace) -> dict[str, float]:
     from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
     from sluice.model.evaluation.held_out import read_held_out
 
-    evaluate, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
-    assert isinstance(evaluate, EvaluateConfig)
-    assert isinstance(split, PackConfig)
+    evaluate, split = load_block(workspace, EvaluateConfig), load_block(workspace, PackConfig)
     held_out = read_held_out(workspace.artifact("refine"), split)
     texts = [text for _, text in held_out.scored(evaluate)]
     bits = {"sluice": read_metrics(workspace, "evaluate")["bits_per_byte"]}

@@ -44,24 +44,17 @@ EXTENSIONS = {
     "optimizer": ("model/parallelism/optimizers.py", "model/training/optimization/optimizers/lion.py"),
     "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
     "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/engine.py"),
-    "file setting": (
-        "data/config.py",
-        "components/paths.py",
-        "components/files.py",
-        "components/refine.py",
-        "pipelines/hashes.py",
-    ),
+    "file setting": ("data/config.py",),
 }
 """Product files that an extension of each kind changes or adds, as docs/contributing.md describes it."""
 
 SETTINGS_MACHINERY = (
     "components/params.py",
-    "components/paths.py",
-    "components/files.py",
     "core/settings/errors.py",
-    "pipelines/parameters.py",
+    "core/settings/files.py",
+    "pipelines/compose.py",
+    "pipelines/file_hashes.py",
     "pipelines/overrides.py",
-    "pipelines/hashes.py",
 )
 """Composition of settings: conf/ and key=value, spelling, paths and hashes of the files that settings name."""
 

@@ -9,10 +9,10 @@ def work(stage: Stage) -> object:
     from sluice.model.evaluation.harness import evaluate
 
     return evaluate(
-        stage.block("evaluate", EvaluateConfig),
+        stage.block(EvaluateConfig),
         stage.input("tune"),
         stage.input("refine"),
-        stage.block("pack", PackConfig),
+        stage.block(PackConfig),
         stage.out,
         progress=stage.progress,
     )

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sluice.components.artifact import artifact_hash, check_artifact, plain, read_metrics
+from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.stage import artifact_hash, check_artifact, plain, read_metrics, run_effect_step, write_json
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import Workspace
+from sluice.core.files import atomic_write, write_json
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig
 
@@ -28,8 +30,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     from sluice.model.evaluation.verdict import write_verdict
 
     check_artifact(workspace.artifact("evaluate"))
-    bounds = load_block(workspace, "gate")
-    assert isinstance(bounds, GateConfig)
+    bounds = load_block(workspace, GateConfig)
     candidate = load_evaluation(workspace.artifact("evaluate"), read_metrics(workspace, "evaluate")["timings"])
     champion = open_releases(workspace).state().champion
     baseline = None
@@ -63,24 +64,21 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
     key = f"{champion_hash[:16]}-{artifact_hash(workspace.artifact('evaluate'))[:16]}"
     kept = workspace.state / "evaluations" / key
     if not kept.is_dir():
-        partial = kept.with_name(f".{key}")
-        shutil.rmtree(partial, ignore_errors=True)
-        if champion_hash == candidate_hash:
-            shutil.copytree(workspace.artifact("evaluate"), partial)
-            write_json(partial / _TIMINGS, read_metrics(workspace, "evaluate")["timings"])
-        else:
-            partial.mkdir(parents=True)
-            write_json(partial / _TIMINGS, _evaluate(workspace, folder, partial))
-        partial.rename(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(kept) as partial:
+            if champion_hash == candidate_hash:
+                shutil.copytree(workspace.artifact("evaluate"), partial)
+                write_json(partial / _TIMINGS, read_metrics(workspace, "evaluate")["timings"])
+            else:
+                partial.mkdir()
+                write_json(partial / _TIMINGS, _evaluate(workspace, folder, partial))
     return kept
 
 
 def _evaluate(workspace: Workspace, model: Path, out: Path) -> dict[str, float]:
     from sluice.model.evaluation.harness import evaluate
 
-    config, split = load_block(workspace, "evaluate"), load_block(workspace, "pack")
-    assert isinstance(config, EvaluateConfig)
-    assert isinstance(split, PackConfig)
+    config, split = load_block(workspace, EvaluateConfig), load_block(workspace, PackConfig)
     report = plain(evaluate(config, model, workspace.artifact("refine"), split, out, progress=EventProgress("gate")))
     timings: dict[str, float] = report["timings"]
     return timings

@@ -11,7 +11,7 @@ def work(stage: Stage) -> object:
     from sluice.data.sources.ingest import ingest
     from sluice.data.sources.local_hash import refuse_changed
 
-    config = stage.block("data", IngestConfig)
+    config = stage.block(IngestConfig)
     request_head()  # comes up while the sources are read; refine is the first to use it
     downloads = stage.workspace.state / "downloads"
     # Sources are named by their paths, so these stay relative, and the artifact does not know where the workspace lies.

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.stage import run_effect_step
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
@@ -24,8 +24,7 @@ def monitor(root: str | Path | Workspace) -> str:
 def _work(workspace: Workspace) -> dict[str, Any]:
     from sluice.monitoring.monitor import monitor as judge
 
-    config = load_block(workspace, "monitor")
-    assert isinstance(config, MonitorConfig)
+    config = load_block(workspace, MonitorConfig)
     releases = open_releases(workspace)
     champion = releases.state().champion
     if champion is None:

@@ -7,7 +7,7 @@ from sluice.data.config import PackConfig
 def work(stage: Stage) -> object:
     from sluice.data.packing import pack
 
-    config = stage.block("pack", PackConfig)
+    config = stage.block(PackConfig)
     return pack(config, stage.input("refine"), stage.input("tokenizer"), stage.out, progress=stage.progress)
 
 

@@ -11,8 +11,8 @@ def work(stage: Stage) -> object:
     from sluice.model.training.pretrain import pretrain
 
     return pretrain(
-        stage.block("pretrain", PretrainConfig),
-        stage.block("model", ModelConfig),
+        stage.block(PretrainConfig),
+        stage.block(ModelConfig),
         stage.input("pack"),
         stage.input("tokenizer"),
         stage.out,

@@ -13,8 +13,7 @@ def held_out_prompts(workspace: Workspace) -> list[str]:
     from sluice.data.extraction.sections import sections
     from sluice.data.split import split_of
 
-    split = load_block(workspace, "pack")
-    assert isinstance(split, PackConfig)
+    split = load_block(workspace, PackConfig)
     headings = {
         section.heading
         for document in read_documents(workspace.artifact("refine"))

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sluice.components.artifact import read_metrics
+from sluice.components.effect import run_effect_step
 from sluice.components.lineage import lineage_tags
-from sluice.components.stage import read_metrics, run_effect_step
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import Workspace
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from sluice.components.artifact import read_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
-from sluice.components.stage import StepFailed, describe, read_metrics
+from sluice.components.failure import StepFailed, describe
 from sluice.components.workspace import Workspace
 
 

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sluice.components.artifact import plain
+from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress, emit
+from sluice.components.failure import StepFailed
 from sluice.components.params import load_block
 from sluice.components.prompts import held_out_prompts, split_prompts
 from sluice.components.ray_head import connect_to_head
-from sluice.components.stage import StepFailed, plain, run_effect_step
 from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
@@ -40,8 +42,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     if state.challenger is None:
         serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
         return {"outcome": "skipped", "reason": f"there is no challenger; {serving}"}
-    config = load_block(workspace, "rollout")
-    assert isinstance(config, RolloutConfig)
+    config = load_block(workspace, RolloutConfig)
     canary, reference, bake = split_prompts(held_out_prompts(workspace))
     with a_server(workspace) as client:
         report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
@@ -60,19 +61,15 @@ def a_server(workspace: Workspace) -> Iterator[Client]:
         yield running
         return
     connect_to_head()
-    config = load_block(workspace, "serve")
-    assert isinstance(config, ServeConfig)
     emit("rollout", "note", message="starting Ray Serve")
-    with make_server(workspace, config) as server:
+    with make_server(workspace, load_block(workspace, ServeConfig)) as server:
         server.ready()
         yield server.client
 
 
 def _requests(workspace: Workspace) -> int:
     """Enough for the monitoring's least sample, twice over."""
-    config = load_block(workspace, "monitor")
-    assert isinstance(config, MonitorConfig)
-    return 2 * config.min_records
+    return 2 * load_block(workspace, MonitorConfig).min_records
 
 
 def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfig, note: str) -> None:

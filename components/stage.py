@@ -1,43 +1,34 @@
-"""What every step has in common: its settings, its inputs, an artifact that is whole or absent, its metrics, one clear
-line when it fails.
+"""A content step: settings and inputs in, a complete artifact or none out.
 
-dvc.yaml is the one definition of a step: its parameter blocks, the artifacts it reads and the code it runs are taken
-from there.
+dvc.yaml is the one definition of a step: its blocks of params.yaml, the artifacts it reads and the code it runs are
+taken from there.
 """
 
 import hashlib
-import json
-import os
 import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from sluice.components.events import EVENTS_VARIABLE, EventProgress, emit
-from sluice.components.files import check_hashes
-from sluice.components.params import load_block
+from sluice.components.artifact import artifact_hash, check_artifact, plain, write_metrics
+from sluice.components.events import EventProgress, emit
+from sluice.components.failure import describe
+from sluice.components.params import BLOCKS, load_block
 from sluice.components.workspace import Workspace
-from sluice.core.manifest import MANIFEST, SCHEMA, file_hash, list_files
-from sluice.core.settings.block import Block
-
-AnyBlock = TypeVar("AnyBlock", bound=Block)
-
-
-class StepFailed(Exception):
-    """A step ended without a result. The message is one line for the user."""
+from sluice.core.manifest import file_hash, write_manifest
+from sluice.core.settings.files import AnyBlock, hash_files
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A content step at work."""
+    """A running content step."""
 
     workspace: Workspace
     step: str
@@ -61,19 +52,21 @@ class Stage:
     def progress(self) -> EventProgress:
         return EventProgress(self.step)
 
-    def block(self, name: str, kind: type[AnyBlock]) -> AnyBlock:
-        """A block of params.yaml; it must be among the stage's params, or a change to it would go unnoticed.
+    def block(self, kind: type[AnyBlock]) -> AnyBlock:
+        """A block of params.yaml that dvc.yaml lists for the stage: a change to any other would go unnoticed.
 
-        ValueError where a file that it names has changed since params.yaml was composed.
+        Raises ValueError where a file that it names has changed since params.yaml was composed.
         """
-        assert name in self.definition["params"], f"dvc.yaml: stage {self.step} does not list the params block {name}"
-        block = load_block(self.workspace, name)
-        assert isinstance(block, kind)
-        check_hashes(block, self.workspace.root)
+        listed = self.definition["params"]
+        assert kind.block_name in listed, (
+            f"dvc.yaml: stage {self.step} does not list the params block {kind.block_name}"
+        )
+        block = load_block(self.workspace, kind)
+        hash_files(kind, block.model_dump(mode="json"), self.workspace.root, composing=False)
         return block
 
     def input(self, step: str) -> Path:
-        """Folder of another step's artifact. Raises ValueError where it is missing or does not match its manifest."""
+        """Folder of another step's artifact. Raises ValueError if it is missing or does not match its manifest."""
         assert step in self.inputs, f"dvc.yaml: stage {self.step} does not list artifacts/{step}"
         folder = self.workspace.artifact(step)
         check_artifact(folder)
@@ -81,7 +74,10 @@ class Stage:
 
 
 def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], Any]) -> None:
-    """Run `work` into a temporary sibling of artifacts/<step>, seal it with a manifest and move it into place."""
+    """Run `work` into a temporary sibling of artifacts/<step>, write its manifest and rename it to artifacts/<step>.
+
+    The manifest holds neither time nor place: equal inputs, code and parameters give an equal manifest.
+    """
     started = time.perf_counter()
     emit(step, "work")
     folder = workspace.artifact(step)
@@ -92,7 +88,15 @@ def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], An
     worked = work(stage)
     report = plain(worked)
     timings = report.pop("timings", {})
-    write_json(partial / MANIFEST, _manifest(stage, report))
+    kinds = [kind for kind in BLOCKS if kind.block_name in stage.definition["params"]]
+    write_manifest(
+        partial,
+        step=step,
+        report=report,
+        parameters={kind.block_name: load_block(workspace, kind).shown() for kind in kinds},
+        code_sha256=tree_hash(workspace.root, stage.code),
+        inputs={name: artifact_hash(workspace.artifact(name)) for name in stage.inputs},
+    )
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     if remember := getattr(worked, "remember", None):
@@ -101,60 +105,8 @@ def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], An
     write_metrics(workspace, step, report, timings)
 
 
-def run_effect_step(workspace: Workspace, step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run a step that acts on the world outside. `work` returns its metrics, with `outcome` among them: what it decided
-    or did.
-
-    Raises StepFailed with one line for the user.
-    """
-    started = time.perf_counter()
-    emit(step, "start")
-    try:
-        result = work()
-    except Exception as error:
-        if os.environ.get(EVENTS_VARIABLE):
-            # Into the run's log; a command shows it with --debug.
-            traceback.print_exc()
-        message = describe(error)
-        emit(step, "failed", message=message)
-        raise StepFailed(f"{step}: {message}") from error
-    timings = {**result.pop("timings", {}), "work_seconds": time.perf_counter() - started}
-    write_metrics(workspace, step, result, timings)
-    emit(step, "done", cached=False, outcome=result["outcome"])
-    return result
-
-
-def write_metrics(workspace: Workspace, step: str, report: dict[str, Any], timings: dict[str, float]) -> None:
-    """metrics/<step>.json: what was counted, and apart from it what was timed, which differs from run to run."""
-    rounded = {name: round(value, 4) for name, value in sorted(timings.items())}
-    write_json(workspace.metrics(step), {**report, "timings": rounded})
-
-
-def read_metrics(workspace: Workspace, step: str) -> dict[str, Any]:
-    path = workspace.metrics(step)
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def artifact_hash(folder: Path) -> str:
-    """The sha256 of an artifact's manifest, which holds the sha256 of everything else in it."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-
-
-def check_artifact(folder: Path) -> None:
-    """Raise ValueError unless the folder holds what its manifest says, by name and size."""
-    if not (folder / MANIFEST).is_file():
-        raise ValueError(f"{folder} is missing or has no {MANIFEST}: `sluice run` makes it")
-    for entry in json.loads((folder / MANIFEST).read_text())["files"]:
-        path = folder / entry["name"]
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry["size_bytes"]:
-            raise ValueError(
-                f"{path} has {size} bytes, its manifest says {entry['size_bytes']}: remove {folder} and run again"
-            )
-
-
 def main(step: str, work: Callable[[Stage], Any]) -> None:
-    """The whole of `python -m components.<step>`."""
+    """Run `python -m sluice.components.<step>`; a failure ends it with one line on stderr."""
     try:
         run_content_step(Workspace.find(), step, work)
     except Exception as error:
@@ -162,43 +114,6 @@ def main(step: str, work: Callable[[Stage], Any]) -> None:
         message = describe(error)
         emit(step, "error", message=message)
         sys.exit(f"{step}: {message}")
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one line: a user's mistake speaks for itself, anything else says what kind it is."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, ValueError | StepFailed) else f"{type(error).__name__}: {text}"
-
-
-def plain(report: Any) -> dict[str, Any]:
-    """A room's report as a dict."""
-    if isinstance(report, BaseModel):
-        return report.model_dump(mode="json")
-    assert is_dataclass(report) and not isinstance(report, type), (
-        f"a report is a model or a dataclass, not {type(report)}"
-    )
-    return asdict(report)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Sorted, indented, whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
-
-
-def _manifest(stage: Stage, report: dict[str, Any]) -> dict[str, Any]:
-    """Nothing of time or place in it: equal inputs, code and parameters give an equal manifest."""
-    return {
-        "schema": SCHEMA,
-        "step": stage.step,
-        "report": report,
-        "parameters": {name: load_block(stage.workspace, name).shown() for name in stage.definition["params"]},
-        "code_sha256": tree_hash(stage.workspace.root, stage.code),
-        "inputs": {step: artifact_hash(stage.workspace.artifact(step)) for step in stage.inputs},
-        "files": list_files(stage.out),
-    }
 
 
 def tree_hash(root: Path, names: list[str]) -> str:

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 def open_ledger(workspace: Workspace) -> Ledger:
     workspace.state.mkdir(parents=True, exist_ok=True)
-    return Ledger(workspace.database_url, _model_name(workspace))
+    return Ledger(workspace.database_url, load_block(workspace, RegisterConfig).model_name)
 
 
 def open_registry(workspace: Workspace) -> Registry:
     workspace.state.mkdir(parents=True, exist_ok=True)
-    return Registry(workspace.database_url, workspace.registry_artifacts, _model_name(workspace))
+    return Registry(
+        workspace.database_url, workspace.registry_artifacts, load_block(workspace, RegisterConfig).model_name
+    )
 
 
 def open_releases(workspace: Workspace) -> Releases:
@@ -33,9 +35,3 @@ def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
 
     releases, registry = open_releases(workspace), open_registry(workspace)
     return Server(releases, registry.model_folder, config, state_folder=workspace.state, key=workspace.api_key())
-
-
-def _model_name(workspace: Workspace) -> str:
-    config = load_block(workspace, "register")
-    assert isinstance(config, RegisterConfig)
-    return config.model_name

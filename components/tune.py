@@ -9,10 +9,10 @@ def work(stage: Stage) -> object:
     from sluice.model.tuning.instruction import tune
 
     return tune(
-        stage.block("tune", TuneConfig),
+        stage.block(TuneConfig),
         stage.input("pretrain"),
         stage.input("refine"),
-        stage.block("pack", PackConfig),
+        stage.block(PackConfig),
         stage.out,
         progress=stage.progress,
     )

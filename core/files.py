@@ -1,12 +1,14 @@
 """Files and folders that appear complete or not at all, and disk errors that name their file."""
 
 import errno
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -42,6 +44,13 @@ def atomic_write(path: Path, *, fsync: bool = False) -> Iterator[Path]:
                 _fsync(path.parent)
     finally:
         remove(partial)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as sorted, indented JSON, atomically; missing parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _fsync(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Settings of the data package. Every command validates them, so nothing heavy is imported here."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from sluice.core.settings.block import Block
+from sluice.core.settings.files import NamesFile
 
 Markup = Literal["rst", "md", "html", "txt"]
 
@@ -46,7 +47,7 @@ class Source(Block):
     `installed:`.
     """
 
-    uri: str
+    uri: Annotated[str, NamesFile()]
     licence: str = UNSPECIFIED
     """SPDX identifier, kept with every document."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -72,7 +73,9 @@ class Source(Block):
 class IngestConfig(Block):
     """Sources of text, and limits for reading them."""
 
-    sources: list[Source | str] | str | None = None
+    block_name: ClassVar[str] = "data"
+
+    sources: Annotated[list[Source | str] | str | None, NamesFile()] = None
     """A URI, or a list of URIs and of sources with settings of their own. null: the packages below.
 
     A relative path starts in the folder that the command is called in; in conf/ it starts in the workspace.
@@ -129,11 +132,17 @@ ContaminationSign = Literal["longest", "any"]
 class EvaluationSet(Block):
     """A JSONL, JSON or YAML file whose strings are the items of an evaluation set."""
 
-    path: str
+    path: Annotated[str, NamesFile(sha256="sha256")]
     policy: ContaminationPolicy | None = None
     """Policy for documents that share text with it; null: `contamination_policy`."""
     sha256: str | None = None
     """Hash of the file. Filled in when the settings are composed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        """A path alone is a set without a policy of its own."""
+        return {"path": value} if isinstance(value, str) else value
 
 
 class RefineConfig(Block):
@@ -142,6 +151,8 @@ class RefineConfig(Block):
     Thresholds follow Gopher (arXiv 2112.11446), C4 (arXiv 1910.10683) and FineWeb (arXiv 2406.17557) where theirs suit
     documentation; rules for web pages alone are off.
     """
+
+    block_name: ClassVar[str] = "refine"
 
     # Gopher, quality
     min_words: int | None = Field(40, ge=0)
@@ -187,7 +198,7 @@ class RefineConfig(Block):
     max_control_character_fraction: float | None = Field(0.01, ge=0, le=1)
     min_quality: float | None = Field(None, ge=0, le=1)
     """Minimum score of the quality classifier in `quality_model`."""
-    quality_model: str | None = None
+    quality_model: Annotated[str | None, NamesFile(sha256="quality_model_sha256")] = None
     """Path of a classifier trained by `sluice data classifier`; null: no classifier and no score."""
     quality_model_sha256: str | None = None
     """Hash of the file. Filled in when the settings are composed."""
@@ -204,11 +215,11 @@ class RefineConfig(Block):
     """A paragraph or line shorter than this is never removed as a copy."""
     min_substring_words: int | None = Field(None, ge=16)
     """Minimum length of a run of words that is cut out if it occurred before, in any document. null: off."""
-    index: str | None = None
+    index: Annotated[str | None, NamesFile()] = None
     """Folder of a duplicate index: documents that earlier runs kept are dropped; documents kept here are added."""
 
     # Decontamination
-    evaluation_sets: list[EvaluationSet | str] = []
+    evaluation_sets: Annotated[list[EvaluationSet], NamesFile()] = []
     """Each a path, or a path with a policy of its own."""
     contamination_ngrams: list[int] = [13, 8]
     """Lengths, in words, of the n-grams to search for: all that fit into an item; for a shorter item, the whole item.
@@ -225,11 +236,6 @@ class RefineConfig(Block):
     """Kinds of personal data to mask; null: all."""
     workers: int = Field(2, ge=1)
 
-    @property
-    def sets(self) -> list[EvaluationSet]:
-        """`evaluation_sets`, each with its settings as they are given."""
-        return [EvaluationSet(path=each) if isinstance(each, str) else each for each in self.evaluation_sets]
-
     @field_validator("contamination_ngrams")
     @classmethod
     def _descends(cls, value: list[int]) -> list[int]:
@@ -241,11 +247,13 @@ class RefineConfig(Block):
 class TokenizerConfig(Block):
     """The tokenizer: trained on the training split, or an existing one."""
 
+    block_name: ClassVar[str] = "tokenizer"
+
     algorithm: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     """bpe is byte-level."""
     vocab_size: int = Field(4096, ge=300, le=2**20)
     min_frequency: int = Field(2, ge=1)
-    path: str | None = None
+    path: Annotated[str | None, NamesFile(sha256="path_sha256")] = None
     """An existing tokenizer.json to use instead of training one."""
     path_sha256: str | None = None
     """Hash of the file. Filled in when the settings are composed."""
@@ -269,6 +277,8 @@ class MixShare(Block):
 
 class PackConfig(Block):
     """Token shards and the split by content hash."""
+
+    block_name: ClassVar[str] = "pack"
 
     valid_fraction: float = Field(0.02, gt=0, lt=0.5)
     test_fraction: float = Field(0.04, gt=0, lt=0.5)

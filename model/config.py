@@ -1,11 +1,12 @@
 """Settings of training, tuning, evaluation and gate. Imports no torch: commands validate them before loading it."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
+from sluice.core.settings.files import NamesFile
 from sluice.model.parallelism.optimizers import OPTIMIZERS, OptimizerName, optimizers_with
 
 OBJECTIVE_KINDS = {"causal": "decoder", "masked": "encoder", "span": "encoder-decoder"}
@@ -24,6 +25,8 @@ class SizeSchedule(Block):
 
 class PretrainConfig(Block):
     """One pretraining run."""
+
+    block_name: ClassVar[str] = "pretrain"
 
     workers: int = Field(2, ge=1)
     """Processes: data-parallel x pipeline_stages x tensor_parallel."""
@@ -98,7 +101,7 @@ class PretrainConfig(Block):
     keep_checkpoints: int = Field(2, ge=1)
     keep_every: int | None = Field(None, ge=1)
     """Checkpoints of steps that are multiples of this are never deleted."""
-    decay_from: str | None = None
+    decay_from: Annotated[str | None, NamesFile()] = None
     """Checkpoint on another run's plateau to start a decay branch from (wsd)."""
     restarts: int = Field(0, ge=0)
     """How often Ray Train restarts the workers from the last checkpoint after one of them died."""
@@ -144,6 +147,8 @@ class PretrainConfig(Block):
 class TuneConfig(Block):
     """Supervised fine-tuning on question/answer pairs made from the training documents."""
 
+    block_name: ClassVar[str] = "tune"
+
     steps: int = Field(150, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
@@ -156,6 +161,8 @@ class TuneConfig(Block):
 
 class EvaluateConfig(Block):
     """Evaluation of a candidate, on held-out (test split) text only."""
+
+    block_name: ClassVar[str] = "evaluate"
 
     documents: int = Field(120, ge=1)
     """Held-out documents scored for bits per byte."""
@@ -175,6 +182,8 @@ class EvaluateConfig(Block):
 
 class GateSettings(Block):
     """Settings of the verdict that all metrics share; each metric adds its bounds (sluice.model.evaluation.metrics)."""
+
+    block_name: ClassVar[str] = "gate"
 
     min_samples: int = Field(30, ge=1)
     """With fewer items a check is `inconclusive`, which holds the candidate."""

@@ -1,5 +1,7 @@
 """Settings of monitoring."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
@@ -10,6 +12,8 @@ DRIFT_TESTS = sum(column.drift is not None for column in COLUMNS.values())
 
 class MonitorConfig(Block):
     """Bounds beyond which traffic is an alert or a reason to roll back."""
+
+    block_name: ClassVar[str] = "monitor"
 
     window_hours: float = Field(24.0, gt=0)
     min_records: int = Field(30, ge=1)

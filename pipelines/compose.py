@@ -1,129 +1,138 @@
-"""conf/ and the command line's key=value -> params.yaml, composed by Hydra, checked by the rooms' own models."""
+"""conf/ and the command line's key=value -> validated settings -> params.yaml."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from sluice.components.params import BLOCKS, load_block, validate, validate_block
-from sluice.components.paths import PATHS, from_workspace, with_paths
+from sluice.components.params import BLOCKS, Params, load_block, validate, validate_block
 from sluice.components.workspace import Workspace
+from sluice.core.files import atomic_write
 from sluice.core.settings.block import Block
-from sluice.pipelines.hashes import with_hashes
-from sluice.pipelines.overrides import check_form, check_together, keys_as_typed, quoted_name_hint, to_hydra
+from sluice.core.settings.files import AnyBlock, map_paths, path_in_workspace
+from sluice.pipelines.file_hashes import hash_all
+from sluice.pipelines.overrides import check_overrides, is_mapping, read_value
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
-_ADVICE = re.compile(r" (?:To append to your config use|See https?://|1\. To use it as)")
-"""Where Hydra goes on to advise what its own grammar takes, and ours does not."""
+_PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 
 
-def compose(
-    workspace: Workspace, overrides: list[str], more: Mapping[str, type[Block]] = MappingProxyType({})
-) -> dict[str, Any]:
-    """All blocks as plain values, with the sha256 of every file that they name; as `compose_blocks` otherwise."""
-    blocks = compose_blocks(workspace, overrides, more)
-    return {name: with_hashes(block, workspace.root).model_dump(mode="json") for name, block in blocks.items()}
+def compose(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = ()) -> Params:
+    """All settings, with the sha256 of every file that they name; as `compose_without_files` otherwise."""
+    return hash_all(compose_without_files(workspace, overrides, more), workspace.root)
 
 
-def compose_blocks(
-    workspace: Workspace, overrides: list[str], more: Mapping[str, type[Block]] = MappingProxyType({})
-) -> dict[str, Block]:
-    """All blocks, and no file that they name is read for it; `more` are blocks of one command.
+def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = ()) -> Params:
+    """All settings, without a look at the files that they name; `more` are blocks of one command.
 
-    Paths of `overrides` are from the current folder, those of conf/ from the workspace. Raises ValueError naming the
+    Paths in `overrides` are from the current folder, those in conf/ from the workspace. Raises ValueError naming the
     key and what is allowed.
     """
-    known = {**BLOCKS, **more}
-    for override in overrides:
-        check_form(workspace, override, known)
-    check_together(overrides)
-    # Only now: Hydra takes a while, and a mistake is told at once.
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
+    kinds = {kind.block_name: kind for kind in (*BLOCKS, *more)}
+    groups = _groups(workspace)
+    given = check_overrides(overrides, kinds, groups)
+    # Imported after the checks: a mistake is reported at once.
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    asked = [each for override in overrides for each in to_hydra(override, known)]
-    ConfigStore.instance().store(name="blocks", node=_defaults(known), package="_global_")
+    typed: dict[str, Any] = {}
+    change = partial(path_in_workspace, root=workspace.root, here=Path.cwd())
     try:
-        with initialize_config_dir(str(workspace.conf), version_base="1.3"):
-            composed = hydra_compose("config", asked)
-        values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_one_line(workspace, overrides, error, known)) from None
-    assert isinstance(values, dict)
-    given = [setting for setting in PATHS if any(override.startswith(f"{setting}=") for override in overrides)]
-    here = partial(from_workspace, root=workspace.root, here=Path.cwd())
-    typed = {str(name): keys_as_typed(block) for name, block in values.items()}
-    changed = with_paths(typed, here, given)
-    if "data.sources" in given and any(override.startswith("pack.mix") for override in overrides):
-        changed["pack"]["mix"] = _named_alike(typed, changed)
-    return validate(changed, known)
+        # Every field's own default, without the blocks' rules: only the composed whole has to be legal.
+        defaults = {
+            name: {field: info.get_default(call_default_factory=True) for field, info in kind.model_fields.items()}
+            for name, kind in kinds.items()
+        }
+        conf = _conf_values(workspace.conf, {key: option for key, option in given.items() if key in groups})
+        composed = OmegaConf.merge(defaults, *conf)
+        for key, text in given.items():
+            if key not in groups:
+                block, _, field = key.partition(".")
+                typed[key] = read_value(kinds[block], field, text)
+                value = map_paths(kinds[block], {field: typed[key]}, change)[field]
+                OmegaConf.update(composed, key, value, merge=not is_mapping(kinds[block], field), force_add=True)
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+        text = " ".join(str(error).split())
+        text = "a mapping and another kind of value do not go together" if "merg" in text else text
+        raise ValueError(f"{' '.join(overrides) or 'conf/'}: {text} (settings lie in conf/)") from None
+    if "data.sources" in typed and any(key.startswith("pack.mix") for key in given):
+        values["pack"]["mix"] = _rename_sources(values["pack"]["mix"], typed["data.sources"], values["data"]["sources"])
+    return validate(values, tuple(kinds.values()))
 
 
-def write_params(workspace: Workspace, values: dict[str, Any]) -> bool:
-    """Write params.yaml if it says something new; True where it did."""
-    text = render_params(values)
-    if workspace.params.is_file() and workspace.params.read_text() == text:
-        return False
-    temporary = workspace.params.with_suffix(".partial")
-    temporary.write_text(text)
-    temporary.replace(workspace.params)
-    return True
-
-
-def override_block(workspace: Workspace, block: str, overrides: list[str]) -> Block:
+def override_block(workspace: Workspace, kind: type[AnyBlock], overrides: Sequence[str]) -> AnyBlock:
     """One block of the last run's params.yaml with `block.key=value` laid over it; the other blocks stay as they ran.
 
     Raises ValueError for another block's key, an unknown key or a wrong value.
     """
-    values = load_block(workspace, block).model_dump(mode="json")
+    values = load_block(workspace, kind).model_dump(mode="json")
     for override in overrides:
-        check_form(workspace, override, BLOCKS)
+        check_overrides([override], {each.block_name: each for each in BLOCKS}, _groups(workspace))
         key, value = override.split("=", 1)
-        if not key.startswith(f"{block}."):
-            raise ValueError(f"'{key}' has no effect here: only {block}.key=value does")
-        values[key.removeprefix(f"{block}.")] = yaml.safe_load(value)
-    return validate_block(block, values)
+        if not key.startswith(f"{kind.block_name}."):
+            raise ValueError(f"'{key}' has no effect here: only {kind.block_name}.key=value does")
+        values[key.removeprefix(f"{kind.block_name}.")] = yaml.safe_load(value)
+    return validate_block(kind, values)
 
 
-def render_params(values: dict[str, Any]) -> str:
-    return _HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+def write_params(workspace: Workspace, params: Params) -> bool:
+    """Write params.yaml if it changes; True where it did."""
+    text = render_params(params)
+    if workspace.params.is_file() and workspace.params.read_text() == text:
+        return False
+    with atomic_write(workspace.params) as partial:
+        partial.write_text(text)
+    return True
 
 
-def _defaults(known: Mapping[str, type[Block]]) -> dict[str, Any]:
-    """Every field's own default, without the models' rules: the composed whole is what has to be legal."""
-    return {name: _field_defaults(block) for name, block in known.items()}
+def render_params(params: Params) -> str:
+    return _HEADER + yaml.safe_dump(params.dump(), sort_keys=False, allow_unicode=True)
 
 
-def _field_defaults(block: type[Block]) -> dict[str, Any]:
-    return {name: field.get_default(call_default_factory=True) for name, field in block.model_fields.items()}
+def _groups(workspace: Workspace) -> dict[str, list[str]]:
+    """Folders of conf/ with the options in them."""
+    folders = sorted(path for path in workspace.conf.iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 
-def _named_alike(typed: Mapping[str, Any], changed: Mapping[str, Any]) -> Any:
-    """`pack.mix`, where a source that is named as it was typed has the name that it has in the settings now."""
-    names = dict(zip(_uris(typed), _uris(changed), strict=True))
-    mix = changed["pack"]["mix"]
-    return {names.get(str(Path(name)), name): share for name, share in mix.items()} if isinstance(mix, Mapping) else mix
+def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
+    """The values of conf/ in the order of the `defaults` of config.yaml, of which later ones win.
+
+    `chosen` options replace those of the list, and an option's own `override /group: option` those of groups before it.
+    """
+    from omegaconf import OmegaConf
+
+    root: Any = OmegaConf.load(conf / "config.yaml")
+    values: list[Any] = []
+    for entry in reversed(root.pop("defaults")):
+        if entry == "_self_":
+            values.append(root)
+        for group, option in () if isinstance(entry, str) else entry.items():
+            if (name := chosen.get(group, option)) is not None:
+                path = conf / group / f"{name}.yaml"
+                found: Any = OmegaConf.load(path)
+                for choice in found.pop("defaults", []):
+                    chosen = {key.removeprefix("override /"): other for key, other in choice.items()} | dict(chosen)
+                package = _PACKAGE.search(path.read_text())
+                place = package[1] if package else group
+                values.append(found if place == "_global_" else {place: found})
+    return values[::-1]
 
 
-def _uris(values: Mapping[str, Any]) -> list[str]:
-    """Sources as they are named elsewhere: without the slash at the end, and without `./`."""
-    sources = values["data"]["sources"]
-    listed = sources if isinstance(sources, list) else [sources]
-    uris = [str(each.get("uri") if isinstance(each, Mapping) else each) for each in listed]
-    return [uri if "://" in uri else str(Path(uri)) for uri in uris]
+def _rename_sources(mix: Any, typed: Any, moved: Any) -> Any:
+    """`pack.mix` with the sources that are named as they were typed under the names that the settings have for them."""
 
+    def names(sources: Any) -> list[str]:
+        listed = (
+            [each["uri"] if isinstance(each, dict) else each for each in sources]
+            if isinstance(sources, list)
+            else [sources]
+        )
+        return [uri if "://" in uri else str(Path(uri)) for uri in map(str, listed)]
 
-def _one_line(workspace: Workspace, overrides: list[str], error: Exception, known: Mapping[str, type[Block]]) -> str:
-    text = _ADVICE.split(" ".join(str(error).split()).replace("++", ""))[0]
-    if text.startswith("Error merging"):
-        text = "a mapping and another kind of value do not go together"
-    hint = quoted_name_hint(overrides, known) or f"settings lie in {Path(workspace.conf).name}/"
-    return f"{' '.join(overrides) or 'conf/'}: {text} ({hint})"
+    renamed = dict(zip(names(typed), names(moved), strict=True))
+    return {renamed.get(str(Path(name)), name): share for name, share in mix.items()} if isinstance(mix, dict) else mix

@@ -9,14 +9,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import sluice
+from sluice.components.params import Params
 from sluice.components.workspace import Workspace
+from sluice.core.settings.files import with_absolute_paths
+from sluice.data.config import IngestConfig
+from sluice.serving.config import ServeConfig
 
 GIB = 1024**3
 _NEEDED_DISK_GIB = 2.0
@@ -39,14 +41,14 @@ class Finding:
     mend: str = ""
 
 
-def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
-    """All findings for a run with these settings (the composed blocks)."""
-    from sluice.components.stage import MANIFEST
+def examine(workspace: Workspace, params: Params) -> list[Finding]:
+    """All findings for a run with these settings."""
+    from sluice.core.manifest import MANIFEST
 
     # Without a workspace, the folder that commands write into is the current one.
     root = Path.cwd() if workspace.is_default else workspace.root
-    serve, data = values["serve"], values["data"]
-    needs_network = not data["sources"] and not (workspace.artifact("ingest") / MANIFEST).is_file()
+    serve, data = params[ServeConfig], params[IngestConfig]
+    needs_network = not data.sources and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
         judge_python(sys.version_info[:2]),
         judge_packages(locked_versions(), installed_versions()),
@@ -55,10 +57,10 @@ def examine(workspace: Workspace, values: Mapping[str, Any]) -> list[Finding]:
         judge_memory(_memory_bytes()),
         judge_writable(root, os.access(root, os.W_OK)),
         judge_port(
-            serve["host"],
-            serve["port"],
-            port_taken(serve["host"], serve["port"]),
-            _served_by_us(workspace, serve["port"]),
+            serve.host,
+            serve.port,
+            port_taken(serve.host, serve.port),
+            _served_by_us(workspace, serve.port),
         ),
         judge_sources(_source_faults(data, root)),
         judge_network(index_answers(_index_url()) if needs_network else None),
@@ -165,15 +167,12 @@ def judge_network(reachable: bool | None) -> Finding:
     return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
 
 
-def _source_faults(data: Mapping[str, Any], root: Path) -> list[str]:
+def _source_faults(data: IngestConfig, root: Path) -> list[str]:
     """What is wrong with the sources as they are named; whether a place elsewhere answers shows when it is read."""
-    from sluice.components.paths import from_folder, with_paths
-    from sluice.data.config import IngestConfig
     from sluice.data.sources.location import locate
 
     faults = []
-    found = with_paths({"data": data}, partial(from_folder, root=root, here=Path.cwd()))
-    for source in IngestConfig.model_validate(found["data"]).given:
+    for source in (data if Path.cwd() == root else with_absolute_paths(data, root)).given:
         try:
             locate(source)
         except ValueError as fault:

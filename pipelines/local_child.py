@@ -45,10 +45,8 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     )
     os.chdir(workspace.root)
     prepare_environment()
-    pretrain = load_block(workspace, "pretrain")
-    assert isinstance(pretrain, PretrainConfig)
     # One more than the workers hold, so that small tasks are never starved.
-    start_on_request(head, max(available_cores(), pretrain.workers) + 1)
+    start_on_request(head, max(available_cores(), load_block(workspace, PretrainConfig).workers) + 1)
 
     from kfp import local
 

@@ -1,4 +1,4 @@
-"""`key=value` of the command line: what is allowed, in our words, and how Hydra is told."""
+"""`key=value` on the command line: which keys there are, and how a value is read."""
 
 import difflib
 import re
@@ -6,84 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from sluice.components.workspace import Workspace
+import yaml
+
 from sluice.core.settings.block import Block
 
-_OF_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_frequency")
-"""Settings of a tokenizer that is trained."""
-_QUOTED_NAME = re.compile(r"""(?<=[{,\s])(?P<quote>['"])(?P<name>.*?)(?P=quote)\s*:""", re.DOTALL)
-_DIGITS = "quoted_"
-_NEAR = 0.6
-"""Of two spellings, as difflib counts: what get_close_matches takes by default."""
-
-
-def _groups(workspace: Workspace) -> list[str]:
-    return sorted(folder.name for folder in workspace.conf.iterdir() if folder.is_dir())
-
-
-def _options(workspace: Workspace, group: str) -> list[str]:
-    return sorted(path.stem for path in (workspace.conf / group).glob("*.yaml"))
-
-
-def check_form(workspace: Workspace, override: str, known: Mapping[str, type[Block]]) -> None:
-    """Hydra's grammar can add, delete and sweep; a run only sets. So the form and the key are checked here, in our
-    words.
-    """
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
-    if not match:
-        plain = override.lstrip("+")
-        needless = f"{plain} sets it, a + is not needed; " if plain != override and "=" in plain else ""
-        raise ValueError(f"'{override}' is not key=value: {needless}for example pretrain.steps=100 or profile=tiny")
-    key, value = match.groups()
-    groups = _groups(workspace)
-    if key in groups and "." not in key:
-        options = _options(workspace, key)
-        if value not in options:
-            raise ValueError(f"{key}={value}: allowed are {', '.join(options)}")
-        return
-    block, _, field = key.partition(".")
-    if block not in known:
-        raise ValueError(
-            f"unknown key '{key}': {did_you_mean(key, known, groups)}allowed are "
-            f"{', '.join(dict.fromkeys([*known, *groups]))}"
-        )
-    if not field:
-        settable = ", ".join(f"{key}.{name}" for name in known[block].model_fields)
-        raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
-    if field.split(".")[0] not in known[block].model_fields:
-        allowed = ", ".join(known[block].model_fields)
-        raise ValueError(f"unknown key '{key}': {did_you_mean(key, {block: known[block]})}allowed are {allowed}")
-
-
-def did_you_mean(wrong: str, known: Mapping[str, type[Block]], groups: Sequence[str] = ()) -> str:
-    """The keys that a wrong one may have meant, as they are typed, in a question; empty where none is near.
-
-    A bare key is looked for among the settings of all blocks.
-    """
-    dotted = [f"{block}.{field}" for block, model in known.items() for field in model.model_fields]
-    found = [key for key in dotted if key.partition(".")[2] == wrong]
-    if not found and "." in wrong:
-        found = _near_in_both(wrong, dotted)
-    if not found and "." not in wrong:
-        near = difflib.get_close_matches(wrong, [*groups, *known, *(key.partition(".")[2] for key in dotted)], n=1)
-        found = [name for name in (*groups, *known) if name in near] or [
-            key for key in dotted if key.partition(".")[2] in near
-        ]
-    return f"did you mean {' or '.join(repr(key) for key in dict.fromkeys(found))}? " if found else ""
-
-
-def _near_in_both(wrong: str, dotted: Sequence[str]) -> list[str]:
-    """The nearest key whose block and field are each near: a shared block alone makes no two keys alike."""
-    block, _, field = wrong.partition(".")
-
-    def near(key: str) -> float:
-        return min(
-            difflib.SequenceMatcher(None, mine, theirs).ratio()
-            for mine, theirs in zip((block, field), key.split(".", 1), strict=True)
-        )
-
-    best = max(dotted, key=near, default=None)
-    return [best] if best is not None and near(best) >= _NEAR else []
+_TOKENIZER_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_frequency")
+_QUOTED_OR_COLON = re.compile(r"""('[^']*'|"[^"]*")|:(?=\S)""")
 
 
 def check_once(overrides: Sequence[str]) -> dict[str, str]:
@@ -97,62 +25,83 @@ def check_once(overrides: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def check_together(overrides: Sequence[str]) -> None:
-    """ValueError for a key that is given twice, and for one that another leaves without effect."""
-    given = check_once(overrides)
-    if given.get("tokenizer.path", "null") not in {"null", ""}:
-        for name in _OF_TRAINING:
-            if name in given:
-                raise ValueError(
-                    f"{name}={given[name]} has no effect beside tokenizer.path: a tokenizer that is given is not "
-                    "trained; leave one of the two out"
-                )
+def check_overrides(
+    overrides: Sequence[str], kinds: Mapping[str, type[Block]], groups: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Key -> value. ValueError for an unknown key, one given twice, and one that another leaves without effect.
 
-
-def to_hydra(override: str, known: Mapping[str, type[Block]]) -> list[str]:
-    """What Hydra is asked for one `key=value`, whose form is checked.
-
-    A setting is set whatever stood there: Hydra itself asks for another spelling where a mapping has no such key yet,
-    and which keys there may be is for the blocks to say. A mapping with names of the user's own is replaced whole; its
-    quoted names travel as hexadecimal digits, because Hydra's grammar has no quotes there.
+    `groups` are the folders of conf/ with their options.
     """
-    key, _, value = override.partition("=")
+    for override in overrides:
+        _check_key(override, kinds, groups)
+    given = check_once(overrides)
+    ignored = [key for key in _TOKENIZER_TRAINING if key in given]
+    if ignored and given.get("tokenizer.path", "null") not in {"null", ""}:
+        raise ValueError(
+            f"{ignored[0]}={given[ignored[0]]} has no effect beside tokenizer.path: a given tokenizer is not trained; "
+            "leave one of the two out"
+        )
+    return given
+
+
+def _check_key(override: str, kinds: Mapping[str, type[Block]], groups: Mapping[str, Sequence[str]]) -> None:
+    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
+    if not match:
+        plain = override.lstrip("+")
+        needless = f"{plain} sets it, a + is not needed; " if plain != override and "=" in plain else ""
+        raise ValueError(f"'{override}' is not key=value: {needless}for example pretrain.steps=100 or profile=tiny")
+    key, value = match.groups()
     block, _, field = key.partition(".")
-    if not field:
-        return [override]
-    if value.startswith("~/"):
-        # A shell leaves the tilde of `key=~/texts` alone, and Hydra's grammar has none.
-        value = str(Path(value).expanduser())
-    if not _is_mapping(known[block], field):
-        return [f"++{key}={value}"]
-    return [f"++{key}=null", f"++{key}={_QUOTED_NAME.sub(_as_digits, value)}"]
+    if key in groups:
+        if value not in groups[key]:
+            raise ValueError(f"{key}={value}: allowed are {', '.join(groups[key])}")
+    elif block not in kinds:
+        allowed = ", ".join(dict.fromkeys([*kinds, *groups]))
+        raise ValueError(f"unknown key '{key}': {did_you_mean(key, kinds, list(groups))}allowed are {allowed}")
+    elif not field:
+        settable = ", ".join(f"{key}.{name}" for name in kinds[block].model_fields)
+        raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
+    elif field.split(".")[0] not in kinds[block].model_fields:
+        hint = did_you_mean(key, {block: kinds[block]})
+        raise ValueError(f"unknown key '{key}': {hint}allowed are {', '.join(kinds[block].model_fields)}")
 
 
-def keys_as_typed(value: Any) -> Any:
-    """A composed value with the quoted names of its mappings as the user typed them."""
-    if isinstance(value, Mapping):
-        return {_from_digits(name): keys_as_typed(held) for name, held in value.items()}
-    return [keys_as_typed(each) for each in value] if isinstance(value, list) else value
+def did_you_mean(wrong: str, kinds: Mapping[str, type[Block]], groups: Sequence[str] = ()) -> str:
+    """A question that names the keys nearest to a wrong one, or the empty string; a bare key may be any block's."""
+    block, _, field = wrong.rpartition(".")
+    fields = [(each, name) for each, kind in kinds.items() for name in kind.model_fields]
+    if block:
+        near_blocks = difflib.get_close_matches(block, kinds, n=1)
+        fields = [(each, name) for each, name in fields if each in near_blocks]
+    tops = [] if block else [*groups, *kinds]
+    names = [*tops, *(name for _, name in fields)]
+    near = [field] if field in names else difflib.get_close_matches(field, names, n=1)
+    found = [name for name in tops if name in near] or [f"{each}.{name}" for each, name in fields if name in near]
+    return f"did you mean {' or '.join(map(repr, dict.fromkeys(found)))}? " if found else ""
 
 
-def quoted_name_hint(overrides: Sequence[str], known: Mapping[str, type[Block]]) -> str:
-    """How names with other signs are written, where one of `overrides` sets a mapping; else empty."""
-    for key in (override.partition("=")[0] for override in overrides):
-        block, _, field = key.partition(".")
-        if block in known and _is_mapping(known[block], field):
-            return f"quote a name that holds more than letters, digits and / . * - : {key}={{'a b.txt': ..}}"
-    return ""
+def is_mapping(kind: type[Block], field: str) -> bool:
+    """Whether the names in a field's mapping are the user's own."""
+    return field in kind.model_fields and get_origin(kind.model_fields[field].annotation) is dict
 
 
-def _is_mapping(model: type[Block], field: str) -> bool:
-    return field in model.model_fields and get_origin(model.model_fields[field].annotation) is dict
+def read_value(kind: type[Block], field: str, text: str) -> Any:
+    """The value of `field=text` in OmegaConf's grammar, such as 3, null, [a, b] and {weight: 2}; else ValueError."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-
-def _as_digits(match: re.Match[str]) -> str:
-    return f"{_DIGITS}{match['name'].encode().hex()}:"
-
-
-def _from_digits(name: Any) -> Any:
-    if isinstance(name, str) and name.startswith(_DIGITS):
-        return bytes.fromhex(name.removeprefix(_DIGITS)).decode()
-    return name
+    # A shell leaves the tilde of `key=~/texts` alone, and the grammar has none. Interpolation waits for all values.
+    text = str(Path(text).expanduser()) if text.startswith("~/") else text
+    if not text or "${" in text:
+        return text
+    try:
+        if text.startswith("{") and is_mapping(kind, field):
+            # OmegaConf knows no quoted names; YAML does, and wants a space after the colon of `{name:value}`.
+            spaced = _QUOTED_OR_COLON.sub(lambda match: match[1] or ": ", text)
+            return yaml.load(spaced, yaml.BaseLoader)  # noqa: S506  It makes strings, lists and mappings alone.
+        return OmegaConf.create({"text": text, "value": "${oc.decode:${text}}"}).value
+    except (OmegaConfBaseException, yaml.YAMLError):
+        raise ValueError(
+            f"{kind.block_name}.{field}={text} cannot be read: quote a name or text that holds more than letters, "
+            "digits and / . * - :"
+        ) from None

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from sluice.components.ray_head import wanted_file
+from sluice.core.files import atomic_write
 
 _POLL_S = 0.1
 _ATTEMPTS = 4
@@ -83,6 +84,5 @@ def _start(cpus: int) -> str:
 
 def publish(found: dict[str, str], address_file: Path) -> None:
     """Write what became of the head, whole, where the steps look for it."""
-    temporary = address_file.with_suffix(".partial")
-    temporary.write_text(json.dumps(found))
-    temporary.replace(address_file)
+    with atomic_write(address_file) as partial:
+        partial.write_text(json.dumps(found))

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
-from sluice.components.stage import StepFailed, read_metrics, write_json
+from sluice.components.failure import StepFailed
 from sluice.components.workspace import STEPS, Workspace
+from sluice.core.files import write_json
 from sluice.core.locks import try_lock
 from sluice.pipelines.terminal import View, open_view
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from sluice.components.artifact import read_metrics
 from sluice.components.events import read_events
-from sluice.components.stage import read_metrics
 from sluice.components.stores import open_ledger
 from sluice.components.workspace import STEPS, Workspace
 from sluice.pipelines.runner import latest_run, step_record

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sluice.components.stage import read_metrics
+from sluice.components.artifact import read_metrics
 from sluice.components.workspace import EFFECT_STEPS, STEPS, Workspace
 from sluice.pipelines.status import status
 from sluice.pipelines.terminal import clock

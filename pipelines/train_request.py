@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sluice.components.params import BLOCKS, validate
+from sluice.components.params import validate_block
 from sluice.components.workspace import Workspace
 from sluice.core.settings.block import Block
 from sluice.data.config import TokenizerConfig
@@ -54,23 +54,19 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
     if len(paths) > 1:
         raise ValueError(f"{PATH[:-1]} is given {len(paths)} times: say once what to train on")
     others = [each for each in overrides if not each.startswith(PATH)]
-    # The path stays out of Hydra, whose grammar gives meaning to some of what a file's name may hold.
-    blocks = _blocks(compose(workspace, others, {"text": TextConfig}))
-    text = blocks["text"]
-    assert isinstance(text, TextConfig)
+    # The path is not composed: the grammar of values gives meaning to some of what a file's name may hold.
+    params = compose(workspace, others, [TextConfig])
+    text = params[TextConfig]
     if paths:
         text = text.model_copy(update={"path": paths[0]})
     for override in others:
         _check_effect(override, text)
-    model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
-    assert isinstance(model, ModelConfig)
-    assert isinstance(pretrain, PretrainConfig)
-    assert isinstance(tokenizer, TokenizerConfig)
+    pretrain = params[PretrainConfig]
     if pretrain.decay_from is not None:
         # A run is resumed from any folder.
         plateau = str((workspace.root / pretrain.decay_from).resolve())
         pretrain = pretrain.model_copy(update={"decay_from": plateau})
-    return Request(model, pretrain, text, tokenizer)
+    return Request(params[ModelConfig], pretrain, text, params[TokenizerConfig])
 
 
 def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
@@ -113,9 +109,7 @@ def lay_out(request: Request, overrides: Sequence[str]) -> Request:
                 f"{', '.join(_LAYOUT + each for each in LAYOUT_SETTINGS)}; or train anew into another folder"
             )
         changed[name] = yaml.safe_load(value)
-    block = {"pretrain": request.pretrain.model_dump(mode="json") | changed}
-    pretrain = validate(block, {"pretrain": PretrainConfig})["pretrain"]
-    assert isinstance(pretrain, PretrainConfig)
+    pretrain = validate_block(PretrainConfig, request.pretrain.model_dump(mode="json") | changed)
     return replace(request, pretrain=pretrain)
 
 
@@ -141,10 +135,6 @@ def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
         if (folder / "tokenizer.json").is_file():
             return Packed(path, folder)
     raise ValueError(f"{PATH}{path}: there is no tokenizer.json in it nor in {path.parent / 'tokenizer'}: put it there")
-
-
-def _blocks(values: dict[str, Any]) -> dict[str, Block]:
-    return validate(values, {**BLOCKS, "text": TextConfig})
 
 
 def _check_effect(override: str, text: TextConfig) -> None:

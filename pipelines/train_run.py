@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sluice.components.stage import write_json
 from sluice.components.workspace import Workspace
+from sluice.core.files import write_json
 from sluice.pipelines.train_request import PATH, Request, lay_out, open_tokens, read_request, restore_request
 
 if TYPE_CHECKING:

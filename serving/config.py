@@ -1,5 +1,7 @@
 """Settings of the serving room."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
@@ -8,11 +10,15 @@ from sluice.core.settings.block import Block
 class RegisterConfig(Block):
     """The MLflow registry entry."""
 
+    block_name: ClassVar[str] = "register"
+
     model_name: str = Field("sluice", pattern=r"^[A-Za-z0-9_.-]+$")
 
 
 class ServeConfig(Block):
     """The server."""
+
+    block_name: ClassVar[str] = "serve"
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -29,6 +35,8 @@ class ServeConfig(Block):
 
 class RolloutConfig(Block):
     """Steps of the canary and what moves it on."""
+
+    block_name: ClassVar[str] = "rollout"
 
     weights: list[int] = Field([10, 50, 100], min_length=1)
     """Percent of traffic on the challenger, step by step; the last must be 100."""

@@ -22,8 +22,8 @@ from benchmarks.data.session import transcript
 from benchmarks.data.texts import documentation, extracted, sample, write_files, write_recombined
 from benchmarks.data.workers import local_and_ray
 from benchmarks.report import DOCS, keep, machine, save_figures, write_page
-from sluice.components.params import validate
 from sluice.components.workspace import Workspace
+from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
 from sluice.data.document import Document
 from sluice.pipelines.compose import compose
@@ -89,13 +89,9 @@ def main() -> None:
 def run(plan: DataPlan) -> DataResults:
     """Measure everything, from the quickest to the longest, with the settings of the default run."""
     workspace = Workspace.find()
-    settings = validate(compose(workspace, []))
-    ingest, refine, tokenizer = (settings[name] for name in ("data", "refine", "tokenizer"))
-    assert isinstance(ingest, IngestConfig)
-    assert isinstance(refine, RefineConfig)
-    assert isinstance(tokenizer, TokenizerConfig)
-    sets = [each.model_copy(update={"path": str(workspace.root / each.path)}) for each in refine.sets]
-    refine = refine.model_copy(update={"evaluation_sets": sets, "workers": _WORKERS})
+    settings = compose(workspace, [])
+    ingest, tokenizer = settings[IngestConfig], settings[TokenizerConfig]
+    refine = with_absolute_paths(settings[RefineConfig], workspace.root).model_copy(update={"workers": _WORKERS})
     results = DataResults(machine=machine(), text="", runs=plan.runs)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as temporary:
         folder = Path(temporary)

@@ -266,9 +266,7 @@ def _measure_default(
     from sluice.model.config import PretrainConfig
 
     workspace = Workspace.find()
-    pretrain, model = load_block(workspace, "pretrain"), load_block(workspace, "model")
-    assert isinstance(pretrain, PretrainConfig)
-    assert isinstance(model, ModelConfig)
+    pretrain, model = load_block(workspace, PretrainConfig), load_block(workspace, ModelConfig)
     compared = partial(ablate, arguments.artifacts, seeds=arguments.seeds)
     if "choices" in wanted:
         with _section(results, "choices", keep):

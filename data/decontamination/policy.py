@@ -13,7 +13,7 @@ from sluice.data.report import Overlap
 
 def set_policies(config: RefineConfig) -> dict[str, ContaminationPolicy]:
     """Return the policy of each evaluation set by its name."""
-    policies = {Path(each.path): each.policy or config.contamination_policy for each in config.sets}
+    policies = {Path(each.path): each.policy or config.contamination_policy for each in config.evaluation_sets}
     return {name: policies[path] for name, path in set_names(list(policies)).items()}
 
 

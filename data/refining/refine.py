@@ -148,7 +148,9 @@ def decide_cut_write(  # noqa: PLR0917
 
 def load_sets(config: RefineConfig) -> EvaluationSets:
     """Load the evaluation sets of the settings."""
-    return EvaluationSets.load([Path(each.path) for each in config.sets], config.contamination_ngrams, config.masks)
+    return EvaluationSets.load(
+        [Path(each.path) for each in config.evaluation_sets], config.contamination_ngrams, config.masks
+    )
 
 
 def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: EvaluationSets) -> list[ScoreTask]:

@@ -1,6 +1,6 @@
 """Configuration of a model: every setting, and which settings go together. Imports no torch."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ _ROPE_THETA = 10_000.0
 
 class ModelConfig(Block):
     """Shape of the model; the vocabulary's size comes from the tokenizer. The defaults are the Llama recipe."""
+
+    block_name: ClassVar[str] = "model"
 
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     """decoder: next token; encoder: masked tokens; encoder-decoder: a target given a source."""

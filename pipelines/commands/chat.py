@@ -8,6 +8,13 @@ from sluice.components.workspace import Workspace
 from sluice.serving.client import Client, find_server
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--message", help="ask once and print the answer, instead of a conversation")
+    parser.add_argument(
+        "--max-tokens", type=int, default=96, metavar="N", help="most tokens of an answer (default: 96)"
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     client = find_server(Workspace.find().state)
     if client is None:

@@ -4,8 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,66 @@ import yaml
 
 from sluice.components.workspace import Workspace
 from sluice.data.config import IngestConfig, RefineConfig
+from sluice.pipelines.options import add_json, add_overrides, with_debug
 from sluice.pipelines.terminal import View, open_view
 
 _STEP = "data"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, text: str, *, aliases: Sequence[str] = (), has_json: bool = True) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, aliases=aliases, help=text, description=text, parents=[with_debug()])
+        if has_json:
+            add_json(action)
+        return action
+
+    action = add("build", "clean the documents of sources into a folder, with evidence about every one of them")
+    action.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="file, folder, glob, https:// s3:// gs://, pypi:NAME==VERSION, hf:OWNER/NAME, installed: (repeatable; "
+        "default: the packages of conf/)",
+    )
+    action.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="EVAL.jsonl",
+        help="evaluation set to keep out of the documents: any JSONL whose strings are its items (repeatable)",
+    )
+    action.add_argument("--out", required=True, metavar="DIR", help="folder to write, replacing an earlier build")
+    add_overrides(action, "refine.min_words=60, data.max_file_bytes=...")
+
+    action = add("why", "name the rule, or the duplicate, that removed a document")
+    action.add_argument("id", metavar="ID", help="its id, the beginning of it, or the path it was read from")
+    action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build, or artifacts/refine")
+
+    action = add("refilter", "apply new thresholds to a build, in place, without scoring it again", aliases=["recut"])
+    action.add_argument("--in", dest="folder", required=True, metavar="DIR", help="a build")
+    add_overrides(action, "min_words=60, max_symbol_word_ratio=null, ..")
+
+    action = add("classifier", "train a quality classifier on good and bad documents, for refine.quality_model")
+    for name in ("good", "bad"):
+        action.add_argument(
+            f"--{name}",
+            action="append",
+            required=True,
+            metavar="URI",
+            help=f"{name} documents, as --source (repeatable)",
+        )
+    action.add_argument("--out", required=True, metavar="FILE", help="file to write, such as quality.safetensors")
+    action.add_argument("--seed", type=int, default=0, metavar="N")
+
+    action = add("diff", "compare the documents of two builds")
+    action.add_argument("first", metavar="A")
+    action.add_argument("second", metavar="B")
+
+    action = add("card", "draw the data card of a build: one HTML page", has_json=False)
+    action.add_argument("folder", metavar="DIR", help="a build, or artifacts/refine")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,10 +122,10 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
-    from sluice.components.params import BLOCKS, validate_block
-    from sluice.components.paths import from_folder, with_paths
-    from sluice.pipelines.compose import compose_blocks
-    from sluice.pipelines.hashes import with_hashes
+    from sluice.components.params import validate_block
+    from sluice.core.settings.files import with_absolute_paths
+    from sluice.pipelines.compose import compose_without_files
+    from sluice.pipelines.file_hashes import with_hashes
     from sluice.pipelines.overrides import did_you_mean
 
     for override in arguments.overrides:
@@ -77,25 +133,20 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
             raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
         if not override.startswith(("data.", "refine.", "profile=")):
             key = override.partition("=")[0]
-            meant = did_you_mean(key, {name: BLOCKS[name] for name in ("data", "refine")}, ["profile"])
+            meant = did_you_mean(key, {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}, ["profile"])
             raise ValueError(f"'{key}' has no effect here: {meant}only data.KEY, refine.KEY and profile have")
-    here = Path.cwd()
-    blocks = compose_blocks(workspace, arguments.overrides)
+    params = compose_without_files(workspace, arguments.overrides)
     # The sources' own hash is for steps that may not have to run: here they are read in any case.
-    composed = {"data": blocks["data"], "refine": with_hashes(blocks["refine"], workspace.root)}
-    values = with_paths(
-        {name: block.model_dump(mode="json") for name, block in composed.items()},
-        partial(from_folder, root=workspace.root, here=here),
-    )
+    ingest, refine = params[IngestConfig], with_hashes(params[RefineConfig], workspace.root)
+    here = Path.cwd()
+    if here != workspace.root:
+        ingest, refine = (with_absolute_paths(ingest, workspace.root), with_absolute_paths(refine, workspace.root))
     if arguments.source:
         if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
             raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
-        values["data"]["sources"] = arguments.source
-    ingest, refine = validate_block("data", values["data"]), validate_block("refine", values["refine"])
-    assert isinstance(ingest, IngestConfig)
-    assert isinstance(refine, RefineConfig)
+        ingest = validate_block(IngestConfig, ingest.model_dump(mode="json") | {"sources": arguments.source})
     against = with_hashes(RefineConfig.model_validate({"evaluation_sets": arguments.against}), here)
-    return ingest, refine.model_copy(update={"evaluation_sets": [*refine.sets, *against.sets]})
+    return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
 
 
 def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:

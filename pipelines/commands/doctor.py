@@ -7,8 +7,13 @@ from dataclasses import asdict
 from sluice.components.workspace import Workspace
 from sluice.pipelines.compose import compose
 from sluice.pipelines.doctor import Health, examine
+from sluice.pipelines.options import add_json
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

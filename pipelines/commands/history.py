@@ -7,6 +7,11 @@ from dataclasses import asdict
 
 from sluice.components.stores import open_ledger
 from sluice.components.workspace import Workspace
+from sluice.pipelines.options import add_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,10 @@ _START_S = 120.0
 _END_S = 10.0
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=5000)
+
+
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
     if port_taken("127.0.0.1", arguments.port):

@@ -8,12 +8,61 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from sluice.pipelines.options import add_json, with_debug
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from sluice.model.architecture.config import TransformerConfig
     from sluice.model.huggingface.convert import Conversion
+
+
+_OUT_HELP = "folder to write; what this command wrote there before is replaced"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=text, description=text, parents=[with_debug()])
+        add_json(action)
+        return action
+
+    families = "Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5, Mamba-2"
+    importing = add("import", f"convert a model of transformers to a model directory ({families})")
+    importing.add_argument("source", metavar="HF_DIR", help="a directory of transformers: config.json and safetensors")
+    importing.add_argument("out", metavar="OUT", help=_OUT_HELP)
+    importing.add_argument("--force", action="store_true", help="replace a model in OUT that something else wrote")
+
+    exporting = add("export", "convert a model directory to one that transformers loads, where it has such a family")
+    exporting.add_argument("source", metavar="DIR", help="a model directory")
+    exporting.add_argument("out", metavar="HF_OUT", help=_OUT_HELP)
+    exporting.add_argument("--force", action="store_true", help="replace a model in HF_OUT that something else wrote")
+
+    action = add("logits", "compute the logits of a model directory after each of some token ids")
+    action.add_argument("folder", metavar="DIR", help="a model directory")
+    action.add_argument("--ids", required=True, metavar="FILE.json", help="a list of lists of one length")
+    action.add_argument("--out", required=True, metavar="FILE.npy", help="float32 [batch, seq, vocab]")
+    action.add_argument("--source", metavar="FILE.json", help="an encoder-decoder's source; --ids are its decoder's")
+    action.add_argument(
+        "--kernel",
+        choices=["reference", "sdpa", "flex", "flash", "blocked"],
+        help="attention kernel (default: the fastest that fits, which --json names)",
+    )
+
+    action = add("generate", "continue a prompt, and print the continuation; the same seed gives the same text")
+    action.add_argument("folder", metavar="DIR", help="a model directory")
+    action.add_argument("--prompt", required=True, metavar="TEXT", help="for an encoder-decoder: its source")
+    action.add_argument("--max-tokens", type=int, default=96, metavar="N", help="new tokens at most (default: 96)")
+    action.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampling (default: 0)")
+    action.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
+    action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
+    action.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile a step first: half a minute or more, then each token in about half the time or less",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

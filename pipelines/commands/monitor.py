@@ -3,9 +3,14 @@
 import argparse
 import json
 
+from sluice.components.artifact import read_metrics
 from sluice.components.monitor import monitor
-from sluice.components.stage import read_metrics
 from sluice.components.workspace import Workspace
+from sluice.pipelines.options import add_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sluice.components.params import validate
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.data.config import TokenizerConfig
@@ -15,6 +14,7 @@ from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.planner.settings import read_plan_settings
 from sluice.pipelines.compose import compose
+from sluice.pipelines.options import add_json, add_overrides
 from sluice.pipelines.overrides import check_once
 
 if TYPE_CHECKING:
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 _OWN = "plan."
 _WITH_HF = ("pretrain.", "profile=")
 """Settings that have an effect beside --hf."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(
+        parser,
+        "as for run (model=llama-7b, model.layers=8, pretrain.dtype=bf16), and plan.device=h100-sxm, plan.devices=64, "
+        "plan.tensor=8, plan.pipeline=4, plan.zero_stage=1, plan.mfu=0.4, plan.tokens=2e12, ..",
+    )
+    parser.add_argument("--hf", metavar="HF_DIR", help="plan the model of a Hugging Face directory's config.json")
+    parser.add_argument("--plot", metavar="FILE", help="draw memory against sequence length and batch (.svg or .png)")
+    parser.add_argument("--no-measure", action="store_true", help="arithmetic only: do not measure this machine")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,14 +103,11 @@ def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerCon
         for override in overrides:
             if not override.startswith(_WITH_HF):
                 raise ValueError(f"{override} would be ignored beside --hf, which defines the model: leave out one")
-    blocks = validate(compose(Workspace.find_or_default(), overrides))
-    model, pretrain, tokenizer = blocks["model"], blocks["pretrain"], blocks["tokenizer"]
-    assert isinstance(model, ModelConfig)
-    assert isinstance(pretrain, PretrainConfig)
-    assert isinstance(tokenizer, TokenizerConfig)
+    params = compose(Workspace.find_or_default(), overrides)
     if hf is not None:
-        return _from_huggingface(Path(hf)), pretrain
-    return TransformerConfig.from_settings(model, tokenizer.vocab_size), pretrain
+        return _from_huggingface(Path(hf)), params[PretrainConfig]
+    shape = TransformerConfig.from_settings(params[ModelConfig], params[TokenizerConfig].vocab_size)
+    return shape, params[PretrainConfig]
 
 
 def _from_huggingface(folder: Path) -> TransformerConfig:

@@ -6,7 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sluice.components.workspace import Workspace
+from sluice.pipelines.options import add_trial_options
 from sluice.pipelines.train_request import open_tokens, read_trial
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps profiled (default: 5)")
+    add_trial_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

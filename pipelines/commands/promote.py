@@ -5,10 +5,17 @@ record.
 import argparse
 import sys
 
+from sluice.components.artifact import read_metrics
 from sluice.components.register import register
 from sluice.components.rollout import rollout
-from sluice.components.stage import read_metrics
 from sluice.components.workspace import Workspace
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="ignore a verdict that does not promote; recorded in the ledger"
+    )
+    parser.add_argument("--reason", default="", help="why; required with --force")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,10 @@ from sluice.components.workspace import Workspace
 from sluice.serving.client import find_server
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="asked for by hand", help="recorded in the ledger")
+
+
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
     releases = open_releases(workspace)

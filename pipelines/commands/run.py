@@ -1,28 +1,33 @@
 """`sluice run`: settings, machine, pipeline, summary."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from sluice.components.params import validate
-from sluice.components.stage import MANIFEST
 from sluice.components.workspace import Workspace
+from sluice.core.manifest import MANIFEST
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.rules import check
 from sluice.pipelines.compose import compose, write_params
 from sluice.pipelines.doctor import examine, require_healthy
+from sluice.pipelines.options import add_overrides
 from sluice.pipelines.runner import run_pipeline
 from sluice.pipelines.summary import print_summary
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(
+        parser, "profile=NAME or block.key=value, as in conf/ (profile=tiny, pretrain.steps=100, data.sources=path)"
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
-    values = compose(workspace, arguments.overrides)
-    _check_training(values)
-    require_healthy(examine(workspace, values))
-    write_params(workspace, values)
+    params = compose(workspace, arguments.overrides)
+    # Refused now, and not when the data is ready for it. Whether workers have GPUs they see.
+    check(params[PretrainConfig], params[ModelConfig], cuda=True)
+    require_healthy(examine(workspace, params))
+    write_params(workspace, params)
     try:
         record = run_pipeline(workspace)
     except KeyboardInterrupt:
@@ -31,15 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     print_summary(workspace, record)
     print(f"data card {draw_card(workspace).relative_to(workspace.root)}")
     return 0
-
-
-def _check_training(values: Mapping[str, Any]) -> None:
-    """What cannot be trained is told now, and not when the data is ready for it. Whether workers have GPUs they see."""
-    blocks = validate(values)
-    pretrain, model = blocks["pretrain"], blocks["model"]
-    assert isinstance(pretrain, PretrainConfig)
-    assert isinstance(model, ModelConfig)
-    check(pretrain, model, cuda=True)
 
 
 def draw_card(workspace: Workspace) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sluice.components.workspace import Workspace
+from sluice.pipelines.options import add_trial_options
 from sluice.pipelines.train_request import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
@@ -17,6 +18,17 @@ _RESAMPLES = 200
 _CONFIDENCE = 0.9
 _BEYOND = 10.0
 """The next budget, over that of the largest run, where none is named."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rungs", type=int, default=4, metavar="N", help="sizes, the model's the largest (default: 4)")
+    parser.add_argument(
+        "--lengths", type=int, default=3, metavar="N", help="lengths of each: all steps, half of them, .. (default: 3)"
+    )
+    parser.add_argument(
+        "--budget", type=float, metavar="FLOPS", help="budget to size (default: 10 times the largest run's)"
+    )
+    add_trial_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,15 +11,19 @@ from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.locks import try_lock
 from sluice.pipelines.compose import override_block
+from sluice.pipelines.options import add_overrides
 from sluice.pipelines.ray_head import prepare_environment
 from sluice.serving.client import find_server
 from sluice.serving.config import ServeConfig
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser, "serve.port=8001, serve.host=..., serve.max_batch=...")
+
+
 def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.find()
-    config = override_block(workspace, "serve", arguments.overrides)
-    assert isinstance(config, ServeConfig)
+    config = override_block(workspace, ServeConfig, arguments.overrides)
     if (running := find_server(workspace.state)) is not None:
         raise ValueError(f"a server of this workspace already answers at {running.url}")
     if open_releases(workspace).state().champion is None:

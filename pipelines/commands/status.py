@@ -4,8 +4,13 @@ import argparse
 import json
 
 from sluice.components.workspace import Workspace
+from sluice.pipelines.options import add_json
 from sluice.pipelines.status import status
 from sluice.pipelines.summary import print_steps
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,10 +7,22 @@ from pathlib import Path
 
 from sluice.components.workspace import Workspace
 from sluice.model.parallelism.optimizers import OPTIMIZERS
+from sluice.pipelines.options import add_trial_options
 from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.train_request import open_tokens, read_trial
 
 RESULT = "sweep.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=int, default=9, metavar="N", help="runs started (default: 9)")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one per core); with 1 the same ones end early every time",
+    )
+    add_trial_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sluice.components.stage import StepFailed, write_json
+from sluice.components.failure import StepFailed
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
+from sluice.core.files import write_json
+from sluice.pipelines.options import TRAINING_OVERRIDES, add_json, add_overrides
 from sluice.pipelines.progress_view import Followed
 from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.terminal import NoteView, open_view
@@ -42,6 +44,20 @@ _EXPERIMENT = "training"
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 16, 200
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser, TRAINING_OVERRIDES)
+    parser.add_argument("--out", metavar="DIR", help="folder of the run: model, checkpoints, report, plotted losses")
+    parser.add_argument("--resume", metavar="DIR", help="continue the run of this folder from its last checkpoint")
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="log the run and the machine to MLflow (default: the workspace's)",
+    )
+    add_json(parser)
+
+
 def run(arguments: argparse.Namespace) -> int:
     from sluice.model.training.errors import TrainingFailed
 
@@ -57,6 +73,9 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     from sluice.model.training.checkpointing.lock import locked
     from sluice.model.training.errors import TrainingInterrupted
 
+    if arguments.mlflow and "=" in arguments.mlflow and ":" not in arguments.mlflow.partition("=")[0]:
+        # `--mlflow key=value`: a setting behind an option whose own value was left out.
+        arguments.mlflow, arguments.overrides = "", [arguments.mlflow, *arguments.overrides]
     mlflow = _mlflow(workspace, arguments)
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)

@@ -10,20 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sluice.components.artifact import artifact_hash, check_artifact, read_metrics
+from sluice.components.effect import run_effect_step
 from sluice.components.events import EVENTS_VARIABLE, EventProgress, read_events
-from sluice.components.stage import (
-    Stage,
-    StepFailed,
-    artifact_hash,
-    check_artifact,
-    describe,
-    read_metrics,
-    run_content_step,
-    run_effect_step,
-)
+from sluice.components.failure import StepFailed, describe
+from sluice.components.stage import Stage, run_content_step
 from sluice.components.workspace import Workspace
 from sluice.data.config import EvaluationSet, RefineConfig, TokenizerConfig
-from sluice.pipelines.hashes import with_hashes
+from sluice.pipelines.file_hashes import with_hashes
 
 
 @dataclass
@@ -196,15 +190,15 @@ def test_a_file_that_changed_after_params_were_composed_is_refused(workspace: Wo
     )
     for name, step, kind in held:
         stage = Stage(workspace, step, tmp_path)
-        assert stage.block(step, kind) == (refine if step == "refine" else tokenizer)
+        assert stage.block(kind) == (refine if step == "refine" else tokenizer)
         names[name].write_text("second")
         with pytest.raises(ValueError, match=rf"{name}\.json is not the file that params\.yaml was composed with"):
-            stage.block(step, kind)
+            stage.block(kind)
         names[name].unlink()
         with pytest.raises(ValueError, match=rf"{name}\.json is no file"):
-            stage.block(step, kind)
+            stage.block(kind)
         names[name].write_text(first)
     unhashed = refine.model_copy(update={"quality_model_sha256": None}).model_dump(mode="json")
     workspace.params.write_text(yaml.safe_dump({**params, "refine": unhashed}))
     with pytest.raises(ValueError, match=r"quality\.json is not the file"):
-        Stage(workspace, "refine", tmp_path).block("refine", RefineConfig)
+        Stage(workspace, "refine", tmp_path).block(RefineConfig)

@@ -2,7 +2,7 @@
 
 from lifecycle_checkout import Checkout
 
-from sluice.components.stage import read_metrics
+from sluice.components.artifact import read_metrics
 
 
 def test_killed_in_training_and_in_the_rollout_it_ends_as_if_nothing_had_happened(

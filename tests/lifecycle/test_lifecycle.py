@@ -184,7 +184,9 @@ def poison(checkout: Checkout) -> None:
 
     from sluice.components.evaluate import work
     from sluice.components.gate import gate
-    from sluice.components.stage import file_hash, run_content_step, write_json
+    from sluice.components.stage import run_content_step
+    from sluice.core.files import write_json
+    from sluice.core.manifest import file_hash
 
     artifact = checkout.workspace.artifact("tune")
     weights = load_file(artifact / "model.safetensors")

@@ -7,21 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.pipelines.cli import build_parser, main, parse
-
-COMMANDS = (
-    "run",
-    "status",
-    "plan",
-    "serve",
-    "chat",
-    "promote",
-    "rollback",
-    "history",
-    "monitor",
-    "mlflow",
-    "doctor",
-)
+from sluice.pipelines.cli import COMMANDS, build_parser, main, parse
 
 
 @pytest.fixture
@@ -54,6 +40,22 @@ def test_every_command_has_help_and_a_module(command: str, capsys: pytest.Captur
     assert callable(importlib.import_module(f"sluice.pipelines.commands.{command}").run)
 
 
+def test_every_module_of_commands_is_a_command(root: Path) -> None:
+    modules = {path.stem for path in (root / "pipelines" / "commands").glob("*.py")} - {"__init__"}
+    assert modules == set(COMMANDS)
+
+
+def test_help_of_one_command_loads_no_framework(root: Path) -> None:
+    code = (
+        "import sys\nfrom sluice.pipelines.cli import COMMANDS, main\n"
+        "for command in COMMANDS:\n    try:\n        main([command, '--help'])\n    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'kfp', 'dvc', 'omegaconf'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -80,7 +82,7 @@ def test_a_failure_is_one_line_and_a_status(
 def test_a_failure_of_what_describes_failures_is_one_line_too(
     empty_workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sluice.components.stage", None)
+    monkeypatch.setitem(sys.modules, "sluice.components.failure", None)
     monkeypatch.setitem(sys.modules, "sluice.pipelines.commands.plan", None)
     assert main(["plan"]) == 1
     said = capsys.readouterr().err

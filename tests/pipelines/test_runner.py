@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sluice.components.stage import write_metrics
+from sluice.components.artifact import write_metrics
 from sluice.components.workspace import STEPS, Workspace
 from sluice.pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
 from sluice.pipelines.summary import outside_share

@@ -1,6 +1,6 @@
 """Settings of the `train` command beside those of the run itself. Imports no torch."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from sluice.core.settings.block import Block
 
 class TextConfig(Block):
     """A plain text from which `sluice train` makes its tokens."""
+
+    block_name: ClassVar[str] = "text"
 
     path: str | None = None
     """A UTF-8 text file, or a packed folder; unset: what the pack step made."""

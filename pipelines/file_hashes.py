@@ -1,0 +1,57 @@
+"""The files that settings name, when a run is composed: hashed, and refused at once where a step could not use them."""
+
+import json
+from contextlib import chdir
+from pathlib import Path
+
+from sluice.components.params import Params, validate_block
+from sluice.core.settings.files import AnyBlock, hash_files
+from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
+
+
+def hash_all(params: Params, root: Path) -> Params:
+    return Params(tuple(with_hashes(block, root) for block in params.blocks))
+
+
+def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
+    """The block with the sha256 of every file that it names below `root`; local sources have one hash for all of them.
+
+    ValueError for a file that is missing or of the wrong kind, and for a hash that is given.
+    """
+    kind = type(block)
+    hashed = validate_block(kind, hash_files(kind, block.model_dump(mode="json"), root, composing=True))
+    if isinstance(hashed, IngestConfig):
+        return hashed.model_copy(update={"sources_sha256": _hash_sources(hashed, root)})
+    if isinstance(hashed, RefineConfig) and hashed.index is not None:
+        from sluice.data.deduplication.index import DuplicateIndex
+
+        DuplicateIndex.open(root / hashed.index, hashed)
+    if isinstance(hashed, TokenizerConfig) and hashed.path is not None:
+        _check_tokenizer(root / hashed.path)
+    return hashed
+
+
+def _hash_sources(config: IngestConfig, root: Path) -> str | None:
+    if config.sources_sha256 is not None:
+        raise ValueError(f"data.sources_sha256 {config.sources_sha256} is filled in from the files: leave it out")
+    if not config.given:
+        return None
+    from sluice.data.sources.local_hash import contents_sha256
+
+    # Relative paths are from the workspace, as the step reads them.
+    with chdir(root):
+        return contents_sha256(config)
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Check the form alone, which needs no library; the tokenizer step loads the file itself."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"tokenizer.path: {path} is not a tokenizer.json: it is no JSON ({error})") from None
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or "vocab" not in model or not isinstance(content.get("added_tokens", []), list):
+        raise ValueError(
+            f"tokenizer.path: {path} is not a tokenizer.json: that has a `model` with a `vocab`, and a list "
+            "`added_tokens`; name another file, or leave it out to train one"
+        )
