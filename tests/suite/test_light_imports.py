@@ -24,6 +24,10 @@ ROWS = {
         "from sluice.serving.registry import Registry\nRegistry('sqlite:///x.db', 'a')",
         ["evidently", "mlflow", "ray", "torch"],
     ),
+    "the gate's decision and its settings": (
+        "import sluice.model.evaluation.gate",
+        ["datatrove", "jinja2", "pandas", "scipy", "tokenizers", "torch"],
+    ),
     "a heavy one, so that the check can fail": ("import json.tool", ["argparse"]),
 }
 """By name: what runs in a fresh interpreter, and the modules that it must not have loaded."""
