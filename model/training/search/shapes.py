@@ -5,7 +5,7 @@ from sluice.model.architecture.config import ModelConfig
 DEPTHS = (1.0, 2.0, 0.5)
 """Layers of the shapes beside each other, over the model's own."""
 _FINER = 8
-"""Sizes that are looked at for a rung, where few of them differ."""
+"""Sizes tried per rung, where few of them differ."""
 
 
 def scaled(model: ModelConfig, width: float, depth: float) -> ModelConfig:
@@ -30,10 +30,10 @@ def scaled(model: ModelConfig, width: float, depth: float) -> ModelConfig:
 def ladder(model: ModelConfig, rungs: int) -> list[ModelConfig]:
     """At most `rungs` models from a quarter of the width to the model itself, smallest first, no two alike."""
     if rungs < 2:
-        raise ValueError(f"{rungs} rungs are no ladder: take at least 2")
+        raise ValueError(f"{rungs} rungs do not make a ladder: take at least 2")
     made = _shapes(model, rungs)
     if len(made) < rungs:
-        # Few heads and layers round to few sizes: those between them are looked for.
+        # Few heads and layers round to few sizes: try those between.
         finer = _shapes(model, _FINER * rungs)
         places = [round(rung * (len(finer) - 1) / (rungs - 1)) for rung in range(rungs)]
         made = [finer[place] for place in sorted({*places})]

@@ -64,20 +64,19 @@ class StepMetrics:
         found = {"gradient_norms": self._gradients, "update_norms": self.engine.update_norms(self._before)}
         # Free the copy of the weights.
         self._before = {}
-        self._note_speed(record.step)
-        return found
-
-    def _note_speed(self, step: int) -> None:
         now = self._clock()
         seconds = now - self._since
         rate = self._tokens / seconds if seconds > 0 else 0.0
-        row = {
-            "step": float(step),
-            "tokens_per_second": rate,
-            "mfu": rate * self.flops_per_token / self.peak_flops,
-        }
-        self.speed.append({**row, "memory_bytes": float(memory_bytes())})
+        self.speed.append(
+            {
+                "step": float(record.step),
+                "tokens_per_second": rate,
+                "mfu": rate * self.flops_per_token / self.peak_flops,
+                "memory_bytes": float(memory_bytes()),
+            }
+        )
         self._tokens, self._since = 0, now
+        return found
 
 
 def memory_bytes() -> int:
@@ -89,7 +88,7 @@ def memory_bytes() -> int:
 
 
 def training_flops_per_token(config: TransformerConfig) -> float:
-    """Matrix products of forward and backward, at the full context; of attention the pairs that are seen."""
+    """Matrix products of forward and backward, at the full context; of attention the visible pairs."""
     return count_flops(config).training
 
 
@@ -101,7 +100,7 @@ def matmul_peak(dtype: str, threads: int, devices: int = 1) -> float:
 
 
 def _cuda_peak(dtype: torch.dtype) -> float:
-    # Numbers of its own: the device's common ones are dropout's.
+    # A generator of its own: dropout uses the device's default one.
     random = torch.Generator("cuda").manual_seed(0)
     left, right = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device="cuda", generator=random).to(dtype) for _ in range(2))
     best = float("inf")
@@ -112,6 +111,6 @@ def _cuda_peak(dtype: torch.dtype) -> float:
         torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
     del left, right
-    # What the run reports is its own memory.
+    # The run reports its own memory.
     torch.cuda.reset_peak_memory_stats()
     return 2 * _PEAK_SIZE**3 / best

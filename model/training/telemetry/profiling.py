@@ -79,7 +79,7 @@ def summarize(events: Any, steps: int, top: int, *, on_device: bool = False) -> 
     operators: list[tuple[str, int, float]] = []
     for event in events:
         if event.key in phases:
-            # An accelerator's copy of the mark has no time of the processor's.
+            # An accelerator's copy of the mark has no CPU time.
             phases[event.key] += event.cpu_time_total / 1000 / steps
         else:
             self_us = event.self_device_time_total if on_device else event.self_cpu_time_total

@@ -1,4 +1,4 @@
-"""The held-out loss by source: what a mix of sources taught of each."""
+"""The held-out loss by source."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A training run in MLflow: settings, the log of its steps, the result, and what the machine did meanwhile.
+"""A training run in MLflow: settings, the log of its steps, the result, and metrics of the machine.
 
 MLflow takes seconds to import, so it is imported when a run is tracked.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _AT_ONCE = 1000
-"""Metrics a request: the most that MLflow takes."""
+"""Metrics per request: the most that MLflow accepts."""
 _SAMPLE_S = 5
 _LONGEST_PARAMETER = 500
 _ILLEGAL = re.compile(r"[^\w.\- ]|^\.+$|^$")
@@ -23,13 +23,13 @@ _LONGEST_NAME = 100
 
 
 class Tracked:
-    """The run that is open."""
+    """An open MLflow run."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
 
     def log(self, rows: Sequence[Mapping[str, Any]], prefix: str = "") -> None:
-        """The numbers of rows that name their step, a metric a key; a table of numbers gives one a name in it."""
+        """Log the numbers of rows by their steps, a metric per key; a nested table gives one per name in it."""
         from mlflow.entities import Metric
         from mlflow.tracking import MlflowClient
 
@@ -42,7 +42,7 @@ class Tracked:
             client.log_batch(self.run_id, metrics=metrics[first : first + _AT_ONCE])
 
     def finish(self, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """The numbers of the result, and files as artifacts."""
+        """Log the numbers of the result, and files as artifacts."""
         import mlflow
 
         mlflow.log_metrics(numbers(result))
@@ -56,8 +56,8 @@ def tracked(
 ) -> Iterator[Tracked]:
     """An MLflow run at `uri`, with the machine's CPU, memory, disk, network and GPU every few seconds and at the end.
 
-    A new experiment keeps its artifacts below the URI `artifacts`; without one, where MLflow does: at a server its own
-    place, else the working directory. The run ends as FAILED where the body raises.
+    A new experiment keeps its artifacts below the URI `artifacts`; without one, where MLflow puts them: at the server,
+    or in the working directory. The run ends as FAILED where the body raises.
     """
     import mlflow
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -79,10 +79,10 @@ def tracked(
 
 
 def _log_machine(machine: Any) -> None:
-    """A last sample of MLflow's monitor. How the run ended is not for its figures to hide: what fails is a warning."""
+    """Log a last sample of MLflow's monitor. A failure is only a warning: it must not hide how the run ended."""
     try:
         machine.finish()
-        # MLflow drops what it sampled since it last logged: of a run shorter than an interval that is all.
+        # MLflow drops the samples since it last logged: in a run shorter than an interval, all of them.
         for monitor in machine.monitors:
             monitor.clear_metrics()
         machine.collect_metrics()
@@ -93,7 +93,7 @@ def _log_machine(machine: Any) -> None:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers by name; those of a table or list inside it by `name/key`, as MLflow takes it. The step is none."""
+    """Numbers of a row by name, without the step; those of a nested table or list by `name/key`, as MLflow has it."""
     found: dict[str, float] = {}
     names = _legal([str(name) for name in row])
     for name, value in zip(names, row.values(), strict=True):
@@ -112,7 +112,7 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _legal(names: Sequence[str]) -> list[str]:
-    """Names [n] that MLflow takes, `_` for what it does not; a digest sets apart those that would then be equal."""
+    """Names [n] that MLflow accepts, with `_` for other characters; a digest distinguishes names that become equal."""
     changed = [_ILLEGAL.sub("_", name)[:_LONGEST_NAME] for name in names]
     same = Counter(changed)
     return [
@@ -122,7 +122,7 @@ def _legal(names: Sequence[str]) -> list[str]:
 
 
 def parameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings by dotted name, as text that MLflow takes."""
+    """Settings by dotted name, as text that MLflow accepts."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
