@@ -40,7 +40,7 @@ GOALS = {
 """The rows, and the most that each may be."""
 
 EXTENSIONS = {
-    "quality filter": ("data/quality/gopher.py", "data/quality/rules.py", "data/config.py"),
+    "quality filter": ("data/quality/gopher.py", "data/config.py"),
     "optimizer": ("model/parallelism/optimizers.py", "model/training/optimization/optimizers/lion.py"),
     "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
     "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/engine.py"),

@@ -8,7 +8,8 @@ import numpy as np
 
 from sluice.core.arrow import numbers
 from sluice.data.card.folder import RefinedFolder, columns_of, rows
-from sluice.data.quality.rules import LANGUAGE, RULES, QualityRule
+from sluice.data.quality.rule import QualityRule
+from sluice.data.quality.rules import LANGUAGE, RULES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,6 +3,15 @@
 import re
 
 from sluice.data.quality.prose import Prose
+from sluice.data.quality.rule import QualityRule
+
+RULES = (
+    QualityRule("few_sentences", "sentences", True, "min_sentences"),
+    QualityRule("curly_brackets", "curly_brackets", False, "max_curly_brackets"),
+    QualityRule("placeholder_text", "placeholder_texts", False, "max_placeholder_texts"),
+    QualityRule("javascript_lines", "javascript_lines", False, "max_javascript_lines"),
+    QualityRule("policy_lines", "policy_lines", False, "max_policy_lines"),
+)
 
 POLICY_PHRASES = (
     "terms of use",

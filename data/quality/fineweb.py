@@ -6,6 +6,13 @@ Its share of characters in duplicate lines is Gopher's `duplicate_line_fraction`
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 
 from sluice.data.quality.prose import Prose
+from sluice.data.quality.rule import QualityRule
+
+RULES = (
+    QualityRule("unpunctuated_lines", "punctuated_line_fraction", True, "min_punctuated_line_fraction"),
+    QualityRule("short_lines", "short_line_fraction", False, "max_short_line_fraction"),
+    QualityRule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
+)
 
 SHORT_LINE_CHARACTERS = 30
 """A line up to this long is short."""

@@ -5,10 +5,39 @@ from collections.abc import Sequence
 
 from sluice.data.quality.ngrams import duplicate_characters, repeated, top_characters
 from sluice.data.quality.prose import Prose
-from sluice.data.quality.stopwords import stop_words
+from sluice.data.quality.rule import QualityRule
+from sluice.data.quality.stopwords import APPLICABLE, stop_words
+from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
+
+FIRST_RULES = (
+    QualityRule("empty", "characters", True, None),
+    QualityRule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
+    QualityRule("too_few_words", "words", True, "min_words"),
+    QualityRule("too_many_words", "words", False, "max_words"),
+)
+"""Rules that come before the one about the language."""
+RULES = (
+    QualityRule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
+    QualityRule("long_words", "mean_word_length", False, "max_mean_word_length"),
+    QualityRule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
+    QualityRule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
+    QualityRule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
+    QualityRule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
+    QualityRule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
+    QualityRule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
+    QualityRule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
+    *(
+        QualityRule(f"repeated_{n}gram", f"top_{n}gram_fraction", False, f"max_top_{n}gram_fraction")
+        for n in TOP_NGRAMS
+    ),
+    *(
+        QualityRule(f"repeated_{n}gram", f"duplicate_{n}gram_fraction", False, f"max_duplicate_{n}gram_fraction")
+        for n in DUPLICATE_NGRAMS
+    ),
+)
 
 _LETTER = re.compile(r"[^\W\d_]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")

@@ -16,81 +16,29 @@ from sluice.data.config import RefineConfig
 from sluice.data.quality import c4, fineweb, gopher
 from sluice.data.quality.language import identify
 from sluice.data.quality.prose import Prose
-from sluice.data.quality.stopwords import APPLICABLE
-from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
+from sluice.data.quality.rule import QualityRule
 
 if TYPE_CHECKING:
     from sluice.data.quality.classifier import Classifier
-
-
-@dataclass(frozen=True, slots=True)
-class QualityRule:
-    """One bound on one score; `reason` is the name under which dropped documents are counted."""
-
-    reason: str
-    score: str
-    is_minimum: bool
-    setting: str | None
-    """The field of RefineConfig with the threshold, null turning the rule off; None: the threshold is always 1."""
-    languages: frozenset[str] | None = None
-    """Languages that the rule applies to; documents of others pass. None: every language."""
-    exempt: frozenset[str] = frozenset()
-    """Languages that the rule does not apply to."""
-
-    def bound(self, config: RefineConfig) -> float | None:
-        return 1 if self.setting is None else getattr(config, self.setting)
-
-    def applies_to(self, languages: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether the rule applies to each of these languages, [languages] bool."""
-        if self.languages is None and not self.exempt:
-            return np.ones(len(languages), np.bool_)
-        included = self.languages
-        return np.fromiter(
-            ((included is None or each in included) and each not in self.exempt for each in languages),
-            np.bool_,
-            len(languages),
-        )
 
 
 LANGUAGE = QualityRule("language", "language", True, "languages")
 """The one rule without a bound: the document's language is one of those to keep."""
 
 RULES = (
-    QualityRule("empty", "characters", True, None),
-    QualityRule("control_characters", "control_character_fraction", False, "max_control_character_fraction"),
-    QualityRule("too_few_words", "words", True, "min_words"),
-    QualityRule("too_many_words", "words", False, "max_words"),
+    *gopher.FIRST_RULES,
     # Before the rules about words: a document of another language is dropped for that, not for its long words.
     LANGUAGE,
     QualityRule("uncertain_language", "language_probability", True, "min_language_probability"),
-    QualityRule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
-    QualityRule("long_words", "mean_word_length", False, "max_mean_word_length"),
-    QualityRule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
-    QualityRule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
-    QualityRule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
-    QualityRule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
-    QualityRule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
-    QualityRule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
-    QualityRule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
-    *(
-        QualityRule(f"repeated_{n}gram", f"top_{n}gram_fraction", False, f"max_top_{n}gram_fraction")
-        for n in gopher.TOP_NGRAMS
-    ),
-    *(
-        QualityRule(f"repeated_{n}gram", f"duplicate_{n}gram_fraction", False, f"max_duplicate_{n}gram_fraction")
-        for n in gopher.DUPLICATE_NGRAMS
-    ),
-    QualityRule("few_sentences", "sentences", True, "min_sentences"),
-    QualityRule("curly_brackets", "curly_brackets", False, "max_curly_brackets"),
-    QualityRule("placeholder_text", "placeholder_texts", False, "max_placeholder_texts"),
-    QualityRule("javascript_lines", "javascript_lines", False, "max_javascript_lines"),
-    QualityRule("policy_lines", "policy_lines", False, "max_policy_lines"),
-    QualityRule("unpunctuated_lines", "punctuated_line_fraction", True, "min_punctuated_line_fraction"),
-    QualityRule("short_lines", "short_line_fraction", False, "max_short_line_fraction"),
-    QualityRule("list_of_lines", "newline_word_ratio", False, "max_newline_word_ratio"),
+    *gopher.RULES,
+    *c4.RULES,
+    *fineweb.RULES,
     QualityRule("low_quality", "quality", True, "min_quality"),
 )
-"""In order: the first breached rule is the one that drops a document."""
+"""In order: the first breached rule is the one that drops a document.
+
+To add a rule, compute its score and list it in `gopher`, `c4` or `fineweb`, and add its threshold to RefineConfig.
+"""
 
 
 @dataclass(frozen=True, slots=True)
