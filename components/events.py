@@ -1,4 +1,4 @@
-"""What a step says while it works, as lines of one file.
+"""Events of a running step, as lines of one file.
 
 A file, because it is the one channel that KFP, DVC and Ray leave alone: their standard output belongs to the log.
 Appending a short line is atomic on a local disk, so the processes of a step need no lock; the terminal follows the
@@ -21,13 +21,13 @@ _SECONDS_BETWEEN = 0.2
 
 
 def emit(step: str, kind: str, **fields: Any) -> None:
-    """Append one event to the run's file; without a run there is nobody to tell."""
+    """Append one event to the run's file; does nothing outside a run."""
     if path := os.environ.get(EVENTS_VARIABLE):
         _append(Path(path), {"time": round(time.time(), 3), "step": step, "kind": kind, **fields})
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of an events file; a line cut off by a kill is left out."""
+    """All complete lines of an events file; a line cut off by a kill is skipped."""
     if not path.is_file():
         return []
     return list(parse(path.read_bytes()))
@@ -44,7 +44,7 @@ def parse(chunk: bytes) -> Iterator[dict[str, Any]]:
 
 
 class Tail:
-    """What others append to an events file, as whole lines."""
+    """Reader of the complete lines that other processes append to an events file."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset, self._rest = path, 0, b""
@@ -82,7 +82,7 @@ class EventProgress:
         self._tell({"kind": "progress", "done": done, "total": total, "note": note})
 
     def _tell(self, said: dict[str, Any]) -> None:
-        # What is told must not end what it tells of: a full disk, say.
+        # A failure to report, such as a full disk, must not end the work.
         with suppress(OSError):
             _append(Path(self.path), {"time": round(time.time(), 3), "step": self.step, **said})
 

@@ -1,4 +1,4 @@
-"""Step 11, monitor: the champion's traffic against its objectives and the reference, with consequences."""
+"""Step 11, monitor: compare the champion's traffic with its objectives and the reference; may roll back."""
 
 import time
 from pathlib import Path
@@ -14,9 +14,7 @@ from sluice.serving.releases import ReleaseRefused
 
 
 def monitor(root: str | Path | Workspace) -> str:
-    """`ok | alert | rollback`; a rollback has been carried out when this returns, where there was a version to go back
-    to.
-    """
+    """Returns `ok | alert | rollback`; a rollback is complete when this returns, if there is an earlier version."""
     workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
     return str(run_effect_step(workspace, "monitor", lambda: _work(workspace))["outcome"])
 

@@ -1,4 +1,4 @@
-"""Requests to replay: what a reader would ask of documents that the model has never seen."""
+"""Prompts to replay: headings of documents that the model has never seen."""
 
 import hashlib
 
@@ -25,9 +25,9 @@ def held_out_prompts(workspace: Workspace) -> list[str]:
 
 
 def split_prompts(prompts: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Prompts for the canary, the reference and the bake: three samples of one population that share none.
+    """Prompts for the canary, the reference and the bake: three disjoint samples of one population.
 
-    Raises ValueError where there are too few to share out.
+    Raises ValueError where there are fewer than three.
     """
     if len(prompts) < 3:
         raise ValueError(f"{len(prompts)} held-out headings are too few to replay: raise pack.test_fraction")

@@ -1,7 +1,7 @@
-"""The run's one Ray head, asked for by the steps and started by the runner.
+"""The run's one Ray head, requested by the steps and started by the runner.
 
-Asking is a file, so it crosses KFP and DVC; starting overlaps with the first steps, and a run that finds everything
-cached never pays for it. On a cluster RAY_ADDRESS is set and there is nothing to ask for.
+The request is a file, so it crosses KFP and DVC; starting overlaps with the first steps, and a run with all steps
+cached never pays for it. On a cluster RAY_ADDRESS is set and nothing is requested.
 """
 
 import json
@@ -22,7 +22,7 @@ def wanted_file(head: Path) -> Path:
 
 
 def request_head() -> None:
-    """Say that this run will need Ray, without waiting."""
+    """Request Ray for this run, without waiting for it."""
     if (path := os.environ.get(HEAD_VARIABLE)) and not os.environ.get("RAY_ADDRESS"):
         wanted_file(Path(path)).touch()
 
@@ -42,7 +42,7 @@ def _failure() -> str | None:
 
 
 def connect_to_head(timeout_s: float = _TIMEOUT_S) -> None:
-    """Set RAY_ADDRESS to the run's head, waiting for it to come up. Without a run, Ray is left to the room's launcher.
+    """Set RAY_ADDRESS to the run's head, waiting for it to come up. Outside a run, the package's launcher starts Ray.
 
     Raises StepFailed when it does not come up, or not in time.
     """

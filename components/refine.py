@@ -1,4 +1,4 @@
-"""Step 2, refine: raw documents -> clean, deduplicated, masked text; every dropped document is kept with its reason."""
+"""Step 2, refine: raw documents -> clean, deduplicated, masked text, with a reason for every dropped document."""
 
 import json
 import shutil

@@ -48,7 +48,7 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
 
 
 def _numbers(evaluation: dict[str, Any]) -> dict[str, float]:
-    """What the registry shows: the evaluation's numbers, and bits per byte by source under a name that MLflow takes."""
+    """The evaluation's numbers for the registry, with bits per byte by source under names that MLflow accepts."""
     found = {name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
     by_source = evaluation.get("bits_per_byte_by_source", {})
     named = {f"bits_per_byte/{re.sub(r'[^A-Za-z0-9_.-]', '_', source)}": value for source, value in by_source.items()}

@@ -1,6 +1,4 @@
-"""Bring one content step up to date. DVC decides whether it has to run; this is all that a KFP component of that step
-does.
-"""
+"""Bring one content step up to date: the body of its KFP component. DVC decides whether the step has to run."""
 
 import logging
 import os
@@ -19,7 +17,7 @@ from sluice.components.workspace import Workspace
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What a content step hands on."""
+    """Result of a content step for the graph."""
 
     content_hash: str
     """The hash DVC keeps of artifacts/<step> in dvc.lock."""
@@ -39,7 +37,7 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     try:
         changed = _dvc_reproduce(workspace, step)
     except Exception as error:
-        # DVC's own error only names the stage; what is behind it says why.
+        # DVC's own error only names the stage; its cause has the reason.
         message = _own_message(step) or describe(error.__cause__ or error)
         emit(step, "failed", message=message)
         raise StepFailed(f"{step}: {message}") from error
@@ -69,7 +67,7 @@ def _dvc_reproduce(workspace: Workspace, step: str) -> bool:
 
 
 def _own_message(step: str) -> str | None:
-    """What the failed stage itself said, which names the mistake where DVC only names the command."""
+    """The failed stage's own message, which names the mistake; DVC only names the command."""
     errors = _events(step, "error")
     return str(errors[-1]["message"]) if errors else None
 

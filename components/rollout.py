@@ -1,7 +1,7 @@
 """Step 10, rollout: the challenger takes the traffic step by step, or is dropped with the reason.
 
 After a promotion the new champion answers two more samples of held-out prompts: the first becomes the reference that
-monitoring holds later traffic against, the second is its bake, the first traffic that is watched.
+monitoring compares later traffic with, the second is the first traffic that is monitored.
 """
 
 import time
@@ -29,7 +29,7 @@ _POLL_S = 0.5
 
 
 def rollout(root: str | Path | Workspace) -> str:
-    """What became of the challenger: `promoted | dropped | superseded`, or `skipped` where there is none."""
+    """Roll the challenger out; returns `promoted | dropped | superseded`, or `skipped` where there is none."""
     workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
     return str(run_effect_step(workspace, "rollout", lambda: _work(workspace))["outcome"])
 

@@ -1,4 +1,4 @@
-"""The workspace's registry, ledger and server, opened: shared by the steps and commands that release."""
+"""The workspace's registry, ledger and server, opened for the steps and commands that release."""
 
 from typing import TYPE_CHECKING
 

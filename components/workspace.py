@@ -1,4 +1,4 @@
-"""Where everything of a run lies: on a laptop the checkout, on a cluster a run's own folder on the shared volume."""
+"""Paths of a run: on a laptop in the checkout, on a cluster in a run's own folder on the shared volume."""
 
 import os
 import secrets
@@ -64,7 +64,7 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """What outlives a run and is not content: registry, ledger, traffic, keys, logs; the user's cache folder
+        """State that outlives a run and is not content: registry, ledger, traffic, keys, logs; the user's cache folder
         where there is no workspace.
         """
         if self.is_default:
@@ -85,7 +85,7 @@ class Workspace:
 
     @property
     def reference(self) -> Path:
-        """Traffic the champion is held against."""
+        """Traffic that the champion's later traffic is compared with."""
         return self.state / "reference"
 
     @property

@@ -1,6 +1,4 @@
-"""Is this machine fit for a run? Looked at before anything starts, so that a run does not fail late for a reason known
-early.
-"""
+"""Checks of this machine before a run starts, so that no run fails late for a reason known early."""
 
 import os
 import shutil
@@ -38,7 +36,7 @@ class Finding:
     name: str
     health: Health
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(workspace: Workspace, params: Params) -> list[Finding]:
@@ -71,9 +69,9 @@ def require_healthy(findings: list[Finding]) -> None:
     """Print warnings; raise ValueError with every failure in one line."""
     for finding in findings:
         if finding.health == Health.WARN:
-            print(f"doctor: {finding.message}{f'; {finding.mend}' if finding.mend else ''}", flush=True)
+            print(f"doctor: {finding.message}{f'; {finding.fix}' if finding.fix else ''}", flush=True)
     if failed := [finding for finding in findings if finding.health == Health.FAIL]:
-        raise ValueError("; ".join(f"{finding.message}: {finding.mend}" for finding in failed))
+        raise ValueError("; ".join(f"{finding.message}: {finding.fix}" for finding in failed))
 
 
 def judge_python(version: tuple[int, ...]) -> Finding:
@@ -111,11 +109,11 @@ def judge_disk(free_bytes: int) -> Finding:
     free = free_bytes / GIB
     if free < _NEEDED_DISK_GIB:
         return Finding(
-            "disk", Health.FAIL, f"{free:.1f} GiB free, {_NEEDED_DISK_GIB:.0f} are needed", "make room on this disk"
+            "disk", Health.FAIL, f"{free:.1f} GiB free, {_NEEDED_DISK_GIB:.0f} are needed", "free some disk space"
         )
     if free < _ADVISED_DISK_GIB:
         return Finding(
-            "disk", Health.WARN, f"{free:.1f} GiB free, {_ADVISED_DISK_GIB:.0f} are advised", "make room on this disk"
+            "disk", Health.WARN, f"{free:.1f} GiB free, {_ADVISED_DISK_GIB:.0f} are advised", "free some disk space"
         )
     return Finding("disk", Health.OK, f"{free:.0f} GiB free")
 
@@ -168,7 +166,7 @@ def judge_network(reachable: bool | None) -> Finding:
 
 
 def _source_faults(data: IngestConfig, root: Path) -> list[str]:
-    """What is wrong with the sources as they are named; whether a place elsewhere answers shows when it is read."""
+    """Errors in how sources are named; whether a remote one answers shows when it is read."""
     from sluice.data.sources.location import locate
 
     faults = []
@@ -181,7 +179,7 @@ def _source_faults(data: IngestConfig, root: Path) -> list[str]:
 
 
 def locked_versions() -> dict[str, str]:
-    """The eight libraries the whole stands on, and the two whose versions are known to matter."""
+    """Locked versions of the eight core libraries, and of two whose versions are known to matter."""
     names = {"torch", "ray", "mlflow", "dvc", "kfp", "datatrove", "evidently", "deepspeed", "tokenizers", "pandas"}
     path = Path(sluice.__file__).with_name("requirements.lock")
     lines = path.read_text().splitlines() if path.is_file() else []
@@ -223,7 +221,7 @@ def _index_url() -> str:
 
 
 def index_answers(url: str) -> bool:
-    """Whether something listens there; a proxy of the environment stands for the index behind it."""
+    """Whether something listens there; a proxy of the environment is tested in place of the index."""
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     parts = urlsplit(proxy or url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -64,7 +64,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
 
 
 def _stop_head() -> None:
-    """Stop Ray where it was started, and take its folder of sockets and logs away."""
+    """Stop Ray if it was started, and remove its folder of sockets and logs."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return

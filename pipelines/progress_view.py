@@ -1,6 +1,4 @@
-"""A step's progress as the terminal shows it, wherever the step runs: its processes append to a file, which is followed
-here.
-"""
+"""Terminal view of a step's progress, wherever the step runs: its processes append to a file that is tailed here."""
 
 import threading
 import time
@@ -14,7 +12,7 @@ _POLL_S = 0.1
 
 
 class Followed:
-    """Shows a step in `view` while it lasts. As a context it gives the `Progress` that the step is to be told by.
+    """Shows a step in `view` while it lasts. As a context it returns the step's `Progress`.
 
     `events` has to lie where all processes of the step can write.
     """
@@ -33,7 +31,7 @@ class Followed:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        # A reader that has gone is told by whatever is printed next, and does not cost the step its result.
+        # If the reader has gone, the next print fails; the step keeps its result.
         with suppress(BrokenPipeError):
             self._show()
             self._say("failed" if kind else "done")

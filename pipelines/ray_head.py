@@ -1,4 +1,4 @@
-"""The run's embedded Ray head: started when the first step asks, shared by all, gone with the run."""
+"""The run's embedded Ray head: started at the first request, shared by all steps, stopped with the run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def prepare_environment() -> None:
 
 
 def prepare_own_ray() -> None:
-    """The same for a command that begins Ray for itself alone; a cluster that RAY_ADDRESS names has its own token."""
+    """The same for a command that starts Ray only for itself; a cluster that RAY_ADDRESS names has its own token."""
     if not os.environ.get("RAY_ADDRESS"):
         prepare_environment()
 
@@ -83,6 +83,6 @@ def _start(cpus: int) -> str:
 
 
 def publish(found: dict[str, str], address_file: Path) -> None:
-    """Write what became of the head, whole, where the steps look for it."""
+    """Write the head's address or error, atomically, where the steps look for it."""
     with atomic_write(address_file) as partial:
         partial.write_text(json.dumps(found))

@@ -1,5 +1,6 @@
-"""A local run, seen from the outside: starts the child that runs the pipeline, shows what it says, ends with a record
-and a verdict on the run itself. Light: nothing of KFP, DVC or Ray is imported here.
+"""A local run from the outside: start the child that runs the pipeline, show its events, record and check the result.
+
+Nothing of KFP, DVC or Ray is imported here.
 """
 
 import os
@@ -71,9 +72,9 @@ def run_pipeline(workspace: Workspace) -> dict[str, Any]:
 
 
 def make_record(events: list[dict[str, Any]], workspace: Workspace, seconds: float) -> dict[str, Any]:
-    """What became of each step, and how much of the time was the steps' own work.
+    """State of each step, and the share of time spent in the steps' own work.
 
-    A content step's own work is its room's function, less what that function spent on starting workers.
+    A content step's own work is the function that it calls, less the time that function spent on starting workers.
     """
     steps = [step_record(events, step) for step in STEPS]
     for step in steps:
@@ -114,7 +115,7 @@ def step_record(events: list[dict[str, Any]], step: str) -> dict[str, Any]:
 
 
 def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
-    """kfp.local can report success where nothing ran, so success is every step's own word, not an exit code."""
+    """kfp.local can report success where nothing ran, so each step must have reported success itself."""
     for step in record["steps"]:
         if step["state"] == "failed":
             raise StepFailed(f"{step['message']} (log: {folder.log})")
@@ -201,7 +202,7 @@ def _follow(child: subprocess.Popen[bytes], events: Path, view: View) -> None:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """Nothing of the run outlives it, whatever ended it."""
+    """End the child and all its processes, whatever ended the run."""
     if child.poll() is None:
         _signal_group(child, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

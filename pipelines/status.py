@@ -1,4 +1,4 @@
-"""What the last run did and what serves now, as plain values."""
+"""State of the last run and of what is served, as plain values."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sluice.pipelines.runner import latest_run, step_record
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
-    """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to ask at any moment, also during
+    """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to call at any moment, also during
     a run.
     """
     from sluice.serving.release import fold

@@ -1,4 +1,4 @@
-"""The end of a run, for a person."""
+"""The summary printed at the end of a run."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def print_summary(workspace: Workspace, record: dict[str, Any]) -> None:
         result = read_metrics(workspace, step)
         print(f"{step:<8} {result['outcome']}: {result['reason']}")
     if not found["champion"]:
-        print("nothing serves yet   next: mend what the gate says, or sluice promote --force --reason ..")
+        print("nothing serves yet   next: fix what the gate reports, or sluice promote --force --reason ..")
     else:
         print(f"champion v{found['champion']}   next: sluice serve, sluice chat, sluice mlflow, sluice history")
 
@@ -29,7 +29,7 @@ def outside_share(record: dict[str, Any]) -> float:
 
 
 def print_steps(steps: list[dict[str, Any]], metrics: dict[str, dict[str, Any]]) -> None:
-    """A line a step: what became of it, how long it took, and its figures."""
+    """Print one line per step: its state, time and figures."""
     for number, step in enumerate(steps, 1):
         state = "cached" if step["cached"] else step["state"]
         seconds = "" if step["seconds"] is None else clock(step["seconds"])
@@ -38,7 +38,7 @@ def print_steps(steps: list[dict[str, Any]], metrics: dict[str, dict[str, Any]])
 
 
 def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
-    """The figures of a step that a person asks for first. An absent figure is left out."""
+    """The main figures of a step; an absent one is left out."""
     if step in EFFECT_STEPS:
         return str(metrics.get("outcome", ""))
     if step == "evaluate":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 _PACE_S = 3600.0
-"""Of progress that the pace of a bar is taken over."""
+"""Window over which a bar's pace is averaged."""
 STATES = {"start": "running", "done": "done", "failed": "failed"}
 
 
@@ -59,7 +59,7 @@ class LineView:
 
 
 class NoteView:
-    """What has to be said, on stderr: where standard output is for the result alone."""
+    """Prints notes alone, on stderr: standard output is for the result."""
 
     def show(self, event: dict[str, Any]) -> None:
         if event["kind"] == "note":

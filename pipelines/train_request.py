@@ -1,4 +1,4 @@
-"""What `sluice train`, `profile`, `sweep` and `scaling` are asked for: the run's settings and the tokens it reads."""
+"""Requests of `sluice train`, `profile`, `sweep` and `scaling`: the run's settings and the tokens it reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The folder of one `sluice train` run: whose it is, what it holds, and whether it can be gone on in."""
+"""The folder of one `sluice train` run: its description, its results, and whether it can be resumed."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ MODEL, CHECKPOINTS = "model", "checkpoints"
 
 
 def run_folder(arguments: argparse.Namespace) -> Path:
-    """The run's: one to make, or one to go on in."""
+    """Return the folder of a new run, or of the one to resume."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise ValueError(
             "`sluice train` starts its workers itself: call it alone, with pretrain.workers=N; torchrun starts "
@@ -41,7 +41,7 @@ def run_folder(arguments: argparse.Namespace) -> Path:
 
 
 def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -> Request:
-    """Of a new run, or of the one to go on with. ValueError for settings that do not go together."""
+    """Return the request of a new run, or of the one to resume. ValueError for settings that do not go together."""
     import torch
 
     from sluice.model.directory import read_json

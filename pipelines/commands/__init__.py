@@ -1,1 +1,1 @@
-"""One module a command, each with `run(arguments) -> exit status`; imported only when it is called."""
+"""One module per command, each with `add_arguments(parser)` and `run(arguments) -> exit status`."""

@@ -1,4 +1,4 @@
-"""`sluice data ..`: the data room alone. Builds clean documents, says why one went, cuts thresholds again, compares."""
+"""`sluice data ..`: build clean documents, explain why one was dropped, apply new thresholds, compare builds."""
 
 import argparse
 import json
@@ -150,7 +150,7 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
 
 
 def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:
-    """A build is replaced whole by the next one in its place, and an index that is in it would go."""
+    """Refuse an index inside the build's folder: the next build replaces that folder and would delete it."""
     if refine.index is not None and Path(refine.index).resolve().is_relative_to(out.resolve()):
         raise ValueError(f"refine.index={refine.index} lies in --out {out}: name a folder beside it for the index")
 
@@ -232,7 +232,7 @@ def _card(arguments: argparse.Namespace) -> None:
 
 
 class _Progress:
-    """The data room's progress on the terminal; on standard error's behalf nothing where the output is for machines."""
+    """Progress on the terminal, or nothing where the output is JSON."""
 
     def __init__(self, silent: bool) -> None:
         self._view: View | None = None if silent else open_view((_STEP,))

@@ -1,4 +1,4 @@
-"""`sluice doctor`: what is wrong with this machine, and what mends it."""
+"""`sluice doctor`: checks this machine and says what to fix."""
 
 import argparse
 import json
@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            mend = f"; {finding.mend}" if finding.mend else ""
-            print(f"{_MARKS[finding.health]}  {finding.name:<10} {finding.message}{mend}")
+            fix = f"; {finding.fix}" if finding.fix else ""
+            print(f"{_MARKS[finding.health]}  {finding.name:<10} {finding.message}{fix}")
     return 1 if any(finding.health == Health.FAIL for finding in findings) else 0

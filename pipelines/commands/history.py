@@ -1,4 +1,4 @@
-"""`sluice history`: what was released, by whom, why; and whether anybody changed the record since."""
+"""`sluice history`: every release decision, and whether the ledger's hash chain is intact."""
 
 import argparse
 import json

@@ -154,7 +154,7 @@ def _logits(arguments: argparse.Namespace) -> None:
 
 
 def _write_npy(path: Path, array: "NDArray[np.float32]") -> None:
-    """Not np.save, which does not notice that the last bytes of a file found no room on the disk."""
+    """Write a .npy file; np.save does not notice if the disk is full at the last bytes."""
     from numpy.lib import format
 
     with path.open("wb") as file:
@@ -227,10 +227,10 @@ def _generate(arguments: argparse.Namespace) -> None:
     beside: dict[str, Any] = {}
     if model.config.kind == "encoder-decoder":
         beside, prompt = {"source": prompt}, [_special(folder, "decoder_start_token_id", "pad_token_id")[0]]
-    room = model.config.context - len(prompt)
-    if 0 < room < arguments.max_tokens and model.config.kind != "encoder":
+    free = model.config.context - len(prompt)
+    if 0 < free < arguments.max_tokens and model.config.kind != "encoder":
         print(
-            f"--max-tokens {arguments.max_tokens} is more than there is room for: {room} beside {len(prompt)} of the "
+            f"--max-tokens {arguments.max_tokens} exceeds the {free} tokens that fit beside the {len(prompt)} of the "
             f"prompt, in a context of {model.config.context}",
             file=sys.stderr,
         )

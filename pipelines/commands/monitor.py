@@ -1,4 +1,4 @@
-"""`sluice monitor`: one look at the live traffic, with consequences."""
+"""`sluice monitor`: compare live traffic with the reference once; may roll back."""
 
 import argparse
 import json

@@ -1,6 +1,4 @@
-"""`sluice promote`: release the last run's candidate by the same way a run does, or past the gate with a reason on
-record.
-"""
+"""`sluice promote`: release the last run's candidate as a run does, or with --force against the gate's verdict."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`sluice rollback`: the previous champion serves again."""
+"""`sluice rollback`: restore the previous champion."""
 
 import argparse
 

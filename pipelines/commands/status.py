@@ -1,4 +1,4 @@
-"""`sluice status`."""
+"""`sluice status`: the state of the last run and of what is served."""
 
 import argparse
 import json

@@ -46,7 +46,7 @@ def test_a_taken_port_fails_unless_it_is_our_own_server() -> None:
         finding = judge_port("127.0.0.1", port, taken=True, ours=False)
     assert finding.health == Health.FAIL
     assert str(port) in finding.message
-    assert "serve.port=" in finding.mend
+    assert "serve.port=" in finding.fix
     assert judge_port("127.0.0.1", port, taken=True, ours=True).health == Health.OK
 
 

@@ -330,7 +330,7 @@ def test_room_for_fewer_tokens_is_said_before_they_come(mistral: Path, capsys: p
     assert capsys.readouterr().err == ""
     assert main([*arguments, "4"]) == 0
     said = capsys.readouterr().err
-    assert said == "--max-tokens 4 is more than there is room for: 3 beside 29 of the prompt, in a context of 32\n"
+    assert said == "--max-tokens 4 exceeds the 3 tokens that fit beside the 29 of the prompt, in a context of 32\n"
 
 
 def test_what_does_not_generate_says_so(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
