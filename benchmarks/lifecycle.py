@@ -50,7 +50,7 @@ def main() -> None:
     peak = measure_matmul_flops("fp32", os.cpu_count() or 1)
     evaluate, pretrain = read_metrics(workspace, "evaluate"), read_metrics(workspace, "pretrain")
     measured = [("machine", machine()), ("largest matrix product, fp32", f"{peak / 1e9:.0f} GFLOP/s")]
-    found = {"machine": markdown(("", ""), measured), **tables(evaluate, pretrain, first, second, bits)}
+    found = {"machine": markdown(" | ", measured), **tables(evaluate, pretrain, first, second, bits)}
     if not arguments.no_tests:
         found["tests"] = run_suite(workspace.root)
     write_page(DOCS, "benchmarks.md", found)
@@ -78,7 +78,7 @@ def run_suite(folder: Path) -> str:
     (counts,) = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 (pytest wrote it just now)
     tests, skipped, failures, errors = (int(counts.attrib[key]) for key in ("tests", "skipped", "failures", "errors"))
     row = (f"{tests:,}", f"{failures + errors}", f"{skipped}", f"{minutes} min {seconds} s")
-    return markdown((">tests", ">failed", ">skipped", ">time"), [row])
+    return markdown(">tests | >failed | >skipped | >time", [row])
 
 
 def last_records(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,16 +144,16 @@ def tables(
     ]
     return {
         "steps": markdown(
-            ("step", ">first run, s", ">own work, s", ">second run, s"),
+            "step | >first run, s | >own work, s | >second run, s",
             [
                 *steps,
                 ("**all**", *(f"**{each:.0f}**" for each in seconds)),
                 ("outside the steps' own work", outside, "", ""),
             ],
         ),
-        "model": markdown(("", ""), model),
+        "model": markdown(" | ", model),
         "bits": markdown(
-            ("", ">bits per byte", ">model / peer"),
+            " | >bits per byte | >model / peer",
             [(name, f"{value:.3f}", f"{bits['sluice'] / value:.3f}") for name, value in bits.items()],
         ),
     }

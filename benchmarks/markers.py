@@ -38,8 +38,9 @@ def table_names(text: str) -> list[str]:
     return [match["name"] for match in _TABLE.finditer(text)]
 
 
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown table; a column whose title begins with ">" is aligned to the right."""
-    titles = list(head)
-    lines = [[title.removeprefix(">") for title in titles], ["---:" if t.startswith(">") else "---" for t in titles]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [*lines, *map(list, rows)])
+def markdown(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """Markdown table; `head` has titles between bars, and ">" before those of columns that are aligned to the right."""
+    titles = [title.strip() for title in head.split("|")]
+    ruler = ["---:" if title.startswith(">") else "---" for title in titles]
+    lines = [[title.removeprefix(">") for title in titles], ruler, *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

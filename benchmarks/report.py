@@ -103,12 +103,12 @@ def bounds_table(bounds: Iterable[Bound]) -> str:
         for each in held
     ]
     met = sum(each.is_met for each in held)
-    return f"{markdown(('', '>measured', '>bound', ''), rows)}\n\n{met} of {len(held)} are met."
+    return f"{markdown('|>measured|>bound|', rows)}\n\n{met} of {len(held)} are met."
 
 
 def refused_table(refused: Mapping[str, str]) -> str:
     """Candidates that could not run, with the reason; nothing where all ran."""
-    return f"\n\n{markdown(('could not run', 'reason'), refused.items())}" if refused else ""
+    return f"\n\n{markdown('could not run | reason', refused.items())}" if refused else ""
 
 
 class Timed(BaseModel):

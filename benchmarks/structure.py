@@ -110,7 +110,7 @@ def main() -> None:
     if arguments.test_seconds:
         now["`make test`, two idle cores"] = f"{arguments.test_seconds / 60:.1f} min"
     rows = [(name, before.get(name, ""), goal, now.get(name, "")) for name, goal in GOALS.items()]
-    table = markdown(("", ">before", ">goal", ">now"), rows)
+    table = markdown(" | >before | >goal | >now", rows)
     print(table)
     for line in missed(now) if arguments.check else ():
         print(f"not met: {line}", file=sys.stderr)

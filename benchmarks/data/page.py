@@ -113,26 +113,21 @@ def tables(results: DataResults) -> dict[str, str]:
         ("runs, of which the median counts", str(results.runs)),
         *results.conditions(),
     ]
+    head = ">text | local | >documents | >kept | >wall, s | >CPU a document, ms | >CPU a further document, ms"
     return {
         "session": f"```console\n{results.session}\n```",
-        "conditions": markdown(("measured on", ""), conditions),
+        "conditions": markdown("measured on | ", conditions),
         "bounds": bounds_table(bounds(results)),
-        "peers": markdown(("", ">sluice, MB/CPU-s", ">peer, MB/CPU-s", ">times"), peers),
+        "peers": markdown(" | >sluice, MB/CPU-s | >peer, MB/CPU-s | >times", peers),
         "tokenizers": markdown(
-            (">vocabulary", ">bytes a token, sluice", ">Hugging Face", ">CPU-s, sluice", ">Hugging Face", ">times"),
+            ">vocabulary | >bytes a token, sluice | >Hugging Face | >CPU-s, sluice | >Hugging Face | >times",
             _tokenizers(results),
         ),
-        "recall": markdown((">Jaccard", ">pairs", ">sluice", ">datatrove", ">bound"), recall),
-        "blocks": markdown(("", ">MB/CPU-s"), others),
-        "workers": markdown(("", ">1 worker, s", ">2 workers, s", ">times"), _builds(results)),
-        "phases": markdown(("phase, block", ">s"), phases),
-        "scale": markdown(
-            (
-                *(">text", "local", ">documents", ">kept", ">wall, s", ">CPU a document, ms"),
-                *(">CPU a further document, ms", ">largest process, MB", ">all processes, MB"),
-            ),
-            _sizes(results),
-        ),
+        "recall": markdown(">Jaccard | >pairs | >sluice | >datatrove | >bound", recall),
+        "blocks": markdown(" | >MB/CPU-s", others),
+        "workers": markdown(" | >1 worker, s | >2 workers, s | >times", _builds(results)),
+        "phases": markdown("phase, block | >s", phases),
+        "scale": markdown(f"{head} | >largest process, MB | >all processes, MB", _sizes(results)),
     }
 
 

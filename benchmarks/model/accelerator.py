@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from benchmarks.model.case import Case, Kernel
-from benchmarks.model.results import Accelerated, Comparison
+from benchmarks.model.results import Comparison, ModelsOnGpu
 from benchmarks.model.shapes import ACCELERATOR_SHAPES, SHAPES
 from benchmarks.model.turns import Measured, in_turns
 
@@ -30,7 +31,7 @@ def dense_bf16_peak(device: str) -> float | None:
     return next((peak for name, peak in _DENSE_BF16.items() if name in device), None)
 
 
-def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> Accelerated | None:
+def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> ModelsOnGpu | None:
     """None where there is no GPU. A candidate that cannot run is kept with its reason."""
     import torch
 
@@ -38,7 +39,7 @@ def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> Accelera
         return None
     device = torch.cuda.get_device_name()
     matmul = in_turns({"matmul": Case(work="matmul", precision="bf16", device="cuda")}, rounds)["matmul"]
-    found = Accelerated(device=device, peak_flops=dense_bf16_peak(device), matmul_flops=matmul.best, comparisons=[])
+    found = ModelsOnGpu(device=device, peak_flops=dense_bf16_peak(device), matmul_flops=matmul.best, comparisons=[])
     for name in shapes:
         for sequence in SHAPES[name].sequences:
             candidates, refused = _one_by_one(cases(name, sequence), rounds)
@@ -49,26 +50,14 @@ def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> Accelera
 
 def cases(shape: str, sequence: int) -> dict[str, Case]:
     """transformers in bf16, and ours with each kernel, eager and compiled."""
-    chosen: dict[str, Case] = {}
-    for compiled in (False, True):
-        for kernel in KERNELS:
-            case = _case(shape, sequence, compiled=compiled, kernel=kernel)
-            chosen[f"sluice, {case.setting}"] = case
-        peer = _case(shape, sequence, compiled=compiled).model_copy(update={"library": "transformers"})
-        chosen[f"transformers, {peer.setting}"] = peer
-    return chosen
-
-
-def _case(shape: str, sequence: int, *, compiled: bool, kernel: Kernel | None = None) -> Case:
-    return Case(
-        work="train",
-        precision="bf16",
-        shape=shape,
-        sequence=sequence,
-        compiled=compiled,
-        kernel=kernel,
-        device="cuda",
-    )
+    common: dict[str, Any] = {"work": "train", "precision": "bf16", "shape": shape, "sequence": sequence}
+    found = [
+        Case(**common, library=library, compiled=compiled, kernel=kernel, device="cuda")
+        for compiled in (False, True)
+        for library, kernels in (("sluice", KERNELS), ("transformers", (None,)))
+        for kernel in kernels
+    ]
+    return {f"{case.library}, {case.setting}": case for case in found}
 
 
 def _one_by_one(cases: Mapping[str, Case], rounds: int) -> tuple[dict[str, Measured], dict[str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.model.case import Case, Failed, Round, Started
+from benchmarks.report import resident_bytes
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -54,17 +55,13 @@ def _serve(connection: "Connection", case: Case) -> None:
     reset_peak(case.device)
     started = started.model_copy(update={"warm_up_s": time.perf_counter() - begun})
     connection.send_bytes(started.model_dump_json().encode())
-    _answer(connection, work, case.device)
-
-
-def _answer(connection: "Connection", work: Work, device: str) -> None:
     while True:
         try:
             connection.recv_bytes()
         except EOFError:
             return
         seconds, units = work()
-        answer = Round(seconds=seconds, units=units, peak_bytes=peak_bytes(device))
+        answer = Round(seconds=seconds, units=units, peak_bytes=peak_bytes(case.device))
         connection.send_bytes(answer.model_dump_json().encode())
 
 
@@ -86,7 +83,14 @@ def _matmul(case: Case) -> tuple[Started, Work]:
 def _model(case: Case) -> tuple[Started, Work]:
     import torch
 
-    library = _library(case)
+    library: Any
+    if case.library == "sluice":
+        from benchmarks.model import ours as library
+    else:
+        # Imported now, so that it counts as imported and not as built.
+        import transformers.models.llama.modeling_llama  # noqa: F401
+
+        from benchmarks.model import peer as library
     import_bytes = resident_bytes()
     state = None
     if case.weights is not None:
@@ -129,19 +133,6 @@ def _generation(generate: Callable[[Any], list[int]], ids: Any, case: Case) -> W
     return work
 
 
-def _library(case: Case) -> Any:
-    if case.library == "sluice":
-        from benchmarks.model import ours
-
-        return ours
-    # Imported now, so that it counts as imported and not as built.
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    from benchmarks.model import peer
-
-    return peer
-
-
 def _timed(work: Callable[[], object], device: str) -> float:
     import torch
 
@@ -160,12 +151,7 @@ def peak_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated()
-    return _status("VmHWM")
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM now."""
-    return _status("VmRSS")
+    return resident_bytes(peak=True)
 
 
 def reset_peak(device: str) -> None:
@@ -176,8 +162,3 @@ def reset_peak(device: str) -> None:
         return
     # 5 sets the high-water mark back to what is resident now: proc(5).
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -8,6 +8,7 @@ from benchmarks.model.shapes import SHAPES, Shape
 
 Library = Literal["sluice", "transformers"]
 Precision = Literal["fp32", "bf16"]
+Work = Literal["train", "generate", "matmul"]
 Kernel = Literal["reference", "sdpa", "flex", "flash", "blocked"]
 """Those of sluice.model.architecture.kernels, which is not imported here because it brings torch."""
 
@@ -17,7 +18,7 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    work: Literal["train", "generate", "matmul"]
+    work: Work
     """train: forward and backward of a step; generate: greedy, batch 1, with a cache; matmul: the machine's peak."""
     precision: Precision = "fp32"
     """Of weights, activations and gradients alike."""

@@ -9,20 +9,17 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.model.section import put
-from benchmarks.report import machine
+from benchmarks.markers import markdown
+from benchmarks.report import DOCS, ROOT, machine, write_page
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.planner.step_forecast import ForecastCheck
 from sluice.model.planner.step_measurement import check_forecast
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "plan.md"
 VOCAB, CONTEXT, BATCH, MICRO_BATCH, THREADS, ROUNDS = 4096, 256, 16, 8, 1, 3
 
 _SMALL: dict[str, Any] = {"hidden_size": 128, "layers": 4, "heads": 4, "kv_heads": 2}
@@ -83,17 +80,18 @@ def measure(model: str, dtype: str, rounds: int) -> Row:
     return Row(model, dtype, checks)
 
 
-def section(rows: Iterable[Row], rounds: int) -> str:
-    """The table, and what it was measured on."""
-    lines = [
-        f"Written by `python -m benchmarks.model.forecast`: {machine()}, {THREADS} thread, AdamW unless named, batches "
-        f"of {BATCH} sequences of {CONTEXT} in micro-batches of {MICRO_BATCH}, vocabulary {VOCAB:,}; {rounds} rounds. "
-        "Seconds (of the CPU) and bytes are those of the round in the middle, errors the median, least and most.",
-        "",
-        "| model | type | step, forecast | measured | errors | by the clock | memory, forecast | measured | errors |",
-        "| --- | --- | ---: | ---: | --- | --- | ---: | ---: | --- |",
+def tables(rows: Iterable[Row], rounds: int) -> dict[str, str]:
+    """The tables of "The forecast for this machine" in docs/plan.md."""
+    settings = [
+        ("machine", f"{machine()}, {THREADS} thread"),
+        ("batch", f"{BATCH} sequences of {CONTEXT} in micro-batches of {MICRO_BATCH}, vocabulary {VOCAB:,}"),
+        ("rounds", str(rounds)),
     ]
-    return "\n".join((*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)))
+    head = "model | type | >step, forecast | >measured | errors | by the clock | >memory, forecast | >measured | errors"
+    return {
+        "forecast-conditions": markdown("measured on | ", settings),
+        "forecast": markdown(head, map(_cells, rows)),
+    }
 
 
 def _cells(row: Row) -> Iterator[str]:
@@ -120,10 +118,10 @@ def main() -> int:
         for dtype in ("fp32", "bf16"):
             print(f"{model}, {dtype} .. (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
             rows.append(measure(model, dtype, arguments.rounds))
-    text = section(rows, arguments.rounds)
-    print(text)
+    found = tables(rows, arguments.rounds)
+    print(*found.values(), sep="\n\n")
     if not arguments.check:
-        PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), "forecast", text), encoding="utf-8")
+        write_page(DOCS, "plan.md", found)
     return 0
 
 

@@ -1,169 +1,184 @@
-"""The section "Speed" of docs/model.md: benchmarks/model/guide.md with the figures of one run put in."""
+"""Tables, bounds and plot of "Speed" in docs/model.md."""
 
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-from benchmarks.model.candidate import PROMPT, WARM_UPS
-from benchmarks.model.results import Accelerated, Comparison, Results
+from matplotlib.figure import Figure
+
+from benchmarks.markers import markdown
+from benchmarks.model.results import Comparison, ModelResults, ModelsOnGpu
 from benchmarks.model.shapes import SHAPES
-from benchmarks.model.targets import DEFAULT, Target, down, targets
 from benchmarks.model.turns import Measured
+from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, refused_table
 
-_GUIDE = Path(__file__).with_name("guide.md")
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
-NO_ACCELERATOR = (
-    "None was at hand when this page was written. Where there is one, `make bench-model` measures the fraction of its "
-    "dense bf16 peak at 350M and 1B parameters, 2048 and 4096 tokens, for each attention kernel, eager and compiled."
-)
-
-
-def render(results: Results) -> str:
-    """The section. ValueError for a place in the guide that nothing fills."""
-    held = targets(results)
-    values = {
-        "machine": results.machine,
-        "threads": str(results.threads),
-        "libraries": results.libraries,
-        "rounds": str(results.rounds),
-        "warm_ups": str(WARM_UPS),
-        "prompt": str(PROMPT),
-        "default": DEFAULT,
-        "loads": ", ".join(f"{name} {load:.1f}" for name, load in results.loads.items()),
-        "minutes": f"{sum(results.seconds.values()) / 60:.0f}",
-        "targets": _table((each.name, _times(each.times), f"≥ {each.least:g}", _met(each)) for each in held),
-        "verdict": _verdict(held),
-        "shapes": "; ".join(_shape(name) for name in dict.fromkeys(each.shape for each in results.training)),
-        "agreement": _agreement(results.training),
-        "imports": _imports(results.training),
-        "matmul": ", ".join(f"{flops / 1e9:.0f} GFLOP/s in {name}" for name, flops in results.matmul.items()),
-        "training": _table(_training(results)),
-        "kernels": _kernels([*results.training, *results.generation]),
-        "same_tokens": _same_tokens(results.generation),
-        "generation": _table(_generation(results.generation)),
-        "accelerated": NO_ACCELERATOR if results.accelerated is None else accelerated(results.accelerated),
-    }
-    guide = _GUIDE.read_text(encoding="utf-8")
-    if unfilled := set(_PLACE.findall(guide)) - set(values):
-        raise ValueError(f"nothing fills {sorted(unfilled)} in {_GUIDE.name}: give it in benchmarks/model/page.py")
-    return _PLACE.sub(lambda place: values[place[1]], guide)
+SAME_PRECISION, BEST, GENERATION = 1.15, 1.6, 2.0
+"""Least factors over transformers."""
+DEFAULT = "fp32, eager"
+"""Default setting of transformers."""
+NO_GPU = "Not measured: no GPU was available."
 
 
-def accelerated(found: Accelerated) -> str:
-    """The fraction of the data sheet's peak, a line a candidate."""
-    peak = found.peak_flops or found.matmul_flops
-    of = "dense bf16 of its data sheet" if found.peak_flops else "the largest product measured: it is not listed"
-    lines = [
-        f"{found.device}: fractions of {peak / 1e12:.0f} TFLOP/s, {of}; the largest product reached "
-        f"{found.matmul_flops / 1e12:.0f} TFLOP/s. Forward and backward in bf16, medians.",
-        "",
-        "| model | tokens a row | | tokens/s | of the peak | peak memory, GB |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
+def bounds(results: ModelResults) -> list[Bound]:
+    """Factors over transformers. ValueError where nothing was compared."""
+    held = []
+    for work, compared, least, whole in (
+        *(("Training", each, (SAME_PRECISION, BEST), "") for each in results.training),
+        *(("Generating", each, (GENERATION, GENERATION), " in all, batch 1") for each in results.generation),
+    ):
+        where = f"{work} {compared.shape}, {compared.sequence} tokens{whole}"
+        for name, ours in compared.candidates.items():
+            if ours.case.library == "sluice" and (peer := _peer(compared, ours)):
+                setting = name.removeprefix("sluice, ")
+                held.append(Bound(f"{where}: {setting}, both", ours.rate / peer.rate, least[0]))
+        own = [each for each in compared.candidates.values() if each.case.library == "sluice"]
+        best = max(own, key=lambda each: each.rate)
+        times = best.rate / compared.default.rate
+        held.append(Bound(f"{where}: our {best.case.setting} over its {DEFAULT}", times, least[1]))
+    if not held:
+        raise ValueError("nothing was compared: run the benchmark without --accelerator-only once")
+    return held
+
+
+def _peer(compared: Comparison, ours: Measured) -> Measured | None:
+    return compared.candidates.get(f"transformers, {ours.case.setting}")
+
+
+def tables(results: ModelResults) -> dict[str, str]:
+    """Every generated table of the section, by name."""
+    compared = [*results.training, *results.generation]
+    kernels = (kernel for one in compared for each in one.candidates.values() for kernel in each.started.kernels)
+    shapes = [SHAPES[name] for name in dict.fromkeys(each.shape for each in results.training)]
+    conditions = [
+        ("machine", results.machine),
+        ("threads of both sides", str(results.threads)),
+        ("libraries", results.libraries),
+        ("rounds, of which the median counts", str(results.rounds)),
+        *((f"largest matrix product, {name}", f"{flops / 1e9:.0f} GFLOP/s") for name, flops in results.matmul.items()),
+        *(
+            (f"memory after importing {library}", f"{max(sizes) / 1e6:.0f} MB")
+            for library in ("sluice", "transformers")
+            if (sizes := [each.started.import_bytes for one in results.training for each in one.of(library)])
+        ),
+        (
+            "attention kernels chosen",
+            "; ".join(dict.fromkeys(kernels)),
+        ),
+        *_agreement(results),
+        *results.conditions(),
     ]
-    for compared in found.comparisons:
-        flops = SHAPES[compared.shape].training_flops(compared.sequence)
-        for name, each in compared.candidates.items():
-            cells = (compared.shape, f"{compared.sequence}", name, f"{each.rate:,.0f}")
-            share, memory = f"{down(100 * each.rate * flops / peak, 1):.1f} %", f"{each.peak_bytes / 1e9:.1f}"
-            lines.append(f"| {' | '.join((*cells, share, memory))} |")
-    if found.refused:
-        lines += ["", "Could not run:", "", *(f"- {name}: {reason}" for name, reason in found.refused.items())]
-    return "\n".join(lines)
+    head, times = "model | >tokens {} | | >tokens/s | >{} | >peak memory, MB", f">times transformers {DEFAULT}"
+    return {
+        "speed-conditions": markdown("measured on | ", conditions),
+        "speed-bounds": bounds_table(bounds(results)),
+        "shapes": markdown(
+            "model | >parameters | >layers | >width | >heads | >kv heads | >feed-forward | >vocabulary | >step tokens",
+            [
+                (
+                    *(shape.name, f"{shape.parameters / 1e6:.1f}M", f"{shape.layers}", f"{shape.hidden_size}"),
+                    *(f"{shape.heads}", f"{shape.kv_heads}", f"{shape.intermediate_size}"),
+                    *(f"{shape.vocab_size:,}", f"{shape.step_tokens:,}"),
+                )
+                for shape in shapes
+            ],
+        ),
+        "training-speed": markdown(
+            f"{head.format('a row', 'of the peak')} | >slowest round / fastest | {times}", _training(results)
+        ),
+        "generation-speed": markdown(
+            f"{head.format('in all', 'ms a token')} | >times its same setting | {times}", _generation(results)
+        ),
+        "gpu-speed": NO_GPU if results.accelerated is None else gpu_tables(results.accelerated),
+    }
 
 
-def _training(results: Results) -> Iterator[tuple[str, ...]]:
+def gpu_tables(found: ModelsOnGpu) -> str:
+    """Share of the data sheet's peak, or of the largest product measured where the device is not listed."""
+    peak = found.peak_flops or found.matmul_flops
+    conditions = [
+        ("device", found.device),
+        (
+            "dense bf16 by its data sheet",
+            f"{found.peak_flops / 1e12:.0f} TFLOP/s" if found.peak_flops else "not listed",
+        ),
+        ("largest matrix product, bf16", f"{found.matmul_flops / 1e12:.0f} TFLOP/s"),
+    ]
+    rows = [
+        (
+            *(compared.shape, f"{compared.sequence}", name, f"{each.rate:,.0f}"),
+            f"{down(100 * each.rate * SHAPES[compared.shape].training_flops(compared.sequence) / peak, 1):.1f} %",
+            f"{each.peak_bytes / 1e9:.1f}",
+        )
+        for compared in found.comparisons
+        for name, each in compared.candidates.items()
+    ]
+    head = "model | >tokens a row | | >tokens/s | >of the peak | >peak memory, GB"
+    return f"{markdown('measured on|', conditions)}\n\n{markdown(head, rows)}{refused_table(found.refused)}"
+
+
+def _training(results: ModelResults) -> Iterator[tuple[str, ...]]:
     for compared in results.training:
         flops = SHAPES[compared.shape].training_flops(compared.sequence)
-        default = compared.of("transformers", DEFAULT)
         for name, each in compared.candidates.items():
+            share = 100 * each.rate * flops / results.matmul[each.case.precision]
             yield (
-                compared.shape,
-                str(compared.sequence),
-                name,
-                f"{each.rate:,.0f}",
-                f"{down(100 * each.rate * flops / results.matmul[each.case.precision], 0):.0f} %",
+                *(compared.shape, str(compared.sequence), name, f"{each.rate:,.0f}", f"{down(share, 0):.0f} %"),
+                *(f"{each.peak_bytes / 1e6:,.0f}", f"{each.spread:.2f}", _times(each.rate / compared.default.rate)),
+            )
+
+
+def _generation(results: ModelResults) -> Iterator[tuple[str, ...]]:
+    for compared in results.generation:
+        for name, each in compared.candidates.items():
+            peer = _peer(compared, each)
+            yield (
+                *(compared.shape, str(compared.sequence), name, f"{each.rate:,.0f}", f"{1000 / each.rate:.2f}"),
                 f"{each.peak_bytes / 1e6:,.0f}",
-                f"{each.spread:.2f}",
-                _times(each.rate / default.rate),
+                "" if peer is None else _times(each.rate / peer.rate),
+                _times(each.rate / compared.default.rate),
             )
 
 
-def _generation(compared: Iterable[Comparison]) -> Iterator[tuple[str, ...]]:
-    for each in compared:
-        default = each.of("transformers", DEFAULT)
-        for name, found in each.candidates.items():
-            peer = each.candidates.get(f"transformers, {found.case.setting}")
-            yield (
-                each.shape,
-                str(each.sequence),
-                name,
-                f"{found.rate:,.0f}",
-                f"{1000 / found.rate:.2f}",
-                f"{found.peak_bytes / 1e6:,.0f}",
-                "" if peer is None else _times(found.rate / peer.rate),
-                _times(found.rate / default.rate),
-            )
-
-
-def _shape(name: str) -> str:
-    shape = SHAPES[name]
-    return (
-        f"{name}: {shape.parameters / 1e6:.1f}M parameters, {shape.layers} layers of {shape.hidden_size}, "
-        f"{shape.heads} heads over {shape.kv_heads}, feed-forward {shape.intermediate_size}, vocabulary "
-        f"{shape.vocab_size:,}, {shape.step_tokens:,} tokens a step"
-    )
-
-
-def _agreement(compared: Iterable[Comparison]) -> str:
-    """How far the losses of the common batch lie apart, by precision."""
+def _agreement(results: ModelResults) -> Iterator[tuple[str, str]]:
+    """Whether the candidates did the same work: losses on a common batch by precision, and tokens generated in fp32."""
     apart: dict[str, float] = {}
-    for each in compared:
-        truth = each.of("transformers", DEFAULT).started.check[0]
+    for each in results.training:
+        truth = each.default.started.check[0]
         for found in each.candidates.values():
             away = abs(found.started.check[0] - truth) / truth
             apart[found.case.precision] = max(away, apart.get(found.case.precision, 0.0))
-    said = ", ".join(f"{value:.1e} in {precision}" for precision, value in apart.items())
-    return f"On a common batch the losses of all candidates lie within a share of {said} of transformers' in fp32."
-
-
-def _imports(compared: Iterable[Comparison]) -> str:
-    largest: dict[str, int] = {}
-    for found in (each for comparison in compared for each in comparison.candidates.values()):
-        library = found.case.library
-        largest[library] = max(found.started.import_bytes, largest.get(library, 0))
-    return ", ".join(f"{library} {size / 1e6:.0f} MB" for library, size in largest.items())
-
-
-def _kernels(compared: Iterable[Comparison]) -> str:
-    found = (each for comparison in compared for each in comparison.candidates.values())
-    return "; ".join(dict.fromkeys(kernel for each in found for kernel in each.started.kernels))
-
-
-def _same_tokens(compared: Iterable[Comparison]) -> str:
-    different = [f"{each.shape}, {each.sequence} tokens" for each in compared if not _agree(each.candidates)]
-    if different:
-        return f"**The tokens generated differ at {'; '.join(different)}, so the work was not the same.**"
-    return "All candidates in fp32 generated the same tokens."
-
-
-def _agree(candidates: dict[str, Measured]) -> bool:
-    tokens = [tuple(each.started.check) for each in candidates.values() if each.case.precision == "fp32"]
-    return len(set(tokens)) == 1
-
-
-def _verdict(held: list[Target]) -> str:
-    missed = [each.name for each in held if not each.is_met]
-    said = f"Not met: {'; '.join(missed)}." if missed else "None is missed."
-    return f"{len(held) - len(missed)} of {len(held)} are met. {said} Figures are rounded against us."
-
-
-def _met(target: Target) -> str:
-    return "met" if target.is_met else "**not met**"
+    for precision, share in apart.items():
+        yield (
+            f"loss on a common batch, {precision}, most relative difference from transformers {DEFAULT}",
+            f"{share:.1e}",
+        )
+    different = [
+        f"{each.shape}, {each.sequence} tokens"
+        for each in results.generation
+        if len({tuple(one.started.check) for one in each.candidates.values() if one.case.precision == "fp32"}) != 1
+    ]
+    yield "tokens generated in fp32", f"**different at {'; '.join(different)}**" if different else "the same"
 
 
 def _times(value: float) -> str:
     return f"{down(value, 2):.2f}"
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def figure(results: ModelResults) -> Figure:
+    """Tokens a second of training; columns are models and lengths."""
+    columns = 2
+    rows = -(-len(results.training) // columns)
+    drawn = Figure(figsize=(9, 2.7 * rows), layout="constrained")
+    grid = drawn.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(results.training) :]:
+        axes.set_visible(False)
+    for axes, compared in zip(grid.flat, results.training, strict=False):
+        names = list(compared.candidates)
+        rates = [each.rate for each in compared.candidates.values()]
+        bars = axes.barh(names, rates, color=[OURS if name.startswith("sluice") else THEIRS for name in names])
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        axes.axvline(BEST * compared.default.rate, color=BOUND, lw=1.5)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(rates) * 1.2)
+        axes.set_title(f"{compared.shape} parameters, rows of {compared.sequence} tokens", fontsize=9)
+        axes.set_xlabel(f"tokens a second; line: {BEST:g} times transformers {DEFAULT}", fontsize=8)
+        axes.tick_params(labelsize=8)
+    return drawn

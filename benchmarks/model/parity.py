@@ -1,6 +1,6 @@
 """Parity with transformers: each family at random weights, in fp32, through files, in both directions.
 
-`python -m benchmarks.model.parity` prints the table and writes it into docs/model.md; `--check` only prints it.
+`python -m benchmarks.model.parity` prints the tables and writes them into docs/model.md; `--check` only prints it.
 tests/model/test_huggingface_parity.py holds the same measurements to their bounds.
 """
 
@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from benchmarks.model.section import put
+from benchmarks.markers import markdown
+from benchmarks.report import DOCS, libraries, write_page
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer, read_stored, save_transformer
@@ -28,7 +29,6 @@ from sluice.model.huggingface.convert import export_model, import_model
 
 BOUND = 1e-5
 """Largest allowed absolute difference of a logit."""
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "model.md"
 VOCAB, BATCH, SEQ, SOURCE = 96, 2, 40, 23
 
 _WIDTHS: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": VOCAB}
@@ -235,20 +235,26 @@ def logits_of_ours(model: Transformer) -> Tensor:
     return model(ids)
 
 
-def table(found: Iterable[Parity]) -> str:
-    """Markdown."""
-    lines = [
-        "| model | from transformers, its init (largest logit) | from transformers | to transformers | largest logit "
-        "| import, then export |",
-        "|---|---|---|---|---|---|",
+def tables(found: Iterable[Parity]) -> dict[str, str]:
+    """The tables of "Parity" in docs/model.md."""
+    settings = [
+        ("libraries", libraries("transformers", "torch")),
+        ("inputs", f"{BATCH} sequences of {SEQ} tokens"),
+        ("models", "2 or 3 layers of width 32, fp32, random weights"),
     ]
-    for each in found:
-        same = "the same bits, the same config" if each.bit_equal and each.config_equal else "**differs**"
-        lines.append(
-            f"| {each.case} | {_error(each.initial)} ({each.initial_largest:.1f}) | {_error(each.imported)} "
-            f"| {_error(each.exported)} | {each.largest:.1f} | {same} |"
+    rows = [
+        (
+            *(each.case, f"{_error(each.initial)} ({each.initial_largest:.1f})", _error(each.imported)),
+            *(_error(each.exported), f"{each.largest:.1f}"),
+            "the same bits, the same config" if each.bit_equal and each.config_equal else "**differs**",
         )
-    return "\n".join(lines)
+        for each in found
+    ]
+    head = "model | from transformers, its init (largest logit) | from transformers | to transformers | largest logit"
+    return {
+        "parity-conditions": markdown("measured with | ", settings),
+        "parity": markdown(f"{head} | import, then export", rows),
+    }
 
 
 def _error(error: float) -> str:
@@ -257,7 +263,7 @@ def _error(error: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="print the table and leave docs/model.md as it is")
+    parser.add_argument("--check", action="store_true", help="print the tables and leave docs/model.md as it is")
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     found = []
@@ -265,14 +271,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found.append(measure(case, Path(folder)))
         print(f"{number + 1}/{len(CASES)} {json.dumps(vars(found[-1]))}", file=sys.stderr)
-    setting = (
-        f"Largest difference of a logit in fp32 at random weights, transformers {transformers.__version__}, "
-        f"torch {torch.__version__.partition('+')[0]}, {BATCH} sequences of {SEQ} tokens, 2 or 3 layers of width 32."
-    )
-    print(table(found))
+    print(*tables(found).values(), sep="\n\n")
     if not arguments.check:
-        page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
-        PAGE.write_text(put(page, "parity", f"{setting}\n\n{table(found)}"), encoding="utf-8")
+        write_page(DOCS, "model.md", tables(found))
     return 0 if all(each.is_met for each in found) else 1
 
 

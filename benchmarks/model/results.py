@@ -3,6 +3,7 @@
 from pydantic import BaseModel
 
 from benchmarks.model.turns import Measured
+from benchmarks.report import Timed
 
 
 class Comparison(BaseModel):
@@ -13,43 +14,40 @@ class Comparison(BaseModel):
     candidates: dict[str, Measured]
     """By `library, setting`."""
 
-    def of(self, library: str, setting: str) -> Measured:
-        return self.candidates[f"{library}, {setting}"]
+    def of(self, library: str) -> list[Measured]:
+        """Candidates of one library."""
+        return [each for each in self.candidates.values() if each.case.library == library]
 
-    def best(self, library: str) -> Measured:
-        """The fastest setting of a library."""
-        own = [each for each in self.candidates.values() if each.case.library == library]
-        return max(own, key=lambda each: each.rate)
+    @property
+    def default(self) -> Measured:
+        """The peer as it is used by default."""
+        return self.candidates["transformers, fp32, eager"]
 
 
-class Accelerated(BaseModel):
-    """Figures of an accelerator."""
+class ModelsOnGpu(BaseModel):
+    """Figures of forward and backward on an accelerator."""
 
     device: str
     peak_flops: float | None
     """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
     matmul_flops: float
-    """Of the largest product measured."""
+    """FLOPs a second of the largest product measured."""
     comparisons: list[Comparison]
     refused: dict[str, str] = {}
-    """Candidates that could not run, with their reason."""
+    """Candidates that could not run, with the reason."""
 
 
-class Results(BaseModel):
-    """Of one run on one machine."""
+class ModelResults(Timed):
+    """Figures of one run on one machine."""
 
     machine: str
     threads: int
     rounds: int
     libraries: str
-    """Versions of what was compared."""
-    loads: dict[str, float] = {}
-    """Load average of the minute before each section, the benchmark's own work included."""
-    seconds: dict[str, float] = {}
-    """Wall time of each section."""
+    """Versions of the libraries compared."""
     matmul: dict[str, float] = {}
     """FLOPs a second of the machine's largest product, by precision."""
     training: list[Comparison] = []
     generation: list[Comparison] = []
-    accelerated: Accelerated | None = None
-    """None: no accelerator was at hand."""
+    accelerated: ModelsOnGpu | None = None
+    """None: no accelerator was available."""

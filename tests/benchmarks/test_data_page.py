@@ -13,7 +13,7 @@ from benchmarks.data.results import DataResults
 from benchmarks.data.scale import Size
 from benchmarks.data.texts import EXACT_EVERY, recombined
 from benchmarks.data.workers import Builds
-from benchmarks.markers import table_names
+from benchmarks.markers import read_table, table_names
 from benchmarks.report import DOCS, down, save_figures, up
 
 REAL = [
@@ -94,9 +94,10 @@ def test_builds_with_different_outcomes_are_marked():
 
 
 def test_the_page_has_a_place_for_every_table_and_plot(tmp_path: Path):
-    page = (DOCS / "data.md").read_text(encoding="utf-8")
+    page, written = (DOCS / "data.md").read_text(encoding="utf-8"), tables(_results(ray_s=1.8))
     found = figures(_results(ray_s=1.8))
-    assert sorted(table_names(page)) == sorted(tables(_results(ray_s=1.8)))
+    assert sorted(table_names(page)) == sorted(written)
+    assert all(read_table(DOCS / "data.md", name).startswith(each.partition("\n")[0]) for name, each in written.items())
     assert all(f"({name})" in page for name in found)
     save_figures(tmp_path, found)
     first = {name: (tmp_path / name).read_bytes() for name in found}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.model.forecast import CASES, Row, measure, section
+from benchmarks.model.forecast import CASES, Row, measure, tables
 from sluice.model.planner.step_forecast import ForecastCheck, StepForecast, StepMeasured
 
 
@@ -20,7 +20,7 @@ def check(step_error: float) -> ForecastCheck:
 
 def test_a_row_tells_the_median_and_how_far_rounds_lie_apart() -> None:
     row = Row("a model", "bf16", [check(0.3), check(-0.1), check(0.2)])
-    cells = section([row], 3).splitlines()[-1].strip("| ").split(" | ")
+    cells = tables([row], 3)["forecast"].splitlines()[-1].strip("| ").split(" | ")
     assert cells[:4] == ["a model", "bf16", "1.20 s", "1.00 s"]
     assert cells[4:6] == ["+20 % (-10 % to +30 %)", "-40 % (-55 % to -35 %)"]
     assert cells[6:] == ["100 MiB", "125 MiB", "-20 %"]

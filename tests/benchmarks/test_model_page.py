@@ -9,73 +9,88 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.model import accelerator, candidate, ours, turns
-from benchmarks.model.__main__ import training_cases
+from benchmarks.markers import read_table, replace_tables, table_names, with_table
+from benchmarks.model import accelerator, candidate, forecast, ours, parity, turns
 from benchmarks.model.case import Case, Kernel, Round, Started
-from benchmarks.model.page import NO_ACCELERATOR, accelerated, render
-from benchmarks.model.plots import draw
-from benchmarks.model.results import Accelerated, Comparison, Results
-from benchmarks.model.section import put
+from benchmarks.model.page import NO_GPU, bounds, figure, gpu_tables, tables
+from benchmarks.model.results import Comparison, ModelResults, ModelsOnGpu
+from benchmarks.model.run import training_cases
 from benchmarks.model.shapes import SHAPES
-from benchmarks.model.targets import Target, targets
 from benchmarks.model.turns import Measured
+from benchmarks.report import DOCS, Bound, save_figures
 from sluice.model.architecture.kernels import KERNELS
 from sluice.model.architecture.transformer import Transformer
 
 
 def test_what_is_missed_is_named():
     results = _results(ours_s=0.9)
-    missed = [target.name for target in targets(results) if not target.is_met]
-    assert len(missed) == len(targets(results)) == 6
-    page = render(results)
-    assert all(name in page for name in missed)
-    assert "**not met**" in page
-    assert "**not met**" not in render(_results(ours_s=0.4))
+    missed = [bound.name for bound in bounds(results) if not bound.is_met]
+    assert len(missed) == len(bounds(results)) == 6
+    table = tables(results)["speed-bounds"]
+    assert all(name in table for name in missed)
+    assert table.count("**not met**") == 6 and "0 of 6 are met." in table
+    assert "**not" not in tables(_results(ours_s=0.4))["speed-bounds"]
 
 
 def test_a_figure_that_is_no_number_is_not_met():
-    assert not Target("x", math.nan, 1.0).is_met
+    for at_least in (True, False):
+        bound = Bound("x", math.nan, 1.0, at_least=at_least)
+        assert not bound.is_met
+        assert (bound.shown, bound.verdict) == ("none", "**not measured**")
 
 
 def test_figures_are_rounded_against_us():
-    assert "| 1.99 | ≥ 2 | **not met** |" in render(_results(ours_s=1 / 1.999))
+    assert "| 1.99 | ≥ 2 | **not met** |" in tables(_results(ours_s=1 / 1.999))["speed-bounds"]
+    assert Bound("x", 0.0501, 0.05, at_least=False, digits=2).shown == "0.06"
+    assert Bound("x", 2.01e-5, 1e-5, at_least=False).shown == "2.1e-05"
 
 
 def test_nothing_compared_is_no_pass():
     with pytest.raises(ValueError, match="nothing was compared"):
-        targets(Results(machine="a machine", threads=2, rounds=1, libraries=""))
+        bounds(ModelResults(machine="a machine", threads=2, rounds=1, libraries=""))
 
 
 def test_different_tokens_are_told():
     results = _results(ours_s=0.4)
-    assert "All candidates in fp32 generated the same tokens" in render(results)
+    assert "| tokens generated in fp32 | the same |" in tables(results)["speed-conditions"]
     name = "sluice, fp32, eager"
     wrong = results.generation[0].candidates[name]
     results.generation[0].candidates[name] = wrong.model_copy(
         update={"started": wrong.started.model_copy(update={"check": [9.0]})}
     )
-    assert "**The tokens generated differ" in render(results)
+    assert "| tokens generated in fp32 | **different at 5M, 256 tokens** |" in tables(results)["speed-conditions"]
+
+
+def test_the_page_has_a_place_for_every_table():
+    names, written = table_names((DOCS / "model.md").read_text(encoding="utf-8")), tables(_results(ours_s=0.4))
+    assert sorted(names) == sorted([*written, "parity-conditions", "parity"])
+    heads = {name: table.splitlines()[0] for name, table in written.items()}
+    assert {name: read_table(DOCS / "model.md", name).splitlines()[0] for name in written} == heads
+    other = {**parity.tables([]), **forecast.tables([], 3)}
+    pages = {name: DOCS / ("plan.md" if name.startswith("forecast") else "model.md") for name in other}
+    heads = {name: table.splitlines()[0] for name, table in other.items()}
+    assert {name: read_table(page, name).splitlines()[0] for name, page in pages.items()} == heads
 
 
 def test_equal_results_draw_equal_pictures(tmp_path: Path):
     drawn = []
     for _ in range(2):
-        draw(_results(ours_s=0.4), tmp_path)
+        save_figures(tmp_path, {"model-speed.svg": figure(_results(ours_s=0.4))})
         drawn.append((tmp_path / "model-speed.svg").read_bytes())
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith(b"<?xml")
 
 
 def test_without_an_accelerator_the_section_says_so():
-    assert NO_ACCELERATOR in render(_results(ours_s=0.4))
+    assert tables(_results(ours_s=0.4))["gpu-speed"] == NO_GPU
 
 
 def test_an_accelerator_is_held_to_its_data_sheet_and_what_could_not_run_is_told():
     cases = accelerator.cases("350M", 2048)
     assert len(cases) == 2 * (len(accelerator.KERNELS) + 1)
     measured = {name: _measured(case, 1.0, [6.0]) for name, case in cases.items()}
-    text = accelerated(
-        Accelerated(
+    text = gpu_tables(
+        ModelsOnGpu(
             device="NVIDIA H100 80GB HBM3",
             peak_flops=accelerator.dense_bf16_peak("NVIDIA H100 80GB HBM3"),
             matmul_flops=700e12,
@@ -100,17 +115,28 @@ def test_an_unlisted_device_has_no_peak():
 
 
 @given(before=st.text("ab\n", max_size=20), after=st.text("ab\n", max_size=20), text=st.text("cd", min_size=1))
-def test_a_section_replaces_itself_alone(before: str, after: str, text: str):
-    page = before + "<!-- speed: begin -->\nold\n<!-- speed: end -->" + after
-    assert put(page, "speed", text) == before + f"<!-- speed: begin -->\n{text}\n<!-- speed: end -->" + after
-    new = put(before, "speed", text)
-    assert put(new, "speed", text) == new
-    assert text in new
+def test_a_table_replaces_itself_alone(before: str, after: str, text: str):
+    other = "<!-- table:other -->\nold\n<!-- /table -->"
+    page = f"{before}<!-- table:speed -->\nold\n<!-- /table -->{after}{other}"
+    new = with_table(page, "speed", text)
+    assert new == f"{before}<!-- table:speed -->\n{text}\n<!-- /table -->{after}{other}"
+    assert with_table(new, "speed", text) == new
 
 
-def test_a_lost_mark_is_refused():
-    with pytest.raises(ValueError, match="marks"):
-        put("<!-- speed: begin -->", "speed", "text")
+@pytest.mark.parametrize("page", ["", "<!-- table:speed -->", "<!-- table:speed -->\n<!-- /table -->\n" * 2])
+def test_a_lost_or_doubled_marker_is_refused(page: str, tmp_path: Path):
+    path = tmp_path / "page.md"
+    path.write_text(page)
+    with pytest.raises(ValueError, match="tables speed: put <!-- table:speed -->"):
+        replace_tables(path, {"speed": "text"})
+    assert path.read_text() == page
+
+
+def test_a_table_is_read_back(tmp_path: Path):
+    path = tmp_path / "page.md"
+    path.write_text("<!-- table:speed -->\n<!-- /table -->")
+    replace_tables(path, {"speed": "text"})
+    assert read_table(path, "speed") == "text\n" and read_table(path, "other") == ""
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
@@ -196,13 +222,13 @@ def test_one_that_dies_or_is_silent_is_named():
         turns._answer("ours", _Pipe([]), 1.0)
 
 
-def _results(ours_s: float) -> Results:
+def _results(ours_s: float) -> ModelResults:
     training = training_cases("5M", 256, 2, "weights")
     generation = {
         f"{library}, fp32, eager": Case(work="generate", library=library, shape="5M")
         for library in ("sluice", "transformers")
     }
-    return Results(
+    return ModelResults(
         machine="a machine",
         threads=2,
         rounds=1,
