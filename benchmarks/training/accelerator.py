@@ -16,7 +16,7 @@ from benchmarks.model.accelerator import dense_bf16_peak
 from benchmarks.model.shapes import ACCELERATOR_SHAPES, SHAPES
 from benchmarks.training.case import Case, Measured, Round
 from benchmarks.training.launcher import OutOfMemory
-from benchmarks.training.results import Accelerated
+from benchmarks.training.results import TrainingOnGpu
 from benchmarks.training.runs import run_once
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def at_hand() -> bool:
     return torch.cuda.is_available()
 
 
-def measure(plan: Plan, folder: Path, *, rounds: int, threads: int) -> Accelerated | None:
+def measure(plan: Plan, folder: Path, *, rounds: int, threads: int) -> TrainingOnGpu | None:
     """None where the plan is for a GPU and there is none. A candidate that cannot run is kept with its reason."""
     if plan.device == "cuda" and not at_hand():
         return None
@@ -136,7 +136,7 @@ def _runs_on(packed: "Packed") -> Callable[[Case], Round]:
     return lambda case: run_once(case, packed.tokens, packed.tokenizer)
 
 
-def _describe(device: Device, rounds: int, threads: int) -> Accelerated:
+def _describe(device: Device, rounds: int, threads: int) -> TrainingOnGpu:
     """What it is measured on, and what the largest matrix product reaches there."""
     from importlib.metadata import version
 
@@ -148,7 +148,7 @@ def _describe(device: Device, rounds: int, threads: int) -> Accelerated:
 
     name = torch.cuda.get_device_name() if device == "cuda" else machine()
     products = {"matmul": ModelCase(work="matmul", precision="bf16", device=device, threads=threads)}
-    return Accelerated(
+    return TrainingOnGpu(
         device=name,
         libraries=", ".join(f"{each} {version(each)}" for each in ("torch", "deepspeed")),
         peak_flops=dense_bf16_peak(name) if device == "cuda" else None,

@@ -22,14 +22,14 @@ class Shakespeare(BaseModel):
     ours: list[float]
     """Nats a character on the whole last tenth, a seed each."""
     reference: list[float]
-    """Of nanoGPT's recipe in plain PyTorch, on the same tenth, a seed each."""
+    """nanoGPT's recipe in plain PyTorch, on the same tenth, a seed each."""
     parameters: int
     tokens: int
     """Trained on, in a run."""
     reference_parameters: int
     reference_tokens: int
     seconds: float
-    """Of the training steps of a run, mean."""
+    """Time of the training steps of a run, mean."""
     reference_seconds: float
     curve: list[tuple[int, float]] = []
     """(step, mean training loss of the steps since the point before) of the first seed."""
@@ -58,7 +58,7 @@ class Ablation(BaseModel):
     step_tokens: int
     seeds: int
     minutes: float
-    """Of the default's training."""
+    """Time of the default's training."""
     default: Outcome
     changed: list[Outcome]
 
@@ -101,7 +101,7 @@ class Resumed(BaseModel):
         return self.before == self.after
 
     def steps_of(self, losses: Sequence[float]) -> Sequence[float]:
-        """Of a whole run's losses, those at the steps compared."""
+        """Losses of a whole run at the steps compared."""
         return losses[self.resumed_from : self.resumed_from + len(self.resumed)]
 
     @property
@@ -111,7 +111,7 @@ class Resumed(BaseModel):
 
     @property
     def identical(self) -> int:
-        """Of the losses compared, those that are the same to the last bit."""
+        """Number of the losses compared that are the same to the last bit."""
         return sum(one.hex() == other.hex() for one, other in zip(self.expected, self.resumed, strict=True))
 
     def loss_apart_within(self, steps: int) -> float:
@@ -125,11 +125,11 @@ class Resumed(BaseModel):
 
 
 def largest_difference(losses: Sequence[float], others: Sequence[float]) -> float:
-    """Of two runs at the same steps."""
+    """Largest difference of two runs' losses at the same steps."""
     return max(abs(one - other) for one, other in zip(losses, others, strict=True))
 
 
-class Accelerated(BaseModel):
+class TrainingOnGpu(BaseModel):
     """Whole steps of our training loop on an accelerator."""
 
     device: str
@@ -137,7 +137,7 @@ class Accelerated(BaseModel):
     peak_flops: float | None
     """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
     matmul_flops: float
-    """Of the largest product measured."""
+    """FLOPs a second of the largest product measured."""
     measured: list[Measured] = []
     refused: dict[str, str] = {}
     """Cases that could not run, with their reason."""
@@ -158,7 +158,7 @@ class CopyingRun(BaseModel):
     name: str
     steps: list[int] = []
     copies: list[float] = []
-    """Of targets that stood behind the same token earlier in their row."""
+    """Targets that followed the same token earlier in their row."""
     others: list[float] = []
 
     @property
@@ -169,7 +169,7 @@ class CopyingRun(BaseModel):
 
 
 class Conditions(BaseModel):
-    """What a section was measured on."""
+    """Machine, libraries and load that a section was measured with."""
 
     machine: str
     libraries: str
@@ -183,7 +183,7 @@ class Conditions(BaseModel):
         return self.load > QUIET_SHARE * self.cores
 
 
-class Results(BaseModel):
+class TrainingResults(BaseModel):
     """The sections, each as it was measured last."""
 
     conditions: dict[str, Conditions] = {}
@@ -198,7 +198,7 @@ class Results(BaseModel):
     """The default's whole run, and those without one of its choices each in as much time."""
     copying: list[CopyingRun] = []
     resumed: list[Resumed] = []
-    accelerated: Accelerated | None = None
+    accelerated: TrainingOnGpu | None = None
     """None: no accelerator was at hand."""
 
     def busy_at(self, section: str) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.model.shapes import SHAPES
-from benchmarks.training import __main__, accelerator
+from benchmarks.training import accelerator
+from benchmarks.training import run as bench
 from benchmarks.training.accelerator import SMOKE, Plan, cases, fitted, measure, narrower, write_tokens
 from benchmarks.training.case import Case, Round
 from benchmarks.training.launcher import OutOfMemory
-from benchmarks.training.results import Accelerated, Conditions, Results
+from benchmarks.training.results import Conditions, TrainingOnGpu, TrainingResults
 from benchmarks.training.runs import _run, request_of
 from sluice.data.packing import PackedTokens
 from sluice.model.architecture.config import ModelConfig
@@ -77,7 +78,7 @@ def test_a_refused_candidate_leaves_the_others(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(
         accelerator,
         "_describe",
-        lambda *_: Accelerated(device="x", libraries="", peak_flops=None, matmul_flops=1.0),
+        lambda *_: TrainingOnGpu(device="x", libraries="", peak_flops=None, matmul_flops=1.0),
     )
     found = measure(SMOKE, tmp_path, rounds=1, threads=1)
     assert found is not None
@@ -92,7 +93,7 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_
     assert measure(Plan(), tmp_path, rounds=1, threads=1) is None
     monkeypatch.setattr("sys.argv", ["bench", "--only", "accelerator"])
     with pytest.raises(SystemExit, match="no GPU is at hand"):
-        __main__.measure(__main__._arguments(), tmp_path, None, lambda _: None)
+        bench.measure(bench._arguments(), None, lambda _: None)
 
 
 def test_a_run_that_ends_for_want_of_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +115,15 @@ def test_a_run_that_ends_for_want_of_memory_is_known(monkeypatch: pytest.MonkeyP
 def test_figures_of_before_stay_where_a_run_has_none(
     only: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    kept = Accelerated(device="x", libraries="", peak_flops=None, matmul_flops=1.0)
+    kept = TrainingOnGpu(device="x", libraries="", peak_flops=None, matmul_flops=1.0)
     before = tmp_path / "before.json"
     conditions = {"choices": Conditions(machine="old", libraries="", cores=7, load=0.0)}
-    before.write_text(Results(conditions=conditions, accelerated=kept).model_dump_json())
+    before.write_text(TrainingResults(conditions=conditions, accelerated=kept).model_dump_json())
     monkeypatch.setattr(accelerator, "at_hand", lambda: False)
-    monkeypatch.setattr(__main__, "_measure_processor", lambda *_: None)
+    monkeypatch.setattr(bench, "_measure_processor", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bench", *only])
-    heard: list[Results] = []
-    found = __main__.measure(__main__._arguments(), tmp_path, before, heard.append)
+    heard: list[TrainingResults] = []
+    found = bench.measure(bench._arguments(), before, heard.append)
     assert found.accelerated == kept and all(each.accelerated == kept for each in heard)
     assert found.conditions == conditions
 
