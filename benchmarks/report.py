@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, figures and their bounds, timed sections, and the pages they write."""
+"""Shared by the benchmarks: the machine, figures and their bounds, timed sections, and the pages they write."""
 
 import math
 import os

@@ -166,7 +166,7 @@ def lines(root: Path, paths: Iterable[str]) -> int:
 
 
 def import_graph(tree: Tree) -> tuple[int, int, int, int]:
-    """Of data/: modules, layers, imports and upward imports of its direct children, a package being one module."""
+    """Modules, layers, imports and upward imports of the direct children of data/, a package being one module."""
     graph = networkx.DiGraph()
     folder = tree.root / "data"
     for path, module in tree.modules.items():

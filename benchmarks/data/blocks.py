@@ -1,4 +1,4 @@
-"""Each block of the data room over the same text, beside the stock block where there is one."""
+"""Each block of the data package over the same text, beside the stock block where there is one."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,9 +54,9 @@ class Trained(BaseModel):
     vocab_size: int
     rates: dict[str, Rate]
     library: str
-    """That ours took."""
+    """Library that ours used."""
     bytes_a_token: dict[str, float]
-    """Of text that neither was trained on."""
+    """On text that neither was trained on."""
 
 
 def training(texts: list[str], held_out: list[str], vocab_size: int, min_frequency: int, runs: int) -> Trained:

@@ -1,4 +1,4 @@
-"""CPU time of pieces of work that are measured beside each other."""
+"""CPU time of functions that are measured in turns."""
 
 import gc
 import statistics
@@ -11,11 +11,11 @@ RUNS = 3
 
 
 class Rate(BaseModel):
-    """How fast something went through some text."""
+    """Time that a function took for some text."""
 
     size_bytes: int
     cpu_s: list[float]
-    """Of each run: user and system time of all threads."""
+    """User and system time of all threads, a run each."""
 
     @property
     def median_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Recall of near duplicates on planted pairs, and merges of what is not alike."""
+"""Recall of near duplicates on planted pairs, and false merges."""
 
 import tempfile
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Recall(BaseModel):
 
 
 class Merges(BaseModel):
-    """What became of a corpus full of edits of each other."""
+    """Near deduplication of a corpus full of edits of each other."""
 
     documents: int
     removed: int

@@ -22,7 +22,7 @@ class Size(BaseModel):
     documents: int
     kept: int
     cpu_s: float
-    """Of all processes, imports included."""
+    """CPU time of all processes, imports included."""
     wall_s: float
     largest_process_bytes: int
     """Peak resident memory of the largest process."""

@@ -1,4 +1,4 @@
-"""The text that the data room is measured on: real documentation, and more of it made from its paragraphs."""
+"""The text to measure on: real documentation, and more of it made from its paragraphs."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from sluice.data.sources.ingest import ingest
 _REPLACED_EVERY = 12
 """Words: with one of 12 changed, no line of 12 and no run of 64 words stands as it did in another pass."""
 PACK_BYTES = 5_000_000
-"""Of the paragraphs of one pass: so that the smallest size that is compared holds whole passes too."""
+"""Bytes of the paragraphs of one pass: even the smallest size compared consists of whole passes."""
 _WORD = re.compile(r"\w+")
 _DOCUMENTS_A_FILE = 1000
 NEAR_EVERY, EXACT_EVERY = 50, 100

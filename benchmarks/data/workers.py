@@ -19,10 +19,10 @@ class Builds(BaseModel):
     """Wall seconds of the same build, by number of workers and run."""
 
     score_s: dict[int, list[float]] = {1: [], 2: []}
-    """Of the phase that the workers share: extract, mask, score, sketch."""
+    """Time of the phase that the workers share: extract, mask, score, sketch."""
     build_s: dict[int, list[float]] = {1: [], 2: []}
     hashes: set[str] = set()
-    """Of the clean documents; one, if the number of workers changes nothing."""
+    """Hashes of the clean documents; one, if the number of workers changes nothing."""
     phases: dict[str, float] = {}
     """Seconds of each phase and block with one worker, in the last run."""
 

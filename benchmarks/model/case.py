@@ -1,4 +1,4 @@
-"""What one process measures, and what it tells."""
+"""One measurement in a process of its own, and the messages of that process."""
 
 from typing import Literal
 
@@ -21,14 +21,14 @@ class Case(BaseModel):
     work: Work
     """train: forward and backward of a step; generate: greedy, batch 1, with a cache; matmul: the machine's peak."""
     precision: Precision = "fp32"
-    """Of weights, activations and gradients alike."""
+    """Type of weights, activations and gradients alike."""
     library: Library = "sluice"
     shape: str = "5M"
     sequence: int = 256
     """Tokens of a row in training; of the whole, prompt included, in generation."""
     compiled: bool = False
     kernel: Kernel | None = None
-    """Of our attention; unset: what is chosen for the case."""
+    """Attention kernel of ours; None: chosen for the case."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     weights: str | None = None
@@ -61,7 +61,7 @@ class Started(BaseModel):
     check: list[float]
     """Loss on the common batch, or the tokens generated: candidates of one model must agree."""
     kernels: list[str] = []
-    """Of our attention: those that ran while warming up, with the reason; compiled code tells none."""
+    """Attention kernels of ours that ran while warming up, with the reason; compiled code reports none."""
 
 
 class Round(BaseModel):
@@ -75,7 +75,7 @@ class Round(BaseModel):
 
 
 class Failed(BaseModel):
-    """What ended a candidate."""
+    """Error that ended a candidate."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -52,7 +52,7 @@ class Row:
     checks: list[ForecastCheck]
 
     def errors(self, name: str) -> list[float]:
-        """Of `step`, `clock` or `memory`, each round's. ValueError where a round was not measured."""
+        """Errors of `step`, `clock` or `memory`, one a round. ValueError where a round was not measured."""
         found = []
         for check in self.checks:
             if check.skipped:

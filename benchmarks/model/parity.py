@@ -86,7 +86,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Parity:
-    """What one case gave."""
+    """Differences of one case."""
 
     case: str
     family: str

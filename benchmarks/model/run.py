@@ -100,7 +100,9 @@ def run(plan: ModelPlan, threads: int) -> ModelResults:
 
 def _measure_training(results: ModelResults, shape: str, sequence: int, cases: dict[str, Case]) -> None:
     """Add a comparison, and the largest product measured between its rounds."""
-    products = {each: Case(work="matmul", precision=each, threads=results.threads) for each in _PRECISIONS}
+    products: dict[str, Case] = {
+        each: Case(work="matmul", precision=each, threads=results.threads) for each in _PRECISIONS
+    }
     found = in_turns({**cases, **products}, results.rounds)
     candidates = {name: found[name] for name in cases}
     results.training.append(Comparison(shape=shape, sequence=sequence, candidates=candidates))

@@ -25,7 +25,7 @@ class Shape:
     """Tokens in all, prompt included, where it generates."""
 
     def config(self, context: int) -> TransformerConfig:
-        """Of our model, for sequences of `context` tokens."""
+        """Configuration of our model for sequences of `context` tokens."""
         settings = ModelConfig.model_validate(
             {
                 "hidden_size": self.hidden_size,

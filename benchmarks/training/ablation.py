@@ -1,4 +1,4 @@
-"""Which choice of the default run gave what: its model on its tokens with one choice changed each, in equal time.
+"""The effect of each choice of the default run: its model on its tokens with one choice changed each, in equal time.
 
 One process a core and a thread each, so that no run waits for another; the times that decide the numbers of steps are
 taken in turns before, on an otherwise idle pool.
@@ -87,7 +87,7 @@ def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing,
 def _step_seconds(
     pool: ProcessPoolExecutor, found: Sequence[Recipe], tokens: Mapping[Packing, Path]
 ) -> dict[str, float]:
-    """Of every recipe, the fastest turn: what disturbs only ever adds."""
+    """Seconds a step of every recipe in its fastest turn: disturbances only add time."""
     seconds = {each.name: math.inf for each in found}
     for _ in range(_TURNS):
         for each in found:

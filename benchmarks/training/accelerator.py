@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 
-ABSENT = "no GPU is at hand: torch.cuda.is_available() is false"
+ABSENT = "no GPU is available: torch.cuda.is_available() is false"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and with how many steps."""
+    """Models and steps to measure."""
 
     shapes: tuple[str, ...] = ACCELERATOR_SHAPES
     sequence: int = 2048
@@ -137,7 +137,7 @@ def _runs_on(packed: "Packed") -> Callable[[Case], Round]:
 
 
 def _describe(device: Device, rounds: int, threads: int) -> TrainingOnGpu:
-    """What it is measured on, and what the largest matrix product reaches there."""
+    """The device, and the FLOPs a second of its largest matrix product."""
     from importlib.metadata import version
 
     import torch

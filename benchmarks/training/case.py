@@ -1,4 +1,4 @@
-"""What is run beside each other, and what a run tells."""
+"""Cases that are compared, and the figures of a run."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 Library = Literal["sluice", "transformers"]
 
 LEARNING_RATE, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.999), 0.0, 1.0
-"""Of both sides: AdamW with a line down to zero, as the Trainer has it by default but for the peak."""
+"""AdamW of both sides, falling linearly to zero: the Trainer's defaults but for the peak rate."""
 
 
 class Case(BaseModel):
@@ -24,7 +24,7 @@ class Case(BaseModel):
     compiled: bool = False
     ranks: int = 1
     threads: int = 1
-    """Of a rank."""
+    """Threads of a rank."""
     device: Literal["cpu", "cuda"] = "cpu"
     micro_rows: int | None = None
     """Sequences of a rank that go through at once; None: all of the step's."""
@@ -79,15 +79,15 @@ class Round(BaseModel):
 
     tokens_per_second: float
     peak_bytes: int
-    """Of the largest rank."""
+    """Peak memory of the largest rank."""
     cpu_seconds: float
     """Processor seconds of all ranks for a million tokens."""
     first_loss: float
-    """Of the first step, nats a token."""
+    """Loss of the first step, nats a token."""
     mean_loss: float
     """Over all steps."""
     data_share: float | None = None
-    """Of the time: making batches; None where it is not seen."""
+    """Share of the time that making batches takes; None where it is not measured."""
     communication_share: float | None = None
     snapshot_seconds: float | None = None
     """That a checkpoint held the training up; what is written afterwards is written beside it."""

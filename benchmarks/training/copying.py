@@ -70,7 +70,7 @@ def _batches(held: PackedTokens, lane: Lane) -> Iterator["Batch"]:
 
 
 def are_copies(ids: Tensor, targets: Tensor) -> Tensor:
-    """Of [rows, seq] each: whether the pair of a token and its target stood earlier in the row. [rows, seq] bool."""
+    """Whether the pair of a token and its target occurred earlier in its row; both and the result are [rows, seq]."""
     # Two pairs are equal where both halves are; only earlier places count.
     same = (ids[:, :, None] == ids[:, None, :]) & (targets[:, :, None] == targets[:, None, :])
     return same.tril(-1).any(-1)

@@ -17,7 +17,7 @@ _RAISED = re.compile(r"(?:\[rank\d+\]: )?(?:\w+\.)*\w*(?:Error|Exception|Failed|
 """The line of a traceback that says what was raised."""
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemory|ALLOC_FAILED")
 _OF_A_PEER = re.compile(r"DistBackendError|Connection (?:closed|reset|refused)|Broken pipe")
-"""What a rank says where another one has gone."""
+"""Errors of a rank whose peer has exited."""
 _RANK_ENDED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
 """From here on torchrun speaks of itself."""
 _OF_TORCHRUN = re.compile(r"\S*ChildFailedError|[=-]{4,}$|[EIW]\d+ .*/distributed/elastic/")
@@ -28,7 +28,7 @@ class OutOfMemory(RuntimeError):
 
 
 class Ended(NamedTuple):
-    """What a program left."""
+    """Status and output of a program that ended."""
 
     status: int
     said: str
@@ -48,8 +48,8 @@ def program(ranks: int, module: str, *arguments: str) -> list[str]:
 
 
 def run(name: str, command: Sequence[str], bound_s: float, environment: Mapping[str, str]) -> str:
-    """What the program said. RuntimeError, by this name, where it fails or does not end; OutOfMemory where that is
-    why.
+    """Run a program and return its output. RuntimeError with its name if it fails or does not end; OutOfMemory if
+    that is the reason.
     """
     ended = run_to_any_end(name, command, bound_s, environment)
     if ended.status:

@@ -91,7 +91,7 @@ class Shares:
     save_seconds: float
     """Seconds that a checkpoint takes from the run, its writing beside the steps included."""
     snapshot_seconds: float
-    """Of those, the seconds in which no step runs."""
+    """The part of those seconds in which no step runs."""
     pace: float
     """Tokens a second with the checkpoints of the measured case, over those without."""
 

@@ -44,7 +44,7 @@ def measure_preset(path: Path, folder: Path, seeds: int, *, stands_in: bool) -> 
 
 
 def run_preset(path: Path, out: Path, seed: int) -> dict[str, Any]:
-    """What `sluice train experiment=shakespeare-char-cpu --json` says of the run, with the seconds of its steps."""
+    """Report of `sluice train experiment=shakespeare-char-cpu --json`, with the seconds of its steps."""
     settings = ["experiment=shakespeare-char-cpu", f"data.path={path}", f"pretrain.seed={seed}"]
     command = [sys.executable, "-m", "sluice.pipelines.cli", "train", *settings, "--out", str(out), "--json"]
     said = run("the preset", command, _PRESET_S, {})

@@ -36,10 +36,10 @@ UNDONE: Mapping[str, Change] = {
         {"qk_norm": False, "kv_heads": 1, **_EVERY_LAYER_SEES_ALL},
     ),
 }
-"""What the default has over plainer choices, one by one; at last the default that this one replaced."""
+"""The default's choices undone one by one; at last the default that this one replaced."""
 
 COPYING = (DEFAULT, _FULL)
-"""Of which the loss is told apart for copies and all else, to see when heads that copy form."""
+"""Recipes whose loss is measured separately for copies, to see when heads that copy form."""
 
 CHANGES: Mapping[str, Change] = {
     "twice the learning rates": Change({"learning_rate": 8e-3, "muon_learning_rate": 0.04}),
@@ -52,7 +52,7 @@ CHANGES: Mapping[str, Change] = {
     "documents isolated": Change({"isolate_documents": True}),
     "best-fit rows": Change(packing="best_fit"),
 }
-"""What the default might have in place of its choice, or besides."""
+"""Alternatives to the default's choices, and additions."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ CHANGES: Sequence[tuple[str, str]] = (
 """(layout that was killed, layout that goes on)."""
 
 
-class Left(NamedTuple):
-    """What a run left."""
+class FinishedRun(NamedTuple):
+    """Losses, report and weights of a finished run."""
 
     losses: dict[int, float]
     """By step, counted from 1."""
@@ -81,7 +81,7 @@ def measure_resume(packed: Path, tokenizer: Path, seed: int = 0) -> list[Resumed
 
 
 def _killed_and_resumed(
-    folder: Path, layouts: tuple[str, str], tokens: tuple[Path, Path], undisturbed: Left, kill: int
+    folder: Path, layouts: tuple[str, str], tokens: tuple[Path, Path], undisturbed: FinishedRun, kill: int
 ) -> Resumed:
     before, after = layouts
     print(f"  {before}, killed at step {kill}, resumed as {after} ..", file=sys.stderr, flush=True)
@@ -90,7 +90,7 @@ def _killed_and_resumed(
     return compare(before, after, kill, undisturbed, resumed)
 
 
-def compare(before: str, after: str, killed: int, undisturbed: Left, resumed: Left) -> Resumed:
+def compare(before: str, after: str, killed: int, undisturbed: FinishedRun, resumed: FinishedRun) -> Resumed:
     """The steps behind the checkpoint that it went on from, and the last weights.
 
     RuntimeError for a run that did not go on.
@@ -137,12 +137,12 @@ def _program(request: Path, module: str, *arguments: str) -> list[str]:
     return program(workers, module, str(request), *arguments)
 
 
-def _to_the_end(request: Path) -> Left:
+def _to_the_end(request: Path) -> FinishedRun:
     said = run(request.stem, _program(request, "sluice.model.training.pretrain"), _RUN_S, _ENVIRONMENT)
     report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     out = request.parent / "out"
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Left({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
+    return FinishedRun({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
 
 
 def _kill(request: Path, step: int) -> None:

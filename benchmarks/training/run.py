@@ -37,8 +37,8 @@ from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
-from sluice.model.planner.machine_rates import measure_matmul_flops
 from sluice.model.config import PretrainConfig
+from sluice.model.planner.machine_rates import measure_matmul_flops
 from sluice.model.training.batches.settings import TextConfig
 from sluice.model.training.batches.text import Packed, pack_text
 

@@ -63,7 +63,7 @@ def _theirs(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
 
 
 def write_common(case: Case, packed: Path, tokenizer: Path, folder: Path) -> None:
-    """What our run of the case begins with and reads: its first weights in transformers' names, and its rows."""
+    """Write the first weights of our run of the case, in transformers' names, and the rows that it reads."""
     from safetensors.torch import save_file
 
     from benchmarks.model import peer

@@ -92,7 +92,7 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(accelerator, "at_hand", lambda: False)
     assert measure(Plan(), tmp_path, rounds=1, threads=1) is None
     monkeypatch.setattr("sys.argv", ["bench", "--only", "accelerator"])
-    with pytest.raises(SystemExit, match="no GPU is at hand"):
+    with pytest.raises(SystemExit, match="no GPU is available"):
         bench.measure(bench._arguments(), None, lambda _: None)
 
 

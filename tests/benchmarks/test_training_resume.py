@@ -16,7 +16,7 @@ from benchmarks.training.resume import (
     COMPARED,
     SAVE_EVERY,
     STEPS,
-    Left,
+    FinishedRun,
     _kill,
     _request,
     compare,
@@ -24,12 +24,12 @@ from benchmarks.training.resume import (
 from sluice.model.training.checkpointing.checkpoints import checkpoint_path, find_newest, read
 
 
-def left(folder: Path, *, begun: int = 0, changed: float = 0.0) -> Left:
+def left(folder: Path, *, begun: int = 0, changed: float = 0.0) -> FinishedRun:
     """A run that went on from step `begun`; from there on its losses and weights are `changed`."""
     folder.mkdir()
     save_file({"a": torch.ones(3), "b": torch.arange(4.0) + changed}, folder / "model.safetensors")
     losses = {step: 3.0 / step + (changed if step > begun else 0.0) for step in range(1, STEPS + 1)}
-    return Left(losses, {"timings": {"resumed_step": float(begun)}}, folder / "model.safetensors")
+    return FinishedRun(losses, {"timings": {"resumed_step": float(begun)}}, folder / "model.safetensors")
 
 
 def test_equal_runs_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
