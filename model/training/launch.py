@@ -41,7 +41,12 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
         with joined_ray(job.config.workers):
             import ray
 
-            _set_ray_train_defaults(len(ray.nodes()))
+            # Defaults that Ray Train reads from this process's environment; values of the user stay.
+            # On a busy small machine two workers import torch for longer than the default minute.
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+            if len(ray.nodes()) == 1:
+                # The one machine is not taken away while the caller lives; watching for it is a process of its own.
+                os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             resources = ray.cluster_resources()
             gpu = _enough_gpus(resources, job.config.workers)
             _fit(job, progress, gpu=gpu, restarts=restarts, environment=_environment(resources, gpu=gpu))
@@ -153,15 +158,6 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
             raise TrainingFailed(_first_cause(failed)) from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
         progress(0, job.config.steps, Note(note))
-
-
-def _set_ray_train_defaults(nodes: int) -> None:
-    """Set defaults that Ray Train reads from this process's environment; values of the user stay."""
-    # On a busy small machine two workers import torch for longer than the default minute.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    if nodes == 1:
-        # The one machine is not taken away while the caller lives; watching for it is a process of its own.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def _ray_worker(settings: dict[str, Any]) -> None:

@@ -159,12 +159,18 @@ class Objective:
             # What only fills a row stays apart even so.
             seen = None if self.name == "causal" else np.where(seen == PADDING, PADDING, 0)
         if self.name == "causal":
-            ids, targets, counted = tokens[:, :-1], tokens[:, 1:], _same_document(tokens, documents)
+            ids, targets = tokens[:, :-1], tokens[:, 1:]
+            # Targets count where the next token is the same document's.
+            counted = None if documents is None else Packed(tokens, documents).targets != IGNORED
         else:
             targets = tokens[:, :-1]
             ids, counted = self._masked(targets, documents, numbers)
         columns = (ids, targets, counted, None if seen is None else seen[:, :-1])
-        return Batch(*(None if each is None else _tensor(each, length) for each in columns))  # type: ignore[arg-type]
+        tensors = (
+            None if each is None else torch.from_numpy(np.ascontiguousarray(each)).reshape(-1, length)
+            for each in columns
+        )
+        return Batch(*tensors)  # type: ignore[arg-type]
 
     def of_targets(self, values: np.ndarray) -> torch.Tensor:
         """Values of the targets, [rows, context], from `values` [rows, context + 1] of all tokens of a row."""
@@ -197,15 +203,6 @@ class Objective:
         # The decoder reads the target one place late, behind an end token.
         ids = np.concatenate([np.full((len(target), 1), self.eos), target[:, :-1]], axis=1)
         return Batch(torch.from_numpy(ids), torch.from_numpy(target), source=torch.from_numpy(source))
-
-
-def _same_document(tokens: np.ndarray, documents: np.ndarray | None) -> np.ndarray | None:
-    """[rows, context] bool: whether the next token is the same document's."""
-    return None if documents is None else Packed(tokens, documents).targets != IGNORED
-
-
-def _tensor(values: np.ndarray, length: int) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).reshape(-1, length)
 
 
 def check_objective(config: PretrainConfig, model: ModelConfig, layout: str) -> None:

@@ -123,7 +123,9 @@ class ShardFiles:
         parts = []
         for stored in self._stored_names(name):
             _, slice_ = split_slice_name(stored)
-            shape = _slice_shape(self.shapes[whole], slice_)
+            shape = list(self.shapes[whole])
+            if slice_ is not None:
+                shape[slice_[0]] //= slice_[2]
             parts.append((slice_, self.read(stored, key, 0, prod(shape)).view(shape)))
         first = parts[0][0]
         full = torch.cat([part for _, part in parts], dim=first[0]) if first else parts[0][1]
@@ -144,10 +146,3 @@ def split_slice_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
         return whole, None
     dim, index, count = (int(each) for each in slice_.split("."))
     return whole, (dim, index, count)
-
-
-def _slice_shape(shape: tuple[int, ...], slice_: tuple[int, int, int] | None) -> tuple[int, ...]:
-    if slice_ is None:
-        return shape
-    dim, _, count = slice_
-    return (*shape[:dim], shape[dim] // count, *shape[dim + 1 :])

@@ -94,9 +94,15 @@ def fit(runs: Sequence[Run], start: Law | None = None) -> Law:
             "runs, of two sizes and two lengths or more"
         )
     logs = np.log(np.array([[run.parameters, run.tokens, run.loss] for run in runs], dtype=float))
-    starts = _STARTS if start is None else [_packed(start)]
-    found = min((_descend(logs, each) for each in starts), key=lambda each: each[0])
-    return _law(found[1])
+    starts = _STARTS
+    if start is not None:
+        starts = [(math.log(start.irreducible), math.log(start.a), math.log(start.b), start.alpha, start.beta)]
+    descents = (
+        minimize(_objective, each, args=(logs,), method="L-BFGS-B", bounds=_BOUNDS, jac=True, options=_LIMITS)
+        for each in starts
+    )
+    e, a, b, alpha, beta = map(float, min(descents, key=lambda each: float(each.fun)).x)
+    return Law(math.exp(e), math.exp(a), math.exp(b), alpha, beta)
 
 
 def bootstrap(runs: Sequence[Run], law: Law, resamples: int, seed: int) -> list[Law]:
@@ -140,20 +146,6 @@ def _interval(value: float, drawn: Sequence[float], confidence: float) -> Estima
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     # The fit itself may lie outside its own band where a parameter is at a bound.
     return Estimate(value, float(min(low, value)), float(max(high, value)))
-
-
-def _packed(law: Law) -> tuple[float, ...]:
-    return math.log(law.irreducible), math.log(law.a), math.log(law.b), law.alpha, law.beta
-
-
-def _law(packed: np.ndarray) -> Law:
-    e, a, b, alpha, beta = map(float, packed)
-    return Law(math.exp(e), math.exp(a), math.exp(b), alpha, beta)
-
-
-def _descend(logs: np.ndarray, start: Sequence[float]) -> tuple[float, np.ndarray]:
-    found = minimize(_objective, start, args=(logs,), method="L-BFGS-B", bounds=_BOUNDS, jac=True, options=_LIMITS)
-    return float(found.fun), found.x
 
 
 def _objective(packed: np.ndarray, logs: np.ndarray) -> tuple[float, np.ndarray]:
