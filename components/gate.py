@@ -19,7 +19,7 @@ _TIMINGS = "timings.json"
 
 
 def gate(root: str | Path | Workspace) -> str:
-    """Write the signed verdict; returns its outcome, `promote | hold | reject`."""
+    """Write the signed verdict and return its outcome, `promote | hold | reject`."""
     workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
     return str(run_effect_step(workspace, "gate", lambda: _work(workspace))["outcome"])
 
@@ -54,8 +54,9 @@ def _work(workspace: Workspace) -> dict[str, Any]:
 
 
 def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: str) -> Path:
-    """The champion on the candidate's items: the candidate's own evaluation where they are one model, else measured
-    once and kept.
+    """Return the folder of the champion's evaluation on the candidate's items, measured once and kept.
+
+    Where both are one model, it is a copy of the candidate's evaluation.
     """
     from sluice.model.directory import model_hash
 
