@@ -45,17 +45,6 @@ def test_every_module_of_commands_is_a_command(root: Path) -> None:
     assert modules == set(COMMANDS)
 
 
-def test_help_of_one_command_loads_no_framework(root: Path) -> None:
-    code = (
-        "import sys\nfrom sluice.pipelines.cli import COMMANDS, main\n"
-        "for command in COMMANDS:\n    try:\n        main([command, '--help'])\n    except SystemExit as end:\n"
-        "        assert end.code == 0\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'kfp', 'dvc', 'omegaconf'} & set(sys.modules)\nassert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -15,6 +15,12 @@ ROWS = {
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0",
         ["dvc", "kfp", "mlflow", "numpy", "pydantic", "ray", "rich", "torch", "yaml"],
     ),
+    "`sluice COMMAND --help`": (
+        "from sluice.pipelines.cli import COMMANDS, main\n"
+        "for command in COMMANDS:\n    try:\n        main([command, '--help'])\n"
+        "    except SystemExit as end:\n        assert end.code == 0",
+        ["dvc", "kfp", "mlflow", "omegaconf", "ray", "torch"],
+    ),
     "the gateway's traffic writer": (
         "import sluice.core.check, sluice.monitoring.sequential, sluice.monitoring.traffic.writer",
         ["evidently", "numpy", "pandas", "pyarrow"],
