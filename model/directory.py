@@ -136,14 +136,14 @@ def read_stored(folder: Path) -> StoredModel:
         state = _read_weights(folder)
         if family is None:
             return StoredModel(content, config, None, own_weights(state, config), left_out=())
-        checkpoint = tidy(state, family, tied=config.tie_embeddings)
-        config, _ = read_config(content, own_head=checkpoint.own_head)
-        if checkpoint.own_head and config.tie_embeddings:
+        tidied = tidy(state, family, tied=config.tie_embeddings)
+        config, _ = read_config(content, own_head=tidied.own_head)
+        if tidied.own_head and config.tie_embeddings:
             raise ValueError(
                 "config.json: tie_word_embeddings is True, but lm_head.weight is not the embedding: set it to false"
             )
-        weights = from_huggingface(checkpoint.weights, config, family)
-        return StoredModel(content, config, family, weights, checkpoint.left_out)
+        weights = from_huggingface(tidied.weights, config, family)
+        return StoredModel(content, config, family, weights, tidied.left_out)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(f"{folder}/") else f"{folder}: {message}") from error

@@ -16,7 +16,7 @@ from sluice.model.huggingface.config import (
 )
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.state import (
-    Checkpoint,
+    FamilyWeights,
     expected_shapes,
     from_huggingface,
     own_weights,
@@ -28,8 +28,8 @@ from sluice.model.huggingface.state import (
 __all__ = [
     "FAMILIES",
     "NATIVE",
-    "Checkpoint",
     "Family",
+    "FamilyWeights",
     "config_from_huggingface",
     "expected_shapes",
     "family_fields",

@@ -5,7 +5,7 @@ from typing import Any
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.family import PLAIN_ACTIVATIONS, Family
 from sluice.model.huggingface.fields import Fields, spelled
-from sluice.model.huggingface.weights import Weight, both, copied
+from sluice.model.huggingface.weights import WeightRow, both, copied
 
 _TOP = {
     "embedding.weight": "bert.embeddings.word_embeddings.weight",
@@ -44,7 +44,7 @@ _FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         rows += copied(_LAYER, f"layers.{layer}.", f"bert.encoder.layer.{layer}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sluice.model.architecture.config import FeedForwardKind, TransformerConfig
 from sluice.model.huggingface.fields import Fields
-from sluice.model.huggingface.weights import Weight
+from sluice.model.huggingface.weights import WeightRow
 
 GATED_ACTIVATIONS: dict[str, FeedForwardKind] = {
     "silu": "swiglu",
@@ -28,7 +28,7 @@ class Family:
     """Reads the fields that have an effect and returns ours. Raises ValueError for unsupported values."""
     write: Callable[[TransformerConfig], dict[str, Any]]
     """Returns the fields that have an effect, as close as possible: reading them back shows what is lost."""
-    weights: Callable[[TransformerConfig], list[Weight]]
+    weights: Callable[[TransformerConfig], list[WeightRow]]
     """Returns the table of weight names; rows without a weight in this configuration are skipped."""
     fields: Mapping[str, str]
     """Our field -> field of config.json that it is read from, where the names differ; for messages."""

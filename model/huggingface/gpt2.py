@@ -5,7 +5,7 @@ from typing import Any
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.family import PLAIN_ACTIVATIONS, Family
 from sluice.model.huggingface.fields import Fields, spelled
-from sluice.model.huggingface.weights import Weight, both, copied
+from sluice.model.huggingface.weights import WeightRow, both, copied
 
 _TOP = {
     "embedding.weight": "transformer.wte.weight",
@@ -32,7 +32,7 @@ _FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         ours, theirs = f"layers.{layer}.", f"transformer.h.{layer}."
@@ -40,7 +40,7 @@ def weights(config: TransformerConfig) -> list[Weight]:
         rows += copied(_LINEAR, ours, theirs, transposed=True)
         for kind in ("weight", "bias"):
             parts = tuple(f"{ours}attention.{part}.{kind}" for part in _FUSED)
-            rows.append(Weight(parts, (f"{theirs}attn.c_attn.{kind}",), transposed=True))
+            rows.append(WeightRow(parts, (f"{theirs}attn.c_attn.{kind}",), transposed=True))
     return rows
 
 

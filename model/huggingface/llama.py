@@ -6,7 +6,7 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.family import GATED_ACTIVATIONS, Family
 from sluice.model.huggingface.fields import Fields, spelled
 from sluice.model.huggingface.rotary import read_rotary, write_rotary
-from sluice.model.huggingface.weights import Weight, copied
+from sluice.model.huggingface.weights import WeightRow, copied
 
 TOP = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -52,7 +52,7 @@ FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     """Table of weight names of all four families."""
     rows = copied(TOP)
     for layer in range(config.layers):

@@ -6,7 +6,7 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.state_space_config import StateSpaceConfig
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import Fields
-from sluice.model.huggingface.weights import Weight, copied
+from sluice.model.huggingface.weights import WeightRow, copied
 
 _CONTEXT = 2**20
 """Context in tokens: a recurrent state sets no limit, and config.json has no field for one."""
@@ -40,7 +40,7 @@ _FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     rows = copied(_TOP)
     for layer in range(config.layers):
         rows += copied(_LAYER, f"layers.{layer}.", f"backbone.layers.{layer}.")

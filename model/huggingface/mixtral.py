@@ -7,7 +7,7 @@ from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import Fields
 from sluice.model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
-from sluice.model.huggingface.weights import Weight, copied
+from sluice.model.huggingface.weights import WeightRow, copied
 
 # One stacked weight of ours -> the weight of each expert.
 _EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
@@ -19,7 +19,7 @@ _FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     assert config.mixture is not None
     rows = copied(TOP)
     for layer in range(config.layers):
@@ -29,7 +29,7 @@ def weights(config: TransformerConfig) -> list[Weight]:
         for mine, other in _EXPERTS.items():
             experts = range(config.mixture.experts)
             names = tuple(f"{theirs}block_sparse_moe.experts.{expert}.{other}.weight" for expert in experts)
-            rows.append(Weight((f"{ours}feedforward.{mine}",), names))
+            rows.append(WeightRow((f"{ours}feedforward.{mine}",), names))
     return rows
 
 

@@ -20,7 +20,7 @@ HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class FamilyWeights:
     """A family's weights under its current names, before conversion to ours."""
 
     weights: dict[str, Tensor]
@@ -30,7 +30,7 @@ class Checkpoint:
     """Names of weights that affect no logit or are second copies."""
 
 
-def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> Checkpoint:
+def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWeights:
     """Rename weights of older checkpoints, and drop weights that affect no logit.
 
     `tied`: according to config.json the output head is the embedding, so that a head with equal values is a copy.
@@ -46,7 +46,7 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> Checkpoi
         elif name != HEAD:
             raise ValueError(f"weight {name} differs from {source}, and only one weight for both is supported")
     kept = {name: weight for name, weight in weights.items() if name not in left_out}
-    return Checkpoint(kept, HEAD in kept, tuple(sorted(left_out)))
+    return FamilyWeights(kept, HEAD in kept, tuple(sorted(left_out)))
 
 
 def to_huggingface(

@@ -5,7 +5,7 @@ from typing import Any
 from sluice.model.architecture.config import GATED, FeedForwardKind, TransformerConfig
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import Fields, spelled
-from sluice.model.huggingface.weights import Weight, copied
+from sluice.model.huggingface.weights import WeightRow, copied
 
 _CONTEXT = 512
 """Context in training: relative positions set no limit, and most config.json have no field for one."""
@@ -50,7 +50,7 @@ _FIELDS = {
 }
 
 
-def weights(config: TransformerConfig) -> list[Weight]:
+def weights(config: TransformerConfig) -> list[WeightRow]:
     rows = copied(_TOP)
     for layer in range(len(config.encoder_kinds)):
         rows += _block(config, f"encoder.layers.{layer}.", f"encoder.block.{layer}.", feedforward=1)
@@ -62,7 +62,7 @@ def weights(config: TransformerConfig) -> list[Weight]:
     return rows
 
 
-def _block(config: TransformerConfig, ours: str, theirs: str, *, feedforward: int) -> list[Weight]:
+def _block(config: TransformerConfig, ours: str, theirs: str, *, feedforward: int) -> list[WeightRow]:
     """Self-attention, and the feed-forward network in the block's layer of that number."""
     last = f"{theirs}layer.{feedforward}."
     names = _GATED if config.feedforward in GATED else _PLAIN

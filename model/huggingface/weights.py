@@ -11,7 +11,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightRow:
     """Row of a family's table: the same values under our names and under theirs.
 
     One name on each side is a copy. Several of ours for one of theirs are fused along the first dimension (GPT-2's
@@ -24,9 +24,9 @@ class Weight:
     """Theirs is [in, out], as in GPT-2's Conv1D."""
 
 
-def copied(names: Mapping[str, str], ours: str = "", theirs: str = "", *, transposed: bool = False) -> list[Weight]:
+def copied(names: Mapping[str, str], ours: str = "", theirs: str = "", *, transposed: bool = False) -> list[WeightRow]:
     """Rows with one name on each side, with prefixes for our names and theirs."""
-    return [Weight((ours + mine,), (theirs + other,), transposed) for mine, other in names.items()]
+    return [WeightRow((ours + mine,), (theirs + other,), transposed) for mine, other in names.items()]
 
 
 def both(names: Mapping[str, str]) -> dict[str, str]:
@@ -34,7 +34,7 @@ def both(names: Mapping[str, str]) -> dict[str, str]:
     return {f"{mine}.{kind}": f"{other}.{kind}" for mine, other in names.items() for kind in ("weight", "bias")}
 
 
-def to_theirs(state: State, rows: Iterable[Weight]) -> dict[str, Tensor]:
+def to_theirs(state: State, rows: Iterable[WeightRow]) -> dict[str, Tensor]:
     """Convert our state dict to theirs. Rows whose weights this model does not have are skipped."""
     translated: dict[str, Tensor] = {}
     seen: set[str] = set()
@@ -53,7 +53,7 @@ def to_theirs(state: State, rows: Iterable[Weight]) -> dict[str, Tensor]:
     return {name: tensor.contiguous().clone() for name, tensor in translated.items()}
 
 
-def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[str, Tensor]:
+def from_theirs(state: State, rows: Iterable[WeightRow], expected: Shapes) -> dict[str, Tensor]:
     """Convert their state dict to ours, which has the names and shapes `expected`.
 
     Raises ValueError for a weight that is missing, unknown or of another shape.
@@ -80,12 +80,12 @@ def from_theirs(state: State, rows: Iterable[Weight], expected: Shapes) -> dict[
     return translated
 
 
-def _stored_shape(shape: tuple[int, ...], row: Weight) -> tuple[int, ...]:
+def _stored_shape(shape: tuple[int, ...], row: WeightRow) -> tuple[int, ...]:
     """Shape of one of their weights, if ours together have `shape`."""
     if len(row.theirs) > 1:
         return shape[1:]
     return shape[::-1] if row.transposed and len(shape) == 2 else shape
 
 
-def _turned(tensor: Tensor, row: Weight) -> Tensor:
+def _turned(tensor: Tensor, row: WeightRow) -> Tensor:
     return tensor.T if row.transposed and tensor.ndim == 2 else tensor

@@ -42,12 +42,12 @@ def default_kernel(
     """
     import torch
 
-    from sluice.model.architecture.kernels.choice import Request, choose
+    from sluice.model.architecture.kernels.choice import KernelRequest, choose
     from sluice.model.architecture.kernels.sdpa import shares_heads
 
     window = window if window is not None and window < length else None
     bias, slopes = (config.positions == name and not is_cross for name in ("relative", "alibi"))
-    request = Request(
+    request = KernelRequest(
         device="cpu" if on_cpu else "cuda",
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype],
         gradient=True,

@@ -112,7 +112,7 @@ def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 
 def inputs_of(config: TransformerConfig, rows: int, seed: int = 7) -> dict[str, Any]:
-    """What must stand beside the ids."""
+    """Inputs that the kind of model requires besides the ids."""
     return {"source": tokens(rows, 9, seed)} if config.kind == "encoder-decoder" else {}
 
 

@@ -89,7 +89,7 @@ def tokens(length: int, seed: int = 0) -> Tensor:
 def source_of(
     model: Transformer, seeds: list[int], mask: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """What a first step reads beside its ids: a source a row for an encoder-decoder, nothing for others."""
+    """Inputs of a first step besides its ids: one source per row for an encoder-decoder, nothing for others."""
     if model.config.kind != "encoder-decoder":
         return {}
     source = torch.cat([tokens(SOURCE, seed=100 + seed) for seed in seeds])

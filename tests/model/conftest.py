@@ -1,4 +1,4 @@
-"""What tests of several of the model room's rooms share. As a conftest it puts its folder on their path too."""
+"""Fixtures shared by the tests of several packages of the model. Its folder is on sys.path for them too."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Attention written out query by query from its definition, and random questions to put to the kernels."""
+"""Attention computed query by query from its definition, and random calls for the kernels."""
 
 from dataclasses import dataclass, replace
 

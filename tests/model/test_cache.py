@@ -1,4 +1,4 @@
-"""The slot cache: whatever is cached, and beside whom, the logits are those of the sequence alone and uncached."""
+"""Slot cache: whatever is cached, and beside other sequences, the logits are those of the sequence alone, uncached."""
 
 import pytest
 import torch

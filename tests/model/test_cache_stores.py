@@ -1,4 +1,4 @@
-"""Rings of places, and vectors in 8 bits."""
+"""Ring buffers, and keys and values in 8 bits."""
 
 from copy import deepcopy
 

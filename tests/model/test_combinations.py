@@ -1,4 +1,4 @@
-"""Random legal combinations of every choice: shapes, causality, isolation, caches, gradients, parameter counts."""
+"""Random legal combinations of all settings: shapes, causality, isolation, caches, gradients, parameter counts."""
 
 from typing import Any
 

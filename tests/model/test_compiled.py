@@ -1,4 +1,4 @@
-"""A step of decoding as one compiled graph: traced for every architecture, compiled for one."""
+"""Decoding with one compiled graph per step: traced for every architecture, compiled for one."""
 
 from collections.abc import Iterator
 from typing import Literal

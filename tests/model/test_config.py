@@ -1,4 +1,4 @@
-"""Which choices go together, and what is said of those that do not."""
+"""Legal combinations of settings, and the messages for those that are not."""
 
 from typing import Any
 

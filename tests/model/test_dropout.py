@@ -1,4 +1,4 @@
-"""Dropout: what is zeroed, what is scaled up in return, and that it is of training alone."""
+"""Dropout: what is zeroed and scaled up in return, in training only."""
 
 from collections.abc import Callable
 

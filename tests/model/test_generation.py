@@ -1,4 +1,4 @@
-"""Sampling and decoding, and linear maps joined for it."""
+"""Sampling and decoding, and linear backends for decoding."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""config.json: what is written reads back equal, and what is not computed here is refused by name."""
+"""config.json: what is written reads back equal, and unsupported settings are refused by name."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random models that a family of transformers expresses: it reads them, and computes the same logits."""
+"""Random models that a transformers family can express: it loads them and computes the same logits."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is refused beside the ids of a forward pass: each by its own name, before anything is computed."""
+"""Invalid inputs of a forward pass: each is refused by name, before anything is computed."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every kernel gives what the definition gives, outputs and gradients, whatever a query may see."""
+"""Every kernel agrees with the definition, in outputs and gradients, for every mask."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which kernel is chosen and why; overrides; what is refused, and in which words."""
+"""Which kernel is chosen and why; overrides; refusals and their messages."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from sluice.model.architecture import kernels
 from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import KERNELS, AttentionCall, KernelName, Request, attend, choose, sdpa
+from sluice.model.architecture.kernels import KERNELS, AttentionCall, KernelName, KernelRequest, attend, choose, sdpa
 from sluice.model.architecture.kernels.choice import refusal
 
-TRAINING = Request("cpu", torch.float32, gradient=True, queries=256, keys=256, head_size=32, plain=True)
-ON_GPU = Request("cuda", torch.bfloat16, gradient=True, queries=4096, keys=4096, head_size=64, plain=True, orderly=True)
+TRAINING = KernelRequest("cpu", torch.float32, gradient=True, queries=256, keys=256, head_size=32, plain=True)
+ON_GPU = KernelRequest(
+    "cuda", torch.bfloat16, gradient=True, queries=4096, keys=4096, head_size=64, plain=True, orderly=True
+)
 MASKED = replace(ON_GPU, plain=False, orderly=False)
 
 
@@ -54,13 +56,13 @@ MASKED = replace(ON_GPU, plain=False, orderly=False)
         (replace(MASKED, device="mps"), "sdpa"),
     ],
 )
-def test_the_default(request_: Request, kernel: KernelName) -> None:
+def test_the_default(request_: KernelRequest, kernel: KernelName) -> None:
     chosen, reason = choose(request_)
     assert chosen == kernel and reason
 
 
 requests = st.builds(
-    Request,
+    KernelRequest,
     device=st.sampled_from(["cpu", "cuda", "mps"]),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
     queries=st.sampled_from([1, 256, 4096]),
@@ -69,7 +71,7 @@ requests = st.builds(
     window=st.none() | st.sampled_from([1, 128]),
     **{
         name: st.booleans()
-        for name in Request.__slots__
+        for name in KernelRequest.__slots__
         if name not in ("device", "dtype", "queries", "keys", "head_size", "window")
     },
 )
@@ -77,7 +79,7 @@ requests = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(request=requests, wanted=st.none() | st.sampled_from(KERNELS))
-def test_the_chosen_kernel_can_do_what_is_asked(request: Request, wanted: KernelName | None) -> None:
+def test_the_chosen_kernel_can_do_what_is_asked(request: KernelRequest, wanted: KernelName | None) -> None:
     chosen, _ = choose(request)
     assert refusal(chosen, request) is None
     if wanted is None or (why := refusal(wanted, request)) is None:
@@ -112,7 +114,7 @@ def test_the_chosen_kernel_can_do_what_is_asked(request: Request, wanted: Kernel
         ("fast", TRAINING, "kernel 'fast' is not one of reference, sdpa, flex, flash, blocked"),
     ],
 )
-def test_an_override_that_cannot_be_is_refused(wanted: Any, request_: Request, said: str) -> None:
+def test_an_override_that_cannot_be_is_refused(wanted: Any, request_: KernelRequest, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         choose(request_, wanted)
 

@@ -1,4 +1,4 @@
-"""What flash-attn is handed, held to the definition by a stand-in that does what flash-attn's documentation says."""
+"""The flash-attn kernel against the definition, with a stand-in that follows flash-attn's documentation."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from kernel_fixtures import Case, cases, error, truth
 from torch import Tensor
 
 from sluice.model.architecture.attention_mask import AttentionMask, document_positions
-from sluice.model.architecture.kernels import TOLERANCES, AttentionCall, Request, flash
+from sluice.model.architecture.kernels import TOLERANCES, AttentionCall, KernelRequest, flash
 from sluice.model.architecture.kernels.choice import refusal
 
 
@@ -85,7 +85,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
 def takes(case: Case) -> bool:
     view = case.mask
-    request = Request(
+    request = KernelRequest(
         device="cuda",
         dtype=torch.bfloat16,
         gradient=True,

@@ -1,4 +1,4 @@
-"""The chunked scan is the recurrence, whatever the chunk, the borders and the pieces; in float64 to 1e-10."""
+"""The chunked scan equals the recurrence, for all chunk sizes, borders and splits; in float64 to 1e-10."""
 
 import pytest
 import torch

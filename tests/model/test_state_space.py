@@ -1,4 +1,4 @@
-"""The Mamba-2 mixer: transformers' numbers, and one result however a sequence is fed, padded or packed."""
+"""Mamba-2 mixer: transformers' numbers, and one result however a sequence is split, padded or packed."""
 
 from typing import Any
 

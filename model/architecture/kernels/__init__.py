@@ -10,14 +10,14 @@ from torch import Tensor
 
 from sluice.model.architecture.kernels import blocked, flash, flex, mask_tensors, reference, sdpa
 from sluice.model.architecture.kernels.call import AttentionCall, check_shapes
-from sluice.model.architecture.kernels.choice import KERNELS, KernelName, Request, choose
+from sluice.model.architecture.kernels.choice import KERNELS, KernelName, KernelRequest, choose
 
 __all__ = [
     "KERNELS",
     "TOLERANCES",
     "AttentionCall",
     "KernelName",
-    "Request",
+    "KernelRequest",
     "attend",
     "choices",
     "choose",
@@ -97,7 +97,7 @@ def choices() -> Counter[tuple[KernelName, str]]:
     return _choices
 
 
-def _request(call: AttentionCall, kernel: KernelName | None) -> Request:
+def _request(call: AttentionCall, kernel: KernelName | None) -> KernelRequest:
     """Describe the call for `choose`."""
     queries, keys, values, mask = call.queries, call.keys, call.values, call.mask
     grad = torch.is_grad_enabled()
@@ -117,7 +117,7 @@ def _request(call: AttentionCall, kernel: KernelName | None) -> Request:
             "bias_gradient": grad and mask.bias is not None and mask.bias.requires_grad,
             "slopes": mask.slopes is not None,
         }
-    return Request(
+    return KernelRequest(
         device=device,
         dtype=queries.dtype,
         gradient=grad and (queries.requires_grad or keys.requires_grad or values.requires_grad),

@@ -17,7 +17,7 @@ FLEX_SHORTEST = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class KernelRequest:
     """Properties of a call that the choice depends on."""
 
     device: str
@@ -48,12 +48,12 @@ class Request:
     """Distances follow from the order of tokens in their sequence or document."""
 
 
-def refusal(kernel: KernelName, request: Request) -> str | None:
+def refusal(kernel: KernelName, request: KernelRequest) -> str | None:
     """Reason why the kernel does not support the request; None if it does."""
     return next(_refusals(kernel, request), None)
 
 
-def choose(request: Request, wanted: KernelName | None = None) -> tuple[KernelName, str]:
+def choose(request: KernelRequest, wanted: KernelName | None = None) -> tuple[KernelName, str]:
     """Return (kernel, reason). Raises ValueError if the `wanted` kernel is unknown or does not support the request."""
     if wanted is None:
         return next((kernel, reason) for kernel, reason in _preferred(request) if refusal(kernel, request) is None)
@@ -65,7 +65,7 @@ def choose(request: Request, wanted: KernelName | None = None) -> tuple[KernelNa
     return wanted, "requested"
 
 
-def _preferred(request: Request) -> Iterator[tuple[KernelName, str]]:
+def _preferred(request: KernelRequest) -> Iterator[tuple[KernelName, str]]:
     """Kernels with reasons, best first; the last one supports everything."""
     if request.device == "cpu":
         if request.gradient and _suits_blocked(request):
@@ -81,7 +81,7 @@ def _preferred(request: Request) -> Iterator[tuple[KernelName, str]]:
     yield "reference", "no faster kernel does this"
 
 
-def _suits_blocked(request: Request) -> bool:
+def _suits_blocked(request: KernelRequest) -> bool:
     """Whether `blocked` is faster than `sdpa`.
 
     Measured on one thread with AVX-512, forward and backward, 8 query heads over 2, head sizes 32 and 64. It took 0.7
@@ -96,7 +96,7 @@ def _suits_blocked(request: Request) -> bool:
     return request.queries * sight <= BLOCKED_LONGEST**2
 
 
-def _refusals(kernel: KernelName, request: Request) -> Iterator[str]:
+def _refusals(kernel: KernelName, request: KernelRequest) -> Iterator[str]:
     """Every reason why the kernel does not support the request."""
     match kernel:
         case "reference":

@@ -1,4 +1,4 @@
-"""The model directory: what is saved comes back, and what was changed since is refused by name."""
+"""Model directory: what is saved is loaded again, and files changed since are refused by name."""
 
 import json
 from pathlib import Path
