@@ -36,24 +36,19 @@ def use_head_if_up() -> None:
             os.environ["RAY_ADDRESS"] = found["RAY_ADDRESS"]
 
 
-def _failure() -> str | None:
-    path = Path(os.environ[HEAD_VARIABLE])
-    return json.loads(path.read_text()).get("error") if path.is_file() else None
-
-
 def connect_to_head(timeout_s: float = _TIMEOUT_S) -> None:
     """Set RAY_ADDRESS to the run's head, waiting for it to come up. Outside a run, the package's launcher starts Ray.
 
     Raises StepFailed when it does not come up, or not in time.
     """
-    if not os.environ.get(HEAD_VARIABLE):
+    if not (head := os.environ.get(HEAD_VARIABLE)):
         return
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         use_head_if_up()
         if os.environ.get("RAY_ADDRESS"):
             return
-        if failure := _failure():
+        if Path(head).is_file() and (failure := json.loads(Path(head).read_text()).get("error")):
             raise StepFailed(f"{failure} (see the run's log)")
         time.sleep(_POLL_S)
     raise StepFailed(f"the run's Ray head did not come up within {timeout_s:.0f} s: see the run's log")

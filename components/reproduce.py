@@ -37,12 +37,14 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     try:
         changed = _dvc_reproduce(workspace, step)
     except Exception as error:
-        # DVC's own error only names the stage; its cause has the reason.
-        message = _own_message(step) or describe(error.__cause__ or error)
+        # The stage's own message names the mistake. DVC's error only names the stage; its cause has the reason.
+        own = _events(step, "error")
+        message = str(own[-1]["message"]) if own else describe(error.__cause__ or error)
         emit(step, "failed", message=message)
         raise StepFailed(f"{step}: {message}") from error
     # DVC also counts a stage as run when it restored the outputs of an earlier run with the same inputs.
-    cached = not changed or not _worked(step)
+    worked = not os.environ.get(EVENTS_VARIABLE) or bool(_events(step, "work"))
+    cached = not changed or not worked
     emit(step, "done", cached=cached)
     return Reproduced(content_hash(workspace, step), cached, read_metrics(workspace, step))
 
@@ -64,16 +66,6 @@ def _dvc_reproduce(workspace: Workspace, step: str) -> bool:
     with Repo(str(workspace.root)) as repo:
         stages = repo.reproduce(targets=[step], single_item=True)
     return any(stage.addressing == step for stage in stages)
-
-
-def _own_message(step: str) -> str | None:
-    """The failed stage's own message, which names the mistake; DVC only names the command."""
-    errors = _events(step, "error")
-    return str(errors[-1]["message"]) if errors else None
-
-
-def _worked(step: str) -> bool:
-    return not os.environ.get(EVENTS_VARIABLE) or bool(_events(step, "work"))
 
 
 def _events(step: str, kind: str) -> list[dict[str, Any]]:

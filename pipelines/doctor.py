@@ -41,8 +41,14 @@ class Finding:
 
 def examine(workspace: Workspace, params: Params) -> list[Finding]:
     """All findings for a run with these settings."""
-    from sluice.core.manifest import MANIFEST
+    import psutil
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
+    from sluice.core.manifest import MANIFEST
+    from sluice.serving.client import find_server
+
+    server = find_server(workspace.state)
+    index = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
     # Without a workspace, the folder that commands write into is the current one.
     root = Path.cwd() if workspace.is_default else workspace.root
     serve, data = params[ServeConfig], params[IngestConfig]
@@ -52,16 +58,16 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
         judge_packages(locked_versions(), installed_versions()),
         judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
         judge_disk(shutil.disk_usage(root).free),
-        judge_memory(_memory_bytes()),
+        judge_memory(psutil.virtual_memory().total),
         judge_writable(root, os.access(root, os.W_OK)),
         judge_port(
             serve.host,
             serve.port,
             port_taken(serve.host, serve.port),
-            _served_by_us(workspace, serve.port),
+            server is not None and urlsplit(server.url).port == serve.port,
         ),
         judge_sources(_source_faults(data, root)),
-        judge_network(index_answers(_index_url()) if needs_network else None),
+        judge_network(index_answers(index) if needs_network else None),
     ]
 
 
@@ -191,12 +197,6 @@ def installed_versions() -> dict[str, str]:
     return {(item.metadata["Name"] or "").lower(): item.version for item in metadata.distributions()}
 
 
-def _memory_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().total)
-
-
 def port_taken(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -205,19 +205,6 @@ def port_taken(host: str, port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _served_by_us(workspace: Workspace, port: int) -> bool:
-    from sluice.serving.client import find_server
-
-    client = find_server(workspace.state)
-    return client is not None and urlsplit(client.url).port == port
-
-
-def _index_url() -> str:
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    return os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
 
 
 def index_answers(url: str) -> bool:

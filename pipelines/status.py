@@ -6,7 +6,7 @@ from sluice.components.artifact import read_metrics
 from sluice.components.events import read_events
 from sluice.components.stores import open_ledger
 from sluice.components.workspace import STEPS, Workspace
-from sluice.pipelines.runner import latest_run, step_record
+from sluice.pipelines.runner import alive, latest_run, step_record
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -33,17 +33,11 @@ def _steps(workspace: Workspace) -> list[dict[str, Any]]:
         return [{"name": step, "state": "pending", "seconds": None, "cached": False} for step in STEPS]
     events = read_events(run.events)
     records = [step_record(events, step) for step in STEPS]
-    if not run.record.is_file() and not _going(workspace):
+    lock = workspace.state / "run.lock"
+    if not run.record.is_file() and not (lock.is_file() and alive(lock.read_text().strip())):
         # The run died without a word: what was running then is not running now.
         records = [
             {**record, "state": "interrupted" if record["state"] == "running" else record["state"]}
             for record in records
         ]
     return [{name: record[name] for name in ("name", "state", "seconds", "cached")} for record in records]
-
-
-def _going(workspace: Workspace) -> bool:
-    from sluice.pipelines.runner import alive
-
-    lock = workspace.state / "run.lock"
-    return lock.is_file() and alive(lock.read_text().strip())

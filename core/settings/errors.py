@@ -1,4 +1,4 @@
-"""Values and mistakes of settings in words: values as they are typed, mistakes without the names of classes."""
+"""Messages about wrong settings: values as they are typed, keys without the names of classes."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -59,7 +59,8 @@ def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[
         at = _without_null(at)
         if get_origin(at) in {Union, UnionType}:
             # pydantic names the member that it tried.
-            at = next((each for each in get_args(at) if _tag(each) == str(part).partition("[")[0]), Any)
+            tags = {getattr(get_origin(each) or each, "__name__", str(each)): each for each in get_args(at)}
+            at = tags.get(str(part).partition("[")[0], Any)
             continue
         place.append(str(part))
         if _is_model(at):
@@ -67,10 +68,6 @@ def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[
         elif get_origin(at) in {list, dict}:
             at = get_args(at)[-1]
     return place, _without_null(at)
-
-
-def _tag(member: Any) -> str:
-    return str(getattr(get_origin(member) or member, "__name__", member))
 
 
 def _without_null(annotation: Any) -> Any:

@@ -95,7 +95,9 @@ def _build(arguments: argparse.Namespace) -> None:
     workspace = Workspace.find_or_default()
     ingest, refine = _settings(workspace, arguments)
     out = Path(arguments.out)
-    _refuse_index_inside(refine, out)
+    # The next build replaces the folder, and would delete an index inside it.
+    if refine.index is not None and Path(refine.index).resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"refine.index={refine.index} lies in --out {out}: name a folder beside it for the index")
     try:
         with _Progress(arguments.json) as progress:
             report = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress).summary()
@@ -147,12 +149,6 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
         ingest = validate_block(IngestConfig, ingest.model_dump(mode="json") | {"sources": arguments.source})
     against = with_hashes(RefineConfig.model_validate({"evaluation_sets": arguments.against}), here)
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
-
-
-def _refuse_index_inside(refine: RefineConfig, out: Path) -> None:
-    """Refuse an index inside the build's folder: the next build replaces that folder and would delete it."""
-    if refine.index is not None and Path(refine.index).resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"refine.index={refine.index} lies in --out {out}: name a folder beside it for the index")
 
 
 def _why(arguments: argparse.Namespace) -> None:

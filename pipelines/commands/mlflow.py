@@ -28,9 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     workspace.state.mkdir(exist_ok=True)
     address = f"http://127.0.0.1:{arguments.port}"
     print(f"starting MLflow at {address}; Ctrl-C ends it", flush=True)
+    where = ["--host", "127.0.0.1", "--port", str(arguments.port), "--workers", "1"]
+    stores = ["--backend-store-uri", workspace.database_url, "--artifacts-destination", workspace.registry_artifacts]
     with (workspace.state / "mlflow.log").open("ab") as log:
         server = subprocess.Popen(
-            _command(workspace, arguments.port),
+            [sys.executable, "-m", "mlflow", "server", *where, *stores],
             stdout=log,
             stderr=log,
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
@@ -43,12 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             _end(server)
     raise ValueError(f"the registry's server ended with status {code}: see {workspace.state / 'mlflow.log'}")
-
-
-def _command(workspace: Workspace, port: int) -> list[str]:
-    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", workspace.database_url, "--artifacts-destination", workspace.registry_artifacts]
-    return [sys.executable, "-m", "mlflow", "server", *where, *stores]
 
 
 def _answers(server: subprocess.Popen[bytes], health: str) -> bool:

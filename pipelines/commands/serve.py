@@ -29,7 +29,16 @@ def run(arguments: argparse.Namespace) -> int:
     if open_releases(workspace).state().champion is None:
         raise ValueError("there is no champion to serve: `sluice run` makes one")
     with _only_server(workspace):
-        _serve(workspace, config)
+        prepare_environment()
+        print("starting Ray Serve ..", flush=True)
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        with make_server(workspace, config) as server:
+            # Ray has replaced the handler by its own, which dumps the stack and aborts.
+            signal.signal(signal.SIGTERM, on_sigterm)
+            server.ready()
+            key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
+            print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
     return 0
 
 
@@ -40,16 +49,3 @@ def _only_server(workspace: Workspace) -> Iterator[None]:
         if not try_lock(lock):
             raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
         yield
-
-
-def _serve(workspace: Workspace, config: ServeConfig) -> None:
-    prepare_environment()
-    print("starting Ray Serve ..", flush=True)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with make_server(workspace, config) as server:
-        # Ray has put a handler of its own in the way, which dumps its stack and aborts.
-        signal.signal(signal.SIGTERM, on_sigterm)
-        server.ready()
-        key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
-        print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
