@@ -139,7 +139,7 @@ def train(
         if clock.progress_due() or last:
             progress(step + 1, hooks.steps, f"loss {record.loss:.3f}, {clock.tokens / clock.train:,.0f} tokens/s")
         if stop and not last:
-            raise TrainingInterrupted(f"stopped as requested after step {step + 1} of {hooks.steps}; it is saved")
+            raise TrainingInterrupted(f"stopped on request after step {step + 1} of {hooks.steps}; it is saved")
     return log
 
 
