@@ -116,6 +116,13 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
                 path = conf / group / f"{name}.yaml"
                 found: Any = OmegaConf.load(path)
                 for choice in found.pop("defaults", []):
+                    if choice == "_self_":
+                        continue
+                    if isinstance(choice, str) or not all(key.startswith("override /") for key in choice):
+                        raise ValueError(
+                            f"{path}: {choice!r} is not supported in `defaults` of an option: list `override /GROUP: "
+                            "OPTION` for another group, and copy what another option of this group sets"
+                        )
                     chosen = {key.removeprefix("override /"): other for key, other in choice.items()} | dict(chosen)
                 package = _PACKAGE.search(path.read_text())
                 place = package[1] if package else group

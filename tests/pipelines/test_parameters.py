@@ -262,3 +262,17 @@ def test_a_tilde_is_the_home_folder(root: Path, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "texts").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     assert compose(Workspace(root), ["data.sources=~/texts"])["data"]["sources"] == str(tmp_path / "texts")
+
+
+def test_an_option_that_builds_on_another_of_its_group_is_refused_by_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conf", "dvc.yaml"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "conf" / "profile" / "mine.yaml"
+    mine.write_text("# @package _global_\ndefaults: [laptop]\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: 'laptop' is not supported in `defaults`.*override /GROUP"):
+        composing.compose_without_files(Workspace(tmp_path), ["profile=mine"])
+    mine.write_text("# @package _global_\ndefaults: [{override /model: tiny}, _self_]\n")
+    assert composing.compose_without_files(Workspace(tmp_path), ["profile=mine"])
