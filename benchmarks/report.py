@@ -51,6 +51,15 @@ def resident_bytes(*, peak: bool = False) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
+def device_peak_bytes(device: str) -> int:
+    """Largest memory of this process: allocated on a GPU, or resident."""
+    if device != "cuda":
+        return resident_bytes(peak=True)
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
 def down(value: float, digits: int) -> float:
     """`value` rounded down; NaN stays NaN."""
     return math.floor(value * 10**digits) / 10**digits if math.isfinite(value) else value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.model.case import Case, Failed, Round, Started
-from benchmarks.report import resident_bytes
+from benchmarks.report import device_peak_bytes, resident_bytes
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -61,7 +61,7 @@ def _serve(connection: "Connection", case: Case) -> None:
         except EOFError:
             return
         seconds, units = work()
-        answer = Round(seconds=seconds, units=units, peak_bytes=peak_bytes(case.device))
+        answer = Round(seconds=seconds, units=units, peak_bytes=device_peak_bytes(case.device))
         connection.send_bytes(answer.model_dump_json().encode())
 
 
@@ -143,15 +143,6 @@ def _timed(work: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def peak_bytes(device: str) -> int:
-    """Largest memory since `reset_peak`: resident of this process, or allocated on the accelerator."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated()
-    return resident_bytes(peak=True)
 
 
 def reset_peak(device: str) -> None:

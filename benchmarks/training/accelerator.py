@@ -7,6 +7,7 @@ AdamW, eager and with compiled layers. What `make bench-model` measures there is
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -55,7 +56,7 @@ def measure(plan: Plan, folder: Path, *, rounds: int, threads: int) -> TrainingO
     found = _describe(plan.device, rounds, threads)
     for shape in plan.shapes:
         packed = write_tokens(folder / shape, shape, plan)
-        run = _runs_on(packed)
+        run = partial(run_once, packed=packed.tokens, tokenizer=packed.tokenizer)
         for case in cases(shape, plan, threads):
             name = f"{shape}, {case.name}"
             try:
@@ -132,25 +133,19 @@ def write_tokens(folder: Path, shape: str, plan: Plan) -> "Packed":
     return packed
 
 
-def _runs_on(packed: "Packed") -> Callable[[Case], Round]:
-    return lambda case: run_once(case, packed.tokens, packed.tokenizer)
-
-
 def _describe(device: Device, rounds: int, threads: int) -> TrainingOnGpu:
     """The device, and the FLOPs a second of its largest matrix product."""
-    from importlib.metadata import version
-
     import torch
 
     from benchmarks.model.case import Case as ModelCase
     from benchmarks.model.turns import in_turns
-    from benchmarks.report import machine
+    from benchmarks.report import libraries, machine
 
     name = torch.cuda.get_device_name() if device == "cuda" else machine()
     products = {"matmul": ModelCase(work="matmul", precision="bf16", device=device, threads=threads)}
     return TrainingOnGpu(
         device=name,
-        libraries=", ".join(f"{each} {version(each)}" for each in ("torch", "deepspeed")),
+        libraries=libraries("torch", "deepspeed"),
         peak_flops=dense_bf16_peak(name) if device == "cuda" else None,
         matmul_flops=in_turns(products, rounds)["matmul"].best,
     )

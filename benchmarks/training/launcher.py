@@ -1,12 +1,14 @@
 """Programs of the benchmark in processes of their own: waited for with a bound, and none of them left behind."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -45,6 +47,21 @@ def program(ranks: int, module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours, under torchrun where there are several ranks."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     return [sys.executable, *(torchrun if ranks > 1 else []), "-m", module, *arguments]
+
+
+def request(
+    folder: Path, tokens: tuple[Path, Path], config: Mapping[str, Any], model: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Request of a pretraining run that works in `folder`; `tokens` are the folders (packed, tokenizer)."""
+    paths = {"packed": tokens[0], "tokenizer": tokens[1], "out": folder / "out", "checkpoints": folder / "checkpoints"}
+    return {"config": config, "model": model, **{name: str(path) for name, path in paths.items()}, **more}
+
+
+def results_of(said: str, folder: Path) -> tuple[dict[str, Any], dict[int, float]]:
+    """(report, losses by step counted from 1) of a pretraining run that worked in `folder` and printed `said`."""
+    report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
+    rows = [json.loads(line) for line in (folder / "out/training.jsonl").read_text(encoding="utf-8").splitlines()]
+    return report, {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
 def run(name: str, command: Sequence[str], bound_s: float, environment: Mapping[str, str]) -> str:

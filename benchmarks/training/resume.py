@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.training.killed import mark_of
+from benchmarks.training import launcher
 from benchmarks.training.launcher import program, run, run_to_any_end
 from benchmarks.training.results import Resumed
+from benchmarks.training.watched import mark_of
 
 STEPS, SAVE_EVERY, COMPARED = 160, 10, 50
 _FIRST_KILL, _LAST_KILL = 2 * SAVE_EVERY + 1, 75
@@ -68,26 +69,14 @@ def measure_resume(packed: Path, tokenizer: Path, seed: int = 0) -> list[Resumed
             print(f"  {layout}, undisturbed ..", file=sys.stderr, flush=True)
             undisturbed[layout] = _to_the_end(_request(folder / f"{layout} undisturbed", layout, packed, tokenizer))
         pairs = [*((layout, layout) for layout in LAYOUTS), *CHANGES]
-        return [
-            _killed_and_resumed(
-                folder / f"{before} to {after}",
-                (before, after),
-                (packed, tokenizer),
-                undisturbed[before],
-                draw.randint(_FIRST_KILL, _LAST_KILL),
-            )
-            for before, after in pairs
-        ]
-
-
-def _killed_and_resumed(
-    folder: Path, layouts: tuple[str, str], tokens: tuple[Path, Path], undisturbed: FinishedRun, kill: int
-) -> Resumed:
-    before, after = layouts
-    print(f"  {before}, killed at step {kill}, resumed as {after} ..", file=sys.stderr, flush=True)
-    _kill(_request(folder, before, *tokens), kill)
-    resumed = _to_the_end(_request(folder, after, *tokens, any_layout=before != after))
-    return compare(before, after, kill, undisturbed, resumed)
+        found = []
+        for before, after in pairs:
+            here, kill = folder / f"{before} to {after}", draw.randint(_FIRST_KILL, _LAST_KILL)
+            print(f"  {before}, killed at step {kill}, resumed as {after} ..", file=sys.stderr, flush=True)
+            _kill(_request(here, before, packed, tokenizer), kill)
+            resumed = _to_the_end(_request(here, after, packed, tokenizer, any_layout=before != after))
+            found.append(compare(before, after, kill, undisturbed[before], resumed))
+        return found
 
 
 def compare(before: str, after: str, killed: int, undisturbed: FinishedRun, resumed: FinishedRun) -> Resumed:
@@ -118,15 +107,9 @@ def compare(before: str, after: str, killed: int, undisturbed: FinishedRun, resu
 def _request(folder: Path, layout: str, packed: Path, tokenizer: Path, *, any_layout: bool = False) -> Path:
     """For `python -m sluice.model.training.pretrain`."""
     folder.mkdir(exist_ok=True)
-    content = {
-        "config": _PRETRAIN | dict(LAYOUTS[layout]),
-        "model": _MODEL,
-        "packed": str(packed),
-        "tokenizer": str(tokenizer),
-        "out": str(folder / "out"),
-        "checkpoints": str(folder / "checkpoints"),
-        "any_layout": any_layout,
-    }
+    content = launcher.request(
+        folder, (packed, tokenizer), _PRETRAIN | dict(LAYOUTS[layout]), _MODEL, any_layout=any_layout
+    )
     path = folder / f"{layout}.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
@@ -134,15 +117,13 @@ def _request(folder: Path, layout: str, packed: Path, tokenizer: Path, *, any_la
 
 def _program(request: Path, module: str, *arguments: str) -> list[str]:
     workers = json.loads(request.read_text(encoding="utf-8"))["config"]["workers"]
-    return program(workers, module, str(request), *arguments)
+    return program(workers, module, *arguments)
 
 
 def _to_the_end(request: Path) -> FinishedRun:
-    said = run(request.stem, _program(request, "sluice.model.training.pretrain"), _RUN_S, _ENVIRONMENT)
-    report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
-    out = request.parent / "out"
-    rows = [json.loads(line) for line in (out / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-    return FinishedRun({row["step"]: row["loss"] for row in rows if "loss" in row}, report, out / "model.safetensors")
+    said = run(request.stem, _program(request, "sluice.model.training.pretrain", str(request)), _RUN_S, _ENVIRONMENT)
+    report, losses = launcher.results_of(said, request.parent)
+    return FinishedRun(losses, report, request.parent / "out/model.safetensors")
 
 
 def _kill(request: Path, step: int) -> None:
@@ -150,7 +131,7 @@ def _kill(request: Path, step: int) -> None:
 
     RuntimeError where one of them ended otherwise.
     """
-    command = _program(request, "benchmarks.training.killed", str(step))
+    command = _program(request, "benchmarks.training.watched", "kill", str(request), str(step))
     ended = run_to_any_end(request.stem, command, _RUN_S, _ENVIRONMENT)
     workers = json.loads(request.read_text(encoding="utf-8"))["config"]["workers"]
     alive = [rank for rank in range(workers) if not mark_of(request, rank).is_file()]

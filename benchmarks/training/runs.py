@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.model.shapes import SHAPES
+from benchmarks.training import launcher
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Case, Measured, Round, Ticks, round_of
-from benchmarks.training.launcher import program, run
 
 ROUND_S = 1200.0
 """Bound of waiting for one run, compilation included."""
@@ -38,14 +38,13 @@ def run_once(case: Case, packed: Path, tokenizer: Path) -> Round:
 def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
     request = folder / "request.json"
     request.write_text(json.dumps(request_of(case, packed, tokenizer, folder)), encoding="utf-8")
-    said = _run(case, program(case.ranks, "benchmarks.training.watched", str(request), str(folder)))
-    report = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
+    said = _run(case, launcher.program(case.ranks, "benchmarks.training.watched", "clock", str(request), str(folder)))
+    report, by_step = launcher.results_of(said, folder)
+    losses = list(by_step.values())
     ranks = [
         Ticks.model_validate_json((folder / f"ticks-{rank}.json").read_text(encoding="utf-8"))
         for rank in range(case.ranks)
     ]
-    rows = [json.loads(line) for line in (folder / "out" / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
     return round_of(
         case,
         ranks,
@@ -58,7 +57,7 @@ def _ours(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
 
 def _theirs(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Round:
     write_common(case, packed, tokenizer, folder)
-    said = _run(case, program(1, "benchmarks.training.peer", str(folder), case.model_dump_json()))
+    said = _run(case, launcher.program(1, "benchmarks.training.peer", str(folder), case.model_dump_json()))
     return Round.model_validate_json(said.splitlines()[-1])
 
 
@@ -116,18 +115,11 @@ def request_of(case: Case, packed: Path, tokenizer: Path, folder: Path) -> dict[
         "validation_batches": 1,
         "seed": SEED,
     }
-    return {
-        "config": pretrain,
-        "model": settings,
-        "packed": str(packed),
-        "tokenizer": str(tokenizer),
-        "out": str(folder / "out"),
-        "checkpoints": str(folder / "checkpoints"),
-    }
+    return launcher.request(folder, (packed, tokenizer), pretrain, settings)
 
 
 def _run(case: Case, command: Sequence[str]) -> str:
     environment = {"OMP_NUM_THREADS": str(case.threads), "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     if case.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    return run(case.name, command, ROUND_S, environment)
+    return launcher.run(case.name, command, ROUND_S, environment)

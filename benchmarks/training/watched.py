@@ -1,11 +1,12 @@
-"""A pretraining run with its clocks read.
+"""A pretraining run with its clocks read, or one that ends itself by SIGKILL once some steps are done.
 
-`.. watched REQUEST FOLDER` is `-m sluice.model.training.pretrain REQUEST`, and writes
-`ticks-RANK.json` to FOLDER besides.
+`.. watched clock REQUEST FOLDER` is `-m sluice.model.training.pretrain REQUEST`, and writes `ticks-RANK.json` to FOLDER
+besides. `.. watched kill REQUEST STEP` is the same until STEP steps are done; each of its processes leaves
+`killed-RANK` beside the request, so that no other end is taken for this one.
 """
 
 import os
-import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from benchmarks.report import device_peak_bytes
 from benchmarks.training.case import Ticks
 
 
@@ -22,16 +25,15 @@ class Watch:
     """Reads the clocks around every optimizer step, the making of its batch and its waiting for other ranks."""
 
     def __init__(self) -> None:
-        self.ticks = Ticks()
-        self._data = self._communication = 0.0
+        self.ticks, self._spent = Ticks(), dict.fromkeys(("data", "communication"), 0.0)
 
-    def waiting(self, wait: Callable[..., Any]) -> Callable[..., Any]:
-        """`wait` of a collective, its time counted."""
+    def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, whose time within a step counts as `name`."""
 
         def timed(*arguments: Any, **settings: Any) -> Any:
             started = time.perf_counter()
-            answer = wait(*arguments, **settings)
-            self._communication += time.perf_counter() - started
+            answer = work(*arguments, **settings)
+            self._spent[name] += time.perf_counter() - started
             return answer
 
         return timed
@@ -40,51 +42,55 @@ class Watch:
         """The loop's step: (engine, loop, number) -> record."""
 
         def timed(engine: Any, loop: Any, number: int) -> Any:
-            self._data = self._communication = 0.0
-            record = optimizer_step(engine, replace(loop, batch=self._reading(loop.batch)), number)
+            self._spent = dict.fromkeys(self._spent, 0.0)
+            record = optimizer_step(engine, replace(loop, batch=self.timed("data", loop.batch)), number)
             self.ticks.ends.append(time.perf_counter())
             self.ticks.cpu.append(time.process_time())
-            self.ticks.data.append(self._data)
-            self.ticks.communication.append(self._communication)
+            self.ticks.data.append(self._spent["data"])
+            self.ticks.communication.append(self._spent["communication"])
             self.ticks.peak_bytes = peak_bytes()
             return record
-
-        return timed
-
-    def _reading(self, read: Callable[[int], Any]) -> Callable[[int], Any]:
-        def timed(number: int) -> Any:
-            started = time.perf_counter()
-            batch = read(number)
-            self._data += time.perf_counter() - started
-            return batch
 
         return timed
 
 
 def peak_bytes() -> int:
     """Largest memory of this program so far: allocated on the accelerator where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # `ru_maxrss` would begin with the memory of the larger program that started this one.
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line[:6] == "VmHWM:")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return device_peak_bytes("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main(request: str, folder: str) -> None:
-    from torch.distributed import Work
+def mark_of(request: Path, rank: int) -> Path:
+    return request.parent / f"killed-{rank}"
 
+
+def killed_at(step: int, mark: Path, optimizer_step: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop's step, (engine, loop, number) -> record, of a process that does `step` of them."""
+
+    def dying(engine: Any, loop: Any, number: int) -> Any:
+        if number < step:
+            return optimizer_step(engine, loop, number)
+        try:
+            # Until all have done as many. Who is still in it when another dies has done them too.
+            dist.barrier()
+        finally:
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return dying
+
+
+def main(mode: str, request: str, argument: str) -> None:
     from sluice.model.training import loop, pretrain
 
-    watch = Watch()
-    # Whatever the collective, its caller waits on a Work, and what it waits for is the other ranks or the wire.
-    Work.wait = watch.waiting(Work.wait)  # type: ignore[method-assign]
-    loop.optimizer_step = watch.step(loop.optimizer_step)
-    sys.argv = [sys.argv[0], request]
+    sys.argv, rank, watch = [sys.argv[0], request], int(os.environ.get("RANK", "0")), Watch()
+    if mode == "kill":
+        loop.optimizer_step = killed_at(int(argument), mark_of(Path(request), rank), loop.optimizer_step)
+    else:
+        # Whatever the collective, its caller waits on a Work, and what it waits for is the other ranks or the wire.
+        dist.Work.wait = watch.timed("communication", dist.Work.wait)  # type: ignore[method-assign]
+        loop.optimizer_step = watch.step(loop.optimizer_step)
     pretrain.main()
-    name = f"ticks-{os.environ.get('RANK', '0')}.json"
-    (Path(folder) / name).write_text(watch.ticks.model_dump_json(), encoding="utf-8")
+    (Path(argument) / f"ticks-{rank}.json").write_text(watch.ticks.model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from benchmarks.training.accelerator import SMOKE, Plan, cases, fitted, measure,
 from benchmarks.training.case import Case, Round
 from benchmarks.training.launcher import OutOfMemory
 from benchmarks.training.results import Conditions, TrainingOnGpu, TrainingResults
-from benchmarks.training.runs import _run, request_of
+from benchmarks.training.runs import _run, request_of, run_once
 from sluice.data.packing import PackedTokens
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
@@ -69,7 +69,7 @@ def test_another_failure_is_not_tried_again() -> None:
 
 
 def test_a_refused_candidate_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def run(case: Case, *_: Path) -> Round:
+    def run(case: Case, **_: Path) -> Round:
         if case.compiled:
             raise OutOfMemory(f"{case.name}: out of memory")
         return round_()
@@ -142,7 +142,7 @@ def test_a_whole_run_without_ray_on_the_processor(tmp_path: Path) -> None:
     """What a GPU runs, on a tiny model: the product's loop in a process of its own."""
     packed = write_tokens(tmp_path / "smoke", "smoke", SMOKE)
     case = cases("smoke", SMOKE, 1)[0]
-    found = fitted(case, 1, accelerator._runs_on(packed))
+    found = fitted(case, 1, lambda cut: run_once(cut, *packed))
     assert found.case.micro_rows == case.rows and not found.case.recomputed
     assert found.rate > 0 and found.rounds[0].first_loss == pytest.approx(
         math.log(SHAPES["smoke"].vocab_size), rel=0.05

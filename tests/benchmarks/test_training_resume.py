@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from benchmarks.training import resume
 from benchmarks.training.accelerator import SMOKE, write_tokens
-from benchmarks.training.killed import mark_of
 from benchmarks.training.launcher import Ended
 from benchmarks.training.resume import (
     _FIRST_KILL,
@@ -21,6 +20,7 @@ from benchmarks.training.resume import (
     _request,
     compare,
 )
+from benchmarks.training.watched import mark_of
 from sluice.model.training.checkpointing.checkpoints import checkpoint_path, find_newest, read
 
 

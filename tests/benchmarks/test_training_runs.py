@@ -89,7 +89,7 @@ class _Loop:
 
 def test_clocks_see_each_step_and_change_nothing() -> None:
     watch = Watch()
-    wait = watch.waiting(lambda value: value + 1)
+    wait = watch.timed("communication", lambda value: value + 1)
 
     def optimizer_step(engine: str, loop: _Loop, number: int) -> tuple[str, int, int, int]:
         return engine, loop.other, loop.batch(number), wait(number)
