@@ -71,15 +71,11 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
                 shutil.copytree(workspace.artifact("evaluate"), partial)
                 write_json(partial / _TIMINGS, read_metrics(workspace, "evaluate")["timings"])
             else:
+                from sluice.model.evaluation.harness import evaluate
+
                 partial.mkdir()
-                write_json(partial / _TIMINGS, _evaluate(workspace, folder, partial))
+                config, split = load_block(workspace, EvaluateConfig), load_block(workspace, PackConfig)
+                documents, progress = workspace.artifact("refine"), EventProgress("gate")
+                report = plain(evaluate(config, folder, documents, split, partial, progress=progress))
+                write_json(partial / _TIMINGS, report["timings"])
     return kept
-
-
-def _evaluate(workspace: Workspace, model: Path, out: Path) -> dict[str, float]:
-    from sluice.model.evaluation.harness import evaluate
-
-    config, split = load_block(workspace, EvaluateConfig), load_block(workspace, PackConfig)
-    report = plain(evaluate(config, model, workspace.artifact("refine"), split, out, progress=EventProgress("gate")))
-    timings: dict[str, float] = report["timings"]
-    return timings

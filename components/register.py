@@ -28,11 +28,16 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         return {"outcome": "skipped", "version": "", "reason": f"verdict {verdict.outcome}: {verdict.reason}"}
     releases = open_releases(workspace)
     evaluation = read_metrics(workspace, "evaluate")
+    metrics = {name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
+    for source, value in evaluation.get("bits_per_byte_by_source", {}).items():
+        if value is not None:
+            # MLflow accepts these characters alone in a metric's name.
+            metrics[f"bits_per_byte/{re.sub(r'[^A-Za-z0-9_.-]', '_', source)}"] = float(value)
     version = open_registry(workspace).register(
         workspace.artifact("tune"),
         workspace.verdict,
         tags=lineage_tags(workspace),
-        metrics=_numbers(evaluation),
+        metrics=metrics,
         description=verdict.reason,
     )
     state = releases.reconcile()
@@ -45,11 +50,3 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         reason = forced_reason or f"verdict promote: {verdict.reason}"
         releases.propose(version, workspace.verdict, reason, forced=forced_reason is not None)
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
-
-
-def _numbers(evaluation: dict[str, Any]) -> dict[str, float]:
-    """The evaluation's numbers for the registry, with bits per byte by source under names that MLflow accepts."""
-    found = {name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
-    by_source = evaluation.get("bits_per_byte_by_source", {})
-    named = {f"bits_per_byte/{re.sub(r'[^A-Za-z0-9_.-]', '_', source)}": value for source, value in by_source.items()}
-    return found | {name: float(value) for name, value in named.items() if value is not None}

@@ -35,7 +35,13 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     workspace = Workspace(Path(root))
     emit(step, "start")
     try:
-        changed = _dvc_reproduce(workspace, step)
+        from dvc.repo import Repo
+
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        # The stage's command says `python`: it must be the interpreter that carries the lock.
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with Repo(str(workspace.root)) as repo:
+            stages = repo.reproduce(targets=[step], single_item=True)
     except Exception as error:
         # The stage's own message names the mistake. DVC's error only names the stage; its cause has the reason.
         own = _events(step, "error")
@@ -44,7 +50,7 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
         raise StepFailed(f"{step}: {message}") from error
     # DVC also counts a stage as run when it restored the outputs of an earlier run with the same inputs.
     worked = not os.environ.get(EVENTS_VARIABLE) or bool(_events(step, "work"))
-    cached = not changed or not worked
+    cached = not worked or all(stage.addressing != step for stage in stages)
     emit(step, "done", cached=cached)
     return Reproduced(content_hash(workspace, step), cached, read_metrics(workspace, step))
 
@@ -55,17 +61,6 @@ def content_hash(workspace: Workspace, step: str) -> str:
         if out["path"] == f"artifacts/{step}":
             return str(out["md5"])
     raise StepFailed(f"dvc.lock has no artifacts/{step}")
-
-
-def _dvc_reproduce(workspace: Workspace, step: str) -> bool:
-    from dvc.repo import Repo
-
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    # The stage's command says `python`: it must be the interpreter that carries the lock.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Repo(str(workspace.root)) as repo:
-        stages = repo.reproduce(targets=[step], single_item=True)
-    return any(stage.addressing == step for stage in stages)
 
 
 def _events(step: str, kind: str) -> list[dict[str, Any]]:

@@ -47,9 +47,21 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     with a_server(workspace) as client:
         report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
         if report.outcome == "promoted":
+            from sluice.monitoring.reference import save_reference
+
             client.wait_for_champion(report.version)
-            _freeze_reference(workspace, client, report.version, reference, config)
-            _replay(client, bake, _requests(workspace), config, "bake")
+            # Enough for the monitoring's least sample, twice over.
+            count, since = 2 * load_block(workspace, MonitorConfig).min_records, time.time()
+            _replay(client, reference, count, config, "reference")
+            # The gateway's records reach the disk a moment after the answers.
+            deadline = time.monotonic() + _RECORDS_TIMEOUT_S
+            while save_reference(workspace.traffic, workspace.reference, report.version, since) < count:
+                if time.monotonic() > deadline:
+                    raise StepFailed(
+                        f"fewer than {count} traffic records of v{report.version} within {_RECORDS_TIMEOUT_S:.0f} s"
+                    )
+                time.sleep(_POLL_S)
+            _replay(client, bake, count, config, "bake")
     return plain(report)
 
 
@@ -67,11 +79,6 @@ def a_server(workspace: Workspace) -> Iterator[Client]:
         yield server.client
 
 
-def _requests(workspace: Workspace) -> int:
-    """Enough for the monitoring's least sample, twice over."""
-    return 2 * load_block(workspace, MonitorConfig).min_records
-
-
 def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfig, note: str) -> None:
     progress = EventProgress("rollout")
 
@@ -81,18 +88,3 @@ def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfi
     with ThreadPoolExecutor(config.concurrency) as pool:
         for done, _ in enumerate(pool.map(ask, range(count)), 1):
             progress(done, count, note)
-
-
-def _freeze_reference(
-    workspace: Workspace, client: Client, version: str, prompts: list[str], config: RolloutConfig
-) -> None:
-    """Replay, then wait until the gateway has written the records: they reach the disk a moment after the answers."""
-    from sluice.monitoring.reference import save_reference
-
-    count, since = _requests(workspace), time.time()
-    _replay(client, prompts, count, config, "reference")
-    deadline = time.monotonic() + _RECORDS_TIMEOUT_S
-    while save_reference(workspace.traffic, workspace.reference, version, since) < count:
-        if time.monotonic() > deadline:
-            raise StepFailed(f"fewer than {count} traffic records of v{version} within {_RECORDS_TIMEOUT_S:.0f} s")
-        time.sleep(_POLL_S)

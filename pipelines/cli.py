@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from sluice.pipelines.options import with_debug
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     # A supervisor's SIGTERM ends a command as Ctrl-C does: children first, then one line.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Before torch loads OpenMP: an idle thread spins this often before it sleeps. Ten times as often, OpenMP's own
     # default, is no faster alone, and costs two thirds of the speed where other processes keep the cores busy.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -93,25 +93,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in argv:
             raise
-        print(f"{name}: {_described(error)}", file=sys.stderr)
+        try:
+            from sluice.components.failure import describe
+        except ImportError:
+            # Whatever broke the command may have broken this import too.
+            message = f"{type(error).__name__}: {error}"
+        else:
+            message = describe(error)
+        print(f"{name}: {message}", file=sys.stderr)
         return 1
 
 
 def _module(command: str) -> ModuleType:
     return importlib.import_module(f"sluice.pipelines.commands.{command}")
-
-
-def _described(error: Exception) -> str:
-    try:
-        from sluice.components.failure import describe
-    except ImportError:
-        # Whatever broke the command may have broken this import too.
-        return f"{type(error).__name__}: {error}"
-    return describe(error)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

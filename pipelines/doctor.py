@@ -45,6 +45,7 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
     from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     from sluice.core.manifest import MANIFEST
+    from sluice.data.sources.location import locate
     from sluice.serving.client import find_server
 
     server = find_server(workspace.state)
@@ -52,6 +53,13 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
     # Without a workspace, the folder that commands write into is the current one.
     root = Path.cwd() if workspace.is_default else workspace.root
     serve, data = params[ServeConfig], params[IngestConfig]
+    faults = []
+    # How sources are named; whether a remote one answers shows when it is read.
+    for source in (data if Path.cwd() == root else with_absolute_paths(data, root)).given:
+        try:
+            locate(source)
+        except ValueError as fault:
+            faults.append(str(fault))
     needs_network = not data.sources and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
         judge_python(sys.version_info[:2]),
@@ -66,7 +74,7 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
             port_taken(serve.host, serve.port),
             server is not None and urlsplit(server.url).port == serve.port,
         ),
-        judge_sources(_source_faults(data, root)),
+        judge_sources(faults),
         judge_network(index_answers(index) if needs_network else None),
     ]
 
@@ -169,19 +177,6 @@ def judge_network(reachable: bool | None) -> Finding:
         "no network: the package index does not answer, so the installed packages' documentation will be read instead"
     )
     return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
-
-
-def _source_faults(data: IngestConfig, root: Path) -> list[str]:
-    """Errors in how sources are named; whether a remote one answers shows when it is read."""
-    from sluice.data.sources.location import locate
-
-    faults = []
-    for source in (data if Path.cwd() == root else with_absolute_paths(data, root)).given:
-        try:
-            locate(source)
-        except ValueError as fault:
-            faults.append(str(fault))
-    return faults
 
 
 def locked_versions() -> dict[str, str]:

@@ -28,7 +28,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of this run: events, log, Ray address")
     parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that closes when the parent dies")
     arguments = parser.parse_args()
-    threading.Thread(target=_end_with_parent, args=(arguments.lifeline,), name="lifeline", daemon=True).start()
+
+    def end_with_parent() -> None:
+        os.read(arguments.lifeline, 1)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, name="lifeline", daemon=True).start()
     run_lifecycle(Workspace(arguments.workspace), arguments.run)
 
 
@@ -60,22 +65,12 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     try:
         lifecycle(workspace=str(workspace.root))
     finally:
-        _stop_head()
-
-
-def _stop_head() -> None:
-    """Stop Ray if it was started, and remove its folder of sockets and logs."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return
-    session = Path(ray._private.worker._global_node.get_temp_dir_path())
-    ray.shutdown()
-    shutil.rmtree(session, ignore_errors=True)
-
-
-def _end_with_parent(lifeline: int) -> None:
-    os.read(lifeline, 1)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            # Its sockets and logs.
+            session = Path(ray._private.worker._global_node.get_temp_dir_path())
+            ray.shutdown()
+            shutil.rmtree(session, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ from sluice.model.planner.weights import COMPONENTS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sluice.model.planner.device_fit import DeviceFit
-    from sluice.model.planner.throughput import RunCost
-
 _WIDTH = 100
 
 
@@ -147,29 +144,30 @@ def _memory(plan: Plan) -> Iterator["Table | str"]:
 
 def _costs(plan: Plan) -> Iterator["Table | str"]:
     first = plan.costs[0]
+    rows: list[tuple[str, ...]] = []
+    for cost, fit in zip(plan.costs, plan.fits, strict=True):
+        if not fit.fits:
+            rows.append((cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5)))
+            continue
+        assert cost.tokens_per_s is not None and cost.step_s is not None and cost.total_s is not None
+        row = (
+            cost.device,
+            f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing + " in fp32" * (fit.dtype == "fp32"),
+            _count(cost.tokens_per_s),
+            _duration(cost.step_s),
+            _duration(cost.total_s),
+            "-" if cost.energy_kwh is None else f"{cost.energy_kwh:,.3g} kWh",
+            "-" if cost.price is None else f"${cost.price:,.{0 if cost.price >= 100 else 2}f}",
+        )
+        rows.append(row)
     yield from _titled(
         f"Training on {first.devices:,} devices, {_count(plan.tokens)} tokens in steps of {plan.tokens_per_step:,}, at "
         f"{first.mfu:.0%} of the bf16 peak",
         ("device", "fits with", "tokens/s", "a step", "all", "energy", "price"),
-        [_cost_row(cost, fit) for cost, fit in zip(plan.costs, plan.fits, strict=True)],
+        rows,
     )
     if not all(fit.fits for fit in plan.fits):
         yield "To make it fit: more devices, plan.tensor, plan.pipeline, a smaller pretrain.micro_batch_size"
-
-
-def _cost_row(cost: "RunCost", fit: "DeviceFit") -> tuple[str, ...]:
-    if not fit.fits:
-        return (cost.device, f"no: {_bytes(fit.needed_bytes)} > {_bytes(fit.usable_bytes)}", *("-" * 5))
-    assert cost.tokens_per_s is not None and cost.step_s is not None and cost.total_s is not None
-    return (
-        cost.device,
-        f"ZeRO {fit.zero_stage}" + " + checkpointing" * fit.checkpointing + " in fp32" * (fit.dtype == "fp32"),
-        _count(cost.tokens_per_s),
-        _duration(cost.step_s),
-        _duration(cost.total_s),
-        "-" if cost.energy_kwh is None else f"{cost.energy_kwh:,.3g} kWh",
-        "-" if cost.price is None else f"${cost.price:,.{0 if cost.price >= 100 else 2}f}",
-    )
 
 
 def _serving(plan: Plan) -> Iterator["Table | str"]:

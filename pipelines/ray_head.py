@@ -33,22 +33,22 @@ def prepare_own_ray() -> None:
 
 def start_on_request(address_file: Path, cpus: int) -> threading.Thread:
     """Watch for the first request in the background; then start the head and publish its address."""
-    thread = threading.Thread(target=_serve_request, args=(address_file, cpus), name="ray-head", daemon=True)
+
+    def serve_request() -> None:
+        pause = threading.Event()
+        while not wanted_file(address_file).exists():
+            pause.wait(_POLL_S)
+        try:
+            found = {"RAY_ADDRESS": start_head(cpus)}
+        except Exception as error:
+            found = {"error": f"Ray did not start: {' '.join(str(error).split())}"}
+        publish(found, address_file)
+        # Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG), so it has to live on.
+        pause.wait()
+
+    thread = threading.Thread(target=serve_request, name="ray-head", daemon=True)
     thread.start()
     return thread
-
-
-def _serve_request(address_file: Path, cpus: int) -> None:
-    pause = threading.Event()
-    while not wanted_file(address_file).exists():
-        pause.wait(_POLL_S)
-    try:
-        found = {"RAY_ADDRESS": start_head(cpus)}
-    except Exception as error:
-        found = {"error": f"Ray did not start: {' '.join(str(error).split())}"}
-    publish(found, address_file)
-    # Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG), so it has to live on.
-    pause.wait()
 
 
 def start_head(cpus: int) -> str:
@@ -57,29 +57,25 @@ def start_head(cpus: int) -> str:
     while True:
         attempts += 1
         try:
-            return _start(cpus)
+            import ray
+
+            ray.shutdown()
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                # Ray Train polls the State API for minutes where the dashboard is off.
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                # Short: the sockets below it may have no more than 107 characters.
+                _temp_dir=tempfile.mkdtemp(prefix="sluice-ray-"),
+            )
+            return str(ray.get_runtime_context().gcs_address)
         except Exception:
             # Ray gives its own processes 30 s to start, which a machine busy with the first steps may exceed.
             if attempts == _ATTEMPTS:
                 raise
             traceback.print_exc()
-
-
-def _start(cpus: int) -> str:
-    import ray
-
-    ray.shutdown()
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        # Ray Train polls the State API for minutes where the dashboard is off.
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        # Short: the sockets below it may have no more than 107 characters.
-        _temp_dir=tempfile.mkdtemp(prefix="sluice-ray-"),
-    )
-    return str(ray.get_runtime_context().gcs_address)
 
 
 def publish(found: dict[str, str], address_file: Path) -> None:

@@ -160,18 +160,11 @@ def alive(pid: str) -> bool:
 def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: View) -> int:
     """Start the child in a process group of its own, follow its events, return its exit status."""
     read_end, write_end = os.pipe()
-    command = [
-        sys.executable,
-        "-m",
-        "sluice.pipelines.local_child",
-        "--workspace",
-        str(workspace.root),
-        "--run",
-        str(folder.path),
-    ]
+    command = [sys.executable, "-m", "sluice.pipelines.local_child"]
+    options = ["--workspace", str(workspace.root), "--run", str(folder.path), "--lifeline", str(read_end)]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
-            [*command, "--lifeline", str(read_end)],
+            [*command, *options],
             cwd=workspace.root,
             env={**os.environ, "PYTHONPATH": str(workspace.root)},
             stdin=subprocess.DEVNULL,
@@ -182,32 +175,23 @@ def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: Vie
         )
     os.close(read_end)
     try:
-        _follow(child, folder.events, view)
+        # The child's last line is shown too: it is read after the child was seen to have ended.
+        tail, has_ended = Tail(folder.events), False
+        while not has_ended:
+            has_ended = child.poll() is not None
+            for event in tail.read():
+                view.show(event)
+            if not has_ended:
+                time.sleep(_POLL_S)
     finally:
-        _end_group(child)
+        # The child and all its processes, whatever ended the run.
+        if child.poll() is None:
+            _signal_group(child, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)
+        _signal_group(child, signal.SIGKILL)
         os.close(write_end)
     return child.wait()
-
-
-def _follow(child: subprocess.Popen[bytes], events: Path, view: View) -> None:
-    """Show whole lines as they are appended, until the child has ended and its last line is shown."""
-    tail = Tail(events)
-    while True:
-        ended = child.poll() is not None
-        for event in tail.read():
-            view.show(event)
-        if ended:
-            return
-        time.sleep(_POLL_S)
-
-
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and all its processes, whatever ended the run."""
-    if child.poll() is None:
-        _signal_group(child, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE_S)
-    _signal_group(child, signal.SIGKILL)
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:

@@ -17,27 +17,18 @@ def status(workspace: Workspace) -> dict[str, Any]:
 
     ledger = open_ledger(workspace)
     state = fold(ledger.history())
+    run, lock = latest_run(workspace), workspace.state / "run.lock"
+    events = [] if run is None else read_events(run.events)
+    records = [step_record(events, step) for step in STEPS]
+    if run is not None and not run.record.is_file() and not (lock.is_file() and alive(lock.read_text().strip())):
+        # The run died without a word: what was running then is not running now.
+        for record in records:
+            record["state"] = "interrupted" if record["state"] == "running" else record["state"]
     return {
-        "steps": _steps(workspace),
+        "steps": [{name: record[name] for name in ("name", "state", "seconds", "cached")} for record in records],
         "metrics": {step: metrics for step in STEPS if (metrics := read_metrics(workspace, step))},
         "verdict": read_metrics(workspace, "gate").get("outcome"),
         "champion": state.champion,
         "challenger": state.challenger,
         "ledger_ok": ledger.verify().ok,
     }
-
-
-def _steps(workspace: Workspace) -> list[dict[str, Any]]:
-    run = latest_run(workspace)
-    if run is None:
-        return [{"name": step, "state": "pending", "seconds": None, "cached": False} for step in STEPS]
-    events = read_events(run.events)
-    records = [step_record(events, step) for step in STEPS]
-    lock = workspace.state / "run.lock"
-    if not run.record.is_file() and not (lock.is_file() and alive(lock.read_text().strip())):
-        # The run died without a word: what was running then is not running now.
-        records = [
-            {**record, "state": "interrupted" if record["state"] == "running" else record["state"]}
-            for record in records
-        ]
-    return [{name: record[name] for name in ("name", "state", "seconds", "cached")} for record in records]

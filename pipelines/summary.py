@@ -47,20 +47,16 @@ def describe_metrics(step: str, metrics: dict[str, Any]) -> str:
         headlines = [name for metric in METRICS for name in metric.headline]
     else:
         headlines = list(HEADLINES[step])
-    flat = {**metrics, **_totals(metrics)}
-    shown = {name: flat[name] for name in headlines if flat.get(name) is not None}
-    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in shown.items())
-
-
-def _totals(metrics: dict[str, Any]) -> dict[str, int]:
-    """One number of what a step counts by kind."""
-    totals: dict[str, int] = {name: sum(metrics[name].values()) for name in COUNTED_BY_KIND if name in metrics}
-    totals.update({f"{side}_tokens": split["tokens"] for side, split in metrics.get("splits", {}).items()})
-    return totals
-
-
-def _number(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    # One number of what a step counts by kind.
+    totals = {name: sum(metrics[name].values()) for name in COUNTED_BY_KIND if name in metrics}
+    totals |= {f"{side}_tokens": split["tokens"] for side, split in metrics.get("splits", {}).items()}
+    flat = {**metrics, **totals}
+    shown = []
+    for name in headlines:
+        if (value := flat.get(name)) is not None:
+            digits = ",.4g" if isinstance(value, float) else "," if isinstance(value, int) else ""
+            shown.append(f"{name.replace('_', ' ')} {value:{digits}}")
+    return ", ".join(shown)
 
 
 COUNTED_BY_KIND = ("rejects", "dropped", "masked")

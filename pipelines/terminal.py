@@ -38,21 +38,16 @@ class LineView:
             self._started[step] = now
             self._shown[step] = now
         elif kind == "progress" and now - self._shown.get(step, 0.0) >= self.seconds_between:
-            self._first.setdefault(step, (now, event["done"]))
+            # By the pace since the first progress: starting workers says nothing of how fast they work.
+            since, before = self._first.setdefault(step, (now, event["done"]))
             self._shown[step] = now
-            print(f"{step:<10} {event['done']}/{event['total']} {event['note']}{self._left(event)}", flush=True)
+            done, to_do = event["done"] - before, event["total"] - event["done"]
+            left = f", about {(now - since) * to_do / done:.0f} s left" if done > 0 and to_do > 0 else ""
+            print(f"{step:<10} {event['done']}/{event['total']} {event['note']}{left}", flush=True)
         elif kind == "note":
             print(f"{step:<10} {event['message']}", flush=True)
         elif kind == "done":
             print(f"{step:<10} {ending(event)} in {now - self._started.get(step, now):.1f} s", flush=True)
-
-    def _left(self, event: dict[str, Any]) -> str:
-        """By the pace since the first progress: starting workers says nothing of how fast they work."""
-        since, before = self._first[event["step"]]
-        done = event["done"] - before
-        if done <= 0 or event["done"] >= event["total"]:
-            return ""
-        return f", about {(event['time'] - since) * (event['total'] - event['done']) / done:.0f} s left"
 
     def close(self) -> None:
         sys.stdout.flush()

@@ -59,8 +59,20 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
     text = params[TextConfig]
     if paths:
         text = text.model_copy(update={"path": paths[0]})
+    is_folder = text.path is None or Path(text.path).is_dir()
     for override in others:
-        _check_effect(override, text)
+        if override.startswith("text.path="):
+            raise ValueError(f"'{override}': name what to train on by {PATH}..")
+        if override.startswith("text.") and is_folder:
+            raise ValueError(f"'{override}' has no effect on packed tokens: it goes with {PATH}FILE, a plain text")
+        if override.startswith(_FOR_BPE):
+            if is_folder or text.tokenizer != "bpe":
+                raise ValueError(f"'{override}' has no effect: no tokenizer is trained here but for text.tokenizer=bpe")
+        elif not override.startswith((*_GROUPS, *_READ)):
+            raise ValueError(
+                f"'{override}' has no effect on training alone: what has are {PATH}.., {', '.join(_GROUPS)} and keys "
+                "of model, pretrain and text"
+            )
     pretrain = params[PretrainConfig]
     if pretrain.decay_from is not None:
         # A run is resumed from any folder.
@@ -135,19 +147,3 @@ def open_tokens(workspace: Workspace, request: Request, out: Path) -> "Packed":
         if (folder / "tokenizer.json").is_file():
             return Packed(path, folder)
     raise ValueError(f"{PATH}{path}: there is no tokenizer.json in it nor in {path.parent / 'tokenizer'}: put it there")
-
-
-def _check_effect(override: str, text: TextConfig) -> None:
-    is_folder = text.path is None or Path(text.path).is_dir()
-    if override.startswith("text.path="):
-        raise ValueError(f"'{override}': name what to train on by {PATH}..")
-    if override.startswith("text.") and is_folder:
-        raise ValueError(f"'{override}' has no effect on packed tokens: it goes with {PATH}FILE, a plain text")
-    if override.startswith(_FOR_BPE):
-        if is_folder or text.tokenizer != "bpe":
-            raise ValueError(f"'{override}' has no effect: no tokenizer is trained here but for text.tokenizer=bpe")
-    elif not override.startswith((*_GROUPS, *_READ)):
-        raise ValueError(
-            f"'{override}' has no effect on training alone: what has are {PATH}.., {', '.join(_GROUPS)} and keys of "
-            "model, pretrain and text"
-        )

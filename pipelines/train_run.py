@@ -61,13 +61,27 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
 
 def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool) -> "Packed":
     """The run's tokens. ValueError where the folder of a new run holds one of other settings or text."""
+    from sluice.core.manifest import file_hash
     from sluice.model.directory import read_json
     from sluice.model.training.batches.text import Packed
 
     if goes_on:
         settings = read_json(out / DESCRIPTION)
         return Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
-    _check_same(out, request)
+    # A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way.
+    if (out / DESCRIPTION).is_file() and (_checkpoints(out) or (out / MODEL).exists()):
+        if restore_request(read_json(out / DESCRIPTION)) != request:
+            raise ValueError(
+                f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
+            )
+        path, source = request.text.path, out / "pack" / "source.json"
+        if (
+            path is not None
+            and Path(path).is_file()
+            and source.is_file()
+            and read_json(source)["sha256"] != file_hash(Path(path))
+        ):
+            raise ValueError(f"--out {out} holds a run on another text: name another folder; {PATH}{path} has changed")
     return open_tokens(workspace, request, out)
 
 
@@ -117,24 +131,3 @@ def _checkpoints(out: Path, run: str = "") -> list[int]:
     from sluice.model.training.checkpointing.checkpoints import complete_steps
 
     return [step for folder in (out / CHECKPOINTS).glob(f"{run}*/") for step in complete_steps(folder)]
-
-
-def _check_same(out: Path, request: Request) -> None:
-    """A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way."""
-    from sluice.core.manifest import file_hash
-    from sluice.model.directory import read_json
-
-    if not (out / DESCRIPTION).is_file() or not (_checkpoints(out) or (out / MODEL).exists()):
-        return
-    if restore_request(read_json(out / DESCRIPTION)) != request:
-        raise ValueError(
-            f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
-        )
-    path, source = request.text.path, out / "pack" / "source.json"
-    if (
-        path is not None
-        and Path(path).is_file()
-        and source.is_file()
-        and read_json(source)["sha256"] != file_hash(Path(path))
-    ):
-        raise ValueError(f"--out {out} holds a run on another text: name another folder; {PATH}{path} has changed")

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    actions: dict[str, Callable[[argparse.Namespace], None]] = {
-        "build": _build,
-        "why": _why,
-        "refilter": _refilter,
-        "recut": _refilter,  # the name before 0.2
-        "classifier": _classifier,
-        "diff": _diff,
-        "card": _card,
-    }
-    actions[arguments.action](arguments)
+    match arguments.action:
+        case "build":
+            _build(arguments)
+        case "why":
+            from sluice.data.explain.why import why
+
+            found = why(Path(arguments.folder), arguments.id)
+            if arguments.json:
+                print(json.dumps([each.model_dump() for each in found], ensure_ascii=False))
+            else:
+                print("\n".join(map(str, found)))
+        case "refilter" | "recut":  # the name before 0.2
+            _refilter(arguments)
+        case "classifier":
+            _classifier(arguments)
+        case "diff":
+            from sluice.data.card.diff import diff
+            from sluice.data.card.difftext import render_text
+
+            changes = diff(Path(arguments.first), Path(arguments.second))
+            print(json.dumps(changes.model_dump(mode="json")) if arguments.json else render_text(changes))
+        case "card":
+            from sluice.core.manifest import read_manifest
+            from sluice.data.card.card import write_card
+
+            folder = Path(arguments.folder)
+            # A page inside a step's artifact would be a change of what DVC keeps.
+            is_artifact = "step" in read_manifest(folder)
+            print(write_card(folder, Workspace.find_or_default().state / "data-card.html" if is_artifact else None))
     return 0
 
 
@@ -151,16 +170,6 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
 
 
-def _why(arguments: argparse.Namespace) -> None:
-    from sluice.data.explain.why import why
-
-    found = why(Path(arguments.folder), arguments.id)
-    if arguments.json:
-        print(json.dumps([each.model_dump() for each in found], ensure_ascii=False))
-    else:
-        print("\n".join(map(str, found)))
-
-
 def _refilter(arguments: argparse.Namespace) -> None:
     from sluice.core.settings.errors import spelled
     from sluice.data.refilter import refilter
@@ -207,24 +216,6 @@ def _classifier(arguments: argparse.Namespace) -> None:
     held_out = f"{report.held_out_good:,} and {report.held_out_bad:,} held out"
     print(f"a good one scores higher than a bad one in {report.held_out_auc:.1%} of the pairs of {held_out}")
     print(f"use it: sluice data build .. refine.quality_model={out} refine.min_quality=0.5")
-
-
-def _diff(arguments: argparse.Namespace) -> None:
-    from sluice.data.card.diff import diff
-    from sluice.data.card.difftext import render_text
-
-    found = diff(Path(arguments.first), Path(arguments.second))
-    print(json.dumps(found.model_dump(mode="json")) if arguments.json else render_text(found))
-
-
-def _card(arguments: argparse.Namespace) -> None:
-    from sluice.core.manifest import read_manifest
-    from sluice.data.card.card import write_card
-
-    folder = Path(arguments.folder)
-    # A page inside a step's artifact would be a change of what DVC keeps.
-    is_artifact = "step" in read_manifest(folder)
-    print(write_card(folder, Workspace.find_or_default().state / "data-card.html" if is_artifact else None))
 
 
 class _Progress:

@@ -43,7 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"registry at {address}/#/models/{open_registry(workspace).model_name}", flush=True)
             code = server.wait()
         finally:
-            _end(server)
+            server.terminate()
+            try:
+                server.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
     raise ValueError(f"the registry's server ended with status {code}: see {workspace.state / 'mlflow.log'}")
 
 
@@ -56,12 +61,3 @@ def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
             return True
         time.sleep(0.2)
     return False
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

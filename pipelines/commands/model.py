@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sluice.pipelines.options import add_json, with_debug
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from sluice.model.architecture.config import TransformerConfig
-    from sluice.model.huggingface.convert import Conversion
-
 
 _OUT_HELP = "folder to write; what this command wrote there before is replaced"
 
@@ -67,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
-        "import": _import,
-        "export": _export,
+        "import": _convert,
+        "export": _convert,
         "logits": _logits,
         "generate": _generate,
     }
@@ -76,22 +71,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _import(arguments: argparse.Namespace) -> None:
-    _check_folder(arguments.source)
-    from sluice.model.huggingface.convert import import_model
+def _convert(arguments: argparse.Namespace) -> None:
+    source, out = _check_folder(arguments.source), Path(arguments.out)
+    from sluice.model.huggingface.convert import export_model, import_model
 
-    done = import_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
-    _report("imported", done, arguments)
-    if not arguments.json and not (Path(arguments.out) / "tokenizer.json").is_file():
+    is_import = arguments.action == "import"
+    done = (import_model if is_import else export_model)(source, out, force=arguments.force)
+    if arguments.json:
+        fields = {"family": done.family, "parameters": done.parameters, "weights": done.weights}
+        lists = {name: list(getattr(done, name)) for name in ("left_out", "unwritten", "kept")}
+        print(json.dumps({**fields, **lists, "out": arguments.out}))
+        return
+    print(
+        f"{arguments.action}ed {done.family}, {done.parameters:,} parameters in {done.weights} weights, to "
+        f"{arguments.out}"
+    )
+    if done.kept:
+        print(f"kept, having been put there: {', '.join(done.kept)}")
+    for name, found in (("weights", done.left_out), ("settings", done.unwritten)):
+        if found:
+            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+            print(f"left out, without effect on the logits: {name} {', '.join(found[:4])}{more}")
+    if is_import and not (out / "tokenizer.json").is_file():
         print("no tokenizer.json came with it: logits needs none, generate does")
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    _check_folder(arguments.source)
-    from sluice.model.huggingface.convert import export_model
-
-    done = export_model(Path(arguments.source), Path(arguments.out), force=arguments.force)
-    _report("exported", done, arguments)
 
 
 def _check_folder(name: str) -> Path:
@@ -99,21 +101,6 @@ def _check_folder(name: str) -> Path:
     if not Path(name).is_dir():
         raise ValueError(f"{name} is not a folder: name a model directory on this machine")
     return Path(name)
-
-
-def _report(what: str, done: "Conversion", arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        fields = {"family": done.family, "parameters": done.parameters, "weights": done.weights}
-        lists = {name: list(getattr(done, name)) for name in ("left_out", "unwritten", "kept")}
-        print(json.dumps({**fields, **lists, "out": arguments.out}))
-        return
-    print(f"{what} {done.family}, {done.parameters:,} parameters in {done.weights} weights, to {arguments.out}")
-    if done.kept:
-        print(f"kept, having been put there: {', '.join(done.kept)}")
-    for name, found in (("weights", done.left_out), ("settings", done.unwritten)):
-        if found:
-            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-            print(f"left out, without effect on the logits: {name} {', '.join(found[:4])}{more}")
 
 
 def _logits(arguments: argparse.Namespace) -> None:
@@ -125,6 +112,7 @@ def _logits(arguments: argparse.Namespace) -> None:
     ids = read_ids(Path(arguments.ids), "--ids")
     source = None if arguments.source is None else read_ids(Path(arguments.source), "--source")
     import torch
+    from numpy.lib import format as npy
 
     from sluice.model.architecture.kernels import choices
     from sluice.model.directory import check_files, load_transformer
@@ -142,7 +130,10 @@ def _logits(arguments: argparse.Namespace) -> None:
         # A folder of its own for each run: gone whatever fails, and the file has the permissions of any other.
         with TemporaryDirectory(dir=out.parent, prefix=".partial-") as beside_out:
             partial = Path(beside_out) / "logits.npy"
-            _write_npy(partial, found)
+            # np.save does not notice if the disk is full at the last bytes.
+            with partial.open("wb") as file:
+                npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(found))
+                file.write(found.data)
             partial.replace(out)
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
@@ -151,15 +142,6 @@ def _logits(arguments: argparse.Namespace) -> None:
         print(json.dumps({"shape": list(found.shape), "dtype": "float32", "kernels": used, "out": str(out)}))
     else:
         print(f"logits {list(found.shape)} [batch, seq, vocab] float32, in {out}")
-
-
-def _write_npy(path: Path, array: "NDArray[np.float32]") -> None:
-    """Write a .npy file; np.save does not notice if the disk is full at the last bytes."""
-    from numpy.lib import format
-
-    with path.open("wb") as file:
-        format.write_array_header_1_0(file, format.header_data_from_array_1_0(array))
-        file.write(array.data)
 
 
 def read_ids(path: Path, option: str) -> list[list[int]]:

@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    picture = _picture(arguments.plot)
+    picture = None if arguments.plot is None else Path(arguments.plot)
+    if picture is not None and picture.suffix not in {".svg", ".png"}:
+        raise ValueError(f"--plot {arguments.plot}: the file's name must end in .svg or .png")
+    if picture is not None and not picture.parent.is_dir():
+        raise ValueError(f"--plot {arguments.plot}: there is no folder {picture.parent}")
     check_once(arguments.overrides)
     own = [each for each in arguments.overrides if each.startswith(_OWN)]
     others = [each for each in arguments.overrides if not each.startswith(_OWN)]
@@ -70,17 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _picture(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = Path(name)
-    if path.suffix not in {".svg", ".png"}:
-        raise ValueError(f"--plot {name}: the file's name must end in .svg or .png")
-    if not path.parent.is_dir():
-        raise ValueError(f"--plot {name}: there is no folder {path.parent}")
-    return path
-
-
 def _values(overrides: list[str]) -> dict[str, Any]:
     """plan.key=value."""
     values: dict[str, Any] = {}
@@ -104,14 +97,10 @@ def _model_and_run(hf: str | None, overrides: list[str]) -> tuple[TransformerCon
             if not override.startswith(_WITH_HF):
                 raise ValueError(f"{override} would be ignored beside --hf, which defines the model: leave out one")
     params = compose(Workspace.find_or_default(), overrides)
-    if hf is not None:
-        return _from_huggingface(Path(hf)), params[PretrainConfig]
-    shape = TransformerConfig.from_settings(params[ModelConfig], params[TokenizerConfig].vocab_size)
-    return shape, params[PretrainConfig]
-
-
-def _from_huggingface(folder: Path) -> TransformerConfig:
-    path = folder / "config.json"
+    if hf is None:
+        shape = TransformerConfig.from_settings(params[ModelConfig], params[TokenizerConfig].vocab_size)
+        return shape, params[PretrainConfig]
+    folder, path = Path(hf), Path(hf) / "config.json"
     if not folder.is_dir():
         raise ValueError(f"--hf {folder} is not a folder: name a Hugging Face model directory on this machine")
     if not path.is_file():
@@ -124,7 +113,7 @@ def _from_huggingface(folder: Path) -> TransformerConfig:
         raise ValueError(f"{path} must hold an object of settings, not {type(fields).__name__}")
     from sluice.model.huggingface import config_from_huggingface
 
-    return config_from_huggingface(fields)
+    return config_from_huggingface(fields), params[PretrainConfig]
 
 
 def _measure(config: TransformerConfig, run: PretrainConfig) -> tuple["Device", "ForecastCheck"]:

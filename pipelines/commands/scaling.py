@@ -11,7 +11,7 @@ from sluice.pipelines.options import add_trial_options
 from sluice.pipelines.train_request import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
-    from sluice.model.training.search.scaling import Advice, Law, Run
+    from sluice.model.training.search.scaling import Run
 
 RESULT, PICTURE = "scaling.json", "scaling.svg"
 _RESAMPLES = 200
@@ -55,7 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found))
     else:
-        _print(runs, law, advice)
+        print(
+            f"loss = {law.irreducible:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / D^{law.beta:.3f}   "
+            f"({len(runs)} runs; N parameters without embedding, D tokens)"
+        )
+        print(
+            f"next budget {advice.flops:.3g} FLOPs, {advice.beyond:.0f} times the largest run; {_CONFIDENCE:.0%} bands:"
+        )
+        for name, interval in (("parameters", advice.parameters), ("tokens", advice.tokens)):
+            print(f"  {name:<10} {interval.value:>14,.0f}   {interval.low:,.0f} to {interval.high:,.0f}")
+        print(f"  {'loss':<10} {advice.loss.value:>14.4f}   {advice.loss.low:.4f} to {advice.loss.high:.4f}")
         print(f"picture: {out / PICTURE}")
     return 0
 
@@ -88,14 +97,3 @@ def _runs(workspace: Workspace, request: Request, out: Path, arguments: argparse
                     flush=True,
                 )
     return runs
-
-
-def _print(runs: list["Run"], law: "Law", advice: "Advice") -> None:
-    print(
-        f"loss = {law.irreducible:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / D^{law.beta:.3f}   "
-        f"({len(runs)} runs; N parameters without embedding, D tokens)"
-    )
-    print(f"next budget {advice.flops:.3g} FLOPs, {advice.beyond:.0f} times the largest run; {_CONFIDENCE:.0%} bands:")
-    for name, interval in (("parameters", advice.parameters), ("tokens", advice.tokens)):
-        print(f"  {name:<10} {interval.value:>14,.0f}   {interval.low:,.0f} to {interval.high:,.0f}")
-    print(f"  {'loss':<10} {advice.loss.value:>14.4f}   {advice.loss.low:.4f} to {advice.loss.high:.4f}")

@@ -4,8 +4,6 @@ import argparse
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
@@ -28,7 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"a server of this workspace already answers at {running.url}")
     if open_releases(workspace).state().champion is None:
         raise ValueError("there is no champion to serve: `sluice run` makes one")
-    with _only_server(workspace):
+    # One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it.
+    with (workspace.state / "serve.lock").open("w") as lock:
+        if not try_lock(lock):
+            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
         prepare_environment()
         print("starting Ray Serve ..", flush=True)
         on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -40,12 +41,3 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
             threading.Event().wait()
     return 0
-
-
-@contextmanager
-def _only_server(workspace: Workspace) -> Iterator[None]:
-    """One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it."""
-    with (workspace.state / "serve.lock").open("w") as lock:
-        if not try_lock(lock):
-            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
-        yield

@@ -76,7 +76,13 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     if arguments.mlflow and "=" in arguments.mlflow and ":" not in arguments.mlflow.partition("=")[0]:
         # `--mlflow key=value`: a setting behind an option whose own value was left out.
         arguments.mlflow, arguments.overrides = "", [arguments.mlflow, *arguments.overrides]
-    mlflow = _mlflow(workspace, arguments)
+    # Where MLflow keeps the run, as `tracked` takes it; None: nowhere.
+    mlflow = None if arguments.mlflow is None else {"uri": str(arguments.mlflow)}
+    if arguments.mlflow == "":
+        if workspace.is_default:
+            raise ValueError("--mlflow needs the URI of a store here, where no workspace has one of its own")
+        workspace.state.mkdir(parents=True, exist_ok=True)
+        mlflow = {"uri": workspace.database_url, "artifacts": workspace.registry_artifacts}
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
     with locked(out):
@@ -145,9 +151,20 @@ def _train(
 
 
 def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str, Any]:
+    from sluice.data.packing import PackedTokens
+    from sluice.model.architecture.generation import generate
+    from sluice.model.directory import load_model
     from sluice.model.training.telemetry.metrics import matmul_peak, training_flops_per_token
 
-    model, sample = _sample(out)
+    model, tokenizer = load_model(out / MODEL)
+    sample, shape = "", model.config
+    if shape.kind == "decoder":
+        # The continuation of the beginning of the held-out text; prompt and continuation fit into the context.
+        settings = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
+        held = PackedTokens(Path(settings["tokens"]), "valid").sequence
+        prompt = [int(each) for each in held.read(0, min(_SAMPLE_PROMPT, shape.context // 2, len(held)))]
+        new_tokens = min(_SAMPLE_TOKENS, shape.context - len(prompt))
+        sample = tokenizer.decode(prompt + generate(model, prompt, new_tokens, temperature=0.8, seed=0))
     config, rate = request.pretrain, report.timings["tokens_per_second"]
     peak = matmul_peak(config.dtype, available_cores(), config.workers)
     return {
@@ -160,42 +177,13 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
         "tokens": report.tokens,
         "parameters": report.parameters,
         "tokens_per_second": rate,
-        "mfu": rate * training_flops_per_token(model) / peak,
+        "mfu": rate * training_flops_per_token(shape) / peak,
         "matmul_peak_flops_per_second": peak,
         "timings": report.timings,
         "fingerprint": report.fingerprint,
         "sample": sample,
         "out": str(out),
     }
-
-
-def _sample(out: Path) -> tuple[Any, str]:
-    """The saved model's shape, and its continuation of the beginning of the held-out text."""
-    from sluice.data.packing import PackedTokens
-    from sluice.model.architecture.generation import generate
-    from sluice.model.directory import load_model
-
-    model, tokenizer = load_model(out / MODEL)
-    settings = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
-    held = PackedTokens(Path(settings["tokens"]), "valid").sequence
-    if model.config.kind != "decoder":
-        return model.config, ""
-    prompt = [int(each) for each in held.read(0, min(_SAMPLE_PROMPT, model.config.context // 2, len(held)))]
-    # Prompt and continuation fit into the context.
-    new_tokens = min(_SAMPLE_TOKENS, model.config.context - len(prompt))
-    return model.config, tokenizer.decode(prompt + generate(model, prompt, new_tokens, temperature=0.8, seed=0))
-
-
-def _mlflow(workspace: Workspace, arguments: argparse.Namespace) -> dict[str, str] | None:
-    """Where MLflow keeps the run, as `tracked` takes it; None: nowhere."""
-    if arguments.mlflow is None:
-        return None
-    if arguments.mlflow:
-        return {"uri": str(arguments.mlflow)}
-    if workspace.is_default:
-        raise ValueError("--mlflow needs the URI of a store here, where no workspace has one of its own")
-    workspace.state.mkdir(parents=True, exist_ok=True)
-    return {"uri": workspace.database_url, "artifacts": workspace.registry_artifacts}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
