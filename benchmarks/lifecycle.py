@@ -10,6 +10,7 @@ docs/benchmarks.svg and, where there is a browser, docs/data-card.png.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,6 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from benchmarks.markers import markdown
-from benchmarks.picture import photograph
 from benchmarks.report import DOCS, OURS, THEIRS, machine, save_figures, write_page
 from sluice.components.artifact import read_metrics
 from sluice.components.params import load_block
@@ -157,6 +157,16 @@ def tables(
             [(name, f"{value:.3f}", f"{bits['sluice'] / value:.3f}") for name, value in bits.items()],
         ),
     }
+
+
+def photograph(page: Path, picture: Path, width: int, height: int) -> None:
+    """The top of a page, `width` x `height` pixels, as PNG; nothing where this machine has no browser."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        return
+    # No sandbox of its own: it cannot have one as root in a container, and it opens a page that we have just written.
+    flags = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}"]
+    subprocess.run([browser, *flags, f"--screenshot={picture}", page.resolve().as_uri()], check=True, timeout=120)
 
 
 def plot(bits: dict[str, float]) -> Figure:

@@ -1,4 +1,4 @@
-"""Tables, bounds and plots of docs/data.md."""
+"""Figures of a run of the benchmark, kept as JSON, and the tables, bounds and plots of docs/data.md."""
 
 import math
 import statistics
@@ -7,16 +7,43 @@ from itertools import pairwise
 
 from matplotlib.figure import Figure
 
+from benchmarks.data.blocks import Trained
 from benchmarks.data.clock import Rate
-from benchmarks.data.results import DataResults
+from benchmarks.data.neighbours import Merges, Recall
 from benchmarks.data.scale import Size
+from benchmarks.data.workers import Builds
 from benchmarks.markers import markdown
-from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, grouped_bars
+from benchmarks.report import BOUND, OURS, THEIRS, Bound, Timed, bounds_table, down, grouped_bars
 
 LEAST_RATE = {"filter chain": 2.0, "MinHash signatures": 4.0, "encoding": 5.0}
 """MB a CPU-second."""
 RECALL = {0.9: 1.0, 0.8: 0.98, 0.7: 0.73}
 """Least recall by the lower end of a range of similarity."""
+
+
+class DataResults(Timed):
+    """Figures of one run on one machine."""
+
+    machine: str
+    text: str
+    """Description of the text that is measured on."""
+    runs: int
+    """Runs of everything but the sizes and what is counted."""
+    filters: dict[str, Rate] = {}
+    minhash: dict[str, Rate] = {}
+    encoding: dict[str, Rate] = {}
+    training: list[Trained] = []
+    others: dict[str, Rate] = {}
+    extraction: dict[str, Rate] = {}
+    formats: dict[str, Rate] = {}
+    recall: list[Recall] = []
+    merges: Merges = Merges(documents=0, removed=0, false=0)
+    builds: dict[str, Builds] = {}
+    build_bytes: int = 0
+    """Raw text of those builds."""
+    sizes: dict[int, list[Size]] = {}
+    """By number of workers, from the smallest on; the first serves to subtract the start-up from the others."""
+    session: str = ""
 
 
 def bounds(results: DataResults) -> list[Bound]:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from benchmarks.data import blocks, formats
 from benchmarks.data.clock import RUNS
-from benchmarks.data.markups import by_markup
 from benchmarks.data.neighbours import merges, recall
-from benchmarks.data.page import bounds, figures, tables
+from benchmarks.data.page import DataResults, bounds, figures, tables
 from benchmarks.data.planted import documents
-from benchmarks.data.results import DataResults
 from benchmarks.data.scale import Size, watched_build
 from benchmarks.data.session import transcript
-from benchmarks.data.texts import documentation, extracted, sample, write_files, write_recombined
+from benchmarks.data.texts import by_markup, documentation, extracted, sample, write_files, write_recombined
 from benchmarks.data.workers import local_and_ray
 from benchmarks.report import DOCS, keep, machine, save_figures, write_page
 from sluice.components.workspace import Workspace

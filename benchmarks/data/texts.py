@@ -5,6 +5,7 @@ import random
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
 from itertools import count, islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PACK_BYTES = 5_000_000
 """Bytes of the paragraphs of one pass: even the smallest size compared consists of whole passes."""
 _WORD = re.compile(r"\w+")
 _DOCUMENTS_A_FILE = 1000
+_PAGE = "<!doctype html><html><head><title>{title}</title></head><body><nav>Home</nav><main>{body}</main></body></html>"
 NEAR_EVERY, EXACT_EVERY = 50, 100
 """Every so many-th document is an earlier one without a paragraph, or exactly an earlier one."""
 
@@ -48,6 +50,24 @@ def sample(texts: Sequence[str], size_bytes: int) -> list[str]:
         chosen.append(text)
         size += len(text.encode())
     return chosen
+
+
+def by_markup(raw: Sequence[Document], size_bytes: int) -> dict[str, list[str]]:
+    """About `size_bytes` of each: reStructuredText of `raw` and the same read as plain text; Markdown of the long
+    descriptions of the installed packages, and web pages made from those.
+    """
+    from markdown_it import MarkdownIt
+
+    found = set()
+    for each in distributions():
+        text = str(each.metadata.json.get("description") or "")
+        if text.strip() and "markdown" in str(each.metadata.json.get("description_content_type") or ""):
+            found.add(text)
+    rst = sample([document.text for document in raw if document.metadata["markup"] == "rst"], size_bytes)
+    markdown = sample(sorted(found), size_bytes)
+    renderer = MarkdownIt()
+    pages = [_PAGE.format(title="description", body=renderer.render(text)) for text in markdown]
+    return {"rst": rst, "md": markdown, "html": pages, "txt": rst}
 
 
 def write_files(documents: Sequence[Document], folder: Path) -> None:

@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from benchmarks.training.recipes import DEFAULT, Packing, Recipe, in_equal_time, shortened
-from benchmarks.training.results import Ablation, Outcome
+from benchmarks.training.results import Ablation, CopyingRun, Outcome
 from sluice.core.cpus import available_cores
 from sluice.data.config import PackConfig
 from sluice.data.packing import PackedTokens
@@ -30,6 +32,11 @@ _WARM, _TIMED, _TURNS = 2, 6, 5
 """Steps before a recipe's clock runs, steps that it runs for, and times that all recipes take turns."""
 
 _HELD_OUT_TOKENS = 65_536
+
+_EVERY = 50
+"""Steps between two looks at what a run copies."""
+_WINDOWS, _ROWS = 128, 16
+"""Held-out rows looked at, and those of a forward pass."""
 
 
 class Lane(NamedTuple):
@@ -47,9 +54,7 @@ def ablate(artifacts: Path, found: Sequence[Recipe], folder: Path, *, steps: int
     """
     pretrain, model = found[0].pretrain, found[0].model
     tokens = packings(artifacts, model, folder)
-    with ProcessPoolExecutor(
-        available_cores(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with _pool() as pool:
         seconds = _step_seconds(pool, found, tokens)
         wanted = in_equal_time(steps, seconds)
         lanes = [Lane(each, tokens[each.packing], wanted[each.name], seed) for seed in range(seeds) for each in found]
@@ -67,6 +72,12 @@ def ablate(artifacts: Path, found: Sequence[Recipe], folder: Path, *, steps: int
         minutes=steps * seconds[DEFAULT] / 60,
         default=default,
         changed=changed,
+    )
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        available_cores(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     )
 
 
@@ -143,3 +154,49 @@ def trained(
         rows = _HELD_OUT_TOKENS // lane.recipe.model.context
         asked = config.model_copy(update={"validation_batches": max(1, rows // config.batch_size)})
         return held_out_loss(engine, held_out, batches, asked)
+
+
+def measure_copying(artifacts: Path, found: Sequence[Recipe], *, steps: int) -> list[CopyingRun]:
+    """One run of each recipe, seed 0, a thread each, on the tokens of `artifacts`, which `sluice run` left."""
+    with _pool() as pool:
+        return list(pool.map(copying_run, [Lane(each, artifacts / "pack", steps, 0) for each in found]))
+
+
+def copying_run(lane: Lane) -> CopyingRun:
+    """Train, and look every so many steps at the held-out loss apart for copies and for all else.
+
+    A copy is what an induction head can find: it looks for an earlier copy of the token at hand and expects what
+    followed it (Olsson et al., arXiv 2209.11895).
+    """
+    from sluice.model.training.batches.dataset import validation_batches
+    from sluice.model.training.batches.objectives import Objective
+    from sluice.model.training.loop import validate
+
+    held, context, run = (
+        PackedTokens(lane.packed, "valid"),
+        lane.recipe.model.context,
+        CopyingRun(name=lane.recipe.name),
+    )
+    objective = Objective.of(lane.recipe.pretrain, held.vocab_size, held.eos_id, ())
+
+    def look(step: int, engine: "LocalEngine") -> None:
+        if step % _EVERY:
+            return
+        batches = validation_batches(held, objective, context, windows=_WINDOWS, rows=_ROWS)
+        # Validation tells the loss by origin: here the origin is whether a target is a copy.
+        marked = (replace(batch, origins=are_copies(batch.ids, batch.targets).long()) for batch in batches)
+        told = validate(engine, marked, sources=2)
+        others, copies = (told.source_nats / told.source_targets).tolist()
+        run.steps.append(step)
+        run.copies.append(copies)
+        run.others.append(others)
+
+    trained(lane, look)
+    return run
+
+
+def are_copies(ids: Tensor, targets: Tensor) -> Tensor:
+    """Whether the pair of a token and its target occurred earlier in its row; both and the result are [rows, seq]."""
+    # Two pairs are equal where both halves are; only earlier places count.
+    same = (ids[:, :, None] == ids[:, None, :]) & (targets[:, :, None] == targets[:, None, :])
+    return same.tril(-1).any(-1)

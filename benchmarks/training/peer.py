@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.model import peer
@@ -20,20 +19,6 @@ from benchmarks.training.case import LEARNING_RATE, Case, Ticks, round_of
 from benchmarks.training.watched import peak_bytes
 
 WEIGHTS, ROWS = "weights.safetensors", "rows.npy"
-
-
-class Rows(Dataset[dict[str, Any]]):
-    """The rows [rows, sequence] of a run in their order, as input ids and labels."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = torch.from_numpy(self.rows[index])
-        return {"input_ids": row, "labels": row}
 
 
 class Clock(TrainerCallback):
@@ -75,7 +60,8 @@ def main(folder: Path, case: Case) -> None:
             disable_tqdm=True,
             use_cpu=not torch.cuda.is_available(),
         )
-        rows = Rows(np.load(folder / ROWS))
+        # A list is a dataset: what is read here are the rows [sequence] in the order of our run.
+        rows: Any = [{"input_ids": row, "labels": row} for row in torch.from_numpy(np.load(folder / ROWS))]
         done = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[clock]).train()
     sys.stdout = said
     clock.ticks.peak_bytes = peak_bytes()

@@ -22,16 +22,14 @@ from unittest import mock
 from benchmarks.model.shapes import SHAPES
 from benchmarks.report import DOCS, keep, libraries, machine, save_figures, write_page
 from benchmarks.training import accelerator
-from benchmarks.training.ablation import ablate
+from benchmarks.training.ablation import ablate, measure_copying
 from benchmarks.training.case import Case
-from benchmarks.training.copying import measure_copying
 from benchmarks.training.page import figures, gpu_tables, tables
-from benchmarks.training.preset import measure_preset
+from benchmarks.training.preset import measure_preset, stand_in
 from benchmarks.training.recipes import CHANGES, COPYING, UNDONE, recipes
 from benchmarks.training.results import Conditions, TrainingResults
 from benchmarks.training.resume import measure_resume
 from benchmarks.training.runs import in_turns
-from benchmarks.training.stand_in import stand_in
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores

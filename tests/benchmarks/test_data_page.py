@@ -8,8 +8,7 @@ from pathlib import Path
 from benchmarks.data.blocks import Trained
 from benchmarks.data.clock import Rate
 from benchmarks.data.neighbours import Merges, Recall
-from benchmarks.data.page import bounds, figures, tables
-from benchmarks.data.results import DataResults
+from benchmarks.data.page import DataResults, bounds, figures, tables
 from benchmarks.data.scale import Size
 from benchmarks.data.texts import EXACT_EVERY, recombined
 from benchmarks.data.workers import Builds

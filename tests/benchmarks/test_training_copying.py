@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.training.ablation import Lane
-from benchmarks.training.copying import are_copies, copying_run
+from benchmarks.training.ablation import Lane, are_copies, copying_run
 from benchmarks.training.recipes import COPYING, UNDONE, Recipe
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig

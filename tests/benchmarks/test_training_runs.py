@@ -16,9 +16,8 @@ from benchmarks.model.shapes import SHAPES
 from benchmarks.training.case import BETAS, Case
 from benchmarks.training.nanogpt import GPT, Recipe, held_out, rate_at, train
 from benchmarks.training.peer import ROWS, WEIGHTS
-from benchmarks.training.preset import curve_of
+from benchmarks.training.preset import curve_of, speeches_of
 from benchmarks.training.runs import SEED, request_of, write_common
-from benchmarks.training.stand_in import speeches_of
 from benchmarks.training.watched import Watch, peak_bytes
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
