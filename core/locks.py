@@ -5,7 +5,7 @@ import fcntl
 from typing import IO
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What some network file systems say."""
+"""Errors with which some network file systems refuse every lock."""
 
 
 def try_lock(file: IO[str] | int) -> bool:

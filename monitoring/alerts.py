@@ -31,7 +31,14 @@ def judge(checks: Sequence[Check], drifts: Sequence[Drift], config: MonitorConfi
         return MonitorVerdict(outcome="rollback", reason="; ".join(failed))
     doubts = [check.reason for check in checks if check.outcome == "inconclusive"]
     doubts += [drift.reason for drift in drifts if drift.outcome == "inconclusive"]
-    doubts += _drift_alerts(drifts, config.min_drift_share)
+    # Drift of the embedding alone alerts; of the columns, which move together, a share must drift.
+    drifted = [drift for drift in drifts if drift.outcome == "fail"]
+    doubts += [drift.reason for drift in drifted if drift.metric == EMBEDDING or drift.p_value is None]
+    columns = [drift for drift in drifts if drift.metric != EMBEDDING]
+    moved = [drift.reason for drift in drifted if drift.metric != EMBEDDING]
+    if moved and len(moved) >= config.min_drift_share * len(columns):
+        share = f"{len(moved)} of {len(columns)} columns >= {config.min_drift_share:.0%}"
+        doubts.append(f"drift in {share} ({'; '.join(moved)})")
     doubts += [
         f"no {kind}: nothing was measured"
         for kind, measured in (("checks", checks), ("drift tests", drifts))
@@ -39,21 +46,5 @@ def judge(checks: Sequence[Check], drifts: Sequence[Drift], config: MonitorConfi
     ]
     if doubts:
         return MonitorVerdict(outcome="alert", reason="; ".join(doubts))
-    drifted = sum(drift.outcome == "fail" for drift in drifts)
-    reasons = [*(check.reason for check in checks), f"drift in {drifted} of {len(drifts)} tests"]
+    reasons = [*(check.reason for check in checks), f"drift in {len(drifted)} of {len(drifts)} tests"]
     return MonitorVerdict(outcome="ok", reason="; ".join(reasons))
-
-
-def _drift_alerts(drifts: Sequence[Drift], min_share: float) -> list[str]:
-    """Drift of the embedding alone alerts; of the columns, which move together, a share must drift."""
-    alerts = [
-        drift.reason
-        for drift in drifts
-        if drift.outcome == "fail" and (drift.metric == EMBEDDING or drift.p_value is None)
-    ]
-    columns = [drift for drift in drifts if drift.metric != EMBEDDING]
-    drifted = [drift for drift in columns if drift.outcome == "fail"]
-    if drifted and len(drifted) >= min_share * len(columns):
-        named = "; ".join(drift.reason for drift in drifted)
-        alerts.append(f"drift in {len(drifted)} of {len(columns)} columns >= {min_share:.0%} ({named})")
-    return alerts

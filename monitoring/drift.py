@@ -65,7 +65,13 @@ def embedding_drift(
         )
     generator = np.random.default_rng(seed)
     x, y = _draw(x, max_rows, generator), _draw(y, max_rows, generator)
-    kernel = _rbf_kernel(np.concatenate([x, y]))
+    pooled = np.concatenate([x, y])
+    squared = cdist(pooled, pooled, "sqeuclidean")
+    distances = squared[np.triu_indices(len(pooled), 1)]
+    positive = distances[distances > 0]
+    # With more than half of the rows alike the median is 0, which is no bandwidth.
+    bandwidth = np.median(distances) or (np.median(positive) if len(positive) else 1.0)
+    kernel = np.exp(-squared / bandwidth)
     weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(y), -1 / len(y))])
 
     def discrepancy(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,15 +159,6 @@ def _draw(rows: NDArray[np.float64], count: int, generator: np.random.Generator)
     """At most `count` of the rows, in an order that depends on their values alone."""
     ordered = rows[np.lexsort(rows.T)]
     return ordered[np.sort(generator.choice(len(rows), count, replace=False))] if len(rows) > count else ordered
-
-
-def _rbf_kernel(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    squared = cdist(rows, rows, "sqeuclidean")
-    distances = squared[np.triu_indices(len(rows), 1)]
-    positive = distances[distances > 0]
-    # With more than half of the rows alike the median is 0, which is no bandwidth.
-    bandwidth = np.median(distances) or (np.median(positive) if len(positive) else 1.0)
-    return np.exp(-squared / bandwidth)
 
 
 def _monte_carlo_p(observed: float, drawn: NDArray[np.float64]) -> float:

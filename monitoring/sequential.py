@@ -9,7 +9,6 @@ Standard library only: the gateway imports this.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 ODDS_STEP = 1.25
@@ -17,21 +16,6 @@ ODDS_STEP = 1.25
 HIGHEST_RATE = 0.99
 LARGEST_LOG = 700.0
 """exp of more than about 709 does not fit a float."""
-
-
-def _log_mean_exp(values: Sequence[float], log_weights: Sequence[float]) -> float:
-    terms = [value + weight for value, weight in zip(values, log_weights, strict=True)]
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms))
-
-
-def _error_rates_above(limit: float) -> list[float]:
-    """Alternatives from just above `limit` to nearly 1, evenly spaced in log odds."""
-    odds, rates = limit / (1 - limit) * ODDS_STEP, []
-    while odds / (1 + odds) < HIGHEST_RATE:
-        rates.append(odds / (1 + odds))
-        odds *= ODDS_STEP
-    return [*rates, max(HIGHEST_RATE, (1 + limit) / 2)]
 
 
 @dataclass
@@ -55,7 +39,13 @@ class ErrorRateTest:
             raise ValueError(f"error-rate limit {self.limit} must lie between 0 and 1")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha {self.alpha} must lie between 0 and 1")
-        self._rates = _error_rates_above(self.limit)
+        # Alternatives from just above the limit to nearly 1, evenly spaced in log odds.
+        self._rates: list[float] = []
+        odds = self.limit / (1 - self.limit) * ODDS_STEP
+        while odds / (1 + odds) < HIGHEST_RATE:
+            self._rates.append(odds / (1 + odds))
+            odds *= ODDS_STEP
+        self._rates.append(max(HIGHEST_RATE, (1 + self.limit) / 2))
         # Near rates weigh more: they are the slow ones to tell, and one early error alone must not condemn a canary.
         weights = [((1 - rate) / rate) ** 0.5 for rate in self._rates]
         self._log_weights = [math.log(weight / sum(weights)) for weight in weights]
@@ -76,7 +66,9 @@ class ErrorRateTest:
             self.errors * math.log(rate / self.limit) + successes * (math.log1p(-rate) - math.log1p(-self.limit))
             for rate in self._rates
         ]
-        return _log_mean_exp(ratios, self._log_weights)
+        terms = [ratio + weight for ratio, weight in zip(ratios, self._log_weights, strict=True)]
+        largest = max(terms)
+        return largest + math.log(sum(math.exp(term - largest) for term in terms))
 
     @property
     def e_value(self) -> float:

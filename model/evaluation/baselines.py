@@ -60,18 +60,16 @@ def _find(table: Codes, wanted: Codes) -> tuple[NDArray[np.int64], NDArray[np.bo
     return at, table[at] == wanted
 
 
-def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Discounts of grams counted once, twice, three times or more (Chen and Goodman, equation 26)."""
+def _level(grams: Codes, counts: NDArray[np.int64]) -> _Level:
+    # Discounts of grams counted once, twice, three times or more (Chen and Goodman, equation 26).
     n1, n2, n3, n4 = (int((counts == times).sum()) for times in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:
-        return np.array([0.5, 1.0, 1.5])  # too little text to estimate them; KenLM's fallback
-    y = n1 / (n1 + 2 * n2)
-    estimate = np.array([1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
-    return np.clip(estimate, 0.01, [1.0, 2.0, 3.0])  # never zero: an unseen byte keeps a probability
-
-
-def _level(grams: Codes, counts: NDArray[np.int64]) -> _Level:
-    discount = _discounts(counts)[np.minimum(counts, 3) - 1]
+        discounts = np.array([0.5, 1.0, 1.5])  # too little text to estimate them; KenLM's fallback
+    else:
+        y = n1 / (n1 + 2 * n2)
+        estimate = np.array([1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+        discounts = np.clip(estimate, 0.01, [1.0, 2.0, 3.0])  # never zero: an unseen byte keeps a probability
+    discount = discounts[np.minimum(counts, 3) - 1]
     contexts, first = np.unique(grams >> _BYTE, return_index=True)
     total = np.add.reduceat(counts, first)
     of_gram = np.repeat(total, np.diff(np.append(first, len(grams))))

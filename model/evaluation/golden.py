@@ -89,18 +89,14 @@ def run_golden(
     special = frozenset(special_id(tokenizer, token) for token in SPECIAL_TOKENS)
     results = []
     for done, prompt in enumerate(prompts, start=1):
-        answer = _answer(model, tokenizer, prompt, max_tokens)
+        render = chat_prompt if prompt.kind == "chat" else completion_prompt
+        limit = min(max_tokens, model.config.context // 2)
+        ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)
+        first, again = (generate(model, ids, limit, stop_ids=stop_ids(tokenizer)) for _ in range(2))
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*ids, *first]], device=model.embedding.weight.device))
+        text = tokenizer.decode(first, skip_special_tokens=False)
+        answer = Answer(first, again, text, bool(torch.isfinite(logits).all()), limit)
         results.append(GoldenResult(prompt, answer.text, failed_checks(answer, special)))
         progress(done, len(prompts), "golden prompts")
     return results
-
-
-def _answer(model: Transformer, tokenizer: Tokenizer, prompt: GoldenPrompt, max_tokens: int) -> Answer:
-    render = chat_prompt if prompt.kind == "chat" else completion_prompt
-    limit = min(max_tokens, model.config.context // 2)
-    ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)
-    first, again = (generate(model, ids, limit, stop_ids=stop_ids(tokenizer)) for _ in range(2))
-    with torch.inference_mode():
-        logits = model(torch.tensor([[*ids, *first]], device=model.embedding.weight.device))
-    text = tokenizer.decode(first, skip_special_tokens=False)
-    return Answer(first, again, text, bool(torch.isfinite(logits).all()), limit)

@@ -59,7 +59,13 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
     if not isinstance(ours, dict):
         raise ValueError(f"config.json: {NATIVE} is {ours!r}, not an object")
     config = _validated({**read.model_dump(), **ours}) if ours else read
-    if wrong := differences(config, read) or _restated(config, read, family):
+    wrong = differences(config, read)
+    if not wrong:
+        # A setting has one place only: our extra fields must not change one of the family's own.
+        wanted, written = family.write(config), family.write(read)
+        changed = [name for name in {**wanted, **written} if wanted.get(name) != written.get(name)]
+        wrong = [f"{name} {wanted.get(name)!r}, not {written.get(name)!r}" for name in changed]
+    if wrong:
         raise ValueError(f"config.json: {NATIVE} contradicts the other fields: {wrong[0]}; leave it out of {NATIVE}")
     return config, family
 
@@ -110,13 +116,6 @@ def why_none(config: TransformerConfig) -> str:
     return f"no family of transformers computes this model ({'; '.join(near)})"
 
 
-def _restated(config: TransformerConfig, read: TransformerConfig, family: Family) -> list[str]:
-    """Descriptions of the family's own fields that our extra fields change: a setting has one place only."""
-    ours, theirs = family.write(config), family.write(read)
-    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    return [f"{name} {ours.get(name)!r}, not {theirs.get(name)!r}" for name in names]
-
-
 def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProxyType({})) -> TransformerConfig:
     """Configuration with these fields. Errors use the file's field names: `theirs` maps our name to the file's."""
     try:
@@ -127,20 +126,17 @@ def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProx
         if first["type"] == "value_error":
             # One of our validators, whose message names fields itself; a nested block names them without its prefix.
             within = {name.removeprefix(f"{where}."): there for name, there in theirs.items()}
-            raise ValueError(f"config.json: {_renamed(first['msg'].removeprefix('Value error, '), within)}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            if within:
+                # Only where a value follows or a setting is advised: elsewhere heads and window are plain English.
+                names = "|".join(re.escape(each) for each in within)
+                with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|(?i:true|false|none)\b))"
+                advised = rf"(?<=\bset )(?:{names})\b"
+                message = re.sub(f"{with_value}|{advised}", lambda found: within[found[0]], message)
+            raise ValueError(f"config.json: {message}") from None
         if first["type"] == "extra_forbidden":
             raise ValueError(f"config.json: {unknown_fields({where: first['input']}, _SETTABLE)}") from None
         if first["type"] == "missing":
             raise ValueError(f"config.json: field '{theirs.get(where, where)}' is missing") from None
         rule = first["msg"].replace("Input should be", "must be")
         raise ValueError(f"config.json: {theirs.get(where, where)} {rule}, not {first['input']!r}") from None
-
-
-def _renamed(message: str, theirs: Mapping[str, str]) -> str:
-    """Replace our field names in a message by the file's where a value follows or a setting is advised. Elsewhere words
-    such as heads and window are plain English.
-    """
-    names = "|".join(re.escape(each) for each in theirs)
-    with_value = rf"(?<![\w.])(?:{names})(?= (?:[-\d'\"(\[{{]|(?i:true|false|none)\b))"
-    advised = rf"(?<=\bset )(?:{names})\b"
-    return re.sub(f"{with_value}|{advised}", lambda found: theirs[found[0]], message) if theirs else message

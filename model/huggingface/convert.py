@@ -80,7 +80,11 @@ def _written(
     # The source's own fields, all of which have been read, so that fields without effect (token ids) are kept.
     content = {**content, "architectures": [stored.family.architecture]}
     weights = to_huggingface(stored.weights, stored.config, stored.family)
-    kept = () if (source / TOKENIZER).is_file() else _put_there(out)
+    kept: tuple[str, ...] = ()
+    if not (source / TOKENIZER).is_file() and _is_ours(out):
+        # Files that a user added to a directory written without a tokenizer.
+        written = read_json(out / LINEAGE)["files"]
+        kept = tuple(name for name in TOKENIZER_FILES if (out / name).is_file() and name not in written)
     if (tokenizer := (out if kept else source) / TOKENIZER).is_file():
         load_tokenizer(tokenizer, stored.config.vocab_size)
 
@@ -106,17 +110,19 @@ def _written(
     )
 
 
-def _put_there(out: Path) -> tuple[str, ...]:
-    """Tokenizer files that a user added to a directory written without any."""
-    if not _is_ours(out):
-        return ()
-    written = read_json(out / LINEAGE)["files"]
-    return tuple(name for name in TOKENIZER_FILES if (out / name).is_file() and name not in written)
-
-
 def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool) -> None:
-    """Write a sibling of `out` and rename it when it is complete."""
-    _refuse_strangers(source, out, force=force)
+    """Write a sibling of `out` and rename it when it is complete. ValueError if `out` must not be replaced."""
+    here, there = source.resolve(), out.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise ValueError(f"{out} and {source} lie in one another: name a folder apart")
+    for parent in (out, *out.parents):
+        if parent.exists() and not parent.is_dir():
+            raise ValueError(f"{out}: {parent} is a file; name a folder")
+    if out.exists() and any(out.iterdir()):
+        if not (out / CONFIG).is_file():
+            raise ValueError(f"{out} holds something that is not a model directory: name an empty or a new folder")
+        if not force and not _is_ours(out):
+            raise ValueError(f"{out} holds a model that this command did not write: name a new folder, or add --force")
     half, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
     if old.is_dir() and not out.exists():
         # An earlier conversion was interrupted between the two renames below.
@@ -134,21 +140,6 @@ def _put(write: Callable[[Path], None], source: Path, out: Path, *, force: bool)
         raise ValueError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
-
-
-def _refuse_strangers(source: Path, out: Path, *, force: bool) -> None:
-    here, there = source.resolve(), out.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise ValueError(f"{out} and {source} lie in one another: name a folder apart")
-    for parent in (out, *out.parents):
-        if parent.exists() and not parent.is_dir():
-            raise ValueError(f"{out}: {parent} is a file; name a folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / CONFIG).is_file():
-        raise ValueError(f"{out} holds something that is not a model directory: name an empty or a new folder")
-    if not force and not _is_ours(out):
-        raise ValueError(f"{out} holds a model that this command did not write: name a new folder, or add --force")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -50,7 +50,10 @@ def weights(config: TransformerConfig) -> list[WeightRow]:
 def read(fields: Fields) -> dict[str, Any]:
     fields.fixed("hidden_act", "silu")
     limit = fields.take("time_step_limit", [0.0, float("inf")])
-    if [_number(each) for each in limit] != [0.0, float("inf")]:
+    # transformers may write infinity as an object.
+    ends = [each.get("__float__") if isinstance(each, dict) else each for each in limit]
+    numbers = [float(each) if isinstance(each, int | float) or each == "Infinity" else None for each in ends]
+    if numbers != [0.0, float("inf")]:
         raise ValueError(f"config.json: time_step_limit is {limit!r}, but only 0 to infinity is supported")
     hidden, expand = fields.count("hidden_size"), fields.count("expand", 2)
     heads, head_size = fields.count("num_heads", 128), fields.count("head_dim", 64)
@@ -79,13 +82,6 @@ def read(fields: Fields) -> dict[str, Any]:
             "chunk": fields.take("chunk_size", 256),
         },
     }
-
-
-def _number(value: Any) -> float | None:
-    """Number of a field in which transformers may write infinity as an object."""
-    if isinstance(value, dict):
-        value = value.get("__float__")
-    return float(value) if isinstance(value, int | float) or value == "Infinity" else None
 
 
 def write(config: TransformerConfig) -> dict[str, Any]:

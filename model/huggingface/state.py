@@ -36,7 +36,12 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWe
     `tied`: according to config.json the output head is the embedding, so that a head with equal values is a copy.
     Raises ValueError if two weights differ that the family shares.
     """
-    weights = {_renamed(name, family): weight for name, weight in state.items()}
+    weights = {}
+    for name, weight in state.items():
+        now = name
+        for pattern, replacement in family.renamed.items():
+            now = re.sub(pattern, replacement, now)
+        weights[now] = weight
     left_out = {name for name in weights if any(re.fullmatch(pattern, name) for pattern in family.unused)}
     for name, source in family.copies.items():
         if name not in weights or source not in weights or (name == HEAD and not tied):
@@ -112,9 +117,3 @@ class _SkipInit(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
-
-
-def _renamed(name: str, family: Family) -> str:
-    for pattern, now in family.renamed.items():
-        name = re.sub(pattern, now, name)
-    return name

@@ -71,20 +71,17 @@ def from_theirs(state: State, rows: Iterable[WeightRow], expected: Shapes) -> di
         shapes = [expected[name] for name in row.ours]
         fused = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         if whole.shape != fused:
-            shape, wanted = tuple(parts[0].shape), _stored_shape(fused, row)
+            shape, wanted = tuple(parts[0].shape), fused
+            if len(row.theirs) > 1:
+                wanted = fused[1:]
+            elif row.transposed and len(fused) == 2:
+                wanted = fused[::-1]
             raise ValueError(f"weight {row.theirs[0]} has shape {shape}, but config.json asks for {wanted}")
         translated |= zip(row.ours, whole.split([shape[0] for shape in shapes]), strict=True)
     if rest:
         raise ValueError(f"unknown weights {sorted(rest)[:4]}")
     assert translated.keys() == expected.keys(), f"the family's table lacks {sorted(expected.keys() - translated)[:4]}"
     return translated
-
-
-def _stored_shape(shape: tuple[int, ...], row: WeightRow) -> tuple[int, ...]:
-    """Shape of one of their weights, if ours together have `shape`."""
-    if len(row.theirs) > 1:
-        return shape[1:]
-    return shape[::-1] if row.transposed and len(shape) == 2 else shape
 
 
 def _turned(tensor: Tensor, row: WeightRow) -> Tensor:

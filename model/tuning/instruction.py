@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +133,17 @@ def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) ->
 
     A heading of several sections ("Examples") is joined with the heading above it, or left out at the top level.
     """
-    found = [each for document in documents if split_of(document.id, split) == side for each in _answers(document.text)]
+    found = []
+    for document in documents:
+        if split_of(document.id, split) != side:
+            continue
+        above: dict[int, str] = {}
+        for section in sections(document.text):
+            above = {level: heading for level, heading in above.items() if level < section.level}
+            parent = above[max(above)] if above else ""
+            above[section.level] = section.heading
+            if section.heading and len(section.body.encode()) >= _SHORTEST_ANSWER_BYTES:
+                found.append((parent, section.heading, section.body.strip()))
     times = Counter(heading.casefold() for _, heading, _ in found)
     pairs = []
     for parent, heading, body in found:
@@ -142,17 +152,6 @@ def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) ->
         elif parent:
             pairs.append(QuestionAnswer(f"{parent}: {heading}", body))
     return pairs
-
-
-def _answers(text: str) -> Iterable[tuple[str, str, str]]:
-    """(heading above, heading, text under it) of a document's sections that are long enough to be an answer."""
-    above: dict[int, str] = {}
-    for section in sections(text):
-        above = {level: heading for level, heading in above.items() if level < section.level}
-        parent = above[max(above)] if above else ""
-        above[section.level] = section.heading
-        if section.heading and len(section.body.encode()) >= _SHORTEST_ANSWER_BYTES:
-            yield parent, section.heading, section.body.strip()
 
 
 @dataclass(frozen=True)
