@@ -71,21 +71,19 @@ class CrossAttention(Attention):
 
     def forward(self, x: Tensor, context: "ForwardContext") -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        keys, values = self._source(context)
+        if context.source is None:
+            assert context.step is not None, "a decoder without a source and without a cache"
+            keys, values = context.step.source(self.layer)
+        else:
+            keys, values = map(self._split_heads, context.linear(context.source, self.key, self.value))
+            if self.key_norm is not None:
+                keys = self.key_norm(keys)
+            if context.step is not None:
+                keys, values = context.step.store_source(self.layer, keys, values)
         (queries,) = map(self._split_heads, context.linear(x, self.query))
         if self.query_norm is not None:
             queries = self.query_norm(queries)
         return self._attend(queries, keys, values, context.masks["source"], context)
-
-    def _source(self, context: "ForwardContext") -> tuple[Tensor, Tensor]:
-        """Keys and values of the source: cached by an earlier step, or computed here and cached for later steps."""
-        if context.source is None:
-            assert context.step is not None, "a decoder without a source and without a cache"
-            return context.step.source(self.layer)
-        keys, values = map(self._split_heads, context.linear(context.source, self.key, self.value))
-        if self.key_norm is not None:
-            keys = self.key_norm(keys)
-        return (keys, values) if context.step is None else context.step.store_source(self.layer, keys, values)
 
 
 class RotaryEmbedding(nn.Module):
@@ -143,21 +141,18 @@ def rope_frequencies(
             # The theta for which the slowest pair turns 1/factor as fast and the fastest as before.
             return (theta * scaling.factor ** (head_size / (head_size - 2))) ** -exponents
         case "yarn":
-            return _yarn_frequencies(theta**-exponents, head_size, theta, context, scaling)
+            # Fast pairs keep their frequency, slow pairs are interpolated, with a ramp in between (arXiv 2309.00071).
+            original = scaling.trained_context(context)
 
+            def pair_with(rotations: float) -> float:
+                return head_size * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-def _yarn_frequencies(frequencies: Tensor, head_size: int, theta: float, context: int, scaling: RopeScaling) -> Tensor:
-    """Fast pairs keep their frequency, slow pairs are interpolated, with a ramp in between (arXiv 2309.00071)."""
-    original = scaling.trained_context(context)
-
-    def pair_with(rotations: float) -> float:
-        return head_size * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
-
-    first = max(math.floor(pair_with(scaling.beta_fast)), 0)
-    last = min(math.ceil(pair_with(scaling.beta_slow)), head_size - 1)
-    pairs = torch.arange(head_size // 2, dtype=torch.float32, device=frequencies.device)
-    interpolated = ((pairs - first) / max(last - first, 0.001)).clamp(0, 1)
-    return frequencies / scaling.factor * interpolated + frequencies * (1 - interpolated)
+            first = max(math.floor(pair_with(scaling.beta_fast)), 0)
+            last = min(math.ceil(pair_with(scaling.beta_slow)), head_size - 1)
+            pairs = torch.arange(head_size // 2, dtype=torch.float32, device=device)
+            interpolated = ((pairs - first) / max(last - first, 0.001)).clamp(0, 1)
+            frequencies = theta**-exponents
+            return frequencies / scaling.factor * interpolated + frequencies * (1 - interpolated)
 
 
 def rope_attention_factor(scaling: RopeScaling | None) -> float:

@@ -53,7 +53,7 @@ class _Layer(nn.Module):
         return functional.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
-class Block(_Layer):
+class TransformerBlock(_Layer):
     """Pre-norm transformer layer: attention, cross-attention if the stack reads a source, feed-forward network."""
 
     def __init__(self, config: TransformerConfig, layer: int, *, encoder: bool = False) -> None:
@@ -76,7 +76,7 @@ class Block(_Layer):
         return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
 
 
-class PostNormBlock(Block):
+class PostNormBlock(TransformerBlock):
     """The original Transformer's layer, norm(x + f(x)) (Vaswani et al., arXiv 1706.03762)."""
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
@@ -102,19 +102,17 @@ class StateSpaceBlock(_Layer):
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        x = x + self.drop(self._mix(self.state_space_norm(x), context))
+        normed = self.state_space_norm(x)
+        if context.step is None:
+            mixed, _ = self.state_space(normed, documents=context.documents)
+        else:
+            before = context.step.state(self.layer)
+            mixed, after = self.state_space(normed, initial=before, counts=context.step.counts)
+            context.step.store_state(self.layer, after)
+        x = x + self.drop(mixed)
         if self.feedforward is None:
             return x
         return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
-
-    def _mix(self, x: Tensor, context: ForwardContext) -> Tensor:
-        """Whole sequences, or the continuation of the cached states of a decoding step."""
-        if context.step is None:
-            mixed, _ = self.state_space(x, documents=context.documents)
-            return mixed
-        mixed, after = self.state_space(x, initial=context.step.state(self.layer), counts=context.step.counts)
-        context.step.store_state(self.layer, after)
-        return mixed
 
 
 def apply_feedforward(feedforward: FeedForward | MoE, x: Tensor, context: ForwardContext) -> Tensor:
@@ -130,5 +128,5 @@ def make_block(config: TransformerConfig, layer: int, *, encoder: bool = False) 
     """The layer of this number in a decoder, in the only stack, or in the encoder of an encoder-decoder."""
     if not encoder and config.layer_kinds[layer] == "state_space":
         return StateSpaceBlock(config, layer)
-    block = PostNormBlock if config.norm_position == "post" else Block
+    block = PostNormBlock if config.norm_position == "post" else TransformerBlock
     return block(config, layer, encoder=encoder)

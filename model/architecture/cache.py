@@ -115,7 +115,13 @@ class Cache:
         """
         if slots is None and batch != self.slots:
             raise ValueError(f"a batch of {batch} rows needs `slots` to say which of {self.slots} slots they continue")
-        slots = torch.arange(batch) if slots is None else self._checked(slots.cpu(), batch)
+        slots = torch.arange(batch) if slots is None else slots.cpu()
+        names = slots.tolist()
+        if slots.shape != (batch,):
+            raise ValueError(f"slots {names} must name one slot for each of {batch} rows")
+        self._check_slots(names)
+        if len(set(names)) < batch:
+            raise ValueError(f"slots {names} name one slot twice")
         if counts is not None and (counts.shape != (batch,) or int(counts.min()) < 0 or int(counts.max()) > seq):
             raise ValueError(f"counts {counts.tolist()} must hold, for each of {batch} rows, 0 to {seq} tokens")
         counts = torch.full((batch,), seq) if counts is None else counts.cpu()
@@ -124,10 +130,7 @@ class Cache:
         if longest > self.max_length:
             raise ValueError(self._too_long(slots, starts, counts, seq))
         self._check_source(slots, starts, source_mask)
-        return CacheStep(self, slots, self._rows(slots, counts, starts, seq, longest), source_mask)
-
-    def _rows(self, slots: Tensor, counts: Tensor, starts: Tensor, seq: int, longest: int) -> StepRows:
-        device, names = self.source_mask.device, slots.tolist()
+        device = self.source_mask.device
         index: slice | Tensor = slice(names[0], names[0] + len(names))
         if names != list(range(names[0], names[0] + len(names))):
             index = slots.to(device)
@@ -136,16 +139,9 @@ class Cache:
             positions = torch.arange(longest - seq, longest, device=device).expand(len(names), -1)
         else:
             positions = (starts[:, None] + torch.arange(seq)).to(device)
-        return StepRows(slots.to(device), index, starts, counts, positions, longest - seq if same else None, longest)
-
-    def _checked(self, slots: Tensor, batch: int) -> Tensor:
-        names = slots.tolist()
-        if slots.shape != (batch,):
-            raise ValueError(f"slots {names} must name one slot for each of {batch} rows")
-        self._check_slots(names)
-        if len(set(names)) < batch:
-            raise ValueError(f"slots {names} name one slot twice")
-        return slots
+        start = longest - seq if same else None
+        rows = StepRows(slots.to(device), index, starts, counts, positions, start, longest)
+        return CacheStep(self, slots, rows, source_mask)
 
     def _check_slots(self, names: list[int]) -> None:
         if wrong := [slot for slot in names if not 0 <= slot < self.slots]:

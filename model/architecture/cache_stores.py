@@ -142,19 +142,13 @@ def plan_window(rows: StepRows, ring: RingBuffer) -> WritePlan:
         used = min(int(rows.starts.max()), ring.places)
         keys = torch.cat((ring.held(starts)[:, :used].expand(len(positions), -1), positions), dim=1)
         mask = AttentionMask(positions, keys, causal=True, window=ring.window, global_tokens=ring.pinned)
-    kept = _kept(rows, ring)
-    slots, places = rows.slots[kept[0]], ring.place(rows.positions[kept])
-    return WritePlan(mask, "both" if used else "new", used, None, kept, slots, places)
-
-
-def _kept(rows: StepRows, ring: RingBuffer) -> tuple[Tensor, Tensor]:
-    """Row and column of the real tokens that no later token of the step overwrites: no place is written twice."""
-    device, positions = rows.positions.device, rows.positions
+    # Only the real tokens that no later token of the step overwrites are written: no place is written twice.
     counts, ends = rows.counts.to(device)[:, None], (rows.starts + rows.counts).to(device)[:, None]
     real = torch.arange(rows.seq, device=device) < counts
-    stays = (positions < ring.pinned) | (positions >= ends - ring.turning)
+    stays = (rows.positions < ring.pinned) | (rows.positions >= ends - ring.turning)
     row, column = (real & stays).nonzero(as_tuple=True)
-    return row, column
+    places = ring.place(rows.positions[row, column])
+    return WritePlan(mask, "both" if used else "new", used, None, (row, column), rows.slots[row], places)
 
 
 class KVBuffer:

@@ -24,17 +24,15 @@ def initialize(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            std = _STD / _sublayers(model, name) ** 0.5 if name.endswith(_INTO_THE_STREAM) else _STD
+            std = _STD
+            if name.endswith(_INTO_THE_STREAM):
+                # Two sublayers per layer, also without a feed-forward network; three if it reads a source.
+                if name.startswith("encoder."):
+                    sublayers = 2 * len(model.config.encoder_kinds)
+                else:
+                    sublayers = (2 if model.encoder is None else 3) * model.config.layers
+                std = _STD / sublayers**0.5
             parameter.copy_(_draw(name, parameter.shape, std, generator))
-
-
-def _sublayers(model: Transformer, name: str) -> int:
-    """Number of sublayers in the weight's stack: two per layer, three if it reads a source. A state space layer without
-    a feed-forward network counts as two.
-    """
-    if name.startswith("encoder."):
-        return 2 * len(model.config.encoder_kinds)
-    return (2 if model.encoder is None else 3) * model.config.layers
 
 
 def _draw(name: str, shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:

@@ -50,7 +50,14 @@ class FusedLinear:
     def __call__(self, x: Tensor, *maps: nn.Module) -> tuple[Tensor, ...]:
         _refuse_gradients()
         if maps not in self._fused:
-            self._fused[maps] = _fuse(maps, _rows(x))
+            linear = [each for each in maps if _is_plain(each)]
+            biases: list[Tensor] = [each.bias for each in linear if each.bias is not None]
+            fused = None  # for maps that are more than their products, or of which only some have a bias
+            if len(linear) == len(maps) and len(biases) in (0, len(maps)):
+                product = pack(torch.cat(tuple(each.weight for each in linear)), _rows(x))
+                bias = torch.cat(biases) if biases else None
+                fused = _FusedMaps(product, bias, [each.out_features for each in linear])
+            self._fused[maps] = fused
         fused = self._fused[maps]
         return separate(x, *maps) if fused is None else fused(x)
 
@@ -79,23 +86,13 @@ def fusing_pays(model: nn.Module, tokens: int) -> bool:
     return weights[0].device.type == "cpu" and small and tokens >= FUSED_TOKENS
 
 
-def _fuse(maps: tuple[nn.Module, ...], rows: int) -> _FusedMaps | None:
-    """None if a map is more than a product: a subclass, hooked, or with a forward of its own."""
-    linear = [each for each in maps if _is_plain(each)]
-    biases: list[Tensor] = [each.bias for each in linear if each.bias is not None]
-    if len(linear) < len(maps) or 0 < len(biases) < len(maps):
-        return None
-    product = pack(torch.cat(tuple(each.weight for each in linear)), rows)
-    return _FusedMaps(product, torch.cat(biases) if biases else None, [each.out_features for each in linear])
-
-
 def _refuse_gradients() -> None:
     if torch.is_grad_enabled():
         raise ValueError("fused maps are copies, which give the weights no gradients: decode within torch.no_grad()")
 
 
 def _is_plain(each: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a map is its product and nothing more."""
+    """Whether a map is its product and nothing more: no subclass, not hooked, without a forward of its own."""
     changed = each._forward_hooks or each._forward_pre_hooks or "forward" in vars(each)
     return type(each) is nn.Linear and not changed
 

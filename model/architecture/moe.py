@@ -84,7 +84,11 @@ class MoE(nn.Module):
             mixed = mixed + self.shared(tokens)
         if real is None:
             return mixed.view_as(x), _routing(logits, probabilities, wanted, taken)
-        wanted, taken = (_count_real(real, chosen, each, settings.experts) for each in (every, order))
+        # Choices of real tokens per expert, before and after the limit.
+        none = torch.zeros(settings.experts, dtype=torch.int64, device=x.device)
+        wanted, taken = (
+            none.index_add(0, chosen.T.flatten()[each], real[each % len(real)].long()) for each in (every, order)
+        )
         return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
 
     def _mix(self, tokens: Tensor, weights: Tensor, order: Tensor, counts: Tensor) -> Tensor:
@@ -191,12 +195,6 @@ def _mean(x: Tensor, real: Tensor | None) -> Tensor:
     weights = real.to(x.dtype) / real.sum().clamp(min=1)
     # Not a product: values at padding may be NaN.
     return torch.where(real.view(-1, *[1] * (x.ndim - 1)), x, 0).transpose(0, -1) @ weights
-
-
-def _count_real(real: Tensor, chosen: Tensor, order: Tensor, experts: int) -> Tensor:
-    """Number of real tokens' choices in `order` per expert, [experts] int64; formats as in `by_expert`."""
-    counts = torch.zeros(experts, dtype=torch.int64, device=chosen.device)
-    return counts.index_add(0, chosen.T.flatten()[order], real[order % len(real)].long())
 
 
 def _stacked(experts: int, outputs: int, inputs: int) -> nn.Parameter:

@@ -74,11 +74,22 @@ class StateSpace(nn.Module):
         resets where the number changes; a row's first document continues `initial`.
         """
         self._check(x, documents, initial, counts)
-        real, segments = _real(x, counts), None
-        if documents is not None and x.shape[1] > 1:
-            segments = _segments(documents, real)
+        seq, real, segments = x.shape[1], None, None
+        # Reading counts on the CPU is free; reading others would wait for the device.
+        if counts is not None and not (counts.device.type == "cpu" and bool((counts == seq).all())):
+            real = torch.arange(seq, device=x.device) < counts.to(x.device)[:, None]  # [batch, seq], False for padding
+        if documents is not None and seq > 1:
+            # Numbers the documents from 0 in the order of each row; padding belongs to the last real token's.
+            borders = documents[:, 1:] != documents[:, :-1]
+            borders = borders if real is None else borders & real[:, 1:]
+            segments = functional.pad(borders.long().cumsum(-1), (1, 0))
         gate, inputs, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], dim=-1)
-        history = torch.cat([self._first(inputs, initial), inputs], dim=1)
+        # Inputs of the convolution before the first token, [batch, conv_width - 1, channels].
+        if initial is None:
+            first = inputs.new_zeros(len(inputs), self.width - 1, self.channels)
+        else:
+            first = initial.conv.transpose(1, 2).to(inputs.dtype)
+        history = torch.cat([first, inputs], dim=1)
         # Without autocast, which would compute the state's products in a narrower dtype.
         with torch.autocast(x.device.type, enabled=False):
             mixed, state = self._scan(self._convolve(history, segments), dt, real, segments, initial)
@@ -124,12 +135,6 @@ class StateSpace(nn.Module):
             mixed = torch.addcmul(mixed, shifted, tap)
         return functional.silu(mixed)
 
-    def _first(self, inputs: Tensor, initial: SequenceState | None) -> Tensor:
-        """Inputs of the convolution before the first token, [batch, conv_width - 1, channels]."""
-        if initial is None:
-            return inputs.new_zeros(len(inputs), self.width - 1, self.channels)
-        return initial.conv.transpose(1, 2).to(inputs.dtype)
-
     def _last(self, history: Tensor, counts: Tensor | None, segments: Tensor | None) -> Tensor:
         """The inputs before each row's next token, [batch, channels, conv_width - 1]; of its last document only."""
         reach = self.width - 1
@@ -152,20 +157,3 @@ class StateSpace(nn.Module):
             raise ValueError(f"counts of shape {list(counts.shape)} must be [batch] = {[batch]}")
         if initial is not None and len(initial.state) != batch:
             raise ValueError(f"initial holds {len(initial.state)} sequences, and x {batch}: they must be as many")
-
-
-def _real(x: Tensor, counts: Tensor | None) -> Tensor | None:
-    """[batch, seq] bool, False for padding; None if there is none."""
-    seq = x.shape[1]
-    # Reading counts on the CPU is free; reading others would wait for the device.
-    if counts is None or (counts.device.type == "cpu" and bool((counts == seq).all())):
-        return None
-    return torch.arange(seq, device=x.device) < counts.to(x.device)[:, None]
-
-
-def _segments(documents: Tensor, real: Tensor | None) -> Tensor:
-    """Number documents [batch, seq] from 0 in the order of each row; padding belongs to the last real token's."""
-    borders = documents[:, 1:] != documents[:, :-1]
-    if real is not None:
-        borders = borders & real[:, 1:]
-    return functional.pad(borders.long().cumsum(-1), (1, 0))

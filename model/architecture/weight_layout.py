@@ -24,7 +24,9 @@ def pack(weight: Tensor, rows: int) -> Product:
         return _split(weight, torch.get_num_threads())
     onednn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and onednn:
-        return _blocked(weight, rows)
+        # oneDNN's own layout, which torch's compiler uses for frozen weights.
+        blocked, run = torch.ops.mkldnn._reorder_linear_weight(weight, rows), torch.ops.mkldnn._linear_pointwise
+        return lambda x, bias: run(x, blocked, bias, "none", [], "")
     return lambda x, bias: functional.linear(x, weight, bias)
 
 
@@ -45,16 +47,5 @@ def _split(weight: Tensor, threads: int) -> Product:
         y = (y if rows == 1 else y.transpose(0, 1)).reshape(*x.shape[:-1], filled)
         y = y if filled == outputs else y[..., :outputs]
         return y if bias is None else y.add_(bias)
-
-    return product
-
-
-def _blocked(weight: Tensor, rows: int) -> Product:
-    """oneDNN's own layout, which torch's compiler uses for frozen weights."""
-    blocked, run = torch.ops.mkldnn._reorder_linear_weight(weight, rows), torch.ops.mkldnn._linear_pointwise
-
-    def product(x: Tensor, bias: Tensor | None) -> Tensor:
-        y: Tensor = run(x, blocked, bias, "none", [], "")
-        return y
 
     return product

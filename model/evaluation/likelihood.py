@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from torch.nn import functional
 
 from sluice.core.progress import Progress, no_progress
@@ -37,8 +36,24 @@ def negative_log_likelihoods(
     """Return the nats of each span's scored tokens. Not finite where the model's logits are not."""
     nats = torch.zeros(len(spans), dtype=torch.float64)
     done = 0
+    device = model.embedding.weight.device
+    rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
     for batch in _batches(spans):
-        nats[batch] = _batch_nats(model, [spans[i] for i in batch])
+        # Padding is on the right, where a causal model cannot see it.
+        width = max(len(spans[index].ids) for index in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.int64)
+        scored = torch.zeros(len(batch), width - 1, dtype=torch.bool)
+        for row, span in enumerate(spans[index] for index in batch):
+            ids[row, : len(span.ids)] = torch.tensor(span.ids)
+            scored[row, span.start - 1 : len(span.ids) - 1] = True
+        # Only what is scored goes through the head: of overlapping windows that is half, and the head half the work.
+        hidden = model.hidden(ids[:, :-1].to(device))[scored.to(device)]  # [scored tokens, hidden]
+        parts = [
+            functional.cross_entropy(functional.linear(part, model.head_weight).float(), targets, reduction="none")
+            for part, targets in zip(hidden.split(rows), ids[:, 1:][scored].to(device).split(rows), strict=True)
+        ]
+        owner = torch.tensor(batch)[:, None].expand_as(scored)[scored]
+        nats.index_add_(0, owner, torch.cat(parts).double().cpu())
         done += len(batch)
         progress(done, len(spans), note)
     return nats.tolist()
@@ -55,23 +70,3 @@ def _batches(spans: Sequence[Span]) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _batch_nats(model: Transformer, spans: Sequence[Span]) -> Tensor:
-    """[spans] float64. Padding is on the right, where a causal model cannot see it."""
-    width = max(len(span.ids) for span in spans)
-    ids = torch.zeros(len(spans), width, dtype=torch.int64)
-    scored = torch.zeros(len(spans), width - 1, dtype=torch.bool)
-    for row, span in enumerate(spans):
-        ids[row, : len(span.ids)] = torch.tensor(span.ids)
-        scored[row, span.start - 1 : len(span.ids) - 1] = True
-    device = model.embedding.weight.device
-    # Only what is scored goes through the head: of overlapping windows that is half, and the head half the work.
-    hidden = model.hidden(ids[:, :-1].to(device))[scored.to(device)]  # [scored tokens, hidden]
-    rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-    nats = [
-        functional.cross_entropy(functional.linear(part, model.head_weight).float(), targets, reduction="none")
-        for part, targets in zip(hidden.split(rows), ids[:, 1:][scored].to(device).split(rows), strict=True)
-    ]
-    owner = torch.arange(len(spans))[:, None].expand_as(scored)[scored]
-    return torch.zeros(len(spans), dtype=torch.float64).index_add_(0, owner, torch.cat(nats).double().cpu())

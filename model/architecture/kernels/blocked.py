@@ -78,7 +78,10 @@ class _BlockedAttention(torch.autograd.Function):
             rows, seen = slice(block.start * group, block.end * group), slice(block.low, block.high)
             scores = queries[:, rows] @ keys[:, seen].mT
             if block.added is not None:
-                _add(scores, block.added, kv_heads, group)
+                # The scores are [batch * kv_heads, queries * group, keys].
+                by_token = scores.view(-1, kv_heads, block.end - block.start, group, scores.shape[2])
+                shared = (1, 1) if block.added.shape[1] == 1 else (kv_heads, group)
+                by_token[..., -block.added.shape[3] :] += block.added.unflatten(1, shared).transpose(2, 3)
             probabilities.append(scores.softmax(dim=-1))
             mixed[:, rows] = probabilities[-1] @ values[:, seen]
         ctx.save_for_backward(queries, keys, values, *probabilities)
@@ -110,13 +113,6 @@ class _BlockedAttention(torch.autograd.Function):
             _unstack(value_gradient.to(values.dtype), kv_heads, kv_heads),
             None,
         )
-
-
-def _add(scores: Tensor, added: Tensor, kv_heads: int, group: int) -> None:
-    """Adds [batch or 1, 1 or heads, queries, last keys] to scores [batch * kv_heads, queries * group, keys]."""
-    by_token = scores.view(-1, kv_heads, scores.shape[1] // group, group, scores.shape[2])
-    heads = (1, 1) if added.shape[1] == 1 else (kv_heads, group)
-    by_token[..., -added.shape[3] :] += added.unflatten(1, heads).transpose(2, 3)
 
 
 def _stack(x: Tensor, kv_heads: int) -> Tensor:

@@ -38,10 +38,21 @@ def attend(call: AttentionCall) -> Tensor:
         "softcap": call.soft_cap or 0.0,
         "alibi_slopes": None if mask.slopes is None else mask.slopes.float(),
     }
-    if mask.query_documents is None:
+    documents = mask.query_documents
+    if documents is None:
         return flash_attn.flash_attn_func(call.queries, call.keys, call.values, **settings)
     batch = call.queries.shape[0]
-    starts, longest = mask_tensors.cached(mask, "documents", lambda: _document_bounds(mask, batch))
+
+    def document_bounds() -> tuple[Tensor, int]:
+        """Starts of the documents in the flattened batch and the last's end, [documents + 1] int32; longest length."""
+        rows = documents.expand(batch, -1)
+        new = torch.ones_like(rows, dtype=torch.bool)
+        new[:, 1:] = rows.diff(dim=1) != 0
+        starts = new.flatten().nonzero()[:, 0]
+        starts = torch.cat((starts, starts.new_tensor([rows.numel()]))).to(torch.int32)
+        return starts, int(starts.diff().max())
+
+    starts, longest = mask_tensors.cached(mask, "documents", document_bounds)
     mixed = flash_attn.flash_attn_varlen_func(
         call.queries.flatten(0, 1),
         call.keys.flatten(0, 1),
@@ -57,33 +68,21 @@ def attend(call: AttentionCall) -> Tensor:
 
 def orderly(mask: AttentionMask) -> bool:
     """Whether the kernels' own numbering of tokens gives the mask's distances. Reads the device once per mask."""
-    return mask.plain or mask_tensors.cached(mask, "orderly", lambda: _orderly(mask))
 
+    def compare() -> bool:
+        keys, queries = mask.key_positions, mask.query_positions
+        length = queries.shape[1]
+        if keys.shape[1] < length or int(keys.min()) < 0 or not bool((keys[:, -length:] == queries).all()):
+            return False
+        steps = keys.diff(dim=1) == 1
+        documents = mask.key_documents
+        if documents is None or mask.query_documents is None:
+            return bool(steps.all())
+        if documents.shape != mask.query_documents.shape or not torch.equal(documents, mask.query_documents):
+            return False
+        new = documents.diff(dim=1) != 0
+        runs = new.sum(dim=1) + 1
+        kinds = documents.sort(dim=1).values.diff(dim=1).ne(0).sum(dim=1) + 1
+        return bool((steps | new).all()) and torch.equal(runs, kinds)
 
-def _orderly(mask: AttentionMask) -> bool:
-    keys, queries = mask.key_positions, mask.query_positions
-    length = queries.shape[1]
-    if keys.shape[1] < length or int(keys.min()) < 0 or not bool((keys[:, -length:] == queries).all()):
-        return False
-    steps = keys.diff(dim=1) == 1
-    documents = mask.key_documents
-    if documents is None or mask.query_documents is None:
-        return bool(steps.all())
-    if documents.shape != mask.query_documents.shape or not torch.equal(documents, mask.query_documents):
-        return False
-    new = documents.diff(dim=1) != 0
-    runs = new.sum(dim=1) + 1
-    kinds = documents.sort(dim=1).values.diff(dim=1).ne(0).sum(dim=1) + 1
-    return bool((steps | new).all()) and torch.equal(runs, kinds)
-
-
-def _document_bounds(mask: AttentionMask, batch: int) -> tuple[Tensor, int]:
-    """Starts of the documents in the flattened batch and the last one's end, [documents + 1] int32; longest length."""
-    documents = mask.query_documents
-    assert documents is not None
-    documents = documents.expand(batch, -1)
-    new = torch.ones_like(documents, dtype=torch.bool)
-    new[:, 1:] = documents.diff(dim=1) != 0
-    starts = new.flatten().nonzero()[:, 0]
-    starts = torch.cat((starts, starts.new_tensor([documents.numel()]))).to(torch.int32)
-    return starts, int(starts.diff().max())
+    return mask.plain or mask_tensors.cached(mask, "orderly", compare)

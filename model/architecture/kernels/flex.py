@@ -22,42 +22,33 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def attend(call: AttentionCall) -> Tensor:
     """Heads come before tokens here: [batch, heads, seq, head_size]."""
     assert call.dropout == 0.0
-    lengths, device = (call.queries.shape[1], call.keys.shape[1]), call.queries.device
-    key = f"block mask {lengths}"
-    block_mask = mask_tensors.cached(call.mask, key, lambda: _block_mask(call.mask, *lengths, device))
+    mask, lengths, device = call.mask, (call.queries.shape[1], call.keys.shape[1]), call.queries.device
+
+    def block_mask() -> flex.BlockMask | None:
+        if mask.plain and not mask.causal:
+            return None
+        positions, documents = (mask.query_positions, mask.key_positions), (mask.query_documents, mask.key_documents)
+        tensors = (*positions, *documents, mask.key_mask)
+        rows = 1 if mask.plain else max(x.shape[0] for x in tensors if x is not None)
+        return _for(device, flex.create_block_mask)(_mask_mod(mask), rows, None, *lengths, device=device)
+
     mixed = _for(device, flex.flex_attention)(
         call.queries.transpose(1, 2),
         call.keys.transpose(1, 2),
         call.values.transpose(1, 2),
-        score_mod=_score_mod(call.mask, call.soft_cap),
-        block_mask=block_mask,
+        score_mod=_score_mod(mask, call.soft_cap),
+        block_mask=mask_tensors.cached(mask, f"block mask {lengths}", block_mask),
         scale=call.scale,
         enable_gqa=call.queries.shape[2] != call.keys.shape[2],
     )
     return mixed.transpose(1, 2)
 
 
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
+_compile: Callable[[Callable[..., Any]], Callable[..., Any]] = cache(torch.compile)
 
 
 def _for(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any]:
-    return function if device.type == "cpu" or torch.compiler.is_compiling() else _compiled(function)
-
-
-def _block_mask(mask: AttentionMask, queries: int, keys: int, device: torch.device) -> flex.BlockMask | None:
-    if mask.plain and not mask.causal:
-        return None
-    tensors = (
-        mask.query_positions,
-        mask.key_positions,
-        mask.query_documents,
-        mask.key_documents,
-        mask.key_mask,
-    )
-    rows = 1 if mask.plain else max(x.shape[0] for x in tensors if x is not None)
-    return _for(device, flex.create_block_mask)(_mask_mod(mask), rows, None, queries, keys, device=device)
+    return function if device.type == "cpu" or torch.compiler.is_compiling() else _compile(function)
 
 
 def _mask_mod(mask: AttentionMask) -> MaskMod:

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.model.architecture.attention_mask import AttentionMask
 from sluice.model.architecture.kernels import mask_tensors
 from sluice.model.architecture.kernels.call import AttentionCall
 
@@ -14,14 +13,23 @@ def attend(call: AttentionCall) -> Tensor:
     assert call.soft_cap is None
     length, heads, kv_heads = call.queries.shape[1], call.queries.shape[2], call.keys.shape[2]
     causal = call.mask.plain and call.mask.causal
-    mask = None if call.mask.plain else _mask(call.mask, call.queries)
+    mask = None
+    if not call.mask.plain:
+        # A GPU's kernels take a mask of the queries' dtype only.
+        dtype, on_cpu = call.queries.dtype, call.queries.device.type == "cpu"
+        additive = mask_tensors.additive(call.mask, torch.promote_types(dtype, torch.float32) if on_cpu else dtype)
+        mask = mask_tensors.allowed(call.mask) if additive is None else additive
     queries, keys, values = (x.transpose(1, 2) for x in (call.queries, call.keys, call.values))
     stacked = heads != kv_heads and not causal and length < keys.shape[2]
     if stacked:
         # Decoding: heads that share keys and values become rows of one query, so that no part of a cache is repeated.
         group = heads // kv_heads
         queries = queries.reshape(queries.shape[0], kv_heads, group * length, queries.shape[3])
-        mask = None if mask is None else _stack(mask, kv_heads, group)
+        # [batch, 1 or heads, queries, keys] -> [batch, 1 or kv_heads, group * queries (or 1 for all), keys].
+        if mask is not None and mask.shape[1] > 1:
+            mask = mask.reshape(mask.shape[0], kv_heads, group * mask.shape[2], mask.shape[3])
+        elif mask is not None and mask.shape[2] > 1:
+            mask = mask.repeat(1, 1, group, 1)
     shared = heads != kv_heads and not stacked
     if shared and not shares_heads(queries.device.type, queries.dtype, masked=mask is not None):
         keys, values = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (keys, values))
@@ -46,17 +54,3 @@ def shares_heads(device: str, dtype: torch.dtype, *, masked: bool) -> bool:
     GPU only its FlashAttention does, which supports neither masks nor float32.
     """
     return device == "cpu" or (not masked and dtype in (torch.float16, torch.bfloat16))
-
-
-def _mask(mask: AttentionMask, queries: Tensor) -> Tensor:
-    # A GPU's kernels take a mask of the queries' dtype only.
-    wide = torch.promote_types(queries.dtype, torch.float32)
-    additive = mask_tensors.additive(mask, wide if queries.device.type == "cpu" else queries.dtype)
-    return mask_tensors.allowed(mask) if additive is None else additive
-
-
-def _stack(mask: Tensor, kv_heads: int, group: int) -> Tensor:
-    """[batch, 1 or heads, queries, keys] -> [batch, 1 or kv_heads, group * queries (or 1 for all), keys]."""
-    if mask.shape[1] > 1:
-        return mask.reshape(mask.shape[0], kv_heads, group * mask.shape[2], mask.shape[3])
-    return mask if mask.shape[2] == 1 else mask.repeat(1, 1, group, 1)
