@@ -1,8 +1,8 @@
-"""OpenAI's HTTP schemas: what is asked, what is answered, how errors look.
+"""OpenAI's HTTP schemas: requests, responses and errors.
 
-A field of OpenAI's API that changes nothing here (`user`, `metadata`) is read over. One that would change the answer
-but is not supported (`n=2`, `tools`) is refused unless it holds its neutral value, and so is a field OpenAI does not
-have: a setting that is ignored is an error, not a silence.
+A field of OpenAI's API without effect here (`user`, `metadata`) is ignored. An unsupported field that would change the
+answer (`n=2`, `tools`) is an error unless it has its neutral value, and so is a field that OpenAI does not have: no
+setting is ignored silently.
 """
 
 import json
@@ -22,7 +22,7 @@ _WITHOUT_EFFECT = {
     "store",
     "user",
 }
-# Fields that would change the answer, with the values at which they do not; null always is one.
+# Unsupported fields, with their neutral values besides null.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -46,14 +46,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 MODEL_NAME = "sluice"
-"""The one model to ask for; which version answers is decided by the release."""
+"""The one model name that requests may use; the release decides which version answers."""
 SSE_DONE = "data: [DONE]\n\n"
 
 AnyRequest = TypeVar("AnyRequest", bound="SamplingRequest")
 
 
 class ApiError(Exception):
-    """An answer in OpenAI's error shape."""
+    """An error response in OpenAI's format."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int = 0
@@ -103,7 +103,7 @@ class ChatMessage(BaseModel):
 
 
 class SamplingRequest(BaseModel):
-    """What both kinds of completion share."""
+    """Fields that both kinds of completion share."""
 
     model_config = ConfigDict(extra="forbid")
     object_prefix: ClassVar[str]
@@ -152,7 +152,7 @@ class SamplingRequest(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_engine(self, request_id: str, max_tokens: int, seed: int) -> GenerationRequest:
-        """The request as the engine takes it; `seed` is used where none was asked for."""
+        """Return the request for the engine; `max_tokens` and `seed` apply where the request has none."""
         return GenerationRequest(
             request_id=request_id,
             prompt=self.turns,
@@ -166,7 +166,7 @@ class SamplingRequest(BaseModel):
 
 
 class CompletionRequest(SamplingRequest):
-    """POST /v1/completions: text that goes on."""
+    """POST /v1/completions: continue a text."""
 
     object_prefix = "cmpl"
 
@@ -177,7 +177,7 @@ class CompletionRequest(SamplingRequest):
     def _single(cls, prompt: Any) -> Any:
         if isinstance(prompt, list):
             if len(prompt) != 1 or not isinstance(prompt[0], str):
-                raise ValueError("only one prompt of text is supported, not a list of prompts or of token ids")
+                raise ValueError("only a single text prompt is supported, not a list of prompts or of token ids")
             return prompt[0]
         return prompt
 
@@ -187,7 +187,7 @@ class CompletionRequest(SamplingRequest):
 
 
 class ChatCompletionRequest(SamplingRequest):
-    """POST /v1/chat/completions: the next turn of a conversation."""
+    """POST /v1/chat/completions: answer a conversation."""
 
     object_prefix = "chatcmpl"
 
@@ -216,7 +216,7 @@ class ChatCompletionRequest(SamplingRequest):
 
 
 def parse(kind: type[AnyRequest], body: bytes, most_tokens: int) -> AnyRequest:
-    """The validated request; ApiError 400 (404 for another model) says which field is wrong and why."""
+    """Return the validated request; raise ApiError 400 (404 for another model) naming the wrong field."""
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
@@ -229,22 +229,22 @@ def parse(kind: type[AnyRequest], body: bytes, most_tokens: int) -> AnyRequest:
             message = f"{field}: {message}"
         raise ApiError(400, message, param=field) from None
     if request.model != MODEL_NAME:
-        message = f"there is no model '{request.model}'; ask for '{MODEL_NAME}'"
+        message = f"there is no model '{request.model}'; use '{MODEL_NAME}'"
         raise ApiError(404, message, param="model", code="model_not_found")
     if request.max_tokens and request.max_tokens > most_tokens:
-        message = f"max_tokens {request.max_tokens} is more than this server gives ({most_tokens})"
+        message = f"max_tokens {request.max_tokens} exceeds this server's limit of {most_tokens}"
         raise ApiError(400, message, param="max_tokens")
     return request
 
 
 def usage(finish: Finish) -> dict[str, int]:
-    """OpenAI's token counts."""
+    """Return OpenAI's token counts."""
     prompt, completion = finish.prompt_tokens, finish.completion_tokens
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-class Response:
-    """Builds the answers to one request."""
+class ResponseBuilder:
+    """Builder of the response to one request, complete or in chunks."""
 
     def __init__(self, request: SamplingRequest, request_id: str, version: str, created: int) -> None:
         self._is_chat = isinstance(request, ChatCompletionRequest)
@@ -255,23 +255,23 @@ class Response:
             "model": f"{MODEL_NAME}-v{version}",
         }
 
-    def whole(self, text: str, finish: Finish) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+    def complete(self, text: str, finish: Finish) -> dict[str, Any]:
+        """Return the body of a response that does not stream."""
         name = "chat.completion" if self._is_chat else "text_completion"
         content = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
         choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish.finish_reason}
         return {**self._common, "object": name, "choices": [choice], "usage": usage(finish)}
 
-    def first(self) -> str:
-        """The chunk with which a streamed answer opens; none for a plain completion."""
+    def opening(self) -> str:
+        """Return the first chunk of a streamed chat response; empty for a plain completion."""
         return self._chunk([self._choice({"role": "assistant", "content": ""})]) if self._is_chat else ""
 
-    def piece(self, text: str) -> str:
-        """The chunk with the next text."""
+    def chunk(self, text: str) -> str:
+        """Return a chunk with the next text; empty without text."""
         return self._chunk([self._choice({"content": text} if self._is_chat else text)]) if text else ""
 
-    def last(self, finish: Finish) -> str:
-        """The chunks with which a streamed answer closes."""
+    def closing(self, finish: Finish) -> str:
+        """Return the last chunks of a streamed response."""
         closing = self._chunk([self._choice({} if self._is_chat else "", finish.finish_reason)])
         if self._include_usage:
             closing += self._chunk([], usage=usage(finish))
@@ -289,11 +289,11 @@ class Response:
 
 
 def stream_error(error: ApiError) -> str:
-    """How a streamed answer that has begun says that it cannot go on."""
+    """Return the chunks that end a streamed response with an error."""
     return f"data: {json.dumps(error.body)}\n\n{SSE_DONE}"
 
 
 def model_list(created: int) -> dict[str, Any]:
-    """Body of GET /v1/models."""
+    """Return the body of GET /v1/models."""
     model = {"id": MODEL_NAME, "object": "model", "created": created, "owned_by": "sluice"}
     return {"object": "list", "data": [model]}

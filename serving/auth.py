@@ -1,4 +1,4 @@
-"""The gateway's door: a key for everything but a few open paths, and a bound on what a request may send."""
+"""Authentication of the gateway: a key for all but a few open paths, and a limit on the size of requests."""
 
 import hashlib
 import hmac
@@ -13,15 +13,15 @@ MAX_BODY_BYTES = 256 * 1024
 
 
 def hash_key(key: str) -> str:
-    """What the gateway keeps of a key: sha256 hex, which is enough to know it again (keys are long and random)."""
+    """Return the sha256 hex of a key, which is all that the gateway stores (keys are long and random)."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class Guard:
-    """ASGI middleware. Closed unless a path is listed, so a route added later is closed too."""
+class AuthMiddleware:
+    """ASGI middleware that asks for a key on every path not listed as open, including routes added later."""
 
     def __init__(self, app: ASGIApp, key_hashes: Collection[str], open_paths: Collection[str]) -> None:
-        assert key_hashes, "a gateway without keys would answer nobody"
+        assert key_hashes, "a gateway without keys would refuse everyone"
         self._app, self._key_hashes, self._open_paths = app, tuple(key_hashes), frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,23 +36,23 @@ class Guard:
         return await self._app(scope, _bounded(receive), send)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
-        if path not in self._open_paths and not self._knows(headers.get(b"authorization", b"")):
+        if path not in self._open_paths and not self._is_known(headers.get(b"authorization", b"")):
             return ApiError(401, "send the server's key as `Authorization: Bearer KEY`", code="invalid_api_key")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return _too_large()
         return None
 
-    def _knows(self, authorization: bytes) -> bool:
+    def _is_known(self, authorization: bytes) -> bool:
         scheme, _, key = authorization.partition(b" ")
         found = hashlib.sha256(key.strip()).hexdigest()
-        # Every key is compared, in constant time: how long a refusal takes says nothing.
+        # All keys are compared, each in constant time, so that timing reveals nothing.
         known = [hmac.compare_digest(found, key_hash) for key_hash in self._key_hashes]
         return scheme.lower() == b"bearer" and any(known)
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Holds a body of undeclared length to the bound, too."""
+    """Limit bodies of undeclared length, too."""
     size = 0
 
     async def bounded() -> Message:
@@ -67,7 +67,7 @@ def _bounded(receive: Receive) -> Receive:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"the request is longer than {MAX_BODY_BYTES} bytes")
+    return ApiError(413, f"the request is longer than {MAX_BODY_BYTES} bytes, the most allowed: shorten it")
 
 
 def _challenge(error: ApiError) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A client of the server, for commands, the rollout and scripts."""
+"""HTTP client of the server, for commands, the rollout and scripts."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-if TYPE_CHECKING:  # these come with numpy and the ledger, and most commands only ask where the server is
+if TYPE_CHECKING:  # these import numpy and the ledger, which most commands do not need
     from sluice.serving.measurements import Measurements
     from sluice.serving.rollout import Completion
     from sluice.serving.routing import Arm, TrafficSource
@@ -24,23 +24,23 @@ class ServerError(RuntimeError):
 
 
 class Client:
-    """Talks to one server. Threads may share it; every call is bounded by `timeout_s`."""
+    """Client of one server. Threads may share it; every call is bounded by `timeout_s`."""
 
     def __init__(self, url: str, key: str, timeout_s: float = 120.0) -> None:
         self.url = url
-        # The server is where the caller says it is, never behind a proxy of the environment.
+        # trust_env=False: proxies of the environment do not apply.
         headers = {"authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def answers(self) -> bool:
-        """Whether a gateway that knows the key is there."""
+        """Return whether a gateway that accepts the key answers."""
         try:
             return self._http.get("/v1/models", timeout=PROBE_TIMEOUT_S).status_code == 200
         except httpx.HTTPError:
             return False
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, stream: bool = True, **fields: Any) -> Iterator[str]:
-        """The answer to a conversation, in pieces as they come, or as one where it does not stream.
+        """Yield the answer to a conversation as it is generated, or at once if it does not stream.
 
         `fields` are further fields of OpenAI's API. Raises ServerError.
         """
@@ -61,7 +61,7 @@ class Client:
     def complete(
         self, prompt: str, max_tokens: int, seed: int, source: "TrafficSource" = "replay", arm: "Arm | None" = None
     ) -> "Completion":
-        """One completion, routed by weight or pinned to an arm. A refusal or failure is in `status`, not raised."""
+        """Return one completion, routed by weight or pinned to an arm. Errors are in `status`, not raised."""
         from sluice.serving.rollout import Completion
 
         headers = {"x-sluice-source": source} | ({"x-sluice-arm": arm} if arm else {})
@@ -82,18 +82,18 @@ class Client:
         )
 
     def measurements(self, version: str, since: float = 0.0) -> "Measurements":
-        """What the gateway remembers of a version since `since` (epoch seconds)."""
+        """Return the gateway's measurements of a version since `since` (epoch seconds)."""
         from sluice.serving.measurements import Measurements
 
         found = _checked(self._http.get("/admin/measurements", params={"version": version, "since": since}))
         return Measurements(**found)
 
     def state(self) -> dict[str, Any]:
-        """Routes in force, versions loaded, errors of loading, counts by version."""
+        """Return the routes in force, loaded versions, load errors and counts by version."""
         return _checked(self._http.get("/admin/state"))
 
     def wait_for_champion(self, version: str, timeout_s: float = 60.0) -> None:
-        """Returns when `version` answers as the champion; TimeoutError says what does instead."""
+        """Wait until `version` answers as the champion; TimeoutError names the version that does instead."""
         deadline = time.monotonic() + timeout_s
         while (state := self.state())["champion"] != version:
             if time.monotonic() > deadline:
@@ -106,12 +106,12 @@ class Client:
 
 
 def server_file(state_folder: Path) -> Path:
-    """Where a running server says where it is: {"pid", "url", "started"}."""
+    """Path of the file in which a running server publishes {"pid", "url", "started"}."""
     return state_folder / "server.json"
 
 
 def find_server(state_folder: Path, key: str | None = None) -> Client | None:
-    """A client of the workspace's server, if it lives and answers; a file left by one that was killed is no server.
+    """Return a client of the workspace's server if it answers; None also for a file left by a killed server.
 
     The key is `key`, else SLUICE_API_KEY, else the one in the state folder.
     """
@@ -146,6 +146,6 @@ def _checked(response: httpx.Response) -> Any:
 
 
 def _server_timing(header: str) -> dict[str, float]:
-    """Durations in ms of a Server-Timing header (`first;dur=3.1, total;dur=9`)."""
+    """Parse the durations in ms of a Server-Timing header (`first;dur=3.1, total;dur=9`)."""
     parts = (part.split(";dur=") for part in header.split(",") if ";dur=" in part)
     return {name.strip(): float(value) for name, value in parts}

@@ -1,4 +1,4 @@
-"""Settings of the serving room."""
+"""Settings of serving."""
 
 from typing import ClassVar
 
@@ -27,24 +27,24 @@ class ServeConfig(Block):
     max_queued: int = Field(64, ge=1)
     """Requests waiting beyond this are answered 503 with Retry-After."""
     max_tokens: int = Field(256, ge=1)
-    """Most tokens one request may ask for."""
+    """Upper limit of a request's max_tokens."""
     request_timeout_s: float = Field(60.0, gt=0)
     threads: int = Field(1, ge=1)
-    """torch threads of one engine."""
+    """PyTorch threads of one engine."""
 
 
 class RolloutConfig(Block):
-    """Steps of the canary and what moves it on."""
+    """Steps of the canary and the bounds of its checks."""
 
     block_name: ClassVar[str] = "rollout"
 
     weights: list[int] = Field([10, 50, 100], min_length=1)
     """Percent of traffic on the challenger, step by step; the last must be 100."""
     requests_per_step: int = Field(30, ge=1)
-    """Challenger requests needed before a step is judged."""
+    """Challenger requests that a step needs before it can pass."""
     max_error_rate: float = Field(0.02, gt=0, lt=1)
     max_latency_ratio: float = Field(1.5, gt=0)
-    """Bound on challenger p95 over champion p95 of the whole answer, each a token."""
+    """Bound on the p95 time of a complete answer per token, challenger over champion."""
     alpha: float = Field(0.05, gt=0, lt=1)
     step_timeout_s: float = Field(120.0, gt=0)
     smoke_prompts: int = Field(8, ge=1)

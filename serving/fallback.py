@@ -1,7 +1,7 @@
-"""One request on its way through the versions that may answer it.
+"""One request with fallback: if the challenger fails, the champion answers.
 
-A challenger that fails is answered for by the champion, also in the middle of a stream: the champion goes on behind the
-text that is out already. What the user does not see is recorded all the same: every attempt is one traffic record.
+This also works in the middle of a stream: the champion continues the text that was already sent. Users do not see the
+failure, but every attempt is recorded as one traffic record.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from sluice.serving.engine.request import Finish, GenerationError, GenerationReq
 from sluice.serving.routing import Target, TrafficSource
 
 CHALLENGER_SHARE = 0.5
-"""Share of a request's time that the challenger may use; the rest is the champion's, should it have to step in."""
+"""Share of a request's time that the challenger may use; the rest is left for the champion's fallback."""
 CLIENT_GONE = 499
-"""Status of a request whose client left (nginx's code; it is never sent)."""
+"""Status of a request whose client disconnected (nginx's code; it is never sent)."""
 MEASURED_BY_ENGINE = tuple(
     column.name for column in fields(Finish) if column.name in COLUMNS.keys() - {"completion_tokens", "total_ms"}
 )
@@ -29,20 +29,20 @@ class Backends(Protocol):
     """The model versions behind the gateway."""
 
     def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        """Events of the answer; the last has `finish`. Raises GenerationError, or whatever the transport raises."""
+        """Yield the answer's events; the last has `finish`. Raises GenerationError, or any error of the transport."""
 
 
 class BackendFailed(GenerationError):
-    """The answer ended without an end."""
+    """The answer ended without its final event."""
 
     status = 502
 
 
 @dataclass
 class Attempt:
-    """One version's try at a request."""
+    """One attempt of one version to answer a request."""
 
-    leg: Target
+    target: Target
     started: float
     """Seconds of a monotonic clock."""
     total_ms: float = 0.0
@@ -50,25 +50,25 @@ class Attempt:
     tokens: int = 0
     finish: Finish | None = None
     status: int = CLIENT_GONE
-    """Until something else is known, the client left."""
+    """499 until the attempt succeeds or fails: nothing else ends it early but a client that disconnects."""
     error: str = "ClientGone"
 
 
 class FallbackCall:
-    """Asks `legs` in order, within `timeout_s`, and hands every attempt to `record` when it is over."""
+    """Calls `targets` in order until one answers, within `timeout_s`; passes every attempt to `record` at the end."""
 
     def __init__(
         self,
         backends: Backends,
         request: GenerationRequest,
-        legs: Sequence[Target],
+        targets: Sequence[Target],
         *,
         source: TrafficSource,
         timeout_s: float,
         record: Callable[[TrafficRecord], None],
     ) -> None:
-        assert legs, "a request that nobody may answer is refused before"
-        self._backends, self._request, self._legs, self._source = backends, request, tuple(legs), source
+        assert targets, "a request without a target is refused earlier"
+        self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
         self._record = record
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
@@ -79,20 +79,20 @@ class FallbackCall:
         return self._request.request_id
 
     @property
-    def leg(self) -> Target:
-        """Who answers now."""
-        return self._attempts[-1].leg if self._attempts else self._legs[0]
+    def target(self) -> Target:
+        """Version that answers now."""
+        return self._attempts[-1].target if self._attempts else self._targets[0]
 
     @property
     def fell_back(self) -> bool:
-        """Whether a version failed and the next one was asked."""
+        """Whether a version failed and the next one was called."""
         return len(self._attempts) > 1
 
     async def events(self) -> AsyncGenerator[TokenEvent, None]:
-        """The answer, as if one version gave it all. Raises what the last version raised."""
+        """Yield the answer's events as if from one version. Raises the error of the last version."""
         try:
-            for leg in self._legs:
-                attempt = Attempt(leg, time.monotonic())
+            for target in self._targets:
+                attempt = Attempt(target, time.monotonic())
                 self._attempts.append(attempt)
                 try:
                     async with aclosing(self._attempt(attempt)) as events:
@@ -101,7 +101,7 @@ class FallbackCall:
                     return
                 except Exception as error:
                     attempt.status, attempt.error = _status(error), type(error).__name__
-                    if leg is self._legs[-1]:
+                    if target is self._targets[-1]:
                         raise
                 finally:
                     attempt.total_ms = attempt.total_ms or 1e3 * (time.monotonic() - attempt.started)
@@ -109,18 +109,20 @@ class FallbackCall:
             self._write_records()
 
     async def _attempt(self, attempt: Attempt) -> AsyncGenerator[TokenEvent, None]:
-        text, tokens = self._given_out()
+        # Text and tokens that the client already has, from attempts that failed.
+        text = "".join(earlier.text for earlier in self._attempts)
+        tokens = sum(earlier.tokens for earlier in self._attempts)
         request = replace(self._request, prefix=text, max_tokens=max(1, self._request.max_tokens - tokens))
         limit = self._deadline
-        if attempt.leg is not self._legs[-1]:
+        if attempt.target is not self._targets[-1]:
             limit -= (1 - CHALLENGER_SHARE) * (self._deadline - attempt.started)
-        async with aclosing(self._backends.generate(attempt.leg.version, request)) as events:
+        async with aclosing(self._backends.generate(attempt.target.version, request)) as events:
             while attempt.finish is None:
                 try:
                     async with asyncio.timeout(limit - time.monotonic()):
                         event = await anext(events)
                 except StopAsyncIteration:
-                    raise BackendFailed("the answer broke off") from None
+                    raise BackendFailed("the answer ended early") from None
                 attempt.text += event.text
                 attempt.tokens += event.tokens
                 if event.finish is not None:
@@ -129,16 +131,12 @@ class FallbackCall:
                     event = replace(event, finish=replace(event.finish, completion_tokens=tokens + attempt.tokens))
                 yield event
 
-    def _given_out(self) -> tuple[str, int]:
-        """Text and number of tokens that the client has from attempts that failed."""
-        return "".join(attempt.text for attempt in self._attempts), sum(attempt.tokens for attempt in self._attempts)
-
     def _write_records(self) -> None:
         answered = self._attempts and self._attempts[-1].status not in range(400, 500)
         for attempt in self._attempts:
             status = attempt.status
             if answered and status in range(400, 499):
-                # What one version refuses as the user's mistake and the next one answers was the version's mistake.
+                # A request that one version refused and the next one answered was not the user's mistake.
                 status = 500
             self._record(self._traffic_record(attempt, status))
 
@@ -148,8 +146,8 @@ class FallbackCall:
             **measured,
             request_id=self._request.request_id,
             time=self._arrived,
-            version=attempt.leg.version,
-            arm=attempt.leg.arm,
+            version=attempt.target.version,
+            arm=attempt.target.arm,
             total_ms=attempt.total_ms,
             completion_tokens=attempt.tokens,
             status=status,

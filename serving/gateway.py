@@ -1,7 +1,7 @@
-"""The HTTP server in front of the model versions: OpenAI's API, health, metrics and what the release needs to know.
+"""The HTTP server in front of the model versions: OpenAI's API, health, metrics, and state for the release.
 
-It neither loads a model nor knows Ray: versions are asked through `Backends`, and which of them answers stands in a
-`RouteTable` that somebody else keeps up to date.
+It neither loads models nor knows Ray: it calls versions through `Backends`, and a `RouteTable` that the reconciler
+keeps up to date selects them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
-from sluice.serving.auth import Guard
+from sluice.serving.auth import AuthMiddleware
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
 from sluice.serving.fallback import CLIENT_GONE, Backends, FallbackCall
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class TrafficSink(Protocol):
-    """Where traffic records go (sluice.monitoring.traffic.writer.TrafficWriter)."""
+    """Destination of traffic records (sluice.monitoring.traffic.writer.TrafficWriter)."""
 
     lost: int
 
@@ -58,7 +58,7 @@ class TrafficSink(Protocol):
 
 
 class Gateway:
-    """What the endpoints share."""
+    """State shared by the endpoints."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class Gateway:
         sets_request_id: bool,
     ) -> None:
         self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
-        self._names_requests = sets_request_id
-        self.window, self.exporter = RecentRequests(), Exporter(routes)
+        self._sets_request_id = sets_request_id
+        self.recent, self.exporter = RecentRequests(), Exporter(routes)
         self.started = int(time.time())
 
-    def open(self, request: Request, asked: SamplingRequest) -> FallbackCall:
-        """Decides who may answer; ApiError where nobody may."""
+    def open(self, request: Request, parsed: SamplingRequest) -> FallbackCall:
+        """Select the versions that may answer; raise ApiError if there is none."""
         header = request.headers.get
         given = header("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -85,76 +85,76 @@ class Gateway:
         )
         chosen = targets(self.routes.current, request_id, cast(Arm | None, arm), source)
         if not chosen:
-            raise ApiError(503, _why_nobody(self.routes, arm), code="no_model", retry_after_s=RETRY_AFTER_S)
-        # From the id, so that a request can be repeated without having asked for a seed.
+            raise ApiError(503, _why_no_target(self.routes, arm), code="no_model", retry_after_s=RETRY_AFTER_S)
+        # Derived from the id, so that a request without a seed can be repeated.
         seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
-        wanted = asked.to_engine(request_id, self.config.max_tokens, seed)
+        wanted = parsed.to_engine(request_id, self.config.max_tokens, seed)
         timeout_s = self.config.request_timeout_s
         return FallbackCall(self.backends, wanted, chosen, source=source, timeout_s=timeout_s, record=self.record)
 
     def record(self, record: TrafficRecord) -> None:
-        """Keeps one attempt, in memory and on disk."""
-        self.window.add(record)
+        """Keep one attempt, in memory and on disk."""
+        self.recent.add(record)
         self.exporter.add(record)
         self.traffic.write(record)
 
-    def headers(self, exchange: FallbackCall) -> dict[str, str]:
-        """What an answer says about where it comes from."""
-        leg = exchange.leg
-        found = {"x-sluice-version": leg.version, "x-sluice-arm": leg.arm}
-        if self._names_requests:
-            found["x-request-id"] = exchange.request_id
-        if exchange.fell_back:
+    def headers(self, call: FallbackCall) -> dict[str, str]:
+        """Return the headers that name the version and arm of an answer."""
+        target = call.target
+        found = {"x-sluice-version": target.version, "x-sluice-arm": target.arm}
+        if self._sets_request_id:
+            found["x-request-id"] = call.request_id
+        if call.fell_back:
             found["x-sluice-fell-back"] = "1"
         return found
 
     async def answer(self, request: Request, kind: type[SamplingRequest]) -> Response:
-        """One completion, streamed or whole."""
-        asked = api.parse(kind, await request.body(), self.config.max_tokens)
-        exchange = self.open(request, asked)
-        events = exchange.events()
+        """Answer one completion request, streamed or complete."""
+        parsed = api.parse(kind, await request.body(), self.config.max_tokens)
+        call = self.open(request, parsed)
+        events = call.events()
         try:
-            # The first event comes before the headers: what fails until then has a status of its own.
+            # Wait for the first event before sending headers: failures until then get their own HTTP status.
             first = await _while_connected(request, anext(events))
         except Exception as error:
             raise _api_error(error) from error
-        reply = api.Response(asked, exchange.request_id, exchange.leg.version, int(time.time()))
-        if asked.stream:
-            return EventStream(self._stream(exchange, first, events, reply), headers=self.headers(exchange))
-        assert first.finish is not None, "an answer that is not streamed is one event"
+        reply = api.ResponseBuilder(parsed, call.request_id, call.target.version, int(time.time()))
+        if parsed.stream:
+            return EventStream(self._stream(call, first, events, reply), headers=self.headers(call))
+        assert first.finish is not None, "an answer that does not stream is one event"
         await events.aclose()
-        self._count(exchange)
-        headers = self.headers(exchange) | {"server-timing": _server_timing(first.finish)}
-        return JSONResponse(reply.whole(first.text, first.finish), headers=headers)
+        self._count(call)
+        headers = self.headers(call) | {"server-timing": _server_timing(first.finish)}
+        return JSONResponse(reply.complete(first.text, first.finish), headers=headers)
 
     async def _stream(
         self,
-        exchange: FallbackCall,
+        call: FallbackCall,
         event: TokenEvent,
         events: AsyncGenerator[TokenEvent, None],
-        reply: api.Response,
+        reply: api.ResponseBuilder,
     ) -> AsyncGenerator[str, None]:
-        opening = reply.first()
+        opening = reply.opening()
         try:
             while event.finish is None:
-                if chunk := opening + reply.piece(event.text):
+                if chunk := opening + reply.chunk(event.text):
                     yield chunk
                 opening = ""
                 event = await anext(events)
-            yield opening + reply.piece(event.text) + reply.last(event.finish)
+            yield opening + reply.chunk(event.text) + reply.closing(event.finish)
         except Exception as error:
             yield api.stream_error(_api_error(error))
         finally:
             await events.aclose()
-            self._count(exchange)
+            self._count(call)
 
-    def _count(self, exchange: FallbackCall) -> None:
-        if exchange.fell_back:
+    def _count(self, call: FallbackCall) -> None:
+        if call.fell_back:
             self.exporter.add_fallback()
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. When the client leaves, the generator is closed at once and not by a later collection."""
+    """Server-sent events. If the client disconnects, the generator is closed at once, not by garbage collection."""
 
     media_type = "text/event-stream"
 
@@ -191,7 +191,7 @@ def create_app(
         await asyncio.to_thread(traffic.close)
 
     app = FastAPI(title="sluice", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, key_hashes=key_hashes, open_paths=OPEN_PATHS)
+    app.add_middleware(AuthMiddleware, key_hashes=key_hashes, open_paths=OPEN_PATHS)
     _add_error_handlers(app)
 
     @app.get("/health")
@@ -211,7 +211,7 @@ def create_app(
     async def state() -> dict[str, Any]:
         return {
             **asdict(routes.current),
-            "versions": gateway.window.overview(),
+            "versions": gateway.recent.overview(),
             "traffic_records_lost": traffic.lost,
             "started": gateway.started,
             "time": time.time(),
@@ -219,7 +219,7 @@ def create_app(
 
     @app.get("/admin/measurements")
     async def measurements(version: str, since: float = Query(0.0, ge=0)) -> dict[str, Any]:
-        return as_json(gateway.window.measurements(version, since))
+        return as_json(gateway.recent.measurements(version, since))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -237,7 +237,7 @@ def create_app(
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    """Every error leaves in OpenAI's shape."""
+    """Give every error OpenAI's format."""
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> JSONResponse:
@@ -266,14 +266,14 @@ def _server_timing(finish: Finish) -> str:
 
 
 async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves before it is there."""
+    """Return the result of `work`; cancel it if the client disconnects first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ApiError(CLIENT_GONE, "the client left")
+        raise ApiError(CLIENT_GONE, "the client disconnected")
     finally:
         working.cancel()
         leaving.cancel()
@@ -286,7 +286,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _api_error(error: Exception) -> ApiError:
-    """What a failed request tells its client: our own words, never a stranger's exception text."""
+    """Convert an error for the client: messages of our own only, because others may reveal internals."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, TimeoutError):
@@ -305,10 +305,10 @@ def _one_of(value: str | None, header: str, allowed: tuple[str, ...]) -> str | N
     return value
 
 
-def _why_nobody(routes: RouteTable, arm: str | None) -> str:
+def _why_no_target(routes: RouteTable, arm: str | None) -> str:
     current = routes.current
     if arm == "challenger":
-        return "there is no challenger that is ready"
+        return "no challenger is ready"
     if current.release.get("champion"):
         return f"version {current.release['champion']} is being loaded; try again shortly"
     return "no version has been promoted yet; run `sluice run`, or `sluice promote`"

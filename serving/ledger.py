@@ -1,9 +1,9 @@
-"""The release ledger: an append-only, hash-chained table beside MLflow's own, which is both the lock and the history.
+"""The release ledger: an append-only, hash-chained table beside MLflow's tables, both lock and history.
 
-MLflow's aliases are last-write-wins and keep no history, so what serves is decided here and the aliases follow. A chain
-belongs to one registered model; sequence 1, 2, 3, .. is its primary key. Whoever inserts the next sequence first has
-won (compare-and-swap), everyone else gets `LedgerConflict`. Each row's sha256 covers the hash of the row before it, so
-an edited, removed or reordered row breaks the chain at that place. Works on SQLite and PostgreSQL.
+MLflow's aliases are last-write-wins and keep no history, so the ledger decides what serves and the aliases follow. A
+chain belongs to one registered model, and the sequence 1, 2, 3, .. is its primary key. The first writer to insert the
+next sequence wins (compare-and-swap), all others get `LedgerConflict`. Each row's sha256 covers the hash of the
+previous row, so an edited, removed or reordered row breaks the chain at that place. Works on SQLite and PostgreSQL.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ GENESIS = "0" * 64
 """The head of an empty chain."""
 LOCK_TIMEOUT_S = 30
 _SETUP_LOCK = 0x51_01CE
-"""Key of the PostgreSQL advisory lock under which the table is made."""
+"""Key of the PostgreSQL advisory lock under which the table is created."""
 
 _METADATA = sa.MetaData()
 _TABLE = sa.Table(
@@ -57,18 +57,18 @@ _POSTGRESQL_GUARDS = [
 
 
 class LedgerConflict(RuntimeError):
-    """Another writer appended first: read the state again and decide again."""
+    """Another writer appended first: read the state and decide again."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened to a release."""
+    """One change of a release."""
 
     time: float
     """Seconds since the epoch."""
     action: str
     version: str
-    """Model version that it happened to."""
+    """Model version that the change is about."""
     actor: str
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class RecordedEntry(Entry):
-    """An entry in its place in the chain."""
+    """An entry with its place in the chain."""
 
     sequence: int = 0
     previous_hash: str = GENESIS
@@ -86,7 +86,7 @@ class RecordedEntry(Entry):
 
 @dataclass(frozen=True)
 class LedgerCheck:
-    """Whether the chain holds; if not, the sequence number and the first thing found wrong there."""
+    """Result of verifying the chain; if it is broken, the first broken entry and the reason."""
 
     ok: bool
     entries: int
@@ -95,7 +95,7 @@ class LedgerCheck:
 
 
 def entry_hash(model: str, sequence: int, entry: Entry, previous_hash: str) -> str:
-    """sha256 hex over the canonical JSON of the entry, its place and the hash before it."""
+    """Return the sha256 hex of the canonical JSON of the entry, its place and the previous hash."""
     fields = {name: getattr(entry, name) for name in ("time", "action", "version", "actor", "reason")}
     fields["details"] = dict(entry.details)
     body = {"model": model, "sequence": sequence, "previous_hash": previous_hash, **fields}
@@ -103,10 +103,10 @@ def entry_hash(model: str, sequence: int, entry: Entry, previous_hash: str) -> s
 
 
 class Ledger:
-    """The chain of one registered model in the database at `url` (SQLAlchemy URL, `sqlite:///..` or `postgresql://..`).
+    """Chain of one registered model in the database at `url` (SQLAlchemy URL, `sqlite:///..` or `postgresql://..`).
 
-    Holds no connection between calls, so it may cross a fork. Raises ValueError for another kind of database and
-    TimeoutError where the database stays locked for LOCK_TIMEOUT_S.
+    Keeps no connection between calls, so it may be used after a fork. Raises ValueError for other databases, and
+    TimeoutError if the database stays locked for LOCK_TIMEOUT_S.
     """
 
     def __init__(self, url: str, model: str = "sluice") -> None:
@@ -116,9 +116,9 @@ class Ledger:
             _create_table(self._engine)
 
     def append(self, entry: Entry, *, expected_head: str) -> RecordedEntry:
-        """Append `entry` behind the row whose hash is `expected_head` (GENESIS in an empty ledger).
+        """Append `entry` after the row whose hash is `expected_head` (GENESIS in an empty ledger).
 
-        Raises LedgerConflict if the head is another one by now, and ValueError if the entry is not plain JSON.
+        Raises LedgerConflict if the head has changed, and ValueError if the entry is not plain JSON.
         """
         last = self.last()
         sequence, head = (last.sequence, last.hash) if last else (0, GENESIS)
@@ -129,8 +129,8 @@ class Ledger:
         row |= {"model": self.model, "sequence": sequence, "previous_hash": head}
         row["hash"] = entry_hash(self.model, sequence, entry, head)
         try:
-            # A transaction of its own that begins with the write: on SQLite a reader cannot be upgraded to a writer
-            # once another has written. The primary key settles who was first.
+            # A transaction that begins with the write, because SQLite cannot upgrade a reader to a writer once another
+            # process has written. The primary key decides between concurrent writers.
             with _bounded(self.url), self._engine.begin() as connection:
                 connection.execute(sa.insert(_TABLE).values(row))
         except IntegrityError as error:
@@ -138,31 +138,33 @@ class Ledger:
         return _recorded(row)
 
     def last(self) -> RecordedEntry | None:
-        """The newest entry."""
+        """Return the newest entry."""
         rows = self._rows(sa.select(_TABLE).order_by(_TABLE.c.sequence.desc()).limit(1))
         return _recorded(rows[0]) if rows else None
 
     def history(self) -> list[RecordedEntry]:
-        """All entries, oldest first."""
+        """Return all entries, oldest first."""
         return [_recorded(row) for row in self._rows(sa.select(_TABLE).order_by(_TABLE.c.sequence))]
 
     def verify(self, anchor: tuple[int, str] | None = None) -> LedgerCheck:
-        """Check the whole chain.
+        """Check every entry of the chain.
 
-        A chain cut off at its end is a shorter chain that holds: only `anchor`, a (sequence, hash) noted outside of the
-        ledger, shows that cut.
+        A chain that was cut off at its end is still consistent: only `anchor`, a (sequence, hash) noted outside of the
+        ledger, reveals that.
         """
         rows = self._rows(sa.select(_TABLE).order_by(_TABLE.c.sequence))
         previous = GENESIS
         for expected, row in enumerate(rows, start=1):
             wrong = _fault(self.model, expected, row, previous)
             if not wrong and anchor and anchor[0] == expected and anchor[1] != row["hash"]:
-                wrong = f"the hash noted outside for entry {expected} is another one"
+                wrong = f"entry {expected} has another hash than the one noted outside the ledger"
             if wrong:
                 return LedgerCheck(False, len(rows), expected, wrong)
             previous = row["hash"]
         if anchor and anchor[0] > len(rows):
-            return LedgerCheck(False, len(rows), len(rows) + 1, f"entries up to {anchor[0]} were noted outside")
+            return LedgerCheck(
+                False, len(rows), len(rows) + 1, f"entries up to {anchor[0]} were noted outside the ledger"
+            )
         return LedgerCheck(True, len(rows))
 
     def _rows(self, query: sa.Select) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ class Ledger:
 
 
 def _fault(model: str, expected: int, row: Mapping[str, Any], previous: str) -> str:
-    """What is wrong with `row` as entry `expected` behind the hash `previous`; empty if nothing."""
+    """Return the fault of `row` as entry `expected` after the hash `previous`; empty if there is none."""
     if row["sequence"] != expected:
         return f"entry {expected} is missing"
     if row["previous_hash"] != previous:
@@ -207,12 +209,12 @@ def _engine(url: str) -> sa.Engine:
 def _create_table(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
-            # Readers go on while one writes. The mode stays with the file, for MLflow's connections as well.
+            # WAL lets readers continue while one process writes. The mode is stored in the file, so MLflow uses it too.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         elif sa.inspect(connection).has_table(_TABLE.name):
             return
         else:
-            # CREATE IF NOT EXISTS alone races on PostgreSQL: two first users at once, and one gets an error.
+            # CREATE IF NOT EXISTS alone races on PostgreSQL: of two concurrent first users one would get an error.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
         connection.execute(CreateTable(_TABLE, if_not_exists=True))
         for guard in _SQLITE_GUARDS if engine.dialect.name == "sqlite" else _POSTGRESQL_GUARDS:
@@ -221,7 +223,7 @@ def _create_table(engine: sa.Engine) -> None:
 
 @contextmanager
 def _bounded(url: str) -> Iterator[None]:
-    """Turns the drivers' lock timeouts into a TimeoutError that says what was waited for."""
+    """Turn the drivers' lock timeouts into a TimeoutError that names the database."""
     try:
         yield
     except OperationalError as error:

@@ -1,8 +1,8 @@
-"""What the gateway remembers of its recent requests: for the rollout's decisions, the dashboard and Prometheus."""
+"""Recent requests in the gateway's memory, for the rollout's decisions and the dashboard, and Prometheus metrics."""
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,29 +26,29 @@ class Sample:
     is_error: bool
     first_token_ms: float | None
     latency_ms: float | None
-    """Of the whole answer, each token; None where there was no whole answer."""
+    """Time of the complete answer per token; None for an incomplete one."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What one version did."""
+    """Attempts of one version over some time."""
 
     version: str
     requests: int
     errors: int
-    """Attempts that failed on the server's side, hidden from the user or not."""
+    """Attempts that failed on the server's side, including those hidden from users by a fallback."""
     latencies_ms: list[float]
-    """Of whole answers, each token."""
+    """Times of complete answers, per token."""
 
 
 class RecentRequests:
-    """The newest samples."""
+    """The newest `size` samples."""
 
     def __init__(self, size: int = KEPT_RECORDS) -> None:
         self._samples: deque[Sample] = deque(maxlen=size)
 
     def add(self, record: TrafficRecord) -> None:
-        """Keeps what the decisions need of a record."""
+        """Keep the fields of a record that decisions need."""
         is_whole = record.status < 400 and record.completion_tokens > 0 and record.total_ms is not None
         latency_ms = record.total_ms / record.completion_tokens if is_whole and record.total_ms is not None else None
         sample = Sample(
@@ -57,13 +57,13 @@ class RecentRequests:
         self._samples.append(sample)
 
     def measurements(self, version: str, since: float = 0.0) -> Measurements:
-        """Of the requests to `version` that arrived at `since` (epoch seconds) or later."""
+        """Measure the attempts of `version` on requests that arrived at `since` (epoch seconds) or later."""
         found = [sample for sample in self._samples if sample.version == version and sample.time >= since]
         latencies = [sample.latency_ms for sample in found if sample.latency_ms is not None]
         return Measurements(version, len(found), sum(sample.is_error for sample in found), latencies)
 
     def overview(self) -> dict[str, dict[str, float | int | None]]:
-        """By version: counts, and quantiles of the time to the first token and of the answer, each a token."""
+        """Return counts and quantiles by version: time to the first token, and time of the answer per token."""
         found = {}
         for version in sorted({sample.version for sample in self._samples}, key=lambda name: (len(name), name)):
             counted = self.measurements(version)
@@ -84,13 +84,13 @@ class RecentRequests:
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least `share` of `values` do not exceed (nearest rank); None of nothing."""
+    """Return the nearest-rank quantile: the smallest value that `share` of them do not exceed. None if empty."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 class Exporter:
-    """The gateway's Prometheus metrics."""
+    """Prometheus metrics of the gateway."""
 
     def __init__(self, routes: RouteTable) -> None:
         self._routes = routes
@@ -113,7 +113,7 @@ class Exporter:
         self._lost = Gauge("sluice_traffic_records_lost", "Records that were not written.", registry=registry)
 
     def add(self, record: TrafficRecord) -> None:
-        """Counts one attempt."""
+        """Count one attempt."""
         labels = (record.version, record.arm)
         self._requests.labels(*labels, record.source, str(record.status)).inc()
         if record.error:
@@ -126,11 +126,11 @@ class Exporter:
             self._first_token.labels(*labels).observe(record.first_token_ms / 1e3)
 
     def add_fallback(self) -> None:
-        """Counts a request that the champion took over."""
+        """Count a request that fell back to the champion."""
         self._fallbacks.inc()
 
     def text(self, lost_records: int) -> bytes:
-        """The exposition in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         self._weight.set(self._routes.current.challenger_weight)
         self._ready.clear()
         for version in self._routes.current.ready:
@@ -140,9 +140,5 @@ class Exporter:
 
 
 def as_json(measurements: Measurements) -> dict[str, Any]:
-    """Plain values, latencies rounded to the microsecond."""
-    return {**asdict(measurements), "latencies_ms": _rounded(measurements.latencies_ms)}
-
-
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(value, 3) for value in values]
+    """Return plain values, latencies rounded to the microsecond."""
+    return {**asdict(measurements), "latencies_ms": [round(value, 3) for value in measurements.latencies_ms]}

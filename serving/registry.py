@@ -1,8 +1,7 @@
-"""Model versions in MLflow: the files, where they came from, the evidence, and the aliases.
+"""Model versions in MLflow: files, lineage, verdict and aliases.
 
-A version is the model directory as it stands (Hugging Face layout, no pickle, no MLflow flavour) together with its
-verdict, both artifacts of one MLflow run that also carries the metrics. MLflow takes 6 s to import, so it is imported
-when a registry is first asked something.
+A version is an unchanged model directory (Hugging Face layout, no pickle, no MLflow flavour) with its verdict, both
+artifacts of one MLflow run that also has the metrics. MLflow takes 6 s to import, so it is imported at first use.
 """
 
 import logging
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_FOLDER, VERDICT_FOLDER = "model", "verdict"
 MODEL_HASH, VERDICT_HASH = "model_hash", "verdict"
-"""Tags that every version has, computed from its files; lineage (git_commit, dvc_lock, data, ..) stands beside them."""
+"""Tags that every version has, computed from its files, besides its lineage (git_commit, dvc_lock, data, ..)."""
 _ANCHOR = "sluice_ledger_head"
 
 
@@ -46,9 +45,9 @@ class VersionInfo:
 class Registry:
     """The registered model `model_name` at an MLflow tracking URI (`sqlite:///..`, `postgresql://..`, `http://..`).
 
-    `artifact_root`, a local folder or a URI such as `s3://bucket/prefix`, is where a new experiment keeps its
-    artifacts; `downloads` is where those of a remote store are copied to (unset: a temporary folder of this process).
-    Raises ValueError for a version or a file that is not there or not as it was registered.
+    A new experiment keeps its artifacts below `artifact_root`, a local folder or a URI such as `s3://bucket/prefix`.
+    Artifacts of a remote store are copied to `downloads` (unset: a temporary folder of this process). Raises ValueError
+    for a version or file that is missing or differs from what was registered.
     """
 
     def __init__(
@@ -72,12 +71,12 @@ class Registry:
         metrics: Mapping[str, float],
         description: str = "",
     ) -> str:
-        """Register the model directory with its verdict; returns the version.
+        """Register the model directory with its verdict and return the version.
 
-        The same model with the same verdict is the same version, so a process that was killed here may register again.
+        Idempotent: the same model with the same verdict is the same version, so a killed process may register again.
         """
         if not verdict_path.is_file():
-            raise ValueError(f"{verdict_path}: no such verdict; run the gate first")
+            raise ValueError(f"{verdict_path}: there is no such verdict; run the gate first")
         identity = {MODEL_HASH: _model_hash(model_dir), VERDICT_HASH: file_hash(verdict_path)}
         if computed := sorted(identity.keys() & tags.keys()):
             raise ValueError(f"tags {computed} are computed from the files: leave them out")
@@ -87,7 +86,7 @@ class Registry:
         artifacts, run_id = self._log_run(model_dir, verdict_path, metrics)
         if self._registered() is None:
             self._client.create_registered_model(self.model_name)
-        # The tags go in with the version, in one transaction: there is no version without its hashes.
+        # Tags are written with the version, in one transaction, so that no version lacks its hashes.
         created = self._client.create_model_version(
             self.model_name,
             source=f"{artifacts}/{MODEL_FOLDER}",
@@ -98,7 +97,7 @@ class Registry:
         return str(created.version)
 
     def versions(self) -> list[VersionInfo]:
-        """All versions, oldest first."""
+        """Return all versions, oldest first."""
         aliases = self.aliases()
         return [
             VersionInfo(
@@ -114,12 +113,12 @@ class Registry:
         ]
 
     def aliases(self) -> dict[str, str]:
-        """Alias -> version."""
+        """Return alias -> version."""
         registered = self._registered()
         return {alias: str(version) for alias, version in registered.aliases.items()} if registered else {}
 
     def alias(self, name: str) -> str | None:
-        """The version that the alias points at."""
+        """Return the version that the alias points at."""
         return self.aliases().get(name)
 
     def set_alias(self, name: str, version: str) -> None:
@@ -132,26 +131,26 @@ class Registry:
         self._client.delete_registered_model_alias(self.model_name, name)
 
     def model_folder(self, version: str) -> Path:
-        """Local folder of the version's model, in place where artifacts are local files; its hash is checked."""
+        """Return the local folder of the version's model (in place for local artifacts), after checking its hash."""
         return self._checked_model(version)[0]
 
     def check_model(self, version: str) -> str:
-        """Hash the version's files again and return the hash, which is the one they were registered with."""
+        """Hash the version's files again, check the result against the registered hash and return it."""
         return self._checked_model(version)[1]
 
     def verdict_path(self, version: str) -> Path:
-        """Local file of the verdict that was registered with the version."""
+        """Return the local file of the verdict that was registered with the version."""
         found = self._version(version)
         if VERDICT_HASH not in found.tags:
             raise ValueError(f"version {version} of {self.model_name} has no verdict: it was not registered by sluice")
         folder = self._local(found, VERDICT_FOLDER)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         if len(files) != 1 or file_hash(files[0]) != found.tags[VERDICT_HASH]:
-            raise ValueError(f"{folder} does not hold the verdict that version {version} was registered with")
+            raise ValueError(f"{folder} does not contain the verdict with which version {version} was registered")
         return files[0]
 
     def anchor(self) -> tuple[int, str] | None:
-        """Sequence and hash of the ledger entry that the aliases last followed."""
+        """Return sequence and hash of the ledger entry that the aliases last followed."""
         registered = self._registered()
         note = registered.tags.get(_ANCHOR) if registered else None
         if not note:
@@ -160,12 +159,12 @@ class Registry:
         return int(sequence), head
 
     def set_anchor(self, sequence: int, head: str) -> None:
-        """Note the ledger's head outside of the ledger, where a chain cut off at its end shows."""
+        """Note the ledger's head outside of the ledger, to detect a chain that was cut off at its end."""
         self._client.set_registered_model_tag(self.model_name, _ANCHOR, f"{sequence} {head}")
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        # Read by MLflow at import; without it every process would try to report usage to its makers.
+        # MLflow reads this at import; without it, every process would try to send usage reports.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking.client import MlflowClient
 
@@ -174,7 +173,7 @@ class Registry:
         return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
 
     def _log_run(self, model_dir: Path, verdict_path: Path, metrics: Mapping[str, float]) -> tuple[str, str]:
-        """Logs metrics and artifacts; returns the URI of the run's artifacts and its id."""
+        """Log metrics and artifacts; return the URI of the run's artifacts and its id."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
@@ -222,13 +221,13 @@ class Registry:
         expected, actual = found.tags.get(MODEL_HASH, ""), _model_hash(folder)
         if actual != expected:
             raise ValueError(
-                f"{folder}: model hash {actual[:12]} is not {expected[:12] or None}, which version {version} was "
-                "registered with; restore the files or register the model anew"
+                f"{folder}: model hash {actual[:12]} is not {expected[:12] or None}, with which version {version} "
+                "was registered; restore the files or register the model again"
             )
         return folder, actual
 
     def _local(self, version: "ModelVersion", part: str) -> Path:
-        """Local folder of the version's artifacts `part`."""
+        """Return the local folder of the version's artifacts `part` (MODEL_FOLDER or VERDICT_FOLDER)."""
         if not version.source or not version.run_id:
             raise ValueError(f"version {version.version} of {self.model_name} was not registered by sluice")
         uri = urlparse(f"{version.source.removesuffix('/' + MODEL_FOLDER)}/{part}")
@@ -250,7 +249,7 @@ class Registry:
 
 
 def _model_hash(folder: Path) -> str:
-    # Imported here: torch comes with it.
+    # Imported here because it imports torch.
     from sluice.model.directory import model_hash
 
     return model_hash(folder)

@@ -1,4 +1,4 @@
-"""Which version answers a request. Pure: the release decides the weights, the request's id decides its side."""
+"""Routing: which versions may answer a request. Pure: a function of the routes and the request's id."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,42 +10,42 @@ TrafficSource = Literal["live", "replay", "smoke"]
 
 @dataclass(frozen=True)
 class Routes:
-    """Versions that are ready to answer. Plain values: the reconciler pushes them to the gateway."""
+    """Versions that are ready to answer. Plain values, because the reconciler pushes them to another process."""
 
     champion: str | None = None
     challenger: str | None = None
     challenger_weight: int = 0
     """Percent of the traffic."""
     ready: tuple[str, ...] = ()
-    """All versions that are loaded; the previous champion stays among them, so that a rollback is instant."""
+    """All loaded versions; the previous champion stays loaded, so that a rollback is instant."""
     deploy_errors: dict[str, str] = field(default_factory=dict)
-    """Why a version could not be loaded."""
+    """Version that could not be loaded -> reason."""
     release: dict[str, Any] = field(default_factory=dict)
-    """The release state that these routes come from."""
+    """Fields of the release state that these routes follow."""
     error: str = ""
-    """Why the release state could not be read; the routes stay as they were."""
+    """Error of the last turn of the reconciler; the routes are then the previous ones."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One version that is asked, and in which role."""
+    """One version to call, and its role."""
 
     arm: Arm
     version: str
 
 
 class RouteTable:
-    """The routes in force. Replaced as a whole, so a request sees one state or the other."""
+    """Holder of the routes in force; replaced as a whole, so that a request sees a consistent state."""
 
     def __init__(self, current: Routes | None = None) -> None:
         self.current = current or Routes()
 
 
 def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSource) -> tuple[Target, ...]:
-    """The versions to ask, in order: the next one answers when the one before it fails. Empty when none may.
+    """Return the versions to call, in order: each is the fallback of the one before. Empty if none may answer.
 
-    A request on the challenger falls back to the champion. Smoke tests do not: they are there to see the failure.
-    Before the first champion only smoke tests and replays are answered.
+    A request to the challenger falls back to the champion, except for smoke tests, which must see the failure. Before
+    the first champion only smoke tests and replays are answered.
     """
     champion = Target("champion", routes.champion) if routes.champion else None
     challenger = Target("challenger", routes.challenger) if routes.challenger else None
@@ -62,9 +62,9 @@ def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSou
 
 
 def is_challenged(request_id: str, challenger: str, percent: int) -> bool:
-    """Whether a request belongs to the challenger's share: the same answer every time, and one that only grows with it.
+    """Return whether a request belongs to the challenger's share. Deterministic, and monotonic in `percent`.
 
-    The version is hashed too, so that a client with a fixed id is not in every canary.
+    The version is hashed too, so that a client with a fixed id is not part of every canary.
     """
     digest = hashlib.sha256(f"{challenger}:{request_id}".encode()).digest()
     return int.from_bytes(digest[:8]) * 100 < percent * 2**64

@@ -1,4 +1,4 @@
-"""`sluice chat`: a conversation with the served model, in the terminal."""
+"""`sluice chat`: chat with the served model in the terminal."""
 
 import argparse
 import sys
@@ -26,12 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"v{client.state()['champion']} at {client.url}; an empty line ends the conversation")
     with suppress(EOFError):
         while question := input("> " if sys.stdin.isatty() else "").strip():
-            # A model of this size answers one question at a time: it was never tuned on conversations.
+            # Each question is sent alone: the model was not tuned on conversations of several turns.
             _answer(client, [{"role": "user", "content": question}], arguments.max_tokens)
     return 0
 
 
 def _answer(client: Client, messages: list[dict[str, str]], max_tokens: int) -> None:
-    for piece in client.chat(messages, max_tokens=max_tokens):
-        print(piece, end="", flush=True)
+    for text in client.chat(messages, max_tokens=max_tokens):
+        print(text, end="", flush=True)
     print()

@@ -1,4 +1,4 @@
-"""Text out of tokens as they come: whole characters only, and nothing that may yet turn out to be a stop string."""
+"""Incremental decoding: complete characters only, and no text that may be the start of a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 
 def _byte_of_character() -> dict[str, int]:
-    """The alphabet of byte-level BPE: each byte as one printable character (GPT-2, Radford et al. 2019)."""
+    """Return the alphabet of byte-level BPE: one printable character per byte (GPT-2, Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {chr(byte): byte for byte in printable}
@@ -15,7 +15,7 @@ def _byte_of_character() -> dict[str, int]:
 
 
 class TokenBytes:
-    """The bytes of every token of a byte-level BPE tokenizer; special tokens have none."""
+    """Bytes of every token of a byte-level BPE tokenizer; special tokens have none."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if type(tokenizer.decoder).__name__ != "ByteLevel":
@@ -32,26 +32,26 @@ class TokenBytes:
                 self._bytes[index] = bytes(alphabet[character] for character in token)
 
     def __getitem__(self, token: int) -> bytes:
-        # A vocabulary rounded up for the hardware has ids without a token.
+        # A vocabulary size rounded up for the hardware leaves ids without a token.
         return self._bytes.get(token, b"")
 
 
 class Detokenizer:
-    """Turns one answer's tokens into text."""
+    """Incremental decoder of one answer."""
 
     def __init__(self, token_bytes: TokenBytes, stop: Sequence[str] = ()) -> None:
         self._token_bytes, self._stop = token_bytes, tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.stopped = False
-        """A stop string has appeared; the text given out ends before it."""
+        """A stop string has appeared; the returned text ends before it."""
 
     def push(self, token: int) -> str:
-        """Text that became certain with this token, often none."""
+        """Add a token; return the text that is now certain, often none."""
         return self._release(self._decoder.decode(self._token_bytes[token]), final=False)
 
     def flush(self) -> str:
-        """The rest, when no more tokens come; bytes of an unfinished character become U+FFFD."""
+        """Return the rest of the text; bytes of an incomplete character become U+FFFD."""
         return self._release(self._decoder.decode(b"", final=True), final=True)
 
     def _release(self, text: str, *, final: bool) -> str:
@@ -70,5 +70,5 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` with which `stop` may begin."""
+    """Return the length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

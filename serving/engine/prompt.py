@@ -1,4 +1,4 @@
-"""From a prompt or a conversation to token ids, with the tokenizer's chat template."""
+"""Encoding of prompts and conversations as token ids, with the chat template."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ USER, ASSISTANT, END, END_OF_TEXT = "<|user|>", "<|assistant|>", "<|end|>", "<|e
 
 
 class PromptEncoder:
-    """Encodes what users write as plain text: a special token spelled out in it is text, never control.
+    """Encoder of users' text as plain text: the spelling of a special token in it stays text.
 
-    The template is `<|user|>{question}<|end|><|assistant|>{answer}<|end|>`, turn after turn. It has no place for a
-    system message, so those open the next question, a blank line apart.
+    The template is `<|user|>{question}<|end|><|assistant|>{answer}<|end|>`, turn after turn. It has no system role, so
+    system messages are put before the next question, separated by a blank line.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -28,9 +28,9 @@ class PromptEncoder:
         return frozenset(token for token in ends if token is not None)
 
     def encode(self, prompt: str | Sequence[PromptMessage]) -> list[int]:
-        """Token ids of text to continue, or of a conversation up to where the assistant speaks.
+        """Return the token ids of a text to continue, or of a conversation up to the assistant's turn.
 
-        Empty text is the end-of-text token, behind which every training document began.
+        Empty text becomes the end-of-text token, which precedes every document in training.
         """
         if isinstance(prompt, str):
             return self.encode_text(prompt) or [self._id(END_OF_TEXT)]
@@ -47,7 +47,7 @@ class PromptEncoder:
         return [*ids, self._id(ASSISTANT)]
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Return the token ids of plain text."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _id(self, special: str) -> int:

@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it: plain values that travel between processes, without torch."""
+"""Requests, events and errors of the engine: plain values that are sent between processes, without torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,39 +28,39 @@ class GenerationRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     prefix: str = ""
-    """Beginning of the answer, already given by a model that failed: generation goes on behind it."""
+    """Beginning of the answer, from a version that failed: generation continues it."""
     stream: bool = True
-    """False: one event at the end, for callers that show nothing before it."""
+    """False: a single event at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is known when an answer is complete."""
+    """Summary of a complete answer."""
 
     finish_reason: FinishReason
     prompt_tokens: int
-    """Without the tokens of `prefix`."""
+    """Tokens of the prompt, without those of `prefix`."""
     completion_tokens: int
-    """With the end token, which has no text."""
+    """Sampled tokens, including the end token, which has no text."""
     queue_ms: float
     first_token_ms: float
-    """From submission, so with the time in the queue."""
+    """Time from submission to the first token, including the time in the queue."""
     per_token_ms: float | None
     """Mean time between tokens after the first; None for a single token."""
     total_ms: float
     embedding: tuple[float, ...]
     """Mean final hidden state over the prompt's tokens, at most 64 numbers."""
     mean_log_probability: float
-    """Nats a generated token, under the model's own distribution (temperature 1)."""
+    """Nats per generated token at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """A piece of the answer; the last one carries `finish`."""
+    """The next part of an answer; the last event has `finish`."""
 
     text: str
     tokens: int
-    """Tokens sampled since the event before."""
+    """Tokens sampled since the previous event."""
     finish: Finish | None = None
 
     def __add__(self, later: "TokenEvent") -> "TokenEvent":
@@ -68,31 +68,31 @@ class TokenEvent:
 
 
 class GenerationError(Exception):
-    """A request that got no (complete) answer. `status` is the HTTP status that says so."""
+    """A request without a (complete) answer. `status` is its HTTP status."""
 
     status = 500
 
 
 class PromptTooLong(GenerationError):
-    """The prompt leaves no room in the context for one token of answer."""
+    """The prompt leaves no space in the context for an answer of one token."""
 
     status = 400
 
 
 class QueueFull(GenerationError):
-    """As many requests wait as may wait."""
+    """The queue is full."""
 
     status = 503
 
 
 class EngineStopped(GenerationError):
-    """The engine was stopped, or broke down, before the request was done."""
+    """The engine was stopped, or failed, before the request was complete."""
 
     status = 503
 
 
 class NonFiniteLogits(GenerationError):
-    """The model answered NaN or infinity."""
+    """The model's logits contain NaN or infinity."""
 
 
 ERRORS: dict[str, type[GenerationError]] = {

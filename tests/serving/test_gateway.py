@@ -217,7 +217,7 @@ REFUSED = [
     ({"temperature": 3}, "less than or equal to 2", "temperature"),
     ({"temperature": "hot"}, "valid number", "temperature"),
     ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
-    ({"max_tokens": 49}, "max_tokens 49 is more than this server gives (48)", "max_tokens"),
+    ({"max_tokens": 49}, "max_tokens 49 exceeds this server's limit of 48", "max_tokens"),
     ({"stop": [""]}, "empty stop string", "stop"),
     ({"stop": list("abcde")}, "at most 4", "stop"),
     ({"messages": []}, "at least 1", "messages"),

@@ -224,7 +224,7 @@ def test_a_version_that_is_not_what_was_registered_is_not_loaded(world: World, m
     try:
         world.wait_until(lambda found: tampered in found["deploy_errors"], "deploy error")  # type: ignore[operator]
         told = world.client.state()
-        assert f"which version {tampered} was registered with" in told["deploy_errors"][tampered]
+        assert f"with which version {tampered} was registered" in told["deploy_errors"][tampered]
         assert told["ready"] == [state.champion]
         answer = world.client.complete("The quick", 4, 1, arm="challenger")
         assert (answer.status, answer.version) == (200, state.champion)

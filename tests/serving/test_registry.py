@@ -102,10 +102,10 @@ def test_a_changed_or_missing_verdict_is_refused(workspace: Workspace) -> None:
     version = workspace.register("one")
     path = workspace.registry.verdict_path(version)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="verdict that version 1 was registered with"):
+    with pytest.raises(ValueError, match="verdict with which version 1 was registered"):
         workspace.registry.verdict_path(version)
     path.unlink()
-    with pytest.raises(ValueError, match="verdict that version 1 was registered with"):
+    with pytest.raises(ValueError, match="verdict with which version 1 was registered"):
         workspace.registry.verdict_path(version)
 
 
