@@ -91,7 +91,7 @@ def backends(make_model: Callable[..., Path]) -> Iterator[Backends]:
         "short": make_model(3, context=16),
     }
     engines = {version: LLMEngine(folder, CONFIG) for version, folder in folders.items()}
-    rotary = engines["breaks-late"]._model.rotary
+    rotary = engines["breaks-late"]._runner.model.rotary
     rotary(torch.tensor([[0]]))
     for table in next(iter(rotary._tables.values())):
         table[25:] = math.nan
