@@ -52,7 +52,20 @@ class Cache:
         context). `quantized` stores keys and values in 8 bits. Raises ValueError for settings that the model does not
         support.
         """
-        _check(config, slots, max_length, source_length, dtype=dtype, quantized=quantized)
+        if slots < 1:
+            raise ValueError(f"slots {slots} must be at least 1")
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype {_name(dtype)} must be a floating-point type, as the model's weights are")
+        if config.kind == "encoder":
+            raise ValueError("a model of kind encoder reads whole sequences: it has no cache")
+        if quantized and not config.has_attention:
+            raise ValueError("quantized has no effect: no layer keeps keys and values")
+        has_source = config.kind == "encoder-decoder"
+        if source_length is not None and not has_source:
+            raise ValueError(f"source_length {source_length} has no effect with kind {config.kind}")
+        for name, value in {"max_length": max_length, "source_length": source_length}.items():
+            if value is not None and not 1 <= value <= config.context:
+                raise ValueError(f"{name} {value} must be between 1 and the model's context {config.context}")
         self.config, self.kinds, self.slots = config, config.layer_kinds, slots
         self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
@@ -67,7 +80,6 @@ class Cache:
                 places = self.max_length if kind == "attention" else self.ring.places
                 shape = (slots, config.kv_heads, places, config.head_width)
                 self.stores.append(AttentionStore(shape, dtype, device, quantized))
-        has_source = config.kind == "encoder-decoder"
         self.source_length = (source_length or config.context) if has_source else 0
         self.source_lengths = torch.zeros(slots, dtype=torch.int64)
         self.source_mask = torch.zeros(slots, self.source_length, dtype=torch.bool, device=device)
@@ -170,30 +182,6 @@ class Cache:
             raise ValueError(f"slot {begun[0]} goes on with an earlier source: reset it before it gets another")
         elif (length := source_mask.shape[1]) > self.source_length:
             raise ValueError(f"source of {length} tokens is longer than the cache's source_length {self.source_length}")
-
-
-def _check(
-    config: TransformerConfig,
-    slots: int,
-    max_length: int | None,
-    source_length: int | None,
-    *,
-    dtype: torch.dtype,
-    quantized: bool,
-) -> None:
-    if slots < 1:
-        raise ValueError(f"slots {slots} must be at least 1")
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype {_name(dtype)} must be a floating-point type, as the model's weights are")
-    if config.kind == "encoder":
-        raise ValueError("a model of kind encoder reads whole sequences: it has no cache")
-    if quantized and not config.has_attention:
-        raise ValueError("quantized has no effect: no layer keeps keys and values")
-    if source_length is not None and config.kind != "encoder-decoder":
-        raise ValueError(f"source_length {source_length} has no effect with kind {config.kind}")
-    for name, value in {"max_length": max_length, "source_length": source_length}.items():
-        if value is not None and not 1 <= value <= config.context:
-            raise ValueError(f"{name} {value} must be between 1 and the model's context {config.context}")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch import Tensor
 
 from sluice.model.architecture.transformer import Transformer
 
@@ -32,22 +31,20 @@ def initialize(model: Transformer, seed: int) -> None:
                 else:
                     sublayers = (2 if model.encoder is None else 3) * model.config.layers
                 std = _STD / sublayers**0.5
-            parameter.copy_(_draw(name, parameter.shape, std, generator))
-
-
-def _draw(name: str, shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
-    last = name.rpartition(".")[2]
-    if last == "A_log":
-        return torch.arange(1, shape[0] + 1).float().log()
-    if last == "dt_bias":
-        low, high = map(math.log, _STEP_RANGE)
-        steps = torch.empty(shape).uniform_(low, high, generator=generator).exp()
-        return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus
-    if name.endswith("conv1d.weight"):
-        bound = shape[-1] ** -0.5
-        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    if last.endswith("bias"):
-        return torch.zeros(shape)
-    if len(shape) == 1:
-        return torch.ones(shape)
-    return torch.empty(shape).normal_(0.0, std, generator=generator)
+            last, empty = name.rpartition(".")[2], torch.empty(parameter.shape)
+            if last == "A_log":
+                drawn = torch.arange(1, len(empty) + 1).float().log()
+            elif last == "dt_bias":
+                low, high = map(math.log, _STEP_RANGE)
+                steps = empty.uniform_(low, high, generator=generator).exp()
+                drawn = steps + torch.log(-torch.expm1(-steps))  # inverse of softplus
+            elif name.endswith("conv1d.weight"):
+                bound = empty.shape[-1] ** -0.5
+                drawn = empty.uniform_(-bound, bound, generator=generator)
+            elif last.endswith("bias"):
+                drawn = empty.zero_()
+            elif empty.ndim == 1:
+                drawn = empty.fill_(1)
+            else:
+                drawn = empty.normal_(0.0, std, generator=generator)
+            parameter.copy_(drawn)

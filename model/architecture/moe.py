@@ -79,7 +79,12 @@ class MoE(nn.Module):
             choices = settings.per_token * (len(tokens) if real is None else int(real.sum()))
             most = capacity(settings.capacity_factor, choices, settings.experts)
             order, taken = within_capacity(every, wanted, most)
-        mixed = self._mix(tokens, weights, order, taken)
+        rows = tokens.index_select(0, order % len(tokens))
+        results = (self._grouped if groups_well(rows, self.up) else self._in_turn)(rows, taken)
+        # Back in the order of the choices; dropped ones stay zero.
+        outputs = results.new_zeros(weights.numel(), tokens.shape[1]).index_copy(0, order, results)
+        weights = weights.T[..., None].to(results.dtype)
+        mixed = (outputs.view(-1, *tokens.shape) * weights).sum(dim=0).to(tokens.dtype)
         if self.shared is not None:
             mixed = mixed + self.shared(tokens)
         if real is None:
@@ -90,15 +95,6 @@ class MoE(nn.Module):
             none.index_add(0, chosen.T.flatten()[each], real[each % len(real)].long()) for each in (every, order)
         )
         return mixed.view_as(x), _routing(logits, probabilities, wanted, taken, real)
-
-    def _mix(self, tokens: Tensor, weights: Tensor, order: Tensor, counts: Tensor) -> Tensor:
-        """Tokens [tokens, hidden] through the experts of `order` and `counts`, weighted by [tokens, per_token]."""
-        rows = tokens.index_select(0, order % len(tokens))
-        results = (self._grouped if groups_well(rows, self.up) else self._in_turn)(rows, counts)
-        # Back in the order of the choices; dropped ones stay zero.
-        choices = results.new_zeros(weights.numel(), tokens.shape[1]).index_copy(0, order, results)
-        weights = weights.T[..., None].to(results.dtype)
-        return (choices.view(-1, *tokens.shape) * weights).sum(dim=0).to(tokens.dtype)
 
     def _in_turn(self, rows: Tensor, counts: Tensor) -> Tensor:
         """One expert after another; rows [choices, hidden] are sorted by expert, `counts` [experts] per expert."""

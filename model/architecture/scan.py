@@ -52,9 +52,14 @@ def chunked_scan(
     left = within[..., -1, :].transpose(2, 3).reshape(batch, chunks, chunk, groups, share, 1)
     rows = (inputs * left).transpose(2, 3).reshape(batch, chunks, groups, chunk, share * size)
     added = (rows.mT @ B).view(batch, chunks, heads, size, state_size)
-    entering, state = _carry(added, since[..., -1], initial)
+    # A chunk multiplies the state that enters it by its last token's decay and adds its own.
+    state, states = torch.zeros_like(added[:, 0]) if initial is None else initial.to(added.dtype), []
+    # unbind, not indexing: the gradient of each index would be as large as the whole tensor.
+    for more, kept in zip(added.unbind(1), since[..., -1, None, None].unbind(1), strict=True):
+        states.append(state)
+        state = state * kept + more
 
-    entering = entering.view(batch, chunks, groups, share * size, state_size)
+    entering = torch.stack(states, dim=1).view(batch, chunks, groups, share * size, state_size)
     far = (C @ entering.mT).view(batch, chunks, groups, chunk, share, size).transpose(2, 3)
     reach = since.transpose(2, 3).reshape(batch, chunks, chunk, groups, share, 1)
     return (near + far * reach).reshape(batch, chunks * chunk, heads, size)[:, :seq], state
@@ -102,17 +107,3 @@ def _decays(rates: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         since = sums.to(rates.dtype).exp() * entered
     differences = (sums[..., :, None] - sums[..., None, :]).to(rates.dtype)
     return differences.masked_fill(~visible, -torch.inf).exp(), since
-
-
-def _carry(added: Tensor, kept: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
-    """State that enters each chunk, [batch, chunks, heads, head_size, state_size], and the one after the last.
-
-    A chunk multiplies the state that enters it by `kept` [batch, chunks, heads] and adds `added`, shaped as the result.
-    """
-    state = torch.zeros_like(added[:, 0]) if initial is None else initial.to(added.dtype)
-    entering = []
-    # unbind, not indexing: the gradient of each index would be as large as the whole tensor.
-    for more, share in zip(added.unbind(1), kept[..., None, None].unbind(1), strict=True):
-        entering.append(state)
-        state = state * share + more
-    return torch.stack(entering, dim=1), state
