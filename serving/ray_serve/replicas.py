@@ -1,4 +1,4 @@
-"""What runs inside Ray Serve's replicas: one model version each, and the gateway in front of them."""
+"""Ray Serve deployments: one replica for each model version, and the gateway in front of them."""
 
 import asyncio
 import time

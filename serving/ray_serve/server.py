@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
+from sluice.core.files import atomic_write
 from sluice.serving.auth import hash_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
@@ -138,9 +139,8 @@ class Server:
             return True
         if not self.client.answers():
             return False
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"pid": os.getpid(), "url": self.url, "started": time.time()}))
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps({"pid": os.getpid(), "url": self.url, "started": time.time()}))
         return True
 
 
