@@ -115,9 +115,29 @@ def bounds_table(bounds: Iterable[Bound]) -> str:
     return f"{markdown('|>measured|>bound|', rows)}\n\n{met} of {len(held)} are met."
 
 
-def refused_table(refused: Mapping[str, str]) -> str:
-    """Candidates that could not run, with the reason; nothing where all ran."""
-    return f"\n\n{markdown('could not run | reason', refused.items())}" if refused else ""
+class OnGpu(BaseModel):
+    """Figures of an accelerator."""
+
+    device: str
+    peak_flops: float | None
+    """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
+    matmul_flops: float
+    """FLOPs a second of the largest product measured."""
+    refused: dict[str, str] = {}
+    """Candidates that could not run, with the reason."""
+
+    def tables(self, head: str, rows: Iterable[Iterable[str]], *, device: str, digits: int = 0) -> str:
+        """Conditions, `rows`, and what could not run."""
+        conditions = [
+            ("device", device),
+            (
+                "dense bf16 by its data sheet",
+                f"{self.peak_flops / 1e12:.0f} TFLOP/s" if self.peak_flops else "not listed",
+            ),
+            ("largest matrix product, bf16", f"{self.matmul_flops / 1e12:.{digits}f} TFLOP/s"),
+        ]
+        refused = f"\n\n{markdown('could not run | reason', self.refused.items())}" if self.refused else ""
+        return f"{markdown('measured on|', conditions)}\n\n{markdown(head, rows)}{refused}"
 
 
 class Timed(BaseModel):
@@ -166,6 +186,16 @@ def save_figures(folder: Path, figures: Mapping[str, "Figure"]) -> None:
         for axes in figure.axes:
             axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(folder / name, format="svg", metadata={"Date": None})
+
+
+def rate_bars(axes: "Axes", rates: Mapping[str, float], line: float | None) -> None:
+    """Horizontal bars of tokens a second by name, ours in our colour, and a line to compare with."""
+    colors = [OURS if name.startswith("sluice") else THEIRS for name in rates]
+    axes.bar_label(axes.barh(list(rates), list(rates.values()), color=colors), fmt="{:,.0f}", padding=3, fontsize=8)
+    if line is not None:
+        axes.axvline(line, color=BOUND, lw=1.5)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(rates.values()) * 1.2)
 
 
 def grouped_bars(axes: "Axes", series: Mapping[str, list[float]], form: str, **settings: Any) -> None:

@@ -47,7 +47,8 @@ def _write(texts: Sequence[str], folder: Path) -> dict[str, list[Path]]:
     }
     single[".jsonl"].write_bytes(lines)
     single[".jsonl.gz"].write_bytes(gzip.compress(lines, 6))
-    single[".jsonl.zst"].write_bytes(_zstd(lines))
+    with pa.CompressedOutputStream(str(single[".jsonl.zst"]), "zstd") as stream:
+        stream.write(lines)
     single[".csv"].write_text(table.getvalue(), encoding="utf-8", newline="")
     pq.write_table(pa.table({"text": list(texts)}), single[".parquet"], compression="zstd")
     _write_warc(texts, single[".warc.gz"])
@@ -55,13 +56,6 @@ def _write(texts: Sequence[str], folder: Path) -> dict[str, list[Path]]:
     for path, text in zip(files, texts, strict=True):
         path.write_text(text, encoding="utf-8")
     return {".txt": files, **{suffix: [path] for suffix, path in single.items()}}
-
-
-def _zstd(content: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    return bytes(sink.getvalue())
 
 
 def _write_warc(texts: Sequence[str], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def recall(originals: int) -> list[Recall]:
                 high=high,
                 pairs=len(pairs),
                 sluice=sum(frozenset((each, each + 1)) in ours for each in numbers) / len(pairs),
-                stock=sum(_share_a_band(theirs[each], theirs[each + 1]) for each in numbers) / len(pairs),
+                stock=sum(any(map(eq, theirs[each], theirs[each + 1])) for each in numbers) / len(pairs),
             )
         )
     return found
@@ -87,7 +88,3 @@ def _verified(texts: Sequence[str], bound: float) -> np.ndarray:
             parts.append(SketchPart(path))
         candidates = candidate_pairs(parts, greedy_ranks(ids, list(map(len, texts)), eligible))
         return verified_pairs(parts, candidates, bound)
-
-
-def _share_a_band(one: Sequence[list[int]], other: Sequence[list[int]]) -> bool:
-    return any(mine == theirs for mine, theirs in zip(one, other, strict=True))

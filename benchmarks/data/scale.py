@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,14 +41,8 @@ def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: 
 
     Compiled bytecode is looked for, and left, in `bytecode`: a second build starts as an installed program does.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.data.watched",
-        str(source),
-        str(folder / "out"),
-        config.model_dump_json(),
-    ]
+    program = [sys.executable, "-m", "benchmarks.data.watched"]
+    command = [*program, str(source), str(folder / "out"), config.model_dump_json()]
     started = time.perf_counter()
     # Where bytecode is not to be written, every process of every build would compile all that it imports.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -79,15 +74,11 @@ def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: 
 
 
 def _resident(pid: int) -> list[int]:
-    try:
+    """Resident memory of a process and all below it, without those that end meanwhile."""
+    sizes: list[int] = []
+    with suppress(psutil.NoSuchProcess):
         top = psutil.Process(pid)
-        family = [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-    sizes = []
-    for process in family:
-        try:
-            sizes.append(process.memory_info().rss)
-        except psutil.NoSuchProcess:
-            continue
+        for process in (top, *top.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info().rss)
     return sizes

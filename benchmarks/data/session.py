@@ -29,27 +29,24 @@ def transcript(texts: Sequence[str], folder: Path) -> str:
     planted = ["\n\n".join([halved[0], *halved[2:]]), f"{chosen[1]}\nQuestions go to jane.roe@example.org.\n"]
     for number, text in enumerate([*chosen, *planted]):
         (source / f"{number:03d}.md").write_text(text, encoding="utf-8")
-    parts = [_shown("data build --source texts --out clean", folder)]
+    built = _shown("data build --source texts --out clean", folder)
     rows = read_decisions(folder / "clean")
     dropped = min((row for row in rows if row["rule"] == "near_duplicate"), key=lambda row: str(row["id"]))
-    parts.append(_shown(f"data why {dropped['id']} --in clean", folder))
-    parts.append(_shown("data build --source texts --out strict refine.min_words=300 --json", folder))
-    parts.append(_shown("data diff clean strict", folder))
-    parts.append(_shown("data refilter --in clean min_words=300", folder))
-    parts.append(_shown("data card clean", folder))
-    return "\n\n".join(parts)
+    commands = (
+        f"data why {dropped['id']} --in clean",
+        "data build --source texts --out strict refine.min_words=300 --json",
+        "data diff clean strict",
+        "data refilter --in clean min_words=300",
+        "data card clean",
+    )
+    return "\n\n".join([built, *(_shown(command, folder) for command in commands)])
 
 
 def _shown(command: str, folder: Path) -> str:
     """The command and its output, long lines folded. RuntimeError where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(_WIDTH), "NO_COLOR": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "sluice.pipelines.cli", *shlex.split(command)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    program = [sys.executable, "-m", "sluice.pipelines.cli", *shlex.split(command)]
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"sluice {command} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     printed = _PROGRESS.sub("", done.stdout.replace(f"{folder}/", ""))

@@ -59,18 +59,9 @@ def signatures(texts: Sequence[str]) -> list[list[list[int]]]:
     A text of fewer than five words has none.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        block = _block(folder)
+        config, words = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8), RegexWords()
+        block: Any = MinhashDedupSignature(folder, config, language=words)  # type: ignore[arg-type]
+        # Its own call hands text to xxhash, which has taken bytes alone since version 4.
+        block._hash_func = lambda text: xxhash.xxh64_intdigest(text.encode())
         shingles = (block.get_shingles(text) for text in texts)
         return [block.get_signature(found) if len(found) else [] for found in shingles]
-
-
-def _block(folder: str) -> MinhashDedupSignature:
-    words: Any = RegexWords()
-    block = MinhashDedupSignature(folder, MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8), language=words)
-    # Its own call hands text to xxhash, which has taken bytes alone since version 4.
-    block._hash_func = _hash
-    return block
-
-
-def _hash(text: str) -> int:
-    return int(xxhash.xxh64_intdigest(text.encode()))

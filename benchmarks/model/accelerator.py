@@ -1,13 +1,11 @@
 """On a GPU: the fraction of its dense bf16 peak, for each attention kernel, eager and compiled. Needs no Ray."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from benchmarks.model.case import Case, Kernel
-from benchmarks.model.results import Comparison, ModelsOnGpu
 from benchmarks.model.shapes import ACCELERATOR_SHAPES, SHAPES
-from benchmarks.model.turns import Measured, in_turns
+from benchmarks.model.turns import Comparison, Measured, ModelsOnGpu, in_turns
 
 KERNELS: tuple[Kernel, ...] = ("reference", "sdpa", "flex", "flash")
 
@@ -42,36 +40,23 @@ def measure(rounds: int, shapes: Iterable[str] = ACCELERATOR_SHAPES) -> ModelsOn
     found = ModelsOnGpu(device=device, peak_flops=dense_bf16_peak(device), matmul_flops=matmul.best, comparisons=[])
     for name in shapes:
         for sequence in SHAPES[name].sequences:
-            candidates, refused = _one_by_one(cases(name, sequence), rounds)
+            candidates: dict[str, Measured] = {}
+            # Each alone: the device's memory does not hold all, and its clock does not depend on others' work.
+            for key, case in cases(name, sequence).items():
+                try:
+                    candidates |= in_turns({key: case}, rounds)
+                except RuntimeError as error:
+                    print(f"  {error}", file=sys.stderr, flush=True)
+                    found.refused[f"{name}, {sequence} tokens: {key}"] = str(error)
             found.comparisons.append(Comparison(shape=name, sequence=sequence, candidates=candidates))
-            found.refused |= {f"{name}, {sequence} tokens: {key}": reason for key, reason in refused.items()}
     return found
 
 
 def cases(shape: str, sequence: int) -> dict[str, Case]:
     """transformers in bf16, and ours with each kernel, eager and compiled."""
-    common: dict[str, Any] = {
-        "work": "train",
-        "precision": "bf16",
-        "shape": shape,
-        "sequence": sequence,
-        "device": "cuda",
-    }
     found = []
     for compiled in (False, True):
-        found += [Case(**common, compiled=compiled, kernel=kernel) for kernel in KERNELS]
-        found.append(Case(**common, library="transformers", compiled=compiled))
+        own = Case(work="train", precision="bf16", shape=shape, sequence=sequence, device="cuda", compiled=compiled)
+        found += [own.model_copy(update={"kernel": kernel}) for kernel in KERNELS]
+        found.append(own.model_copy(update={"library": "transformers"}))
     return {f"{case.library}, {case.setting}": case for case in found}
-
-
-def _one_by_one(cases: Mapping[str, Case], rounds: int) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Each alone: the device's memory does not hold all of them, and its clock does not depend on others' work."""
-    found: dict[str, Measured] = {}
-    refused: dict[str, str] = {}
-    for name, case in cases.items():
-        try:
-            found |= in_turns({name: case}, rounds)
-        except RuntimeError as error:
-            print(f"  {error}", file=sys.stderr, flush=True)
-            refused[name] = str(error)
-    return found, refused

@@ -4,13 +4,14 @@ A process of its own, so that one library's memory, threads and compiled code ar
 import this file, so all that weighs is imported where it is used. Messages are JSON.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.model.case import Case, Failed, Round, Started
+from benchmarks.model.case import Case, Round, Started
 from benchmarks.report import device_peak_bytes, resident_bytes
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ Work = Callable[[], tuple[float, float]]
 
 
 def serve(connection: "Connection", text: str) -> None:
-    """Answers `Started`, then a `Round` for each message, until the other end is closed; or `Failed`, and ends."""
+    """Answers `Started`, then a `Round` for each message, until the other end is closed; or the error that ended it."""
     case = Case.model_validate_json(text)
     try:
         _serve(connection, case)
     except Exception as error:  # whatever it is, the driver names the candidate with it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        connection.send_bytes(Failed(error=reason).model_dump_json().encode())
+        connection.send_bytes(json.dumps({"error": reason}).encode())
 
 
 def _serve(connection: "Connection", case: Case) -> None:

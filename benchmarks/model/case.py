@@ -72,11 +72,3 @@ class Round(BaseModel):
     """Tokens that went through in `seconds`; FLOPs of a matrix product."""
     peak_bytes: int
     """Largest resident memory of the process (allocated memory of the accelerator) in the rounds so far."""
-
-
-class Failed(BaseModel):
-    """Error that ended a candidate."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    error: str

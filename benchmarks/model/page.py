@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from benchmarks.markers import markdown
-from benchmarks.model.results import Comparison, ModelResults, ModelsOnGpu
 from benchmarks.model.shapes import SHAPES
-from benchmarks.model.turns import Measured
-from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, refused_table
+from benchmarks.model.turns import Comparison, Measured, ModelResults, ModelsOnGpu
+from benchmarks.report import Bound, bounds_table, down, rate_bars
 
 SAME_PRECISION, BEST, GENERATION = 1.15, 1.6, 2.0
 """Least factors over transformers."""
@@ -93,14 +92,6 @@ def tables(results: ModelResults) -> dict[str, str]:
 def gpu_tables(found: ModelsOnGpu) -> str:
     """Share of the data sheet's peak, or of the largest product measured where the device is not listed."""
     peak = found.peak_flops or found.matmul_flops
-    conditions = [
-        ("device", found.device),
-        (
-            "dense bf16 by its data sheet",
-            f"{found.peak_flops / 1e12:.0f} TFLOP/s" if found.peak_flops else "not listed",
-        ),
-        ("largest matrix product, bf16", f"{found.matmul_flops / 1e12:.0f} TFLOP/s"),
-    ]
     rows = [
         (
             *(compared.shape, f"{compared.sequence}", name, f"{each.rate:,.0f}"),
@@ -111,7 +102,7 @@ def gpu_tables(found: ModelsOnGpu) -> str:
         for name, each in compared.candidates.items()
     ]
     head = "model | >tokens a row | | >tokens/s | >of the peak | >peak memory, GB"
-    return f"{markdown('measured on|', conditions)}\n\n{markdown(head, rows)}{refused_table(found.refused)}"
+    return found.tables(head, rows, device=found.device)
 
 
 def _training(results: ModelResults) -> Iterator[tuple[str, ...]]:
@@ -171,13 +162,8 @@ def figure(results: ModelResults) -> Figure:
     for axes in grid.flat[len(results.training) :]:
         axes.set_visible(False)
     for axes, compared in zip(grid.flat, results.training, strict=False):
-        names = list(compared.candidates)
-        rates = [each.rate for each in compared.candidates.values()]
-        bars = axes.barh(names, rates, color=[OURS if name.startswith("sluice") else THEIRS for name in names])
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-        axes.axvline(BEST * compared.default.rate, color=BOUND, lw=1.5)
-        axes.invert_yaxis()
-        axes.set_xlim(0, max(rates) * 1.2)
+        rates = {name: each.rate for name, each in compared.candidates.items()}
+        rate_bars(axes, rates, BEST * compared.default.rate)
         axes.set_title(f"{compared.shape} parameters, rows of {compared.sequence} tokens", fontsize=9)
         axes.set_xlabel(f"tokens a second; line: {BEST:g} times transformers {DEFAULT}", fontsize=8)
         axes.tick_params(labelsize=8)

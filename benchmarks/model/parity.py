@@ -170,18 +170,16 @@ def enliven(model: nn.Module, seed: int) -> None:
     differ by 2e-5).
     """
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(model, Transformer):
+        is_unscaled = model.config.attention_scale == 1.0
+    else:
+        is_unscaled = isinstance(model, transformers.T5ForConditionalGeneration)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(noise * 0.2 if weight.ndim > 1 else 1 + noise * 0.3)
-            if _is_unscaled(model) and name.endswith((".q.weight", ".query.weight")):
+            if is_unscaled and name.endswith((".q.weight", ".query.weight")):
                 weight.mul_(_T5["d_kv"] ** -0.5)
-
-
-def _is_unscaled(model: nn.Module) -> bool:
-    if isinstance(model, Transformer):
-        return model.config.attention_scale == 1.0
-    return isinstance(model, transformers.T5ForConditionalGeneration)
 
 
 def read_by_transformers(folder: Path, family: str) -> PreTrainedModel:

@@ -15,9 +15,8 @@ from benchmarks.model import accelerator
 from benchmarks.model.case import Case, Library, Precision, Work
 from benchmarks.model.page import figure, gpu_tables, tables
 from benchmarks.model.peer import write_weights
-from benchmarks.model.results import Comparison, ModelResults
 from benchmarks.model.shapes import CPU_SHAPES, SHAPES
-from benchmarks.model.turns import in_turns
+from benchmarks.model.turns import Comparison, ModelResults, in_turns
 from benchmarks.report import DOCS, keep, libraries, machine, save_figures, write_page
 from sluice.components.workspace import Workspace
 

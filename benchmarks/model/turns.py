@@ -1,5 +1,6 @@
-"""Candidates beside each other: each in a process of its own, and one round of each in turn."""
+"""Candidates beside each other, one round of each in turn, and their figures, kept as JSON."""
 
+import json
 import multiprocessing
 import statistics
 import sys
@@ -10,7 +11,8 @@ from multiprocessing.connection import Connection
 from pydantic import BaseModel
 
 from benchmarks.model.candidate import serve
-from benchmarks.model.case import Case, Failed, Round, Started
+from benchmarks.model.case import Case, Round, Started
+from benchmarks.report import OnGpu, Timed
 
 START_S, ROUND_S = 900.0, 300.0
 """Bounds of waiting: the first covers compilation."""
@@ -45,6 +47,46 @@ class Measured(BaseModel):
     @property
     def peak_bytes(self) -> int:
         return max(each.peak_bytes for each in self.rounds)
+
+
+class Comparison(BaseModel):
+    """Candidates that took turns on one model."""
+
+    shape: str
+    sequence: int
+    candidates: dict[str, Measured]
+    """By `library, setting`."""
+
+    def of(self, library: str) -> list[Measured]:
+        """Candidates of one library."""
+        return [each for each in self.candidates.values() if each.case.library == library]
+
+    @property
+    def default(self) -> Measured:
+        """The peer as it is used by default."""
+        return self.candidates["transformers, fp32, eager"]
+
+
+class ModelsOnGpu(OnGpu):
+    """Figures of forward and backward on an accelerator."""
+
+    comparisons: list[Comparison]
+
+
+class ModelResults(Timed):
+    """Figures of one run on one machine."""
+
+    machine: str
+    threads: int
+    rounds: int
+    libraries: str
+    """Versions of the libraries compared."""
+    matmul: dict[str, float] = {}
+    """FLOPs a second of the machine's largest product, by precision."""
+    training: list[Comparison] = []
+    generation: list[Comparison] = []
+    accelerated: ModelsOnGpu | None = None
+    """None: no accelerator was available."""
 
 
 def in_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, Measured]:
@@ -89,5 +131,5 @@ def _answer(name: str, connection: Connection, bound_s: float) -> bytes:
     except EOFError:
         raise RuntimeError(f"candidate {name} died without a word, as one killed for memory does") from None
     if answer.startswith(b'{"error"'):
-        raise RuntimeError(f"candidate {name}: {Failed.model_validate_json(answer).error}")
+        raise RuntimeError(f"candidate {name}: {json.loads(answer)['error']}")
     return answer

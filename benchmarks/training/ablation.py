@@ -1,4 +1,4 @@
-"""The effect of each choice of the default run: its model on its tokens with one choice changed each, in equal time.
+"""The effect of each choice of the default run, in equal time, and when a run learns to copy.
 
 One process a core and a thread each, so that no run waits for another; the times that decide the numbers of steps are
 taken in turns before, on an otherwise idle pool.
@@ -172,11 +172,8 @@ def copying_run(lane: Lane) -> CopyingRun:
     from sluice.model.training.batches.objectives import Objective
     from sluice.model.training.loop import validate
 
-    held, context, run = (
-        PackedTokens(lane.packed, "valid"),
-        lane.recipe.model.context,
-        CopyingRun(name=lane.recipe.name),
-    )
+    held, context = PackedTokens(lane.packed, "valid"), lane.recipe.model.context
+    run = CopyingRun(name=lane.recipe.name)
     objective = Objective.of(lane.recipe.pretrain, held.vocab_size, held.eos_id, ())
 
     def look(step: int, engine: "LocalEngine") -> None:

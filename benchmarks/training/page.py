@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.markers import markdown
 from benchmarks.model.shapes import ACCELERATOR_SHAPES
-from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, refused_table, up
+from benchmarks.report import BOUND, OURS, THEIRS, Bound, bounds_table, down, rate_bars, up
 from benchmarks.training.case import Measured
 from benchmarks.training.results import (
     Ablation,
@@ -234,12 +234,6 @@ def _percent(share: float) -> str:
 
 def gpu_tables(found: TrainingOnGpu) -> str:
     """Shares of the data sheet's peak and of the measured one, a row a case."""
-    sheet = f"{found.peak_flops / 1e12:.0f} TFLOP/s" if found.peak_flops else "not listed"
-    conditions = [
-        ("device", f"{found.device}; {found.libraries}"),
-        ("dense bf16 by its data sheet", sheet),
-        ("largest matrix product, bf16", f"{found.matmul_flops / 1e12:.1f} TFLOP/s"),
-    ]
     rows = []
     for each in found.measured:
         flops, case = reached(each), each.case
@@ -260,7 +254,7 @@ def gpu_tables(found: TrainingOnGpu) -> str:
         "| >tokens a step | >micro-batch rows | >activations recomputed | >steps counted | >tokens/s"
         "| >of the data sheet's peak | >of the matrix peak | >peak memory, GB | >fastest / slowest"
     )
-    return f"{markdown('measured on|', conditions)}\n\n{markdown(head, rows)}{refused_table(found.refused)}"
+    return found.tables(head, rows, device=f"{found.device}; {found.libraries}", digits=1)
 
 
 def _shakespeare(found: Shakespeare) -> str:
@@ -333,16 +327,11 @@ def _speed_figure(results: TrainingResults) -> Figure:
     panels = 1 + (preset is not None)
     figure = Figure(figsize=(8, 2.9 * panels), layout="constrained")
     speed, *rest = figure.subplots(panels, 1, squeeze=False).flat
-    names, rates = [each.case.name for each in results.measured], [each.rate for each in results.measured]
-    colors = [OURS if each.case.library == "sluice" else THEIRS for each in results.measured]
-    speed.bar_label(speed.barh(names, rates, color=colors), fmt="{:,.0f}", padding=3, fontsize=8)
-    label = "tokens a second"
-    if (defaults := results.of("transformers", "fp32", compiled=False)) is not None:
-        speed.axvline(DEFAULTS * defaults.rate, color=BOUND, lw=1.5)
-        label += f"; line: {DEFAULTS:g} times the Trainer's defaults"
-    speed.invert_yaxis()
-    speed.set_xlim(0, max(rates) * 1.2)
-    _label(speed, label)
+    defaults = results.of("transformers", "fp32", compiled=False)
+    line = None if defaults is None else DEFAULTS * defaults.rate
+    rate_bars(speed, {each.case.name: each.rate for each in results.measured}, line)
+    suffix = "" if line is None else f"; line: {DEFAULTS:g} times the Trainer's defaults"
+    _label(speed, f"tokens a second{suffix}")
     if preset is not None:
         (curve,) = rest
         curve.plot(*zip(*preset.curve, strict=True), color=OURS, lw=1.5, label="training, means of 50 steps")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from benchmarks.model.shapes import SHAPES
+from benchmarks.report import OnGpu
 from benchmarks.training.case import Library, Measured
 
 QUIET_SHARE = 0.5
@@ -129,18 +130,11 @@ def largest_difference(losses: Sequence[float], others: Sequence[float]) -> floa
     return max(abs(one - other) for one, other in zip(losses, others, strict=True))
 
 
-class TrainingOnGpu(BaseModel):
+class TrainingOnGpu(OnGpu):
     """Whole steps of our training loop on an accelerator."""
 
-    device: str
     libraries: str
-    peak_flops: float | None
-    """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
-    matmul_flops: float
-    """FLOPs a second of the largest product measured."""
     measured: list[Measured] = []
-    refused: dict[str, str] = {}
-    """Cases that could not run, with their reason."""
 
     def best(self, shape: str) -> float:
         """FLOPs a second of the fastest case of a shape; NaN where none ran."""

@@ -10,13 +10,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from unittest import mock
 
 from benchmarks.model.shapes import SHAPES
@@ -49,19 +47,10 @@ _PATIENCE_S, _LOOK_S = 180.0, 5.0
 """Bound of the wait for a quiet machine before a section, and time between two looks at the load."""
 
 
-@dataclass(frozen=True)
-class SpeedPlan:
-    """Model and steps of the speed section."""
-
-    shape: str = "5M"
-    sequence: int = 256
-    steps: int = 20
-    skipped: int = 6
-    save_every: int = 4
-
-
-_QUICK = SpeedPlan(steps=12, skipped=4, save_every=4)
-_SMOKE = SpeedPlan("smoke", 32, steps=6, skipped=2, save_every=2)
+SPEED = Case(library="sluice", steps=20, skipped=6, save_every=4)
+"""Model and steps of the speed section, and how often its last case saves."""
+_QUICK = SPEED.model_copy(update={"steps": 12, "skipped": 4})
+_SMOKE = Case(library="sluice", shape="smoke", sequence=32, steps=6, skipped=2, save_every=2)
 
 
 def main() -> None:
@@ -118,23 +107,16 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def cases(cores: int, plan: SpeedPlan) -> list[Case]:
+def cases(cores: int, speed: Case) -> list[Case]:
     """Both libraries in the Trainer's default and in bf16 compiled, ours on two ranks too and with checkpoints."""
-    own = Case(
-        library="sluice",
-        shape=plan.shape,
-        sequence=plan.sequence,
-        steps=plan.steps,
-        skipped=plan.skipped,
-        threads=cores,
-    )
+    own = speed.model_copy(update={"save_every": None, "threads": cores})
     compiled = own.model_copy(update={"precision": "bf16", "compiled": True})
     found = []
     for setting in (own, compiled):
         found += [setting, setting.model_copy(update={"library": "transformers"})]
         if cores > 1:
             found.append(setting.model_copy(update={"ranks": 2, "threads": cores // 2}))
-    return [*found, own.model_copy(update={"save_every": plan.save_every})]
+    return [*found, own.model_copy(update={"save_every": speed.save_every})]
 
 
 def measure(
@@ -177,62 +159,55 @@ def _measure_processor(
     if find_spec("accelerate") is None:
         raise SystemExit("transformers' Trainer needs accelerate, which is not installed: `make test` installs it")
 
-    @contextmanager
-    def section(name: str) -> Iterator[bool]:
-        """Whether the section is wanted; its conditions are kept with its figures."""
-        if name not in wanted:
-            yield False
-            return
-        print(f"{name} ..", file=sys.stderr, flush=True)
-        conditions = _conditions()
-        yield True
-        results.conditions[name] = conditions
-        keep(results)
-
     workspace = Workspace.find()
     text = arguments.text or folder / "text.txt"
     if arguments.text is None and not {"speed", "resume", "shakespeare"}.isdisjoint(wanted):
         text.write_text(stand_in(workspace.state / "downloads"), encoding="utf-8")
-    with section("speed") as is_wanted:
-        if is_wanted:
-            _measure_speed(results, text, folder, arguments)
-    with section("resume") as is_wanted:
-        if is_wanted:
-            packed = pack(text, folder / "resume", "smoke")
-            results.resumed = measure_resume(packed.tokens, packed.tokenizer)
-    with section("shakespeare") as is_wanted:
-        if is_wanted:
-            results.shakespeare = measure_preset(text, folder, arguments.seeds, stands_in=arguments.text is None)
-    if arguments.artifacts is None:
-        return
-    pretrain, model = load_block(workspace, PretrainConfig), load_block(workspace, ModelConfig)
-    compared = partial(ablate, arguments.artifacts, seeds=arguments.seeds)
-    with section("choices") as is_wanted:
-        if is_wanted:
-            results.choices = compared(recipes(pretrain, model, UNDONE), folder / "choices", steps=pretrain.steps)
-    with section("copying") as is_wanted:
-        if is_wanted:
-            shown = [each for each in recipes(pretrain, model, UNDONE) if each.name in COPYING]
-            results.copying = measure_copying(arguments.artifacts, shown, steps=pretrain.steps)
-    with section("others") as is_wanted:
-        if is_wanted:
-            results.others = compared(recipes(pretrain, model, CHANGES), folder / "others", steps=arguments.steps)
+    works: dict[str, Callable[[], dict[str, Any]]] = {
+        "speed": lambda: _measure_speed(text, folder, arguments),
+        "resume": lambda: {"resumed": measure_resume(*pack(text, folder / "resume", "smoke"))},
+        "shakespeare": lambda: {
+            "shakespeare": measure_preset(text, folder, arguments.seeds, stands_in=arguments.text is None)
+        },
+    }
+    if arguments.artifacts is not None:
+        changed = partial(recipes, load_block(workspace, PretrainConfig), load_block(workspace, ModelConfig))
+        steps = load_block(workspace, PretrainConfig).steps
+        compared = partial(ablate, arguments.artifacts, seeds=arguments.seeds)
+        works |= {
+            "choices": lambda: {"choices": compared(changed(UNDONE), folder / "choices", steps=steps)},
+            "copying": lambda: {
+                "copying": measure_copying(
+                    arguments.artifacts, [each for each in changed(UNDONE) if each.name in COPYING], steps=steps
+                )
+            },
+            "others": lambda: {"others": compared(changed(CHANGES), folder / "others", steps=arguments.steps)},
+        }
+    for name, work in works.items():
+        if name in wanted:
+            print(f"{name} ..", file=sys.stderr, flush=True)
+            conditions = _conditions()
+            for field, figures_of_it in work().items():
+                setattr(results, field, figures_of_it)
+            results.conditions[name] = conditions
+            keep(results)
 
 
-def _measure_speed(results: TrainingResults, text: Path, folder: Path, arguments: argparse.Namespace) -> None:
+def _measure_speed(text: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     cores = available_cores()
-    plan = _SMOKE if arguments.smoke else _QUICK if arguments.quick else SpeedPlan()
-    packed = pack(text, folder, plan.shape)
-    results.flops_per_token = SHAPES[plan.shape].training_flops(plan.sequence)
+    speed = _SMOKE if arguments.smoke else _QUICK if arguments.quick else SPEED
+    packed = pack(text, folder, speed.shape)
     rounds = 1 if arguments.quick or arguments.smoke else arguments.rounds
 
     def peaks() -> dict[str, float]:
-        return {"fp32": measure_matmul_flops("fp32", cores), "bf16": measure_matmul_flops("bf16", cores)}
+        return {name: measure_matmul_flops(name, cores) for name in ("fp32", "bf16")}
 
     before = peaks()
-    results.measured = in_turns(cases(cores, plan), packed.tokens, packed.tokenizer, rounds)
+    measured = in_turns(cases(cores, speed), packed.tokens, packed.tokenizer, rounds)
     # The machine may have been slower before than after: the larger is nearer to what it can do.
-    results.matmul = {name: max(peak, before[name]) for name, peak in peaks().items()}
+    matmul = {name: max(peak, before[name]) for name, peak in peaks().items()}
+    flops_per_token = SHAPES[speed.shape].training_flops(speed.sequence)
+    return {"measured": measured, "matmul": matmul, "flops_per_token": flops_per_token}
 
 
 def _conditions() -> Conditions:

@@ -13,10 +13,9 @@ from benchmarks.markers import read_table, replace_tables, table_names, with_tab
 from benchmarks.model import accelerator, candidate, forecast, ours, parity, turns
 from benchmarks.model.case import Case, Kernel, Round, Started
 from benchmarks.model.page import NO_GPU, bounds, figure, gpu_tables, tables
-from benchmarks.model.results import Comparison, ModelResults, ModelsOnGpu
 from benchmarks.model.run import training_cases
 from benchmarks.model.shapes import SHAPES
-from benchmarks.model.turns import Measured
+from benchmarks.model.turns import Comparison, Measured, ModelResults, ModelsOnGpu
 from benchmarks.report import DOCS, Bound, save_figures
 from sluice.model.architecture.kernels import KERNELS
 from sluice.model.architecture.transformer import Transformer

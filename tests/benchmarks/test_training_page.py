@@ -23,7 +23,7 @@ from benchmarks.training.results import (
     TrainingOnGpu,
     TrainingResults,
 )
-from benchmarks.training.run import KEPT, SpeedPlan, cases
+from benchmarks.training.run import KEPT, SPEED, cases
 
 PAGE = DOCS / "training.md"
 
@@ -51,7 +51,7 @@ def results_of(
         conditions={"speed": measured_at(0.5)},
         matmul={"fp32": 1e11, "bf16": 2e11},
         flops_per_token=1e7,
-        measured=[Measured(case=case, rounds=[round_(case)]) for case in cases(2, SpeedPlan())],
+        measured=[Measured(case=case, rounds=[round_(case)]) for case in cases(2, SPEED)],
         shakespeare=Shakespeare(
             text="a text",
             is_tiny_shakespeare=tiny,
@@ -264,7 +264,7 @@ def test_different_work_is_told() -> None:
 
 
 def test_every_case_of_the_trainer_has_one_of_ours() -> None:
-    found = cases(2, SpeedPlan())
+    found = cases(2, SPEED)
     settings = {(each.precision, each.compiled) for each in found if each.library == "transformers"}
     assert settings == {("fp32", False), ("bf16", True)}
     for ranks in (1, 2):
@@ -274,7 +274,7 @@ def test_every_case_of_the_trainer_has_one_of_ours() -> None:
     assert len({each.name for each in found}) == len(found)
     assert [each.saves for each in found if each.save_every] == [3]
     assert all(each.saves == 0 for each in found if each.save_every is None)
-    assert {each.ranks for each in cases(1, SpeedPlan())} == {1}
+    assert {each.ranks for each in cases(1, SPEED)} == {1}
 
 
 @settings(deadline=None)
@@ -299,7 +299,7 @@ def test_a_round_counts_the_steps_after_the_first_ones(seconds: list[float], ski
 
 def test_a_checkpoint_costs_what_it_takes_from_the_pace() -> None:
     # Counted steps of 4096 tokens at 4096 a second: a second each without, three more in all with three checkpoints.
-    counted = SpeedPlan().steps - SpeedPlan().skipped
+    counted = SPEED.steps - SPEED.skipped
     found = shares(results_of(4096.0, saving=4096 * counted / (counted + 3)))
     assert found is not None
     assert found.save_seconds == pytest.approx(1.0)
@@ -312,7 +312,7 @@ def test_a_checkpoint_costs_what_it_takes_from_the_pace() -> None:
 
 
 def test_a_rate_is_the_median_and_never_the_better_of_two() -> None:
-    case = cases(2, SpeedPlan())[0]
+    case = cases(2, SPEED)[0]
     rounds = [
         Round(tokens_per_second=rate, peak_bytes=1, cpu_seconds=1.0, first_loss=1.0, mean_loss=1.0) for rate in (3, 1)
     ]
