@@ -34,7 +34,6 @@ def read_table(page: Path, name: str) -> str:
 
 
 def table_names(text: str) -> list[str]:
-    """Names of the marked tables of a page, in order."""
     return [match["name"] for match in _TABLE.finditer(text)]
 
 

@@ -29,7 +29,6 @@ OURS, THEIRS, BOUND = "#2f6fde", "#9fb3c8", "#c0392b"
 
 
 def machine() -> str:
-    """Name of the processor and number of cores."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -61,7 +60,6 @@ def device_peak_bytes(device: str) -> int:
 
 
 def down(value: float, digits: int) -> float:
-    """`value` rounded down; NaN stays NaN."""
     return math.floor(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
@@ -105,7 +103,6 @@ class Bound:
 
 
 def bounds_table(bounds: Iterable[Bound]) -> str:
-    """Every figure with its bound, and how many are met."""
     held = list(bounds)
     rows = [
         (each.name, each.shown, f"{'≥' if each.at_least else '≤'} {each.bound:g}{each.unit}", each.verdict)
@@ -116,8 +113,6 @@ def bounds_table(bounds: Iterable[Bound]) -> str:
 
 
 class OnGpu(BaseModel):
-    """Figures of an accelerator."""
-
     device: str
     peak_flops: float | None
     """Dense bf16 FLOPs a second of its data sheet; None for a device that is not listed."""
@@ -146,7 +141,6 @@ class Timed(BaseModel):
     loads: dict[str, float] = {}
     """Load average of the minute before each section, the benchmark's own work included."""
     seconds: dict[str, float] = {}
-    """Wall time of each section."""
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:

@@ -76,8 +76,6 @@ _EARLIER_EXTENSIONS = "3, 6-10, 6, 4, 5"
 
 @dataclass(frozen=True)
 class Tree:
-    """Product code of one revision, parsed."""
-
     root: Path
     modules: Mapping[Path, ast.Module]
 

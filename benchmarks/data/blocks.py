@@ -54,7 +54,6 @@ class Trained(BaseModel):
     vocab_size: int
     rates: dict[str, Rate]
     library: str
-    """Library that ours used."""
     bytes_a_token: dict[str, float]
     """On text that neither was trained on."""
 
@@ -113,7 +112,6 @@ def others(texts: list[str], items: Sequence[Path], runs: int) -> dict[str, Rate
 
 
 def extraction(by_markup: dict[str, list[str]], runs: int) -> dict[str, Rate]:
-    """Raw text of each markup to clean text."""
     rates: dict[str, Rate] = {}
     for markup, texts in by_markup.items():
         extract(texts[0], markup)

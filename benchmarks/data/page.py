@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 from matplotlib.figure import Figure
@@ -26,7 +27,6 @@ class DataResults(Timed):
 
     machine: str
     text: str
-    """Description of the text that is measured on."""
     runs: int
     """Runs of everything but the sizes and what is counted."""
     filters: dict[str, Rate] = {}
@@ -40,7 +40,6 @@ class DataResults(Timed):
     merges: Merges = Merges(documents=0, removed=0, false=0)
     builds: dict[str, Builds] = {}
     build_bytes: int = 0
-    """Raw text of those builds."""
     sizes: dict[int, list[Size]] = {}
     """By number of workers, from the smallest on; the first serves to subtract the start-up from the others."""
     session: str = ""
@@ -52,6 +51,7 @@ def bounds(results: DataResults) -> list[Bound]:
     ray, merges = results.builds["ray"], results.merges
     built = [size for sizes in results.sizes.values() for size in sizes[1:]]
     reach = f"{megabytes(built[0])} to {megabytes(built[-1])}"
+    at_most = partial(Bound, at_least=False)
     return [
         *(
             Bound(name, rates["sluice"].megabytes_a_second, LEAST_RATE[name], " MB/CPU-s")
@@ -61,36 +61,25 @@ def bounds(results: DataResults) -> list[Bound]:
         *(
             Bound(
                 f"recall at Jaccard {each.low:g} to {each.high:g}, {each.pairs:,} planted pairs",
-                100 * each.sluice,
-                100 * RECALL[each.low],
-                " %",
+                *(100 * each.sluice, 100 * RECALL[each.low], " %"),
                 digits=1,
             )
             for each in results.recall
         ),
-        Bound(
+        at_most(
             f"false merges among {merges.documents:,} documents with planted edits ({merges.removed:,} removed)",
             merges.false if merges.removed else math.nan,
             0,
-            at_least=False,
             digits=0,
         ),
-        Bound(
-            "tokenizer training, CPU time over Hugging Face's, worse vocabulary", training, 0.5, " x", at_least=False
-        ),
-        Bound(
-            "bytes a token, difference from Hugging Face's",
-            100 * max(abs(each - 1) for each in lengths),
-            0.5,
-            " %",
-            at_least=False,
+        at_most("tokenizer training, CPU time over Hugging Face's, worse vocabulary", training, 0.5, " x"),
+        at_most(
+            "bytes a token, difference from Hugging Face's", 100 * max(abs(each - 1) for each in lengths), 0.5, " %"
         ),
         Bound("2 Ray workers over 1, scoring phase, wall time", ray.speedup(ray.score_s), 1.7, " x"),
         Bound("2 Ray workers over 1, whole build, wall time", ray.speedup(ray.build_s), 1.7, " x"),
         *(
-            Bound(
-                f"{what}, {reach}, {_of(workers)}: most over least", 100 * spread(values), 15, " % more", at_least=False
-            )
+            at_most(f"{what}, {reach}, {_of(workers)}: most over least", 100 * spread(values), 15, " % more")
             for workers, sizes in results.sizes.items()
             for what, values in (
                 ("CPU a document, start-up included", [each.cpu_ms_a_document for each in sizes[1:]]),
@@ -98,7 +87,7 @@ def bounds(results: DataResults) -> list[Bound]:
             )
         ),
         *(
-            Bound(f"peak memory of {what}, {reach}", most / 1e9, 1.5, " GB", at_least=False)
+            at_most(f"peak memory of {what}, {reach}", most / 1e9, 1.5, " GB")
             for what, most in (
                 ("the largest process", max(each.largest_process_bytes for each in built)),
                 ("all processes together", max(each.all_processes_bytes for each in built)),
@@ -108,7 +97,6 @@ def bounds(results: DataResults) -> list[Bound]:
 
 
 def tables(results: DataResults) -> dict[str, str]:
-    """Every generated table of the page, by name."""
     peers = [
         (name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.1f}")
         for name, rates in stock_rates(results).items()
@@ -183,15 +171,9 @@ def _sizes(results: DataResults) -> Iterator[tuple[str, ...]]:
     for workers, sizes in results.sizes.items():
         for size, further in zip(sizes[1:], cpu_ms_a_further_document(sizes), strict=True):
             yield (
-                megabytes(size),
-                _of(workers),
-                f"{size.documents:,}",
-                f"{size.kept:,}",
-                f"{size.wall_s:.0f}",
-                f"{size.cpu_ms_a_document:.2f}",
-                f"{further:.2f}",
-                f"{size.largest_process_bytes / 1e6:.0f}",
-                f"{size.all_processes_bytes / 1e6:.0f}",
+                *(megabytes(size), _of(workers), f"{size.documents:,}", f"{size.kept:,}", f"{size.wall_s:.0f}"),
+                *(f"{size.cpu_ms_a_document:.2f}", f"{further:.2f}"),
+                *(f"{size.largest_process_bytes / 1e6:.0f}", f"{size.all_processes_bytes / 1e6:.0f}"),
             )
 
 
@@ -206,7 +188,6 @@ def stock_rates(results: DataResults) -> dict[str, dict[str, Rate]]:
 
 
 def peer(rates: Mapping[str, Rate]) -> Rate:
-    """The rate that is not ours."""
     return next(rate for name, rate in rates.items() if name != "sluice")
 
 
@@ -241,12 +222,13 @@ def _rates_figure(results: DataResults) -> Figure:
     rows = list(stock_rates(results).items())
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
-    for shift, stock in ((-0.2, False), (0.2, True)):
-        values = [(peer(rates) if stock else rates["sluice"]).megabytes_a_second for _, rates in rows]
-        label = "datatrove 0.10 or Hugging Face tokenizers" if stock else "sluice"
-        bars = axes.barh(
-            [place + shift for place in range(len(rows))], values, 0.36, color=THEIRS if stock else OURS, label=label
-        )
+    for shift, color, label, chosen in (
+        (-0.2, OURS, "sluice", [rates["sluice"] for _, rates in rows]),
+        (0.2, THEIRS, "datatrove 0.10 or Hugging Face tokenizers", [peer(rates) for _, rates in rows]),
+    ):
+        values = [each.megabytes_a_second for each in chosen]
+        places = [place + shift for place in range(len(rows))]
+        bars = axes.barh(places, values, 0.36, color=color, label=label)
         axes.bar_label(bars, fmt="%.1f", padding=4, fontsize=9)
     for place, (name, _) in enumerate(rows):
         if bound := LEAST_RATE.get(name):

@@ -16,7 +16,6 @@ from sluice.data.sources.installed import docstrings
 _WORD = re.compile(r"\w+")
 _LEFT_OUT = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo"})
 _SHORTEST, _LONGEST = 80, 400
-"""Words of a document."""
 LEVELS = ((0.9, 1.0), (0.8, 0.9), (0.7, 0.8))
 """Ranges of Jaccard similarity, [low, high)."""
 

@@ -43,10 +43,8 @@ class DataPlan:
     """The first serves to subtract the start-up from the others."""
     vocabularies: tuple[int, ...] = (4096, 16_384)
     originals: int = 1200
-    """Documents in which pairs are planted, a level."""
     edited: int = 3200
     items: int = 1000
-    """Items of the evaluation set."""
     runs: int = RUNS
 
 

@@ -17,8 +17,6 @@ _SAMPLE_S = 0.05
 
 
 class Size(BaseModel):
-    """One build."""
-
     text_bytes: int
     documents: int
     kept: int

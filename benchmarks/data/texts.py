@@ -71,7 +71,6 @@ def by_markup(raw: Sequence[Document], size_bytes: int) -> dict[str, list[str]]:
 
 
 def write_files(documents: Sequence[Document], folder: Path) -> None:
-    """Raw documents as files whose suffix says their markup."""
     folder.mkdir(parents=True)
     for number, document in enumerate(documents):
         (folder / f"{number:05d}.{document.metadata['markup']}").write_text(document.text, encoding="utf-8")

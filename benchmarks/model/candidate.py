@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PROMPT = 64
-"""Tokens of the prompt in generation."""
 WARM_UPS = 2
 _MATMUL = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the product that stands for a device's peak."""
@@ -29,10 +28,9 @@ Work = Callable[[], tuple[float, float]]
 
 
 def serve(connection: "Connection", text: str) -> None:
-    """Answers `Started`, then a `Round` for each message, until the other end is closed; or the error that ended it."""
-    case = Case.model_validate_json(text)
+    """Answer `Started`, then a `Round` for each message, until the other end is closed; or the error that ended it."""
     try:
-        _serve(connection, case)
+        _serve(connection, Case.model_validate_json(text))
     except Exception as error:  # whatever it is, the driver names the candidate with it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         connection.send_bytes(json.dumps({"error": reason}).encode())
@@ -110,28 +108,22 @@ def _model(case: Case) -> tuple[Started, Work]:
         check=[library.common_loss(model, ids[:1])],
     )
     if case.work == "train":
-        return started, _training(library.trainer(model, case), model, ids, case)
+        loss = library.trainer(model, case)
+
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            loss(ids).backward()
+
+        return started, lambda: (_timed(step, case.device), float(ids.numel()))
     generate = library.generator(model, case, case.sequence - PROMPT)
-    check = [float(token) for token in generate(ids)]
-    return started.model_copy(update={"check": check}), _generation(generate, ids, case)
 
-
-def _training(loss: Callable[[Any], Any], model: Any, ids: Any, case: Case) -> Work:
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        loss(ids).backward()
-
-    return lambda: (_timed(step, case.device), float(ids.numel()))
-
-
-def _generation(generate: Callable[[Any], list[int]], ids: Any, case: Case) -> Work:
     def work() -> tuple[float, float]:
         generated: list[int] = []
         seconds = _timed(lambda: generated.extend(generate(ids)), case.device)
         assert len(generated) == case.sequence - PROMPT, f"{len(generated)} tokens were generated"
         return seconds, float(len(generated))
 
-    return work
+    return started.model_copy(update={"check": [float(token) for token in generate(ids)]}), work
 
 
 def _timed(work: Callable[[], object], device: str) -> float:

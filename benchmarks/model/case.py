@@ -40,12 +40,10 @@ class Case(BaseModel):
 
     @property
     def rows(self) -> int:
-        """Sequences a training step."""
         return max(1, self.model.step_tokens // self.sequence)
 
     @property
     def setting(self) -> str:
-        """How it runs, for people."""
         parts = [self.precision, "compiled" if self.compiled else "eager", *([self.kernel] if self.kernel else [])]
         return ", ".join(parts)
 
@@ -65,8 +63,6 @@ class Started(BaseModel):
 
 
 class Round(BaseModel):
-    """One round of a candidate."""
-
     seconds: float
     units: float
     """Tokens that went through in `seconds`; FLOPs of a matrix product."""

@@ -67,7 +67,6 @@ class Row:
 
 
 def measure(model: str, dtype: str, rounds: int) -> Row:
-    """The checks of one case."""
     fields, optimizer = CASES[model]
     config = TransformerConfig.from_settings(ModelConfig.model_validate({**fields, "context": CONTEXT}), VOCAB)
     run = PretrainConfig.model_validate(

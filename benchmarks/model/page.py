@@ -12,7 +12,6 @@ from benchmarks.report import Bound, bounds_table, down, rate_bars
 SAME_PRECISION, BEST, GENERATION = 1.15, 1.6, 2.0
 """Least factors over transformers."""
 DEFAULT = "fp32, eager"
-"""Default setting of transformers."""
 NO_GPU = "Not measured: no GPU was available."
 
 
@@ -42,7 +41,6 @@ def _peer(compared: Comparison, ours: Measured) -> Measured | None:
 
 
 def tables(results: ModelResults) -> dict[str, str]:
-    """Every generated table of the section, by name."""
     compared = [*results.training, *results.generation]
     kernels = (kernel for one in compared for each in one.candidates.values() for kernel in each.started.kernels)
     shapes = [SHAPES[name] for name in dict.fromkeys(each.shape for each in results.training)]

@@ -86,8 +86,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences of one case."""
-
     case: str
     family: str
     initial: float
@@ -112,7 +110,6 @@ class Parity:
 
 
 def measure(case: str, folder: Path) -> Parity:
-    """One case, through an empty `folder`."""
     family, fields = CASES[case]
     theirs = make_theirs(family, fields)
     theirs.save_pretrained(folder / "initial")
@@ -143,7 +140,6 @@ def measure(case: str, folder: Path) -> Parity:
 
 
 def make_theirs(family: str, fields: Mapping[str, Any]) -> PreTrainedModel:
-    """A model of transformers, as it initializes it."""
     torch.manual_seed(0)
     # A config.json names its class; made from fields, it is looked up by the family.
     made = getattr(transformers, FAMILIES[family].architecture)
@@ -156,7 +152,6 @@ def make_theirs(family: str, fields: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def make_ours(config: TransformerConfig) -> Transformer:
-    """A model of ours with lively weights."""
     model = Transformer(config)
     enliven(model, seed=3)
     return model.eval()
@@ -193,7 +188,6 @@ def read_by_transformers(folder: Path, family: str) -> PreTrainedModel:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """A config.json as transformers reads it."""
     fields: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
     return {name: value for name, value in fields.items() if name != "_name_or_path"}
 
@@ -223,7 +217,6 @@ def logits_of(model: PreTrainedModel) -> Tensor:
 
 @torch.inference_mode()
 def logits_of_ours(model: Transformer) -> Tensor:
-    """The same of ours."""
     ids = tokens(SEQ, 2)
     match model.config.kind:
         case "encoder":

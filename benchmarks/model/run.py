@@ -29,8 +29,6 @@ _GENERATION: tuple[tuple[Precision, bool], ...] = (*_TRAINING, ("fp32", True))
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """Shapes, lengths and rounds to measure."""
-
     shapes: tuple[str, ...] = CPU_SHAPES
     sequences: int = 2
     """Lengths of a shape. Compiled settings run at the first alone: compiling takes longer than all the rest."""

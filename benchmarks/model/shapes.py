@@ -26,17 +26,8 @@ class Shape:
 
     def config(self, context: int) -> TransformerConfig:
         """Configuration of our model for sequences of `context` tokens."""
-        settings = ModelConfig.model_validate(
-            {
-                "hidden_size": self.hidden_size,
-                "layers": self.layers,
-                "heads": self.heads,
-                "kv_heads": self.kv_heads,
-                "intermediate_size": self.intermediate_size,
-                "context": context,
-                "tie_embeddings": self.tie_embeddings,
-            }
-        )
+        names = ("hidden_size", "layers", "heads", "kv_heads", "intermediate_size", "tie_embeddings")
+        settings = ModelConfig.model_validate({"context": context, **{name: getattr(self, name) for name in names}})
         return TransformerConfig.from_settings(settings, self.vocab_size)
 
     @property

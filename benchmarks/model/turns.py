@@ -19,8 +19,6 @@ START_S, ROUND_S = 900.0, 300.0
 
 
 class Measured(BaseModel):
-    """All rounds of one candidate."""
-
     case: Case
     started: Started
     rounds: list[Round]
@@ -55,10 +53,8 @@ class Comparison(BaseModel):
     shape: str
     sequence: int
     candidates: dict[str, Measured]
-    """By `library, setting`."""
 
     def of(self, library: str) -> list[Measured]:
-        """Candidates of one library."""
         return [each for each in self.candidates.values() if each.case.library == library]
 
     @property
@@ -80,13 +76,11 @@ class ModelResults(Timed):
     threads: int
     rounds: int
     libraries: str
-    """Versions of the libraries compared."""
     matmul: dict[str, float] = {}
     """FLOPs a second of the machine's largest product, by precision."""
     training: list[Comparison] = []
     generation: list[Comparison] = []
     accelerated: ModelsOnGpu | None = None
-    """None: no accelerator was available."""
 
 
 def in_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, Measured]:

@@ -30,8 +30,6 @@ ABSENT = "no GPU is available: torch.cuda.is_available() is false"
 
 @dataclass(frozen=True)
 class Plan:
-    """Models and steps to measure."""
-
     shapes: tuple[str, ...] = ACCELERATOR_SHAPES
     sequence: int = 2048
     steps: int = 40

@@ -24,7 +24,6 @@ class Case(BaseModel):
     compiled: bool = False
     ranks: int = 1
     threads: int = 1
-    """Threads of a rank."""
     device: Literal["cpu", "cuda"] = "cpu"
     micro_rows: int | None = None
     """Sequences of a rank that go through at once; None: all of the step's."""

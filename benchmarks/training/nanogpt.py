@@ -13,8 +13,6 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Recipe:
-    """Its settings."""
-
     layers: int = 4
     heads: int = 4
     width: int = 128

@@ -33,7 +33,6 @@ SOON = 10
 SAVE_EVERY = 100
 """Steps between checkpoints in the share of checkpoints, those of the laptop profile."""
 SHAKESPEARE = 1.58
-"""Nats a character."""
 RESUMED = 1e-5
 """Most difference of losses (nats a token) and weights where another layout resumes."""
 MFU = 0.5
@@ -240,11 +239,8 @@ def gpu_tables(found: TrainingOnGpu) -> str:
         rows.append(
             (
                 *(f"{case.shape}, {case.name}", f"{case.rows * case.sequence:,}", f"{case.micro_rows}"),
-                *(
-                    "yes" if case.recomputed else "no",
-                    f"{case.steps - case.skipped} of {case.steps}",
-                    f"{each.rate:,.0f}",
-                ),
+                *("yes" if case.recomputed else "no", f"{case.steps - case.skipped} of {case.steps}"),
+                f"{each.rate:,.0f}",
                 f"{down(100 * flops / found.peak_flops, 1):.1f} %" if found.peak_flops else "none",
                 f"{down(100 * flops / found.matmul_flops, 1):.1f} %",
                 *(f"{each.peak_bytes / 1e9:.1f}", f"{each.spread:.2f}"),
@@ -309,7 +305,6 @@ def _bits(outcome: Outcome) -> str:
 
 
 def figures(results: TrainingResults) -> dict[str, Figure]:
-    """Plots of what was measured, by file name."""
     found = {}
     if results.measured:
         found["training-speed.svg"] = _speed_figure(results)

@@ -26,7 +26,6 @@ _POINT_STEPS = 50
 """Steps a point of the curve."""
 
 SIZE = 1_115_394
-"""Bytes of tiny Shakespeare."""
 _PIN = Pin("shakespeare", "0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be")
 _PLAYS = (
     "twelfth_night",

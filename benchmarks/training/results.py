@@ -18,7 +18,6 @@ class Shakespeare(BaseModel):
     """Runs of the preset, and the recipe that it is held to, on one text."""
 
     text: str
-    """Which text it was."""
     is_tiny_shakespeare: bool
     ours: list[float]
     """Nats a character on the whole last tenth, a seed each."""
@@ -82,9 +81,7 @@ class Resumed(BaseModel):
     """A run that was killed and went on, beside one of the first layout that was not."""
 
     before: str
-    """Layout that was killed."""
     after: str
-    """Layout that went on."""
     killed_at: int
     """Steps done when SIGKILL came."""
     resumed_from: int
@@ -93,7 +90,6 @@ class Resumed(BaseModel):
     weights_apart: float
     """Largest difference of the last weights."""
     undisturbed: list[float]
-    """Losses of all steps."""
     resumed: list[float]
     """Losses compared: those of the steps behind the checkpoint."""
 
@@ -181,7 +177,6 @@ class TrainingResults(BaseModel):
     """The sections, each as it was measured last."""
 
     conditions: dict[str, Conditions] = {}
-    """By section."""
     matmul: dict[str, float] = {}
     """FLOPs a second of the largest product, by precision, on all threads."""
     flops_per_token: float = 0.0
@@ -193,7 +188,6 @@ class TrainingResults(BaseModel):
     copying: list[CopyingRun] = []
     resumed: list[Resumed] = []
     accelerated: TrainingOnGpu | None = None
-    """None: no accelerator was at hand."""
 
     def busy_at(self, section: str) -> bool:
         """Whether others had more than a share of the processor when the section began to be measured."""
@@ -202,7 +196,6 @@ class TrainingResults(BaseModel):
     def of(
         self, library: Library, precision: str, *, compiled: bool, ranks: int = 1, saves: bool = False
     ) -> Measured | None:
-        """The case of these settings."""
         wanted = (library, precision, compiled, ranks, saves)
         for each in self.measured:
             case = each.case

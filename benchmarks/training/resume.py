@@ -47,14 +47,12 @@ CHANGES: Sequence[tuple[str, str]] = (
     ("one process, plain PyTorch", "2 workers, ZeRO 3"),
     ("2 workers, ZeRO 3", "2 stages, ZeRO 1"),
 )
-"""(layout that was killed, layout that goes on)."""
 
 
 class FinishedRun(NamedTuple):
     """Losses, report and weights of a finished run."""
 
     losses: dict[int, float]
-    """By step, counted from 1."""
     report: dict[str, Any]
     weights: Path
 

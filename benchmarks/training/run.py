@@ -223,6 +223,5 @@ def _conditions() -> Conditions:
 
 
 def pack(path: Path, out: Path, shape: str) -> Packed:
-    """The text as tokens of the common model's vocabulary."""
     tokenizer = TokenizerConfig.model_validate({"vocab_size": SHAPES[shape].vocab_size})
     return pack_text(path, out, TextConfig.model_validate({"tokenizer": "bpe"}), tokenizer)
