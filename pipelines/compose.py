@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sluice.components.workspace import Workspace
 from sluice.core.files import atomic_write
 from sluice.core.settings.block import Block
 from sluice.core.settings.files import AnyBlock, map_paths, path_in_workspace
-from sluice.pipelines.file_hashes import hash_all
+from sluice.pipelines.file_hashes import with_hashes
 from sluice.pipelines.overrides import check_overrides, is_mapping, read_value
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
@@ -22,7 +21,8 @@ _PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 
 def compose(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = ()) -> Params:
     """All settings, with the sha256 of every file that they name; as `compose_without_files` otherwise."""
-    return hash_all(compose_without_files(workspace, overrides, more), workspace.root)
+    params = compose_without_files(workspace, overrides, more)
+    return Params(tuple(with_hashes(block, workspace.root) for block in params.blocks))
 
 
 def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = ()) -> Params:
@@ -38,8 +38,15 @@ def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    typed: dict[str, Any] = {}
-    change = partial(path_in_workspace, root=workspace.root, here=Path.cwd())
+    here = Path.cwd()
+    moved: dict[str, str] = {}
+
+    def move(path: str) -> str:
+        found = path_in_workspace(path, workspace.root, here)
+        if "://" not in path:
+            moved[str(Path(path))] = str(Path(found))
+        return found
+
     try:
         # Every field's own default, without the blocks' rules: only the composed whole has to be legal.
         defaults = {
@@ -51,16 +58,17 @@ def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: 
         for key, text in given.items():
             if key not in groups:
                 block, _, field = key.partition(".")
-                typed[key] = read_value(kinds[block], field, text)
-                value = map_paths(kinds[block], {field: typed[key]}, change)[field]
+                value = map_paths(kinds[block], {field: read_value(kinds[block], field, text)}, move)[field]
                 OmegaConf.update(composed, key, value, merge=not is_mapping(kinds[block], field), force_add=True)
         values: Any = OmegaConf.to_container(composed, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         text = " ".join(str(error).split())
         text = "a mapping and another kind of value do not go together" if "merg" in text else text
         raise ValueError(f"{' '.join(overrides) or 'conf/'}: {text} (settings lie in conf/)") from None
-    if "data.sources" in typed and any(key.startswith("pack.mix") for key in given):
-        values["pack"]["mix"] = _rename_sources(values["pack"]["mix"], typed["data.sources"], values["data"]["sources"])
+    names_sources = "data.sources" in given and any(key.startswith("pack.mix") for key in given)
+    if names_sources and isinstance(mix := values["pack"]["mix"], dict):
+        # A source has the name there that it was typed with.
+        values["pack"]["mix"] = {moved.get(str(Path(name)), name): share for name, share in mix.items()}
     return validate(values, tuple(kinds.values()))
 
 
@@ -128,18 +136,3 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
                 place = package[1] if package else group
                 values.append(found if place == "_global_" else {place: found})
     return values[::-1]
-
-
-def _rename_sources(mix: Any, typed: Any, moved: Any) -> Any:
-    """`pack.mix` with the sources that are named as they were typed under the names that the settings have for them."""
-
-    def names(sources: Any) -> list[str]:
-        listed = (
-            [each["uri"] if isinstance(each, dict) else each for each in sources]
-            if isinstance(sources, list)
-            else [sources]
-        )
-        return [uri if "://" in uri else str(Path(uri)) for uri in map(str, listed)]
-
-    renamed = dict(zip(names(typed), names(moved), strict=True))
-    return {renamed.get(str(Path(name)), name): share for name, share in mix.items()} if isinstance(mix, dict) else mix

@@ -4,13 +4,9 @@ import json
 from contextlib import chdir
 from pathlib import Path
 
-from sluice.components.params import Params, validate_block
+from sluice.components.params import validate_block
 from sluice.core.settings.files import AnyBlock, hash_files
 from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
-
-
-def hash_all(params: Params, root: Path) -> Params:
-    return Params(tuple(with_hashes(block, root) for block in params.blocks))
 
 
 def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
@@ -21,7 +17,15 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
     kind = type(block)
     hashed = validate_block(kind, hash_files(kind, block.model_dump(mode="json"), root, composing=True))
     if isinstance(hashed, IngestConfig):
-        return hashed.model_copy(update={"sources_sha256": _hash_sources(hashed, root)})
+        if hashed.sources_sha256 is not None:
+            raise ValueError(f"data.sources_sha256 {hashed.sources_sha256} is filled in from the files: leave it out")
+        if not hashed.given:
+            return hashed
+        from sluice.data.sources.local_hash import contents_sha256
+
+        # Relative paths are from the workspace, as the step reads them.
+        with chdir(root):
+            return hashed.model_copy(update={"sources_sha256": contents_sha256(hashed)})
     if isinstance(hashed, RefineConfig) and hashed.index is not None:
         from sluice.data.deduplication.index import DuplicateIndex
 
@@ -29,18 +33,6 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
     if isinstance(hashed, TokenizerConfig) and hashed.path is not None:
         _check_tokenizer(root / hashed.path)
     return hashed
-
-
-def _hash_sources(config: IngestConfig, root: Path) -> str | None:
-    if config.sources_sha256 is not None:
-        raise ValueError(f"data.sources_sha256 {config.sources_sha256} is filled in from the files: leave it out")
-    if not config.given:
-        return None
-    from sluice.data.sources.local_hash import contents_sha256
-
-    # Relative paths are from the workspace, as the step reads them.
-    with chdir(root):
-        return contents_sha256(config)
 
 
 def _check_tokenizer(path: Path) -> None:

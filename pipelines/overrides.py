@@ -1,8 +1,8 @@
 """`key=value` on the command line: which keys there are, and how a value is read."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -33,7 +33,25 @@ def check_overrides(
     `groups` are the folders of conf/ with their options.
     """
     for override in overrides:
-        _check_key(override, kinds, groups)
+        match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
+        if not match:
+            plain = override.lstrip("+")
+            needless = f"{plain} sets it, a + is not needed; " if plain != override and "=" in plain else ""
+            raise ValueError(f"'{override}' is not key=value: {needless}for example pretrain.steps=100 or profile=tiny")
+        key, value = match.groups()
+        block, _, field = key.partition(".")
+        if key in groups:
+            if value not in groups[key]:
+                raise ValueError(f"{key}={value}: allowed are {', '.join(groups[key])}")
+        elif block not in kinds:
+            allowed = ", ".join(dict.fromkeys([*kinds, *groups]))
+            raise ValueError(f"unknown key '{key}': {did_you_mean(key, kinds, list(groups))}allowed are {allowed}")
+        elif not field:
+            settable = ", ".join(f"{key}.{name}" for name in kinds[block].model_fields)
+            raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
+        elif field.split(".")[0] not in kinds[block].model_fields:
+            hint = did_you_mean(key, {block: kinds[block]})
+            raise ValueError(f"unknown key '{key}': {hint}allowed are {', '.join(kinds[block].model_fields)}")
     given = check_once(overrides)
     ignored = [key for key in _TOKENIZER_TRAINING if key in given]
     if ignored and given.get("tokenizer.path", "null") not in {"null", ""}:
@@ -44,40 +62,17 @@ def check_overrides(
     return given
 
 
-def _check_key(override: str, kinds: Mapping[str, type[Block]], groups: Mapping[str, Sequence[str]]) -> None:
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
-    if not match:
-        plain = override.lstrip("+")
-        needless = f"{plain} sets it, a + is not needed; " if plain != override and "=" in plain else ""
-        raise ValueError(f"'{override}' is not key=value: {needless}for example pretrain.steps=100 or profile=tiny")
-    key, value = match.groups()
-    block, _, field = key.partition(".")
-    if key in groups:
-        if value not in groups[key]:
-            raise ValueError(f"{key}={value}: allowed are {', '.join(groups[key])}")
-    elif block not in kinds:
-        allowed = ", ".join(dict.fromkeys([*kinds, *groups]))
-        raise ValueError(f"unknown key '{key}': {did_you_mean(key, kinds, list(groups))}allowed are {allowed}")
-    elif not field:
-        settable = ", ".join(f"{key}.{name}" for name in kinds[block].model_fields)
-        raise ValueError(f"'{key}' is a block of settings: set one of {settable}")
-    elif field.split(".")[0] not in kinds[block].model_fields:
-        hint = did_you_mean(key, {block: kinds[block]})
-        raise ValueError(f"unknown key '{key}': {hint}allowed are {', '.join(kinds[block].model_fields)}")
-
-
 def did_you_mean(wrong: str, kinds: Mapping[str, type[Block]], groups: Sequence[str] = ()) -> str:
     """A question that names the keys nearest to a wrong one, or the empty string; a bare key may be any block's."""
     block, _, field = wrong.rpartition(".")
-    fields = [(each, name) for each, kind in kinds.items() for name in kind.model_fields]
-    if block:
-        near_blocks = difflib.get_close_matches(block, kinds, n=1)
-        fields = [(each, name) for each, name in fields if each in near_blocks]
-    tops = [] if block else [*groups, *kinds]
-    names = [*tops, *(name for _, name in fields)]
-    near = [field] if field in names else difflib.get_close_matches(field, names, n=1)
-    found = [name for name in tops if name in near] or [f"{each}.{name}" for each, name in fields if name in near]
-    return f"did you mean {' or '.join(map(repr, dict.fromkeys(found)))}? " if found else ""
+    keys: dict[str, list[str]] = {}
+    for each in get_close_matches(block, kinds, n=1) if block else kinds:
+        for name in kinds[each].model_fields:
+            keys.setdefault(name, []).append(f"{each}.{name}")
+    if not block:
+        keys |= {name: [name] for name in (*groups, *kinds)}
+    near = [field] if field in keys else get_close_matches(field, keys, n=1)
+    return f"did you mean {' or '.join(map(repr, keys[near[0]]))}? " if near else ""
 
 
 def is_mapping(kind: type[Block], field: str) -> bool:

@@ -36,12 +36,8 @@ def mistake(model: type[BaseModel], errors: ValidationError, prefix: Sequence[st
         return f"{key}: {message}" if key else message
     if error["type"] == "missing":
         return f"{key} is missing in {spelled(error['input'])}"
-    if _is_model(at):
-        return f"{key}: must be {_shape(at)}, and is {spelled(error['input'])}"
-    if error["type"] == "dict_type" and get_origin(at) is dict:
-        held = get_args(at)[-1]
-        shape = _shape(held) if _is_model(held) else _kind(held)
-        return f"{key}: must be {{NAME: {shape}}}, and is {spelled(error['input'])}"
+    if _is_model(at) or (error["type"] == "dict_type" and get_origin(at) is dict):
+        return f"{key}: must be {_kind(at)}, and is {spelled(error['input'])}"
     said = f"{message[:1].lower()}{message[1:]}"
     if error["type"] == "list_type" and not isinstance(error["input"], dict):
         said += f", such as [{spelled(error['input'])}]"
@@ -81,11 +77,13 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _shape(model: type[BaseModel]) -> str:
-    return f"{{{', '.join(f'{name}: {_kind(field.annotation)}' for name, field in model.model_fields.items())}}}"
-
-
 def _kind(annotation: Any) -> str:
+    """The values that an annotation allows: number, text or null, {weight: number}, {NAME: whole number}."""
+    if _is_model(annotation):
+        fields = annotation.model_fields.items()
+        return f"{{{', '.join(f'{name}: {_kind(field.annotation)}' for name, field in fields)}}}"
     if get_origin(annotation) in {Union, UnionType}:
         return " or ".join(map(_kind, get_args(annotation)))
+    if get_origin(annotation) is dict:
+        return f"{{NAME: {_kind(get_args(annotation)[-1])}}}"
     return _KINDS.get(annotation, "a list" if get_origin(annotation) is list else "a value of its own")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from sluice.core.manifest import file_hash
 from sluice.core.settings.block import Block, annotation_members
@@ -27,20 +27,12 @@ class NamesFile:
     """Field of the same block for the file's sha256, filled in when settings are composed; null: not hashed."""
 
 
-class _Place(NamedTuple):
-    setting: str
-    holder: Any
-    """The dict or list with the path in it, and where in it."""
-    key: Any
-    marker: NamesFile
-
-
 def map_paths(kind: type[Block], values: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """The plain values of a block with every path changed."""
     changed = dict(deepcopy(values))
-    for place in _places(kind, changed, ""):
-        if isinstance(path := place.holder[place.key], str):
-            place.holder[place.key] = change(path)
+    for _, holder, key, _ in _places(kind, changed):
+        if isinstance(path := holder[key], str):
+            holder[key] = change(path)
     return changed
 
 
@@ -50,7 +42,7 @@ def hash_files(kind: type[Block], values: Mapping[str, Any], root: Path, *, comp
     Raises ValueError naming the setting.
     """
     hashed = dict(deepcopy(values))
-    for setting, holder, key, marker in _places(kind, hashed, f"{kind.block_name}."):
+    for setting, holder, key, marker in _places(kind, hashed):
         if marker.sha256 is None:
             continue
         path, given = holder[key], holder[marker.sha256]
@@ -79,25 +71,25 @@ def path_in_workspace(path: str, root: Path, here: Path) -> str:
     return str(found.relative_to(root)) if found.is_relative_to(root) else str(found)
 
 
-def path_anywhere(path: str, root: Path) -> str:
-    """A path of params.yaml as it can be opened in any folder."""
-    return path if _is_elsewhere(path) else str(root / path)
-
-
 def with_absolute_paths(block: AnyBlock, root: Path) -> AnyBlock:
     """The block with its paths as they can be opened in any folder."""
-    values = map_paths(type(block), block.model_dump(mode="json"), lambda path: path_anywhere(path, root))
-    return type(block).model_validate(values)
+
+    def absolute(path: str) -> str:
+        return path if _is_elsewhere(path) else str(root / path)
+
+    return type(block).model_validate(map_paths(type(block), block.model_dump(mode="json"), absolute))
 
 
 def _is_elsewhere(path: str) -> bool:
     return not path.strip() or _ELSEWHERE.match(path) is not None
 
 
-def _places(kind: type[Block], values: dict[str, Any], prefix: str) -> Iterator[_Place]:
-    for name, held in list(values.items()):
-        if (field := kind.model_fields.get(name)) is None:
+def _places(kind: type[Block], values: Any, setting: str = "") -> Iterator[tuple[str, Any, Any, NamesFile]]:
+    """Paths in `values`: the `setting` of params.yaml, the dict or list with the path, its key there, its marker."""
+    for name, field in kind.model_fields.items():
+        if name not in values:
             continue
+        held, outer = values[name], setting or f"{kind.block_name}.{name}"
         markers = [each for each in field.metadata if isinstance(each, NamesFile)]
         members = [each for each in annotation_members(field.annotation) if isinstance(each, type)]
         inner = next((each for each in members if issubclass(each, Block)), None)
@@ -106,6 +98,6 @@ def _places(kind: type[Block], values: dict[str, Any], prefix: str) -> Iterator[
             places = [(held, at) for at in range(len(held))]
         for holder, key in places:
             if isinstance(holder[key], dict) and inner is not None:
-                yield from (place._replace(setting=prefix + name) for place in _places(inner, holder[key], ""))
+                yield from _places(inner, holder[key], outer)
             elif markers:
-                yield _Place(prefix + name, holder, key, markers[0])
+                yield outer, holder, key, markers[0]
