@@ -31,19 +31,16 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
 
         DuplicateIndex.open(root / hashed.index, hashed)
     if isinstance(hashed, TokenizerConfig) and hashed.path is not None:
-        _check_tokenizer(root / hashed.path)
+        path = root / hashed.path
+        # The form alone, which needs no library; the tokenizer step loads the file itself.
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"tokenizer.path: {path} is not a tokenizer.json: it is no JSON ({error})") from None
+        model = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(model, dict) or "vocab" not in model or not isinstance(content.get("added_tokens", []), list):
+            raise ValueError(
+                f"tokenizer.path: {path} is not a tokenizer.json: that has a `model` with a `vocab`, and a list "
+                "`added_tokens`; name another file, or leave it out to train one"
+            )
     return hashed
-
-
-def _check_tokenizer(path: Path) -> None:
-    """Check the form alone, which needs no library; the tokenizer step loads the file itself."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"tokenizer.path: {path} is not a tokenizer.json: it is no JSON ({error})") from None
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or "vocab" not in model or not isinstance(content.get("added_tokens", []), list):
-        raise ValueError(
-            f"tokenizer.path: {path} is not a tokenizer.json: that has a `model` with a `vocab`, and a list "
-            "`added_tokens`; name another file, or leave it out to train one"
-        )
