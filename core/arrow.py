@@ -44,14 +44,14 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         if not pa.types.is_floating(column.type):
             raise ValueError(f"{column.null_count} of {len(column)} numbers are missing: build the folder again")
         column = column.fill_null(math.nan)
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     kind = _NUMBERS[column.type]
-    return np.concatenate([np.empty(0, kind), *(_values(chunk, kind) for chunk in chunks)])
-
-
-def _values(chunk: pa.Array, kind: Any) -> np.ndarray:
-    values = np.frombuffer(chunk.buffers()[1], kind) if len(chunk) else np.empty(0, kind)
-    return values[chunk.offset : chunk.offset + len(chunk)]
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    values = [
+        np.frombuffer(chunk.buffers()[1], kind)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.empty(0, kind), *values])
 
 
 def _bits(flags: np.ndarray) -> pa.Buffer:

@@ -71,6 +71,14 @@ def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] =
             copy(path, target / path.name)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file that is written once; copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

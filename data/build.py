@@ -69,8 +69,7 @@ def build(
     build in `out` is replaced. Raises ValueError if `out` holds something else, or another build is running there.
     """
     out = out.resolve()
-    _check_out(out)
-    _check_sources_outside(ingest_config, out)
+    _check_out(ingest_config, out)
     load_sets(refine_config)  # Reports a mistake in an evaluation set before anything is fetched.
     with _unfinished(out) as half:
         raw, result = half / "raw", half / "result"
@@ -82,7 +81,7 @@ def build(
             try:
                 refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
             except NothingKept as error:
-                raise ValueError(f"{error}{_rejected(ingested)}") from error
+                raise ValueError(f"{error}{ingested.rejects_note(_REASONS)}") from error
             ingest_report = ingested.model_dump_json(exclude={"timings"}, indent=2) + "\n"
             (result / EVIDENCE / INGEST).write_text(ingest_report, encoding="utf-8")
             shutil.copyfile(raw / REJECTS, result / EVIDENCE / REJECTS)
@@ -96,15 +95,6 @@ def build(
             shutil.rmtree(result, ignore_errors=True)
         shutil.rmtree(half)
     return report
-
-
-def _rejected(report: IngestReport) -> str:
-    """Describe the files and lines that ingest rejected, the most frequent reasons first."""
-    if not report.rejects:
-        return ""
-    reasons = sorted(report.rejects.items(), key=lambda each: (-each[1], each[0]))
-    shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:_REASONS])
-    return f"; {sum(report.rejects.values()):,} more could not be read ({shown}{', ..' if reasons[_REASONS:] else ''})"
 
 
 def seal(report: BuildReport, parameters: dict[str, Any], result: Path) -> None:
@@ -129,8 +119,8 @@ def _old(out: Path) -> Path:
     return out.with_name(f".{out.name}.old")
 
 
-def _check_out(out: Path) -> None:
-    """Raise ValueError if `out` cannot be replaced by a build; restore an earlier build that a crash left aside."""
+def _check_out(config: IngestConfig, out: Path) -> None:
+    """Raise ValueError if `out` cannot be replaced or contains a source; restore a build that a crash left."""
     if not out.exists() and _old(out).is_dir():
         # A build died after it put the old one aside and before the new one was in place.
         _old(out).rename(out)
@@ -139,11 +129,7 @@ def _check_out(out: Path) -> None:
             raise ValueError(f"--out {out}: {parent} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not is_finished_build(out):
         raise ValueError(f"--out {out} holds something that is not a build: name an empty or a new folder")
-
-
-def _check_sources_outside(config: IngestConfig, out: Path) -> None:
-    for source in config.given:
-        location = locate(source)
+    for location in map(locate, config.given):
         if isinstance(location, LocalFiles):
             top = location.top.resolve()
             reaches_below = location.glob is None or "**" in location.glob

@@ -1,7 +1,6 @@
 """Refilter: apply new thresholds to a build from its stored scores, without scoring again."""
 
 import difflib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sluice.core.files import copy_tree
+from sluice.core.files import copy_tree, link_or_copy
 from sluice.core.manifest import read_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.errors import mistake
@@ -55,7 +54,7 @@ def refilter(folder: Path, changes: dict[str, Any], *, progress: Progress = no_p
     result = folder.with_name(f".{folder.name}.refilter")
     shutil.rmtree(result, ignore_errors=True)
     try:
-        copy_tree(evidence, result / EVIDENCE, _link)
+        copy_tree(evidence, result / EVIDENCE, link_or_copy)
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
         after = _refine_again(old, config, result, progress)
@@ -101,11 +100,3 @@ def _refine_again(old: RefineConfig, config: RefineConfig, result: Path, progres
     (evidence / PAIRS).unlink()  # a hard link to the file of the build
     write_pairs(corpus, pairs, evidence)
     return decide_cut_write(config, corpus, sketches, pairs, earlier, result, progress=progress)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Hard-link a file of evidence, which is written once; copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

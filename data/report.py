@@ -44,6 +44,14 @@ class IngestReport(BaseModel):
     """Why the documentation of the installed packages was read instead of the pinned packages, if it was."""
     timings: dict[str, float] = {}
 
+    def rejects_note(self, most: int) -> str:
+        """Describe the rejected files and lines as the end of a message, with the `most` most frequent reasons."""
+        if not self.rejects:
+            return ""
+        reasons = sorted(self.rejects.items(), key=lambda each: (-each[1], each[0]))
+        shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:most])
+        return f"; {sum(self.rejects.values()):,} more could not be read ({shown}{', ..' if reasons[most:] else ''})"
+
 
 class Tally(BaseModel):
     """Counts of the documents of one source, of one language, or of all."""

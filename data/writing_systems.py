@@ -24,17 +24,15 @@ LANGUAGES_WITHOUT_SPACES = frozenset({"ja", "km", "lo", "my", "th", "wuu", "yue"
 """ISO 639 codes, as language identification returns them."""
 
 
-def _combining_marks() -> str:
-    """Return the combining marks of the Basic Multilingual Plane as a character class.
+_MARKS = (
+    "".join(chr(place) for place in range(0x300, 0xFE00) if unicodedata.category(chr(place)) in {"Mn", "Mc"})
+    + "\ufe20-\ufe2f"
+)
+"""Combining marks of the Basic Multilingual Plane, as a character class.
 
-    More marks would make matching slow, and nearly all others belong to historic scripts. Variation selectors choose a
-    glyph and are no part of a word.
-    """
-    marks = (chr(place) for place in range(0x300, 0xFE00) if unicodedata.category(chr(place)) in {"Mn", "Mc"})
-    return "".join(marks) + "\ufe20-\ufe2f"
-
-
-_MARKS = _combining_marks()
+More marks would make matching slow, and nearly all others belong to historic scripts. Variation selectors choose a
+glyph and are no part of a word.
+"""
 _ASCII = bytes(range(128))
 _BEYOND = re.compile(f"[{_SPACELESS}{_MARKS}]")
 _TOKEN = re.compile(rf"[{_SPACELESS}][^\w\s]*|[^\s{_SPACELESS}]+")

@@ -85,8 +85,11 @@ def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
         note = row.note or count(row.value)
         label = wrap(row.label, max(10, 50 - len(note)))
         length = f"{max(row.value / top * WIDTH, 1.5) if row.value else 0:.1f}"
+        first, *others = map(escape, label)
+        # A space separates the lines for screen readers.
+        lines = first + "".join(f' <tspan x="0" dy="{_LINE}">{line}</tspan>' for line in others)
         shapes += [
-            f'<text x="0" y="{y + 13}">{_lines(label)}</text>',
+            f'<text x="0" y="{y + 13}">{lines}</text>',
             f'<text class="figure" x="{WIDTH}" y="{y + 13}" text-anchor="end">{escape(note)}</text>',
         ]
         y += (len(label) - 1) * _LINE
@@ -96,12 +99,6 @@ def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
         ]
         y += 32
     return frame(WIDTH, max(y, 1), title, description, "\n".join(shapes))
-
-
-def _lines(label: Sequence[str]) -> str:
-    """Content of a text element at x = 0; a space separates the lines for screen readers."""
-    first, *others = map(escape, label)
-    return first + "".join(f' <tspan x="0" dy="{_LINE}">{line}</tspan>' for line in others)
 
 
 def histogram(
@@ -121,7 +118,12 @@ def histogram(
     left, right, top, base = 4.0, WIDTH - 4.0, 36.0, 160.0
     axis = _Axis(edges[0], edges[-1], left, right, log)
     most = max((max(each.counts, default=0) for each in series), default=0) or 1
-    shapes = [_dropped_side(axis, each, top, base) for each in thresholds]
+    shapes = []
+    for threshold in thresholds:
+        x = axis.at(threshold.value)
+        start, end = (left, x) if threshold.is_minimum else (x, right)
+        place = f'x="{start:.1f}" y="{top:g}" width="{end - start:.1f}" height="{base - top:g}"'
+        shapes.append(f'<rect class="dropped-side" {place}/>')
     for each in series:
         for low, high, amount in zip(edges, edges[1:], each.counts, strict=False):
             if amount:
@@ -135,7 +137,11 @@ def histogram(
                 )
     shapes.append(f'<path class="axis" d="M{left:g} {base + 0.5:g}H{right:g}"/>')
     shapes.append(f'<text class="soft" x="{right:g}" y="12" text-anchor="end">highest bar {count(most)}</text>')
-    shapes += [_tick(axis, value, base) for value in axis.ticks()]
+    for value in axis.ticks():
+        x = axis.at(value)
+        anchor = "start" if x < left + 14 else "end" if x > right - 14 else "middle"
+        shapes.append(f'<path class="axis" d="M{x:.1f} {base:g}v4"/>')
+        shapes[-1] += f'<text class="soft" x="{x:.1f}" y="{base + 18:g}" text-anchor="{anchor}">{number(value)}</text>'
     shapes += [_threshold(axis, each, top, base) for each in thresholds]
     if not thresholds:
         shapes += _legend(series)
@@ -153,12 +159,11 @@ class _Axis:
     log: bool
 
     def at(self, value: float) -> float:
-        low, high, value = (self._scale(each) for each in (self.low, self.high, value))
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = (math.log10(max(each, self.low, 1e-12)) for each in (low, high, value))
         place = (value - low) / (high - low) if high > low else 0.5
         return self.left + min(max(place, 0.0), 1.0) * (self.right - self.left)
-
-    def _scale(self, value: float) -> float:
-        return math.log10(max(value, self.low, 1e-12)) if self.log else value
 
     def ticks(self) -> list[float]:
         """About five round values inside the axis."""
@@ -174,21 +179,6 @@ class _Axis:
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         # By whole steps and rounded: adding up steps would print 0.30000000000000004.
         return [float(f"{each * step:.10g}") for each in range(first, last + 1)]
-
-
-def _tick(axis: _Axis, value: float, base: float) -> str:
-    x = axis.at(value)
-    anchor = "start" if x < axis.left + 14 else "end" if x > axis.right - 14 else "middle"
-    return (
-        f'<path class="axis" d="M{x:.1f} {base:g}v4"/>'
-        f'<text class="soft" x="{x:.1f}" y="{base + 18:g}" text-anchor="{anchor}">{number(value)}</text>'
-    )
-
-
-def _dropped_side(axis: _Axis, threshold: Threshold, top: float, base: float) -> str:
-    x = axis.at(threshold.value)
-    start, end = (axis.left, x) if threshold.is_minimum else (x, axis.right)
-    return f'<rect class="dropped-side" x="{start:.1f}" y="{top:g}" width="{end - start:.1f}" height="{base - top:g}"/>'
 
 
 def _threshold(axis: _Axis, threshold: Threshold, top: float, base: float) -> str:

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
-from typing import Any
 
 import numpy as np
 
@@ -65,8 +64,19 @@ def observe(folder: RefinedFolder) -> Observed:
         twins.update(twin for twin in values["twin"] if twin)
         similar = zip(values["rule"], values["twin"], values["jaccard"], strict=True)
         jaccard += [float(each) for rule, twin, each in similar if twin and each is not None and rule != _EXACT]
-        for rule, found in _examples(values).items():
-            examples[rule] = nsmallest(EXAMPLES_A_RULE, [*examples.get(rule, []), *found])
+        for row, rule in enumerate(values["rule"]):
+            if rule:
+                similarity = values["jaccard"][row]
+                example = Example(
+                    values["id"][row],
+                    values["source"][row] or "",
+                    values["path"][row] or "",
+                    values["comparison"][row] or "",
+                    values["twin"][row] or "",
+                    1.0 if similarity is None else float(similarity),
+                )
+                examples.setdefault(rule, []).append(example)
+        examples = {rule: nsmallest(EXAMPLES_A_RULE, found) for rule, found in examples.items()}
     return Observed(
         characters=np.concatenate([np.empty(0, np.int64), *characters]),
         kept=np.concatenate([np.empty(0, np.bool_), *kept]),
@@ -100,21 +110,3 @@ def _with_twins(folder: RefinedFolder, examples: dict[str, list[Example]]) -> di
             _, source, path = places.get(example.twin, (3, "", ""))
             located[rule].append(replace(example, twin_source=source, twin_path=path))
     return examples | located
-
-
-def _examples(values: dict[str, list[Any]]) -> dict[str, list[Example]]:
-    """Return the first documents of each rule in one batch."""
-    found: dict[str, list[Example]] = {}
-    for row, rule in enumerate(values["rule"]):
-        if rule:
-            jaccard = values["jaccard"][row]
-            example = Example(
-                values["id"][row],
-                values["source"][row] or "",
-                values["path"][row] or "",
-                values["comparison"][row] or "",
-                values["twin"][row] or "",
-                1.0 if jaccard is None else float(jaccard),
-            )
-            found.setdefault(rule, []).append(example)
-    return {rule: nsmallest(EXAMPLES_A_RULE, examples) for rule, examples in found.items()}

@@ -132,19 +132,14 @@ def changed_pairs(a: DecisionColumns, b: DecisionColumns) -> list[tuple[int, int
 
     Where several documents have one path, those with equal texts are ignored and the others paired by id.
     """
-    left, right = (_leftover(own, other) for own, other in ((a, b), (b, a)))
+    texts_a, texts_b = (np.char.add(each.places, each.ids) for each in (a, b))
+    left = np.flatnonzero(np.isin(a.places, b.places) & ~np.isin(texts_a, texts_b))
+    right = np.flatnonzero(np.isin(b.places, a.places) & ~np.isin(texts_b, texts_a))
     waiting: dict[bytes, list[int]] = {}
     for row in sorted(right.tolist(), key=lambda row: b.ids[row], reverse=True):
         waiting.setdefault(bytes(b.places[row]), []).append(row)
     ordered = sorted(left.tolist(), key=lambda row: a.ids[row])
     return [(row, there.pop()) for row in ordered if (there := waiting.get(bytes(a.places[row])))]
-
-
-def _leftover(own: DecisionColumns, other: DecisionColumns) -> np.ndarray:
-    """Return the rows whose source and path are in the other folder, but not with this text."""
-    here = np.char.add(own.places, own.ids)
-    there = np.char.add(other.places, other.ids)
-    return np.flatnonzero(np.isin(own.places, other.places) & ~np.isin(here, there))
 
 
 def _kept(a: DecisionColumns, b: DecisionColumns, sources: list[str]) -> tuple[SourceDiff, dict[str, SourceDiff]]:

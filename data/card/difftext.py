@@ -13,6 +13,23 @@ def render_text(found: DataDiff) -> str:
     """Render the totals and then a block for each kind of difference."""
     a, b = found.a, found.b
     grown = b.bytes_kept - a.bytes_kept
+    whole = found.only_a + found.only_b + found.both
+    verdict = (
+        f"The same {count(found.both)} documents are kept."
+        if found.same
+        else f"{count(found.both)} kept in both ({share(found.both, whole)}), {count(found.only_a)} only in A, "
+        f"{count(found.only_b)} only in B"
+    )
+    by_source = sorted(found.by_source.items(), key=lambda entry: -entry[1].only_a - entry[1].only_b)
+    sources = [
+        [name, count(each.only_a), count(each.only_b), count(each.both)]
+        for name, each in by_source
+        if each.only_a or each.only_b
+    ]
+    changed = [f"{each.source} {each.path}: {each.id_a[:12]} -> {each.id_b[:12]}" for each in found.changed_examples]
+    changed += ["..."] if found.changed > len(changed) else []
+    rules = [[rule, *_both(left, right)] for rule, (left, right) in found.dropped.items() if left != right]
+    settings = [[key, _value(left), _value(right)] for key, (left, right) in found.parameters.items()]
     lines = [
         f"A {a.folder}  {a.content_sha256[:12]}",
         f"B {b.folder}  {b.content_sha256[:12]}",
@@ -27,43 +44,19 @@ def render_text(found: DataDiff) -> str:
             ]
         ),
         "",
-        _verdict(found),
+        verdict,
     ]
     for title, block in (
-        ("kept documents by source", _sources(found)),
-        (f"{count(found.changed)} changed at the same source and path", _changed(found)),
+        ("kept documents by source", _capped([["source", "only A", "only B", "both"], *sources]) if sources else []),
+        (f"{count(found.changed)} changed at the same source and path", changed),
         (f"{count(found.kept_to_dropped.documents)} kept in A, dropped in B", _moved(found.kept_to_dropped)),
         (f"{count(found.dropped_to_kept.documents)} dropped in A, kept in B", _moved(found.dropped_to_kept)),
-        ("dropped by rule", _rules(found)),
-        ("settings that differ", _settings(found)),
+        ("dropped by rule", _columns([["rule", "A", "B", "B - A"], *rules]) if rules else []),
+        ("settings that differ", _capped([["setting", "A", "B"], *settings]) if settings else []),
     ):
         if block:
             lines += ["", title, *(f"  {line}" for line in block)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _verdict(found: DataDiff) -> str:
-    if found.same:
-        return f"The same {count(found.both)} documents are kept."
-    whole = found.only_a + found.only_b + found.both
-    return (
-        f"{count(found.both)} kept in both ({share(found.both, whole)}), {count(found.only_a)} only in A, "
-        f"{count(found.only_b)} only in B"
-    )
-
-
-def _sources(found: DataDiff) -> list[str]:
-    rows = [
-        [name, count(each.only_a), count(each.only_b), count(each.both)]
-        for name, each in sorted(found.by_source.items(), key=lambda entry: -entry[1].only_a - entry[1].only_b)
-        if each.only_a or each.only_b
-    ]
-    return _capped([["source", "only A", "only B", "both"], *rows]) if rows else []
-
-
-def _changed(found: DataDiff) -> list[str]:
-    lines = [f"{each.source} {each.path}: {each.id_a[:12]} -> {each.id_b[:12]}" for each in found.changed_examples]
-    return [*lines, "..."] if found.changed > len(lines) else lines
 
 
 def _moved(moved: Moved) -> list[str]:
@@ -72,16 +65,6 @@ def _moved(moved: Moved) -> list[str]:
     lines = _columns([[rule, count(amount)] for rule, amount in moved.rules.items()])
     more = ", ..." if moved.documents > len(moved.examples) else ""
     return [*lines, f"ids: {', '.join(name[:12] for name in moved.examples)}{more}"]
-
-
-def _rules(found: DataDiff) -> list[str]:
-    rows = [[rule, *_both(left, right)] for rule, (left, right) in found.dropped.items() if left != right]
-    return _columns([["rule", "A", "B", "B - A"], *rows]) if rows else []
-
-
-def _settings(found: DataDiff) -> list[str]:
-    rows = [[key, _value(left), _value(right)] for key, (left, right) in found.parameters.items()]
-    return _capped([["setting", "A", "B"], *rows]) if rows else []
 
 
 def _value(value: Any) -> str:

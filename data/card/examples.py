@@ -28,7 +28,15 @@ class Excerpt:
 def excerpts(folder: RefinedFolder, examples: Mapping[str, Iterable[Example]]) -> dict[str, list[Excerpt]]:
     """Add excerpts to the examples of each rule, reading the texts of these documents only."""
     listed = {rule: list(found) for rule, found in examples.items()}
-    texts = _texts(folder, sorted({example.id for found in listed.values() for example in found}))
+    wanted = {example.id for found in listed.values() for example in found}
+    texts: dict[str, dict[str, Any]] = {}
+    for path in folder.scores:
+        names = (name for batch in rows(path, ["id"]) for name in batch.column(0).to_pylist())
+        places = [place for place, name in enumerate(names) if name in wanted]
+        # Scores of older versions have no column of evaluation sets.
+        columns = [name for name in columns_of(path) if name in ("id", "text", "contamination")]
+        for row in read_rows(path, places, columns):
+            texts.setdefault(row["id"], row)
     sign: ContaminationSign = folder.thresholds.get("contamination_sign", "longest")
     return {
         rule: [Excerpt(each, _parts(texts.get(each.id, {}), rule, sign)) for each in found]
@@ -56,17 +64,3 @@ def _parts(row: Mapping[str, Any], rule: str, sign: ContaminationSign) -> list[P
     if text and (shared := actionable(spans, sign)):
         return shared_parts(text, shared)
     return [Part(excerpt(text))] if text else []
-
-
-def _texts(folder: RefinedFolder, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Read texts and shared spans by id, with the row groups that contain them."""
-    wanted = set(ids)
-    found: dict[str, dict[str, Any]] = {}
-    for path in folder.scores:
-        names = (name for batch in rows(path, ["id"]) for name in batch.column(0).to_pylist())
-        places = [place for place, name in enumerate(names) if name in wanted]
-        # Scores of older versions have no column of evaluation sets.
-        columns = [name for name in columns_of(path) if name in ("id", "text", "contamination")]
-        for row in read_rows(path, places, columns):
-            found.setdefault(row["id"], row)
-    return found

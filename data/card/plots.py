@@ -31,29 +31,27 @@ def score_charts(passes: Iterable[RulePasses]) -> list[tuple[str, str, str]]:
         # A single bar on the passing side would show nothing.
         if each.spread and (each.total.passed < each.total.documents or sum(map(bool, each.spread.counts)) > 1):
             bounded.setdefault(each.rule.score, []).append(each)
-    return [_score(name, found) for name, found in bounded.items()]
-
-
-def _score(name: str, found: list[RulePasses]) -> tuple[str, str, str]:
-    spread = found[0].spread
-    assert spread is not None
-    total = found[0].total.documents
-    failing = [
-        f"{count(total - each.total.passed - spread.unknown)} {'below' if each.rule.is_minimum else 'above'} "
-        f"{number(each.threshold)}"
-        for each in found
-    ]
-    unknown = [f"{count(spread.unknown)} without a number"] if spread.unknown else []
-    title, note = label(name), f"{', '.join([*failing, *unknown])}; of {count(total)} documents"
-    chart = histogram(
-        spread.edges,
-        [Series("documents", spread.counts)],
-        title=title,
-        description=note,
-        thresholds=[Threshold(float(each.threshold), each.rule.is_minimum) for each in found],
-        log=spread.log,
-    )
-    return title, note, chart
+    charts = []
+    for name, found in bounded.items():
+        spread, total = found[0].spread, found[0].total.documents
+        assert spread is not None
+        failing = [
+            f"{count(total - each.total.passed - spread.unknown)} {'below' if each.rule.is_minimum else 'above'} "
+            f"{number(each.threshold)}"
+            for each in found
+        ]
+        unknown = [f"{count(spread.unknown)} without a number"] if spread.unknown else []
+        title, note = label(name), f"{', '.join([*failing, *unknown])}; of {count(total)} documents"
+        chart = histogram(
+            spread.edges,
+            [Series("documents", spread.counts)],
+            title=title,
+            description=note,
+            thresholds=[Threshold(float(each.threshold), each.rule.is_minimum) for each in found],
+            log=spread.log,
+        )
+        charts.append((title, note, chart))
+    return charts
 
 
 def language_bars(report: RefineReport) -> str:

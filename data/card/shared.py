@@ -33,7 +33,10 @@ def shared_parts(text: str, spans: Sequence[SharedSpan]) -> list[Part]:
         # Two sets may share the same words, which are shown once.
         start = max(first, reached)
         if start < end:
-            found += [Part(_context(text, reached, start)), Part(_cut(text[start:end]), span.set)]
+            marked = _BLANK_LINES.sub("\n", text[start:end])
+            if len(marked) > _MARKED:
+                marked = f"{marked[:_MARKED].rpartition(' ')[0] or marked[:_MARKED]} …"
+            found += [Part(_context(text, reached, start)), Part(marked, span.set)]
             reached = end
     found.append(Part(_context(text, reached, len(text))))
     if more := len(spans) - len(shown):
@@ -50,8 +53,3 @@ def _context(text: str, start: int, end: int) -> str:
         after = re.sub(r"\A\S*", "", gap[len(gap) - tail :]).lstrip() if tail else ""
         gap = " … ".join((before, after)) if before and after else f"{before} …" if before else f"… {after}"
     return _BLANK_LINES.sub("\n", gap)
-
-
-def _cut(marked: str) -> str:
-    closed = _BLANK_LINES.sub("\n", marked)
-    return closed if len(closed) <= _MARKED else f"{closed[:_MARKED].rpartition(' ')[0] or closed[:_MARKED]} …"

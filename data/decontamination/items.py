@@ -35,19 +35,15 @@ def _values(path: Path) -> Iterator[Any]:
     content = path.read_bytes()
     documents = [_parsed_json(path, content, 1)] if path.suffix == ".json" else _parsed_yaml(path, content)
     for document in documents:
-        yield from _elements(document)
-
-
-def _elements(document: Any) -> list[Any]:
-    if isinstance(document, list):
-        return document
-    if not isinstance(document, dict):
-        return [document]
-    lists = [value for value in document.values() if isinstance(value, list)]
-    rest = [value for value in document.values() if not isinstance(value, list)]
-    if not lists:
-        return [document]
-    return [*(element for each in lists for element in each), *([rest] if _strings(rest) else [])]
+        values = document.values() if isinstance(document, dict) else [document]
+        lists = [value for value in values if isinstance(value, list)]
+        rest = [value for value in values if not isinstance(value, list)]
+        for each in lists:
+            yield from each
+        if not lists:
+            yield document
+        elif _strings(rest):
+            yield rest
 
 
 def _parsed_json(path: Path, content: bytes, first_line: int) -> Any:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +107,13 @@ class DuplicateIndex:
         """
         if not re.fullmatch(r"[0-9a-f]{1,64}", fingerprint):
             raise ValueError(f"fingerprint {fingerprint!r} must be 1 to 64 hex digits")
-        with self._lock():
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / _LOCK).open("w") as lock:
+            if not try_lock(lock):
+                raise ValueError(f"another run is adding to index {self.folder}: run this one again after it")
+            if not (self.folder / _SETTINGS).exists():
+                with atomic_write(self.folder / _SETTINGS) as partial:
+                    partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             for unfinished in self.folder.glob(".[!l]*"):  # of a run that was killed; .lock stays
                 remove(unfinished)
             runs = self.runs()
@@ -129,17 +134,6 @@ class DuplicateIndex:
                 with RowReader(folders(parts), "shingles") as shingles:
                     write_column(partial, "shingles", (shingles[document] for document in documents.tolist()))
         return True
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("w") as lock:
-            if not try_lock(lock):
-                raise ValueError(f"another run is adding to index {self.folder}: run this one again after it")
-            if not (self.folder / _SETTINGS).exists():
-                with atomic_write(self.folder / _SETTINGS) as partial:
-                    partial.write_text(json.dumps(self.settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            yield
 
 
 def _check_folder(folder: Path) -> None:

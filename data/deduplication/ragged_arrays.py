@@ -66,16 +66,6 @@ class RowReader:
 
     def __getitem__(self, row: int) -> np.ndarray:
         folder = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        descriptor = self._file(folder)
-        size = 8 * int(self.sizes[row])
-        values = os.pread(descriptor, size, self._headers[folder] + 8 * int(self._starts[row]))
-        if len(values) != size:
-            raise ValueError(
-                f"{self._folders[folder]} is damaged: {self._name}.npy ends early; delete it and run again"
-            )
-        return np.frombuffer(values, dtype="<u8")
-
-    def _file(self, folder: int) -> int:
         if folder not in self._open:
             if len(self._open) >= _OPEN_FILES:
                 os.close(self._open.pop(next(iter(self._open))))
@@ -85,7 +75,13 @@ class RowReader:
                     np.lib.format.read_array_header_1_0(file)
                     self._headers[folder] = file.tell()
                 self._open[folder] = os.dup(file.fileno())
-        return self._open[folder]
+        size = 8 * int(self.sizes[row])
+        values = os.pread(self._open[folder], size, self._headers[folder] + 8 * int(self._starts[row]))
+        if len(values) != size:
+            raise ValueError(
+                f"{self._folders[folder]} is damaged: {self._name}.npy ends early; delete it and run again"
+            )
+        return np.frombuffer(values, dtype="<u8")
 
 
 def repeated_values(
@@ -100,26 +96,20 @@ def repeated_values(
     passes = max(-(-total // values_at_once), 1)
     bounds = [(2**64 * number) // passes for number in range(passes + 1)]
     for low, high in pairwise(bounds):
-        values, of_rank = _in_range(folders, name, ranks, low, high - 1)
+        found, found_ranks = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        first = 0
+        for folder in folders:
+            sizes = np.diff(np.load(folder / f"{name}-offsets.npy"))
+            column = np.load(folder / f"{name}.npy")
+            rank = np.repeat(ranks[first : first + len(sizes)], sizes)
+            wanted = (column >= np.uint64(low)) & (column <= np.uint64(high - 1)) & (rank >= 0)
+            found.append(column[wanted])
+            found_ranks.append(rank[wanted])
+            first += len(sizes)
+        assert first == len(ranks), f"{len(ranks)} ranks for {first} documents"
+        values, of_rank = np.concatenate(found), np.concatenate(found_ranks)
         order = np.lexsort((of_rank, values))
         values, of_rank = values[order], of_rank[order]
         same = values[1:] == values[:-1]
         repeated = np.concatenate([same, [False]]) | np.concatenate([[False], same]) if len(values) else same
         yield values[repeated], of_rank[repeated]
-
-
-def _in_range(
-    folders: Sequence[Path], name: str, ranks: np.ndarray, low: int, high: int
-) -> tuple[np.ndarray, np.ndarray]:
-    values, of_rank = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    first = 0
-    for folder in folders:
-        sizes = np.diff(np.load(folder / f"{name}-offsets.npy"))
-        column = np.load(folder / f"{name}.npy")
-        rank = np.repeat(ranks[first : first + len(sizes)], sizes)
-        wanted = (column >= np.uint64(low)) & (column <= np.uint64(high)) & (rank >= 0)
-        values.append(column[wanted])
-        of_rank.append(rank[wanted])
-        first += len(sizes)
-    assert first == len(ranks), f"{len(ranks)} ranks for {first} documents"
-    return np.concatenate(values), np.concatenate(of_rank)

@@ -104,7 +104,17 @@ def repeated_substrings(  # noqa: PLR0917
     new = [group for group in groups if group.tobytes() not in cache.repeats]
     if new:
         members = np.concatenate(new)
-        _add_windows(by_id, members[cache.read_in[members] < needed[members]], anchor_windows, cache)
+        unread = members[cache.read_in[members] < needed[members]]
+        if len(unread):
+            unread = unread[np.argsort(by_id[unread])]  # in slot order
+            folder = cache.folder / f"windows-{cache.calls:02d}"
+            folder.mkdir()
+            with naming(folder / _SHARED):
+                np.save(folder / _SHARED, cache.anchors)
+            first = int(cache.rows.max()) + 1
+            cache.folders += anchor_windows(by_id[unread], folder)
+            cache.rows[unread] = first + np.arange(len(unread))
+            cache.read_in[unread] = cache.calls
         with RowReader(cache.folders, _WINDOWS) as windows:
             found_in = _repeats_of_groups(new, windows, cache, min_words, block_words)
             for group, repeats in zip(new, found_in, strict=True):
@@ -113,21 +123,6 @@ def repeated_substrings(  # noqa: PLR0917
     now = [cache.repeats[group.tobytes()] for group in groups]
     found = {ids[by_id[rank]]: cut_runs for repeats in now for rank, cut_runs in repeats.runs.items()}
     return Substrings(dict(sorted(found.items())), sum(repeats.is_split for repeats in now))
-
-
-def _add_windows(by_id: np.ndarray, ranks: np.ndarray, anchor_windows: AnchorWindows, cache: RepeatCache) -> None:
-    """Write the words around shared anchors of these documents, and note in `cache` where they are."""
-    if not len(ranks):
-        return
-    ranks = ranks[np.argsort(by_id[ranks])]  # in slot order
-    folder = cache.folder / f"windows-{cache.calls:02d}"
-    folder.mkdir()
-    with naming(folder / _SHARED):
-        np.save(folder / _SHARED, cache.anchors)
-    first = int(cache.rows.max()) + 1
-    cache.folders += anchor_windows(by_id[ranks], folder)
-    cache.rows[ranks] = first + np.arange(len(ranks))
-    cache.read_in[ranks] = cache.calls
 
 
 def write_windows(folder: Path, texts: Iterable[str], min_words: int, shared: Path) -> None:

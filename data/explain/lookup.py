@@ -26,13 +26,35 @@ def find_documents(folder: Path, decisions: list[Row], name: str, here: Path) ->
 def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
     """Return the document read from this path, or the only one whose path ends with it; ValueError for none or more."""
     at = partial(rows_at, name=name, uris=_sources(folder), here=here)
-    rejects = _rejects(folder)
+    rejects: list[Row] = []
+    table = folder / EVIDENCE / REJECTS
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as lines:
+            rejects = list(csv.DictReader(lines))
+        # Like a document, a rejected line has the path `path:line`.
+        rejects = [
+            {**row, "file": row["path"], "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]}
+            for row in rejects
+        ]
+
+    def is_ending(row: Row) -> bool:
+        """Whether the path of a row, with or without its line number, ends with the name."""
+        path = f"/{row['path']}"
+        return any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
+
     found, rejected = at(decisions), []
     if not found:
         rejected = at(rejects)
-    if not found and not rejected:
-        found, rejected = (_ending(rows, name) for rows in (decisions, rejects))
-    _refuse_several([*found, *rejected], name)
+    if not found and not rejected and name and not name.startswith(("/", "~", ".")):
+        found, rejected = ([row for row in rows if is_ending(row)] for rows in (decisions, rejects))
+    several = [*found, *rejected]
+    if len({(row["source"], row.get("file", row["path"])) for row in several}) > 1:
+        listed = ", ".join(
+            f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in several[:_SHOWN]
+        )
+        more = f" and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
+        what = "files" if any("id" not in row for row in several) else "documents"
+        raise ValueError(f"{name} names {len(several)} {what}: give the id of one, {listed}{more}")
     if rejected and not found:
         raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
     if not found:
@@ -43,18 +65,6 @@ def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[
     return found
 
 
-def _ending(rows: list[Row], name: str) -> list[Row]:
-    """Return the rows whose path, with or without a line number, ends with this name."""
-    if not name or name.startswith(("/", "~", ".")):
-        return []
-    paths = [f"/{row['path']}" for row in rows]
-    return [
-        row
-        for row, path in zip(rows, paths, strict=True)
-        if any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
-    ]
-
-
 def _sources(folder: Path) -> list[str]:
     """Return the URIs of the build's sources; none for packages, and for a step's artifact."""
     if not (folder / MANIFEST).is_file():
@@ -62,26 +72,3 @@ def _sources(folder: Path) -> list[str]:
     sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
     listed = [sources] if isinstance(sources, str) else sources or []
     return [each if isinstance(each, str) else each["uri"] for each in listed]
-
-
-def _refuse_several(found: list[Row], name: str) -> None:
-    if len({(row["source"], row.get("file", row["path"])) for row in found}) > 1:
-        listed = ", ".join(
-            f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in found[:_SHOWN]
-        )
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        what = "files" if any("id" not in row for row in found) else "documents"
-        raise ValueError(f"{name} names {len(found)} {what}: give the id of one, {listed}{more}")
-
-
-def _rejects(folder: Path) -> list[Row]:
-    """Read the files and lines that are not documents; the path of a line is `path:line`."""
-    table = folder / EVIDENCE / REJECTS
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return [
-        {**row, "file": row["path"], "path": f"{row['path']}:{row['line']}" if row["line"] else row["path"]}
-        for row in rows
-    ]

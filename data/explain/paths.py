@@ -23,7 +23,16 @@ def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> 
     """
     absolute = Path(os.path.normpath(here / Path(name).expanduser()))
     below = _masked({name})
-    places = {source: _masked(_below(absolute, top, here)) for source, top in _tops(uris).items()}
+    tops: dict[str, Path] = {}
+    for uri in uris:
+        if "://" in uri and not uri.startswith("file://"):
+            continue
+        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser()
+        fixed = next((number for number, part in enumerate(path.parts) if is_glob(part)), len(path.parts))
+        tops[str(path)] = Path(*path.parts[:fixed])  # the file, or the folder that contains the paths of the rows
+    if len(tops) == 1:
+        tops[_LOCAL] = next(iter(tops.values()))
+    places = {source: _masked(_below(absolute, top, here)) for source, top in tops.items()}
     ends = _masked({"/".join(absolute.parts[first:]) for first in range(1, len(absolute.parts))})
 
     def is_known(source: str, path: str) -> bool:
@@ -37,18 +46,6 @@ def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> 
             longest = max(len(form(row["path"])) for row in found)
             return [row for row in found if len(form(row["path"])) == longest]
     return []
-
-
-def _tops(uris: Sequence[str]) -> dict[str, Path]:
-    """Return source name -> its file, or the folder that contains the paths of its rows."""
-    tops: dict[str, Path] = {}
-    for uri in uris:
-        if "://" in uri and not uri.startswith("file://"):
-            continue
-        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser()
-        fixed = next((number for number, part in enumerate(path.parts) if is_glob(part)), len(path.parts))
-        tops[str(path)] = Path(*path.parts[:fixed])
-    return tops | ({_LOCAL: next(iter(tops.values()))} if len(tops) == 1 else {})
 
 
 def _below(absolute: Path, top: Path, here: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,15 @@ class Explanation(BaseModel):
     def __str__(self) -> str:
         where = f"{self.id} ({self.source}, {self.path})"
         what = f"{where}: kept" if self.kept else f"{where}: dropped by {self.rule}: {self._reason()}"
-        found = [self._cut()] if self.cut_characters or self.cut else []
+        found = []
+        if self.cut_characters or self.cut:
+            by = f" by {', '.join(self.cut)}" if self.cut else ""
+            of = f" of {self.words:,} words" if self.words is not None else ""
+            found.append(
+                f"{self.cut_characters:,} characters{of} were cut out{by}; the id of the rest is {self.final_id}"
+                if self.kept
+                else f"cut out of {self.words:,} words{by}"
+            )
         if self.masked:
             found.append(f"masked: {', '.join(f'{kind} {count:,}' for kind, count in sorted(self.masked.items()))}")
         return "; ".join([what, *found])
@@ -67,13 +76,6 @@ class Explanation(BaseModel):
         twin = self.twin if self.twin_source is None else f"{self.twin} ({self.twin_source}, {self.twin_path})"
         return f"Jaccard {self.jaccard:.4g} with {twin}"
 
-    def _cut(self) -> str:
-        by = f" by {', '.join(self.cut)}" if self.cut else ""
-        if not self.kept:
-            return f"cut out of {self.words:,} words{by}"
-        of = f" of {self.words:,} words" if self.words is not None else ""
-        return f"{self.cut_characters:,} characters{of} were cut out{by}; the id of the rest is {self.final_id}"
-
 
 def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
     """Explain the decision about a document, given its id (as read, scored or kept), a prefix of it, or its path.
@@ -86,18 +88,11 @@ def why(folder: Path, name: str, here: Path | None = None) -> list[Explanation]:
     # A twin is named by its scored id, or by its final id where cutting made two documents equal.
     kept = [row for row in decisions if row["kept"]]
     twins = {row["final_id"]: row for row in kept} | {row["id"]: row for row in kept}
-    config = _config(folder)
+    config = None
+    if (folder / MANIFEST).is_file():
+        with suppress(ValidationError):
+            config = RefineConfig.model_validate(read_manifest(folder).get("parameters", {}).get("refine"))
     return [_explain(row, twins.get(row["twin"]), config, folder) for row in found]
-
-
-def _config(folder: Path) -> RefineConfig | None:
-    """The settings of the build, if its manifest has them."""
-    if not (folder / MANIFEST).is_file():
-        return None
-    try:
-        return RefineConfig.model_validate(read_manifest(folder).get("parameters", {}).get("refine"))
-    except ValidationError:
-        return None
 
 
 def _explain(

@@ -44,21 +44,19 @@ def render(blocks: Iterable[Block]) -> str:
     for block in blocks:
         if not block.text.strip() or (isinstance(block, Paragraph) and not _LETTER.search(block.text)):
             continue
+        match block:
+            case Heading(level, text):
+                rendered = f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
+            case ListItem(text):
+                rendered = f"- {' '.join(text.split())}"
+            case Code(text):
+                # Several blank lines inside code become one, as between all blocks of the contract.
+                lines = _BLANK_LINES.sub("\n\n", text).split("\n")
+                rendered = "\n".join(f"    {line}".rstrip() for line in lines).strip("\n")
+            case Paragraph(text):
+                # A paragraph that happens to begin like a heading or an item must stay a paragraph.
+                rendered = _MARKS.sub("", " ".join(text.split()))
         both_items = isinstance(block, ListItem) and isinstance(previous, ListItem)
-        parts.append(("\n" if both_items else "\n\n") + _render_one(block))
+        parts.append(("\n" if both_items else "\n\n") + rendered)
         previous = block
     return "".join(parts).strip("\n")
-
-
-def _render_one(block: Block) -> str:
-    match block:
-        case Heading(level, text):
-            return f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
-        case ListItem(text):
-            return f"- {' '.join(text.split())}"
-        case Code(text):
-            # Several blank lines inside code become one, as between all blocks of the contract.
-            return "\n".join(f"    {line}".rstrip() for line in _BLANK_LINES.sub("\n\n", text).split("\n")).strip("\n")
-        case Paragraph(text):
-            # A paragraph that happens to begin like a heading or an item must stay a paragraph.
-            return _MARKS.sub("", " ".join(text.split()))

@@ -17,7 +17,13 @@ def plain_blocks(text: str) -> list[Block]:
     lines: list[str] = []
 
     def flush() -> None:
-        blocks.extend(_paragraphs(lines))
+        item = _ITEM.fullmatch(lines[0]) if lines else None
+        if item:
+            blocks.append(ListItem(" ".join([item[1], *lines[1:]])))
+        elif max(map(len, lines), default=0) > _LONGEST_WRAPPED_LINE:
+            blocks.extend(Paragraph(line) for line in lines)
+        elif lines:
+            blocks.append(Paragraph(" ".join(lines)))
         lines.clear()
         if any(code):
             kept = "\n".join(code).strip("\n").split("\n")
@@ -48,14 +54,3 @@ def plain_blocks(text: str) -> list[Block]:
             lines.append(line)
     flush()
     return blocks
-
-
-def _paragraphs(lines: list[str]) -> list[Block]:
-    if not lines:
-        return []
-    item = _ITEM.fullmatch(lines[0])
-    if item:
-        return [ListItem(" ".join([item[1], *lines[1:]]))]
-    if max(map(len, lines)) > _LONGEST_WRAPPED_LINE:
-        return [Paragraph(line) for line in lines]
-    return [Paragraph(" ".join(lines))]

@@ -28,7 +28,11 @@ def webpage_blocks(text: str) -> list[Block]:
     every = html_blocks(text)
     if not _PAGE.search(text[:_LOOKED_AT]):
         return every
-    found = _main_text(text)
+    from trafilatura import bare_extraction
+
+    page = bare_extraction(text, include_comments=False, include_tables=False, include_formatting=True)
+    assert not isinstance(page, dict)
+    found = list(_blocks(page.body)) if page is not None and page.body is not None else []
     return found if len(found) > 1 and _words(found) >= _LEAST_SHARE * _words(every) else every
 
 
@@ -36,19 +40,13 @@ def _words(blocks: list[Block]) -> int:
     return sum(len(block.text.split()) for block in blocks)
 
 
-def _main_text(text: str) -> list[Block]:
-    from trafilatura import bare_extraction
-
-    page = bare_extraction(text, include_comments=False, include_tables=False, include_formatting=True)
-    assert not isinstance(page, dict)
-    return list(_blocks(page.body)) if page is not None and page.body is not None else []
-
-
 def _blocks(parent: Any) -> Iterator[Block]:
     """Yield the blocks below an element of the tree; words between its blocks are paragraphs."""
     loose = [parent.text or ""]
     for element in parent:
-        if element.tag in _INSIDE and not _is_block_of_code(element):
+        # trafilatura names both `code`; the content of a `pre` keeps its line ends, or the `code` inside it.
+        is_block = element.tag == "code" and (element.find("code") is not None or "\n" in "".join(element.itertext()))
+        if element.tag in _INSIDE and not is_block:
             loose.append(_inline(element) + (element.tail or ""))
             continue
         yield from _paragraph(loose)
@@ -72,11 +70,6 @@ def _paragraph(words: list[str]) -> Iterator[Block]:
     text = "".join(words)
     if text.strip():
         yield Paragraph(" ".join(text.split()))
-
-
-def _is_block_of_code(element: Any) -> bool:
-    # trafilatura names both `code`; the content of a `pre` keeps its line ends, or the `code` inside it.
-    return element.tag == "code" and (element.find("code") is not None or "\n" in "".join(element.itertext()))
 
 
 def _inner(element: Any, depth: int = 0) -> str:

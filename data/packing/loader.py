@@ -89,7 +89,14 @@ class Loader:
         self.share, self.rank, self.batch = batch // world, rank, batch
         self._sample = 0
         if state is not None:
-            self._restore(state)
+            own = self.state.model_dump(exclude={"sample"})
+            for name, value in state.model_dump(exclude={"sample"}).items():
+                if value != own[name]:
+                    raise ValueError(
+                        f"the saved position is of a sequence with {name} {value}, this one has {own[name]}: "
+                        "resume with the same data and settings, or start at sample 0"
+                    )
+            self._sample = state.sample
 
     @property
     def state(self) -> LoaderState:
@@ -101,16 +108,6 @@ class Loader:
             layout=self.packed.layout,
             tokens=len(self.packed.sequence),
         )
-
-    def _restore(self, state: LoaderState) -> None:
-        own = self.state.model_dump(exclude={"sample"})
-        for name, value in state.model_dump(exclude={"sample"}).items():
-            if value != own[name]:
-                raise ValueError(
-                    f"the saved position is of a sequence with {name} {value}, this one has {own[name]}: "
-                    "resume with the same data and settings, or start at sample 0"
-                )
-        self._sample = state.sample
 
     def __iter__(self) -> Iterator[PackedRows]:
         return self

@@ -39,18 +39,14 @@ def permuted(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
     """
     assert size >= 1 and (not len(positions) or (positions.min() >= 0 and positions.max() < size))
     half = np.uint64(max(3, ((size - 1).bit_length() + 1) // 2))
+    low = (np.uint64(1) << half) - np.uint64(1)
     keys = keyed(np.arange(_ROUNDS, dtype=np.uint64), "rows", seed, epoch)
     values = positions.astype(np.uint64)
     outside = np.ones(len(values), dtype=bool)
     while outside.any():
-        values[outside] = _feistel(values[outside], half, keys)
+        left, right = values[outside] >> half, values[outside] & low
+        for key in keys:
+            left, right = right, left ^ (mix(right ^ key) & low)
+        values[outside] = (left << half) | right
         outside = values >= size
     return values.astype(np.int64)
-
-
-def _feistel(values: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
-    low = (np.uint64(1) << half) - np.uint64(1)
-    left, right = values >> half, values & low
-    for key in keys:
-        left, right = right, left ^ (mix(right ^ key) & low)
-    return (left << half) | right

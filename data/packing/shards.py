@@ -2,7 +2,6 @@
 
 import json
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -36,18 +35,14 @@ class ShardWriter:
         while len(tokens):
             space = self.tokens_per_shard - self.counts.tokens % self.tokens_per_shard
             if self.file is None or space == self.tokens_per_shard:
-                self._open_next()
-            assert self.file is not None
+                self._close_last()
+                self.counts.shards.append(f"{self.split}-{len(self.counts.shards):04d}.bin")
+                self.file = (self.out / self.counts.shards[-1]).open("wb")
             with naming(self.out / self.counts.shards[-1]):
                 self.file.write(tokens[:space].tobytes())
             self.counts.tokens += len(tokens[:space])
             tokens = tokens[space:]
         self.offsets.append(self.counts.tokens)
-
-    def _open_next(self) -> None:
-        self._close_last()
-        self.counts.shards.append(f"{self.split}-{len(self.counts.shards):04d}.bin")
-        self.file = (self.out / self.counts.shards[-1]).open("wb")
 
     def _close_last(self) -> None:
         if self.file is not None:
@@ -167,13 +162,12 @@ class TokenSequence:
         """Return tokens [start, start + length) as a new array, [length]. IndexError past either end."""
         if start < 0 or length < 0 or start + length > len(self):
             raise IndexError(f"tokens {start} to {start + length} of {len(self)}")
-        return np.concatenate([np.empty(0, self.dtype), *self._pieces(start, start + length)])
-
-    def _pieces(self, start: int, end: int) -> Iterator[np.ndarray]:
+        found = [np.empty(0, self.dtype)]
+        end = start + length
         shard = int(np.searchsorted(self.starts, start, side="right")) - 1
         while start < end:
             base = int(self.starts[shard])
-            piece = self.maps[shard][start - base : end - base]
-            yield piece
-            start += len(piece)
+            found.append(self.maps[shard][start - base : end - base])
+            start += len(found[-1])
             shard += 1
+        return np.concatenate(found)

@@ -87,15 +87,11 @@ class Training:
         """Write the documents in training order; `encoded` has their tokens in stored order."""
         order = self.order()
         writer.counts.documents, writer.counts.bytes = len(order), int(self.bytes[order].sum())
-        if self.config.row_tokens is not None:
-            return self._lay_rows(order, self.config.row_tokens, encoded, writer, eos)
-        for start, length in zip(self.offsets[order].tolist(), self.tokens[order].tolist(), strict=True):
-            writer.write(encoded.read(start, length))
-        return {}
-
-    def _lay_rows(
-        self, order: np.ndarray, row_tokens: int, encoded: TokenSequence, writer: ShardWriter, eos: int
-    ) -> dict[Layout, LayoutCost]:
+        row_tokens = self.config.row_tokens
+        if row_tokens is None:
+            for start, length in zip(self.offsets[order].tolist(), self.tokens[order].tolist(), strict=True):
+                writer.write(encoded.read(start, length))
+            return {}
         rows = lay_rows(self.tokens[order], row_tokens)
         starts = self.offsets[order[rows.document]] + rows.start
         is_last = np.append(np.diff(rows.row) > 0, True)

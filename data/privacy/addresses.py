@@ -69,8 +69,12 @@ def ip_addresses(text: str) -> Iterator[Range]:
 
 
 def _names_a_machine(candidate: str) -> bool:
-    if ":" in candidate and not _looks_like_ipv6(candidate):
-        return False
+    if ":" in candidate:
+        # A Python slice (`[1::2]`) or a C++ name (`dead::beef`) also parses as an address.
+        groups = [group for group in candidate.split(":") if group]
+        has_digit, has_letter = any(map(str.isdigit, candidate)), any(map(str.isalpha, candidate))
+        if max(map(len, groups), default=0) < 3 or not has_digit or not (has_letter or len(groups) >= 3):
+            return False
     try:
         address = ip_address(candidate)
     except ValueError:
@@ -80,10 +84,3 @@ def _names_a_machine(candidate: str) -> bool:
     if isinstance(address, IPv4Address) and (address in _NETMASKS or address.packed[0] == 0):
         return False
     return not any(address in network for network in _DOCUMENTATION)
-
-
-def _looks_like_ipv6(candidate: str) -> bool:
-    """Whether it is not a Python slice (`[1::2]`) or a C++ name (`dead::beef`), which also parse as addresses."""
-    groups = [group for group in candidate.split(":") if group]
-    has_digit, has_letter = any(map(str.isdigit, candidate)), any(map(str.isalpha, candidate))
-    return max(map(len, groups), default=0) >= 3 and has_digit and (has_letter or len(groups) >= 3)

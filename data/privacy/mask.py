@@ -78,20 +78,17 @@ def _find(text: str, kinds: Collection[str] | None, taken: list[MaskedSpan]) -> 
     for kind in _ordered(kinds):
         if kind in _NUMERIC and not has_number:
             continue
-        for start, end in _ranges(kind, text):
+        try:
+            ranges = list(_FINDERS[kind](text))
+        except Exception as error:
+            # A library's own message may quote the value, which must not get into a log.
+            raise RuntimeError(f"looking for {kind} failed with {type(error).__name__}") from None
+        for start, end in ranges:
             place = bisect_right(taken, start, key=lambda other: other.start)
             before_is_free = place == 0 or taken[place - 1].end <= start
             if before_is_free and (place == len(taken) or end <= taken[place].start):
                 taken.insert(place, MaskedSpan(kind, start, end))
     return taken
-
-
-def _ranges(kind: str, text: str) -> list[Range]:
-    try:
-        return list(_FINDERS[kind](text))
-    except Exception as error:
-        # A library's own message may quote the value, which must not get into a log.
-        raise RuntimeError(f"looking for {kind} failed with {type(error).__name__}") from None
 
 
 def _ordered(kinds: Collection[str] | None) -> tuple[str, ...]:

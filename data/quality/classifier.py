@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,11 +80,18 @@ def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> 
     The outcome does not depend on the order of the documents; equal ones count once. Raises ValueError if there are too
     few good or bad ones, or if a document is both.
     """
+    from safetensors.numpy import save_file
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
     by_id = [{content_id(text): text for text in texts} for texts in (good, bad)]
-    _check(by_id[0], by_id[1])
+    for name, texts in zip(("good", "bad"), by_id, strict=True):
+        if len(texts) < _MIN_DOCUMENTS:
+            raise ValueError(
+                f"{len(texts)} different {name} documents: the quality classifier needs at least {_MIN_DOCUMENTS}"
+            )
+    if both := sorted(by_id[0].keys() & by_id[1].keys()):
+        raise ValueError(f"{len(both)} documents are both good and bad, the first of them {both[0]}: take them out")
     splits = [_split(texts, seed) for texts in by_id]
     (held_good, train_good), (held_bad, train_bad) = splits
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000, random_state=seed)
@@ -99,18 +105,11 @@ def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> 
         held_out_auc=round(float(roc_auc_score([1] * len(held_good) + [0] * len(held_bad), margins)), 4),
         seed=seed,
     )
-    _save(Classifier(model.coef_[0].astype(np.float32), float(model.intercept_[0]), report), out)
+    bias = np.array([float(model.intercept_[0])], np.float64)
+    # One entry only: safetensors writes several in an arbitrary order, and equal classifiers would differ in bytes.
+    about = json.dumps({"format": _FORMAT, "report": report.model_dump()}, sort_keys=True)
+    save_file({"weights": model.coef_[0].astype(np.float32), "bias": bias}, out, metadata={"quality": about})
     return report
-
-
-def _check(good: dict[str, str], bad: dict[str, str]) -> None:
-    for name, texts in (("good", good), ("bad", bad)):
-        if len(texts) < _MIN_DOCUMENTS:
-            raise ValueError(
-                f"{len(texts)} different {name} documents: the quality classifier needs at least {_MIN_DOCUMENTS}"
-            )
-    if both := sorted(good.keys() & bad.keys()):
-        raise ValueError(f"{len(both)} documents are both good and bad, the first of them {both[0]}: take them out")
 
 
 def _split(texts: dict[str, str], seed: int) -> tuple[list[Prose], list[Prose]]:
@@ -132,15 +131,6 @@ def _matrix(proses: Sequence[Prose]):  # type: ignore[no-untyped-def]
     matrix = csr_matrix((shares, np.concatenate(rows), starts), shape=(len(rows), _DIMENSIONS))
     matrix.sum_duplicates()
     return matrix
-
-
-def _save(classifier: Classifier, path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    tensors: dict[str, NDArray[Any]] = {"weights": classifier.weights, "bias": np.array([classifier.bias], np.float64)}
-    # One entry only: safetensors writes several in an arbitrary order, and equal classifiers would differ in bytes.
-    about = {"format": _FORMAT, "report": classifier.report.model_dump()}
-    save_file(tensors, path, metadata={"quality": json.dumps(about, sort_keys=True)})
 
 
 def load(path: Path) -> Classifier:

@@ -50,7 +50,17 @@ def scores(prose: Prose, language: str = "en") -> dict[str, float]:
 
     `language` selects the stop words.
     """
-    return _quality(prose, language) | _repetition(prose)
+    result = _quality(prose, language)
+    result["duplicate_line_fraction"] = duplicate_fraction(prose.lines)
+    result["duplicate_paragraph_fraction"] = duplicate_fraction(prose.paragraphs)
+    # N-grams count by the characters in their words.
+    total = max(int(prose.word_ends[-1]), 1)
+    for found in repeated(prose.word_numbers, max(DUPLICATE_NGRAMS)):
+        if found.length in TOP_NGRAMS:
+            result[f"top_{found.length}gram_fraction"] = top_characters(found, prose.word_ends) / total
+        else:
+            result[f"duplicate_{found.length}gram_fraction"] = duplicate_characters(found, prose.word_ends) / total
+    return result
 
 
 def _quality(prose: Prose, language: str) -> dict[str, float]:
@@ -76,21 +86,6 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         # The number of different stop words.
         "stop_words": stop_words(prose.vocabulary, language),
     }
-
-
-def _repetition(prose: Prose) -> dict[str, float]:
-    """Compute shares of characters; for n-grams, of the characters in words."""
-    result = {
-        "duplicate_line_fraction": duplicate_fraction(prose.lines),
-        "duplicate_paragraph_fraction": duplicate_fraction(prose.paragraphs),
-    }
-    total = max(int(prose.word_ends[-1]), 1)
-    for found in repeated(prose.word_numbers, max(DUPLICATE_NGRAMS)):
-        if found.length in TOP_NGRAMS:
-            result[f"top_{found.length}gram_fraction"] = top_characters(found, prose.word_ends) / total
-        else:
-            result[f"duplicate_{found.length}gram_fraction"] = duplicate_characters(found, prose.word_ends) / total
-    return result
 
 
 def duplicate_fraction(parts: Sequence[str]) -> float:

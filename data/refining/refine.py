@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from sluice.core.files import copy_tree, remove
+from sluice.core.files import remove
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import RefineConfig
 from sluice.data.decontamination.policy import count_documents, count_ngrams
@@ -63,7 +63,11 @@ def refine(
     if config.min_quality is not None and config.quality_model is None:
         raise ValueError(f"min_quality {config.min_quality} needs quality_model, the classifier that scores it")
     sets = load_sets(config)
-    parts = _parts_folder(work or out / ".work", fingerprint(config, documents, sets.fingerprint))
+    parts = (work or out / ".work") / fingerprint(config, documents, sets.fingerprint)
+    parts.mkdir(parents=True, exist_ok=True)
+    # Parts of other inputs or settings, and files that a crash left unfinished.
+    for stale in [*(path for path in parts.parent.iterdir() if path != parts), *parts.glob(".*")]:
+        remove(stale)
     tasks = plan_tasks(config, documents, parts, sets)
     with ExitStack() as stack:
         run = executor or stack.enter_context(lasting_workers())
@@ -168,15 +172,6 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
     return tasks
 
 
-def _parts_folder(work: Path, name: str) -> Path:
-    """Return `work/name`, after removing the parts of other inputs or settings beside it and unfinished files in it."""
-    own = work / name
-    own.mkdir(parents=True, exist_ok=True)
-    for other in [*(path for path in work.iterdir() if path != own), *own.glob(".*")]:
-        remove(other)
-    return own
-
-
 def write_evidence(
     tasks: Sequence[ScoreTask],
     corpus: Corpus,
@@ -190,13 +185,12 @@ def write_evidence(
     write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
     for number, task in enumerate(tasks):
         shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
-        copy_tree(task.sketches, evidence / SKETCHES.format(number), _copy_all_but_shingles)
-
-
-def _copy_all_but_shingles(source: Path, target: Path) -> None:
-    """Copy a file of sketches; shingles are larger than the text, from which they can be computed again."""
-    if not source.name.startswith("shingles"):
-        shutil.copyfile(source, target)
+        # Without the shingles, which are larger than the text and can be computed from it again.
+        copied = evidence / SKETCHES.format(number)
+        copied.mkdir(parents=True)
+        for path in sorted(task.sketches.iterdir()):
+            if not path.name.startswith("shingles"):
+                shutil.copyfile(path, copied / path.name)
 
 
 def write_report(report: RefineReport, out: Path) -> None:

@@ -195,7 +195,19 @@ def score_part(task: ScoreTask) -> Summary:
     started = time.perf_counter()
     write_sketches(task.sketches, [document.metadata["sketch"] for document in documents], task.config)
     names = sorted(documents[0].metadata["scores"]) if documents else []
-    write_rows([_row(document) for document in documents], score_schema(names), task.scores)
+    rows = [
+        {
+            **document.metadata["scores"],
+            **{name: document.metadata[name] for name in ("raw_id", "source", "path", "licence", "title", "language")},
+            "id": document.id,
+            "characters": len(document.text),
+            "bytes": len(document.text.encode()),
+            "text": document.text,
+            "contamination": json.dumps(document.metadata["contamination"]),
+        }
+        for document in documents
+    ]
+    write_rows(rows, score_schema(names), task.scores)
     seconds = {str(block.name): block.stats.time_stats.total for block in blocks[1:]}
     summary = Summary(len(documents), dict(masking.masked), seconds | {"write": time.perf_counter() - started})
     # Last, because it marks the part as complete.
@@ -208,21 +220,3 @@ def canonical(document: Document) -> tuple[str, ...]:
     """Sort key of the canonical order: id, then where the document came from, whatever its shard."""
     metadata = document.metadata
     return document.id, metadata["source"], metadata["path"], metadata["raw_id"]
-
-
-def _row(document: Document) -> dict[str, Any]:
-    metadata = document.metadata
-    return {
-        **metadata["scores"],
-        "id": document.id,
-        "raw_id": metadata["raw_id"],
-        "source": metadata["source"],
-        "path": metadata["path"],
-        "licence": metadata["licence"],
-        "title": metadata["title"],
-        "language": metadata["language"],
-        "characters": len(document.text),
-        "bytes": len(document.text.encode()),
-        "text": document.text,
-        "contamination": json.dumps(metadata["contamination"]),
-    }

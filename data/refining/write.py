@@ -68,7 +68,10 @@ def write_outcome(  # noqa: PLR0917
         tasks.append(WriteTask(corpus.parts[part], indices, of_part, min_piece_words, scratch / f"{part:04d}.jsonl"))
     run(write_part, tasks, workers=workers, progress=progress, note="write documents")
     parts = np.searchsorted(corpus.part_starts, slots, side="right") - 1
-    write_line_shards(_merged(parts, scratch), out, _DOCUMENTS_A_SHARD)
+    with ExitStack() as stack:
+        files = {part: stack.enter_context((scratch / f"{part:04d}.jsonl").open("rb")) for part in set(parts.tolist())}
+        # Each part is in the order of ids, so the next line of a document's part is its own.
+        write_line_shards((files[part].readline() for part in parts.tolist()), out, _DOCUMENTS_A_SHARD)
     write_decisions(_decision_tables(corpus, decisions, results), out / EVIDENCE / DECISIONS)
     return report
 
@@ -121,14 +124,6 @@ def drop_copies(
             settled[row] = DocumentDecision("exact_duplicate", twin=final_id, jaccard=1.0)
         seen.add(final_id)
     return settled
-
-
-def _merged(parts: np.ndarray, scratch: Path) -> Iterator[bytes]:
-    """Yield the next line of each document's part, [documents]."""
-    with ExitStack() as stack:
-        files = {part: stack.enter_context((scratch / f"{part:04d}.jsonl").open("rb")) for part in set(parts.tolist())}
-        for part in parts.tolist():
-            yield files[part].readline()
 
 
 def _decision_tables(

@@ -34,14 +34,14 @@ class Choice(NamedTuple):
 
 
 def _translate(glob: str) -> str:
-    return "".join(_translate_piece(piece) for piece in _PIECE.split(glob))
-
-
-def _translate_piece(piece: str) -> str:
-    if piece in _SPECIAL:
-        return _SPECIAL[piece]
-    if _PIECE.fullmatch(piece):
-        negated, names = piece[1] == "!", piece[1:-1].removeprefix("!")
-        escaped = names.replace("\\", "\\\\").replace("^", "\\^").replace("[", "\\[")
-        return f"[{'^/' if negated else ''}{escaped}]"
-    return re.escape(piece)
+    translated = []
+    for piece in _PIECE.split(glob):
+        if piece in _SPECIAL:
+            translated.append(_SPECIAL[piece])
+        elif _PIECE.fullmatch(piece):
+            negated, names = piece[1] == "!", piece[1:-1].removeprefix("!")
+            escaped = names.replace("\\", "\\\\").replace("^", "\\^").replace("[", "\\[")
+            translated.append(f"[{'^/' if negated else ''}{escaped}]")
+        else:
+            translated.append(re.escape(piece))
+    return "".join(translated)

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sluice.data.document import Document
 from sluice.data.sources.compression import lines, open_stream
@@ -43,17 +42,13 @@ def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limit
     # A lone surrogate, which JSON can escape, cannot be encoded in UTF-8.
     if not _encodes(text):
         return origin.reject(shown, "not UTF-8 text", number)
-    return origin.of_row(text, shown, number, limits, _first_origin(row))
-
-
-def _first_origin(row: dict[str, Any]) -> dict[str, str] | None:
-    """Return the origin of a clean document of an earlier build; None for any other row."""
-    metadata = row.get("metadata")
-    if "id" not in row or not isinstance(metadata, dict):
-        return None
-    names = ("source", "path", "licence", "title")
-    known = {name: value for name in names if isinstance(value := metadata.get(name), str) and _encodes(value)}
-    return known if len(known) == len(names) else None
+    # A clean document of an earlier build keeps the origin it was first read from.
+    metadata, first = row.get("metadata"), None
+    if "id" in row and isinstance(metadata, dict):
+        names = ("source", "path", "licence", "title")
+        known = {name: value for name in names if isinstance(value := metadata.get(name), str) and _encodes(value)}
+        first = known if len(known) == len(names) else None
+    return origin.of_row(text, shown, number, limits, first)
 
 
 def _encodes(text: str) -> bool:

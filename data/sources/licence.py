@@ -1,7 +1,7 @@
 """Read the licence that a Python package declares, installed or as a source distribution."""
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from email.parser import HeaderParser
 from typing import Any
 
@@ -25,19 +25,16 @@ def licence_of(metadata: Mapping[str, Any]) -> str:
         named = str(metadata.get(field) or "").strip()
         if named not in _NO_NAME and len(named) <= _LONGEST:
             return named
-    return next(_of_classifiers(metadata.get("classifier") or []), UNSPECIFIED)
+    listed = (str(each) for each in metadata.get("classifier") or [])
+    named_last = (each.split(" :: ")[-1].strip() for each in listed if each.startswith("License ::"))
+    # `License :: OSI Approved` alone is none.
+    return next((each for each in named_last if each != "OSI Approved"), UNSPECIFIED)
 
 
 def distribution_licence(files: Mapping[str, bytes]) -> str:
     """Return the licence that a source distribution's METADATA files declare; `unspecified` without one."""
     found = (licence_of(read(files[name])) for name, read in _READERS.items() if name in files)
     return next((licence for licence in found if licence != UNSPECIFIED), UNSPECIFIED)
-
-
-def _of_classifiers(classifiers: Iterable[str]) -> Iterator[str]:
-    """Yield the licences of classifiers; `License :: OSI Approved` alone is none."""
-    parts = (each.split(" :: ") for each in map(str, classifiers) if each.startswith("License ::"))
-    return (each[-1].strip() for each in parts if each[-1].strip() != "OSI Approved")
 
 
 def _of_pkg_info(content: bytes) -> dict[str, Any]:

@@ -38,17 +38,17 @@ def _list_contents(source: Source) -> list[tuple[str, str]] | None:
     if not isinstance(location, LocalFiles):
         return None
     choice = Choice(tuple(source.include), tuple(source.exclude))
-    return [
-        (each.shown, _content(each, source)) if isinstance(each, FoundFile) else (each.path, each.reason)
-        for each in find(location, choice, Origin(location.name))
-    ]
-
-
-def _content(found: FoundFile, source: Source) -> str:
-    # The content of a file that is rejected for its suffix or type is not read.
-    if kind(found.shown)[0] not in SUFFIXES and source.markup is None:
-        return "unsupported"
-    try:
-        return file_hash(found.path) if stat.S_ISREG(found.path.stat().st_mode) else "not a regular file"
-    except OSError as error:
-        return cannot_be_read(error)
+    listed = []
+    for each in find(location, choice, Origin(location.name)):
+        if not isinstance(each, FoundFile):
+            listed.append((each.path, each.reason))
+        elif kind(each.shown)[0] not in SUFFIXES and source.markup is None:
+            # The content of a file that is rejected for its suffix or type is not read.
+            listed.append((each.shown, "unsupported"))
+        else:
+            try:
+                is_regular = stat.S_ISREG(each.path.stat().st_mode)
+                listed.append((each.shown, file_hash(each.path) if is_regular else "not a regular file"))
+            except OSError as error:
+                listed.append((each.shown, cannot_be_read(error)))
+    return listed

@@ -107,32 +107,25 @@ def parse(uri: str) -> Location:
         return Installed() if not rest else _refuse(uri, "must be installed: alone")
     if match := _SCHEME.match(uri):
         if match[1].lower() != "file":
-            return _remote(uri, match[1].lower())
+            from fsspec import available_protocols
+
+            protocol = match[1].lower()
+            if protocol not in available_protocols():
+                known = "use a path, https://, s3://, gs://, pypi:, hf: or installed:"
+                _refuse(without_secrets(uri), f"has the unknown scheme {protocol}://; {known}")
+            return RemoteFiles(uri)
         uri = unquote(urlsplit(uri).path)
-    return _local(uri)
-
-
-def _local(name: str) -> LocalFiles:
-    path = Path(name).expanduser()
-    if path.exists() or not is_glob(name):
+    path = Path(uri).expanduser()
+    if path.exists() or not is_glob(uri):
         if not path.exists():
-            _refuse(name, "does not exist; correct it, or name a glob, a directory or a URI")
+            _refuse(uri, "does not exist; correct it, or name a glob, a directory or a URI")
         return LocalFiles(path)
     parts = path.parts
     fixed = next(number for number, part in enumerate(parts) if is_glob(part))
     top = Path(*parts[:fixed])
     if not top.is_dir():
-        _refuse(name, f"does not exist: {top} is no directory")
+        _refuse(uri, f"does not exist: {top} is no directory")
     return LocalFiles(top, "/".join(parts[fixed:]))
-
-
-def _remote(uri: str, protocol: str) -> RemoteFiles:
-    from fsspec import available_protocols
-
-    if protocol not in available_protocols():
-        known = "use a path, https://, s3://, gs://, pypi:, hf: or installed:"
-        _refuse(without_secrets(uri), f"has the unknown scheme {protocol}://; {known}")
-    return RemoteFiles(uri)
 
 
 def _refuse(name: str, why: str) -> NoReturn:

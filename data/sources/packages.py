@@ -1,15 +1,13 @@
 """Documentation in source distributions: all pinned packages, or none of them."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
 
 from sluice.core.progress import Progress
 from sluice.data.config import UNSPECIFIED, IngestConfig
-from sluice.data.sources.archive import IndexUnreachable, Member, Pin, fetch, spool_members
+from sluice.data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.formats import MARKUP_OF_SUFFIX, markup_of
 from sluice.data.sources.globs import Choice
@@ -26,23 +24,18 @@ def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Rea
 
     All or nothing: with only the packages that could be downloaded, the corpus would differ from machine to machine.
     """
+    pins = [Pin(package.name, package.version, package.sha256) for package in config.packages]
+    pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download")
     try:
-        pins = [Pin(package.name, package.version, package.sha256) for package in config.packages]
-        return _read_packages(config, _fetch_all(pins, cache, config.attempts, progress), progress), None
+        fetching = {pool.submit(fetch, pin, cache, config.attempts): pin for pin in pins}
+        for done, future in enumerate(as_completed(fetching), start=1):
+            future.result()
+            progress(done, len(pins), f"fetched {fetching[future].name}")
+        return _read_packages(config, [future.result()[0] for future in fetching], progress), None
     except IndexUnreachable as error:
         reason = f"{error}; took the documentation of the installed packages instead"
         progress(0, config.fallback_bytes, reason)
         return installed_documents(config.fallback_bytes, progress=progress), reason
-
-
-def _fetch_all(pins: Sequence[Pin], cache: Path, attempts: int, progress: Progress) -> list[Path]:
-    pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download")
-    try:
-        fetching = {pool.submit(fetch, pin, cache, attempts): pin for pin in pins}
-        for done, future in enumerate(as_completed(fetching), start=1):
-            future.result()
-            progress(done, len(pins), f"fetched {fetching[future].name}")
-        return [future.result()[0] for future in fetching]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -74,7 +67,12 @@ def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Lim
             yield origin.reject(archive.name, str(damage))
             return
         if origin.licence == UNSPECIFIED:
-            origin = replace(origin, licence=distribution_licence(_metadata(members, spool)))
+            metadata = {}
+            for path, start, size_bytes in members:
+                if path in METADATA and size_bytes is not None:
+                    spool.seek(start)
+                    metadata[path] = spool.read(size_bytes)
+            origin = replace(origin, licence=distribution_licence(metadata))
         # The order in an archive is arbitrary.
         for path, start, size_bytes in sorted(members, key=lambda member: member[0]):
             if not chosen(path):
@@ -84,13 +82,3 @@ def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Lim
                 continue
             spool.seek(start)
             yield origin.of_file(spool.read(size_bytes), path, origin.markup or markup_of(path))
-
-
-def _metadata(members: Sequence[Member], spool: IO[bytes]) -> dict[str, bytes]:
-    """Read the METADATA files from the spool."""
-    found = {}
-    for path, start, size_bytes in members:
-        if path in METADATA and size_bytes is not None:
-            spool.seek(start)
-            found[path] = spool.read(size_bytes)
-    return found

@@ -1,6 +1,5 @@
 """Read the sources of the settings one after the other, each with the reader for its URI."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +54,21 @@ class SourceReader:
             case LocalFiles():
                 yield from self._local(source, location, choice, origin, limits)
             case RemoteFiles():
-                for shown, copy in self._remote(source, location, choice):
+                from sluice.data.sources.remote import Remote
+
+                remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
+                for shown, copy in remote.files(choice, source.sha256):
                     yield from read_file(copy, shown, origin, limits)
+                if source.sha256:
+                    self.digests[location.name] = source.sha256
             case Release(project, version):
-                yield from read_distribution(self._release(project, version, source), choice, origin, limits)
+                pin = Pin(project, version, source.sha256, "data.sources")
+                try:
+                    path, sha256 = fetch(pin, self.cache, self.config.attempts)
+                except IndexUnreachable as error:
+                    raise ValueError(f"data.sources: pypi:{project}=={version} cannot be read: {error}") from error
+                self.digests[f"{project}=={version}"] = sha256
+                yield from read_distribution(path, choice, origin, limits)
             case HubDataset():
                 from sluice.data.sources.dataset import read_dataset
 
@@ -68,39 +78,20 @@ class SourceReader:
 
     def _local(self, source: Source, location: LocalFiles, choice: Choice, origin: Origin, limits: Limits) -> Read:
         if source.sha256:
-            self._check_pin(source.sha256, location, origin)
+            if not location.top.is_file():
+                raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
+            sha256 = file_hash(location.top)
+            if sha256 != source.sha256:
+                raise ValueError(
+                    f"data.sources: {location.name} has sha256 {sha256}, the source pins {source.sha256}; "
+                    "do not use it, or correct the pin"
+                )
+            self.digests[origin.source] = source.sha256
         for found in find(location, choice, origin, self.seen):
             if isinstance(found, FoundFile):
                 yield from read_file(found.path, found.shown, origin, limits)
             else:
                 yield found
-
-    def _check_pin(self, sha256: str, location: LocalFiles, origin: Origin) -> None:
-        if not location.top.is_file():
-            raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
-        found = file_hash(location.top)
-        if found != sha256:
-            raise ValueError(
-                f"data.sources: {location.name} has sha256 {found}, the source pins {sha256}; "
-                "do not use it, or correct the pin"
-            )
-        self.digests[origin.source] = sha256
-
-    def _remote(self, source: Source, location: RemoteFiles, choice: Choice) -> Iterator[tuple[str, Path]]:
-        from sluice.data.sources.remote import Remote
-
-        remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
-        yield from remote.files(choice, source.sha256)
-        if source.sha256:
-            self.digests[location.name] = source.sha256
-
-    def _release(self, project: str, version: str, source: Source) -> Path:
-        try:
-            path, sha256 = fetch(Pin(project, version, source.sha256, "data.sources"), self.cache, self.config.attempts)
-        except IndexUnreachable as error:
-            raise ValueError(f"data.sources: pypi:{project}=={version} cannot be read: {error}") from error
-        self.digests[f"{project}=={version}"] = sha256
-        return path
 
 
 def why_none(first: Reject | None, rejects: int) -> str:

@@ -50,7 +50,16 @@ class Remote:
         """
         name = self.location.name
         system, path = self._retried(self._open, name)
-        listed = self._retried(lambda: self._list(system, path), name)
+
+        def list_files() -> list[str] | None:
+            if self._is_web:
+                return None  # a web server has no directories
+            system.invalidate_cache()
+            if is_glob(path):
+                return [each for each in system.glob(path) if not system.isdir(each)]
+            return list(system.find(path)) if system.isdir(path) else None
+
+        listed = self._retried(list_files, name)
         if listed is None:
             yield self._shown(path), self._fetch(system, path, name, sha256)
             return
@@ -81,21 +90,16 @@ class Remote:
     def _is_web(self) -> bool:
         return self.location.protocol in ("http", "https")
 
-    def _list(self, system: AbstractFileSystem, path: str) -> list[str] | None:
-        """List the files of a directory or glob; None for a single file."""
-        if self._is_web:
-            return None  # a web server has no directories
-        system.invalidate_cache()
-        if is_glob(path):
-            return [each for each in system.glob(path) if not system.isdir(each)]
-        return list(system.find(path)) if system.isdir(path) else None
-
     def _shown(self, path: str) -> str:
         return unquote(PurePosixPath(urlsplit(path).path if self._is_web else path).name) or "index"
 
     def _fetch(self, system: AbstractFileSystem, path: str, name: str, sha256: str | None = None) -> Path:
         # The versions of web servers are not reliable: without a pin the file is downloaded again.
-        version = sha256 or ("" if self._is_web else self._retried(lambda: _version(system, path), name))
+        version = sha256 or ""
+        if not version and not self._is_web:
+            info = self._retried(lambda: system.info(path), name)
+            known = {key: str(info[key]) for key in _VERSION if info.get(key)}
+            version = json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
         key = hashlib.sha256(f"{self.location.protocol} {path} {version}".encode()).hexdigest()[:16]
         copy = self.cache / f"{key}-{self._shown(path)[-100:]}"
         if version and copy.is_file() and (not sha256 or file_hash(copy) == sha256):
@@ -147,10 +151,3 @@ class _AtMost(Callback):
     def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
         if self.value > self.max_bytes:
             raise ValueError(too_large(self.max_bytes))
-
-
-def _version(system: AbstractFileSystem, path: str) -> str:
-    """Return the version of a remote file, or "" if it has none."""
-    info = system.info(path)
-    known = {name: str(info[name]) for name in _VERSION if info.get(name)}
-    return json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""

@@ -37,7 +37,12 @@ def train_bpe(
         tokens = merged_tokens(texts, vocab_size - len(special), split, progress)
         merges = merges_of(tokens)
         if merges is not None and len(tokens) == vocab_size - len(special):
-            tokenizer = _tokenizer(tokens, merges, special, split)
+            names = [*special, *sorted(character_of_byte().values()), *map(written, tokens[_BYTES:])]
+            vocabulary = {name: index for index, name in enumerate(names)}
+            pairs = [(written(left), written(right)) for left, right in merges]
+            tokenizer = byte_level(models.BPE(vocab=vocabulary, merges=pairs), split)
+            tokenizer.add_special_tokens(list(special))
+            tokenizer.encode_special_tokens = True
             if _occurs(tokens[-1], tokenizer, texts, min_frequency):
                 return tokenizer, "rustbpe"
     return by_tokenizers(texts, vocab_size, min_frequency, special, split=split, progress=progress), "tokenizers"
@@ -93,16 +98,6 @@ def _merged(parts: list[bytes], rank: int, ranks: dict[bytes, int]) -> list[byte
             merged.append(left)
             left = right
     return merged
-
-
-def _tokenizer(tokens: list[bytes], merges: list[tuple[bytes, bytes]], special: Sequence[str], split: str) -> Tokenizer:
-    names = [*special, *sorted(character_of_byte().values()), *map(written, tokens[_BYTES:])]
-    vocabulary = {name: index for index, name in enumerate(names)}
-    pairs = [(written(left), written(right)) for left, right in merges]
-    tokenizer = byte_level(models.BPE(vocab=vocabulary, merges=pairs), split)
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def _occurs(token: bytes, tokenizer: Tokenizer, texts: Iterable[str], times: int) -> bool:

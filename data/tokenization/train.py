@@ -1,7 +1,7 @@
 """The tokenizer step: train on the training split or adopt, measure on the test split, check the gate."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from datatrove.data import Document
@@ -48,7 +48,21 @@ def train_tokenizer(
     changes: list[str] = []
     source_sha256 = None
     if config.path is None:
-        tokenizer, trainer = _trained(config, training, special, progress)
+        least = 256 + len(special)
+        if config.vocab_size < least:
+            raise ValueError(
+                f"tokenizer.vocab_size {config.vocab_size} is less than the bytes and special tokens: "
+                f"it must be at least {least}"
+            )
+        tokenizer, trainer = _TRAINERS[config.algorithm](
+            training, config.vocab_size, config.min_frequency, special, progress=progress
+        )
+        size = tokenizer.get_vocab_size()
+        if size < config.vocab_size:
+            raise ValueError(
+                f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): "
+                "lower it or add documents"
+            )
     else:
         tokenizer, changes, source_sha256 = adopt(Path(config.path), special)
         trainer = "given"
@@ -80,23 +94,3 @@ def _splits(documents: Path, split: PackConfig, *, training_needed: bool) -> tup
             "add documents or raise pack.test_fraction"
         )
     return [text for _, text in sorted(training)], held_out
-
-
-def _trained(
-    config: TokenizerConfig, training: Sequence[str], special: tuple[str, ...], progress: Progress
-) -> tuple[Tokenizer, str]:
-    least = 256 + len(special)
-    if config.vocab_size < least:
-        raise ValueError(
-            f"tokenizer.vocab_size {config.vocab_size} is less than the bytes and special tokens: "
-            f"it must be at least {least}"
-        )
-    tokenizer, trainer = _TRAINERS[config.algorithm](
-        training, config.vocab_size, config.min_frequency, special, progress=progress
-    )
-    size = tokenizer.get_vocab_size()
-    if size < config.vocab_size:
-        raise ValueError(
-            f"tokenizer.vocab_size {config.vocab_size} is more than the text fills ({size}): lower it or add documents"
-        )
-    return tokenizer, trainer

@@ -87,8 +87,15 @@ def _fit(
             scores = _scores(counts, alive, single)
         if alive.sum() <= target:
             return {token: float(scores[number]) for token, number in index.items() if alive[number]}
+        # The log-likelihood that the text loses without each token, when others replace it.
+        instead = inside.best(scores)
+        with np.errstate(invalid="ignore"):
+            loss = np.where(np.isfinite(scores) & np.isfinite(instead), counts * (scores - instead), 0.0)
+        # Keep the single bytes and the tokens of greatest loss; ties by their bytes.
         keep = max(target, int(alive.sum() * _KEPT_A_ROUND))
-        alive = _keep(tokens, alive, single, _loss(scores, counts, inside), keep)
+        order = sorted(np.flatnonzero(alive & ~single), key=lambda number: (-loss[number], tokens[number]))
+        alive = single.copy()
+        alive[order[: keep - int(single.sum())]] = True
         scores = np.where(alive, scores, -np.inf)
 
 
@@ -98,18 +105,3 @@ def _scores(counts: np.ndarray, alive: np.ndarray, single: np.ndarray) -> np.nda
     held = np.where(alive, np.maximum(held, 1e-30), 0.0)
     with np.errstate(divide="ignore"):
         return np.log(held) - math.log(held.sum())
-
-
-def _loss(scores: np.ndarray, counts: np.ndarray, inside: Lattice) -> np.ndarray:
-    """Return the log-likelihood that the text loses without each token, [tokens], when others replace it."""
-    instead = inside.best(scores)
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(scores) & np.isfinite(instead), counts * (scores - instead), 0.0)
-
-
-def _keep(tokens: list[bytes], alive: np.ndarray, single: np.ndarray, loss: np.ndarray, count: int) -> np.ndarray:
-    """Select the single bytes and the tokens of greatest loss, `count` in total, [tokens] bool; ties by their bytes."""
-    order = sorted(np.flatnonzero(alive & ~single), key=lambda number: (-loss[number], tokens[number]))
-    kept = single.copy()
-    kept[order[: count - int(single.sum())]] = True
-    return kept
