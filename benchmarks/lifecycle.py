@@ -33,6 +33,9 @@ CARD_PIXELS = (1200, 1750)
 ORDERS = (3, 4, 5, 6)
 """Bytes of context; an n-gram of n bytes has n - 1 of them."""
 
+Record = dict[str, Any]
+"""A run's record, or the metrics of a step."""
+
 
 def main() -> None:
     from sluice.model.planner.machine_rates import measure_matmul_flops
@@ -81,11 +84,11 @@ def run_suite(folder: Path) -> str:
     return markdown(">tests | >failed | >skipped | >time", [row])
 
 
-def last_records(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
+def last_records(workspace: Workspace) -> tuple[Record, Record]:
     """The newest run in which every content step ran, and the newest in which all were cached."""
     records = [json.loads(path.read_text()) for path in sorted(workspace.runs.glob("*/record.json"))]
 
-    def cached_steps(record: dict[str, Any]) -> int:
+    def cached_steps(record: Record) -> int:
         return sum(step["cached"] for step in record["steps"])
 
     full = [record for record in records if cached_steps(record) == 0]
@@ -109,53 +112,31 @@ def measure_bits_per_byte(workspace: Workspace) -> dict[str, float]:
     return {**bits, "xz -9": xz_bits_per_byte(texts)}
 
 
-def tables(
-    evaluate: dict[str, Any],
-    pretrain: dict[str, Any],
-    first: dict[str, Any],
-    second: dict[str, Any],
-    bits: dict[str, float],
-) -> dict[str, str]:
+def tables(evaluate: Record, pretrain: Record, first: Record, second: Record, bits: dict[str, float]) -> dict[str, str]:
     """The tables of docs/benchmarks.md but "machine" and "tests"."""
-    steps = [
-        (
-            name,
-            f"{full['seconds']:.1f}",
-            f"{full['work_seconds']:.1f}",
-            "cached" if again["cached"] else f"{again['seconds']:.1f}",
-        )
-        for name, full, again in zip(STEPS, first["steps"], second["steps"], strict=True)
-    ]
+    steps: list[tuple[str, ...]] = []
+    for name, full, again in zip(STEPS, first["steps"], second["steps"], strict=True):
+        repeated = "cached" if again["cached"] else f"{again['seconds']:.1f}"
+        steps.append((name, f"{full['seconds']:.1f}", f"{full['work_seconds']:.1f}", repeated))
     seconds = (first["seconds"], first["work_seconds"], second["seconds"])
-    outside = f"{1 - first['work_seconds'] / first['seconds']:.0%}"
+    steps.append(("**all**", *(f"**{each:.0f}**" for each in seconds)))
+    steps.append(("outside the steps' own work", f"{1 - first['work_seconds'] / first['seconds']:.0%}", "", ""))
     low, high = evaluate["bits_per_byte_low"], evaluate["bits_per_byte_high"]
+    right, worst, best = (evaluate[f"choice_accuracy{suffix}"] for suffix in ("", "_low", "_high"))
+    items = f"n={evaluate['choice_items']}, chance {evaluate['choice_chance']:.2f}"
     model = [
         ("parameters", f"{pretrain['parameters']:,}"),
         ("tokens trained on", f"{pretrain['tokens']:,}"),
         ("tokens/s", f"{pretrain['timings']['tokens_per_second']:,.0f}"),
         ("held-out documents", f"{evaluate['documents']}"),
         ("bits per byte, interval", f"{bits['sluice']:.3f} [{low:.3f}, {high:.3f}]"),
-        (
-            "choice accuracy, interval",
-            f"{evaluate['choice_accuracy']:.3f} [{evaluate['choice_accuracy_low']:.3f}, "
-            f"{evaluate['choice_accuracy_high']:.3f}], n={evaluate['choice_items']}, "
-            f"chance {evaluate['choice_chance']:.2f}",
-        ),
+        ("choice accuracy, interval", f"{right:.3f} [{worst:.3f}, {best:.3f}], {items}"),
     ]
+    peers = [(name, f"{value:.3f}", f"{bits['sluice'] / value:.3f}") for name, value in bits.items()]
     return {
-        "steps": markdown(
-            "step | >first run, s | >own work, s | >second run, s",
-            [
-                *steps,
-                ("**all**", *(f"**{each:.0f}**" for each in seconds)),
-                ("outside the steps' own work", outside, "", ""),
-            ],
-        ),
+        "steps": markdown("step | >first run, s | >own work, s | >second run, s", steps),
         "model": markdown(" | ", model),
-        "bits": markdown(
-            " | >bits per byte | >model / peer",
-            [(name, f"{value:.3f}", f"{bits['sluice'] / value:.3f}") for name, value in bits.items()],
-        ),
+        "bits": markdown(" | >bits per byte | >model / peer", peers),
     }
 
 

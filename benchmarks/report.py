@@ -171,6 +171,13 @@ def write_page(folder: Path, name: str, tables: Mapping[str, str]) -> None:
     replace_tables(folder / name, tables)
 
 
+def print_or_write(name: str, tables: Mapping[str, str], *, is_check: bool) -> None:
+    """Print the tables, and write them into docs/NAME unless this is a check."""
+    print(*tables.values(), sep="\n\n")
+    if not is_check:
+        write_page(DOCS, name, tables)
+
+
 def save_figures(folder: Path, figures: Mapping[str, "Figure"]) -> None:
     """Write SVGs by name; equal results give equal bytes."""
     import matplotlib as mpl

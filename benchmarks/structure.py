@@ -62,14 +62,10 @@ NOT_OF_THE_PASS = ("config.py", "inputs.py", "shapes.py")
 """Files that check settings and arguments, which nobody has to read to follow the arithmetic."""
 
 # Earlier revisions, whose paths no rename rewrites. The count of files that extensions touch is that of issue 16.
-_EARLIER_MACHINERY = tuple(
-    f"{folder}/{name}.py"
-    for folder, names in (
-        ("components", "params paths files"),
-        ("pipelines", "parameters overrides hashes"),
-        ("data", "spelling"),
-    )
-    for name in names.split()
+_EARLIER_MACHINERY = (
+    *(f"components/{name}.py" for name in ("params", "paths", "files")),
+    *(f"pipelines/{name}.py" for name in ("parameters", "overrides", "hashes")),
+    "data/spelling.py",
 )
 _EARLIER_EXTENSIONS = "3, 6-10, 6, 4, 5"
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from benchmarks.markers import markdown
-from benchmarks.report import DOCS, ROOT, machine, write_page
+from benchmarks.report import ROOT, machine, print_or_write
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.planner.step_forecast import ForecastCheck
@@ -107,7 +107,7 @@ def _span(errors: list[float]) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="print the table and leave docs/plan.md as it is")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
@@ -117,12 +117,8 @@ def main() -> int:
         for dtype in ("fp32", "bf16"):
             print(f"{model}, {dtype} .. (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
             rows.append(measure(model, dtype, arguments.rounds))
-    found = tables(rows, arguments.rounds)
-    print(*found.values(), sep="\n\n")
-    if not arguments.check:
-        write_page(DOCS, "plan.md", found)
-    return 0
+    print_or_write("plan.md", tables(rows, arguments.rounds), is_check=arguments.check)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

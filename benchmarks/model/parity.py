@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.markers import markdown
-from benchmarks.report import DOCS, libraries, write_page
+from benchmarks.report import libraries, print_or_write
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer, read_stored, save_transformer
@@ -262,9 +262,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found.append(measure(case, Path(folder)))
         print(f"{number + 1}/{len(CASES)} {json.dumps(vars(found[-1]))}", file=sys.stderr)
-    print(*tables(found).values(), sep="\n\n")
-    if not arguments.check:
-        write_page(DOCS, "model.md", tables(found))
+    print_or_write("model.md", tables(found), is_check=arguments.check)
     return 0 if all(each.is_met for each in found) else 1
 
 

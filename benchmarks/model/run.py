@@ -58,7 +58,14 @@ def main() -> None:
     if arguments.again:
         results = ModelResults.model_validate_json(kept.read_text())
     elif arguments.accelerator_only:
-        results = _with_accelerator(kept)
+        # The last run's figures, or none of a processor, with those of this machine's GPU.
+        found = accelerator.measure(ModelPlan().rounds)
+        if found is None:
+            raise SystemExit("no GPU is available: torch.cuda.is_available() is false")
+        results = ModelResults(machine=machine(), threads=cores, rounds=ModelPlan().rounds, libraries="")
+        if kept.is_file():
+            results = ModelResults.model_validate_json(kept.read_text())
+        results.accelerated = found
     else:
         results = run(_SMOKE if arguments.smoke else _QUICK if arguments.quick else ModelPlan(), arguments.threads)
     if not results.training:
@@ -66,10 +73,10 @@ def main() -> None:
         print(gpu_tables(results.accelerated))
         keep(kept, results)
         return
-    print(*(found := tables(results)).values(), sep="\n\n")
+    print(*(page := tables(results)).values(), sep="\n\n")
     if not arguments.quick:
         keep(kept, results)
-        write_page(out, "model.md", found)
+        write_page(out, "model.md", page)
         save_figures(out, {"model-speed.svg": figure(results)})
 
 
@@ -120,14 +127,3 @@ def _cases(work: Work, settings: Iterable[tuple[Precision, bool]], **common: Any
         for library in _LIBRARIES
     ]
     return {f"{case.library}, {case.setting}": case for case in cases}
-
-
-def _with_accelerator(kept: Path) -> ModelResults:
-    """The last run's figures, or none of a processor, with those of this machine's GPU. Exits where there is none."""
-    found = accelerator.measure(ModelPlan().rounds)
-    if found is None:
-        raise SystemExit("no GPU is available: torch.cuda.is_available() is false")
-    if kept.is_file():
-        return ModelResults.model_validate_json(kept.read_text()).model_copy(update={"accelerated": found})
-    threads, rounds = os.cpu_count() or 1, ModelPlan().rounds
-    return ModelResults(machine=machine(), threads=threads, rounds=rounds, libraries="", accelerated=found)

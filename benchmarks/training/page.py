@@ -359,10 +359,9 @@ def _resume_figure(found: list[Resumed]) -> Figure:
 def _choices_figure(found: Ablation) -> Figure:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    pairs = [found.against_default(each) for each in found.changed]
-    halves = [half if math.isfinite(half) else 0.0 for _, half in pairs]
-    names = [each.name for each in found.changed]
-    axes.errorbar([mean for mean, _ in pairs], names, xerr=halves, fmt="o", color=OURS, ms=4, capsize=3, lw=1)
+    means, halves = zip(*map(found.against_default, found.changed), strict=True)
+    names, errors = [each.name for each in found.changed], [half if math.isfinite(half) else 0.0 for half in halves]
+    axes.errorbar(means, names, xerr=errors, fmt="o", color=OURS, ms=4, capsize=3, lw=1)
     axes.axvline(0, color=BOUND, lw=1)
     axes.invert_yaxis()
     _label(axes, "held-out bits per byte less the default's, 95 % interval (right of the line is worse)")
