@@ -37,7 +37,17 @@ class DuplicateIndex:
     @classmethod
     def open(cls, folder: Path, config: RefineConfig) -> "DuplicateIndex":
         """Open an index without writing. Raises ValueError for other content or other MinHash settings."""
-        _check_folder(folder)
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                what = "is a file" if path == folder else f"lies below the file {path}"
+                raise ValueError(f"index {folder} {what}: name an empty or a new folder for the index")
+        # A run that was killed may have left its lock and unfinished settings.
+        if folder.is_dir() and not (folder / _SETTINGS).is_file():
+            left = (path.name for path in folder.iterdir())
+            if any(name != _LOCK and not name.startswith(f".{_SETTINGS}.") for name in left):
+                raise ValueError(
+                    f"index {folder} holds something that is not an index: name an empty or a new folder for the index"
+                )
         index = cls(
             folder,
             {
@@ -134,21 +144,6 @@ class DuplicateIndex:
                 with RowReader(folders(parts), "shingles") as shingles:
                     write_column(partial, "shingles", (shingles[document] for document in documents.tolist()))
         return True
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise ValueError if the folder is a file, or has other content than an index."""
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            what = "is a file" if path == folder else f"lies below the file {path}"
-            raise ValueError(f"index {folder} {what}: name an empty or a new folder for the index")
-    if not folder.is_dir() or (folder / _SETTINGS).is_file():
-        return
-    # A run that was killed may have left its lock and unfinished settings.
-    if any(path.name != _LOCK and not path.name.startswith(f".{_SETTINGS}.") for path in folder.iterdir()):
-        raise ValueError(
-            f"index {folder} holds something that is not an index: name an empty or a new folder for the index"
-        )
 
 
 def _preference(found: Duplicate) -> tuple[float, bool, str]:

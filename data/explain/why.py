@@ -104,22 +104,19 @@ def _explain(
     if row["rule"] == _EARLIER and config is not None:
         fields["index"] = config.index
     is_cut = row["cut_characters"] or str(row["comparison"]).endswith(_AFTER_CUTTING)
-    if (row["kept"] or is_cut) and (scored := _scored(folder, row["id"])):
+    # A folder without texts has no scores.
+    for part in sorted((folder / EVIDENCE).glob("scores-*.parquet")) if row["kept"] or is_cut else ():
+        ids = read_columns(part, ["id"])["id"].to_pylist()
+        if row["id"] not in ids:
+            continue
+        scored = next(read_rows(part, [ids.index(row["id"])], ["text", "words", "contamination"]))
         if is_cut:
             fields |= {"words": int(scored["words"]), "cut": _cut_kinds(scored, config)}
         # Where the ids differ nothing was masked: the placeholders were in the source.
         if row["kept"] and row["raw_id"] == row["id"]:
             fields["masked"] = Counter(_PLACEHOLDER.findall(scored["text"]))
+        break
     return Explanation(**fields)
-
-
-def _scored(folder: Path, name: str) -> dict[str, Any] | None:
-    """Read the scored text with this id; None where the folder has no texts."""
-    for part in sorted((folder / EVIDENCE).glob("scores-*.parquet")):
-        ids = read_columns(part, ["id"])["id"].to_pylist()
-        if name in ids:
-            return next(read_rows(part, [ids.index(name)], ["text", "words", "contamination"]))
-    return None
 
 
 def _cut_kinds(scored: dict[str, Any], config: RefineConfig | None) -> list[str]:

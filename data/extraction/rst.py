@@ -48,7 +48,16 @@ class _Reader:
         self.level = 0
         self.substitutions: dict[str, str] = {}
         self.labels: dict[str, str] = {}
-        self._read_labels(lines)
+        waiting: list[str] = []
+        # Labels (`.. _label:`) before titles.
+        for i, line in enumerate(lines):
+            target = _TARGET.match(line)
+            if target:
+                waiting.append(target[1].lower())
+            elif line and waiting:
+                if (title := _title(lines, i)) and len(title[0]) <= _LONGEST_INSERTED:
+                    self.labels.update(dict.fromkeys(waiting, plain_words(title[0], {})))
+                waiting = []
         for line in lines:
             match = _DIRECTIVE.match(line.lstrip())
             if match and match["substitution"] and match["name"] == "replace":
@@ -58,18 +67,6 @@ class _Reader:
 
     def words(self, text: str) -> str:
         return plain_words(text, self.substitutions, self.labels)
-
-    def _read_labels(self, lines: list[str]) -> None:
-        """Read the labels (`.. _label:`) before titles."""
-        waiting: list[str] = []
-        for i, line in enumerate(lines):
-            target = _TARGET.match(line)
-            if target:
-                waiting.append(target[1].lower())
-            elif line and waiting:
-                if (title := _title(lines, i)) and len(title[0]) <= _LONGEST_INSERTED:
-                    self.labels.update(dict.fromkeys(waiting, plain_words(title[0], {})))
-                waiting = []
 
     def blocks(self, lines: list[str], nesting: int) -> Iterator[Block]:
         """Yield the blocks of `lines`, which are dedented to their container's margin."""
@@ -83,7 +80,10 @@ class _Reader:
                 yield from self.blocks(_dedent(quoted), nesting + 1)
             elif title := _title(lines, i):
                 text, style, taken = title
-                yield Heading(self._level_of(style), self.words(text))
+                if style not in self.styles:
+                    self.styles.append(style)
+                self.level = self.styles.index(style) + 1
+                yield Heading(self.level, self.words(text))
                 i += taken
             elif _ADORNMENT.match(line) and len(line) >= 4 and not line.startswith("::"):
                 i += 1
@@ -104,16 +104,26 @@ class _Reader:
             yield _code(lines[i:end])
             return end
         marker = _BULLET.match(line) or _ENUMERATOR.match(line)
-        if marker and _is_item(lines, i, marker.end()):
-            return (yield from self._item(lines, i, marker.end(), nesting))
+        following = lines[i + 1] if i + 1 < len(lines) else ""
+        # After an item the next line is blank, indented or another item.
+        may_follow = not following or bool(_BULLET.match(following) or _ENUMERATOR.match(following))
+        if marker and (following.startswith(" ") or (line[marker.end() :].strip() and may_follow)):
+            content, end = _indented(lines, i + 1)
+            # Continuation lines align with the text; docutils accepts smaller indents with a warning.
+            body = [line[marker.end() :], *_dedent(content)]
+            yield from _as_item("", list(self.blocks(body, nesting + 1)))
+            return end
         if field := _FIELD.match(line):
             return (yield from self._field(lines, i, field, nesting))
         if line.startswith("| "):
             end = next((k for k in range(i, len(lines)) if not lines[k].startswith("|")), len(lines))
             yield Paragraph(self.words(" ".join(row.lstrip("| ") for row in lines[i:end])))
             return max(end, i + 1)
-        if i + 1 < len(lines) and lines[i + 1].startswith(" ") and not line.endswith("::"):
-            return (yield from self._definition(lines, i, nesting))
+        if following.startswith(" ") and not line.endswith("::"):
+            content, end = _indented(lines, i + 1)
+            term = self.words(line)
+            yield from _as_item(term.rstrip(":") + ":", list(self.blocks(_dedent(content), nesting + 1)))
+            return end
         return (yield from self._paragraph(lines, i))
 
     def _paragraph(self, lines: list[str], i: int) -> Generator[Block, None, int]:
@@ -134,19 +144,6 @@ class _Reader:
         if content:
             yield _code(_dedent(content))
             return after
-        return end
-
-    def _item(self, lines: list[str], i: int, width: int, nesting: int) -> Generator[Block, None, int]:
-        content, end = _indented(lines, i + 1)
-        # Continuation lines align with the text; some authors indent them less, which docutils accepts with a warning.
-        body = [lines[i][width:], *_dedent(content)]
-        yield from _as_item("", list(self.blocks(body, nesting + 1)))
-        return end
-
-    def _definition(self, lines: list[str], i: int, nesting: int) -> Generator[Block, None, int]:
-        content, end = _indented(lines, i + 1)
-        term = self.words(lines[i])
-        yield from _as_item(term.rstrip(":") + ":", list(self.blocks(_dedent(content), nesting + 1)))
         return end
 
     def _field(self, lines: list[str], i: int, field: re.Match[str], nesting: int) -> Generator[Block, None, int]:
@@ -226,12 +223,6 @@ class _Reader:
     def _row(self, cells: list[list[str]]) -> ListItem:
         return ListItem(self.words(" | ".join(filter(None, (" ".join(lines).strip() for lines in cells)))))
 
-    def _level_of(self, style: tuple[str, bool]) -> int:
-        if style not in self.styles:
-            self.styles.append(style)
-        self.level = self.styles.index(style) + 1
-        return self.level
-
 
 def _title(lines: list[str], i: int) -> tuple[str, tuple[str, bool], int] | None:
     """Return (text, (adornment, has overline), number of lines) if a section title starts at line i."""
@@ -266,14 +257,6 @@ def _indented(lines: list[str], i: int) -> tuple[list[str], int]:
 def _dedent(lines: list[str]) -> list[str]:
     margin = min((len(line) - len(line.lstrip(" ")) for line in lines if line), default=0)
     return [line[margin:] for line in lines]
-
-
-def _is_item(lines: list[str], i: int, width: int) -> bool:
-    """Whether line i is a list item: then the next line is blank, indented or another item."""
-    following = lines[i + 1] if i + 1 < len(lines) else ""
-    if not lines[i][width:].strip():
-        return following.startswith(" ")
-    return not following or following.startswith(" ") or bool(_BULLET.match(following) or _ENUMERATOR.match(following))
 
 
 def _split_options(argument: str, content: list[str], *, several: bool) -> tuple[str, list[str]]:

@@ -43,15 +43,10 @@ def cards(text: str) -> Iterator[Range]:
 def ibans(text: str) -> Iterator[Range]:
     """Yield international bank account numbers: structure of the country, check digits modulo 97 (ISO 13616)."""
     for match in _IBAN.finditer(text):
-        end = _iban_end(match[0])
-        if end:
+        from stdnum import iban
+
+        # Words in capitals may follow the number as groups.
+        ends = [boundary.start() for boundary in _GROUP_END.finditer(match[0])]
+        valid = (end for end in reversed(ends) if iban.is_valid(match[0][:end], check_country=False))
+        if end := next(valid, 0):
             yield match.start(), match.start() + end
-
-
-def _iban_end(candidate: str) -> int:
-    """Return the length of the IBAN at the start of `candidate`, or 0: words in capitals may follow it as groups."""
-    from stdnum import iban
-
-    ends = [boundary.start() for boundary in _GROUP_END.finditer(candidate)]
-    valid = (end for end in reversed(ends) if iban.is_valid(candidate[:end], check_country=False))
-    return next(valid, 0)

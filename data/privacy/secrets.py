@@ -127,9 +127,14 @@ def secrets(text: str) -> Iterator[Range]:
     """Yield private keys in PEM, passwords in URLs, tokens, and random values with a secret's name."""
     if "PRIVATE KEY" in text:
         yield from _private_keys(text)
-    if "://" in text:
-        yield from _passwords_in_urls(text)
-    ranges = [*_runs(text), *_letter_runs(text)]
+    for match in _URL_PASSWORD.finditer(text) if "://" in text else ():
+        user, password = match.groups()
+        if password != user and not _STAND_IN_PASSWORD.fullmatch(password) and not _STAND_IN.search(password):
+            yield match.span(2)
+    ranges = list(_runs(text))
+    for pattern in _LETTERS_ALONE:
+        # Letters alone that begin like a token, including their beginning.
+        ranges += [(max(run.start() - _LONGEST_BEGINNING, 0), run.end()) for run in pattern.finditer(text)]
     runs = "\n".join(text[start:end] for start, end in ranges)
     finders: list[Callable[[str, int, int], Iterator[Range]]] = [
         partial(_tokens, tokens=tokens) for tokens in _PLUGINS if re.search(tokens.sign, runs)
@@ -161,13 +166,6 @@ def _runs(text: str) -> Iterator[Range]:
             yield start, place
 
 
-def _letter_runs(text: str) -> Iterator[Range]:
-    """Yield runs of letters alone that begin like a token, including their beginning."""
-    for pattern in _LETTERS_ALONE:
-        for match in pattern.finditer(text):
-            yield max(match.start() - _LONGEST_BEGINNING, 0), match.end()
-
-
 def _private_keys(text: str) -> Iterator[Range]:
     """Yield whole blocks; one without an end extends as far as its lines are a key's. A header alone is no secret."""
     for header in _PRIVATE_KEY.finditer(text):
@@ -179,13 +177,6 @@ def _private_keys(text: str) -> Iterator[Range]:
             assert footer is not None, "the body may be empty"
         if _KEY_LINE.search(text, end, footer.end()):
             yield start, footer.end()
-
-
-def _passwords_in_urls(text: str) -> Iterator[Range]:
-    for match in _URL_PASSWORD.finditer(text):
-        user, password = match.groups()
-        if password != user and not _STAND_IN_PASSWORD.fullmatch(password) and not _STAND_IN.search(password):
-            yield match.span(2)
 
 
 def _tokens(text: str, start: int, end: int, tokens: _Tokens) -> Iterator[Range]:

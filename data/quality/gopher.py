@@ -50,20 +50,6 @@ def scores(prose: Prose, language: str = "en") -> dict[str, float]:
 
     `language` selects the stop words.
     """
-    result = _quality(prose, language)
-    result["duplicate_line_fraction"] = duplicate_fraction(prose.lines)
-    result["duplicate_paragraph_fraction"] = duplicate_fraction(prose.paragraphs)
-    # N-grams count by the characters in their words.
-    total = max(int(prose.word_ends[-1]), 1)
-    for found in repeated(prose.word_numbers, max(DUPLICATE_NGRAMS)):
-        if found.length in TOP_NGRAMS:
-            result[f"top_{found.length}gram_fraction"] = top_characters(found, prose.word_ends) / total
-        else:
-            result[f"duplicate_{found.length}gram_fraction"] = duplicate_characters(found, prose.word_ends) / total
-    return result
-
-
-def _quality(prose: Prose, language: str) -> dict[str, float]:
     tokens, lines = max(len(prose.tokens), 1), max(len(prose.marked_lines), 1)
     ellipses = prose.spoken.count("...") + prose.spoken.count("…")
     # Of the words that spaces separate: Chinese letters on an English page do not count.
@@ -71,7 +57,7 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
     characters = int(prose.word_ends[-1]) if spaced is prose.words else sum(map(len, spaced))
     # Most tokens are letters alone, for which isalpha() takes half the time.
     alphabetic = sum([token.isalpha() or _LETTER.search(token) is not None for token in prose.tokens])
-    return {
+    result = {
         # Characters and control characters are those of the whole document, code included.
         "characters": len(prose.document),
         "control_character_fraction": len(_CONTROL.findall(prose.document)) / max(len(prose.document), 1),
@@ -85,7 +71,17 @@ def _quality(prose: Prose, language: str) -> dict[str, float]:
         "alphabetic_word_fraction": alphabetic / tokens,
         # The number of different stop words.
         "stop_words": stop_words(prose.vocabulary, language),
+        "duplicate_line_fraction": duplicate_fraction(prose.lines),
+        "duplicate_paragraph_fraction": duplicate_fraction(prose.paragraphs),
     }
+    # N-grams count by the characters in their words.
+    total = max(int(prose.word_ends[-1]), 1)
+    for found in repeated(prose.word_numbers, max(DUPLICATE_NGRAMS)):
+        if found.length in TOP_NGRAMS:
+            result[f"top_{found.length}gram_fraction"] = top_characters(found, prose.word_ends) / total
+        else:
+            result[f"duplicate_{found.length}gram_fraction"] = duplicate_characters(found, prose.word_ends) / total
+    return result
 
 
 def duplicate_fraction(parts: Sequence[str]) -> float:

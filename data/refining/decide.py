@@ -52,18 +52,7 @@ def decide(
             sets = sorted({span.set for span in spans})
             words = sum(span.last_word - span.first_word for span in spans)
             decisions[row] = DocumentDecision("contaminated", f"shares {words} words with {', '.join(sets)}")
-    _drop_duplicates(corpus, pairs, earlier, config, decisions)
-    return decisions
-
-
-def _drop_duplicates(
-    corpus: Corpus,
-    pairs: np.ndarray,
-    earlier: Mapping[str, Duplicate],
-    config: RefineConfig,
-    decisions: list[DocumentDecision],
-) -> None:
-    """Drop exact duplicates, then those of earlier runs, then near ones, among the documents that are still kept."""
+    # Exact duplicates, then those of earlier runs, then near ones, among the documents that are still kept.
     first_rows = corpus.first_rows()
     for row, name in enumerate(corpus.ids):
         if row and corpus.ids[row - 1] == name and decisions[row] is KEPT:
@@ -84,6 +73,7 @@ def _drop_duplicates(
         decisions[row_of[duplicate.id]] = DocumentDecision(
             "near_duplicate", twin=duplicate.duplicate_of, jaccard=duplicate.jaccard
         )
+    return decisions
 
 
 def spans_under(policy: ContaminationPolicy, corpus: Corpus, config: RefineConfig) -> dict[int, list[SharedSpan]]:

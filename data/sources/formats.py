@@ -55,7 +55,7 @@ def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
         elif not status.st_size:
             yield origin.reject(shown, "empty")
         else:
-            yield from (reader or _read_text)(path, packing, shown, origin, limits)
+            yield from (reader or read_text)(path, packing, shown, origin, limits)
     except Damaged as damage:
         yield origin.reject(shown, str(damage), damage.line)
     except OSError as error:
@@ -75,7 +75,7 @@ def markup_of(name: str) -> Markup:
     return MARKUP_OF_SUFFIX.get(kind(name)[0], "txt")
 
 
-def _read_text(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+def read_text(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
     """Read the whole file as one document."""
     with open_stream(path, limits, packing) as stream:
         content = stream.read(limits.document_bytes + 1)

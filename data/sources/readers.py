@@ -52,7 +52,21 @@ class SourceReader:
         choice, limits = Choice(tuple(source.include), tuple(source.exclude)), Limits.of(self.config)
         match location:
             case LocalFiles():
-                yield from self._local(source, location, choice, origin, limits)
+                if source.sha256:
+                    if not location.top.is_file():
+                        raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
+                    sha256 = file_hash(location.top)
+                    if sha256 != source.sha256:
+                        raise ValueError(
+                            f"data.sources: {location.name} has sha256 {sha256}, the source pins {source.sha256}; "
+                            "do not use it, or correct the pin"
+                        )
+                    self.digests[origin.source] = source.sha256
+                for found in find(location, choice, origin, self.seen):
+                    if isinstance(found, FoundFile):
+                        yield from read_file(found.path, found.shown, origin, limits)
+                    else:
+                        yield found
             case RemoteFiles():
                 from sluice.data.sources.remote import Remote
 
@@ -75,23 +89,6 @@ class SourceReader:
                 yield from read_dataset(location, source.split, source.revision, origin, limits)
             case Installed():
                 yield from installed_documents(self.config.fallback_bytes)
-
-    def _local(self, source: Source, location: LocalFiles, choice: Choice, origin: Origin, limits: Limits) -> Read:
-        if source.sha256:
-            if not location.top.is_file():
-                raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
-            sha256 = file_hash(location.top)
-            if sha256 != source.sha256:
-                raise ValueError(
-                    f"data.sources: {location.name} has sha256 {sha256}, the source pins {source.sha256}; "
-                    "do not use it, or correct the pin"
-                )
-            self.digests[origin.source] = source.sha256
-        for found in find(location, choice, origin, self.seen):
-            if isinstance(found, FoundFile):
-                yield from read_file(found.path, found.shown, origin, limits)
-            else:
-                yield found
 
 
 def why_none(first: Reject | None, rejects: int) -> str:

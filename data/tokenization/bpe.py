@@ -67,22 +67,17 @@ def merges_of(tokens: list[bytes]) -> list[tuple[bytes, bytes]] | None:
         return None
     pairs = []
     for token in tokens[_BYTES:]:
-        parts = _parts(token, ranks)
+        # Apply BPE to the token's bytes with the merges before its own.
+        own, parts = ranks[token], [token[index : index + 1] for index in range(len(token))]
+        while len(parts) > 2:
+            rank = min(ranks.get(left + right, own) for left, right in pairwise(parts))
+            if rank >= own:
+                break
+            parts = _merged(parts, rank, ranks)
         if len(parts) != 2:
             return None
         pairs.append((parts[0], parts[1]))
     return pairs
-
-
-def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """Apply BPE to a token's bytes with the merges before the token's own."""
-    own, parts = ranks[token], [token[index : index + 1] for index in range(len(token))]
-    while len(parts) > 2:
-        rank = min(ranks.get(left + right, own) for left, right in pairwise(parts))
-        if rank >= own:
-            break
-        parts = _merged(parts, rank, ranks)
-    return parts
 
 
 def _merged(parts: list[bytes], rank: int, ranks: dict[bytes, int]) -> list[bytes]:

@@ -5,7 +5,7 @@ times as fast, and is used where `ranks_of` proves that both agree; a sample is 
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tokenizers import Tokenizer, models
 
@@ -112,7 +112,17 @@ def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int] | None:
     """
     content = described(tokenizer)
     tokens = token_bytes(tokenizer)
-    if tokens is None or not _plain(content):
+    plain, ours = content["model"], described(byte_level(models.BPE()))
+    extras = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback")
+    if (
+        tokens is None
+        # Nothing but a split that both libraries read alike and BPE without extras.
+        or plain["type"] != "BPE"
+        or any(plain.get(extra) for extra in (*extras, "ignore_merges"))
+        or content["pre_tokenizer"] != ours["pre_tokenizer"]
+        or any(content[part] for part in ("normalizer", "truncation", "padding"))
+        or not all(added["special"] for added in content["added_tokens"])
+    ):
         return None
     names = {name: index for name, index in content["model"]["vocab"].items() if index in tokens}
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in content["model"]["merges"])
@@ -131,19 +141,6 @@ def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int] | None:
     if any([each.id for each in model.tokenize(name)] != [index] for name, index in names.items()):
         return None
     return {token: index for index, token in tokens.items()}
-
-
-def _plain(content: dict[str, Any]) -> bool:
-    """Nothing in tokenizer.json but a split that both libraries read alike and BPE without extras."""
-    model, ours = content["model"], described(byte_level(models.BPE()))
-    extras = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback")
-    return (
-        model["type"] == "BPE"
-        and not any(model.get(extra) for extra in (*extras, "ignore_merges"))
-        and content["pre_tokenizer"] == ours["pre_tokenizer"]
-        and not any(content[part] for part in ("normalizer", "truncation", "padding"))
-        and all(added["special"] for added in content["added_tokens"])
-    )
 
 
 def _refuse_surrogates(texts: list[str]) -> None:
