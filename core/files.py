@@ -1,6 +1,7 @@
-"""Files and folders that appear complete or not at all, and disk errors that name their file."""
+"""Files and folders that appear complete or not at all, locks, and disk errors that name their file."""
 
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -8,7 +9,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""Errors of network file systems that have no locks."""
 
 
 @contextmanager
@@ -85,3 +89,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def try_lock(file: IO[str] | int) -> bool:
+    """Lock an open file or folder; False if another process has it. The system releases the lock when its holder ends.
+
+    On a file system without locks, always True.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sluice.core.locks import try_lock
+from sluice.core.files import try_lock
 from sluice.core.manifest import write_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card

@@ -18,8 +18,7 @@ from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
 from sluice.components.failure import StepFailed
 from sluice.components.workspace import STEPS, Workspace
-from sluice.core.files import write_json
-from sluice.core.locks import try_lock
+from sluice.core.files import try_lock, write_json
 from sluice.pipelines.terminal import View, open_view
 
 _POLL_S = 0.1

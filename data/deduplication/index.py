@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice.core.files import atomic_write, remove
-from sluice.core.locks import try_lock
+from sluice.core.files import atomic_write, remove, try_lock
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.near import Duplicate
 from sluice.data.deduplication.ragged_arrays import RowReader, write_column

@@ -7,7 +7,7 @@ import threading
 
 from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
-from sluice.core.locks import try_lock
+from sluice.core.files import try_lock
 from sluice.pipelines.compose import override_block
 from sluice.pipelines.options import add_overrides
 from sluice.pipelines.ray_head import prepare_environment

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.core.locks import try_lock
+from sluice.core.files import try_lock
 
 
 def test_a_file_is_kept_by_one_until_it_is_closed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sluice.core.locks import try_lock
+from sluice.core.files import try_lock
 from sluice.model.training.errors import TrainingFailed
 
 _NAME = "lock"
