@@ -32,7 +32,11 @@ def split_model(model: Transformer, groups: Groups) -> None:
         if isinstance(module, Attention):
             _split_attention(module, rank, size, group)
         elif isinstance(module, FeedForward):
-            _split_feedforward(module, rank, size, group)
+            for linear in (module.gate, module.up):
+                if linear is not None:
+                    _split_outputs(linear, rank, size, group)
+            module.down = SplitInputLinear(module.down, rank, size, group)
+            module.register_forward_pre_hook(lambda _, inputs: (_Copy.apply(inputs[0], group),))
     for relative in (model.relative, model.encoder.relative if model.encoder else None):
         if relative is not None:
             # Each process sees the gradient of its own heads.
@@ -75,14 +79,6 @@ def _split_attention(module: Attention, rank: int, size: int, group: dist.Proces
         if norm is not None:
             # Applied to the heads of this process only.
             _sum_gradient(norm.weight, group)
-
-
-def _split_feedforward(module: FeedForward, rank: int, size: int, group: dist.ProcessGroup) -> None:
-    for linear in (module.gate, module.up):
-        if linear is not None:
-            _split_outputs(linear, rank, size, group)
-    module.down = SplitInputLinear(module.down, rank, size, group)
-    module.register_forward_pre_hook(lambda _, inputs: (_Copy.apply(inputs[0], group),))
 
 
 def _split_outputs(linear: nn.Linear, rank: int, size: int, group: dist.ProcessGroup) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from sluice.model.architecture.config import LayerKind, TransformerConfig
 from sluice.model.planner.base import Record
 from sluice.model.planner.parameters import active_size, count_parameters
-from sluice.model.planner.weights import Stack, StateSpaceShape, WeightSpec, list_weights
+from sluice.model.planner.weights import StateSpaceShape, list_weights
 
 LENGTHS = tuple(2**power for power in range(9, 18))
 """512 to 131,072: where attention's share is shown."""
@@ -76,7 +76,12 @@ def count_flops(
     parts = dict.fromkeys(_PARTS, 0)
     for weight in list_weights(config):
         if weight.is_product:
-            parts[_PART[weight.component]] += 2 * active_size(config, weight) * _tokens(weight, length, source)
+            of_source = (weight.layer is not None and weight.layer[0] == "encoder") or (
+                weight.component == "cross_attention" and weight.name.endswith((".key.weight", ".value.weight"))
+            )
+            tokens = source if of_source else length
+            assert tokens is not None
+            parts[_PART[weight.component]] += 2 * active_size(config, weight) * tokens
     parts["head"] += 2 * config.vocab_size * config.hidden_size * length
     causal = config.kind != "encoder"
     for kind in config.layer_kinds:
@@ -120,18 +125,6 @@ _PART = {
     "state_space": "state_space",
     "head": "head",
 }
-
-
-def _tokens(weight: WeightSpec, length: int, source: int | None) -> int:
-    """Tokens of a sequence that go through a matrix."""
-    stack: Stack = weight.layer[0] if weight.layer else "decoder"
-    of_source = stack == "encoder" or (
-        weight.component == "cross_attention" and weight.name.endswith((".key.weight", ".value.weight"))
-    )
-    if not of_source:
-        return length
-    assert source is not None
-    return source
 
 
 def _scores(config: TransformerConfig, pairs: int) -> int:

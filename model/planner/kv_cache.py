@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.base import Record
 from sluice.model.planner.weights import StateSpaceShape
 
@@ -55,26 +55,24 @@ def cache_bytes(config: TransformerConfig, length: int, dtype: CacheDtype, sourc
     """
     if config.kind == "encoder":
         return 0
-    total = sum(_layer_bytes(config, kind, length, dtype) for kind in config.layer_kinds)
+    total, token_bytes = 0, _token_bytes(config, dtype)
+    for kind in config.layer_kinds:
+        match kind:
+            case "attention":
+                total += length * token_bytes
+            case "window":
+                assert config.window is not None
+                total += min(length, config.window + config.global_tokens) * token_bytes
+            case "state_space":
+                # The state itself is float32 in every type, since it sums over the whole sequence.
+                assert config.state_space is not None
+                state, sizes = config.state_space, StateSpaceShape.of(config.hidden_size, config.state_space)
+                total += sizes.channels * (state.conv_width - 1) * (4 if dtype == "fp32" else 2)
+                total += 4 * sizes.inner * state.state_size
     if config.kind == "encoder-decoder":
         # And a byte a token for the padding mask.
-        total += (source_length or length) * (config.layers * _token_bytes(config, dtype) + 1)
+        total += (source_length or length) * (config.layers * token_bytes + 1)
     return total
-
-
-def _layer_bytes(config: TransformerConfig, kind: LayerKind, length: int, dtype: CacheDtype) -> int:
-    match kind:
-        case "attention":
-            return length * _token_bytes(config, dtype)
-        case "window":
-            assert config.window is not None
-            return min(length, config.window + config.global_tokens) * _token_bytes(config, dtype)
-        case "state_space":
-            # The state itself is float32 in every type, since it sums over the whole sequence.
-            assert config.state_space is not None
-            state, sizes = config.state_space, StateSpaceShape.of(config.hidden_size, config.state_space)
-            convolution = sizes.channels * (state.conv_width - 1) * (4 if dtype == "fp32" else 2)
-            return convolution + 4 * sizes.inner * state.state_size
 
 
 def _token_bytes(config: TransformerConfig, dtype: CacheDtype) -> int:

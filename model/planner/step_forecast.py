@@ -150,15 +150,8 @@ def forecast_step(config: TransformerConfig, run: PretrainConfig, rates: Rates, 
         for layer in list_layers(config)
     )
     micro = arithmetic + mixers + kept_bytes / rates.kept_bytes_per_s
-    flops = sum(6 * each.rows * each.inputs * each.outputs for each in products)
-    return StepForecast(
-        step_s=micro_batches * micro + _optimizer_s(config, run, rates, flops / sum(rates.products_s)),
-        memory_bytes=worker_memory_bytes(config, run),
-    )
-
-
-def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, flops_per_s: float) -> float:
-    """Seconds of the optimizer's step: its passes over memory, and the products of Newton-Schulz steps."""
+    flops_per_s = sum(6 * each.rows * each.inputs * each.outputs for each in products) / sum(rates.products_s)
+    # The optimizer passes over memory, and computes the products of Newton-Schulz steps.
     size_bytes = flops = 0
     for weight in list_weights(config):
         rule = OPTIMIZERS[run.optimizer].rule(is_matrix=weight.is_product)
@@ -168,7 +161,8 @@ def _optimizer_s(config: TransformerConfig, run: PretrainConfig, rates: Rates, f
             short, long = sorted((rows, columns))
             # A = X X^T, A A, and their sum times X (Jordan et al., 2024).
             flops += rule.newton_schulz_steps * prod(stack) * 2 * (2 * short**2 * long + short**3)
-    return size_bytes / rates.bytes_per_s + flops / flops_per_s
+    optimizer_s = size_bytes / rates.bytes_per_s + flops / flops_per_s
+    return StepForecast(step_s=micro_batches * micro + optimizer_s, memory_bytes=worker_memory_bytes(config, run))
 
 
 def forecast_check(threads: int, micro_batches: int, forecast: StepForecast, measured: StepMeasured) -> ForecastCheck:

@@ -87,29 +87,25 @@ def check_forecast(
     if skipped is not None:
         return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
     try:
-        found = _in_child(MeasurementJob(config=config, run=run, threads=threads))
+        done = subprocess.run(
+            [sys.executable, "-m", "sluice.model.planner.step_measurement"],
+            input=MeasurementJob(config=config, run=run, threads=threads).model_dump_json(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
     except subprocess.TimeoutExpired:
         skipped = f"it did not end within {TIMEOUT_S:.0f} s, so other work keeps this machine busy"
         return ForecastCheck(threads=threads, micro_batches=micro_batches, skipped=skipped)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ValueError(f"the measured step failed with exit status {done.returncode}: {last}")
+    found = _Measured.model_validate_json(done.stdout.splitlines()[-1])
     alone_s, clock_s = (
         micro_batches * micro + rest for micro, rest in zip(found.micro_batch_s, found.optimizer_s, strict=True)
     )
     measured = StepMeasured(step_s=alone_s, clock_s=clock_s, memory_bytes=found.peak_bytes)
     return forecast_check(threads, micro_batches, forecast_step(config, run, found.rates, micro_batches), measured)
-
-
-def _in_child(job: MeasurementJob) -> _Measured:
-    done = subprocess.run(
-        [sys.executable, "-m", "sluice.model.planner.step_measurement"],
-        input=job.model_dump_json(),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ValueError(f"the measured step failed with exit status {done.returncode}: {last}")
-    return _Measured.model_validate_json(done.stdout.splitlines()[-1])
 
 
 def measure(job: MeasurementJob) -> _Measured:
@@ -121,7 +117,10 @@ def measure(job: MeasurementJob) -> _Measured:
     small = {"layers": layers, "context": min(_WARM_TOKENS, job.config.context), "vocab_size": 64}
     small |= {"encoder_layers": layers} if job.config.encoder_kinds else {}
     _train(job.config.model_copy(update=small), job.run.model_copy(update={"micro_batch_size": 1}))
-    before = _reset_peak()
+    # The peak counts from here, where the kernel allows a process to reset it.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    before = psutil.Process().memory_info().rss
     micro_batch_s, optimizer_s = _train(job.config, job.run)
     peak_bytes = _peak_bytes() - before
     return _Measured(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
@@ -150,13 +149,6 @@ def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float,
     micro_batch()
     optimizer.step()
     return both_means(micro_batch), both_means(optimizer.step)
-
-
-def _reset_peak() -> int:
-    """Bytes now resident; the peak counts from here, where the kernel allows a process to reset it."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return psutil.Process().memory_info().rss
 
 
 def _peak_bytes() -> int:
