@@ -122,8 +122,13 @@ def measure(job: MeasurementJob) -> _Measured:
         Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
     micro_batch_s, optimizer_s = _train(job.config, job.run)
-    peak_bytes = _peak_bytes() - before
-    return _Measured(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak_bytes)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        scale = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return _Measured(rates=rates, micro_batch_s=micro_batch_s, optimizer_s=optimizer_s, peak_bytes=peak - before)
 
 
 def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -149,15 +154,6 @@ def _train(config: TransformerConfig, run: PretrainConfig) -> tuple[tuple[float,
     micro_batch()
     optimizer.step()
     return both_means(micro_batch), both_means(optimizer.step)
-
-
-def _peak_bytes() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def main() -> None:

@@ -150,11 +150,16 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
                 failed = error
             else:
                 return
-        if (interrupted := _interrupted(failed)) is not None:
-            raise interrupted from failed
+        failures: dict[int, Exception] = getattr(failed, "worker_failures", {})
+        for raised in map(_raised, failures.values()):
+            if isinstance(raised, TrainingInterrupted):
+                raise raised from failed
         if stop_requested():
             raise TrainingInterrupted(f"stop requested, and lost {_first_cause(failed)}") from failed
-        if attempt == restarts or not _died(failed):
+        # A restart helps where processes died, not where our code raised an error.
+        own = [each for each in failures.values() if not _is_lost_peer(each)]
+        died = bool(failures) and all(_raised(each) is None for each in own)
+        if attempt == restarts or not died:
             raise TrainingFailed(_first_cause(failed)) from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
         progress(0, job.config.steps, Note(note))
@@ -187,20 +192,6 @@ def _first_cause(error: Exception) -> str:
     cause = _raised(failure) or failure
     text = " ".join(str(cause).split())
     return f"worker {rank}: {text if isinstance(cause, TrainingFailed) else f'{type(cause).__name__}: {text}'}"
-
-
-def _died(error: Exception) -> bool:
-    """Whether processes died, so that a restart can help, rather than our code raising an error."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    own = [each for each in failures.values() if not _is_lost_peer(each)]
-    return bool(failures) and all(_raised(each) is None for each in own)
-
-
-def _interrupted(error: Exception) -> TrainingInterrupted | None:
-    """The TrainingInterrupted of workers that stopped on request."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    raised = [_raised(each) for each in failures.values()]
-    return next((each for each in raised if isinstance(each, TrainingInterrupted)), None)
 
 
 def _raised(failure: Exception) -> BaseException | None:

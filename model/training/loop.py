@@ -219,20 +219,15 @@ def validate(engine: TrainingEngine, batches: Iterable[Batch], sources: int = 0)
         nll_sum += engine.nll_sum(batch.to(device), each)
         tokens += batch.tokens
         if each is not None:
-            by_source += _sums_by_source(batch, each, sources)
+            assert batch.origins is not None
+            counted = torch.ones_like(batch.targets) if batch.mask is None else batch.mask
+            # On the CPU, where the order of a sum by index is always the same.
+            numbers = batch.origins.flatten().cpu()
+            sums = [torch.bincount(numbers, value.flatten().double().cpu(), sources) for value in (each, counted)]
+            by_source += torch.stack(sums)
     engine.model.train()
 
     loss = float(engine.all_reduce_sum(nll_sum)) / float(engine.all_reduce_sum(torch.tensor(tokens)))
     if not math.isfinite(loss):
         raise TrainingFailed(f"the validation loss is {loss}: {_ADVICE}")
     return HeldOut(loss, *(engine.all_reduce_sum(by_source).cpu() if sources else by_source))
-
-
-def _sums_by_source(batch: Batch, each: Tensor, sources: int) -> Tensor:
-    """[2, sources] float64: summed nats of the targets, of which `each` [rows, seq] has every one, and their number."""
-    assert batch.origins is not None
-    counted = torch.ones_like(batch.targets) if batch.mask is None else batch.mask
-    # On the CPU, where the order of a sum by index is always the same.
-    numbers = batch.origins.flatten().cpu()
-    sums = [torch.bincount(numbers, value.flatten().double().cpu(), sources) for value in (each, counted)]
-    return torch.stack(sums)

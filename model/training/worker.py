@@ -153,7 +153,14 @@ class _Run:
 
     def train(self, progress: Progress) -> None:
         """Train to the last step and export the model."""
-        done, log = self._resume()
+        done, log = self.checkpoints.resume(self.job.others)
+        # Not before: a branch that is under way no longer needs its plateau, which may have been removed.
+        if not done and self.job.config.decay_from is not None:
+            try:
+                plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
+            except ValueError as error:
+                raise ValueError(f"pretrain.decay_from: {error}") from None
+            done, log = self.checkpoints.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
         self._report_notes(progress, done)
         if self.metrics is not None:
             self.metrics.start()
@@ -178,17 +185,6 @@ class _Run:
     def _report_notes(self, progress: Progress, done: int) -> None:
         for note in self.checkpoints.take_notes():
             progress(done, self.job.config.steps, Note(note))
-
-    def _resume(self) -> tuple[int, list[dict[str, Any]]]:
-        done, log = self.checkpoints.resume(self.job.others)
-        if done or self.job.config.decay_from is None:
-            return done, log
-        # Not before: a branch that is under way no longer needs its plateau, which may have been removed.
-        try:
-            plateau = checkpoints.open_checkpoint(Path(self.job.config.decay_from))
-        except ValueError as error:
-            raise ValueError(f"pretrain.decay_from: {error}") from None
-        return self.checkpoints.branch_from(plateau, self.engine.model.config, self.job.config.optimizer)
 
     def _hooks(self, progress: Progress) -> LoopHooks:
         config = self.job.config
@@ -220,8 +216,9 @@ class _Run:
     def _validate(self) -> dict[str, Any]:
         config, objective = self.job.config, self.batches.objective
         names = source_names(self.valid, objective)
-        with self._averaged():
-            held_out = validation_batches(
+
+        def held_out() -> Iterator[Batch]:
+            for batch in validation_batches(
                 self.valid,
                 objective,
                 self.job.model.context,
@@ -229,16 +226,15 @@ class _Run:
                 rows=config.micro_batch_size,
                 rank=self.engine.rank,
                 world=self.engine.world,
-            )
-            found = validate(self.engine, self._beating(held_out), len(names))
+            ):
+                # Keeps the watchdog alive during validation.
+                self.watchdog.beat()
+                yield batch
+
+        with self._averaged():
+            found = validate(self.engine, held_out(), len(names))
         sources = {name: self.valid.sources[name] for name in names}
         return {"validation_loss": found.loss, **by_source(found, sources, causal=objective.name == "causal")}
-
-    def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Keep the watchdog alive during validation."""
-        for batch in batches:
-            self.watchdog.beat()
-            yield batch
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.swapped()

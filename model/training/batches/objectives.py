@@ -215,27 +215,25 @@ def check_objective(config: PretrainConfig, model: ModelConfig, layout: str) -> 
             f"set the objective to {fitting}"
         )
     if name == "span":
-        _check_spans(config, model.context, layout)
+        if config.isolate_documents:
+            raise ValueError(
+                "pretrain.isolate_documents does not go with objective span: an encoder-decoder packs none"
+            )
+        if layout != "concatenated":
+            raise ValueError(f"objective span reads windows of running text: set pack.layout {layout} to concatenated")
+        noise, spans = span_counts(model.context, config.mask_fraction, config.mean_span)
+        if spans > RESERVED["span"]:
+            raise ValueError(
+                f"a context of {model.context} holds {spans} spans, and there are {RESERVED['span']} sentinels: raise "
+                "pretrain.mean_span, or lower mask_fraction or model.context"
+            )
+        if noise + spans + 1 > model.context:
+            raise ValueError(
+                f"mask_fraction {config.mask_fraction} and mean_span {config.mean_span} make targets of "
+                f"{noise + spans + 1} tokens, longer than the context {model.context}: lower the one or raise the other"
+            )
     fields = type(config).model_fields
     if name == "causal" and config.mask_fraction != fields["mask_fraction"].default:
         raise ValueError(f"pretrain.mask_fraction {config.mask_fraction} has no effect with objective causal")
     if name != "span" and config.mean_span != fields["mean_span"].default:
         raise ValueError(f"pretrain.mean_span {config.mean_span} has no effect with objective {name}")
-
-
-def _check_spans(config: PretrainConfig, context: int, layout: str) -> None:
-    if config.isolate_documents:
-        raise ValueError("pretrain.isolate_documents does not go with objective span: an encoder-decoder packs none")
-    if layout != "concatenated":
-        raise ValueError(f"objective span reads windows of running text: set pack.layout {layout} to concatenated")
-    noise, spans = span_counts(context, config.mask_fraction, config.mean_span)
-    if spans > RESERVED["span"]:
-        raise ValueError(
-            f"a context of {context} holds {spans} spans, and there are {RESERVED['span']} sentinels: raise "
-            "pretrain.mean_span, or lower mask_fraction or model.context"
-        )
-    if noise + spans + 1 > context:
-        raise ValueError(
-            f"mask_fraction {config.mask_fraction} and mean_span {config.mean_span} make targets of "
-            f"{noise + spans + 1} tokens, longer than the context {context}: lower the one or raise the other"
-        )

@@ -68,7 +68,14 @@ def write_rank(folder: Path, step: int, rank: int, snapshot: Snapshot, own: Mapp
 def seal(folder: Path, step: int, ranks: Sequence[str], log: Iterable[Mapping[str, Any]], extra: Extra) -> None:
     """Complete the checkpoint with the shared state and move it into place. `ranks`: hashes of the ranks' files."""
     partial = partial_path(folder, step)
-    plain, tensors = _split_extra(extra)
+    plain, tensors = dict[str, Any](), dict[str, Tensor]()
+    for name, value in extra.items():
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, Mapping) and value and all(isinstance(each, Tensor) for each in value.values()):
+            tensors |= {f"{name}/{key}": each for key, each in value.items()}
+        else:
+            plain[name] = value
     save_file(tensors, partial / _SHARED)
     (partial / _LOG).write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     hashes = {rank_file(rank): digest for rank, digest in enumerate(ranks)}
@@ -150,7 +157,13 @@ def read(path: Path) -> TrainingCheckpoint:
     """Read a checkpoint that is known to be intact."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (path / _LOG).read_text(encoding="utf-8").splitlines()]
-    extra = manifest["extra"] | _join_tensors(load_file(path / _SHARED))
+    extra: dict[str, Any] = dict(manifest["extra"])
+    for name, tensor in load_file(path / _SHARED).items():
+        group, _, key = name.partition("/")
+        if key:
+            extra.setdefault(group, {})[key] = tensor
+        else:
+            extra[name] = tensor
     world = manifest["world"]
     shards = ShardFiles([path / rank_file(rank) for rank in range(world)])
     return TrainingCheckpoint(path, manifest["step"], world, log, extra, shards)
@@ -172,30 +185,6 @@ def partial_path(folder: Path, step: int) -> Path:
 
 def rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
-
-
-def _split_extra(extra: Extra) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Separate JSON values from tensors, which are named by `name`, or by `name/name` where there are several."""
-    plain, tensors = dict[str, Any](), dict[str, Tensor]()
-    for name, value in extra.items():
-        if isinstance(value, Tensor):
-            tensors[name] = value
-        elif isinstance(value, Mapping) and value and all(isinstance(each, Tensor) for each in value.values()):
-            tensors |= {f"{name}/{key}": each for key, each in value.items()}
-        else:
-            plain[name] = value
-    return plain, tensors
-
-
-def _join_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        group, _, key = name.partition("/")
-        if key:
-            extra.setdefault(group, {})[key] = tensor
-        else:
-            extra[name] = tensor
-    return extra
 
 
 def _digest(content: Mapping[str, Any]) -> str:

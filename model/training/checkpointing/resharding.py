@@ -101,7 +101,14 @@ def take_snapshot(
         if numel and (start or not replica):
             own = average[split_slice_name(name)[0]].detach().reshape(-1)[:numel]
             shards[shard_name(name, AVERAGE, start)] = own.to("cpu", copy=True)
-    shapes = {split_slice_name(name)[0]: _full_shape(name, parameter) for name, parameter in named}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parameter in named:
+        whole, place = split_slice_name(name)
+        shape = list(getattr(parameter, "ds_shape", parameter.shape))
+        if place is not None:
+            dim, _, count = place
+            shape[dim] *= count
+        shapes[whole] = tuple(shape)
     return Snapshot(shards, shapes)
 
 
@@ -120,7 +127,14 @@ def restore(named: Named, optimizer: Any, source: ShardReader) -> None:
         # In place of what is there: a fresh optimizer may hold none of it yet.
         state[stepped.tensor] = {key: _moment(stepped, key, source) for key in keys}
     for name, parameter in named:
-        _set_weight(name, parameter, source)
+        # In place: under ZeRO the parameters are views into flat buffers.
+        if hasattr(parameter, "ds_tensor"):
+            start, numel = own_range(parameter)
+            if numel:
+                parameter.ds_tensor[:numel].copy_(source.read(name, MASTER, start, numel))
+            if parameter.shape != parameter.ds_shape:  # type: ignore[attr-defined]
+                continue  # gathered when it is needed, unlike the small ones that stay whole
+        parameter.copy_(source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape))
 
 
 def read_average(named: Named, source: ShardReader) -> dict[str, Tensor]:
@@ -234,27 +248,6 @@ def _moment(stepped: Stepped, key: str, source: ShardReader) -> Tensor:
         # A parameter that never had a gradient has no moments: they are zero, as ZeRO would have had them.
         moment.view(-1)[slot.offset :][: slot.numel].copy_(part)
     return moment
-
-
-def _set_weight(name: str, parameter: Any, source: ShardReader) -> None:
-    """In place: under ZeRO the parameters are views into flat buffers."""
-    if hasattr(parameter, "ds_tensor"):
-        start, numel = own_range(parameter)
-        if numel:
-            parameter.ds_tensor[:numel].copy_(source.read(name, MASTER, start, numel))
-        if parameter.shape != parameter.ds_shape:
-            return  # gathered when it is needed, unlike the small ones that stay whole
-    parameter.copy_(source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape))
-
-
-def _full_shape(name: str, parameter: Any) -> tuple[int, ...]:
-    """Shape of the whole parameter, wherever its elements are."""
-    shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-    _, shard = split_slice_name(name)
-    if shard is None:
-        return shape
-    dim, _, count = shard
-    return (*shape[:dim], shape[dim] * count, *shape[dim + 1 :])
 
 
 def _inner(optimizer: Any) -> Any:

@@ -56,11 +56,17 @@ class Saver:
         from here on. `extra` and `log` are rank 0's, and are not read on the others.
         """
         self.wait()
-        log = list(log)
-        extra = {name: _copied(value) for name, value in extra.items()} if self.rank == 0 else {}
+        own, rows = random_state(), list(log)
+        shared = {name: _copied(value) for name, value in extra.items()} if self.rank == 0 else {}
         writing = self._writing = _Writing(step)
-        arguments = (writing, snapshot, random_state(), log, extra)
-        writing.thread = Thread(target=self._run, args=arguments, name=f"checkpoint of step {step}")
+
+        def write() -> None:
+            try:
+                writing.failure = self._write(step, snapshot, own, rows, shared)
+            except BaseException as error:  # raised again in the thread that waits
+                writing.error = error
+
+        writing.thread = Thread(target=write, name=f"checkpoint of step {step}")
         writing.thread.start()
 
     def wait(self) -> str | None:
@@ -93,14 +99,13 @@ class Saver:
             if error is None:
                 raise
 
-    def _run(self, writing: _Writing, *state: Any) -> None:
-        try:
-            writing.failure = self._write(writing.step, *state)
-        except BaseException as error:  # raised again in the thread that waits
-            writing.error = error
-
     def _write(
-        self, step: int, snapshot: Snapshot, own: dict[str, Tensor], log: list[dict[str, Any]], extra: dict[str, Any]
+        self,
+        step: int,
+        snapshot: Snapshot,
+        own: dict[str, Tensor],
+        log: Sequence[Mapping[str, Any]],
+        extra: checkpoints.Extra,
     ) -> str | None:
         """Write the checkpoint. Returns why it failed, the same on all ranks, or None."""
         try:

@@ -65,7 +65,14 @@ class ShardFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._shards: dict[str, dict[str, list[Shard]]] = {}
         for path in paths:
-            self._index(safe_open(path, framework="pt"))
+            file: Any = safe_open(path, framework="pt")
+            for name, shape in json.loads(file.metadata()["shapes"]).items():
+                self.shapes[name] = tuple(shape)
+            for stored in file.keys():  # noqa: SIM118
+                if not stored.startswith(_RANK):
+                    name, key, start = stored.rsplit(":", 2)
+                    shard = Shard(int(start), prod(file.get_slice(stored).get_shape()), file, stored)
+                    self._shards.setdefault(name, {}).setdefault(key, []).append(shard)
         for keys in self._shards.values():
             for shards in keys.values():
                 shards.sort(key=lambda shard: shard.start)
@@ -97,15 +104,6 @@ class ShardFiles:
         """Every parameter that has `key`, in full shape."""
         found = sorted(name for name in self.shapes if key in self.keys(name))
         return {name: self.read(name, key, 0, prod(self.shapes[name])).view(self.shapes[name]) for name in found}
-
-    def _index(self, file: Any) -> None:
-        for name, shape in json.loads(file.metadata()["shapes"]).items():
-            self.shapes[name] = tuple(shape)
-        for stored in file.keys():  # noqa: SIM118
-            if not stored.startswith(_RANK):
-                name, key, start = stored.rsplit(":", 2)
-                shard = Shard(int(start), prod(file.get_slice(stored).get_shape()), file, stored)
-                self._shards.setdefault(name, {}).setdefault(key, []).append(shard)
 
     def _stored_names(self, name: str) -> list[str]:
         """Names under which the elements of a parameter are stored: its own, or those of all its slices."""

@@ -71,7 +71,12 @@ class PartitionedGradients:
         """Called where a step's gradients are complete, and before Muon replaces them by updates."""
         group = settings["param_group_idx"]
         gradients = self.optimizer.all_grad_tensors[group] or []
-        self._squares[group] = _squares_of_slice(tensor_list, gradients, first_offset, partition_size)
+        found, left, offset = Squares(), int(partition_size), int(first_offset)
+        for parameter, gradient in zip(tensor_list, gradients, strict=False):
+            part = gradient.reshape(-1)[offset : offset + left]
+            found.append((parameter, square(part) * share(parameter)))
+            left, offset = left - part.numel(), 0
+        self._squares[group] = found
         return self._flatten(tensor_list, first_offset, partition_size, *args, **settings)
 
     def squares(self) -> Squares:
@@ -126,18 +131,6 @@ def square(tensor: Tensor) -> Tensor:
     """Squared norm, a float64 scalar."""
     # A norm in float32 of a large tensor is summed in parts by torch; a sum of squares would not be.
     return torch.linalg.vector_norm(tensor.detach().float()).double().square()
-
-
-def _squares_of_slice(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], first_offset: int, size: int
-) -> Squares:
-    """Squares of the `size` entries that begin at `first_offset` of the first tensor."""
-    found, left, offset = Squares(), int(size), int(first_offset)
-    for parameter, gradient in zip(parameters, gradients, strict=False):
-        part = gradient.reshape(-1)[offset : offset + left]
-        found.append((parameter, square(part) * share(parameter)))
-        left, offset = left - part.numel(), 0
-    return found
 
 
 def _squares_of_norms(groups: Iterable[Iterable[nn.Parameter]], optimizer: Any) -> Squares:

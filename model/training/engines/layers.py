@@ -6,21 +6,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 
-_KEPT = frozenset(
-    {
-        torch.ops.aten.mm.default,
-        torch.ops.aten.addmm.default,
-        torch.ops.aten.bmm.default,
-        torch.ops.aten._scaled_dot_product_flash_attention.default,
-        torch.ops.aten._scaled_dot_product_efficient_attention.default,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    }
-)
+_KEPT = [
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+]
 """Products: expensive to recompute, while most of the memory is between them (norms, activations, rotations)."""
 
 
@@ -48,13 +46,9 @@ def _checkpointed(forward: Callable[..., Any], how: str) -> Callable[..., Any]:
     # Not reentrant: reentrant checkpointing requires inputs with gradients, which ids do not have.
     settings: dict[str, Any] = {"use_reentrant": False}
     if how == "selective":
-        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
 
     def run(*inputs: Any) -> Any:
         return checkpoint(forward, *inputs, **settings) if torch.is_grad_enabled() else forward(*inputs)
 
     return run
-
-
-def _policy(_: Any, operation: Any, *arguments: Any, **settings: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

@@ -87,7 +87,13 @@ class PipelineEngine(DistributedEngine):
         topology = PipeModelDataParallelTopology(layout.pipeline, layout.tensor, layout.data)
         with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints here, and standard output is the command's
             pipeline = _pipeline(self._module, topology, tied=self._tied)
-        _count_copies_once(self._module, groups.stage, tied=self._tied)
+        # Norms count each copy of a parameter once. DeepSpeed treats all of a tied module as a copy: the last stage.
+        for parameter in self._module.parameters():
+            parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
+        embedding = self._module.criterion.model.embedding
+        if self._tied and groups.stage and embedding is not None:
+            embedding.weight.ds_pipe_replicated = True  # type: ignore[attr-defined]
+            embedding.weight.norm_share = 0.0  # type: ignore[attr-defined]
         optimizer = build_optimizer(model, config)
         engine, *_ = deepspeed.initialize(
             model=pipeline, optimizer=optimizer, config=settings(config, layout.data), dist_init_required=False
@@ -165,14 +171,3 @@ def _pipeline(stage: _Stage, topology: Any, *, tied: bool) -> Any:
         for end in (0, stages - 1):
             specs[end] = TiedLayerSpec("embedding", Built, tied_weight_attr=["criterion.model.embedding.weight"])
     return PipelineModule(specs, topology=topology, loss_fn=stage.objective, partition_method="uniform")
-
-
-def _count_copies_once(stage: _Stage, number: int, *, tied: bool) -> None:
-    """Count each copy of a parameter once in norms. DeepSpeed treats all of a tied module as a copy: the last stage."""
-    for parameter in stage.parameters():
-        parameter.ds_pipe_replicated = False  # type: ignore[attr-defined]
-    if tied and number:
-        embedding = stage.criterion.model.embedding
-        if embedding is not None:
-            embedding.weight.ds_pipe_replicated = True  # type: ignore[attr-defined]
-            embedding.weight.norm_share = 0.0  # type: ignore[attr-defined]

@@ -56,8 +56,13 @@ def diagnose(engine: TrainingEngine, batch: Batch, micro_rows: int, *, step: int
             row: batch.ids[own].tolist() for row, own in zip(rows, finding.rows[:_ROWS_NAMED], strict=False)
         }
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        where = ""
+        if rows:
+            named = ", ".join(str(row) for row in rows[:_ROWS_NAMED])
+            more = f" and {len(rows) - _ROWS_NAMED} more" if len(rows) > _ROWS_NAMED else ""
+            where = f" in row{'s' if len(rows) > 1 else ''} {named}{more} of the step's batch"
         # The first of the three kinds, on any process, is nearest to the cause.
-        message = f"{_ORDER.index(finding.kind)}{finding}{_in_rows(rows)}; see {path}"
+        message = f"{_ORDER.index(finding.kind)}{finding}{where}; see {path}"
     device = next(engine.model.parameters()).device
     found = [each for each in all_gather_text(message, world, device=device) if each]
     first = min(found, key=lambda each: each[0])[1:] if found else "computed again, everything is finite"
@@ -136,11 +141,3 @@ def _finding(kind: str, name: str, tensor: Tensor, rows: Sequence[int] = ()) -> 
 
 def _broken(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(tensor.detach().isfinite().all())
-
-
-def _in_rows(rows: Sequence[int]) -> str:
-    if not rows:
-        return ""
-    named = ", ".join(str(row) for row in rows[:_ROWS_NAMED])
-    more = f" and {len(rows) - _ROWS_NAMED} more" if len(rows) > _ROWS_NAMED else ""
-    return f" in row{'s' if len(rows) > 1 else ''} {named}{more} of the step's batch"

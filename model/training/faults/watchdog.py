@@ -52,17 +52,14 @@ class Watchdog:
             faulthandler.dump_traceback_later(2 * self.timeout_s, exit=True, file=self._file)
             left = self._last + self.timeout_s - time.monotonic()
             if left <= 0:
-                self._end()
+                message = (
+                    f"{self.name} made no step for {self.timeout_s:g} s: it is ended; the stacks are in {self.path}; "
+                    "where a step takes so long, raise pretrain.watchdog_s\n"
+                )
+                for stream in (self._file, sys.__stderr__):
+                    if stream is not None:
+                        stream.write(message)
+                        stream.flush()
+                        faulthandler.dump_traceback(stream, all_threads=True)
+                os._exit(EXIT_CODE)
             self._done.wait(min(left, self.timeout_s / 4))
-
-    def _end(self) -> None:
-        message = (
-            f"{self.name} made no step for {self.timeout_s:g} s: it is ended; the stacks are in {self.path}; where a "
-            "step takes so long, raise pretrain.watchdog_s\n"
-        )
-        for stream in (self._file, sys.__stderr__):
-            if stream is not None:
-                stream.write(message)
-                stream.flush()
-                faulthandler.dump_traceback(stream, all_threads=True)
-        os._exit(EXIT_CODE)

@@ -38,8 +38,14 @@ def learning_rate_scale(
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "wsd":
-        start = _decay_start(steps, warmup_steps, decay_fraction, decay_start)
-        return 1.0 if step < start else 1 - (1 - last) * (step - start + 1) / (steps - start)
+        if decay_start is None:
+            decay_start = max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
+        elif not warmup_steps < decay_start < steps:
+            raise ValueError(
+                f"a decay from step {decay_start} must start after the {warmup_steps} steps of warm-up and before the "
+                f"last of {steps} steps: set steps to those of the plateau and of the decay together"
+            )
+        return 1.0 if step < decay_start else 1 - (1 - last) * (step - decay_start + 1) / (steps - decay_start)
     if schedule == "inverse_sqrt":
         return max(last, math.sqrt((warmup_steps + 1) / (step + 1)))
     # From 0 at the peak, which is the step after the warm-up, to 1 at the last step.
@@ -59,15 +65,3 @@ def rate(config: "PretrainConfig", step: int, *, decay_start: int | None = None)
         schedule=config.schedule,
         decay_start=decay_start,
     )
-
-
-def _decay_start(steps: int, warmup_steps: int, decay_fraction: float, decay_start: int | None) -> int:
-    """The first step below the peak."""
-    if decay_start is None:
-        return max(warmup_steps + 1, min(steps - 1, round(steps * (1 - decay_fraction))))
-    if not warmup_steps < decay_start < steps:
-        raise ValueError(
-            f"a decay from step {decay_start} must start after the {warmup_steps} steps of warm-up and before the last "
-            f"of {steps} steps: set steps to those of the plateau and of the decay together"
-        )
-    return decay_start

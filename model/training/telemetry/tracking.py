@@ -95,8 +95,12 @@ def _log_machine(machine: Any) -> None:
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """Numbers of a row by name, without the step; those of a nested table or list by `name/key`, as MLflow has it."""
     found: dict[str, float] = {}
-    names = _legal([str(name) for name in row])
-    for name, value in zip(names, row.values(), strict=True):
+    # MLflow accepts few characters: `_` replaces the others, and a digest distinguishes names that become equal.
+    legal = [_ILLEGAL.sub("_", str(name))[:_LONGEST_NAME] for name in row]
+    same = Counter(legal)
+    for key, short, value in zip(row, legal, row.values(), strict=True):
+        clashes = short != str(key) and same[short] > 1
+        name = f"{short}-{hashlib.sha256(str(key).encode()).hexdigest()[:8]}" if clashes else short
         if name == "step" or isinstance(value, bool):
             continue
         if isinstance(value, int | float):
@@ -109,16 +113,6 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
                 for key, each in numbers({str(place): each for place, each in enumerate(value)}).items()
             }
     return found
-
-
-def _legal(names: Sequence[str]) -> list[str]:
-    """Names [n] that MLflow accepts, with `_` for other characters; a digest distinguishes names that become equal."""
-    changed = [_ILLEGAL.sub("_", name)[:_LONGEST_NAME] for name in names]
-    same = Counter(changed)
-    return [
-        new if new == old or same[new] == 1 else f"{new}-{hashlib.sha256(old.encode()).hexdigest()[:8]}"
-        for old, new in zip(names, changed, strict=True)
-    ]
 
 
 def parameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
