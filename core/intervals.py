@@ -104,7 +104,7 @@ def mcnemar_exact(candidate_only: int, champion_only: int) -> float:
     return float(binomtest(candidate_only, discordant).pvalue) if discordant else 1.0
 
 
-def _tango_score(candidate_only: int, champion_only: int, n: int, difference: float) -> float:
+def tango_score(candidate_only: int, champion_only: int, n: int, difference: float) -> float:
     """Score statistic of H0: rate(candidate) - rate(champion) = difference (Tango, 1998, equations 8-11)."""
     linear = (2 * n - candidate_only + champion_only) * difference - candidate_only - champion_only
     constant = -champion_only * difference * (1 - difference)
@@ -133,7 +133,7 @@ def paired_rate_interval(candidate_only: int, champion_only: int, n: int, confid
         inside = estimate
         for _ in range(60):  # halves [-1, 1] below 1e-17
             middle = (inside + outside) / 2
-            reached = abs(_tango_score(candidate_only, champion_only, n, middle)) >= target
+            reached = abs(tango_score(candidate_only, champion_only, n, middle)) >= target
             inside, outside = (inside, middle) if reached else (middle, outside)
         return (inside + outside) / 2
 

@@ -57,7 +57,14 @@ def refilter(folder: Path, changes: dict[str, Any], *, progress: Progress = no_p
         copy_tree(evidence, result / EVIDENCE, link_or_copy)
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
-        after = _refine_again(old, config, result, progress)
+        kept = result / EVIDENCE
+        corpus = Corpus.open(score_parts(kept))
+        sketches = [SketchPart(kept / SKETCHES.format(number)) for number in range(len(corpus.parts))]
+        earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(kept / EARLIER)}
+        pairs = similar_pairs_again(old, config, corpus, sketches, read_pairs(corpus, kept), result)
+        (kept / PAIRS).unlink()  # a hard link to the file of the build
+        write_pairs(corpus, pairs, kept)
+        after = decide_cut_write(config, corpus, sketches, pairs, earlier, result, progress=progress)
         after.masked = before.masked
         after.evaluation_sets, after.short_items = before.evaluation_sets, before.short_items
         write_report(after, result)
@@ -88,15 +95,3 @@ def _changed(old: RefineConfig, changes: dict[str, Any]) -> RefineConfig:
         return RefineConfig.model_validate({**old.model_dump(), **changes})
     except ValidationError as error:
         raise ValueError(mistake(RefineConfig, error)) from None
-
-
-def _refine_again(old: RefineConfig, config: RefineConfig, result: Path, progress: Progress) -> RefineReport:
-    """Compare, decide, cut and write from the evidence in `result`."""
-    evidence = result / EVIDENCE
-    corpus = Corpus.open(score_parts(evidence))
-    sketches = [SketchPart(evidence / SKETCHES.format(number)) for number in range(len(corpus.parts))]
-    earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(evidence / EARLIER)}
-    pairs = similar_pairs_again(old, config, corpus, sketches, read_pairs(corpus, evidence), result)
-    (evidence / PAIRS).unlink()  # a hard link to the file of the build
-    write_pairs(corpus, pairs, evidence)
-    return decide_cut_write(config, corpus, sketches, pairs, earlier, result, progress=progress)

@@ -1,6 +1,6 @@
 """Train the quality classifier on the documents of sources: good ones and bad ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,14 +29,13 @@ def train_on_sources(
     """
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder: name a file, such as {out / 'quality.safetensors'}")
-    good_texts, bad_texts = (list(_texts(sources, cache, progress)) for sources in (good, bad))
+    texts = []
+    for sources in (good, bad):
+        with TemporaryDirectory(prefix="sluice-") as name:
+            folder, config = Path(name), IngestConfig.model_validate({"sources": list(sources)})
+            ingest(config, folder, cache=cache, progress=progress)
+            documents = MaskPersonalData(None).run(ExtractMarkup().run(read_documents(folder)))
+            texts.append([document.text for document in documents])
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
-        return train(good_texts, bad_texts, partial, seed)
-
-
-def _texts(sources: Sequence[Source | str], cache: Path | None, progress: Progress) -> Iterator[str]:
-    with TemporaryDirectory(prefix="sluice-") as folder:
-        ingest(IngestConfig.model_validate({"sources": list(sources)}), Path(folder), cache=cache, progress=progress)
-        for document in MaskPersonalData(None).run(ExtractMarkup().run(read_documents(Path(folder)))):
-            yield document.text
+        return train(texts[0], texts[1], partial, seed)

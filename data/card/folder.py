@@ -49,12 +49,19 @@ def open_folder(path: Path) -> RefinedFolder:
     manifest = read_json(path / "manifest.json") or {}
     ingested = evidence / INGEST
     content = manifest.get("content_sha256") or (manifest.get("report") or {}).get("content_sha256")
+    if not content:
+        # The sha256 of the sorted ids of the kept documents, one a line.
+        kept: set[str] = set()
+        for batch in rows(decisions, ["final_id", "kept"]):
+            finals, flags = (column.to_pylist() for column in batch.columns)
+            kept.update(name for name, is_kept in zip(finals, flags, strict=True) if is_kept)
+        content = hashlib.sha256("".join(f"{name}\n" for name in sorted(kept)).encode()).hexdigest()
     return RefinedFolder(
         path=path,
         report=_model(RefineReport, evidence / REPORT),
         ingested=_model(IngestReport, ingested) if ingested.is_file() else None,
         parameters=manifest.get("parameters") or {},
-        content_sha256=content or _content(decisions),
+        content_sha256=content,
         decisions=decisions,
         scores=tuple(sorted(evidence.glob("scores-*.parquet"))),
     )
@@ -107,15 +114,3 @@ def _model(kind: type[Any], path: Path) -> Any:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is damaged ({where}: {first['msg']}): build the folder again") from error
-
-
-def _content(decisions: Path) -> str:
-    """Return the sha256 of the sorted ids of the kept documents, one a line."""
-    kept: set[str] = set()
-    for batch in rows(decisions, ["final_id", "kept"]):
-        finals, flags = (column.to_pylist() for column in batch.columns)
-        kept.update(name for name, is_kept in zip(finals, flags, strict=True) if is_kept)
-    digest = hashlib.sha256()
-    for name in sorted(kept):
-        digest.update(f"{name}\n".encode())
-    return digest.hexdigest()

@@ -5,7 +5,7 @@ import json
 import stat
 
 from sluice.core.manifest import file_hash
-from sluice.data.config import IngestConfig, Source
+from sluice.data.config import IngestConfig
 from sluice.data.sources.files import FoundFile, cannot_be_read, find
 from sluice.data.sources.formats import SUFFIXES, kind
 from sluice.data.sources.globs import Choice
@@ -19,7 +19,31 @@ def contents_sha256(config: IngestConfig) -> str | None:
     Neither times nor absolute paths count. Relative paths start in the current folder. A source that does not exist
     counts as empty; reading it raises the error.
     """
-    contents = [[source.uri, listed] for source in config.given if (listed := _list_contents(source)) is not None]
+    contents: list[tuple[str, list[tuple[str, str]]]] = []
+    for source in config.given:
+        # (path, sha256 or the reason why it is not read) of each file of the source
+        listed: list[tuple[str, str]] = []
+        try:
+            location = locate(source)
+        except ValueError:
+            contents.append((source.uri, listed))
+            continue
+        if not isinstance(location, LocalFiles):
+            continue
+        choice = Choice(tuple(source.include), tuple(source.exclude))
+        for each in find(location, choice, Origin(location.name)):
+            if not isinstance(each, FoundFile):
+                listed.append((each.path, each.reason))
+            elif kind(each.shown)[0] not in SUFFIXES and source.markup is None:
+                # The content of a file that is rejected for its suffix or type is not read.
+                listed.append((each.shown, "unsupported"))
+            else:
+                try:
+                    is_regular = stat.S_ISREG(each.path.stat().st_mode)
+                    listed.append((each.shown, file_hash(each.path) if is_regular else "not a regular file"))
+                except OSError as error:
+                    listed.append((each.shown, cannot_be_read(error)))
+        contents.append((source.uri, listed))
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest() if contents else None
 
 
@@ -27,28 +51,3 @@ def refuse_changed(config: IngestConfig) -> None:
     """Raise ValueError if the files are not those that the settings were composed with."""
     if config.sources_sha256 is not None and contents_sha256(config) != config.sources_sha256:
         raise ValueError("data.sources: files were changed after the settings were composed: start `sluice run` again")
-
-
-def _list_contents(source: Source) -> list[tuple[str, str]] | None:
-    """Return (path, sha256 or the reason why it is not read) of each file of a source; None if it is not local."""
-    try:
-        location = locate(source)
-    except ValueError:
-        return []
-    if not isinstance(location, LocalFiles):
-        return None
-    choice = Choice(tuple(source.include), tuple(source.exclude))
-    listed = []
-    for each in find(location, choice, Origin(location.name)):
-        if not isinstance(each, FoundFile):
-            listed.append((each.path, each.reason))
-        elif kind(each.shown)[0] not in SUFFIXES and source.markup is None:
-            # The content of a file that is rejected for its suffix or type is not read.
-            listed.append((each.shown, "unsupported"))
-        else:
-            try:
-                is_regular = stat.S_ISREG(each.path.stat().st_mode)
-                listed.append((each.shown, file_hash(each.path) if is_regular else "not a regular file"))
-            except OSError as error:
-                listed.append((each.shown, cannot_be_read(error)))
-    return listed
