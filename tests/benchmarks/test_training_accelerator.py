@@ -139,7 +139,7 @@ def test_tokens_are_of_the_whole_vocabulary_and_enough(tmp_path: Path) -> None:
 
 
 def test_a_whole_run_without_ray_on_the_processor(tmp_path: Path) -> None:
-    """What a GPU runs, on a tiny model: the product's loop in a process of its own."""
+    """The run of a GPU, on a tiny model: the product's loop in a process of its own."""
     packed = write_tokens(tmp_path / "smoke", "smoke", SMOKE)
     case = cases("smoke", SMOKE, 1)[0]
     found = fitted(case, 1, lambda cut: run_once(cut, *packed))

@@ -1,4 +1,4 @@
-"""What counts as a copy, and a run whose loss is told apart by it."""
+"""Copies of earlier tokens, and a run whose loss is reported apart for them."""
 
 import random
 from itertools import pairwise

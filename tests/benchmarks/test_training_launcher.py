@@ -14,7 +14,7 @@ OF_A_PEER = "RuntimeError: [/gloo/transport/tcp/pair.cc:553] Connection closed b
 
 
 def of_torchrun(raised: str, status: int = 1) -> str:
-    """What torchrun leaves where rank 0 failed and rank 1 lost it."""
+    """Output of torchrun where rank 0 failed and rank 1 lost it."""
     return f"""
 *****************************************
 Setting OMP_NUM_THREADS environment variable for each process to be 1 in default
