@@ -65,4 +65,4 @@ lock: $(VENV)/.installed
 	  --custom-compile-command "make lock" --quiet --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) artifacts metrics .sluice
+	rm -rf $(VENV) artifacts metrics .sluice build

@@ -43,7 +43,7 @@ EXTENSIONS = {
     "quality filter": ("data/quality/gopher.py", "data/config.py"),
     "optimizer": ("model/parallelism/optimizers.py", "model/training/optimization/optimizers/lion.py"),
     "gate metric": ("model/evaluation/metrics/golden_pass_rate.py",),
-    "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/engine.py"),
+    "traffic field": ("monitoring/traffic/record.py", "serving/engine/request.py", "serving/engine/sequence.py"),
     "file setting": ("data/config.py",),
 }
 """Product files that an extension of each kind changes or adds, as docs/contributing.md describes it."""

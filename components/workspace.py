@@ -121,4 +121,7 @@ def _first_folder(start: Path | None) -> Path:
 def _search(start: Path | None) -> Path | None:
     first = _first_folder(start)
     folders = [first] if os.environ.get("SLUICE_WORKSPACE") else [first, *first.parents]
-    return next((each for each in folders if (each / "dvc.yaml").is_file() and (each / "conf").is_dir()), None)
+    # The package has conf/ and dvc.yaml too, and nothing may be written there.
+    own = Path(sluice.__file__).resolve().parent
+    found = (each for each in folders if (each / "dvc.yaml").is_file() and (each / "conf").is_dir() and each != own)
+    return next(found, None)

@@ -42,7 +42,7 @@ def atomic_write(path: Path, *, fsync: bool = False) -> Iterator[Path]:
                 for each in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
                     _fsync(each)
             if partial.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                remove(path)
             partial.replace(path)
             if fsync:
                 _fsync(path.parent)

@@ -102,9 +102,10 @@ def render_params(params: Params) -> str:
 
 
 def _groups(workspace: Workspace) -> dict[str, list[str]]:
-    """Folders of conf/ with the options in them."""
-    folders = sorted(path for path in workspace.conf.iterdir() if path.is_dir())
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+    """Groups that the `defaults` of config.yaml name, with their options, which are the files of the group's folder."""
+    defaults = yaml.safe_load((workspace.conf / "config.yaml").read_text())["defaults"]
+    names = sorted(name for entry in defaults if isinstance(entry, dict) for name in entry)
+    return {name: sorted(path.stem for path in (workspace.conf / name).glob("*.yaml")) for name in names}
 
 
 def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
@@ -115,11 +116,17 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
     from omegaconf import OmegaConf
 
     root: Any = OmegaConf.load(conf / "config.yaml")
+    defaults = list(root.pop("defaults"))
     values: list[Any] = []
-    for entry in reversed(root.pop("defaults")):
+    # As in Hydra, a file without `_self_` comes after its list.
+    for position, entry in reversed(list(enumerate(defaults if "_self_" in defaults else [*defaults, "_self_"]))):
         if entry == "_self_":
             values.append(root)
-        for group, option in () if isinstance(entry, str) else entry.items():
+            continue
+        if isinstance(entry, str):
+            raise ValueError(f"{conf / 'config.yaml'}: '{entry}' in `defaults` is no group: write `GROUP: OPTION`")
+        earlier = {name for each in defaults[:position] if not isinstance(each, str) for name in each}
+        for group, option in entry.items():
             if (name := chosen.get(group, option)) is not None:
                 path = conf / group / f"{name}.yaml"
                 found: Any = OmegaConf.load(path)
@@ -130,6 +137,11 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
                         raise ValueError(
                             f"{path}: {choice!r} is not supported in `defaults` of an option: list `override /GROUP: "
                             "OPTION` for another group, and copy what another option of this group sets"
+                        )
+                    if late := {key.removeprefix("override /") for key in choice} - earlier:
+                        raise ValueError(
+                            f"{path}: `override /{min(late)}` has no effect: of the `defaults` in config.yaml, the "
+                            f"groups before {group} can be overridden, which are {', '.join(sorted(earlier)) or 'none'}"
                         )
                     chosen = {key.removeprefix("override /"): other for key, other in choice.items()} | dict(chosen)
                 package = _PACKAGE.search(path.read_text())

@@ -152,7 +152,10 @@ def check_latency(arms: Arms, config: RolloutConfig, looks: int) -> Check:
         label="p95 latency ratio",
         show="{:.2f}".format,
     )
-    return check.model_copy(update={"reason": f"{check.reason}, interval [{ratio.lower:.2f}, {ratio.upper:.2f}]"})
+    # The interval decides before the estimate: a bootstrap interval may lie beyond the bound without its estimate.
+    outcome = "fail" if ratio.lower > config.max_latency_ratio else check.outcome
+    reason = f"{check.reason}, interval [{ratio.lower:.2f}, {ratio.upper:.2f}]"
+    return check.model_copy(update={"outcome": outcome, "reason": reason})
 
 
 class LatencyRatio(NamedTuple):

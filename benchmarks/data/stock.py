@@ -59,8 +59,9 @@ def signatures(texts: Sequence[str]) -> list[list[list[int]]]:
     A text of fewer than five words has none.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        config, words = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8), RegexWords()
-        block: Any = MinhashDedupSignature(folder, config, language=words)  # type: ignore[arg-type]
+        config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
+        words: Any = RegexWords()
+        block: Any = MinhashDedupSignature(folder, config, language=words)
         # Its own call hands text to xxhash, which has taken bytes alone since version 4.
         block._hash_func = lambda text: xxhash.xxh64_intdigest(text.encode())
         shingles = (block.get_shingles(text) for text in texts)

@@ -8,7 +8,7 @@ from sluice.serving.client import find_server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", default="asked for by hand", help="recorded in the ledger")
+    parser.add_argument("--reason", default="requested by hand", help="recorded in the ledger")
 
 
 def run(arguments: argparse.Namespace) -> int:

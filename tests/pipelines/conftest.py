@@ -11,7 +11,7 @@ from sluice.components.workspace import Workspace
 def empty_workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """The one that commands find."""
     (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
-    # The settings name files of the model room too: evaluation sets.
+    # The settings name files of model/ too: evaluation sets.
     for folder in ("conf", "model"):
         (tmp_path / folder).symlink_to(root / folder)
     monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))

@@ -19,7 +19,6 @@ PLUMBING = {
     "sluice.components.params",
     "sluice.components.stage",
     "sluice.components.workspace",
-    "sluice.core.files",
     "sluice.core.manifest",
     "sluice.core.progress",
     "sluice.core.settings",

@@ -59,6 +59,7 @@ def user_folder(tmp_path: Path, root: Path) -> Path:
     (tmp_path / "notes").mkdir()
     for name in ("architecture.md", "training.md", "model.md"):
         shutil.copy(root / "docs" / name, tmp_path / "notes" / name)
+    (tmp_path / "notes.txt").write_text("".join(path.read_text() for path in (tmp_path / "notes").iterdir()))
     return tmp_path
 
 
@@ -90,8 +91,10 @@ def test_wheel_holds_one_top_level_package_with_its_settings_and_pages(wheel: Pa
         (["--help"], "usage: sluice"),
         (["plan", "model=llama-7b", "--no-measure"], "vocabulary 32,000"),
         (["data", "build", "--source", "notes/", "--out", "corpus", "refine.workers=1"], "kept"),
+        (["train", "data.path=notes.txt", "--out", "run", "profile=tiny", "pretrain.steps=3"], "model in run/model"),
+        (["doctor"], "python"),
     ],
-    ids=["help", "plan", "data build"],
+    ids=["help", "plan", "data build", "train", "doctor"],
 )
 def test_commands_work_beside_a_users_own_files(
     installed: Path, user_folder: Path, arguments: list[str], shown: str
@@ -119,3 +122,5 @@ def test_a_workspace_is_found_upwards_and_nowhere_else(tmp_path: Path, monkeypat
     (tmp_path / "conf").mkdir()
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     assert Workspace.find() == Workspace.find_or_default() == Workspace(tmp_path)
+    package = default.root.resolve()
+    assert Workspace.find_or_default(package).root.resolve() != package or Workspace.find_or_default(package).is_default

@@ -276,3 +276,28 @@ def test_an_option_that_builds_on_another_of_its_group_is_refused_by_name(
         composing.compose_without_files(Workspace(tmp_path), ["profile=mine"])
     mine.write_text("# @package _global_\ndefaults: [{override /model: tiny}, _self_]\n")
     assert composing.compose_without_files(Workspace(tmp_path), ["profile=mine"])
+
+
+def test_what_conf_would_silently_ignore_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conf", "dvc.yaml"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    workspace, mine = Workspace(tmp_path), tmp_path / "conf" / "profile" / "mine.yaml"
+    (tmp_path / "conf" / "hardware").mkdir()
+    (tmp_path / "conf" / "hardware" / "gpu.yaml").write_text("# @package pretrain\nsteps: 1\n")
+    with pytest.raises(ValueError, match="unknown key 'hardware'"):
+        composing.compose_without_files(workspace, ["hardware=gpu"])
+    for group in ("modle", "experiment"):
+        mine.write_text(f"# @package _global_\ndefaults: [{{override /{group}: tiny}}]\n")
+        with pytest.raises(ValueError, match=rf"`override /{group}` has no effect: .* data, model"):
+            composing.compose_without_files(workspace, ["profile=mine"])
+    config = tmp_path / "conf" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("  - _self_\n", "  - _self_\n  - nonsense\n"))
+    with pytest.raises(ValueError, match="'nonsense' in `defaults` is no group"):
+        composing.compose_without_files(workspace, [])
+    config.write_text(text.replace("  - _self_\n", ""))
+    values = composing.compose_without_files(workspace, []).dump()
+    assert values["refine"]["min_substring_words"] == 64 and values["refine"]["max_piece_copies"] == 5

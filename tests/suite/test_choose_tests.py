@@ -30,7 +30,8 @@ def choose_tests(root: Path) -> ModuleType:
         (["conf/model/llama-7b.yaml"], "test-all"),
         (["benchmarks/model.py"], "test-all"),
         (["tests/model/test_cache.py"], "test-all"),
-        (["data/refining/refine.py", "docs/model.md", "sluice/model"], "test"),
+        (["monitoring/slo.py", "README.md", "sluice/model"], "test"),
+        (["data/refining/refine.py"], "test-all"),
         (["serving/model_conf.py", "tests/serving/test_app.py"], "test"),
         ([], "test"),
         (None, "test-all"),
@@ -46,7 +47,7 @@ def test_every_path_of_the_matrix_exists(choose_tests: ModuleType, root: Path) -
 
 @pytest.mark.process
 def test_base_commit(root: Path, tmp_path: Path) -> None:
-    """A clone: two commits on main, the second in data/; a branch from it that changes model/, then docs/."""
+    """A clone: two commits on main, the second in serving/; a branch from it that changes model/, then serving/."""
     origin, clone = tmp_path / "origin", tmp_path / "clone"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SLUICE_CI"))}
 
@@ -69,17 +70,17 @@ def test_base_commit(root: Path, tmp_path: Path) -> None:
 
     origin.mkdir()
     git(origin, "init", "--quiet", "-b", "main")
-    commit(origin, "model/a.py", "data/a.py")
+    commit(origin, "model/a.py", "serving/a.py")
     git(tmp_path, "clone", "--quiet", str(origin), str(clone))
-    assert chosen() == "test-all"  # a first commit has nothing to be compared with
-    commit(origin, "data/a.py")
+    assert chosen() == "test-all"  # on main, how many commits are new is unknown
+    commit(origin, "serving/a.py")
     git(clone, "pull", "--quiet")
-    assert chosen() == "test"
+    assert chosen() == "test-all"
     assert chosen(SLUICE_CI_BASE="HEAD~1") == "test"
     assert chosen(SLUICE_CI_BASE="no such commit") == "test-all"
     git(clone, "checkout", "--quiet", "-b", "branch")
     commit(clone, "model/a.py")
-    commit(clone, "data/a.py")
+    commit(clone, "serving/a.py")
     assert chosen() == "test-all"
     assert chosen(SLUICE_CI_BASE="HEAD~1") == "test"
     shutil.rmtree(clone)
