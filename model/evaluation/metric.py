@@ -85,7 +85,7 @@ def rounded(value: float) -> float | None:
 
 
 def mean(items: Sequence[Item]) -> float:
-    """Return the share of right items, NaN without items."""
+    """Return the mean value of the items, NaN without items."""
     return sum(item.value for item in items) / len(items) if items else math.nan
 
 

@@ -13,8 +13,12 @@ from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.results import Evaluation, Item
 
-BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE = (metric.name for metric in METRICS if metric.summarize)
-ROWS = [BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE]
+BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE = "bits_per_byte", "choice_accuracy", "golden_pass_rate"
+WORSE = {BITS_PER_BYTE: lambda value: value * 1.1, CHOICE_ACCURACY: lambda value: 0.0, GOLDEN_RATE: lambda value: 0.0}
+"""A worse value of one item, by metric with items."""
+ROWS = sorted(WORSE)
+COMPARED = [metric.name for metric in METRICS if metric.compare]
+"""Metrics whose check reads the champion's items."""
 BOUNDS = GateConfig(resamples=400, max_choice_accuracy_drop=0.1)
 RANK = {"reject": 0, "hold": 1, "promote": 2}
 
@@ -44,10 +48,15 @@ def outcome_of(verdict, metric):
     return next(check for check in verdict.checks if check.metric == metric)
 
 
+def test_every_metric_with_items_is_covered_here():
+    assert [metric.name for metric in METRICS if metric.summarize] == ROWS
+    assert len(METRICS) >= 4 and len(COMPARED) >= 2
+
+
 def test_a_sound_first_version_is_promoted():
     verdict = decide(evaluation(), None, BOUNDS)
     assert verdict.outcome == "promote" and verdict.is_first_version
-    assert [check.outcome for check in verdict.checks] == ["pass"] * 4
+    assert [check.outcome for check in verdict.checks] == ["pass"] * len(METRICS)
     assert verdict.correction == "Bonferroni over 2 intervals: each at 97.50%"
 
 
@@ -134,7 +143,7 @@ def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_we
         items[index] = replace(items[index], **{"weight" if in_weight else "value": math.nan})
         return whole.with_items(metric, tuple(items))
 
-    if in_champion and champion is not None and metric != GOLDEN_RATE:
+    if in_champion and champion is not None and metric in COMPARED:
         champion = spoil(champion)
     else:
         candidate = spoil(candidate)
@@ -146,7 +155,7 @@ def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_we
 @settings(max_examples=40, deadline=None)
 @given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 59), st.booleans())
 def test_removing_data_never_promotes(candidate, champion, metric, keep, from_champion):
-    if from_champion and champion is not None and metric != GOLDEN_RATE:
+    if from_champion and champion is not None and metric in COMPARED:
         champion = champion.with_items(metric, champion.items[metric][:keep])
     else:
         candidate = candidate.with_items(metric, candidate.items[metric][: min(keep, 11)])
@@ -158,8 +167,7 @@ def test_removing_data_never_promotes(candidate, champion, metric, keep, from_ch
 def test_a_worse_candidate_never_fares_better(candidate, champion, metric, data):
     items = list(candidate.items[metric])
     for index in data.draw(st.sets(st.integers(0, len(items) - 1), min_size=1)):
-        worse = items[index].value * 1.1 if metric == BITS_PER_BYTE else 0.0
-        items[index] = replace(items[index], value=worse)
+        items[index] = replace(items[index], value=WORSE[metric](items[index].value))
     before = decide(candidate, champion, BOUNDS)
     after = decide(candidate.with_items(metric, tuple(items)), champion, BOUNDS)
     assert RANK[after.outcome] <= RANK[before.outcome]
@@ -171,4 +179,4 @@ def test_promote_means_every_check_passed(candidate, champion):
     verdict = decide(candidate, champion, BOUNDS)
     if verdict.outcome == "promote":
         assert all(check.outcome == "pass" for check in verdict.checks)
-    assert len(verdict.checks) == (4 if champion is None else 6)
+    assert len(verdict.checks) == len(METRICS) + (0 if champion is None else len(COMPARED))

@@ -29,7 +29,7 @@ CONFIG = TransformerConfig(
     vocab_size=61, hidden_size=16, layers=2, heads=2, kv_heads=2, intermediate_size=24, context=12
 )
 SAVED, STEPS, BATCH = 3, 6, 8
-OPTIMIZERS: dict[str, dict[str, Any]] = {
+OPTIMIZER_SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw", "gradient_clip": 0.5, "weight_decay": 0.1},
     "muon": {"optimizer": "muon", "weight_decay": 0.1},
 }
@@ -70,7 +70,7 @@ FROM_ONE = ("adamw-zero1", "adamw-zero3", "adamw-pipeline", "adamw-tensor2")
 def settings(variant: str, world: int) -> PretrainConfig:
     optimizer, layout = VARIANTS[variant]
     given = {"batch_size": BATCH, "micro_batch_size": BATCH // 2, "steps": STEPS, "workers": world}
-    return PretrainConfig(**given | OPTIMIZERS[optimizer] | LAYOUTS[layout])
+    return PretrainConfig(**given | OPTIMIZER_SETTINGS[optimizer] | LAYOUTS[layout])
 
 
 def global_batch(step: int) -> Batch:
@@ -93,7 +93,9 @@ def engine_of(variant: str, seed: int) -> DistributedEngine:
 
 
 def local_engine(optimizer: str, seed: int) -> LocalEngine:
-    config = PretrainConfig(**{"workers": 1, "batch_size": BATCH, "micro_batch_size": BATCH} | OPTIMIZERS[optimizer])
+    config = PretrainConfig(
+        **{"workers": 1, "batch_size": BATCH, "micro_batch_size": BATCH} | OPTIMIZER_SETTINGS[optimizer]
+    )
     model = fresh_model(seed)
     return LocalEngine(model, build_optimizer(model, config), config.gradient_clip)
 
