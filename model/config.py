@@ -63,11 +63,9 @@ class PretrainConfig(Block):
     sequence_schedule: SizeSchedule | None = None
 
     optimizer: OptimizerName = "adamw"
-    """muon: matrices by Muon (momentum orthogonalized by Newton-Schulz), embedding and norms by AdamW; lion: signs of
-    momentum (arXiv 2302.06675).
-    """
+    """model/parallelism/optimizers.py describes them."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Peak of AdamW's learning rate, or Lion's."""
+    """Peak learning rate, of AdamW's part with muon."""
     muon_learning_rate: float = Field(0.02, gt=0)
     """Peak of Muon's learning rate, in units of spectral norm; unused with adamw."""
     muon_momentum: float = Field(0.95, ge=0, lt=1)
