@@ -53,10 +53,12 @@ class OptimizerTraits:
 
 # AdamW (arXiv 1711.05101). Fused: weight, gradient and both moments are read, weight and moments written.
 _ADAMW = UpdateRule(moments=("exp_avg", "exp_avg_sq"), passes=7)
-# Lion, signs of momentum (arXiv 2302.06675). One operation after another: interpolate, sign, decay, move, update the momentum.
+# Lion, signs of momentum (arXiv 2302.06675). One operation after another: interpolate, sign, decay, move, update the
+# momentum.
 _LION = UpdateRule(moments=("momentum",), passes=13)
 MUON_MOMENTUM = "momentum_buffer"
-# Muon, momentum orthogonalized by Newton-Schulz; embedding and norms by AdamW. Its passes over memory are not counted: the products of its Newton-Schulz steps take nearly all of the time.
+# Muon, momentum orthogonalized by Newton-Schulz; embedding and norms by AdamW. Its passes over memory are not counted:
+# the products of its Newton-Schulz steps take nearly all of the time.
 _MUON = UpdateRule(moments=(MUON_MOMENTUM,), passes=0, newton_schulz_steps=5)
 
 OPTIMIZERS: dict[OptimizerName, OptimizerTraits] = {
