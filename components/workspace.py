@@ -29,6 +29,11 @@ class Workspace:
         folder = _search(start)
         if folder is not None:
             return cls(folder)
+        if named := os.environ.get("SLUICE_WORKSPACE"):
+            raise ValueError(
+                f"SLUICE_WORKSPACE={named} is no sluice workspace (a folder with dvc.yaml and conf/): correct it, or "
+                "unset it"
+            )
         raise ValueError(
             f"no sluice workspace at {_first_folder(start)} or above it: go to a checkout (a folder with dvc.yaml and "
             "conf/), or name one by SLUICE_WORKSPACE"

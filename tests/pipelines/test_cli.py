@@ -118,7 +118,7 @@ def test_outside_a_workspace_it_says_where_to_go(tmp_path: Path, monkeypatch: py
     from sluice.components.workspace import Workspace
 
     monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"no sluice workspace at .*dvc\.yaml"):
+    with pytest.raises(ValueError, match=r"is no sluice workspace .*dvc\.yaml"):
         Workspace.find()
 
 
