@@ -94,14 +94,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Iterator[None]:
-    """Leave torch's number of threads as it was: training sets its own, and how sums round depends on it."""
+    """Leave torch as it was: training sets its own number of threads, and DeepSpeed's ZeRO 3 replaces the linear map by
+    one that rounds otherwise.
+    """
     torch = sys.modules.get("torch")
     threads = torch and torch.get_num_threads()
+    linear = torch and torch.nn.functional.linear
     try:
         return (yield)
     finally:
         if torch and torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+        if torch:
+            torch.nn.functional.linear = linear
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -18,7 +18,7 @@ from benchmarks.model.parity import (
     make_ours,
     make_theirs,
     measure,
-    table,
+    tables,
 )
 from sluice.model.directory import load_transformer, read_stored
 from sluice.model.huggingface import FAMILIES, family_fields, family_of, read_config
@@ -136,7 +136,7 @@ def test_the_table_marks_what_is_out_of_bounds() -> None:
     bad = Parity("b", "llama", 1e-6, 1.0, 3e-5, 1e-6, 1.0, bit_equal=True, config_equal=False)
     assert good.is_met
     assert not bad.is_met
-    rows = table([good, bad]).splitlines()
+    rows = tables([good, bad])["parity"].splitlines()
     assert len(rows) == 4
     assert "**" not in rows[2]
     assert rows[3].count("**") == 4
