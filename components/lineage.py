@@ -1,4 +1,4 @@
-"""Where a model version comes from, as registry tags."""
+"""Lineage of a model version as registry tags."""
 
 import subprocess
 

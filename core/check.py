@@ -163,7 +163,7 @@ def compare_exact(
 
 
 def _kept(value: float, bound: float, good: Side) -> tuple[bool, str]:
-    """Whether `value` keeps a bound that it may equal, and the sign of the comparison."""
+    """Return whether `value` keeps a bound that it may equal, and the sign of the comparison."""
     if good == "below":
         return value <= bound, "<=" if value <= bound else ">"
     return value >= bound, ">=" if value >= bound else "<"

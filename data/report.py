@@ -16,7 +16,7 @@ INGEST, REJECTS = "ingest.json", "rejects.csv"
 
 
 def is_finished_build(folder: Path) -> bool:
-    """Whether the folder has clean documents and the evidence about them."""
+    """Return whether the folder has clean documents and the evidence about them."""
     return (folder / MANIFEST).is_file() and (folder / EVIDENCE).is_dir()
 
 

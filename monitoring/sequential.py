@@ -77,7 +77,7 @@ class ErrorRateTest:
 
     @property
     def rejected(self) -> bool:
-        """Whether the error rate was shown to exceed the limit at any look so far."""
+        """Return whether the error rate was shown to exceed the limit at any look so far."""
         return self._largest_log_e >= -math.log(self.alpha)
 
     def reason(self) -> str:

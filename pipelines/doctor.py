@@ -203,7 +203,7 @@ def port_taken(host: str, port: int) -> bool:
 
 
 def index_answers(url: str) -> bool:
-    """Whether something listens there; a proxy of the environment is tested in place of the index."""
+    """Return whether something listens there; a proxy of the environment is tested in place of the index."""
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     parts = urlsplit(proxy or url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

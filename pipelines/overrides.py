@@ -76,7 +76,7 @@ def did_you_mean(wrong: str, kinds: Mapping[str, type[Block]], groups: Sequence[
 
 
 def is_mapping(kind: type[Block], field: str) -> bool:
-    """Whether the names in a field's mapping are the user's own."""
+    """Return whether the names in a field's mapping are the user's own."""
     return field in kind.model_fields and get_origin(kind.model_fields[field].annotation) is dict
 
 

@@ -146,7 +146,7 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
 
 
 def alive(pid: str) -> bool:
-    """Whether a process with this number lives."""
+    """Return whether a process with this number lives."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):

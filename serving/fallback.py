@@ -85,7 +85,7 @@ class FallbackCall:
 
     @property
     def fell_back(self) -> bool:
-        """Whether a version failed and the next one was called."""
+        """Return whether a version failed and the next one was called."""
         return len(self._attempts) > 1
 
     async def events(self) -> AsyncGenerator[TokenEvent, None]:

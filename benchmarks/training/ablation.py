@@ -82,7 +82,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def packings(artifacts: Path, model: ModelConfig, folder: Path) -> dict[Packing, Path]:
-    """Where the tokens lie: as the run packed them, and as rows of best fit, which are made here."""
+    """Folders of tokens: as the run packed them, and as rows of best fit, which are made here."""
     from sluice.data.packing.pack import pack
 
     for name in ("pack/index.json", "refine", "tokenizer/tokenizer.json"):

@@ -188,7 +188,7 @@ def _case(each: Measured, results: TrainingResults) -> tuple[str, ...]:
 
 
 def _agreement(results: TrainingResults) -> Iterator[tuple[str, str]]:
-    """Whether the two libraries did the same work, by their losses."""
+    """Return whether the two libraries did the same work, by their losses."""
     truth = results.of("transformers", "fp32", compiled=False)
     ours = results.of("sluice", "fp32", compiled=False)
     if truth is None or ours is None:

@@ -169,7 +169,7 @@ class Conditions(BaseModel):
 
     @property
     def busy(self) -> bool:
-        """Whether others had more than a share of the processor."""
+        """Return whether others had more than a share of the processor."""
         return self.load > QUIET_SHARE * self.cores
 
 
@@ -190,7 +190,7 @@ class TrainingResults(BaseModel):
     accelerated: TrainingOnGpu | None = None
 
     def busy_at(self, section: str) -> bool:
-        """Whether others had more than a share of the processor when the section began to be measured."""
+        """Return whether others had more than a share of the processor when the section began to be measured."""
         return section in self.conditions and self.conditions[section].busy
 
     def of(

@@ -46,7 +46,7 @@ class Threshold:
     is_minimum: bool
 
     def fails(self, low: float, high: float) -> bool:
-        """Whether no value of the bin [low, high) passes; a value at the bound does."""
+        """Return whether no value of the bin [low, high) passes; a value at the bound does."""
         return high <= self.value if self.is_minimum else low > self.value
 
     @property

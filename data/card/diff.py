@@ -77,7 +77,7 @@ class DataDiff(BaseModel):
 
     @property
     def same(self) -> bool:
-        """Whether both keep the same documents."""
+        """Return whether both keep the same documents."""
         return not self.only_a and not self.only_b
 
 

@@ -38,7 +38,7 @@ class Licences:
 
 
 def is_known(licences: Collection[str]) -> bool:
-    """Whether the licence of every document is known, given the licences of a source's documents."""
+    """Return whether the licence of every document is known, given the licences of a source's documents."""
     return bool(licences) and _UNKNOWN.isdisjoint(licences)
 
 

@@ -95,7 +95,7 @@ def in_force(thresholds: Mapping[str, Any]) -> list[tuple[QualityRule, Any]]:
 
 
 def passing(values: np.ndarray, threshold: float, is_minimum: bool) -> np.ndarray:
-    """Whether each value passes, [documents] bool, compared in 32 bits as in refine; NaN never does."""
+    """Return whether each value passes, [documents] bool, compared in 32 bits as in refine; NaN never does."""
     values, limit = values.astype(np.float32), np.float32(threshold)
     passed: np.ndarray = values >= limit if is_minimum else values <= limit
     return passed

@@ -31,7 +31,7 @@ def anchors(hashes: np.ndarray, min_words: int) -> np.ndarray:
 
 
 def covered_words(hashes: np.ndarray, min_words: int, shared: np.ndarray) -> np.ndarray:
-    """Whether each word is in a window whose anchor is one of `shared` (sorted, [n] uint64); [words] bool.
+    """Return whether each word is in a window whose anchor is one of `shared` (sorted, [n] uint64); [words] bool.
 
     Every run of `min_words` words that occurs elsewhere is covered completely.
     """

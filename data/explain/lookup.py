@@ -38,7 +38,7 @@ def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[
         ]
 
     def is_ending(row: Row) -> bool:
-        """Whether the path of a row, with or without its line number, ends with the name."""
+        """Return whether the path of a row, with or without its line number, ends with the name."""
         path = f"/{row['path']}"
         return any(each.endswith(f"/{name}") for each in (path, path.rpartition(":")[0]))
 

@@ -89,7 +89,7 @@ def _longest(text: str, candidate: Range, regions: tuple[str | None, ...]) -> It
 
 
 def _is_valid(number: str, region: str | None) -> bool:
-    """Whether `number` is valid in `region`; without a region it must be in international notation."""
+    """Return whether `number` is valid in `region`; without a region it must be in international notation."""
     import phonenumbers
 
     if region == "US" and _LOCAL.fullmatch(number):

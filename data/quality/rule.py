@@ -27,7 +27,7 @@ class QualityRule:
         return 1 if self.setting is None else getattr(config, self.setting)
 
     def applies_to(self, languages: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether the rule applies to each of these languages, [languages] bool."""
+        """Return whether the rule applies to each of these languages, [languages] bool."""
         if self.languages is None and not self.exempt:
             return np.ones(len(languages), np.bool_)
         included = self.languages

@@ -86,7 +86,7 @@ def read_pairs(corpus: Corpus, evidence: Path) -> np.ndarray:
 
 
 def _passing(config: RefineConfig, corpus: Corpus) -> np.ndarray:
-    """Whether the rules keep the document of each slot, [slots] bool."""
+    """Return whether the rules keep the document of each slot, [slots] bool."""
     passes = [breach is None for breach in breaches(corpus.scores, corpus.languages, config).first]
     return np.array(passes, dtype=bool)[corpus.part_rows]
 

@@ -77,7 +77,7 @@ class Corpus:
         return np.array([row for row, name in enumerate(self.ids) if not row or self.ids[row - 1] != name], np.int64)
 
     def is_first(self) -> np.ndarray:
-        """Whether each slot holds the first document of its id, [slots] bool."""
+        """Return whether each slot holds the first document of its id, [slots] bool."""
         first = np.zeros(len(self), dtype=bool)
         first[self.first_rows()] = True
         return first[self.part_rows]

@@ -104,7 +104,7 @@ class Origin:
 
 
 def longer_than(text: str, size_bytes: int) -> bool:
-    """Whether the text takes more bytes in UTF-8, where a character takes at most four."""
+    """Return whether the text takes more bytes in UTF-8, where a character takes at most four."""
     return len(text) * 4 > size_bytes and len(text.encode("utf-8", "surrogatepass")) > size_bytes
 
 

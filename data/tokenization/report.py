@@ -147,7 +147,7 @@ def _add(part: Coverage, text: str, ids: list[int], whole: np.ndarray) -> None:
 
 
 def _whole_characters(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """Whether each id is a token of whole characters, [vocab_size] bool."""
+    """Return whether each id is a token of whole characters, [vocab_size] bool."""
     tokens = token_bytes(tokenizer)
     whole = np.ones(vocab_size, dtype=bool)
     if tokens is None:

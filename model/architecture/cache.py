@@ -207,7 +207,7 @@ class CacheStep:
 
     @property
     def fresh(self) -> bool:
-        """Whether every slot was empty before."""
+        """Return whether every slot was empty before."""
         return self.rows.start == 0
 
     @property

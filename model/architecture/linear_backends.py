@@ -80,7 +80,7 @@ class _FusedMaps:
 
 
 def fusing_pays(model: nn.Module, tokens: int) -> bool:
-    """Whether `tokens` decoding steps of `model` are faster with FusedLinear, copying the weights included."""
+    """Return whether `tokens` decoding steps of `model` are faster with FusedLinear, copying the weights included."""
     weights = list(model.parameters())
     small = sum(weight.nbytes for weight in weights) <= FUSED_BYTES
     return weights[0].device.type == "cpu" and small and tokens >= FUSED_TOKENS
@@ -92,7 +92,7 @@ def _refuse_gradients() -> None:
 
 
 def _is_plain(each: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a map is its product and nothing more: no subclass, not hooked, without a forward of its own."""
+    """Return whether a map is its product and nothing more: no subclass, not hooked, without a forward of its own."""
     changed = each._forward_hooks or each._forward_pre_hooks or "forward" in vars(each)
     return type(each) is nn.Linear and not changed
 

@@ -128,7 +128,7 @@ class MoE(nn.Module):
 
 
 def groups_well(rows: Tensor, weight: Tensor) -> bool:
-    """Whether a grouped product of rows [choices, in] with [experts, out, in] is possible and faster.
+    """Return whether a grouped product of rows [choices, in] with [experts, out, in] is possible and faster.
 
     A CPU runs one product per expert; elsewhere that would wait for their sizes. torch groups only matrices whose rows
     are a multiple of 16 bytes.

@@ -1,4 +1,4 @@
-"""Whether a run fits a device, and the least sharding and recomputation at which it does."""
+"""Fit of a run on a device: the least sharding and recomputation at which it fits."""
 
 from collections.abc import Iterable
 

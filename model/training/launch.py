@@ -171,7 +171,7 @@ def _ray_worker(settings: dict[str, Any]) -> None:
 
 
 def _enough_gpus(resources: dict[str, float], workers: int) -> bool:
-    """Whether every worker gets a GPU: workers on GPUs and on CPUs could not communicate."""
+    """Return whether every worker gets a GPU: workers on GPUs and on CPUs could not communicate."""
     return resources.get("GPU", 0) >= workers
 
 

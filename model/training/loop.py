@@ -96,7 +96,7 @@ class LoopClock:
         setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
     def progress_due(self) -> bool:
-        """Whether progress was last reported some time ago."""
+        """Return whether progress was last reported some time ago."""
         now = time.perf_counter()
         due = now - self._last_progress >= _PROGRESS_EVERY_S
         self._last_progress = now if due else self._last_progress

@@ -177,7 +177,7 @@ def layout(named: Named, optimizer: Any) -> list[Stepped]:
 
 
 def _steps_parameters(named: Named, optimizer: Any) -> bool:
-    """Whether the optimizer updates the model's own parameters, as without ZeRO."""
+    """Return whether the optimizer updates the model's own parameters, as without ZeRO."""
     partitioned = hasattr(optimizer, "fp32_partitioned_groups_flat")
     return not partitioned and not any(hasattr(parameter, "_hp_mapping") for _, parameter in named)
 

@@ -27,7 +27,7 @@ class Preemption:
         self._before: Any = None
 
     def requested(self) -> bool:
-        """Whether any rank was asked to stop, the same answer on all: each calls it after the same step."""
+        """Return whether any rank was asked to stop, the same answer on all: each calls it after the same step."""
         received = self._received or (not self.listens and self.notice is not None and self.notice.exists())
         if self.world == 1:
             return received
