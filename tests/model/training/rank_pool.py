@@ -16,7 +16,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from types import ModuleType
+from typing import Any, Self, cast
 
 from ports import free_port
 from training_fixtures import HANG_S, ROOT, environment
@@ -94,6 +95,9 @@ def serve() -> None:
         import_deepspeed(Path(extensions))
         for module in LATE:
             importlib.import_module(module)
+        # Every engine of DeepSpeed looks for fairseq anew. None ends that before the lock of imports, which fails in
+        # CPython 3.11 where a garbage collection meanwhile imports something (gh-106176).
+        cast(dict[str, ModuleType | None], sys.modules)["fairseq.optim.fairseq_optimizer"] = None
         for line in sys.stdin:
             answers.write(json.dumps(run_ranks(json.loads(line))) + "\n")
             answers.flush()
