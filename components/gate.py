@@ -12,6 +12,7 @@ from sluice.components.params import load_block
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.files import atomic_write, write_json
+from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig
 
@@ -74,8 +75,8 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
                 from sluice.model.evaluation.harness import evaluate
 
                 partial.mkdir()
-                config, split = load_block(workspace, EvaluateConfig), load_block(workspace, PackConfig)
-                documents, progress = workspace.artifact("refine"), EventProgress("gate")
-                report = plain(evaluate(config, folder, documents, split, partial, progress=progress))
+                config = with_absolute_paths(load_block(workspace, EvaluateConfig), workspace.root)
+                split, documents = load_block(workspace, PackConfig), workspace.artifact("refine")
+                report = plain(evaluate(config, folder, documents, split, partial, progress=EventProgress("gate")))
                 write_json(partial / _TIMINGS, report["timings"])
     return kept

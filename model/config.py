@@ -168,6 +168,10 @@ class EvaluateConfig(Block):
     multiple_choice_items: int = Field(300, ge=1)
     choices: int = Field(4, ge=2)
     max_passage_bytes: int = Field(400, ge=40)
+    golden_prompts: Annotated[str, NamesFile(sha256="golden_prompts_sha256")] = "conf/golden.yaml"
+    """YAML list of prompts that every model must answer."""
+    golden_prompts_sha256: str | None = None
+    """Hash of the file. Filled in when the settings are composed."""
     golden_max_tokens: int = Field(32, ge=1)
     latency_prompts: int = Field(16, ge=1)
     latency_max_tokens: int = Field(32, ge=2)

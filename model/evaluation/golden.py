@@ -8,24 +8,24 @@ from typing import Literal
 
 import torch
 import yaml
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.block import Block
+from sluice.core.settings.errors import mistake
 from sluice.data.tokenization import SPECIAL_TOKENS
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
 
-_FILE = Path(__file__).with_name("golden.yaml")
 _REPLACEMENT = "\ufffd"
 _LONG_ENOUGH_TO_VARY = 4  # tokens
 
 
 class GoldenPrompt(Block):
-    """One prompt of golden.yaml."""
+    """One prompt of the file."""
 
     id: str
     kind: Literal["chat", "completion"]
@@ -57,9 +57,21 @@ class GoldenResult:
     failed: list[str]
 
 
-def load_prompts(path: Path = _FILE) -> list[GoldenPrompt]:
-    """Read the committed prompts, or another file of the same form."""
-    return TypeAdapter(list[GoldenPrompt]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+def load_prompts(path: Path) -> list[GoldenPrompt]:
+    """Read the prompts of a YAML file, which is a list of them. Raises ValueError for a file of another form."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} has no prompts: list some, each with id, kind (chat or completion) and prompt")
+    prompts = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            prompts.append(GoldenPrompt.model_validate(entry))
+        except ValidationError as error:
+            raise ValueError(f"{path}, prompt {number}: {mistake(GoldenPrompt, error)}") from None
+    return prompts
 
 
 def failed_checks(answer: Answer, special: frozenset[int]) -> list[str]:

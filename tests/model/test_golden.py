@@ -4,6 +4,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sluice.model.evaluation.metrics.latency import measure_latency
 
 SOUND = Answer(ids=[5, 6, 7, 8], again=[5, 6, 7, 8], text="all is well", logits_finite=True, max_tokens=8)
 SPECIAL = frozenset({0, 1, 2, 3})
+PROMPTS = Path(__file__).parents[2] / "conf" / "golden.yaml"
 
 
 def test_a_sound_answer_passes():
@@ -43,14 +45,30 @@ def test_a_character_cut_by_the_length_limit_is_no_fault():
 
 
 def test_the_committed_prompts_are_distinct_and_cover_both_kinds():
-    prompts = load_prompts()
+    prompts = load_prompts(PROMPTS)
     assert len(prompts) == 12 == len({p.id for p in prompts}) == len({p.item_id for p in prompts})
     assert {p.kind for p in prompts} == {"chat", "completion"}
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "has no prompts"),
+        ("{", "is not YAML"),
+        ("- {id: a, kind: essay, prompt: x}", r"prompt 1: kind=essay"),
+        ("- {id: a, kind: chat, prompt: x}\n- {id: b, kind: chat}", "prompt 2: prompt is missing"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_its_fault(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=reason) as refusal:
+        load_prompts(tmp_path / "mine.yaml")
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_trained_model_passes_and_the_same_one_broken_fails(corpus, tokenizer):
     model = train(tiny_model(tokenizer), tokenizer, side_of(corpus, "train"), 150)
-    prompts = [prompt for prompt in load_prompts() if prompt.kind == "completion"]
+    prompts = [prompt for prompt in load_prompts(PROMPTS) if prompt.kind == "completion"]
     assert [result.failed for result in run_golden(model, tokenizer, prompts, 16)] == [[]] * len(prompts)
     with torch.no_grad():
         model.norm.weight[0] = math.nan
@@ -58,7 +76,7 @@ def test_a_trained_model_passes_and_the_same_one_broken_fails(corpus, tokenizer)
 
 
 def test_prompts_longer_than_the_context_are_cut(tokenizer):
-    results = run_golden(tiny_model(tokenizer, context=16), tokenizer, load_prompts(), 32)
+    results = run_golden(tiny_model(tokenizer, context=16), tokenizer, load_prompts(PROMPTS), 32)
     assert len(results) == 12
 
 

@@ -139,7 +139,7 @@ def test_paths_are_from_the_folder_of_the_call_and_those_of_conf_from_the_worksp
         assert (report["in"], report["contaminated"]) == (16, {"quiz": 1})
     manifest = json.loads((tmp_path / "out1" / "manifest.json").read_text())
     golden, quiz = manifest["parameters"]["refine"]["evaluation_sets"]
-    assert golden["sha256"] == file_hash(root / "model/evaluation/golden.yaml")
+    assert golden["sha256"] == file_hash(root / "conf/golden.yaml")
     assert (quiz["path"], quiz["sha256"]) == ("quiz.jsonl", file_hash(tmp_path / "quiz.jsonl"))
     (short,) = said(capsys, "why", str(tmp_path / "here.jsonl:15"), "--in", "out1")
     assert short["rule"] == "too_few_words"

@@ -78,7 +78,7 @@ def test_wheel_holds_one_top_level_package_with_its_settings_and_pages(wheel: Pa
         "sluice/conf/model/llama-7b.yaml",
         "sluice/dvc.yaml",
         "sluice/requirements.lock",
-        "sluice/model/evaluation/golden.yaml",
+        "sluice/conf/golden.yaml",
         "sluice/model/evaluation/evaluation.html.j2",
         "sluice/serving/dashboard/index.html",
         "sluice/data/card/card.html.j2",

@@ -15,7 +15,7 @@ from sluice.model.config import PretrainConfig
 from sluice.pipelines import compose as composing
 from sluice.pipelines.compose import render_params, write_params
 
-GOLDEN = "model/evaluation/golden.yaml"
+GOLDEN = "conf/golden.yaml"
 TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}'
 
 
@@ -149,10 +149,8 @@ def test_a_file_that_is_no_tokenizer_is_refused_before_anything_runs(copy: Works
 
 @pytest.fixture
 def copy(root: Path, tmp_path: Path) -> Workspace:
-    """A workspace of the settings and the file that they name."""
+    """A workspace of the settings alone."""
     shutil.copytree(root / "conf", tmp_path / "copy" / "conf")
-    (tmp_path / "copy" / GOLDEN).parent.mkdir(parents=True)
-    shutil.copy(root / GOLDEN, tmp_path / "copy" / GOLDEN)
     return Workspace(tmp_path / "copy")
 
 

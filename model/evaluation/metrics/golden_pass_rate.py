@@ -1,6 +1,7 @@
 """Share of the golden prompts that are answered soundly: their rate is exact, because they are the complete set."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -22,9 +23,8 @@ class Bounds(GateSettings):
 def measure(subject: Subject) -> Measured:
     from sluice.model.evaluation.golden import load_prompts, run_golden
 
-    results = run_golden(
-        subject.model, subject.tokenizer, load_prompts(), subject.config.golden_max_tokens, subject.progress
-    )
+    prompts, limit = load_prompts(Path(subject.config.golden_prompts)), subject.config.golden_max_tokens
+    results = run_golden(subject.model, subject.tokenizer, prompts, limit, subject.progress)
     items = [Item(NAME, result.prompt.item_id, float(not result.failed)) for result in results]
     answers = [
         {"id": r.prompt.id, "kind": r.prompt.kind, "prompt": r.prompt.prompt, "answer": r.text, "failed": r.failed}
