@@ -14,6 +14,17 @@ _L = r"A-Za-z\u00c0-\u024f\u0370-\u052f"
 _AT_DOMAIN = re.compile(
     rf"@(?:[{_L}0-9](?:[{_L}0-9-]{{0,61}}[{_L}0-9])?\.)+[{_L}]{{2,24}}(?![{_L}0-9_-]|\.[{_L}0-9_]|\()",
 )
+# Domains with letters of other scripts, such as 例え.jp; the local part may be in such a script too.
+_AT_OTHER_DOMAIN = re.compile(
+    r"@((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+)([A-Za-z]{2,24}(?![A-Za-z0-9_-])|[^\W\d_a-zA-Z]{2,24})"
+)
+_OTHER_LOCAL_PART = re.compile(r"(?<![\w.%+-])[^\W_](?:[\w.%+-]{0,62}[\w%+-])?\Z")
+_NUMBERS = re.compile(r"(?:[0-9]+\.){2,}")
+"""The number of a version before a suffix, as in `package@1.2.tar`."""
+_SPECIAL_USE = frozenset(
+    {"example", "test", "invalid", "localhost", "local", "internal", "home", "lan", "corp", "intranet"}
+)
+"""Top-level domains that no registry has and that people use (RFC 2606, RFC 6762, RFC 8375)."""
 _LOCAL_PART = re.compile(rf"(?<![{_L}0-9_.%+-])[{_L}0-9_](?:[\w.%+-]{{0,62}}[\w%+-])?\Z")
 _LONGEST_LOCAL_PART = 64
 # `://user:password@host`: before the `@` is a password, which sluice.data.privacy.secrets handles.
@@ -42,14 +53,36 @@ _NETMASKS = IPv4Network("255.0.0.0/8")
 def emails(text: str) -> Iterator[Range]:
     """Yield e-mail addresses of any domain, even example.com, since invented and real people share it.
 
-    `git@host` is a service and is kept.
+    `git@host` is a service and is kept, and so are names of files such as `icon@2x.png`: a domain ends with a top-level
+    domain of the public suffix list, or of the special ones.
     """
-    for domain in _AT_DOMAIN.finditer(text):
+    domains = list(_AT_DOMAIN.finditer(text))
+    if not text.isascii():
+        domains += [match for match in _AT_OTHER_DOMAIN.finditer(text) if not match[1].isascii()]
+    for domain in domains:
         at = domain.start()
-        local = _LOCAL_PART.search(text, max(0, at - _LONGEST_LOCAL_PART), at)
+        first = max(0, at - _LONGEST_LOCAL_PART)
+        local = _LOCAL_PART.search(text, first, at) or _OTHER_LOCAL_PART.search(text, first, at)
         if local is None or local[0] == "git" or _URL_PASSWORD_BEFORE.search(text, max(0, at - 132), local.start()):
             continue
-        yield local.start(), domain.end()
+        if end := _domain_end(domain[0]):
+            yield local.start(), at + end
+
+
+def _domain_end(domain: str) -> int:
+    """Return the length of `@` and a domain, or 0 if its end is no top-level domain.
+
+    Text of a script without spaces may follow it at once, so the longest beginning of a last label in one is taken.
+    """
+    from tld import is_tld
+
+    rest, _, last = domain.rpartition(".")
+    if _NUMBERS.fullmatch(rest[1:] + "."):
+        return 0
+    if last.lower() in _SPECIAL_USE or is_tld(last.lower()):
+        return len(domain)
+    ends = range(len(last) - 1, 1, -1) if not last.isascii() else ()
+    return next((len(rest) + 1 + end for end in ends if is_tld(last[:end])), 0)
 
 
 def ip_addresses(text: str) -> Iterator[Range]:

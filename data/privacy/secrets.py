@@ -95,6 +95,17 @@ _NAME_BEFORE = re.compile(
     r"|\bBearer [\"'`]?\Z",
     re.IGNORECASE,
 )
+_PASSWORD_NAMES = (
+    *("password", "passwd", "passphrase", "passwort", "pwd"),
+    *("mot de passe", "contraseña", "密码", "パスワード"),
+)
+_PASSWORD_NAME = re.compile(
+    rf"(?:{'|'.join(_PASSWORD_NAMES)})s?"
+    r"[\"'`]?\s{0,3}(?:=>|:=|={1,2}|[:：]|\bis\b)\s{0,3}[\"'`]?",
+    re.IGNORECASE,
+)
+# Marks that end a sentence or a quotation may follow it, so they do not end it.
+_PASSWORD = re.compile(r"[\w!@#$%^&*+=?~-]{7,63}[\w!@#$%^&*+=~-]")
 _VALUE = re.compile(r"[A-Za-z0-9](?<![\w$/+.-].)[A-Za-z0-9+/_-]{15,511}={0,2}(?![\w(]|\.\w)")
 # Alternating letters and digits, unlike a word with its version.
 _MIXED = re.compile(r"(?=[A-Za-z0-9]*?(?:[A-Za-z][0-9]+[A-Za-z]|[0-9][A-Za-z]+[0-9]))[A-Za-z0-9]{8,}")
@@ -131,6 +142,9 @@ def secrets(text: str) -> Iterator[Range]:
         user, password = match.groups()
         if password != user and not _STAND_IN_PASSWORD.fullmatch(password) and not _STAND_IN.search(password):
             yield match.span(2)
+    lowered = text.lower()
+    if any(name in lowered for name in _PASSWORD_NAMES):
+        yield from _passwords(text)
     ranges = list(_runs(text))
     for pattern in _LETTERS_ALONE:
         # Letters alone that begin like a token, including their beginning.
@@ -148,6 +162,18 @@ def secrets(text: str) -> Iterator[Range]:
     for start, end in ranges if finders else ():
         for finder in finders:
             yield from finder(text, start, end)
+
+
+def _passwords(text: str) -> Iterator[Range]:
+    """Yield values with a password's name that mix cases and digits with each other or with marks."""
+    for name in _PASSWORD_NAME.finditer(text):
+        match = _PASSWORD.match(text, name.end())
+        if match is None or _STAND_IN.search(match[0]) or text[match.end() : match.end() + 1] in {"(", "[", "."}:
+            continue
+        value = match[0]
+        is_mixed = all(re.search(kind, value) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+        if is_mixed and (re.search(r"[^\w-]", value) or _is_random(value)) and _entropy(value) >= _LEAST_ENTROPY:
+            yield match.span()
 
 
 def _runs(text: str) -> Iterator[Range]:

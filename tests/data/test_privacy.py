@@ -23,6 +23,32 @@ def private_key(body: str = KEY_BODY, footer: bool = True) -> str:
     return f"-----BEGIN {kind}-----\n{body}" + (f"\n-----END {kind}-----" if footer else "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("icon@2x.png", "logo@3x.webp", "lodash@4.17.21.tgz", "worker@2.err"),
+        *("phone app version 10.15.7.2301", "mobile 17.10.2301", "phone: 115.0.5790.1704", "Call v2.34.5678.90"),
+        *("PASSWORD: your_Password1!", "password = request.POST1", "password=Model.Password2(x)"),
+    ],
+)
+def test_file_names_versions_and_code_are_kept(text: str):
+    assert mask(text)[0] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("PASSWORD: dY^5Ke76" + "gdSiF", "PASSWORD: <SECRET>"),
+        ("testdata630-596-1111", "testdata<PHONE>"),
+        ("联系user@例え.jp谢谢", "联系<EMAIL>谢谢"),
+        ("mail 用户@例子.中国 now", "mail <EMAIL> now"),
+        ("写信到 wang@公司.中国谢谢", "写信到 <EMAIL>谢谢"),
+    ],
+)
+def test_values_that_touch_other_text_are_masked(text: str, masked: str):
+    assert mask(text)[0] == masked
+
+
 def only(**counts: int) -> dict[str, int]:
     return dict.fromkeys(KINDS, 0) | counts
 
