@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -112,7 +112,7 @@ class StoredModel:
     """Validated content of a model directory."""
 
     content: dict[str, Any]
-    """Content of config.json."""
+    """Content of config.json, without ignored fields."""
     config: TransformerConfig
     family: Family | None
     """None: the directory uses our own fields and names."""
@@ -122,14 +122,18 @@ class StoredModel:
     """Weights of the file that affect no logit."""
 
 
-def read_stored(folder: Path) -> StoredModel:
-    """Read and validate a model directory. Raises ValueError, starting with the folder, for anything missing, damaged,
-    unknown or unsupported.
+def read_stored(folder: Path, ignore: Collection[str] = ()) -> StoredModel:
+    """Read and validate a model directory, as if config.json had no field of the names in `ignore`.
+
+    Raises ValueError, starting with the folder, for anything missing, damaged, unknown or unsupported.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name a model directory on this machine")
     try:
         content = read_json(folder / CONFIG)
+        if absent := sorted(set(ignore) - content.keys()):
+            raise ValueError(f"config.json has no field {absent[0]}: there is nothing to ignore")
+        content = {name: value for name, value in content.items() if name not in ignore}
         _refuse_pickles_alone(folder)
         # Faults of the small file show before the large one is read.
         config, family = read_config(content)

@@ -245,6 +245,8 @@ class ModelConfig(Block):
             raise ValueError(
                 f"rope_scaling.original_context {scaling.original_context} must be at most the context, {self.context}"
             )
+        if self.mixture is not None and self.mixture.per_token == 1 and self.mixture.normalize:
+            raise ValueError("mixture.normalize with per_token 1 makes every weight 1 and leaves the router untrained")
         return self
 
 
@@ -255,7 +257,9 @@ class TransformerConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _sizes_have_effect(self) -> Self:
-        """Skipped: here every derived size is filled in, besides the settings that it follows from."""
+        """Skipped: here every derived size is filled in, besides the settings that it follows from, and an imported
+        model need not be one that could be trained from the start.
+        """
         return self
 
     @classmethod

@@ -22,7 +22,8 @@ class MixtureConfig(Block):
     limit. (A second choice may lose its place to a later token's first choice, so such training is not strictly causal;
     GShard, arXiv 2006.16668.)"""
     normalize: bool = True
-    """Normalize the weights of a token's experts to sum to one. With one expert per token they would all be one."""
+    """Normalize the weights of a token's experts to sum to one. With one expert per token all are
+    one, and the router cannot learn."""
     balance_weight: float = Field(0.01, ge=0)
     """Weight of the load-balancing loss (Switch, equation 4)."""
     z_weight: float = Field(0.001, ge=0)
@@ -32,6 +33,4 @@ class MixtureConfig(Block):
     def _holds_together(self) -> Self:
         if self.per_token > self.experts:
             raise ValueError(f"per_token {self.per_token} must be at most experts {self.experts}")
-        if self.per_token == 1 and self.normalize:
-            raise ValueError("normalize with per_token 1 makes every weight 1 and leaves the router without gradient")
         return self

@@ -11,8 +11,9 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.bert import BERT
 from sluice.model.huggingface.equivalence import differences, fields_without_effect
 from sluice.model.huggingface.family import Family
-from sluice.model.huggingface.fields import WITHOUT_EFFECT, Fields, unknown_fields
+from sluice.model.huggingface.fields import Fields, unknown_settings
 from sluice.model.huggingface.gpt2 import GPT2
+from sluice.model.huggingface.inert import is_inert
 from sluice.model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from sluice.model.huggingface.mamba2 import MAMBA2
 from sluice.model.huggingface.mixtral import MIXTRAL
@@ -27,10 +28,8 @@ NATIVE = "sluice"
 logit and have no field in transformers, such as dropout.
 """
 
-_QUANTIZED = (
-    "only weights that are not quantized are read: take the model they were made from, or dequantize them first"
-)
-
+_QUANTIZATIONS = {"awq": "AWQ", "bitsandbytes": "bitsandbytes", "exl2": "EXL2", "fp8": "fp8", "gptq": "GPTQ"}
+"""Names of quantization methods, by `quant_method`; others are named as they are written."""
 _SETTABLE = frozenset(TransformerConfig.model_fields)
 
 
@@ -43,13 +42,15 @@ def read_config(content: Mapping[str, Any], *, own_head: bool | None = None) -> 
     rest = dict(content)
     name = rest.pop("model_type", None)
     if name == NATIVE:
-        return _validated({key: value for key, value in rest.items() if key not in WITHOUT_EFFECT}), None
+        own = {key: value for key, value in rest.items() if key in _SETTABLE or not is_inert(key, value)}
+        return _validated(own), None
     if name not in FAMILIES:
         raise ValueError(f"config.json: model_type is {name!r}, but only {', '.join(FAMILIES)} and {NATIVE} are known")
     ours = rest.pop(NATIVE, {})
     family, fields = FAMILIES[name], Fields(rest, own_head=own_head)
-    fields.fixed("architectures", [family.architecture])
-    fields.refuse("quantization_config", _QUANTIZED)
+    if (classes := fields.take("architectures", None)) not in (None, [], [family.architecture]):
+        raise ValueError(f"config.json: architectures is {classes!r}, but only {[family.architecture]!r} is supported")
+    _refuse_quantized(fields)
     try:
         settings = family.read(fields)
     except (TypeError, ArithmeticError) as error:
@@ -116,6 +117,23 @@ def why_none(config: TransformerConfig) -> str:
     return f"no family of transformers computes this model ({'; '.join(near)})"
 
 
+def _refuse_quantized(fields: Fields) -> None:
+    """Raise ValueError naming the method for a field that describes quantized weights."""
+    for name in ("quantization_config", "quantization", "compression_config"):
+        given = fields.take(name, None)
+        if not given:
+            continue
+        written = given if isinstance(given, dict) else {}
+        method = str(written.get("quant_method") or ("MLX" if name == "quantization" else "unknown"))
+        if any(part in key for key in written for part in ("load_in_4bit", "load_in_8bit")):
+            method = "bitsandbytes"
+        bits = f" ({written['bits']} bits)" if "bits" in written else ""
+        raise ValueError(
+            f"config.json: the weights are quantized by {_QUANTIZATIONS.get(method, method)}{bits}, which is not read: "
+            "take the model that they were made from, or dequantize them first"
+        )
+
+
 def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProxyType({})) -> TransformerConfig:
     """Configuration with these fields. Errors use the file's field names: `theirs` maps our name to the file's."""
     try:
@@ -135,7 +153,7 @@ def _validated(given: Mapping[str, Any], theirs: Mapping[str, str] = MappingProx
                 message = re.sub(f"{with_value}|{advised}", lambda found: within[found[0]], message)
             raise ValueError(f"config.json: {message}") from None
         if first["type"] == "extra_forbidden":
-            raise ValueError(f"config.json: {unknown_fields({where: first['input']}, _SETTABLE)}") from None
+            raise ValueError(f"config.json: {unknown_settings({where: first['input']}, _SETTABLE)}") from None
         if first["type"] == "missing":
             raise ValueError(f"config.json: field '{theirs.get(where, where)}' is missing") from None
         rule = first["msg"].replace("Input should be", "must be")

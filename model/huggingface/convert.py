@@ -1,7 +1,7 @@
 """Import and export of model directories in transformers' format. The output is complete or absent."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,22 @@ class Conversion:
     """Tokenizer files that a user had put into the output folder, kept because the source has none."""
 
 
-def import_model(source: Path, out: Path, *, force: bool = False) -> Conversion:
+def import_model(source: Path, out: Path, *, force: bool = False, ignore: Sequence[str] = ()) -> Conversion:
     """Convert a directory of transformers to a model directory; dtypes of the weights are kept.
+
+    The fields of config.json named in `ignore` are left out, and kept with their values in lineage.json.
 
     Raises ValueError for anything missing, damaged, unknown or unsupported, and for an `out` that is not a model
     directory.
     """
     check_files(source)
-    stored = read_stored(source)
+    stored = read_stored(source, ignore)
     if stored.family is None:
         raise ValueError(f"{source} is a model directory in our own fields already: use it as it is")
-    lineage = {"imported": {name: file_hash(source / name) for name in _weight_files(source)}}
+    lineage: dict[str, Any] = {"imported": {name: file_hash(source / name) for name in _weight_files(source)}}
+    if ignore:
+        content = read_json(source / CONFIG)
+        lineage["ignored"] = {name: content[name] for name in ignore}
     return _written(stored, source, out, lineage, stored.content, force=force)
 
 

@@ -4,34 +4,11 @@ from collections.abc import Mapping, Set
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from sluice.model.huggingface.inert import is_inert
+
 Value = TypeVar("Value")
 
 _REQUIRED = object()
-
-WITHOUT_EFFECT = frozenset(
-    {
-        "_attn_implementation_autoset",
-        "_name_or_path",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "decoder_start_token_id",
-        "dtype",
-        "eos_token_id",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "problem_type",
-        "return_dict",
-        "task_specific_params",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    }
-)
-"""Fields of any family that do not affect the logits and are ignored."""
 
 
 class Fields:
@@ -92,26 +69,39 @@ class Fields:
             raise ValueError(f"config.json: {name} is {value!r}, but {why}")
 
     def finish(self, without_effect: Set[str]) -> None:
-        """Raise ValueError for fields that were not read and are not known to have no effect."""
-        if unknown := self._rest.keys() - without_effect - WITHOUT_EFFECT:
-            given = {name: self._rest[name] for name in unknown}
-            raise ValueError(f"config.json: {unknown_fields(given, self._read | without_effect)}")
+        """Raise ValueError for fields that were not read and could change the logits."""
+        rest = {name: value for name, value in self._rest.items() if name not in without_effect}
+        if unknown := {name: value for name, value in rest.items() if not is_inert(name, value)}:
+            raise ValueError(f"config.json: {could_matter(unknown, self._read)}")
 
     def _pop(self, name: str, default: Any) -> Any:
         self._read.add(name)
         return self._rest.pop(name, default)
 
 
-def unknown_fields(given: Mapping[str, Any], known: Set[str]) -> str:
-    """Message about unknown fields: each with its value, and the closest or all known names."""
+def could_matter(unknown: Mapping[str, Any], known: Set[str]) -> str:
+    """Message about unknown fields that could change the logits, with the closest known name if one is close."""
+    options = " ".join(f"--ignore {name}" for name in sorted(unknown))
+    return f"{_named(unknown, known)} could change the logits: import with {options} if not"
+
+
+def unknown_settings(given: Mapping[str, Any], known: Set[str]) -> str:
+    """Message about fields that our own configuration does not have."""
+    return f"{_named(given, known)}: remove {'it' if len(given) == 1 else 'them'}"
+
+
+def _named(given: Mapping[str, Any], known: Set[str]) -> str:
     names = sorted(given)
-    shown = ", ".join(f"{name} = {given[name]!r}" for name in names[:3])
+    shown = ", ".join(f"{name} = {_short(given[name])}" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    several = len(names) > 1
     near = get_close_matches(names[0], sorted(known), n=1, cutoff=0.75)
-    advice = f"{names[0]} may mean {near[0]}" if near else f"known are {', '.join(sorted(known))}"
-    remove = "remove them if they have no effect" if several else "remove it if it has no effect"
-    return f"unknown field{'s' * several} {shown}{more}: {remove}; {advice}"
+    meant = f" ({names[0]} may mean {near[0]})" if near else ""
+    return f"unknown field{'s' * (len(names) > 1)} {shown}{more}{meant}"
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
 def spelled(table: Mapping[str, Value], value: Value) -> str:

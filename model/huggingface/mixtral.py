@@ -34,7 +34,6 @@ def weights(config: TransformerConfig) -> list[WeightRow]:
 
 
 def read(fields: Fields) -> dict[str, Any]:
-    fields.fixed("router_jitter_noise", 0.0)
     mixture = {
         "experts": fields.take("num_local_experts", 8),
         "per_token": fields.take("num_experts_per_tok", 2),

@@ -18,6 +18,21 @@ from sluice.model.huggingface.weights import Shapes, from_theirs, to_theirs
 HEAD = "lm_head.weight"
 """Name of the output head in every family that may have one."""
 
+_BUFFERS = re.compile(
+    r"(.*\.)?(rotary_emb\.(original_)?(inv_freq|cos_cached|sin_cached)|(attn|attention)\.masked_bias|position_ids)"
+)
+"""Constants that older versions of transformers stored with the weights of any family, and compute today."""
+_QUANTIZED_PARTS = {
+    ".g_idx": "GPTQ",
+    ".qweight": "GPTQ or AWQ",
+    ".absmax": "bitsandbytes",
+    ".SCB": "bitsandbytes",
+    ".weight_scale": "fp8 or compressed-tensors",
+    ".weight_scale_inv": "fp8",
+    ".weight_packed": "compressed-tensors",
+}
+"""Endings of names beside quantized weights -> the method."""
+
 
 @dataclass(frozen=True)
 class FamilyWeights:
@@ -42,7 +57,8 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWe
         for pattern, replacement in family.renamed.items():
             now = re.sub(pattern, replacement, now)
         weights[now] = weight
-    left_out = {name for name in weights if any(re.fullmatch(pattern, name) for pattern in family.unused)}
+    unused = [_BUFFERS, *map(re.compile, family.unused)]
+    left_out = {name for name in weights if any(pattern.fullmatch(name) for pattern in unused)}
     for name, source in family.copies.items():
         if name not in weights or source not in weights or (name == HEAD and not tied):
             continue
@@ -72,13 +88,21 @@ def from_huggingface(
     """Inverse of `to_huggingface`. Raises ValueError for a weight that is missing, unknown, quantized or of another
     shape.
     """
-    for name, weight in state.items():
-        if not weight.is_floating_point():
-            raise ValueError(f"weight {name} is {weight.dtype}: quantized weights are not supported")
+    _refuse_quantized(state)
     family = family or family_of(config)
     if family is None:
         return own_weights(state, config)
     return from_theirs(state, family.weights(config), expected_shapes(config))
+
+
+def _refuse_quantized(state: Mapping[str, Tensor]) -> None:
+    for ending, method in _QUANTIZED_PARTS.items():
+        if named := next((name for name in state if name.endswith(ending)), None):
+            raise ValueError(f"weight {named}: weights quantized by {method} are not read; dequantize them first")
+    for name, weight in state.items():
+        # 8-bit floating point is quantized too: its scales are stored apart.
+        if not weight.is_floating_point() or weight.element_size() < 2:
+            raise ValueError(f"weight {name} is {weight.dtype}: quantized weights are not read; dequantize them first")
 
 
 def own_weights(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:

@@ -17,6 +17,14 @@ _PROJECTIONS: dict[str, FeedForwardKind] = {
     "gated-gelu": "geglu_tanh",
     "gated-silu": "swiglu",
 }
+_ACTIVATIONS: dict[FeedForwardKind, str] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_new",
+    "geglu_tanh": "gelu_new",
+    "swiglu": "silu",
+}
+"""`dense_act_fn` of each."""
 
 _TOP = {
     "embedding.weight": "shared.weight",
@@ -83,8 +91,10 @@ def read(fields: Fields) -> dict[str, Any]:
     tied = fields.switch("tie_word_embeddings", True)
     # Newer config.json set it for every T5 and let the weights decide; there the scale has a field of its own.
     scaled = fields.switch("scale_decoder_outputs", tied)
-    for name in ("dense_act_fn", "is_gated_act"):  # follow from feed_forward_proj
-        fields.take(name, None)
+    feedforward = fields.choice("feed_forward_proj", _PROJECTIONS, "relu")
+    # Both follow from it, but transformers takes another value where config.json has one.
+    fields.fixed("dense_act_fn", _ACTIVATIONS[feedforward])
+    fields.fixed("is_gated_act", feedforward in GATED)
     return {
         "kind": "encoder-decoder",
         "vocab_size": fields.take("vocab_size"),
@@ -100,7 +110,7 @@ def read(fields: Fields) -> dict[str, Any]:
         "relative_buckets": fields.take("relative_attention_num_buckets", 32),
         "relative_distance": fields.take("relative_attention_max_distance", 128),
         "norm_eps": fields.take("layer_norm_epsilon", 1e-6),
-        "feedforward": fields.choice("feed_forward_proj", _PROJECTIONS, "relu"),
+        "feedforward": feedforward,
         "intermediate_size": fields.take("d_ff"),
         "tie_embeddings": tied if fields.own_head is None else not fields.own_head,
         "logit_scale": hidden**-0.5 if scaled else 1.0,

@@ -30,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("out", metavar="OUT", help=_OUT_HELP)
     importing.add_argument("--force", action="store_true", help="replace a model in OUT that something else wrote")
 
+    importing.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="read the model as if config.json had no such field; lineage.json keeps it (repeatable)",
+    )
+
     exporting = add("export", "convert a model directory to one that transformers loads, where it has such a family")
     exporting.add_argument("source", metavar="DIR", help="a model directory")
     exporting.add_argument("out", metavar="HF_OUT", help=_OUT_HELP)
@@ -76,7 +84,10 @@ def _convert(arguments: argparse.Namespace) -> None:
     from sluice.model.huggingface.convert import export_model, import_model
 
     is_import = arguments.action == "import"
-    done = (import_model if is_import else export_model)(source, out, force=arguments.force)
+    if is_import:
+        done = import_model(source, out, force=arguments.force, ignore=arguments.ignore)
+    else:
+        done = export_model(source, out, force=arguments.force)
     if arguments.json:
         fields = {"family": done.family, "parameters": done.parameters, "weights": done.weights}
         lists = {name: list(getattr(done, name)) for name in ("left_out", "unwritten", "kept")}

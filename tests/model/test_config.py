@@ -56,7 +56,6 @@ STATE_SPACE = {"state_space": {"state_size": 8, "head_size": 16}, "pattern": ("s
         ({"token_types": 2}, "kind encoder only"),
         ({"kind": "encoder", "head_transform": True}, "the gated feedforward swiglu"),
         ({"mixture": {"experts": 2, "per_token": 3, "normalize": False}}, "per_token 3 must be at most experts 2"),
-        ({"mixture": {"experts": 2, "per_token": 1}}, "router without gradient"),
         ({"dropout": 1.0}, "less than 1"),
         ({"rope_scalling": None}, "Extra inputs are not permitted"),
     ],
@@ -112,3 +111,10 @@ def test_the_pattern_repeats_over_the_layers() -> None:
     assert config.layer_kinds == ("window", "window", "attention", "window", "window")
     assert ModelConfig(layers=2, window=8).layer_kinds == ("window", "window")
     assert config.encoder_kinds == ()
+
+
+def test_a_router_that_cannot_learn_is_refused_for_training_and_imported() -> None:
+    mixture = {"mixture": {"experts": 2, "per_token": 1}}
+    with pytest.raises(ValidationError, match="leaves the router untrained"):
+        ModelConfig(**mixture)  # type: ignore[arg-type]
+    assert shape(mixture).mixture is not None

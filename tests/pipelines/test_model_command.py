@@ -385,6 +385,22 @@ def test_a_fault_leaves_nothing_behind(
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
+def test_a_field_that_could_matter_is_imported_only_where_it_is_ignored(
+    mistral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(mistral, source)
+    content = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**content, "tokenizer_class": "X", "block_kind": "new"}))
+    ours = ["model", "import", str(source), str(tmp_path / "ours")]
+    assert "unknown field block_kind = 'new' could change the logits: import with --ignore block_kind" in refused(
+        ours, capsys
+    )
+    assert main([*ours, "--ignore", "block_kind"]) == 0
+    assert json.loads((tmp_path / "ours" / "lineage.json").read_text())["ignored"] == {"block_kind": "new"}
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["tokenizer_class"] == "X"
+
+
 def test_a_name_of_a_hub_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(["model", "import", "owner/name", str(tmp_path / "out")], capsys)
     assert "owner/name is not a folder" in said
