@@ -8,8 +8,8 @@ from typing import Any
 
 from sluice.components.artifact import write_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit
-from sluice.components.failure import StepFailed, describe
 from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed, describe
 
 
 def run_effect_step(workspace: Workspace, step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from sluice.components.failure import StepFailed
+from sluice.core.failure import StepFailed
 
 HEAD_VARIABLE = "SLUICE_RAY_HEAD"
 """Path of the file that will hold the head's address."""

@@ -11,8 +11,8 @@ import yaml
 
 from sluice.components.artifact import read_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
-from sluice.components.failure import StepFailed, describe
 from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed, describe
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from typing import Any
 from sluice.components.artifact import plain
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress, emit
-from sluice.components.failure import StepFailed
 from sluice.components.params import load_block
 from sluice.components.prompts import held_out_prompts, split_prompts
 from sluice.components.ray_head import connect_to_head
 from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.client import Client, find_server
 from sluice.serving.config import RolloutConfig, ServeConfig

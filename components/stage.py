@@ -19,9 +19,9 @@ import yaml
 
 from sluice.components.artifact import artifact_hash, check_artifact, plain, write_metrics
 from sluice.components.events import EventProgress, emit
-from sluice.components.failure import describe
 from sluice.components.params import BLOCKS, load_block
 from sluice.components.workspace import Workspace
+from sluice.core.failure import describe
 from sluice.core.manifest import file_hash, write_manifest
 from sluice.core.settings.files import AnyBlock, hash_files
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ON = ", on the file system "
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Errors of network file systems that have no locks."""
 
@@ -21,9 +23,30 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename:
+        named = error if error.filename else OSError(error.errno or errno.EIO, error.strerror or str(error), str(path))
+        named = with_file_system(named)
+        if named is error:
             raise
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        raise named from error
+
+
+def with_file_system(error: OSError) -> OSError:
+    """The error of a full disk with the name of its file system and what is missing there; others as they are.
+
+    To be called before anything is removed, because the removal makes room.
+    """
+    # Of a copy, the second name is the file that was written.
+    name = error.filename2 or error.filename
+    if error.errno not in _DISK_FULL or not isinstance(name, str) or _ON in str(error.strerror):
+        return error
+    path = Path(name).absolute()
+    place = next(each for each in (path, *path.parents) if each.exists())
+    mount = next(each for each in (place, *place.parents) if each.is_mount())
+    status = os.statvfs(mount)
+    free, size = (blocks * status.f_frsize / 1e6 for blocks in (status.f_bavail, status.f_blocks))
+    files = f" and {status.f_favail:,} of {status.f_files:,} files" if status.f_files else ""
+    left = f"{free:,.1f} of {size:,.1f} MB{files} were left; make room there, or write to another one"
+    return OSError(error.errno, f"{error.strerror}{_ON}{mount}: {left}", name)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sluice.core.files import try_lock
+from sluice.core.files import try_lock, with_file_system
 from sluice.core.manifest import write_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card
@@ -151,6 +151,8 @@ def _unfinished(out: Path) -> Iterator[Path]:
             raise ValueError(f"another build is running in {out}: wait for it, or name another folder")
         try:
             yield half
+        except OSError as error:
+            raise with_file_system(error) from error
         finally:
             if not any(half.glob(f"work/*/{SUMMARIES}")):
                 shutil.rmtree(half, ignore_errors=True)

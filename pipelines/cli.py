@@ -47,7 +47,10 @@ class _Parser(argparse.ArgumentParser):
         if name in COMMANDS and not self.is_complete:
             self.is_complete = True
             _module(name).add_arguments(self)
-        return super().parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
+        if "parser" not in parsed:
+            parsed.parser = self  # the innermost, whose usage an unknown option shows
+        return parsed, rest
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,11 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """argparse takes key=value on one side of the options only; here they may stand on both."""
-    parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = build_parser().parse_known_args(argv)
     unknown = [each for each in rest if each.startswith("-") or "=" not in each]
     if unknown or (rest and "overrides" not in arguments):
-        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]
     return arguments
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             raise
         try:
-            from sluice.components.failure import describe
+            from sluice.core.failure import describe
         except ImportError:
             # Whatever broke the command may have broken this import too.
             message = f"{type(error).__name__}: {error}"

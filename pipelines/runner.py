@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
-from sluice.components.failure import StepFailed
 from sluice.components.workspace import STEPS, Workspace
+from sluice.core.failure import StepFailed
 from sluice.core.files import try_lock, write_json
 from sluice.pipelines.terminal import View, open_view
 

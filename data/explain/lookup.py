@@ -7,6 +7,7 @@ from pathlib import Path
 from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.data.explain.paths import Row, rows_at
 from sluice.data.report import EVIDENCE, REJECTS
+from sluice.data.sources.files import printable
 
 _LEAST_PREFIX = 6
 _SHOWN = 5
@@ -18,6 +19,7 @@ def find_documents(folder: Path, decisions: list[Row], name: str, here: Path) ->
     A path is absolute, relative to `here`, or below the source. Returns several where the same text was read several
     times. Raises ValueError if there is none, or a path is ambiguous.
     """
+    name = printable(name)
     ids = ("id", "final_id", "raw_id")
     found = [row for row in decisions if any(row[kind] is not None and row[kind].startswith(name) for kind in ids)]
     return found if found and len(name) >= _LEAST_PREFIX else _at_path(folder, decisions, name, here)

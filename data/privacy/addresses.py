@@ -70,19 +70,21 @@ def emails(text: str) -> Iterator[Range]:
 
 
 def _domain_end(domain: str) -> int:
-    """Return the length of `@` and a domain, or 0 if its end is no top-level domain.
+    """Return the length of `@` and a domain, or 0 if none of its labels is a top-level domain.
 
-    Text of a script without spaces may follow it at once, so the longest beginning of a last label in one is taken.
+    The suffix of a file may follow the top-level domain (`jane@corp.com.txt`), and text of a script without spaces.
     """
     from tld import is_tld
 
-    rest, _, last = domain.rpartition(".")
-    if _NUMBERS.fullmatch(rest[1:] + "."):
-        return 0
-    if last.lower() in _SPECIAL_USE or is_tld(last.lower()):
-        return len(domain)
-    ends = range(len(last) - 1, 1, -1) if not last.isascii() else ()
-    return next((len(rest) + 1 + end for end in ends if is_tld(last[:end])), 0)
+    while (dot := domain.rfind(".")) > 0 and not _NUMBERS.fullmatch(domain[1 : dot + 1]):
+        last = domain[dot + 1 :].lower()
+        if last in _SPECIAL_USE or is_tld(last):
+            return len(domain)
+        for end in range(len(last) - 1, 1, -1) if not last.isascii() else ():
+            if is_tld(last[:end]):
+                return dot + 1 + end
+        domain = domain[:dot]
+    return 0
 
 
 def ip_addresses(text: str) -> Iterator[Range]:

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from sluice.core.failure import Failure, describe
 from sluice.core.progress import Progress, no_progress
 
 Item = TypeVar("Item")
@@ -25,7 +26,7 @@ _JOIN_S = 5.0
 _POLL_S = 0.01
 
 
-class TaskFailed(RuntimeError):
+class TaskFailed(Failure):
     """A task raised, died or timed out; the message names its item."""
 
 
@@ -173,7 +174,7 @@ def _on_ray(
 def _failed(item: object, error: BaseException) -> TaskFailed:
     # Ray wraps the task's own error in one whose text is a traceback.
     cause = getattr(error, "cause", None) or error
-    return TaskFailed(f"task {_name(item)} failed: {type(cause).__name__}: {cause}")
+    return TaskFailed(f"task {_name(item)} failed: {describe(cause)}")
 
 
 def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFailed:

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sluice.components.failure import StepFailed
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
+from sluice.core.failure import StepFailed
 from sluice.core.files import write_json
 from sluice.pipelines.options import TRAINING_OVERRIDES, add_json, add_overrides
 from sluice.pipelines.progress_view import Followed

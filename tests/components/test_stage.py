@@ -13,9 +13,9 @@ import yaml
 from sluice.components.artifact import artifact_hash, check_artifact, read_metrics
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EVENTS_VARIABLE, EventProgress, read_events
-from sluice.components.failure import StepFailed, describe
 from sluice.components.stage import Stage, run_content_step
 from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed, describe
 from sluice.data.config import EvaluationSet, RefineConfig, TokenizerConfig
 from sluice.pipelines.file_hashes import with_hashes
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sluice.data.deduplication.sketch
+from sluice.core.failure import describe
 from sluice.core.files import atomic_write, copy_tree, naming, remove
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.sketch import sketch, write_sketches
@@ -23,7 +24,10 @@ def test_a_file_that_fails_half_way_leaves_what_was_there(tmp_path: Path, earlie
     path = tmp_path / "file"
     if earlier:
         path.write_text(earlier)
-    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path) as partial:
+    with (
+        pytest.raises(OSError, match=rf"No space left on device, on the file system /.* were left; .*: '{path}'"),
+        atomic_write(path) as partial,
+    ):
         partial.write_text("half")
         raise FULL
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == ({"file": earlier} if earlier else {})
@@ -109,7 +113,7 @@ def test_sketches_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patched:
         patched.setattr(sluice.data.deduplication.sketch, "write_column", full)
-        with pytest.raises(OSError, match=r"No space left on device: '.*sketches-0003'"):
+        with pytest.raises(OSError, match=r"No space left on device, .*: '.*sketches-0003'"):
             write_sketches(tmp_path / "sketches-0003", sketches, config)
     assert not list(tmp_path.iterdir())
     write_sketches(tmp_path / "sketches-0003", sketches, config)
@@ -129,3 +133,10 @@ def test_rows_that_do_not_fit_leave_nothing_and_name_the_file(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
     write_twins([("a", "b", 0.9)], tmp_path / "pairs.parquet")
     assert read_twins(tmp_path / "pairs.parquet") == [("a", "b", float(np.float64(0.9)))]
+
+
+def test_a_failure_of_the_system_is_one_line_without_its_class(tmp_path: Path) -> None:
+    assert describe(PermissionError(errno.EACCES, "Permission denied", "notes.txt")) == "notes.txt: Permission denied"
+    assert describe(OSError("the database is away")) == "OSError: the database is away"
+    copied = OSError(errno.ENOSPC, "No space left on device", "from", None, str(tmp_path / "to"))
+    assert describe(copied).startswith(f"{tmp_path}/to: No space left on device, on the file system /")

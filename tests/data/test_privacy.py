@@ -43,6 +43,7 @@ def test_file_names_versions_and_code_are_kept(text: str):
         ("联系user@例え.jp谢谢", "联系<EMAIL>谢谢"),
         ("mail 用户@例子.中国 now", "mail <EMAIL> now"),
         ("写信到 wang@公司.中国谢谢", "写信到 <EMAIL>谢谢"),
+        ("jane@corp.com.txt.gz", "<EMAIL>.txt.gz"),
     ],
 )
 def test_values_that_touch_other_text_are_masked(text: str, masked: str):

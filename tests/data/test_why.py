@@ -1,6 +1,7 @@
 """`why` by path: as the user types it, from any folder, and never for another document than the one meant."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_a_path_of_the_only_source_is_known(place: Path, name: str, here: str):
     asked = name.format(place=place)
     assert path_of(place / "out", asked, place / here) == ("local", "a/page.rst")
     assert why(place / "out", "texts/short.rst", place)[0].rule == "too_few_words"
+
+
+def test_a_path_with_bytes_that_are_not_utf_8_is_known(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.rst")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_text(page("caching", 1))
+    build(IngestConfig(sources=str(tmp_path / "in")), QUIET, tmp_path / "out")
+    for typed in (f"in/{name}", name, str(tmp_path / "in" / name)):
+        assert path_of(tmp_path / "out", typed, tmp_path) == ("local", r"caf\udce9.rst")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_failure_is_one_line_and_a_status(
 def test_a_failure_of_what_describes_failures_is_one_line_too(
     empty_workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sluice.components.failure", None)
+    monkeypatch.setitem(sys.modules, "sluice.core.failure", None)
     monkeypatch.setitem(sys.modules, "sluice.pipelines.commands.plan", None)
     assert main(["plan"]) == 1
     said = capsys.readouterr().err
@@ -132,6 +132,12 @@ def test_what_no_command_knows_is_refused(stranger: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         parse(["status", *stranger])
     assert f"unrecognized arguments: {stranger[0]}" in capsys.readouterr().err
+
+
+def test_an_unknown_option_shows_the_usage_of_its_own_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["data", "build", "--out", "x", "--foo"])
+    assert capsys.readouterr().err.startswith("usage: sluice data build ")
 
 
 @pytest.mark.process

@@ -108,10 +108,10 @@ def test_on_a_full_disk_a_build_names_the_file_and_the_next_one_completes(
     errors = [line for line in done.stderr.splitlines() if line.startswith("sluice data build: ")]
     assert len(errors) == 3, done.stderr
     reading, scoring, writing = errors
-    assert f"File too large: '{half}/raw/documents-0000.jsonl'" in reading
+    assert f"{half}/raw/documents-0000.jsonl: File too large" in reading
     assert "task documents-0000.jsonl to documents-" in scoring
-    assert f"File too large: '{half}/work/" in scoring and "shingles.npy" in scoring
-    assert f"File too large: '{half}/result/documents-0000.jsonl'" in writing
+    assert f"failed: {half}/work/" in scoring and "File too large" in scoring and "shingles.npy" in scoring
+    assert f"{half}/result/documents-0000.jsonl: File too large" in writing
     assert not out.exists(), "half a build does not look like one"
     assert sorted(path.name for path in half.iterdir()) == ["work"], "what is not masked does not stay"
     assert len(list(half.glob("work/*/summary-*.json"))) == 2, "what was finished stays finished"
@@ -147,9 +147,10 @@ def test_on_a_disk_that_is_really_full_nothing_half_made_stays(
     assert [each["code"] for each in told] == [1, 1, 1, 1, 0], done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("sluice data build: ")]
     assert len(errors) == 4, done.stderr
-    assert all("No space left on device" in each and f"'{disk}/.out.partial/" in each for each in errors), errors
+    full = f"No space left on device, on the file system {disk}: "
+    assert all(full in each and f"{disk}/.out.partial/" in each for each in errors), "\n".join(errors)
     places = ("/raw/documents-", "/work/", "/result/evidence/", "/result/documents-")
-    assert all(place in each for place, each in zip(places, errors, strict=True)), errors
+    assert all(place in each for place, each in zip(places, errors, strict=True)), "\n".join(errors)
     for each in told[:-1]:
         assert not any(name.startswith(("out", ".out.partial/raw", ".out.partial/result")) for name in each["names"])
         half_made = [name for name in each["names"] if Path(name).name.startswith(".") and name != ".out.partial"]

@@ -14,7 +14,7 @@ from sluice.components.workspace import CONTENT_STEPS, EFFECT_STEPS, STEPS
 PLUMBING = {
     "sluice.components.artifact",
     "sluice.components.events",
-    "sluice.components.failure",
+    "sluice.core.failure",
     "sluice.components.ray_head",
     "sluice.components.params",
     "sluice.components.stage",
