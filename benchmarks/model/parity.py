@@ -44,6 +44,22 @@ _MAMBA2: dict[str, Any] = {
 }
 _QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.05, 1.2, 1.4],
+    "long_factor": [1.1, 2.0, 3.5, 4.0],
+    "original_max_position_embeddings": 16,
+}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama": ("llama", _LLAMA),
@@ -58,6 +74,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "Llama, MQA, YaRN": ("llama", {**_LLAMA, "num_key_value_heads": 1, "rope_parameters": _YARN}),
+    "Llama, Llama 3 scaling": ("llama", {**_LLAMA, "rope_parameters": _LLAMA3}),
+    "Llama, LongRoPE beyond the original context": ("llama", {**_LLAMA, "rope_parameters": _LONGROPE}),
+    "Llama, LongRoPE within it": (
+        "llama",
+        {**_LLAMA, "rope_parameters": {**_LONGROPE, "original_max_position_embeddings": 40, "attention_factor": 1.1}},
+    ),
+    "Llama, dynamic scaling": ("llama", {**_LLAMA, "max_position_embeddings": 16, "rope_parameters": _DYNAMIC}),
     "Mistral, window": ("mistral", {**_LLAMA, "sliding_window": 9, "head_dim": 12}),
     "Qwen2": ("qwen2", {**_LLAMA, "tie_word_embeddings": True}),
     "Qwen2, windows in the last layer": ("qwen2", {**_LLAMA, **_QWEN_WINDOWS}),

@@ -138,6 +138,18 @@ def document_positions(documents: Tensor) -> Tensor:
     return count - torch.where(_document_starts(documents), count, 0).cummax(dim=1).values
 
 
+def sequence_lengths(positions: Tensor, documents: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Length of the sequence or document that each position belongs to, [..., 1 or seq] int64.
+
+    `positions` is [seq] or [batch, seq]; `mask` [batch, seq] is False for padding.
+    """
+    if documents is not None:
+        # The tokens of the document before this one, this one, and those after it.
+        return positions + 1 + document_positions(documents.flip(1)).flip(1)
+    last = positions if mask is None else torch.where(mask, positions, 0)
+    return last.amax(dim=-1, keepdim=True) + 1
+
+
 def _document_starts(documents: Tensor) -> Tensor:
     """[batch, seq] bool: the first token of each document."""
     starts = torch.ones_like(documents, dtype=torch.bool)

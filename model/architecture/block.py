@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from sluice.model.architecture.attention import Attention, CrossAttention
 from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.config import LayerKind, TransformerConfig
+from sluice.model.architecture.config import LayerKind, NormPosition, TransformerConfig
 from sluice.model.architecture.moe import MoE, Routing
 from sluice.model.architecture.pointwise import FeedForward, LinearBackend, make_norm, separate
 from sluice.model.architecture.state_space import StateSpace
@@ -24,8 +24,8 @@ class ForwardContext:
 
     masks: dict[LayerKind | Literal["source"], AttentionMask]
     """Attention mask by kind of layer; `source` for cross-attention."""
-    rotary: tuple[Tensor, Tensor] | None = None
-    """Cosine and sine of the rows' positions, from RotaryEmbedding."""
+    rotary: dict[LayerKind, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Cosine and sine of the rows' positions by kind of layer, from RotaryEmbedding."""
     documents: Tensor | None = None
     """[batch, seq] int64: state space layers reset at document borders."""
     real: Tensor | None = None
@@ -46,11 +46,12 @@ class _Layer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.dropout = config.dropout
+        self.dropout, self.residual_scale = config.dropout, config.residual_scale
 
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout of a sublayer's output, in training only."""
-        return functional.dropout(x, self.dropout) if self.training and self.dropout else x
+    def update(self, x: Tensor) -> Tensor:
+        """Update of the residual stream by a sublayer's output: scaled, and with dropout in training."""
+        x = functional.dropout(x, self.dropout) if self.training and self.dropout else x
+        return x if self.residual_scale == 1.0 else x * self.residual_scale
 
 
 class TransformerBlock(_Layer):
@@ -70,10 +71,10 @@ class TransformerBlock(_Layer):
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        x = x + self.drop(self.attention(self.attention_norm(x), context))
+        x = x + self.update(self.attention(self.attention_norm(x), context))
         if self.cross_attention is not None:
-            x = x + self.drop(self.cross_attention(self.cross_attention_norm(x), context))
-        return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
+            x = x + self.update(self.cross_attention(self.cross_attention_norm(x), context))
+        return x + self.update(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
 
 
 class PostNormBlock(TransformerBlock):
@@ -81,10 +82,58 @@ class PostNormBlock(TransformerBlock):
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[batch, seq, hidden] -> [batch, seq, hidden]."""
-        x = self.attention_norm(x + self.drop(self.attention(x, context)))
+        x = self.attention_norm(x + self.update(self.attention(x, context)))
         if self.cross_attention is not None:
-            x = self.cross_attention_norm(x + self.drop(self.cross_attention(x, context)))
-        return self.feedforward_norm(x + self.drop(apply_feedforward(self.feedforward, x, context)))
+            x = self.cross_attention_norm(x + self.update(self.cross_attention(x, context)))
+        return self.feedforward_norm(x + self.update(apply_feedforward(self.feedforward, x, context)))
+
+
+class OutputNormBlock(TransformerBlock):
+    """Norms of what the sublayers give, x + norm(f(x)) (OLMo 2, arXiv 2501.00656)."""
+
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        x = x + self.update(self.attention_norm(self.attention(x, context)))
+        if self.cross_attention is not None:
+            x = x + self.update(self.cross_attention_norm(self.cross_attention(x, context)))
+        return x + self.update(self.feedforward_norm(apply_feedforward(self.feedforward, x, context)))
+
+
+class SandwichNormBlock(TransformerBlock):
+    """Norms of what the sublayers read and give, x + norm(f(norm(x))) (Gemma 2, arXiv 2408.00118)."""
+
+    def __init__(self, config: TransformerConfig, layer: int, *, encoder: bool = False) -> None:
+        super().__init__(config, layer, encoder=encoder)
+        self.attention_output_norm = make_norm(config)
+        if self.cross_attention is not None:
+            self.cross_attention_output_norm = make_norm(config)
+        self.feedforward_output_norm = make_norm(config)
+
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        x = x + self.update(self.attention_output_norm(self.attention(self.attention_norm(x), context)))
+        if self.cross_attention is not None:
+            read = self.cross_attention_norm(x)
+            x = x + self.update(self.cross_attention_output_norm(self.cross_attention(read, context)))
+        fed = apply_feedforward(self.feedforward, self.feedforward_norm(x), context)
+        return x + self.update(self.feedforward_output_norm(fed))
+
+
+class ParallelBlock(TransformerBlock):
+    """Sublayers that read the same stream, x + attention(norm(x)) + feedforward(norm(x)) (GPT-NeoX, arXiv 2204.06745)."""
+
+    def __init__(self, config: TransformerConfig, layer: int, *, encoder: bool = False) -> None:
+        super().__init__(config, layer, encoder=encoder)
+        self.shares_norm = config.sublayers == "parallel_one_norm"
+        if self.shares_norm:
+            del self.feedforward_norm
+
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """[batch, seq, hidden] -> [batch, seq, hidden]."""
+        normed = self.attention_norm(x)
+        attended = self.update(self.attention(normed, context))
+        read = normed if self.shares_norm else self.feedforward_norm(x)
+        return x + attended + self.update(apply_feedforward(self.feedforward, read, context))
 
 
 class StateSpaceBlock(_Layer):
@@ -109,10 +158,10 @@ class StateSpaceBlock(_Layer):
             before = context.step.state(self.layer)
             mixed, after = self.state_space(normed, initial=before, counts=context.step.counts)
             context.step.store_state(self.layer, after)
-        x = x + self.drop(mixed)
+        x = x + self.update(mixed)
         if self.feedforward is None:
             return x
-        return x + self.drop(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
+        return x + self.update(apply_feedforward(self.feedforward, self.feedforward_norm(x), context))
 
 
 def apply_feedforward(feedforward: FeedForward | MoE, x: Tensor, context: ForwardContext) -> Tensor:
@@ -128,5 +177,14 @@ def make_block(config: TransformerConfig, layer: int, *, encoder: bool = False) 
     """The layer of this number in a decoder, in the only stack, or in the encoder of an encoder-decoder."""
     if not encoder and config.layer_kinds[layer] == "state_space":
         return StateSpaceBlock(config, layer)
-    block = PostNormBlock if config.norm_position == "post" else TransformerBlock
-    return block(config, layer, encoder=encoder)
+    if config.sublayers != "sequential":
+        return ParallelBlock(config, layer, encoder=encoder)
+    return _BLOCKS[config.norm_position](config, layer, encoder=encoder)
+
+
+_BLOCKS: dict[NormPosition, type[TransformerBlock]] = {
+    "pre": TransformerBlock,
+    "post": PostNormBlock,
+    "output": OutputNormBlock,
+    "sandwich": SandwichNormBlock,
+}

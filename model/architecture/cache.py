@@ -206,6 +206,12 @@ class CacheStep:
         return self.rows.positions
 
     @property
+    def lengths(self) -> Tensor:
+        """[batch, 1] int64: tokens of each sequence after the step."""
+        rows = self.rows
+        return (rows.starts + rows.counts).to(rows.positions.device).unsqueeze(1)
+
+    @property
     def fresh(self) -> bool:
         """Return whether every slot was empty before."""
         return self.rows.start == 0

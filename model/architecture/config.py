@@ -11,6 +11,7 @@ from sluice.model.architecture.state_space_config import StateSpaceConfig
 
 LayerKind = Literal["attention", "window", "state_space"]
 Positions = Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"]
+NormPosition = Literal["pre", "post", "output", "sandwich"]
 FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "swiglu"]
 
 GATED = frozenset({"geglu", "geglu_tanh", "swiglu"})
@@ -45,7 +46,9 @@ class ModelConfig(Block):
     global_tokens: int = Field(0, ge=0)
     """First tokens of a sequence, which in `window` layers attend to all tokens and all tokens attend to."""
     qk_norm: bool = False
-    """RMSNorm of each query and key head before rotation (arXiv 2302.05442)."""
+    """RMSNorm of queries and keys before rotation (arXiv 2302.05442)."""
+    qk_norm_over: Literal["head", "all_heads"] = "head"
+    """Whether qk_norm normalizes each head by itself, or all heads of a token together (OLMo 2, arXiv 2501.00656)."""
     attention_scale: float | None = Field(None, gt=0)
     """Factor of the scores; unset: 1 / sqrt(head_size)."""
     attention_soft_cap: float | None = Field(None, gt=0)
@@ -57,16 +60,31 @@ class ModelConfig(Block):
     buckets, arXiv 1910.10683), none."""
     rope_theta: float = Field(_ROPE_THETA, gt=0)
     rope_scaling: RopeScaling | None = None
+    rope_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of each head's entries that rotate: its first ones (GPT-NeoX, arXiv 2204.06745)."""
+    rope_pattern: tuple[bool, ...] | None = Field(None, min_length=1)
+    """Whether each layer rotates, repeated to fill `layers`; unset: all do (NoPE layers, arXiv 2501.18795)."""
+    window_rope_theta: float | None = Field(None, gt=0)
+    """Theta of `window` layers, which then have no rope_scaling (Gemma 3, arXiv 2503.19786); unset: as other layers."""
     relative_buckets: int = Field(32, ge=4, multiple_of=4)
     relative_distance: int = Field(128, ge=2)
     """Distance from which on all keys share the last bucket."""
 
     norm: Literal["rms", "layer"] = "rms"
-    norm_position: Literal["pre", "post"] = "pre"
-    """pre: x + f(norm(x)) and a final norm; post: norm(x + f(x)) (arXiv 2002.04745)."""
+    norm_position: NormPosition = "pre"
+    """pre: x + f(norm(x)); post: norm(x + f(x)), without a final norm (arXiv 2002.04745); output: x + norm(f(x)) (OLMo
+    2, arXiv 2501.00656); sandwich: x + norm(f(norm(x))) (Gemma 2, arXiv 2408.00118)."""
     norm_eps: float = Field(1e-5, gt=0)
     norm_bias: bool = False
     """Bias of LayerNorm; RMSNorm has none."""
+    norm_plus_one: bool = False
+    """Whether weights of RMSNorm are stored less one, so that weight decay pulls them to one (Gemma)."""
+
+    sublayers: Literal["sequential", "parallel", "parallel_one_norm"] = "sequential"
+    """parallel: attention and feed-forward network read the same stream, each through its norm (GPT-NeoX, arXiv
+    2204.06745), or both through one norm (Falcon, arXiv 2311.16867)."""
+    residual_scale: float = Field(1.0, gt=0)
+    """Factor of each sublayer's output (Granite)."""
 
     feedforward: FeedForwardKind = "swiglu"
     """geglu and swiglu: arXiv 2002.05202; _tanh: the approximation of GELU used by GPT-2."""
@@ -99,6 +117,23 @@ class ModelConfig(Block):
     def head_width(self) -> int:
         """Size of one attention head."""
         return self.head_size or self.hidden_size // self.heads
+
+    @property
+    def rope_width(self) -> int:
+        """Entries of each attention head that rotate."""
+        return int(self.head_width * self.rope_fraction)
+
+    def rope_of(self, kind: LayerKind) -> tuple[float, RopeScaling | None]:
+        """Theta and scaling of the rotary positions of layers of this kind."""
+        if kind == "window" and self.window_rope_theta is not None:
+            return self.window_rope_theta, None
+        return self.rope_theta, self.rope_scaling
+
+    def rotates(self, layer: int) -> bool:
+        """Whether this layer, if it has attention, has rotary positions."""
+        return self.positions == "rope" and (
+            self.rope_pattern is None or self.rope_pattern[layer % len(self.rope_pattern)]
+        )
 
     @property
     def feedforward_width(self) -> int:
@@ -140,8 +175,13 @@ class ModelConfig(Block):
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-        if self.positions == "rope" and self.head_width % 2:
+        if self.positions == "rope" and self.rope_fraction == 1 and self.head_width % 2:
             raise ValueError(f"head size {self.head_width} must be even for rope, which turns pairs")
+        if self.positions == "rope" and (self.rope_width % 2 or not self.rope_width):
+            raise ValueError(
+                f"rope_fraction {self.rope_fraction:g} rotates {self.rope_width} of {self.head_width} entries of a "
+                "head: rope turns pairs, so choose a fraction of an even number"
+            )
         if self.positions == "sinusoidal" and self.hidden_size % 2:
             raise ValueError(f"hidden_size {self.hidden_size} must be even for sinusoidal positions")
         return self
@@ -172,8 +212,8 @@ class ModelConfig(Block):
     def _check_state_space(self, state_space: StateSpaceConfig) -> None:
         if self.kind != "decoder":
             raise ValueError(f"state_space reads forward only, which a {self.kind} cannot use: set kind to decoder")
-        if self.norm_position == "post":
-            raise ValueError("state_space goes with norm_position pre only")
+        if self.norm_position != "pre" or self.sublayers != "sequential":
+            raise ValueError("state_space goes with norm_position pre only, and with sublayers sequential")
         inner = self.hidden_size * state_space.expand
         if inner % state_space.head_size:
             raise ValueError(
@@ -185,7 +225,14 @@ class ModelConfig(Block):
             )
         if not self.has_attention and self.positions != "none":
             raise ValueError(f"positions {self.positions} has no effect without an attention layer: set it to none")
-        of_attention = ("qk_norm", "attention_scale", "attention_soft_cap", "attention_bias", "attention_dropout")
+        of_attention = (
+            "qk_norm",
+            "qk_norm_over",
+            "attention_scale",
+            "attention_soft_cap",
+            "attention_bias",
+            "attention_dropout",
+        )
         for name in of_attention if not self.has_attention else ():
             if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
                 raise ValueError(f"{name} {value} has no effect without an attention layer")
@@ -199,12 +246,19 @@ class ModelConfig(Block):
     def _positions_agree(self) -> Self:
         if self.positions != "rope" and self.rope_scaling is not None:
             raise ValueError(f"rope_scaling has no effect with positions {self.positions}")
-        if self.rope_scaling is not None and self.rope_scaling.kind == "ntk" and self.head_width == 2:
-            raise ValueError("rope_scaling ntk stretches all pairs but the first, and a head of 2 entries has one only")
-        if self.rope_scaling is not None and self.rope_scaling.kind == "yarn" and self.rope_theta <= 1:
+        kind = None if self.rope_scaling is None else self.rope_scaling.kind
+        if kind in ("ntk", "dynamic") and self.rope_width == 2:
+            raise ValueError(
+                f"rope_scaling {kind} stretches all pairs but the first, and a head of 2 entries has one only"
+            )
+        if kind == "yarn" and self.rope_theta <= 1:
             raise ValueError(f"rope_theta {self.rope_theta:g} must be above 1 for rope_scaling yarn")
         if self.positions != "rope" and self.rope_theta != _ROPE_THETA:
             raise ValueError(f"rope_theta {self.rope_theta:g} has no effect with positions {self.positions}")
+        for name in ("rope_fraction", "rope_pattern", "window_rope_theta") if self.positions != "rope" else ():
+            if (value := getattr(self, name)) != ModelConfig.model_fields[name].default:
+                raise ValueError(f"{name} {value} has no effect with positions {self.positions}")
+        self._check_rope_layers()
         if self.positions == "none" and self.kind != "decoder":
             raise ValueError(f"positions none leaves the {self.kind}'s encoder without the order of its tokens")
         for name in ("relative_buckets", "relative_distance") if self.positions != "relative" else ():
@@ -217,10 +271,33 @@ class ModelConfig(Block):
             )
         return self
 
+    def _check_rope_layers(self) -> None:
+        scaling = self.rope_scaling
+        for name in ("short_factors", "long_factors") if scaling is not None and scaling.kind == "longrope" else ():
+            if (count := len(getattr(scaling, name))) != self.rope_width // 2:
+                raise ValueError(
+                    f"rope_scaling.{name} has {count} numbers, but a head has {self.rope_width // 2} pairs that rotate"
+                )
+        if scaling is not None and scaling.kind == "longrope" and scaling.trained_context(self.context) < 2:
+            raise ValueError("rope_scaling.original_context 1 must be at least 2 for longrope")
+        if self.rope_pattern is not None and not any(self.rope_pattern):
+            raise ValueError(f"rope_pattern {self.rope_pattern} rotates no layer: set positions to none")
+        if self.window_rope_theta is not None and "window" not in {*self.layer_kinds, *self.encoder_kinds}:
+            raise ValueError(f"window_rope_theta {self.window_rope_theta:g} has no effect without a 'window' layer")
+
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
         if self.norm == "rms" and self.norm_bias:
             raise ValueError("norm_bias has no effect with norm rms: set norm to layer")
+        if self.norm == "layer" and self.norm_plus_one:
+            raise ValueError("norm_plus_one goes with norm rms only: set it to false")
+        if self.qk_norm_over != "head" and not self.qk_norm:
+            raise ValueError(f"qk_norm_over {self.qk_norm_over} has no effect without qk_norm")
+        if self.sublayers != "sequential" and (self.norm_position != "pre" or self.kind == "encoder-decoder"):
+            raise ValueError(
+                f"sublayers {self.sublayers} goes with norm_position pre and one stack of layers, not with "
+                f"norm_position {self.norm_position} and kind {self.kind}"
+            )
         if self.kind != "encoder-decoder" and self.encoder_layers is not None:
             raise ValueError(f"encoder_layers {self.encoder_layers} has no effect with kind {self.kind}")
         if self.kind != "encoder":

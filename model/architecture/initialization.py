@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from sluice.model.architecture.pointwise import RMSNorm
 from sluice.model.architecture.transformer import Transformer
 
 _STD = 0.02
@@ -21,6 +22,7 @@ def initialize(model: Transformer, seed: int) -> None:
     2405.21060).
     """
     generator = torch.Generator().manual_seed(seed)
+    less_one = {f"{name}.weight" for name, each in model.named_modules() if isinstance(each, RMSNorm) and each.plus_one}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             std = _STD
@@ -41,7 +43,7 @@ def initialize(model: Transformer, seed: int) -> None:
             elif name.endswith("conv1d.weight"):
                 bound = empty.shape[-1] ** -0.5
                 drawn = empty.uniform_(-bound, bound, generator=generator)
-            elif last.endswith("bias"):
+            elif last.endswith("bias") or name in less_one:
                 drawn = empty.zero_()
             elif empty.ndim == 1:
                 drawn = empty.fill_(1)

@@ -38,19 +38,25 @@ def make_norm(config: ModelConfig, size: int | None = None) -> nn.Module:
     size = size or config.hidden_size
     if config.norm == "layer":
         return nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias)
-    return RMSNorm(size, config.norm_eps)
+    return RMSNorm(size, config.norm_eps, plus_one=config.norm_plus_one)
 
 
 class RMSNorm(nn.Module):
     """`x / rms(x) * weight` over the last dimension, without mean and bias (Zhang and Sennrich, arXiv 1910.07467)."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    def __init__(self, size: int, eps: float, *, plus_one: bool = False) -> None:
+        """`plus_one`: the weight is stored less one, as in Gemma."""
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
+        self.eps, self.plus_one = eps, plus_one
+        self.weight = nn.Parameter(torch.zeros(size) if plus_one else torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]; statistics are float32 whatever the dtype of x."""
+        if self.plus_one:
+            # In float32 up to the product: in bfloat16 one and a small weight lose that weight's digits.
+            wide = torch.promote_types(x.dtype, torch.float32)
+            normed: Tensor = _RMSNorm.apply(x.to(wide), 1 + self.weight.to(wide), self.eps)
+            return normed.to(x.dtype)
         if torch.is_grad_enabled():
             return _RMSNorm.apply(x, self.weight, self.eps)
         # In two thirds of torch's operations: for a single token each operation costs the same.

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sluice.model.architecture.attention import RotaryEmbedding
-from sluice.model.architecture.attention_mask import AttentionMask, RelativeBias, alibi_slopes, document_positions
+from sluice.model.architecture.attention_mask import (
+    AttentionMask,
+    RelativeBias,
+    alibi_slopes,
+    document_positions,
+    sequence_lengths,
+)
 from sluice.model.architecture.block import ForwardContext, make_block
 from sluice.model.architecture.cache import Cache, CacheStep
 from sluice.model.architecture.config import LayerKind, TransformerConfig
@@ -31,7 +37,7 @@ class Encoder(nn.Module):
         self.relative = RelativeBias(config, causal=False) if config.positions == "relative" else None
         kinds = config.encoder_kinds
         self.layers = nn.ModuleList(make_block(config, layer, encoder=True) for layer in range(len(kinds)))
-        self.norm = make_norm(config) if config.norm_position == "pre" else None
+        self.norm = make_norm(config) if config.norm_position != "post" else None
 
 
 class Transformer(nn.Module):
@@ -51,14 +57,16 @@ class Transformer(nn.Module):
         self.type_embedding = nn.Embedding(config.token_types, width) if config.token_types else None
         self.embedding_norm = make_norm(config) if config.embedding_norm else None
         self.encoder = Encoder(config) if config.kind == "encoder-decoder" else None
-        self.rotary = (
-            RotaryEmbedding(config.head_width, config.context, config.rope_theta, config.rope_scaling)
-            if config.positions == "rope"
-            else None
-        )
+        self.rotary: RotaryEmbedding | None = None
+        self.window_rotary: RotaryEmbedding | None = None
+        """Rotation of `window` layers, if it is another."""
+        if config.positions == "rope":
+            self.rotary = RotaryEmbedding(config.rope_width, config.context, *config.rope_of("attention"))
+            if config.rope_of("window") != config.rope_of("attention"):
+                self.window_rotary = RotaryEmbedding(config.rope_width, config.context, *config.rope_of("window"))
         self.relative = RelativeBias(config, causal=self.causal) if config.positions == "relative" else None
         self.layers = nn.ModuleList(make_block(config, layer) for layer in range(config.layers))
-        self.norm = make_norm(config) if config.norm_position == "pre" else None
+        self.norm = make_norm(config) if config.norm_position != "post" else None
         self.head_transform = MlmHead(config) if config.head_transform else None
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_transform else None
         self.head = None if config.tie_embeddings else nn.Linear(width, config.vocab_size, bias=False)
@@ -172,7 +180,7 @@ class Transformer(nn.Module):
         kinds, relative = self.config.encoder_kinds, self.encoder.relative
         context = ForwardContext(
             masks=self._self_attention_masks(kinds, source, relative, causal=False, mask=source_mask),
-            rotary=None if self.rotary is None else self.rotary(positions),
+            rotary=self._rotations(positions, sequence_lengths(positions, mask=source_mask)),
             real=source_mask,
             kernel=self.kernel,
         )
@@ -221,7 +229,7 @@ class Transformer(nn.Module):
             masks=self._self_attention_masks(
                 self.config.layer_kinds, ids, self.relative, causal=self.causal, documents=documents, mask=mask
             ),
-            rotary=None if self.rotary is None else self.rotary(positions),
+            rotary=self._rotations(positions, sequence_lengths(positions, documents, mask)),
             documents=documents,
             real=real,
             kernel=self.kernel,
@@ -239,12 +247,22 @@ class Transformer(nn.Module):
             masks["source"] = step.mask("source")
         return ForwardContext(
             masks=masks,
-            rotary=None if self.rotary is None else self.rotary(step.positions),
+            rotary=self._rotations(step.positions, step.lengths),
             step=step,
             source=encoded,
             kernel=self.kernel,
             linear=linear,
         )
+
+    def _rotations(self, positions: Tensor, lengths: Tensor) -> dict[LayerKind, tuple[Tensor, Tensor]]:
+        """Cosine and sine of the positions for each kind of attention layer; empty without rotary positions."""
+        if self.rotary is None:
+            return {}
+        turns = self.rotary(positions, lengths)
+        return {
+            "attention": turns,
+            "window": turns if self.window_rotary is None else self.window_rotary(positions, lengths),
+        }
 
     def _self_attention_masks(
         self,

@@ -38,18 +38,23 @@ def negative_log_likelihoods(
     done = 0
     device = model.embedding.weight.device
     rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+    scaling = model.config.rope_scaling
+    follows_length = scaling is not None and scaling.follows_length
     for batch in _batches(spans):
-        # Padding is on the right, where a causal model cannot see it.
+        # Padding is on the right, where a causal model cannot see it, unless its rotation follows the length.
         width = max(len(spans[index].ids) for index in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         scored = torch.zeros(len(batch), width - 1, dtype=torch.bool)
+        real = torch.zeros_like(scored)
         for row, span in enumerate(spans[index] for index in batch):
             ids[row, : len(span.ids)] = torch.tensor(span.ids)
             scored[row, span.start - 1 : len(span.ids) - 1] = True
+            real[row, : len(span.ids) - 1] = True
         # Only what is scored goes through the head: of overlapping windows that is half, and the head half the work.
-        hidden = model.hidden(ids[:, :-1].to(device))[scored.to(device)]  # [scored tokens, hidden]
+        mask = real.to(device) if follows_length else None
+        hidden = model.hidden(ids[:, :-1].to(device), mask=mask)[scored.to(device)]  # [scored tokens, hidden]
         parts = [
-            functional.cross_entropy(functional.linear(part, model.head_weight).float(), targets, reduction="none")
+            functional.cross_entropy(model.logits(part).float(), targets, reduction="none")
             for part, targets in zip(hidden.split(rows), ids[:, 1:][scored].to(device).split(rows), strict=True)
         ]
         owner = torch.tensor(batch)[:, None].expand_as(scored)[scored]

@@ -3,18 +3,23 @@
 from typing import Any
 
 from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.rope_scaling_config import RopeScaling
 
 _ATTENTION = (
     "heads",
     "kv_heads",
     "head_size",
     "qk_norm",
+    "qk_norm_over",
     "attention_scale",
     "attention_soft_cap",
     "attention_bias",
     "positions",
     "rope_theta",
     "rope_scaling",
+    "rope_fraction",
+    "rope_pattern",
+    "window_rope_theta",
     "window",
     "global_tokens",
 )
@@ -37,8 +42,12 @@ def logit_fields(config: TransformerConfig) -> dict[str, Any]:
         fields["context"] = config.context
     elif config.positions != "relative":
         fields = {name: value for name, value in fields.items() if name not in _RELATIVE}
-    if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
-        fields["rope_scaling"]["original_context"] = config.rope_scaling.trained_context(config.context)
+    if config.rope_scaling is not None:
+        fields["rope_scaling"] = _rope_scaling(config.rope_scaling, config.context)
+    fields["rope_fraction"] = config.rope_width / config.head_width
+    fields["rope_pattern"] = tuple(config.rotates(layer) for layer in range(config.layers))
+    if config.window_rope_theta is None and "window" in config.layer_kinds and config.rope_scaling is None:
+        fields["window_rope_theta"] = config.rope_theta
     if config.mixture is not None:
         fields["intermediate_size"] = config.mixture.intermediate_size or config.feedforward_width
         for name in ("intermediate_size", "balance_weight", "z_weight", "capacity_factor"):
@@ -49,6 +58,18 @@ def logit_fields(config: TransformerConfig) -> dict[str, Any]:
         fields = {name: value for name, value in fields.items() if name not in _ATTENTION}
     if not config.has_attention and not config.state_space_feedforward:
         fields = {name: value for name, value in fields.items() if name not in _FEEDFORWARD}
+    return fields
+
+
+def _rope_scaling(scaling: RopeScaling, context: int) -> dict[str, Any]:
+    """Fields of a scaling that affect the logits, with derived values filled in."""
+    fields = scaling.model_dump()
+    if scaling.kind not in ("linear", "ntk"):
+        fields["original_context"] = scaling.trained_context(context)
+    if scaling.kind == "longrope":
+        # The factor only determines the attention's.
+        fields["attention_factor"] = scaling.attention_scale(context)
+        del fields["factor"]
     return fields
 
 

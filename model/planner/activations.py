@@ -95,9 +95,11 @@ def layer_bytes(
     crosses = config.kind == "encoder-decoder" and stack == "decoder"
     feeds = kind != "state_space" or config.state_space_feedforward
     sublayers = 1 + crosses + feeds
-    # Each sublayer keeps its norm's input and output, whole on every tensor-parallel device.
-    whole = sublayers * 2 * config.hidden_size
-    wide = sublayers * (1 if config.norm == "rms" else 2)
+    norms, inputs, outputs = _norms(config, sublayers)
+    # Whole on every tensor-parallel device; weights stored less one are multiplied in float32.
+    copied = config.norm_plus_one and dtype != "fp32"
+    whole = (outputs if copied else inputs + outputs) * config.hidden_size
+    wide = norms * ((1 if config.norm == "rms" else 2) + copied * config.hidden_size)
     divided = scores = 0
     if kind == "state_space":
         narrow, scanned = _state_space(config, dtype, length)
@@ -118,6 +120,18 @@ def layer_bytes(
     # An accelerator keeps a dropout's mask as bytes, a CPU in the type that it multiplies with.
     mask = sublayers * config.hidden_size * (width if on_cpu else 1) if config.dropout else 0
     return batch * length * (whole * width + (divided * width + scores) // tensor + wide * _WIDE_BYTES + mask)
+
+
+def _norms(config: TransformerConfig, sublayers: int) -> tuple[int, int, int]:
+    """Norms of a layer, the different tensors that they read, and those that the sublayers' matrices read."""
+    match config.sublayers:
+        case "parallel":
+            return 2, 1, 2
+        case "parallel_one_norm":
+            return 1, 1, 1
+        case "sequential":
+            norms = 2 * sublayers if config.norm_position == "sandwich" else sublayers
+            return norms, norms, sublayers
 
 
 def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:
@@ -159,7 +173,7 @@ def _attention(
     queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
     kept = 2 * queries + 2 * keys
     if config.qk_norm and config.positions == "rope" and not is_cross:
-        kept += queries + keys
+        kept += (queries + keys) * (2 if config.norm_plus_one and dtype != "fp32" else 1)
     if kernel == "repeated":
         kept += 2 * (queries - keys)
     if kernel == "blocked":

@@ -70,7 +70,7 @@ def list_weights(config: TransformerConfig) -> Iterator[WeightSpec]:
     for stack, prefix, kinds in stacks:
         for layer, kind in enumerate(kinds):
             yield from _layer(config, f"{prefix}layers.{layer}", (stack, layer), kind)
-        if config.norm_position == "pre":
+        if config.norm_position != "post":
             yield from _norm(config, f"{prefix}norm", None)
     if not config.tie_embeddings:
         yield WeightSpec("head.weight", "head", (config.vocab_size, hidden), divided=False)
@@ -82,18 +82,24 @@ def list_weights(config: TransformerConfig) -> Iterator[WeightSpec]:
 
 
 def _layer(config: TransformerConfig, name: str, layer: tuple[Stack, int], kind: LayerKind) -> Iterator[WeightSpec]:
+    def around(sublayer: str) -> Iterator[WeightSpec]:
+        yield from _norm(config, f"{name}.{sublayer}_norm", layer)
+        if config.norm_position == "sandwich":
+            yield from _norm(config, f"{name}.{sublayer}_output_norm", layer)
+
     if kind == "state_space":
         assert config.state_space is not None
         yield from _norm(config, f"{name}.state_space_norm", layer)
         yield from _state_space(config, config.state_space, f"{name}.state_space", layer)
     else:
-        yield from _norm(config, f"{name}.attention_norm", layer)
+        yield from around("attention")
         yield from _attention(config, f"{name}.attention", layer, "attention")
         if config.kind == "encoder-decoder" and layer[0] == "decoder":
-            yield from _norm(config, f"{name}.cross_attention_norm", layer)
+            yield from around("cross_attention")
             yield from _attention(config, f"{name}.cross_attention", layer, "cross_attention")
     if kind != "state_space" or config.state_space_feedforward:
-        yield from _norm(config, f"{name}.feedforward_norm", layer)
+        if config.sublayers != "parallel_one_norm":
+            yield from around("feedforward")
         yield from _feedforward(config, f"{name}.feedforward", layer)
 
 
@@ -117,8 +123,10 @@ def _attention(
     if config.attention_bias == "all":
         yield WeightSpec(f"{name}.output.bias", component, (hidden,), layer, divided=False)
     if config.qk_norm:
-        for part in ("query_norm", "key_norm"):
-            yield WeightSpec(f"{name}.{part}.weight", "norms", (config.head_width,), layer, divided=False)
+        over_all = config.qk_norm_over == "all_heads"
+        for part, size in {"query_norm": queries, "key_norm": keys}.items():
+            width = size if over_all else config.head_width
+            yield WeightSpec(f"{name}.{part}.weight", "norms", (width,), layer, divided=False)
 
 
 def _feedforward(config: TransformerConfig, name: str, layer: tuple[Stack, int]) -> Iterator[WeightSpec]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sluice.model.architecture.cache import Cache
 from sluice.model.directory import load_model
@@ -43,7 +42,7 @@ class ModelRunner:
         ready = [row for row, chunk in enumerate(chunks) if chunk.sequence.missing == 0]
         if not ready:
             return torch.empty(0, self.model.config.vocab_size)
-        return functional.linear(hidden[ready, -1], self.model.head_weight).float().cpu()
+        return self.model.logits(hidden[ready, -1]).float().cpu()
 
     def reset(self, slot: int) -> None:
         """Wipe a slot before another request gets it: a NaN left in it would pass the attention mask, as 0 x NaN."""

@@ -34,6 +34,13 @@ DECODERS: dict[str, dict[str, Any]] = {
     "alibi": {"positions": "alibi", "feedforward": "geglu"},
     "relative": {"positions": "relative", "feedforward": "relu", "attention_scale": 1.0},
     "yarn": {"rope_scaling": {"kind": "yarn", "factor": 4.0}},
+    "llama3": {"rope_scaling": {"kind": "llama3", "factor": 4.0}},
+    "partial_rope": {"rope_fraction": 0.5, "rope_pattern": (True, False)},
+    "output_norm": {"norm_position": "output", "qk_norm": True, "qk_norm_over": "all_heads"},
+    "sandwich": {"norm_position": "sandwich", "norm_plus_one": True, "qk_norm": True, "residual_scale": 0.5},
+    "parallel": {**_GPT2, "positions": "rope", "rope_fraction": 0.25, "sublayers": "parallel"},
+    "parallel_one_norm": {"sublayers": "parallel_one_norm", "kv_heads": 1},
+    "two_thetas": {"window": 4, "pattern": ("window", "attention"), "window_rope_theta": 50.0},
     "window": {"window": 4},
     "window_with_globals": {"window": 4, "global_tokens": 2, "pattern": ("window", "attention")},
     "alibi_window": {"positions": "alibi", "window": 3, "pattern": ("attention", "window")},
@@ -130,13 +137,14 @@ def shapes(draw: st.DrawFn, kinds: tuple[str, ...] = ("decoder", "encoder", "enc
         "kv_heads": one(1, 2, 4),
         "head_size": one(None, 6, 12),
         "qk_norm": one(True, False),
+        "residual_scale": one(1.0, 0.5),
         "attention_scale": one(None, 1.0),
         "attention_soft_cap": one(None, 4.0),
         "attention_bias": one("none", "qkv", "all"),
         "positions": one("rope", "learned", "sinusoidal", "alibi", "relative", "none"),
         "pattern": one(None, ("attention",), ("window", "attention"), ("state_space", "attention"), ("state_space",)),
         "norm": one("rms", "layer"),
-        "norm_position": one("pre", "post"),
+        "norm_position": one("pre", "post", "output", "sandwich"),
         "feedforward": one("relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "swiglu"),
         "intermediate_size": one(None, 40),
         "intermediate_multiple": one(8, 64),
@@ -172,21 +180,27 @@ def _what_goes_with(chosen: dict[str, Any], one: Any) -> dict[str, Any]:
             "state_space_feedforward": one(True, False),
             "norm_position": "pre",
         }
+    elif chosen["norm_position"] == "pre" and chosen["kind"] != "encoder-decoder":
+        more["sublayers"] = one("sequential", "parallel", "parallel_one_norm")
     if pattern == ("state_space",):
         more |= {"positions": "none", "qk_norm": False, "attention_scale": None}
         more |= {"attention_soft_cap": None, "attention_bias": "none"}
         if not more["state_space_feedforward"]:
             more |= {"feedforward": "swiglu", "feedforward_bias": False}
             more |= {"intermediate_size": None, "intermediate_multiple": 256}
-    if chosen["norm"] == "layer":
-        more["norm_bias"] = one(True, False)
+    more["norm_bias" if chosen["norm"] == "layer" else "norm_plus_one"] = one(True, False)
+    if chosen["qk_norm"] and pattern != ("state_space",):
+        more["qk_norm_over"] = one("head", "all_heads")
     if chosen["kind"] == "encoder":
         more |= {"token_types": one(0, 2), "head_transform": one(True, False)}
     if chosen["kind"] == "encoder-decoder":
         more["encoder_layers"] = one(None, 1, 3)
     if chosen["positions"] == "rope":
-        scaling = one(None, "linear", "ntk", "yarn")
+        scaling = one(None, "linear", "ntk", "yarn", "llama3")
         more["rope_scaling"] = scaling and {"kind": scaling, "factor": 3.0}
+        more["rope_fraction"] = one(1.0, 0.7)
+        more["rope_pattern"] = one(None, (True, False))
+        more["window_rope_theta"] = one(None, 300.0) if "window" in pattern else None
     if pattern != ("state_space",) and one(True, False):
         top = one(1, 2)
         more["mixture"] = {"experts": 3, "per_token": top, "normalize": top > 1, "shared": one(0, 1)}

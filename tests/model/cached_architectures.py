@@ -41,6 +41,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "window, relative": {"window": 6, "positions": "relative", "relative_buckets": 8, "relative_distance": 12},
     "window wider than the context": {"window": 40},
     "windows in turn with all": {"window": 3, "global_tokens": 2, "pattern": ("window", "attention")},
+    "partial rotation, no rotation": {"rope_fraction": 0.5, "rope_pattern": (True, False)},
+    "llama3": {"rope_scaling": RopeScaling(kind="llama3", factor=2)},
+    "output norm": {"norm_position": "output", "qk_norm": True, "qk_norm_over": "all_heads"},
+    "sandwich, two thetas": {"norm_position": "sandwich", "norm_plus_one": True, "residual_scale": 0.5, "window": 4,
+                             "pattern": ("window", "attention"), "window_rope_theta": 100.0},
+    "parallel": {"sublayers": "parallel", "norm": "layer", "norm_bias": True},
+    "parallel, one norm": {"sublayers": "parallel_one_norm", "kv_heads": 1},
     "mixture": {
         "mixture": MixtureConfig(experts=4, per_token=2, shared=1, intermediate_size=16),
         "intermediate_size": None,

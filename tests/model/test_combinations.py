@@ -164,7 +164,17 @@ def _fitting(lengths: list[int]) -> list[int]:
 def test_the_walk_reaches_every_kind_of_choice() -> None:
     """The strategy's own guard: its draws hold each choice at least once."""
     seen: dict[str, set[Any]] = {}
-    named = ("kind", "positions", "norm", "norm_position", "feedforward", "attention_bias", "pattern", "tie_embeddings")
+    named = (
+        "kind",
+        "positions",
+        "norm",
+        "norm_position",
+        "sublayers",
+        "feedforward",
+        "attention_bias",
+        "pattern",
+        "tie_embeddings",
+    )
     optional = ("mixture", "window", "global_tokens", "attention_soft_cap", "logit_soft_cap", "qk_norm", "rope_scaling")
 
     @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -181,7 +191,8 @@ def test_the_walk_reaches_every_kind_of_choice() -> None:
     assert len(seen["feedforward"]) == 6
     assert ("state_space", "attention") in seen["pattern"]
     assert seen["norm"] == {"rms", "layer"}
-    assert seen["norm_position"] == {"pre", "post"}
+    assert seen["norm_position"] == {"pre", "post", "output", "sandwich"}
+    assert seen["sublayers"] == {"sequential", "parallel", "parallel_one_norm"}
     assert seen["attention_bias"] == {"none", "qkv", "all"}
     for name in ("tie_embeddings", *optional):
         assert seen[name] == {True, False}, name

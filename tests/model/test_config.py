@@ -46,6 +46,38 @@ STATE_SPACE = {"state_space": {"state_size": 8, "head_size": 16}, "pattern": ("s
             {"rope_scaling": {"kind": "linear", "factor": 2, "beta_fast": 4}},
             "beta_fast 4 has no effect",
         ),
+        ({"rope_scaling": {"kind": "yarn", "factor": 2, "low_frequency_factor": 2}}, "low_frequency_factor 2 has no"),
+        (
+            {"rope_scaling": {"kind": "llama3", "factor": 2, "low_frequency_factor": 4}},
+            "rope_scaling.high_frequency_factor 4 must be above low_frequency_factor 4",
+        ),
+        ({"rope_scaling": {"kind": "longrope", "factor": 2}}, "rope_scaling.short_factors is missing"),
+        (
+            {
+                "rope_scaling": {"kind": "longrope", "factor": 2, "short_factors": (1, 2), "long_factors": (1, 2)},
+                "head_size": 8,
+            },
+            "short_factors has 2 numbers, but a head has 4 pairs that rotate",
+        ),
+        (
+            {
+                "rope_scaling": {"kind": "longrope", "factor": 2, "short_factors": (1, 0), "long_factors": (1, 2)},
+                "head_size": 4,
+            },
+            "short_factors [1.0, 0.0] must be positive numbers",
+        ),
+        ({"rope_fraction": 0.4}, "rope_fraction 0.4 rotates 3 of 8 entries of a head"),
+        ({"positions": "alibi", "rope_fraction": 0.5}, "rope_fraction 0.5 has no effect with positions alibi"),
+        ({"rope_pattern": (False, False)}, "rotates no layer: set positions to none"),
+        ({"window_rope_theta": 5.0}, "window_rope_theta 5 has no effect without a 'window' layer"),
+        ({"qk_norm_over": "all_heads"}, "qk_norm_over all_heads has no effect without qk_norm"),
+        ({"norm": "layer", "norm_plus_one": True}, "norm_plus_one goes with norm rms only"),
+        (
+            {"sublayers": "parallel", "norm_position": "sandwich"},
+            "sublayers parallel goes with norm_position pre and one stack of layers, not with norm_position sandwich",
+        ),
+        ({"sublayers": "parallel", "kind": "encoder-decoder"}, "not with norm_position pre and kind encoder-decoder"),
+        ({**STATE_SPACE, "sublayers": "parallel"}, "with sublayers sequential"),
         ({"relative_buckets": 8}, "relative_buckets 8 has no effect with positions rope"),
         ({**STATE_SPACE, "qk_norm": True}, "qk_norm True has no effect without an attention layer"),
         ({**STATE_SPACE, "attention_bias": "all"}, "attention_bias all has no effect"),

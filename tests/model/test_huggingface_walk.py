@@ -48,6 +48,8 @@ def expressible(draw: st.DrawFn) -> TransformerConfig:
                 None,
                 {"kind": "linear", "factor": 2.5},
                 {"kind": "yarn", "factor": 3.0},
+                {"kind": "llama3", "factor": 4.0, "original_context": 24, "high_frequency_factor": 3.0},
+                {"kind": "dynamic", "factor": 3.0},
                 {"kind": "yarn", "factor": 2.0, "original_context": 20, "beta_fast": 4.0, "attention_factor": 1.5},
             ),
         }

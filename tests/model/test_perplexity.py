@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from architecture_fixtures import lively, shape, tokens
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +101,11 @@ def test_spans_keep_their_order_whatever_the_batches(tokenizer):
     told = []
     assert negative_log_likelihoods(model, spans, lambda *state: told.append(state)) == pytest.approx(alone, rel=1e-6)
     assert told[-1] == (5, 5, "scoring")
+
+
+def test_a_soft_cap_of_the_logits_counts():
+    model = lively(shape({"logit_soft_cap": 2.0, "tie_embeddings": False}))
+    ids = tokens(1, 9)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:], reduction="sum")
+    assert negative_log_likelihoods(model, [Span(ids[0].tolist(), 1)]) == pytest.approx([float(expected)], rel=1e-5)

@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"pattern": ("state_space", "attention"), "state_space": StateSpaceConfig(head_size=8)},
         "tensor_parallel 2",
     ),
+    ({"tensor_parallel": 2}, {"qk_norm": True, "qk_norm_over": "all_heads"}, "with model.qk_norm_over all_heads"),
     ({"tensor_parallel": 2}, {"dropout": 0.1}, "tensor_parallel 2"),
     ({"workers": 3, "batch_size": 3, "micro_batch_size": 1, "tensor_parallel": 2}, {}, "workers 3 must be a multiple"),
 ]
