@@ -33,11 +33,9 @@ def read_rotary(fields: Fields, context: Any, default_theta: float, *, fraction:
     """
     alone = "rope_theta" in fields
     theta = fields.take("rope_theta", default_theta)
-    if fraction is None:
-        fields.fixed("partial_rotary_factor", 1.0)
-        inherited = {"rope_theta": theta}
-    else:
-        inherited = {"rope_theta": theta, "partial_rotary_factor": fields.take("partial_rotary_factor", fraction)}
+    inherited = {"rope_theta": theta}
+    if fraction is not None:
+        inherited["partial_rotary_factor"] = fields.take("partial_rotary_factor", fraction)
     original = fields.take(_ORIGINAL, None)
     given = {name: fields.take(name, None) for name in ("rope_scaling", "rope_parameters")}
     # As in transformers, an empty one counts as absent.
