@@ -119,16 +119,17 @@ class RotaryEmbedding(nn.Module):
         """
         device = positions.device
         if self.follows_length:
-            frequencies = rope_frequencies(self.size, self.theta, self.context, self.scaling, device, lengths)
+            frequencies = self._frequencies(device, lengths)
             cosine, sine = self._turns(positions.float().unsqueeze(-1) * frequencies)
             return cosine.unsqueeze(-2), sine.unsqueeze(-2)
         if device not in self._tables:
-            frequencies = rope_frequencies(self.size, self.theta, self.context, self.scaling, device)
-            self._tables[device] = self._turns(
-                torch.outer(torch.arange(self.context, device=device).float(), frequencies)
-            )
+            positions_of_table = torch.arange(self.context, device=device).float()
+            self._tables[device] = self._turns(torch.outer(positions_of_table, self._frequencies(device)))
         cosine, sine = self._tables[device]
         return cosine[positions].unsqueeze(-2), sine[positions].unsqueeze(-2)
+
+    def _frequencies(self, device: torch.device, lengths: Tensor | None = None) -> Tensor:
+        return rope_frequencies(self.size, self.theta, self.context, self.scaling, device=device, lengths=lengths)
 
     def _turns(self, angles: Tensor) -> tuple[Tensor, Tensor]:
         """[..., size / 2] -> cosine and signed sine, [..., size]."""
@@ -162,6 +163,7 @@ def rope_frequencies(
     theta: float,
     context: int,
     scaling: RopeScaling | None,
+    *,
     device: torch.device | str = "cpu",
     lengths: Tensor | None = None,
 ) -> Tensor:

@@ -120,7 +120,7 @@ class SandwichNormBlock(TransformerBlock):
 
 
 class ParallelBlock(TransformerBlock):
-    """Sublayers that read the same stream, x + attention(norm(x)) + feedforward(norm(x)) (GPT-NeoX, arXiv 2204.06745)."""
+    """Sublayers that read one stream, x + attention(norm(x)) + feedforward(norm(x)) (GPT-NeoX, arXiv 2204.06745)."""
 
     def __init__(self, config: TransformerConfig, layer: int, *, encoder: bool = False) -> None:
         super().__init__(config, layer, encoder=encoder)
