@@ -19,7 +19,6 @@ help:
 	@echo "make bench-model  compare models with transformers; writes docs/model.md (ARGS=--quick for one shape)"
 	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"
 	@echo "make bench-structure  measure the code's structure; writes the table in docs/architecture.md"
-	@echo "make params  compose params.yaml from conf/ again, after a setting was added"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 run: $(VENV)/.installed
@@ -64,10 +63,6 @@ lock: $(VENV)/.installed
 	    nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	    nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx; do echo --no-emit-package $$name; done) \
 	  --custom-compile-command "make lock" --quiet --output-file requirements.lock pyproject.toml
-
-params: $(VENV)/.installed
-	$(BIN)/python -c "from pathlib import Path; from sluice.components.workspace import Workspace as W; \
-	  from sluice.pipelines.compose import compose, write_params as write; w = W(Path.cwd()); write(w, compose(w, []))"
 
 clean:
 	rm -rf $(VENV) artifacts metrics .sluice build

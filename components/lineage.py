@@ -6,16 +6,13 @@ from sluice.components.reproduce import content_hash
 from sluice.components.workspace import Workspace
 from sluice.core.manifest import file_hash
 
-_GENERATED = (":!dvc.lock", ":!params.yaml")
-"""Files that a run itself rewrites do not make a checkout dirty: their own hashes are tags."""
-
 
 def lineage_tags(workspace: Workspace) -> dict[str, str]:
     """Git commit and the hashes of everything the version was made from."""
     return {
         "git_commit": git_commit(workspace),
         "dvc_lock": file_hash(workspace.root / "dvc.lock"),
-        "params": file_hash(workspace.root / "params.yaml"),
+        "params": file_hash(workspace.params),
         "data": content_hash(workspace, "refine"),
         "tokenizer": content_hash(workspace, "tokenizer"),
     }
@@ -26,7 +23,7 @@ def git_commit(workspace: Workspace) -> str:
     commit = _git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return "unknown"
-    changed = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *_GENERATED)
+    changed = _git(workspace, "status", "--porcelain", "--untracked-files=no", "--", ".")
     return f"{commit}-dirty" if changed else commit
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sluice.components.artifact import read_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
+from sluice.core.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     workspace = Workspace(Path(root))
     emit(step, "start")
     try:
+        if workspace.params != workspace.shown_params:
+            # Whatever was written there meanwhile: DVC compares the settings that this run reads.
+            with atomic_write(workspace.shown_params) as partial:
+                shutil.copyfile(workspace.params, partial)
         from dvc.repo import Repo
 
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)

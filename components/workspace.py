@@ -11,6 +11,8 @@ CONTENT_STEPS = ("ingest", "refine", "tokenizer", "pack", "pretrain", "tune", "e
 """Deterministic: DVC stages."""
 EFFECT_STEPS = ("gate", "register", "rollout", "monitor")
 """They act on the world outside the workspace, so they are never cached."""
+PARAMS_VARIABLE = "SLUICE_PARAMS"
+"""Environment variable with the path of a run's own settings."""
 STEPS = CONTENT_STEPS + EFFECT_STEPS
 
 
@@ -51,6 +53,12 @@ class Workspace:
 
     @property
     def params(self) -> Path:
+        """Settings of the last run; within a run, the run's own copy, which nothing else writes."""
+        return Path(os.environ.get(PARAMS_VARIABLE) or self.shown_params)
+
+    @property
+    def shown_params(self) -> Path:
+        """The file that DVC reads."""
         return self.root / "params.yaml"
 
     @property

@@ -87,14 +87,25 @@ def override_block(workspace: Workspace, kind: type[AnyBlock], overrides: Sequen
     return validate_block(kind, values)
 
 
-def write_params(workspace: Workspace, params: Params) -> bool:
-    """Write params.yaml if it changes; True where it did."""
+def write_params(path: Path, params: Params) -> bool:
+    """Write a params.yaml if it changes; True where it did."""
     text = render_params(params)
-    if workspace.params.is_file() and workspace.params.read_text() == text:
+    if path.is_file() and path.read_text() == text:
         return False
-    with atomic_write(workspace.params) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text)
     return True
+
+
+def find_workspace() -> Workspace:
+    """The workspace of the current folder with settings: those of conf/ where no run has composed any yet.
+
+    Raises ValueError where there is no workspace.
+    """
+    workspace = Workspace.find()
+    if not workspace.params.is_file():
+        write_params(workspace.params, compose(workspace, []))
+    return workspace
 
 
 def render_params(params: Params) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from sluice.components.events import EVENTS_VARIABLE
 from sluice.components.params import load_block
 from sluice.components.ray_head import HEAD_VARIABLE
-from sluice.components.workspace import Workspace
+from sluice.components.workspace import PARAMS_VARIABLE, Workspace
 from sluice.core.cpus import available_cores
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.ray_head import prepare_environment, start_on_request
@@ -43,6 +43,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
         {
             EVENTS_VARIABLE: str(run / "events.jsonl"),
             HEAD_VARIABLE: str(head),
+            PARAMS_VARIABLE: str(run / "params.yaml"),
             "SLUICE_WORKSPACE": str(workspace.root),
             "PYTHONPATH": str(workspace.root),
             "DO_NOT_TRACK": "1",

@@ -16,9 +16,11 @@ from typing import IO, Any
 
 from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
+from sluice.components.params import Params
 from sluice.components.workspace import STEPS, Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import try_lock, write_json
+from sluice.pipelines.compose import write_params
 from sluice.pipelines.terminal import View, open_view
 
 _POLL_S = 0.1
@@ -37,6 +39,10 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def params(self) -> Path:
+        return self.path / "params.yaml"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -51,13 +57,15 @@ def latest_run(workspace: Workspace) -> RunFolder | None:
     return RunFolder(folders[-1]) if folders else None
 
 
-def run_pipeline(workspace: Workspace) -> dict[str, Any]:
+def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
     """Run the lifecycle to its end and return the record of the run. Raises StepFailed with the failing step's own
-    line.
+    line, and ValueError while another run is going, whose settings stay as they are.
     """
     with _only_run(workspace) as lock:
         folder = RunFolder(workspace.runs / time.strftime("%Y%m%d-%H%M%S"))
         folder.path.mkdir(parents=True)
+        write_params(folder.params, params)
+        write_params(workspace.params, params)
         started = time.time()
         view = open_view(STEPS)
         try:

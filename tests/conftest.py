@@ -15,6 +15,8 @@ import pytest
 from kinds import FOLDERS, forbid_processes, kind_of
 from xdist.scheduler import LoadScopeScheduling
 
+from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import compose, write_params
 from sluice.pipelines.ray_head import prepare_environment, start_head
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
@@ -130,6 +132,14 @@ def kind_rules(item: pytest.Item) -> AbstractContextManager[None]:
 def root() -> Path:
     """The checkout under test."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def default_params(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A params.yaml of the settings in conf/."""
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    write_params(path, compose(Workspace(root), []))
+    return path
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -29,7 +29,6 @@ from benchmarks.training.results import Conditions, TrainingResults
 from benchmarks.training.resume import measure_resume
 from benchmarks.training.runs import in_turns
 from sluice.components.params import load_block
-from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig
@@ -37,6 +36,7 @@ from sluice.model.config import PretrainConfig
 from sluice.model.planner.machine_rates import measure_matmul_flops
 from sluice.model.training.batches.settings import TextConfig
 from sluice.model.training.batches.text import Packed, pack_text
+from sluice.pipelines.compose import find_workspace
 
 Section = Literal["speed", "resume", "shakespeare", "choices", "copying", "others", "accelerator"]
 
@@ -159,7 +159,7 @@ def _measure_processor(
     if find_spec("accelerate") is None:
         raise SystemExit("transformers' Trainer needs accelerate, which is not installed: `make test` installs it")
 
-    workspace = Workspace.find()
+    workspace = find_workspace()
     text = arguments.text or folder / "text.txt"
     if arguments.text is None and not {"speed", "resume", "shakespeare"}.isdisjoint(wanted):
         text.write_text(stand_in(workspace.state / "downloads"), encoding="utf-8")

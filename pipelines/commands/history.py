@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 
 from sluice.components.stores import open_ledger
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.options import add_json
 
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    ledger = open_ledger(Workspace.find())
+    ledger = open_ledger(find_workspace())
     entries, check = ledger.history(), ledger.verify()
     if arguments.json:
         print(json.dumps({"ok": check.ok, "entries": [asdict(entry) for entry in entries]}, indent=2))

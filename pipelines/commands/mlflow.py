@@ -10,7 +10,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from sluice.components.stores import open_registry
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.doctor import port_taken
 
 _START_S = 120.0
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = find_workspace()
     if port_taken("127.0.0.1", arguments.port):
         raise ValueError(f"port {arguments.port} is taken: choose another with --port")
     workspace.state.mkdir(exist_ok=True)

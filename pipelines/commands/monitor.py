@@ -5,7 +5,7 @@ import json
 
 from sluice.components.artifact import read_metrics
 from sluice.components.monitor import monitor
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.options import add_json
 
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = find_workspace()
     outcome = monitor(workspace)
     result = read_metrics(workspace, "monitor")
     if arguments.json:

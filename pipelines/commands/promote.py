@@ -6,7 +6,7 @@ import sys
 from sluice.components.artifact import read_metrics
 from sluice.components.register import register
 from sluice.components.rollout import rollout
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = find_workspace()
     if arguments.force and not arguments.reason.strip():
         raise ValueError("--force needs --reason: say why, it goes into the ledger")
     forced = arguments.reason.strip() if arguments.force else None

@@ -3,7 +3,7 @@
 import argparse
 
 from sluice.components.stores import open_releases
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 from sluice.serving.client import find_server
 
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = find_workspace()
     releases = open_releases(workspace)
     before = releases.state().champion
     after = releases.rollback(arguments.reason).champion

@@ -8,7 +8,7 @@ from sluice.core.manifest import MANIFEST
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.rules import check
-from sluice.pipelines.compose import compose, write_params
+from sluice.pipelines.compose import compose
 from sluice.pipelines.doctor import examine, require_healthy
 from sluice.pipelines.options import add_overrides
 from sluice.pipelines.runner import run_pipeline
@@ -27,9 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Refused now, and not when the data is ready for it. Whether workers have GPUs they see.
     check(params[PretrainConfig], params[ModelConfig], cuda=True)
     require_healthy(examine(workspace, params))
-    write_params(workspace, params)
     try:
-        record = run_pipeline(workspace)
+        record = run_pipeline(workspace, params)
     except KeyboardInterrupt:
         again = " ".join(["sluice run", *arguments.overrides])
         raise KeyboardInterrupt(f"finished steps and checkpoints are kept; `{again}` goes on from there") from None

@@ -6,9 +6,8 @@ import signal
 import threading
 
 from sluice.components.stores import make_server, open_releases
-from sluice.components.workspace import Workspace
 from sluice.core.files import try_lock
-from sluice.pipelines.compose import override_block
+from sluice.pipelines.compose import find_workspace, override_block
 from sluice.pipelines.options import add_overrides
 from sluice.pipelines.ray_head import prepare_environment
 from sluice.serving.client import find_server
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workspace = Workspace.find()
+    workspace = find_workspace()
     config = override_block(workspace, ServeConfig, arguments.overrides)
     if (running := find_server(workspace.state)) is not None:
         raise ValueError(f"a server of this workspace already answers at {running.url}")

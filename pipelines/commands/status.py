@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from sluice.components.workspace import Workspace
+from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.options import add_json
 from sluice.pipelines.status import status
 from sluice.pipelines.summary import print_steps
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = status(Workspace.find())
+    found = status(find_workspace())
     if arguments.json:
         print(json.dumps(found))
         return 0

@@ -27,11 +27,11 @@ class Report:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, root: Path) -> Workspace:
+def workspace(tmp_path: Path, root: Path, default_params: Path) -> Workspace:
     """A workspace with the real settings and stage definitions, and code of its own to depend on."""
     (tmp_path / "conf").mkdir()
     shutil.copy(root / "dvc.yaml", tmp_path)
-    shutil.copy(root / "params.yaml", tmp_path)
+    shutil.copy(default_params, tmp_path)
     for path in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["ingest"]["deps"]:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (root / path).is_dir() else shutil.copy

@@ -22,8 +22,8 @@ def test_every_file_is_a_metric_in_the_order_of_the_names():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
 
-def test_the_settings_of_the_gate_are_those_of_its_metrics(root):
-    assert GateConfig().shown() == yaml.safe_load((root / "params.yaml").read_text())["gate"]
+def test_the_settings_of_the_gate_are_those_of_its_metrics(default_params):
+    assert GateConfig().shown() == yaml.safe_load(default_params.read_text())["gate"]
     for metric in METRICS:
         assert set(metric.bounds.model_fields) <= set(GateConfig.model_fields)
     with pytest.raises(ValueError, match="max_bits_per_byte"):

@@ -1,6 +1,7 @@
 """The `sluice` command: what it loads, and how it fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,7 @@ from sluice.pipelines.cli import COMMANDS, build_parser, main, parse
 @pytest.fixture
 def empty_workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace in which nothing has run."""
-    for name in ("dvc.yaml", "params.yaml"):
-        (tmp_path / name).write_text((root / name).read_text())
+    shutil.copy(root / "dvc.yaml", tmp_path)
     (tmp_path / "conf").symlink_to(root / "conf")
     monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
     return tmp_path
@@ -89,11 +89,10 @@ def test_a_failure_of_what_describes_failures_is_one_line_too(
 def test_what_cannot_be_trained_is_refused_before_the_data_is_made(
     empty_workspace: Path, capsys: pytest.CaptureFixture[str], settings: list[str], reason: str
 ) -> None:
-    before = (empty_workspace / "params.yaml").read_text()
     two = ["profile=tiny", "refine.evaluation_sets=[]", "pretrain.workers=2", "pretrain.micro_batch_size=4"]
     assert main(["run", *two, *settings]) == 1
     assert reason in capsys.readouterr().err
-    assert not (empty_workspace / "artifacts").exists() and (empty_workspace / "params.yaml").read_text() == before
+    assert not (empty_workspace / "artifacts").exists() and not (empty_workspace / "params.yaml").exists()
 
 
 def test_debug_shows_the_traceback(empty_workspace: Path) -> None:

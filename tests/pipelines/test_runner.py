@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from sluice.components.artifact import write_metrics
+from sluice.components.params import load_block
 from sluice.components.workspace import STEPS, Workspace
-from sluice.pipelines.runner import RunFolder, _check, _only_run, make_record, step_record
+from sluice.model.config import PretrainConfig
+from sluice.pipelines.compose import compose, write_params
+from sluice.pipelines.runner import RunFolder, _check, _only_run, make_record, run_pipeline, step_record
 from sluice.pipelines.summary import outside_share
 from sluice.pipelines.terminal import BarView, LineView, clock
 
@@ -61,6 +64,26 @@ def test_two_runs_never_share_a_workspace(tmp_path: Path) -> None:
         pass
     with _only_run(workspace):
         assert (workspace.state / "run.lock").is_file()
+
+
+def test_a_refused_run_leaves_the_settings_of_the_one_that_is_going(tmp_path: Path, root: Path) -> None:
+    workspace = Workspace(tmp_path)
+    params = compose(Workspace(root), ["profile=tiny", "pretrain.steps=9"])
+    with _only_run(workspace):
+        workspace.params.write_text("of the run that is going")
+        with pytest.raises(ValueError, match="another run"):
+            run_pipeline(workspace, params)
+    assert workspace.params.read_text() == "of the run that is going"
+    assert not list(workspace.runs.iterdir())
+
+
+def test_a_run_reads_its_own_copy_of_the_settings(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, own = Workspace(tmp_path), tmp_path / "own.yaml"
+    write_params(own, compose(Workspace(root), ["profile=tiny", "pretrain.steps=9"]))
+    write_params(workspace.params, compose(Workspace(root), ["profile=tiny", "pretrain.steps=8"]))
+    assert load_block(workspace, PretrainConfig).steps == 8
+    monkeypatch.setenv("SLUICE_PARAMS", str(own))
+    assert load_block(workspace, PretrainConfig).steps == 9
 
 
 def test_plain_lines_tell_start_pace_and_end(capsys: pytest.CaptureFixture[str]) -> None:
