@@ -21,6 +21,7 @@ help:
 	@echo "make bench-structure  measure the code's structure; writes the table in docs/architecture.md"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
+# A candidate that the gate holds or rejects ends the command with 3 or 4, which make shows as an error.
 run: $(VENV)/.installed
 	@$(BIN)/sluice run $(ARGS)
 

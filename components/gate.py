@@ -49,6 +49,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "champion": champion,
+        "is_champion": baseline is not None and baseline.hashes["model"] == candidate.hashes["model"],
         "checks": checks,
         "verdict_sha256": sha256,
     }

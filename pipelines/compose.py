@@ -32,7 +32,7 @@ def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: 
     key and what is allowed.
     """
     kinds = {kind.block_name: kind for kind in (*BLOCKS, *more)}
-    groups = _groups(workspace)
+    groups = conf_groups(workspace)
     given = check_overrides(overrides, kinds, groups)
     # Imported after the checks: a mistake is reported at once.
     from omegaconf import OmegaConf
@@ -79,7 +79,7 @@ def override_block(workspace: Workspace, kind: type[AnyBlock], overrides: Sequen
     """
     values = load_block(workspace, kind).model_dump(mode="json")
     for override in overrides:
-        check_overrides([override], {each.block_name: each for each in BLOCKS}, _groups(workspace))
+        check_overrides([override], {each.block_name: each for each in BLOCKS}, conf_groups(workspace))
         key, value = override.split("=", 1)
         if not key.startswith(f"{kind.block_name}."):
             raise ValueError(f"'{key}' has no effect here: only {kind.block_name}.key=value does")
@@ -112,7 +112,7 @@ def render_params(params: Params) -> str:
     return _HEADER + yaml.safe_dump(params.dump(), sort_keys=False, allow_unicode=True)
 
 
-def _groups(workspace: Workspace) -> dict[str, list[str]]:
+def conf_groups(workspace: Workspace) -> dict[str, list[str]]:
     """Groups that the `defaults` of config.yaml name, with their options, which are the files of the group's folder."""
     defaults = yaml.safe_load((workspace.conf / "config.yaml").read_text())["defaults"]
     names = sorted(name for entry in defaults if isinstance(entry, dict) for name in entry)

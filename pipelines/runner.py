@@ -62,7 +62,10 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
     line, and ValueError while another run is going, whose settings stay as they are.
     """
     with _only_run(workspace) as lock:
-        folder = RunFolder(workspace.runs / time.strftime("%Y%m%d-%H%M%S"))
+        # A run that fails at once may be followed by another within the second.
+        started_at = time.strftime("%Y%m%d-%H%M%S")
+        names = (started_at, *(f"{started_at}-{number}" for number in range(1, 100)))
+        folder = RunFolder(next(path for name in names if not (path := workspace.runs / name).exists()))
         folder.path.mkdir(parents=True)
         write_params(folder.params, params)
         write_params(workspace.params, params)
@@ -121,6 +124,23 @@ def step_record(events: list[dict[str, Any]], step: str) -> dict[str, Any]:
     return record
 
 
+def run_state(steps: list[dict[str, Any]], *, is_going: bool) -> tuple[str, str | None]:
+    """State of a run, `running | done | failed | interrupted`, and why it did not come to its end.
+
+    What was running when the run ended is marked as interrupted.
+    """
+    if failed := [step for step in steps if step["state"] == "failed"]:
+        return "failed", failed[0]["message"]
+    if is_going:
+        return "running", None
+    unfinished = [step for step in steps if step["state"] != "done"]
+    if not unfinished:
+        return "done", None
+    for step in unfinished:
+        step["state"] = "interrupted" if step["state"] == "running" else step["state"]
+    return "interrupted", f"the run ended in {unfinished[0]['name']}; the same `sluice run` goes on from there"
+
+
 def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
     """kfp.local can report success where nothing ran, so each step must have reported success itself."""
     for step in record["steps"]:
@@ -142,7 +162,7 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
         while not try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
-            if alive(holder) or time.monotonic() > deadline:
+            if _alive(holder) or time.monotonic() > deadline:
                 raise ValueError(
                     f"another run (process {holder or 'unknown'}) is going in {workspace.root}: wait for it or end it"
                 )
@@ -153,7 +173,16 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
         yield lock
 
 
-def alive(pid: str) -> bool:
+def is_going(workspace: Workspace) -> bool:
+    """Return whether a run holds the workspace's lock, which the system releases with its last process."""
+    path = workspace.state / "run.lock"
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        return not try_lock(lock)
+
+
+def _alive(pid: str) -> bool:
     """Return whether a process with this number lives."""
     try:
         os.kill(int(pid), 0)

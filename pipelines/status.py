@@ -6,29 +6,34 @@ from sluice.components.artifact import read_metrics
 from sluice.components.events import read_events
 from sluice.components.stores import open_ledger
 from sluice.components.workspace import STEPS, Workspace
-from sluice.pipelines.runner import alive, latest_run, step_record
+from sluice.pipelines.runner import is_going, latest_run, run_state, step_record
+
+_SHOWN = ("name", "state", "seconds", "cached", "outcome", "message")
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
-    """`{"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}`; safe to call at any moment, also during
-    a run.
+    """The last run and what is served; safe to call at any moment, also during a run.
+
+    `run` is its id and `state` one of `none | running | done | failed | interrupted`, with a `message` where it did not
+    come to its end. `metrics` and `verdict` are those of steps that this run has done, not of an earlier one.
     """
     from sluice.serving.release import fold
 
     ledger = open_ledger(workspace)
-    state = fold(ledger.history())
-    run, lock = latest_run(workspace), workspace.state / "run.lock"
-    events = [] if run is None else read_events(run.events)
-    records = [step_record(events, step) for step in STEPS]
-    if run is not None and not run.record.is_file() and not (lock.is_file() and alive(lock.read_text().strip())):
-        # The run died without a word: what was running then is not running now.
-        for record in records:
-            record["state"] = "interrupted" if record["state"] == "running" else record["state"]
+    release = fold(ledger.history())
+    run = latest_run(workspace)
+    steps = [step_record([] if run is None else read_events(run.events), step) for step in STEPS]
+    state, message = run_state(steps, is_going=is_going(workspace)) if run else ("none", None)
+    done = [step["name"] for step in steps if step["state"] == "done"]
+    metrics = {step: found for step in done if (found := read_metrics(workspace, step))}
     return {
-        "steps": [{name: record[name] for name in ("name", "state", "seconds", "cached")} for record in records],
-        "metrics": {step: metrics for step in STEPS if (metrics := read_metrics(workspace, step))},
-        "verdict": read_metrics(workspace, "gate").get("outcome"),
-        "champion": state.champion,
-        "challenger": state.challenger,
+        "run": run.path.name if run else None,
+        "state": state,
+        "message": message,
+        "steps": [{name: step[name] for name in _SHOWN} for step in steps],
+        "metrics": metrics,
+        "verdict": metrics.get("gate", {}).get("outcome"),
+        "champion": release.champion,
+        "challenger": release.challenger,
         "ledger_ok": ledger.verify().ok,
     }

@@ -17,6 +17,7 @@ from ports import free_port
 
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, STEPS
+from sluice.pipelines.commands.run import REJECTED
 
 
 def test_one_command_takes_text_to_a_served_and_watched_champion(resumed: Checkout) -> None:
@@ -66,9 +67,8 @@ def test_second_run_repeats_nothing_and_releases_nothing(resumed: Checkout) -> N
 
 
 def test_candidate_trained_for_one_step_is_rejected_with_the_comparison(resumed: Checkout) -> None:
-    resumed.run(
-        *("pretrain.workers=1", "pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
-    )
+    short = ("pretrain.workers=1", "pretrain.steps=1", "pretrain.warmup_steps=0", "tune.steps=1", "tune.warmup_steps=0")
+    resumed.run(*short, status=REJECTED)
     status = resumed.status()
     assert {step["name"] for step in status["steps"] if step["cached"]} == {"ingest", "refine", "tokenizer", "pack"}
     assert status["verdict"] == "reject"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sluice.pipelines.cli import COMMANDS, build_parser, main, parse
+from sluice.pipelines.commands.run import exit_status
 
 
 @pytest.fixture
@@ -95,6 +96,25 @@ def test_what_cannot_be_trained_is_refused_before_the_data_is_made(
     assert not (empty_workspace / "artifacts").exists() and not (empty_workspace / "params.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("gate", "rollout", "monitor", "is_champion", "status"),
+    [
+        ("promote", "promoted", "ok", False, 0),
+        ("promote", "promoted", "alert", False, 0),
+        ("hold", "skipped", "ok", True, 0),
+        ("hold", "skipped", "alert", False, 3),
+        ("reject", "skipped", "ok", False, 4),
+        ("promote", "dropped", "ok", False, 4),
+        ("promote", "promoted", "rollback", False, 4),
+    ],
+)
+def test_the_exit_status_of_a_run_tells_its_outcome(
+    gate: str, rollout: str, monitor: str, is_champion: bool, status: int
+) -> None:
+    outcomes = {"gate": gate, "rollout": rollout, "monitor": monitor}
+    assert exit_status(outcomes, is_champion=is_champion) == status
+
+
 def test_debug_shows_the_traceback(empty_workspace: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrain\.stepz"):
         main(["run", "pretrain.stepz=3", "--debug"])
@@ -105,7 +125,7 @@ def test_status_and_history_of_an_empty_workspace(empty_workspace: Path, capsys:
 
     assert main(["status", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
-    assert set(status) == {"steps", "metrics", "verdict", "champion", "challenger", "ledger_ok"}
+    assert (status["run"], status["state"], status["message"], status["verdict"]) == (None, "none", None, None)
     assert {step["state"] for step in status["steps"]} == {"pending"}
     assert status["champion"] is None
     assert status["ledger_ok"] is True
