@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -15,6 +16,23 @@ from sluice.core.settings.block import Block
 from sluice.core.settings.files import NamesFile
 
 Markup = Literal["rst", "md", "html", "txt"]
+Format = Literal["text", "json", "jsonl", "csv", "tsv", "parquet", "warc"]
+
+
+def _text_encoding(name: str | None) -> str | None:
+    """Check the name of a text encoding."""
+    if name is None:
+        return None
+    try:
+        b"ab".decode(name)
+    except UnicodeError:
+        pass  # it decodes other bytes
+    except (LookupError, ValueError):
+        raise ValueError(f"{name} is no encoding of text: name one such as utf-8, cp1252, gb18030 or utf-16") from None
+    return name
+
+
+TextEncoding = Annotated[str | None, AfterValidator(_text_encoding)]
 
 
 def without_secrets(uri: str) -> str:
@@ -54,6 +72,14 @@ class Source(Block):
     """Hash of the one file that `uri` names; other content is refused."""
     text_field: str | None = None
     """Field or column that holds the text; null: `data.text_field`."""
+    fields: list[str] | None = None
+    """Fields of a row to keep in the document's metadata; null: `data.fields`."""
+    id_field: str | None = None
+    """Field of a row to keep as `id` in the document's metadata; null: `data.id_field`."""
+    encoding: TextEncoding = None
+    """Encoding of every file, where a byte order mark names no other; null: `data.encoding`."""
+    format: Format | None = None
+    """Format of every file, overriding the suffix; null: `data.format`."""
     split: str = "train"
     """Split of a Hugging Face data set."""
     revision: str | None = None
@@ -84,6 +110,15 @@ class IngestConfig(Block):
     """Hash of the local sources' content. Filled in when the settings are composed; absent if no source is local."""
     text_field: str = "text"
     """Field or column that holds the text, in JSONL, Parquet, CSV and data sets."""
+    fields: list[str] | None = None
+    """Fields of a row to keep in the document's metadata; null: all plain ones (numbers, booleans, times, and
+    strings of up to 2,000 characters); []: none."""
+    id_field: str | None = None
+    """Field of a row to keep as `id` in the document's metadata."""
+    encoding: TextEncoding = None
+    """Encoding of text, unless a byte order mark names it; null: what a page declares, else UTF-8, else a guess."""
+    format: Format | None = None
+    """Format of every file and of standard input; null: by its suffix; standard input: JSONL, else text."""
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
     """A document, line or row larger than this is rejected."""

@@ -4,18 +4,43 @@ import gzip
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 
 from sluice.core.files import atomic_write
 
+OWN_METADATA = ("source", "path", "licence", "title", "language", "raw_id", "cut_from")
+"""Metadata that the pipeline itself writes; a row's field of such a name is kept as `row_NAME`."""
+
+
+TURNS = "messages"
+"""Name of a row's turns in the metadata."""
+
 
 def content_id(text: str) -> str:
     """Return the first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal texts have equal ids."""
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def encodes(text: str) -> bool:
+    """Return whether the text can be written as UTF-8: it has no lone surrogate, which JSON can escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def with_fields(own: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a finished document: the pipeline's own, and the fields of the row beside its text."""
+    renamed = {f"row_{name}" if name in OWN_METADATA else name: value for name, value in fields.items()}
+    if renamed.get("row_title") == own.get("title"):
+        renamed.pop("row_title", None)
+    return {**renamed, **own}
 
 
 def document_shards(folder: Path) -> list[Path]:

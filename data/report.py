@@ -40,6 +40,16 @@ class IngestReport(BaseModel):
     sources: dict[str, IngestCounts] = {}
     rejects: dict[str, int] = {}
     """Number of files, lines and rows that are not documents, by reason; each is a row of rejects.csv."""
+    noted: dict[str, int] = {}
+    """What was passed over because it is no text by its type, such as requests in web archives, and what was truncated
+    before it came here; by kind.
+    """
+    encodings: dict[str, int] = {}
+    """Documents in other encodings than UTF-8, by encoding and how it is known."""
+    fields: dict[str, int] = {}
+    """Documents whose metadata has a field of their row, by its name."""
+    fields_left_out: dict[str, int] = {}
+    """Documents whose row had a field that is not kept, because it is long or nested, by its name."""
     fallback_reason: str | None = None
     """Why the documentation of the installed packages was read instead of the pinned packages, if it was."""
     timings: dict[str, float] = {}

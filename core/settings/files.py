@@ -13,7 +13,7 @@ from sluice.core.settings.block import Block, annotation_members
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 
-_ELSEWHERE = re.compile(r"(?:pypi|hf|installed):|[A-Za-z][A-Za-z0-9+.-]*://|[/~]")
+_ELSEWHERE = re.compile(r"(?:pypi|hf|installed):|[A-Za-z][A-Za-z0-9+.-]*://|[/~]|-$")
 
 
 @dataclass(frozen=True)

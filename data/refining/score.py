@@ -24,6 +24,7 @@ from sluice.data.deduplication.words import word_hashes
 from sluice.data.document import content_id, read_shard
 from sluice.data.extraction.extract import extract
 from sluice.data.privacy import mask
+from sluice.data.privacy.fields import mask_field
 from sluice.data.quality.classifier import load as load_classifier
 from sluice.data.quality.rules import score
 from sluice.data.refining.tables import score_schema, write_rows
@@ -127,6 +128,8 @@ class MaskPersonalData(PipelineStep):
                 document.text, counts = mask(document.text, self.kinds)
                 for name in ("title", "path", "source"):
                     document.metadata[name], _ = mask(str(document.metadata[name]), self.kinds)
+                fields = document.metadata.get("fields", {})
+                document.metadata["fields"] = {name: mask_field(name, fields[name], self.kinds) for name in fields}
                 raw_id, document.id = document.id, content_id(document.text)
                 # The hash of the original beside the masked text would let anybody test guesses of what was masked.
                 document.metadata["raw_id"] = document.id if any(counts.values()) else raw_id
@@ -204,6 +207,7 @@ def score_part(task: ScoreTask) -> Summary:
             "bytes": len(document.text.encode()),
             "text": document.text,
             "contamination": json.dumps(document.metadata["contamination"]),
+            "fields": json.dumps(document.metadata["fields"], ensure_ascii=False, sort_keys=True),
         }
         for document in documents
     ]

@@ -53,8 +53,10 @@ _DECIDED = pa.schema(
 )
 DECISION = pa.schema([*IDENTITY, *_DECIDED])
 
-_TEXT = pa.schema([("text", pa.string()), ("contamination", pa.string())])
-"""`contamination` is JSON: the spans of words shared with evaluation sets."""
+_TEXT = pa.schema([("text", pa.string()), ("contamination", pa.string()), ("fields", pa.string())])
+"""`contamination` is JSON: the spans of words shared with evaluation sets; so is `fields`: those of the row beside the
+text.
+"""
 
 
 def score_schema(scores: Sequence[str]) -> pa.Schema:
@@ -110,6 +112,11 @@ def score_columns(path: Path) -> list[str]:
     """Names of the score columns of a scores file."""
     fixed = {*IDENTITY.names, *_TEXT.names}
     return [name for name in pq.read_schema(path).names if name not in fixed]
+
+
+def has_fields(path: Path) -> bool:
+    """Return whether a scores file has the fields of rows; those of builds before version 0.3 have none."""
+    return "fields" in pq.read_schema(path).names
 
 
 def read_rows(path: Path, indices: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ The workers write the texts, one part at a time; this process only merges their 
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,12 +17,20 @@ from datatrove.data import Document
 
 from sluice.core.arrow import column_of
 from sluice.core.progress import Progress, no_progress
-from sluice.data.document import content_id, document_line, write_line_shards, write_lines
+from sluice.data.document import TURNS, content_id, document_line, with_fields, write_line_shards, write_lines
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cut, CutResult, Cuts
 from sluice.data.refining.decide import KEPT, DocumentDecision
 from sluice.data.refining.executor import RunTasks
-from sluice.data.refining.tables import DECISION, DECISIONS, DECISIONS_A_GROUP, IDENTITY, read_rows, write_decisions
+from sluice.data.refining.tables import (
+    DECISION,
+    DECISIONS,
+    DECISIONS_A_GROUP,
+    IDENTITY,
+    has_fields,
+    read_rows,
+    write_decisions,
+)
 from sluice.data.report import EVIDENCE, RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512
@@ -98,14 +107,18 @@ def write_part(task: WriteTask) -> None:
 
     def clean() -> Iterator[Document]:
         rows = task.rows.tolist()
-        for index, row in zip(rows, read_rows(task.part, rows, ["id", "text", *_METADATA]), strict=True):
+        columns = ["id", "text", *_METADATA, *(["fields"] if has_fields(task.part) else [])]
+        for index, row in zip(rows, read_rows(task.part, rows, columns), strict=True):
             final, final_id = row["text"], row["id"]
             if index in task.cuts:
                 final, _ = task.cuts[index].apply(final, task.min_piece_words)
             metadata = {name: row[name] for name in _METADATA}
+            fields = json.loads(row.get("fields") or "{}")
             if final != row["text"]:
                 metadata["cut_from"], final_id = row["id"], content_id(final)
-            yield Document(text=final, id=final_id, metadata=metadata)
+                # They still contain what was cut.
+                fields.pop(TURNS, None)
+            yield Document(text=final, id=final_id, metadata=with_fields(metadata, fields))
 
     write_lines(map(document_line, clean()), task.out)
 

@@ -14,7 +14,7 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProject
 from sluice.core.files import atomic_write
 from sluice.core.manifest import file_hash
 from sluice.data.sources.compression import Damaged, open_stream
-from sluice.data.sources.origin import Limits
+from sluice.data.sources.limits import Limits
 
 Result = TypeVar("Result")
 

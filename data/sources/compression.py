@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from sluice.data.sources.origin import Limits, too_large
+from sluice.data.sources.limits import Limits, too_large
 
 PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _FREE_BYTES = 1_000_000

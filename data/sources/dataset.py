@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sluice.data.sources.jsonl_csv import no_column, no_string
+from sluice.data.sources.jsonl_csv import no_column
+from sluice.data.sources.limits import Limits
 from sluice.data.sources.location import HubDataset
-from sluice.data.sources.origin import Limits, Origin, Read
+from sluice.data.sources.origin import Origin, Read
+from sluice.data.sources.row_fields import turns_of
 
 _TALKATIVE = ("huggingface_hub", "datasets", "fsspec", "urllib3", "httpx")
 
@@ -15,13 +17,9 @@ _TALKATIVE = ("huggingface_hub", "datasets", "fsspec", "urllib3", "httpx")
 def read_dataset(location: HubDataset, split: str, revision: str | None, origin: Origin, limits: Limits) -> Read:
     """Read one document a row, numbered from 1. Raises ValueError for an unavailable data set or a missing field."""
     for number, row in enumerate(_rows(location, split, revision), start=1):
-        text = row.get(origin.text_field)
-        if isinstance(text, str):
-            yield origin.of_row(text, split, number, limits)
-        elif origin.text_field not in row and number == 1:
+        if number == 1 and origin.text_field not in row and turns_of(row) is None:
             raise ValueError(f"data.sources: {location.name} has {no_column(origin.text_field, list(row))}")
-        else:
-            yield origin.reject(split, no_string(origin.text_field), number)
+        yield origin.of_fields(row, split, number, limits)
 
 
 def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Files of a directory or glob: in name order, without hidden ones, every file once, whatever links there are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sluice.data.report import is_finished_build
+from sluice.data.sources.code_files import names_suffix
 from sluice.data.sources.globs import Choice, at_or_below
 from sluice.data.sources.location import LocalFiles
 from sluice.data.sources.origin import Origin, Reject
@@ -112,6 +113,14 @@ def _first_time(path: Path, seen: Seen) -> bool:
     fresh = identity not in seen
     seen.add(identity)
     return fresh
+
+
+def chooser(location: LocalFiles, include: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether the settings choose a file by its name or suffix, not only by its folder."""
+    if location.glob is None and not location.top.is_dir():
+        return lambda _shown: True
+    globs = [*include, *([location.glob] if location.glob else [])]
+    return lambda shown: any(names_suffix(glob, shown) for glob in globs)
 
 
 def cannot_be_read(error: OSError) -> str:

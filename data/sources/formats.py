@@ -4,11 +4,15 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from sluice.data.config import Markup
+from sluice.data.config import Format, Markup
+from sluice.data.document import Document
+from sluice.data.sources.code_files import language_of
 from sluice.data.sources.compression import PACKINGS, Damaged, open_stream
 from sluice.data.sources.files import cannot_be_read
+from sluice.data.sources.json_values import read_json
 from sluice.data.sources.jsonl_csv import read_csv, read_json_lines
-from sluice.data.sources.origin import Limits, Origin, Read, too_large
+from sluice.data.sources.limits import Limits, too_large
+from sluice.data.sources.origin import RAW, Origin, Read, Reject
 from sluice.data.sources.parquet import read_parquet
 from sluice.data.sources.warc import read_warc
 
@@ -23,29 +27,32 @@ MARKUP_OF_SUFFIX: dict[str, Markup] = {
     ".xhtml": "html",
 }
 Reader = Callable[[Path, str | None, str, Origin, Limits], Read]
-_READERS: dict[str, Reader] = {
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".parquet": read_parquet,
-    ".warc": read_warc,
+_FORMAT_OF_SUFFIX: dict[str, Format] = {
+    **dict.fromkeys(MARKUP_OF_SUFFIX, "text"),
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".warc": "warc",
+    ".wet": "warc",
 }
-SUFFIXES = (*MARKUP_OF_SUFFIX, *_READERS)
+SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
 """Each of them, Parquet aside, also with .gz or .zst after it."""
-
 
 UNSUPPORTED = "unsupported suffix"
 
 
-def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
+def read_file(path: Path, shown: str, origin: Origin, limits: Limits, *, chosen: bool = False) -> Read:
     """Read the documents and rejects of one file. `shown` is its name in them, with its suffix.
 
-    A damaged file yields what is before the damage, then one reject.
+    A file of another suffix is read as source code if it was `chosen` by its suffix. A damaged file yields what is
+    before the damage, then one reject.
     """
     suffix, packing = kind(shown)
-    reader = _READERS.get(suffix)
-    if reader is None and suffix not in MARKUP_OF_SUFFIX and origin.markup is None:
+    found = format_of(shown, origin, chosen=chosen)
+    if found is None:
         yield origin.reject(shown, f"{UNSUPPORTED} {suffix or '(none)'}")
         return
     try:
@@ -55,11 +62,17 @@ def read_file(path: Path, shown: str, origin: Origin, limits: Limits) -> Read:
         elif not status.st_size:
             yield origin.reject(shown, "empty")
         else:
-            yield from (reader or read_text)(path, packing, shown, origin, limits)
+            yield from _READERS[found](path, packing, shown, origin, limits)
     except Damaged as damage:
         yield origin.reject(shown, str(damage), damage.line)
     except OSError as error:
         yield origin.reject(shown, cannot_be_read(error))
+
+
+def format_of(name: str, origin: Origin, *, chosen: bool) -> Format | None:
+    """Return the format that a file is read in; None if it is not read. `chosen`: a glob names its suffix."""
+    known = origin.format or _FORMAT_OF_SUFFIX.get(kind(name)[0])
+    return known or ("text" if chosen or origin.markup is not None else None)
 
 
 def kind(name: str) -> tuple[str, str | None]:
@@ -70,11 +83,6 @@ def kind(name: str) -> tuple[str, str | None]:
     return (suffixes[-1] if suffixes else ""), None
 
 
-def markup_of(name: str) -> Markup:
-    """Return the markup of a text file by its suffix; plain text for other suffixes."""
-    return MARKUP_OF_SUFFIX.get(kind(name)[0], "txt")
-
-
 def read_text(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
     """Read the whole file as one document."""
     with open_stream(path, limits, packing) as stream:
@@ -82,5 +90,26 @@ def read_text(path: Path, packing: str | None, shown: str, origin: Origin, limit
     if len(content) > limits.document_bytes:
         yield origin.reject(shown, too_large(limits.document_bytes))
         return
-    markup = origin.markup or markup_of(shown)
-    yield origin.of_page(content, shown) if markup == "html" else origin.of_file(content, shown, markup)
+    yield text_document(content, shown, origin)
+
+
+def text_document(content: bytes, shown: str, origin: Origin) -> Document | Reject:
+    """Make a document of a text file. The text of source code is kept as it is, with its language as metadata."""
+    name = shown.removesuffix(PurePosixPath(shown).suffix) if kind(shown)[1] else shown
+    markup = origin.markup or MARKUP_OF_SUFFIX.get(kind(shown)[0])
+    if markup == "html":
+        return origin.of_page(content, shown)
+    language = language_of(name) if markup is None else None
+    fields = {"programming_language": language} if language else None
+    return origin.of_file(content, shown, markup or RAW, fields=fields)
+
+
+_READERS: dict[Format, Reader] = {
+    "text": read_text,
+    "json": read_json,
+    "jsonl": read_json_lines,
+    "csv": read_csv,
+    "tsv": read_csv,
+    "parquet": read_parquet,
+    "warc": read_warc,
+}

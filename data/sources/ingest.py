@@ -1,6 +1,7 @@
 """Ingest text from the listed sources or the pinned packages. Unreadable files and lines are counted and listed."""
 
 import csv
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from sluice.data.config import IngestConfig
 from sluice.data.document import Document, write_documents
 from sluice.data.privacy import mask
 from sluice.data.report import IngestCounts, IngestReport
-from sluice.data.sources.origin import Read, Reject
+from sluice.data.sources.origin import LEFT_OUT, Noted, Read, Reject
 from sluice.data.sources.packages import packages
 from sluice.data.sources.readers import SourceReader, why_none
 
@@ -30,7 +31,9 @@ def ingest(
     report = IngestReport()
     with ExitStack() as stack:
         kept = cache or Path(stack.enter_context(TemporaryDirectory(prefix="sluice-")))
-        reader = SourceReader(config, kept)
+        spool = out / ".spool"
+        stack.callback(shutil.rmtree, spool, ignore_errors=True)
+        reader = SourceReader(config, kept, spool)
         if config.given:
             found = reader.read(progress)
         else:
@@ -48,9 +51,13 @@ def ingest(
         if source in report.sources:
             report.sources[source].sha256 = sha256
     report.sources = dict(sorted(report.sources.items()))
-    report.rejects = dict(sorted(report.rejects.items()))
+    for name in ("rejects", "noted", "encodings", "fields", "fields_left_out"):
+        setattr(report, name, dict(sorted(getattr(report, name).items())))
     report.timings = {"fetch_s": fetched - started, "read_s": time.perf_counter() - fetched}
     return report
+
+
+_MOST_NAMES, _FURTHER = 1000, ".."
 
 
 class _Account:
@@ -70,6 +77,10 @@ class _Account:
                 self.table.writerow((each.source, mask(each.path)[0], each.line, each.reason))
                 self.report.rejects[each.reason] = self.report.rejects.get(each.reason, 0) + 1
                 continue
+            if isinstance(each, Noted):
+                self.report.noted[each.what] = self.report.noted.get(each.what, 0) + 1
+                continue
+            self._count_metadata(each)
             counts = self.report.sources.setdefault(
                 each.metadata["source"], IngestCounts(licence=each.metadata["licence"])
             )
@@ -78,3 +89,18 @@ class _Account:
                 tally.documents += 1
                 tally.bytes += size
             yield each
+
+    def _count_metadata(self, document: Document) -> None:
+        for name in document.metadata.pop(LEFT_OUT, ()):
+            _add(self.report.fields_left_out, name)
+        fields = document.metadata.get("fields", {})
+        for name in fields:
+            _add(self.report.fields, name)
+        if "encoding_by" in fields:
+            _add(self.report.encodings, f"{fields['encoding']} ({fields['encoding_by']})")
+
+
+def _add(counts: dict[str, int], name: str) -> None:
+    """Count a name; beyond the first thousand, names are counted together, because rows may have any."""
+    name = name if name in counts or len(counts) < _MOST_NAMES else _FURTHER
+    counts[name] = counts.get(name, 0) + 1

@@ -1,24 +1,44 @@
-"""JSON lines and CSV: one document a row, its text in one field."""
+"""JSON lines and CSV: one document a row, its text in one field, other fields as metadata."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sluice.data.document import Document
+from sluice.data.sources.charset import Recoded
 from sluice.data.sources.compression import lines, open_stream
-from sluice.data.sources.origin import Limits, Origin, Read, Reject, too_large
+from sluice.data.sources.limits import Limits, too_large
+from sluice.data.sources.origin import Origin, Read, Reject
+
+
+class Table(NamedTuple):
+    """An open file of rows: its bytes as UTF-8, and what is known about its encoding."""
+
+    stream: io.BufferedReader
+    recoded: Recoded
+
+
+@contextmanager
+def open_table(path: Path, packing: str | None, origin: Origin, limits: Limits) -> Iterator[Table]:
+    """Open a file of rows in any encoding."""
+    with open_stream(path, limits, packing) as stream:
+        recoded = Recoded(stream, origin.encoding)
+        yield Table(io.BufferedReader(recoded, 1 << 18), recoded)
 
 
 def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """Read one JSON object a line. Other lines, and those without a string in the text field, are rejects."""
+    """Read one JSON object a line. Other lines, and those without a text, are rejects."""
     blank = True
-    with open_stream(path, limits, packing) as stream:
-        for number, line in lines(stream, limits.document_bytes):
+    with open_table(path, packing, origin, limits) as table:
+        for number, line in lines(table.stream, limits.document_bytes):
             if line is None:
                 yield origin.reject(shown, too_large(limits.document_bytes), number)
             elif line.strip():
-                yield _of_line(line, number, shown, origin, limits)
+                yield _of_line(line, number, shown, origin, limits, table.recoded)
             else:
                 continue
             blank = False
@@ -26,53 +46,34 @@ def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin,
         yield origin.reject(shown, "empty")
 
 
-def _of_line(line: bytes, number: int, shown: str, origin: Origin, limits: Limits) -> Document | Reject:
+def _of_line(  # noqa: PLR0917
+    line: bytes, number: int, shown: str, origin: Origin, limits: Limits, recoded: Recoded
+) -> Document | Reject:
     try:
-        # Only the first line may begin with a byte order mark.
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
-        return origin.reject(shown, "not UTF-8 text", number)
+        return origin.reject(shown, recoded.doubt, number)
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         return origin.reject(shown, "line is not a JSON object", number)
-    text = row.get(origin.text_field)
-    if not isinstance(text, str):
-        return origin.reject(shown, no_string(origin.text_field), number)
-    # A lone surrogate, which JSON can escape, cannot be encoded in UTF-8.
-    if not _encodes(text):
-        return origin.reject(shown, "not UTF-8 text", number)
-    # A clean document of an earlier build keeps the origin it was first read from.
-    metadata, first = row.get("metadata"), None
-    if "id" in row and isinstance(metadata, dict):
-        names = ("source", "path", "licence", "title")
-        known = {name: value for name in names if isinstance(value := metadata.get(name), str) and _encodes(value)}
-        first = known if len(known) == len(names) else None
-    return origin.of_row(text, shown, number, limits, first)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return origin.of_fields(row, shown, number, limits, recoded.encoding)
 
 
 def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
     """Read one document a row; the first row is the header. Numbers count lines, as a field may span several."""
     broken: list[Reject] = []
+    is_tsv = origin.format == "tsv" or (origin.format is None and ".tsv" in shown.lower())
     before = csv.field_size_limit(limits.document_bytes)  # the module has only this process-wide limit
     try:
-        with open_stream(path, limits, packing) as stream:
-            texts = _texts(lines(stream, limits.document_bytes), shown, origin, limits, broken)
-            rows = csv.reader(texts, delimiter="\t" if ".tsv" in shown.lower() else ",")
+        with open_table(path, packing, origin, limits) as table:
+            texts = _texts(lines(table.stream, limits.document_bytes), shown, origin, limits, broken, table.recoded)
+            rows = csv.reader(texts, delimiter="\t" if is_tsv else ",")
             names = next(rows, None)
             if names is None or origin.text_field not in names:
                 yield from broken
                 yield origin.reject(shown, no_column(origin.text_field))
                 return
-            place = names.index(origin.text_field)
             while True:
                 number = rows.line_num + 1
                 try:
@@ -86,15 +87,23 @@ def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits
                 if row is None:
                     return
                 if len(row) == len(names):
-                    yield origin.of_row(row[place], shown, number, limits)
+                    # An empty cell is no value.
+                    cells = {name: cell for name, cell in zip(names, row, strict=True) if cell}
+                    cells.setdefault(origin.text_field, "")
+                    yield origin.of_fields(cells, shown, number, limits, table.recoded.encoding)
                 elif row:
                     yield origin.reject(shown, "row has another number of fields than the header", number)
     finally:
         csv.field_size_limit(before)
 
 
-def _texts(
-    numbered: Iterator[tuple[int, bytes | None]], shown: str, origin: Origin, limits: Limits, broken: list[Reject]
+def _texts(  # noqa: PLR0917
+    numbered: Iterator[tuple[int, bytes | None]],
+    shown: str,
+    origin: Origin,
+    limits: Limits,
+    broken: list[Reject],
+    recoded: Recoded,
 ) -> Iterator[str]:
     for number, line in numbered:
         if line is None:
@@ -102,9 +111,9 @@ def _texts(
             yield "\n"
             continue
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode("utf-8")
         except UnicodeDecodeError:
-            broken.append(origin.reject(shown, "not UTF-8 text", number))
+            broken.append(origin.reject(shown, recoded.doubt, number))
             yield "\n"
 
 
@@ -114,7 +123,3 @@ def no_column(field: str, schema: list[str] | None = None) -> str:
         return f"no text column `{field}`: set data.text_field"
     shown = ", ".join(schema[:12]) + (", .." if len(schema) > 12 else "")
     return f"no text column `{field}`; columns: {shown or 'none'}; set data.text_field"
-
-
-def no_string(field: str) -> str:
-    return f"no string under `{field}`: set data.text_field"

@@ -6,10 +6,10 @@ import stat
 
 from sluice.core.manifest import file_hash
 from sluice.data.config import IngestConfig
-from sluice.data.sources.files import FoundFile, cannot_be_read, find
-from sluice.data.sources.formats import SUFFIXES, kind
+from sluice.data.sources.files import FoundFile, cannot_be_read, chooser, find
+from sluice.data.sources.formats import format_of
 from sluice.data.sources.globs import Choice
-from sluice.data.sources.location import LocalFiles, locate
+from sluice.data.sources.location import LocalFiles, StandardInput, locate
 from sluice.data.sources.origin import Origin
 
 
@@ -28,13 +28,16 @@ def contents_sha256(config: IngestConfig) -> str | None:
         except ValueError:
             contents.append((source.uri, listed))
             continue
+        if isinstance(location, StandardInput):
+            raise ValueError("data.sources: - is standard input, which only `sluice data build` reads: name a file")
         if not isinstance(location, LocalFiles):
             continue
-        choice = Choice(tuple(source.include), tuple(source.exclude))
-        for each in find(location, choice, Origin(location.name)):
+        choice, chosen = Choice(tuple(source.include), tuple(source.exclude)), chooser(location, source.include)
+        origin = Origin(location.name, markup=source.markup, format=source.format or config.format)
+        for each in find(location, choice, origin):
             if not isinstance(each, FoundFile):
                 listed.append((each.path, each.reason))
-            elif kind(each.shown)[0] not in SUFFIXES and source.markup is None:
+            elif format_of(each.shown, origin, chosen=chosen(each.shown)) is None:
                 # The content of a file that is rejected for its suffix or type is not read.
                 listed.append((each.shown, "unsupported"))
             else:

@@ -68,18 +68,27 @@ class Installed:
     name: str = "installed:"
 
 
-Location = LocalFiles | RemoteFiles | Release | HubDataset | Installed
+@dataclass(frozen=True)
+class StandardInput:
+    """What is piped into the process."""
+
+    name: str = "-"
+
+
+Location = LocalFiles | StandardInput | RemoteFiles | Release | HubDataset | Installed
 
 _RELEASE = re.compile(r"(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
 _DATASET = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<configuration>[\w.-]+))?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
+_ROWS = ("text_field", "fields", "id_field")
 # A setting that would be ignored is an error.
 _SETTINGS: dict[type[Any], set[str]] = {
-    LocalFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
-    RemoteFiles: {"sha256", "text_field", "include", "exclude", "markup", "licence"},
-    Release: {"sha256", "include", "exclude", "markup", "licence"},
-    HubDataset: {"text_field", "split", "revision", "markup", "licence"},
+    LocalFiles: {"sha256", "include", "exclude", "format", "encoding", *_ROWS, "markup", "licence"},
+    RemoteFiles: {"sha256", "include", "exclude", "format", "encoding", *_ROWS, "markup", "licence"},
+    StandardInput: {"format", "encoding", *_ROWS, "markup", "licence"},
+    Release: {"sha256", "include", "exclude", "encoding", "markup", "licence"},
+    HubDataset: {"split", "revision", *_ROWS, "markup", "licence"},
     Installed: set(),
 }
 
@@ -96,6 +105,8 @@ def locate(source: Source) -> Location:
 
 def parse(uri: str) -> Location:
     """Parse a URI into a location. Raises ValueError for an unknown one."""
+    if uri == "-":
+        return StandardInput()
     scheme, colon, rest = uri.partition(":")
     if scheme == "pypi" and colon:
         release = _RELEASE.fullmatch(rest) or _refuse(uri, "must be pypi:NAME==VERSION, such as pypi:django==5.2.19")

@@ -1,17 +1,24 @@
 """The items that readers yield: documents with their origin, and rejects with their reason."""
 
-import codecs
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
-from sluice.data.config import UNSPECIFIED, IngestConfig, Markup
-from sluice.data.document import Document, content_id
+from sluice.data.config import UNSPECIFIED, Format, Markup
+from sluice.data.document import OWN_METADATA, TURNS, Document, content_id, encodes
+from sluice.data.sources.charset import UTF_8, Encoding, NotText, decode
+from sluice.data.sources.limits import Limits, longer_than, too_large
+from sluice.data.sources.row_fields import FieldChoice, as_turns, render_turns, turns_of
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _HEAD_BYTES = 2048
 """Beginning of a page that must name its charset; the standard says 1024."""
+_LONGEST_TITLE = 300
+LEFT_OUT = "left_out"
+"""Key, until a document is counted, of the names of its fields that are not kept."""
+RAW: Markup = "txt"
 
 
 @dataclass(frozen=True)
@@ -24,22 +31,14 @@ class Reject:
     line: int | None = None
 
 
-Read = Iterator[Document | Reject]
-
-
 @dataclass(frozen=True)
-class Limits:
-    """Limits of what is read."""
+class Noted:
+    """Something to count beside documents and rejects, such as a record that is no text by its type."""
 
-    document_bytes: int
-    file_bytes: int
-    """Size of one file, decompressed."""
-    expansion: float
-    """Decompressed over compressed bytes."""
+    what: str
 
-    @classmethod
-    def of(cls, config: IngestConfig) -> "Limits":
-        return cls(config.max_document_bytes, config.max_file_bytes, config.max_expansion)
+
+Read = Iterator[Document | Reject | Noted]
 
 
 @dataclass(frozen=True)
@@ -51,40 +50,96 @@ class Origin:
     text_field: str = "text"
     markup: Markup | None = None
     """Markup of every file, overriding the suffix."""
+    encoding: str | None = None
+    """Encoding of every file, where a byte order mark names no other."""
+    format: Format | None = None
+    """Format of every file, overriding the suffix."""
+    fields: FieldChoice = field(default_factory=FieldChoice)
 
-    def document(self, text: str, path: str, markup: str) -> Document:
-        metadata = {
+    def document(self, text: str, path: str, markup: str, fields: Mapping[str, Any] | None = None) -> Document:
+        metadata: dict[str, Any] = {
             "source": self.source,
             "path": path,
             "licence": self.licence,
             "title": PurePosixPath(path).stem,
             "markup": markup,
         }
+        if fields:
+            metadata["fields"] = dict(fields)
         return Document(text=text, id=content_id(text), metadata=metadata)
 
     def reject(self, path: str, reason: str, line: int | None = None) -> Reject:
         return Reject(self.source, path, reason, line)
 
-    def of_file(self, content: bytes, path: str, markup: str) -> Document | Reject:
-        """Make one document of a whole file."""
+    def of_file(
+        self,
+        content: bytes,
+        path: str,
+        markup: str,
+        *,
+        declared: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Document | Reject:
+        """Make one document of a whole file, in the encoding that it is `declared` in unless the settings name one."""
         try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return self.reject(path, "not UTF-8 text")
-        if "\0" in text:
-            return self.reject(path, "binary")
-        return self.document(text, path, markup) if text.strip() else self.reject(path, "empty")
+            text, encoding = decode(content, self.encoding, declared)
+        except NotText as why:
+            return self.reject(path, str(why))
+        if not text.strip():
+            return self.reject(path, "empty")
+        return self.document(text, path, markup, {**encoding.evidence, **(fields or {})})
 
-    def of_page(self, content: bytes, path: str, charset: str | None = None) -> Document | Reject:
+    def of_page(
+        self, content: bytes, path: str, charset: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> Document | Reject:
         """Make one document of an HTML page, in the `charset` it was sent with, or else in the one it declares."""
         named = _CHARSET.search(content[:_HEAD_BYTES])
         charset = charset or (named[1].decode() if named else None)
-        if charset is None or content.startswith(codecs.BOM_UTF8):
-            return self.of_file(content, path, "html")
-        try:
-            return self.of_file(content.decode(charset).encode(), path, "html")
-        except (LookupError, UnicodeError):
-            return self.reject(path, "not text in the charset it names")
+        return self.of_file(content, path, "html", declared=charset, fields=fields)
+
+    def of_fields(
+        self, row: Mapping[str, Any], path: str, number: int, limits: Limits, encoding: Encoding = UTF_8
+    ) -> Document | Reject:
+        """Make a document of a row, whose text is in `text_field`, or else in its turns."""
+        text, turns = row.get(self.text_field), None
+        if isinstance(text, bytes):
+            try:
+                text, encoding = decode(text, self.encoding)
+            except NotText as why:
+                return self.reject(path, str(why), number)
+        if not isinstance(text, str):
+            named = as_turns(text)
+            found = (self.text_field, named) if named else (turns_of(row) if text is None else None)
+            if found is None:
+                return self.reject(path, no_string(self.text_field), number)
+            field_name, turns = found
+            row = {name: value for name, value in row.items() if name != field_name}
+            text = render_turns(turns)
+        if not encodes(text):
+            return self.reject(path, "not UTF-8 text", number)
+        fields = self.fields.kept(row, self.text_field)
+        if turns is not None and self.fields.names is None:
+            fields.values[TURNS] = turns
+        fields.values |= encoding.evidence
+        # A clean document of an earlier build keeps the origin it was first read from.
+        metadata, first = row.get("metadata"), None
+        if "id" in row and isinstance(metadata, dict):
+            names = ("source", "path", "licence", "title")
+            known = {name: value for name in names if isinstance(value := metadata.get(name), str) and encodes(value)}
+            first = known if len(known) == len(names) else None
+        made = self.of_row(text, path, number, limits, first)
+        if isinstance(made, Document):
+            title = fields.values.get("title")
+            if first is None and isinstance(title, str) and 0 < len(title.strip()) <= _LONGEST_TITLE:
+                made.metadata["title"] = title.strip()
+            if first is not None:
+                for name in ("id", *OWN_METADATA):
+                    fields.values.pop(name, None)
+            if fields.values:
+                made.metadata["fields"] = fields.values
+            if fields.left_out:
+                made.metadata[LEFT_OUT] = fields.left_out
+        return made
 
     def of_row(
         self, text: str, path: str, number: int, limits: Limits, first: Mapping[str, str] | None = None
@@ -103,10 +158,5 @@ class Origin:
         return document
 
 
-def longer_than(text: str, size_bytes: int) -> bool:
-    """Return whether the text takes more bytes in UTF-8, where a character takes at most four."""
-    return len(text) * 4 > size_bytes and len(text.encode("utf-8", "surrogatepass")) > size_bytes
-
-
-def too_large(size_bytes: int) -> str:
-    return f"larger than {size_bytes} bytes"
+def no_string(field_name: str) -> str:
+    return f"no string under `{field_name}`: set data.text_field"

@@ -9,11 +9,12 @@ from sluice.core.progress import Progress
 from sluice.data.config import UNSPECIFIED, IngestConfig
 from sluice.data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
 from sluice.data.sources.compression import Damaged
-from sluice.data.sources.formats import MARKUP_OF_SUFFIX, markup_of
+from sluice.data.sources.formats import MARKUP_OF_SUFFIX, text_document
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.licence import METADATA, distribution_licence
-from sluice.data.sources.origin import Limits, Origin, Read, too_large
+from sluice.data.sources.limits import Limits, too_large
+from sluice.data.sources.origin import Origin, Read
 
 _DOWNLOADS_AT_ONCE = 4
 _EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)
@@ -81,4 +82,4 @@ def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Lim
                 yield origin.reject(path, too_large(limits.document_bytes))
                 continue
             spool.seek(start)
-            yield origin.of_file(spool.read(size_bytes), path, origin.markup or markup_of(path))
+            yield text_document(spool.read(size_bytes), path, origin)

@@ -1,4 +1,4 @@
-"""Parquet: one document a row, its text in one column; only that column is read, one batch at a time.
+"""Parquet: one document a row, its text in one column; the chosen columns are read, one batch at a time.
 
 A value may occur in thousands of rows and be stored once, in a dictionary or as a prefix of the next. So the rows of a
 batch are limited such that the longest possible value, in every row, still takes little memory.
@@ -8,10 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sluice.data.document import Document
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.jsonl_csv import no_column
-from sluice.data.sources.origin import Limits, Origin, Read, too_large
+from sluice.data.sources.limits import Limits, too_large
+from sluice.data.sources.origin import LEFT_OUT, Origin, Read
 from sluice.data.sources.parquet_pages import page_sizes
+from sluice.data.sources.row_fields import TURN_FIELDS, FieldChoice
 
 _MOST_ROWS = 256
 _BATCH_BYTES = 1 << 26
@@ -21,7 +24,7 @@ _FREE_BYTES = 1_000_000
 
 
 def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """Read one document a row, numbered from 1. A file without the text field as column of strings is a reject."""
+    """Read one document a row, numbered from 1. A file without a column of texts or turns is a reject."""
     import pyarrow
     from pyarrow import parquet
 
@@ -30,30 +33,46 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
     try:
         # With the defaults, the whole column chunk of a row group would be read ahead.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            fault = _fault(file, origin.text_field, limits)
-            longest = 0 if fault else _largest_page(path, _chunks(file, origin.text_field))
-            if longest > _MOST_PAGE_BYTES:
-                fault = f"a page {too_large(_MOST_PAGE_BYTES)}"
+            schema = file.schema_arrow
+            turns = (name for name in TURN_FIELDS if name in schema.names)
+            text = origin.text_field if origin.text_field in schema.names else next(turns, origin.text_field)
+            fault = _fault(file, path, text, limits)
+            if fault is None and not _is_text(schema.field(text).type):
+                fault = f"column `{text}` is {schema.field(text).type}, not a string"
             if fault:
                 yield origin.reject(shown, fault)
                 return
+            others = [
+                name
+                for name in dict.fromkeys(schema.names)
+                if name != text and _wanted(schema.field(name), origin.fields) and not _fault(file, path, name, limits)
+            ]
+            columns = [text, *others]
             number = 0
             # A column stored as dictionary stays one, and every batch has the whole dictionary.
-            is_dictionary = pyarrow.types.is_dictionary(file.schema_arrow.field(origin.text_field).type)
+            is_dictionary = any(pyarrow.types.is_dictionary(schema.field(name).type) for name in columns)
+            longest = _largest_page(path, [chunk for name in columns for chunk in _chunks(file, name)])
             rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
-            for batch in file.iter_batches(rows, columns=[origin.text_field], use_threads=False):
+            left_out = [name for name in schema.names if name not in columns] if origin.fields.names is None else []
+            for batch in file.iter_batches(rows, columns=columns, use_threads=False):
                 may_be_long = batch.nbytes > limits.document_bytes
-                for value in batch.column(0):
+                fields = [batch.column(name) for name in others]
+                for place, value in enumerate(batch.column(text)):
                     number += 1
                     if may_be_long and _size(value) > limits.document_bytes:
                         yield origin.reject(shown, too_large(limits.document_bytes), number)
                         continue
                     try:
-                        text = value.as_py()
+                        content = value.as_py()
                     except UnicodeDecodeError:
                         yield origin.reject(shown, "not UTF-8 text", number)
                         continue
-                    yield origin.of_row(text or "", shown, number, limits)
+                    row = {name: _plain(column[place]) for name, column in zip(others, fields, strict=True)}
+                    row[text] = "" if content is None else content
+                    made = origin.of_fields(row, shown, number, limits)
+                    if left_out and isinstance(made, Document):
+                        made.metadata[LEFT_OUT] = [*made.metadata.get(LEFT_OUT, []), *left_out]
+                    yield made
             if not number:
                 yield origin.reject(shown, "empty")
     except (pyarrow.ArrowException, OSError) as error:
@@ -62,17 +81,43 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
         raise Damaged("damaged Parquet") from error
 
 
-def _fault(file: Any, field: str, limits: Limits) -> str | None:
-    """Return why the file is rejected as a whole; None if it is not."""
-    import pyarrow
+def _is_text(kind: Any) -> bool:
+    """Return whether a column has strings, bytes or lists of turns."""
+    from pyarrow import types
 
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_list(kind) or types.is_large_list(kind):
+        return bool(types.is_struct(kind.value_type))
+    return any(
+        check(kind)
+        for check in (
+            *(types.is_string, types.is_large_string, types.is_string_view),
+            *(types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary),
+        )
+    )
+
+
+def _wanted(column: Any, choice: FieldChoice) -> bool:
+    from pyarrow import types
+
+    if choice.names is not None:
+        return column.name in choice.names or column.name == choice.id_field
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    return not (types.is_nested(kind) or types.is_null(kind) or (_is_text(kind) and "binary" in str(kind)))
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, ArithmeticError):  # bytes that are no string, a time beyond Python's
+        return None
+
+
+def _fault(file: Any, path: Path, field: str, limits: Limits) -> str | None:
+    """Return why a column is not read; None if it is."""
     schema = file.schema_arrow
     if field not in schema.names:
         return no_column(field, schema.names)
-    kind = schema.field(field).type
-    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        return f"column `{field}` is {kind}, not a string"
     chunks = _chunks(file, field)
     packed, unpacked = (
         sum(getattr(chunk, f"total_{kind}_size") for chunk in chunks) for kind in ("compressed", "uncompressed")
@@ -81,6 +126,8 @@ def _fault(file: Any, field: str, limits: Limits) -> str | None:
         return f"{too_large(limits.file_bytes)} as a whole"
     if unpacked > max(_FREE_BYTES, limits.expansion * packed):
         return f"expands more than {limits.expansion:g} times"
+    if _largest_page(path, chunks) > _MOST_PAGE_BYTES:
+        return f"a page {too_large(_MOST_PAGE_BYTES)}"
     return None
 
 
@@ -90,7 +137,7 @@ def _chunks(file: Any, field: str) -> list[Any]:
         group.column(place)
         for group in groups
         for place in range(group.num_columns)
-        if group.column(place).path_in_schema == field
+        if f"{group.column(place).path_in_schema}.".startswith(f"{field}.")
     ]
 
 
@@ -106,5 +153,5 @@ def _largest_page(path: Path, chunks: list[Any]) -> int:
 def _size(value: Any) -> int:
     """Return the UTF-8 bytes of a string without converting it to a Python string."""
     value = getattr(value, "value", value)  # the value of a dictionary entry
-    content = None if value is None else value.as_buffer()
+    content = value.as_buffer() if hasattr(value, "as_buffer") else None
     return 0 if content is None else content.size

@@ -8,13 +8,26 @@ from sluice.core.progress import Progress
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import Document
 from sluice.data.sources.archive import IndexUnreachable, Pin, fetch
-from sluice.data.sources.files import FoundFile, Seen, find
+from sluice.data.sources.code_files import names_suffix
+from sluice.data.sources.files import FoundFile, Seen, chooser, find
 from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED, read_file
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
-from sluice.data.sources.location import HubDataset, Installed, LocalFiles, Location, Release, RemoteFiles, locate
-from sluice.data.sources.origin import Limits, Origin, Read, Reject
+from sluice.data.sources.limits import Limits
+from sluice.data.sources.location import (
+    HubDataset,
+    Installed,
+    LocalFiles,
+    Location,
+    Release,
+    RemoteFiles,
+    StandardInput,
+    locate,
+)
+from sluice.data.sources.origin import Origin, Read, Reject
 from sluice.data.sources.packages import read_distribution
+from sluice.data.sources.row_fields import FieldChoice
+from sluice.data.sources.standard_input import is_pipe, read_input, spool_input
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,8 @@ class SourceReader:
 
     config: IngestConfig
     cache: Path
+    spool: Path
+    """Folder for copies of what is piped in."""
     digests: dict[str, str] = field(default_factory=dict)
     """Source -> sha256 of its one file, where it was checked."""
     seen: Seen = field(default_factory=set)
@@ -38,7 +53,7 @@ class SourceReader:
             for each in self._of_source(source, location, alone=len(located) == 1):
                 if isinstance(each, Document):
                     documents += 1
-                else:
+                elif isinstance(each, Reject):
                     rejects += 1
                     first = first or each
                 yield each
@@ -48,7 +63,8 @@ class SourceReader:
 
     def _of_source(self, source: Source, location: Location, alone: bool) -> Read:
         name = "local" if alone and isinstance(location, LocalFiles) else location.name
-        origin = Origin(name, source.licence, source.text_field or self.config.text_field, source.markup)
+        name = "stdin" if isinstance(location, StandardInput) else name
+        origin = self._origin(name, source)
         choice, limits = Choice(tuple(source.include), tuple(source.exclude)), Limits.of(self.config)
         match location:
             case LocalFiles():
@@ -62,17 +78,26 @@ class SourceReader:
                             "do not use it, or correct the pin"
                         )
                     self.digests[origin.source] = source.sha256
+                if not location.top.is_dir() and is_pipe(location.top):
+                    copy = spool_input(location.top, self.spool, limits.file_bytes)
+                    yield from read_input(copy, location.top.name, origin, limits)
+                    return
+                chosen = chooser(location, source.include)
                 for found in find(location, choice, origin, self.seen):
                     if isinstance(found, FoundFile):
-                        yield from read_file(found.path, found.shown, origin, limits)
+                        yield from read_file(found.path, found.shown, origin, limits, chosen=chosen(found.shown))
                     else:
                         yield found
+            case StandardInput():
+                copy = spool_input(None, self.spool, limits.file_bytes)
+                yield from read_input(copy, "stdin", origin, limits)
             case RemoteFiles():
                 from sluice.data.sources.remote import Remote
 
                 remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
                 for shown, copy in remote.files(choice, source.sha256):
-                    yield from read_file(copy, shown, origin, limits)
+                    chosen = any(names_suffix(glob, shown) for glob in source.include)
+                    yield from read_file(copy, shown, origin, limits, chosen=chosen)
                 if source.sha256:
                     self.digests[location.name] = source.sha256
             case Release(project, version):
@@ -89,6 +114,19 @@ class SourceReader:
                 yield from read_dataset(location, source.split, source.revision, origin, limits)
             case Installed():
                 yield from installed_documents(self.config.fallback_bytes)
+
+    def _origin(self, name: str, source: Source) -> Origin:
+        common = self.config
+        fields = source.fields if source.fields is not None else common.fields
+        return Origin(
+            name,
+            source.licence,
+            source.text_field or common.text_field,
+            source.markup,
+            source.encoding or common.encoding,
+            source.format or common.format,
+            FieldChoice(None if fields is None else tuple(fields), source.id_field or common.id_field),
+        )
 
 
 def why_none(first: Reject | None, rejects: int) -> str:

@@ -17,8 +17,8 @@ from sluice.core.files import atomic_write
 from sluice.core.manifest import file_hash
 from sluice.data.config import without_secrets
 from sluice.data.sources.globs import Choice, is_glob
+from sluice.data.sources.limits import too_large
 from sluice.data.sources.location import RemoteFiles
-from sluice.data.sources.origin import too_large
 
 Result = TypeVar("Result")
 

@@ -67,7 +67,7 @@ def test_every_fault_is_a_counted_reject_with_its_place_and_the_good_documents_a
     assert {path: rejects[path] for path in rejects if path != "truncated.jsonl.gz"} == {
         "bomb.jsonl.gz": ("2", "expands more than 50 times"),
         "empty.md": ("", "empty"),
-        "latin.jsonl": ("2", "not UTF-8 text"),
+        "latin.jsonl": ("2", "not UTF-8 text, perhaps cp1252: set encoding=cp1252 to read it so"),
         "long.jsonl": ("2", "larger than 20000 bytes"),
         "loop": ("", "directory loop"),
         "schema.parquet": ("", "no text column `text`; columns: body, size; set data.text_field"),

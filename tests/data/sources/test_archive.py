@@ -197,7 +197,7 @@ def test_packages_are_ingested_with_licence_and_markup(index: Index, tmp_path: P
         "title": "",
         "markup": "rst",
     }
-    assert report.rejects == {"larger than 1000 bytes": 1, "not UTF-8 text": 1}
+    assert report.rejects == {"larger than 1000 bytes": 1, "not utf-16-le text, which its byte order mark names": 1}
     assert report.fallback_reason is None
     with pytest.raises(ValueError, match=r"guide==1.0: no file matches include \['nowhere/\*'\]"):
         ingest(IngestConfig(packages=[package(include=["nowhere/*"])]), tmp_path / "out", cache=tmp_path / "cache")

@@ -1,0 +1,95 @@
+"""JSON files: an array of rows, one object, or objects after one another; read value by value."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sluice.data.sources.compression import Damaged
+from sluice.data.sources.jsonl_csv import open_table, read_json_lines
+from sluice.data.sources.limits import Limits, too_large
+from sluice.data.sources.origin import Origin, Read
+
+_BLOCK_BYTES = 1 << 18
+_BETWEEN = " \t\r\n"
+
+
+def read_json(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+    """Read one document a value: an object as a row, a string as a text; numbered from 1.
+
+    A file whose first line is an object of its own is read as JSON lines. What follows a fault is not read.
+    """
+    with open_table(path, packing, origin, limits) as table:
+        is_lines = _is_object(table.stream.peek().lstrip().partition(b"\n"))
+    if is_lines:
+        yield from read_json_lines(path, packing, shown, origin, limits)
+        return
+    number = 0
+    with open_table(path, packing, origin, limits) as table:
+        try:
+            for number, value in enumerate(_values(table.stream, limits), start=1):
+                row = {origin.text_field: value} if isinstance(value, str) else value
+                if isinstance(row, dict):
+                    yield origin.of_fields(row, shown, number, limits, table.recoded.encoding)
+                else:
+                    yield origin.reject(shown, "value is not a JSON object", number)
+        except Damaged as damage:
+            raise Damaged(str(damage), damage.line or number + 1) from damage
+    if not number:
+        yield origin.reject(shown, "empty")
+
+
+def _is_object(first: tuple[bytes, bytes, bytes]) -> bool:
+    line, end, _ = first
+    try:
+        return bool(end) and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _values(stream: io.BufferedReader, limits: Limits) -> Iterator[Any]:
+    """Yield the members of the array, or the values one after the other. Raises Damaged at what is no JSON."""
+    decoder = json.JSONDecoder()
+    text, at, ended, in_array, began = io.TextIOWrapper(stream, "utf-8"), 0, False, False, False
+    held = ""
+    wanted = _BLOCK_BYTES
+    while True:
+        while at < len(held) and held[at] in _BETWEEN:
+            at += 1
+        if not began and at < len(held):
+            began = True
+            if held[at] == "[":
+                in_array, at = True, at + 1
+                continue
+        if in_array and at < len(held) and held[at] == ",":
+            at += 1
+            continue
+        if in_array and at < len(held) and held[at] == "]":
+            return
+        value, end = None, -1
+        if at < len(held):
+            try:
+                value, end = decoder.raw_decode(held, at)
+            except RecursionError:
+                raise Damaged("nested too deeply") from None
+            except ValueError:
+                end = -1
+        # A number may go on in the next block.
+        if end >= 0 and (ended or end < len(held)):
+            yield value
+            at, wanted = end, _BLOCK_BYTES
+            continue
+        if ended:
+            if at < len(held) or in_array:
+                raise Damaged("not JSON")
+            return
+        if len(held) - at > 2 * limits.document_bytes + _BLOCK_BYTES:
+            raise Damaged(f"a value {too_large(2 * limits.document_bytes)}, or not JSON")
+        try:
+            block = text.read(wanted)
+        except UnicodeDecodeError:
+            raise Damaged("not UTF-8 text") from None
+        # Each failed attempt reads as much again, so a long value is not decoded over and over.
+        wanted = max(wanted, len(held) - at)
+        held, at, ended = held[at:] + block, 0, not block
