@@ -46,7 +46,7 @@ def _joined_chunks(stream: Any, max_bytes: int) -> bytes:
         return _read(buffered, max_bytes)
     # The standard library's reader knows chunk extensions and trailer fields.
     response = http.client.HTTPResponse(_Connection(buffered))  # type: ignore[arg-type]
-    response.chunked, response.chunk_left, response.length, response.will_close = True, None, None, True  # type: ignore[attr-defined]
+    response.chunked, response.chunk_left, response.length, response.will_close = True, None, None, True
     try:
         return _read(response, max_bytes)
     except (http.client.HTTPException, ValueError) as error:

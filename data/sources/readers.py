@@ -96,8 +96,8 @@ class SourceReader:
 
                 remote = Remote(location, self.cache, self.config.attempts, self.config.max_file_bytes)
                 for shown, copy in remote.files(choice, source.sha256):
-                    chosen = any(names_suffix(glob, shown) for glob in source.include)
-                    yield from read_file(copy, shown, origin, limits, chosen=chosen)
+                    named = any(names_suffix(glob, shown) for glob in source.include)
+                    yield from read_file(copy, shown, origin, limits, chosen=named)
                 if source.sha256:
                     self.digests[location.name] = source.sha256
             case Release(project, version):
