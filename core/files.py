@@ -106,6 +106,11 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def expand_home(path: str) -> Path:
+    """Return the path with the home folder for a leading `~`. `~x` where there is no user x is a file of that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises there.
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_origin
@@ -9,6 +10,7 @@ from typing import Any, get_origin
 import yaml
 
 from sluice.core.settings.block import Block
+from sluice.core.settings.files import NamesFile
 
 _TOKENIZER_TRAINING = ("tokenizer.algorithm", "tokenizer.vocab_size", "tokenizer.min_frequency")
 _QUOTED_OR_COLON = re.compile(r"""('[^']*'|"[^"]*")|:(?=\S)""")
@@ -80,6 +82,17 @@ def is_mapping(kind: type[Block], field: str) -> bool:
     return field in kind.model_fields and get_origin(kind.model_fields[field].annotation) is dict
 
 
+def names_file(kind: type[Block], field: str) -> bool:
+    """Return whether a field's value is a path, or a list of them."""
+    info = kind.model_fields.get(field)
+    return info is not None and any(isinstance(marker, NamesFile) for marker in info.metadata)
+
+
+def is_path(text: str) -> bool:
+    """Return whether the value of a path field is one path as it stands: it exists, or is no null, list or quotation."""
+    return Path(text).exists() or (text != "null" and text[0] not in "[{'\"")
+
+
 def read_value(kind: type[Block], field: str, text: str) -> Any:
     """The value of `field=text` in OmegaConf's grammar, such as 3, null, [a, b] and {weight: 2}; else ValueError."""
     from omegaconf import OmegaConf
@@ -87,7 +100,7 @@ def read_value(kind: type[Block], field: str, text: str) -> Any:
 
     # A shell leaves the tilde of `key=~/texts` alone, and the grammar has none. Interpolation waits for all values.
     text = str(Path(text).expanduser()) if text.startswith("~/") else text
-    if not text or "${" in text:
+    if not text or "${" in text or ((names_path := names_file(kind, field)) and is_path(text)):
         return text
     try:
         if text.startswith("{") and is_mapping(kind, field):
@@ -96,6 +109,9 @@ def read_value(kind: type[Block], field: str, text: str) -> Any:
             return yaml.load(spaced, yaml.BaseLoader)  # noqa: S506  It makes strings, lists and mappings alone.
         return OmegaConf.create({"text": text, "value": "${oc.decode:${text}}"}).value
     except (OmegaConfBaseException, yaml.YAMLError):
+        with suppress(yaml.YAMLError):
+            if names_path and isinstance(listed := yaml.load(text, yaml.BaseLoader), list):  # noqa: S506
+                return listed
         raise ValueError(
             f"{kind.block_name}.{field}={text} cannot be read: quote a name or text that holds more than letters, "
             "digits and / . * - :"

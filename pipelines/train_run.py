@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,8 @@ def finished(out: Path, run: str) -> dict[str, Any] | None:
 def how_to_go_on(out: Path, run: str) -> str:
     steps = _checkpoints(out, run)
     if not steps:
-        return f"no checkpoint was written yet; `sluice train --resume {out}` begins anew"
-    return f"`sluice train --resume {out}` goes on from the checkpoint of step {max(steps)}"
+        return f"no checkpoint was written yet; `sluice train --resume {shlex.quote(str(out))}` begins anew"
+    return f"`sluice train --resume {shlex.quote(str(out))}` goes on from the checkpoint of step {max(steps)}"
 
 
 def _checkpoints(out: Path, run: str = "") -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sluice.core.files import expand_home
 from sluice.core.manifest import file_hash
 from sluice.core.settings.block import Block, annotation_members
 
@@ -63,10 +64,9 @@ def hash_files(kind: type[Block], values: Mapping[str, Any], root: Path, *, comp
 
 def path_in_workspace(path: str, root: Path, here: Path) -> str:
     """A path typed in the folder `here` as params.yaml holds it: relative where it lies below `root`, else absolute."""
-    if path.startswith("~"):
-        return str(Path(path).expanduser())
+    path = str(expand_home(path)) if path.startswith("~") else path
     found = Path(os.path.normpath(here / path))
-    if here == root or _is_elsewhere(path):
+    if here == root or (_is_elsewhere(path) and not path.startswith("~")):
         return path
     return str(found.relative_to(root)) if found.is_relative_to(root) else str(found)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ def open_folder(path: Path) -> RefinedFolder:
     decisions = evidence / DECISIONS
     for needed in (evidence / REPORT, decisions):
         if not needed.is_file():
-            raise ValueError(f"{path} has no {needed.relative_to(path)}: `sluice data build --out {path}` writes it")
+            raise ValueError(
+                f"{path} has no {needed.relative_to(path)}: `sluice data build --out {shlex.quote(str(path))}` writes it"
+            )
     manifest = read_json(path / "manifest.json") or {}
     ingested = evidence / INGEST
     content = manifest.get("content_sha256") or (manifest.get("report") or {}).get("content_sha256")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sluice.core.files import expand_home
 from sluice.data.privacy import mask
 from sluice.data.sources.globs import is_glob
 
@@ -21,13 +22,13 @@ def rows_at(rows: Sequence[Row], name: str, uris: Sequence[str], here: Path) -> 
     `uris` are the URIs of the build's sources, `here` is the current folder. A file of a local source is matched by its
     location, one of another source by the end of its path.
     """
-    absolute = Path(os.path.normpath(here / Path(name).expanduser()))
+    absolute = Path(os.path.normpath(here / expand_home(name)))
     below = _masked({name})
     tops: dict[str, Path] = {}
     for uri in uris:
         if "://" in uri and not uri.startswith("file://"):
             continue
-        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser()
+        path = expand_home(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri)
         fixed = next((number for number, part in enumerate(path.parts) if is_glob(part)), len(path.parts))
         tops[str(path)] = Path(*path.parts[:fixed])  # the file, or the folder that contains the paths of the rows
     if len(tops) == 1:

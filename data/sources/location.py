@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from sluice.core.files import expand_home
 from sluice.data.config import Source, without_secrets
 from sluice.data.sources.globs import is_glob
 
@@ -126,7 +127,7 @@ def parse(uri: str) -> Location:
                 _refuse(without_secrets(uri), f"has the unknown scheme {protocol}://; {known}")
             return RemoteFiles(uri)
         uri = unquote(urlsplit(uri).path)
-    path = Path(uri).expanduser()
+    path = expand_home(uri)
     if path.exists() or not is_glob(uri):
         if not path.exists():
             _refuse(uri, "does not exist; correct it, or name a glob, a directory or a URI")

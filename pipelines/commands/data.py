@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -215,7 +216,7 @@ def _classifier(arguments: argparse.Namespace) -> None:
     print(f"trained on {report.trained_good:,} good and {report.trained_bad:,} bad documents")
     held_out = f"{report.held_out_good:,} and {report.held_out_bad:,} held out"
     print(f"a good one scores higher than a bad one in {report.held_out_auc:.1%} of the pairs of {held_out}")
-    print(f"use it: sluice data build .. refine.quality_model={out} refine.min_quality=0.5")
+    print(f"use it: sluice data build .. {shlex.quote(f'refine.quality_model={out}')} refine.min_quality=0.5")
 
 
 class _Progress:

@@ -1,6 +1,7 @@
 """`sluice run`: settings, machine, pipeline, summary."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         record = run_pipeline(workspace, params)
     except KeyboardInterrupt:
-        again = " ".join(["sluice run", *arguments.overrides])
+        again = shlex.join(["sluice", "run", *arguments.overrides])
         raise KeyboardInterrupt(f"finished steps and checkpoints are kept; `{again}` goes on from there") from None
     print_summary(workspace, record)
     print(f"data card {draw_card(workspace).relative_to(workspace.root)}")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -104,7 +105,9 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(how_to_go_on(out, run)) from None
             except TrainingInterrupted as interrupted:
-                raise KeyboardInterrupt(f"{interrupted}; `sluice train --resume {out}` resumes from there") from None
+                raise KeyboardInterrupt(
+                    f"{interrupted}; `sluice train --resume {shlex.quote(str(out))}` resumes from there"
+                ) from None
             write_json(out / REPORT, found)
     if arguments.json:
         print(json.dumps(found))

@@ -36,6 +36,47 @@ def test_every_profile_composes_to_valid_blocks(workspace: Workspace) -> None:
         assert set(compose(workspace, [f"profile={profile}"])) == {kind.block_name for kind in BLOCKS}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "it's",
+            'say "hi"',
+            "a,b",
+            "(v=1)",
+            "a=b",
+            "a&b",
+            "a#b",
+            "[x]",
+            "x[1]",
+            "{x}",
+            "Ünï côdé",
+            "河边",
+            "123",
+            "true",
+        ),
+        *("no", "1e3", "a b", "a;b", "100%", "~x", "-dash", "a:b", "$HOME", "a\\b", "'q'", "a?b", "@x", "`x`"),
+        "texts/Ünï côdé, (v=1)",
+    ],
+)
+def test_a_path_is_a_path(workspace: Workspace, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "a.txt").write_text("text")
+    assert compose(workspace, [f"data.sources={name}"])["data"]["sources"] == str(tmp_path / name)
+
+
+def test_paths_in_a_list_may_hold_any_letters(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Ünï côdé", "a,b", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("text")
+    listed = compose(workspace, ["data.sources=[Ünï côdé, 'a,b', plain]"])["data"]["sources"]
+    assert listed == [str(tmp_path / name) for name in ("Ünï côdé", "a,b", "plain")]
+
+
 def test_command_line_wins_over_the_profile(workspace: Workspace) -> None:
     tiny = compose(workspace, ["profile=tiny"])
     changed = compose(workspace, ["profile=tiny", "pretrain.steps=7", "data.sources=/texts"])
