@@ -89,7 +89,7 @@ def names_file(kind: type[Block], field: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Return whether the value of a path field is one path as it stands: it exists, or is no null, list or quotation."""
+    """Return whether a path field's value is one path as it stands: it exists, or is no null, list or quotation."""
     return Path(text).exists() or (text != "null" and text[0] not in "[{'\"")
 
 

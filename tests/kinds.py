@@ -20,9 +20,9 @@ FIXTURES = ("ray_head", "rank_pool", "postgresql")
 """Fixtures that start processes: a test that uses one is a process test."""
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"})
 """Audit events of Python by which a process starts; `multiprocessing` adds its own below."""
-QUERIES = frozenset({"uname", "ldconfig", "lscpu", "gcc"})
-"""Programs that libraries run once, at import, to learn about the machine (gcc: DeepSpeed). Which test comes first is
-chance.
+QUERIES = frozenset({"uname", "ldconfig", "lscpu", "gcc", "fc-list"})
+"""Programs that libraries run once to learn about the machine (gcc: DeepSpeed, fc-list: matplotlib). Which test comes
+first is chance.
 """
 
 _running: list[list[str]] = []

@@ -46,9 +46,8 @@ def open_folder(path: Path) -> RefinedFolder:
     decisions = evidence / DECISIONS
     for needed in (evidence / REPORT, decisions):
         if not needed.is_file():
-            raise ValueError(
-                f"{path} has no {needed.relative_to(path)}: `sluice data build --out {shlex.quote(str(path))}` writes it"
-            )
+            command = shlex.join(["sluice", "data", "build", "--out", str(path)])
+            raise ValueError(f"{path} has no {needed.relative_to(path)}: `{command}` writes it")
     manifest = read_json(path / "manifest.json") or {}
     ingested = evidence / INGEST
     content = manifest.get("content_sha256") or (manifest.get("report") or {}).get("content_sha256")

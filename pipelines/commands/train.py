@@ -105,9 +105,8 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(how_to_go_on(out, run)) from None
             except TrainingInterrupted as interrupted:
-                raise KeyboardInterrupt(
-                    f"{interrupted}; `sluice train --resume {shlex.quote(str(out))}` resumes from there"
-                ) from None
+                again = shlex.join(["sluice", "train", "--resume", str(out)])
+                raise KeyboardInterrupt(f"{interrupted}; `{again}` resumes from there") from None
             write_json(out / REPORT, found)
     if arguments.json:
         print(json.dumps(found))
