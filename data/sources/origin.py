@@ -117,24 +117,22 @@ class Origin:
             text = render_turns(turns)
         if not encodes(text):
             return self.reject(path, "not UTF-8 text", number)
-        fields = self.fields.kept(row, self.text_field)
+        first = _first_origin(row)
+        if first is None:
+            fields = self.fields.kept(row, self.text_field)
+        else:
+            # What an earlier build kept is kept, nested or not.
+            inner = {name: value for name, value in row["metadata"].items() if name not in OWN_METADATA}
+            choice = FieldChoice(tuple(inner)) if self.fields.names is None else self.fields
+            fields = choice.kept(inner, self.text_field)
         if turns is not None and self.fields.names is None:
             fields.values[TURNS] = turns
         fields.values |= encoding.evidence
-        # A clean document of an earlier build keeps the origin it was first read from.
-        metadata, first = row.get("metadata"), None
-        if "id" in row and isinstance(metadata, dict):
-            names = ("source", "path", "licence", "title")
-            known = {name: value for name in names if isinstance(value := metadata.get(name), str) and encodes(value)}
-            first = known if len(known) == len(names) else None
         made = self.of_row(text, path, number, limits, first)
         if isinstance(made, Document):
             title = fields.values.get("title")
             if first is None and isinstance(title, str) and 0 < len(title.strip()) <= _LONGEST_TITLE:
                 made.metadata["title"] = title.strip()
-            if first is not None:
-                for name in ("id", *OWN_METADATA):
-                    fields.values.pop(name, None)
             if fields.values:
                 made.metadata["fields"] = fields.values
             if fields.left_out:
@@ -156,6 +154,16 @@ class Origin:
             # A licence in the settings overrides the original one.
             document.metadata |= {**first, "licence": first["licence"] if self.licence == UNSPECIFIED else self.licence}
         return document
+
+
+def _first_origin(row: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the source, path, licence and title of a clean document of an earlier build; None for other rows."""
+    metadata = row.get("metadata")
+    if "id" not in row or not isinstance(metadata, dict):
+        return None
+    names = ("source", "path", "licence", "title")
+    known = {name: value for name in names if isinstance(value := metadata.get(name), str) and encodes(value)}
+    return known if len(known) == len(names) else None
 
 
 def no_string(field_name: str) -> str:

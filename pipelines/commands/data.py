@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="URI",
-        help="file, folder, glob, https:// s3:// gs://, pypi:NAME==VERSION, hf:OWNER/NAME, installed: (repeatable; "
+        help="file, folder, glob, - for standard input, https:// s3:// gs://, pypi:NAME==VERSION, hf:OWNER/NAME, "
+        "installed: (repeatable; "
         "default: the packages of conf/)",
     )
     action.add_argument(

@@ -1,5 +1,6 @@
 """`sluice data ..` as a user calls it: what it prints, what it leaves in the folder, what it refuses."""
 
+import io
 import json
 import os
 import random
@@ -374,3 +375,15 @@ def test_a_build_that_fails_before_anything_is_scored_leaves_nothing(
     wrong = ["refine.quality_model=" + str(tmp_path / "model"), "refine.min_quality=0.5"]
     refusal(capsys, "build", "--source", str(source), "--out", str(tmp_path / "out"), *wrong, *ONE)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_rows_are_read_from_standard_input_and_keep_their_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.dumps({"text": article("garden", number), "url": f"https://e.org/{number}"}) for number in range(3)]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(rows).encode())))
+    assert main(["data", "build", "--source", "-", "--out", str(tmp_path / "corpus"), *ONE]) == 0
+    assert "kept 3 of 3 documents" in capsys.readouterr().out
+    [documents] = (tmp_path / "corpus").glob("documents-*.jsonl")
+    urls = {json.loads(line)["metadata"]["url"] for line in documents.read_text().splitlines()}
+    assert urls == {f"https://e.org/{number}" for number in range(3)}
