@@ -30,6 +30,7 @@ from sluice.model.huggingface import (
 
 CONFIG, WEIGHTS, LINEAGE, GENERATION = "config.json", "model.safetensors", "lineage.json", "generation_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 _INDEX = "model.safetensors.index.json"
 _HASHED = (CONFIG, WEIGHTS, *TOKENIZER_FILES)
 _STOP_TOKENS = ("<|endoftext|>", "<|end|>")
@@ -69,37 +70,31 @@ def save_transformer(
     save_weights(folder, to_huggingface(weights, model.config))
 
 
-def load_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Load the tokenizer of a model with `vocab_size` entries. Raises ValueError naming a file that is damaged or has
-    more tokens.
-    """
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokenizer.json; it may have more tokens than the model's vocabulary. ValueError naming a damaged file."""
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
         raise ValueError(f"{path} is damaged: {error}") from error
-    if (size := tokenizer.get_vocab_size()) > vocab_size:
-        raise ValueError(
-            f"{path} has {size} tokens, but the model's vocabulary is {vocab_size}: put the model's own tokenizer there"
-        )
-    return tokenizer
 
 
-def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
-    """Load the model, in evaluation mode, and its tokenizer.
+def load_model(folder: Path, dtype: torch.dtype | None = torch.float32) -> tuple[Transformer, Tokenizer]:
+    """Load the model, in evaluation mode, and its tokenizer; `dtype` None is that of the embedding on disk.
 
     Raises ValueError naming a file that is missing, damaged, or differs from its hash in lineage.json.
     """
     check_files(folder)
     model = load_transformer(folder, dtype)
-    return model, load_tokenizer(_existing(folder / "tokenizer.json"), model.config.vocab_size)
+    return model, load_tokenizer(_existing(folder / "tokenizer.json"))
 
 
-def load_transformer(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
+def load_transformer(folder: Path, dtype: torch.dtype | None = torch.float32) -> Transformer:
     """Load only the model, in evaluation mode, from a directory of any known family with one or more safetensors files.
 
     Raises ValueError, starting with the folder, for anything missing, damaged, unknown or unsupported.
     """
     stored = read_stored(folder)
+    dtype = dtype or stored.dtype
     model = skeleton(stored.config)
     # Copied, because safetensors maps the file into memory: later changes of the file must not affect a server.
     weights = {name: weight.to(dtype, copy=True) for name, weight in stored.weights.items()}
@@ -120,6 +115,11 @@ class StoredModel:
     """Weights under our names, in the file's dtype; they may map the file."""
     left_out: tuple[str, ...]
     """Weights of the file that affect no logit."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the embedding on disk."""
+        return self.weights["embedding.weight"].dtype
 
 
 def read_stored(folder: Path, ignore: Collection[str] = ()) -> StoredModel:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sluice.serving.engine.request import Finish, GenerationRequest, PromptMessage
+from sluice.model.text.chat_template import PromptMessage
+from sluice.serving.engine.request import Finish, GenerationRequest
 
 _WITHOUT_EFFECT = {
     "metadata",

@@ -1,6 +1,6 @@
 """Autoregressive decoding."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -11,11 +11,10 @@ from sluice.model.architecture.compiled import CompiledDecoder
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.linear_backends import FusedLinear, fusing_pays
 from sluice.model.architecture.pointwise import separate
-from sluice.model.architecture.sampling import sample
+from sluice.model.architecture.sampling import penalize_repetition, sample
 from sluice.model.architecture.transformer import Transformer
 
 
-@torch.inference_mode()
 def generate(
     model: Transformer,
     ids: Sequence[int],
@@ -23,6 +22,8 @@ def generate(
     *,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
+    repetition_penalty: float = 1.0,
     stop_ids: Collection[int] = (),
     seed: int = 0,
     source: Sequence[int] | None = None,
@@ -38,8 +39,43 @@ def generate(
     every call packs the weights where that pays.
 
     Returns the new tokens only, without the stop token. Raises ValueError for an empty prompt or one that fills the
-    context, a temperature or top_p out of range, a model that cannot generate, and one in training mode with dropout.
+    context, a setting of sampling out of range, a model that cannot generate, and one in training mode with dropout.
     """
+    return list(
+        stream(
+            model,
+            ids,
+            max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+            stop_ids=stop_ids,
+            seed=seed,
+            source=source,
+            cache=cache,
+            decoder=decoder,
+        )
+    )
+
+
+@torch.inference_mode()
+def stream(
+    model: Transformer,
+    ids: Sequence[int],
+    max_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    repetition_penalty: float = 1.0,
+    stop_ids: Collection[int] = (),
+    seed: int = 0,
+    source: Sequence[int] | None = None,
+    cache: bool | Literal["int8"] = True,
+    decoder: FusedLinear | CompiledDecoder | None = None,
+) -> Iterator[int]:
+    """Yield the tokens of `generate`, each when it is computed."""
     context = model.config.context
     _check_generates(model, source)
     # Written so that NaN fails too.
@@ -47,6 +83,10 @@ def generate(
         raise ValueError(f"temperature {temperature} must be at least 0 and finite; 0 is greedy")
     if not 0 <= top_p <= 1:
         raise ValueError(f"top_p {top_p} must be between 0 and 1; 1 draws from all tokens")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k {top_k} must be at least 1; None draws from all tokens")
+    if not 0 < repetition_penalty < float("inf"):
+        raise ValueError(f"repetition_penalty {repetition_penalty} must be above 0 and finite; 1 is none")
     if not 1 <= len(ids) < context:
         raise ValueError(
             f"prompt of {len(ids)} tokens must have at least 1 and at most {context - 1} (the context less one)"
@@ -67,14 +107,18 @@ def generate(
             decoder = FusedLinear()
         step = _cached(model, source, length, decoder, quantized=cache == "int8")
     generator = torch.Generator(device=device).manual_seed(seed)
-    fed, answer = torch.tensor([list(ids)], device=device), []
+    fed = torch.tensor([list(ids)], device=device)
+    seen = fed
     for _ in range(length - len(ids)):
-        fed = sample(step(fed), temperature, top_p, generator)[:, None]
+        logits = step(fed)
+        if repetition_penalty != 1.0:
+            logits = penalize_repetition(logits.float(), seen, repetition_penalty)
+        fed = sample(logits, temperature, top_p, generator, top_k=top_k)[:, None]
+        seen = torch.cat((seen, fed), dim=1) if repetition_penalty != 1.0 else seen
         token = int(fed)
         if token in stop_ids:
-            break
-        answer.append(token)
-    return answer
+            return
+        yield token
 
 
 Step = Callable[[Tensor], Tensor]

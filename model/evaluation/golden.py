@@ -15,10 +15,9 @@ from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
-from sluice.data.tokenization import SPECIAL_TOKENS
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_id, stop_ids
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_tokens, stop_ids
 
 _REPLACEMENT = "\ufffd"
 _LONG_ENOUGH_TO_VARY = 4  # tokens
@@ -98,7 +97,7 @@ def run_golden(
     progress: Progress = no_progress,
 ) -> list[GoldenResult]:
     """Generate an answer to every prompt and check it."""
-    special = frozenset(special_id(tokenizer, token) for token in SPECIAL_TOKENS)
+    special = special_tokens(tokenizer)
     results = []
     for done, prompt in enumerate(prompts, start=1):
         render = chat_prompt if prompt.kind == "chat" else completion_prompt

@@ -1,14 +1,15 @@
 """Held-out bits per byte: a perplexity that compares models with different tokenizers."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
 from sluice.core.progress import Progress, no_progress
-from sluice.data.tokenization import END_OF_TEXT
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.prompts import document_start
 
 
 def windows(ids: Sequence[int], context: int) -> list[Span]:
@@ -30,24 +31,35 @@ def windows(ids: Sequence[int], context: int) -> list[Span]:
 def document_bits(
     model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], progress: Progress = no_progress
 ) -> list[float]:
-    """Return the bits `model` needs for each of `texts`; each begins after an end-of-text token and is scored in full.
+    """Return the bits `model` needs for each of `texts`; each begins after the token that begins a document and is
+    scored in full.
 
-    NaN for a text that its tokenizer does not decode unchanged: what is not encoded would cost nothing.
+    Of a text whose case, accents or white space its tokenizer changes (WordPiece), the bytes that are lost count as
+    the others do on average. NaN for a text that changes otherwise: what is not encoded would cost nothing.
     """
-    start = tokenizer.token_to_id(END_OF_TEXT)
-    if start is None:
-        raise ValueError(f"the tokenizer has no {END_OF_TEXT} to begin a document with; train it again")
+    start = document_start(tokenizer)
     spans: list[Span] = []
     owners: list[int] = []
-    bits = [0.0] * len(texts)
+    bits, scale = [0.0] * len(texts), [1.0] * len(texts)
     for index, text in enumerate(texts):
         ids = encode(tokenizer, text)
-        if tokenizer.decode(ids, skip_special_tokens=False) != text:
-            bits[index] = math.nan
+        decoded = tokenizer.decode(ids, skip_special_tokens=False)
+        if decoded != text and _letters(decoded) != _letters(text):
+            scale[index] = math.nan
             continue
-        found = windows([start, *ids], model.config.context)
+        scale[index] = max(1.0, len(text.encode()) / max(1, len(decoded.encode())))
+        found = windows([start[-1], *ids], model.config.context)
         spans += found
         owners += [index] * len(found)
     for owner, nats in zip(owners, negative_log_likelihoods(model, spans, progress, "bits per byte"), strict=True):
         bits[owner] += nats / math.log(2)
-    return bits
+    return [each * factor for each, factor in zip(bits, scale, strict=True)]
+
+
+def _letters(text: str) -> str:
+    """`text` without case, accents and white space."""
+    return "".join(
+        each
+        for each in unicodedata.normalize("NFKD", text).casefold()
+        if not each.isspace() and not unicodedata.combining(each)
+    )

@@ -41,6 +41,8 @@ class Conversion:
     """Weights of the source that affect no logit and were dropped."""
     unwritten: tuple[str, ...]
     """Settings that transformers has no field for; none of them affects a logit."""
+    extra_tokens: int
+    """Tokens of tokenizer.json that the model's vocabulary does not have."""
     kept: tuple[str, ...]
     """Tokenizer files that a user had put into the output folder, kept because the source has none."""
 
@@ -90,8 +92,10 @@ def _written(
         # Files that a user added to a directory written without a tokenizer.
         written = read_json(out / LINEAGE)["files"]
         kept = tuple(name for name in TOKENIZER_FILES if (out / name).is_file() and name not in written)
+    extra = 0
     if (tokenizer := (out if kept else source) / TOKENIZER).is_file():
-        load_tokenizer(tokenizer, stored.config.vocab_size)
+        size = 1 + max(load_tokenizer(tokenizer).get_vocab().values(), default=-1)
+        extra = max(0, size - stored.config.vocab_size)
 
     def write(folder: Path) -> None:
         write_json(folder / CONFIG, content)
@@ -111,6 +115,7 @@ def _written(
         weights=len(weights),
         left_out=stored.left_out,
         unwritten=tuple(sorted(stored.content.get(NATIVE, {}).keys() - content.get(NATIVE, {}).keys())),
+        extra_tokens=extra,
         kept=kept,
     )
 

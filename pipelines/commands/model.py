@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from sluice.pipelines import model_generate
 from sluice.pipelines.options import add_json, with_debug
 
 if TYPE_CHECKING:
@@ -53,19 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["reference", "sdpa", "flex", "flash", "blocked"],
         help="attention kernel (default: the fastest that fits, which --json names)",
     )
+    model_generate.add_dtype(action)
 
     action = add("generate", "continue a prompt, and print the continuation; the same seed gives the same text")
-    action.add_argument("folder", metavar="DIR", help="a model directory")
-    action.add_argument("--prompt", required=True, metavar="TEXT", help="for an encoder-decoder: its source")
-    action.add_argument("--max-tokens", type=int, default=96, metavar="N", help="new tokens at most (default: 96)")
-    action.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampling (default: 0)")
-    action.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
-    action.add_argument("--top-p", type=float, default=1.0, help="share of probability drawn from (default: 1)")
-    action.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile a step first: half a minute or more, then each token in about half the time or less",
-    )
+    model_generate.add_arguments(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,7 +82,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     if arguments.json:
         fields = {"family": done.family, "parameters": done.parameters, "weights": done.weights}
         lists = {name: list(getattr(done, name)) for name in ("left_out", "unwritten", "kept")}
-        print(json.dumps({**fields, **lists, "out": arguments.out}))
+        print(json.dumps({**fields, **lists, "extra_tokens": done.extra_tokens, "out": arguments.out}))
         return
     print(
         f"{arguments.action}ed {done.family}, {done.parameters:,} parameters in {done.weights} weights, to "
@@ -103,6 +94,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         if found:
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             print(f"left out, without effect on the logits: {name} {', '.join(found[:4])}{more}")
+    if done.extra_tokens:
+        print(f"tokenizer.json has {done.extra_tokens} tokens more than the model: text with one of them is refused")
     if is_import and not (out / "tokenizer.json").is_file():
         print("no tokenizer.json came with it: logits needs none, generate does")
 
@@ -129,7 +122,8 @@ def _logits(arguments: argparse.Namespace) -> None:
     from sluice.model.directory import check_files, load_transformer
 
     check_files(folder)
-    model = load_transformer(folder)
+    model = load_transformer(folder, None)
+    model_generate.convert(model, arguments.dtype)
     _check_ids(model.config, ids, source)
     beside = {} if source is None else {"source": torch.tensor(source)}
     model.kernel = arguments.kernel
@@ -202,77 +196,4 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    check_sampling(arguments)
-    folder = _check_folder(arguments.folder)
-    from sluice.model.architecture.compiled import CompiledDecoder
-    from sluice.model.architecture.generation import generate
-    from sluice.model.directory import CONFIG, load_model
-
-    if (folder / CONFIG).is_file() and not (folder / "tokenizer.json").is_file():
-        raise ValueError(
-            f"{folder / 'tokenizer.json'} does not exist, and text needs one: put the model's own there, or give token "
-            "ids to `sluice model logits`"
-        )
-    model, tokenizer = load_model(folder)
-    prompt = tokenizer.encode(arguments.prompt).ids
-    if not prompt:
-        raise ValueError(f"--prompt {arguments.prompt!r} has no token: give some text to begin with")
-    beside: dict[str, Any] = {}
-    if model.config.kind == "encoder-decoder":
-        beside, prompt = {"source": prompt}, [_special(folder, "decoder_start_token_id", "pad_token_id")[0]]
-    free = model.config.context - len(prompt)
-    if 0 < free < arguments.max_tokens and model.config.kind != "encoder":
-        print(
-            f"--max-tokens {arguments.max_tokens} exceeds the {free} tokens that fit beside the {len(prompt)} of the "
-            f"prompt, in a context of {model.config.context}",
-            file=sys.stderr,
-        )
-    decoder = None
-    if arguments.compile:
-        decoder = CompiledDecoder(model)
-        print("compiling a step of decoding, which takes half a minute or more", file=sys.stderr)
-    answer = generate(
-        model,
-        prompt,
-        arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        stop_ids=_special(folder, "eos_token_id", required=False),
-        seed=arguments.seed,
-        decoder=decoder,
-        **beside,
-    )
-    text = tokenizer.decode(answer)
-    if arguments.json:
-        print(json.dumps({"text": text, "tokens": answer, "seed": arguments.seed}, ensure_ascii=False))
-    else:
-        print(text)
-
-
-def check_sampling(arguments: argparse.Namespace) -> None:
-    """Raises ValueError for a setting out of its range, before anything is loaded."""
-    if arguments.max_tokens < 1:
-        raise ValueError(f"--max-tokens {arguments.max_tokens} must be at least 1")
-    # Written so that NaN fails too.
-    if not 0 <= arguments.temperature < float("inf"):
-        raise ValueError(f"--temperature {arguments.temperature} must be at least 0; 0 is greedy")
-    if not 0 < arguments.top_p <= 1:
-        raise ValueError(f"--top-p {arguments.top_p} must be above 0 and at most 1")
-    if not 0 <= arguments.seed < 2**63:
-        raise ValueError(f"--seed {arguments.seed} must be at least 0 and below 2^63")
-
-
-def _special(folder: Path, *names: str, required: bool = True) -> list[int]:
-    """Token ids that generation_config.json or else config.json has under the first of these names."""
-    from sluice.model.directory import CONFIG, GENERATION, read_json
-
-    files = [read_json(folder / name) for name in (GENERATION, CONFIG) if (folder / name).is_file()]
-    for name in names:
-        for content in files:
-            found = content.get(name)
-            ids = [token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int)]
-            if ids:
-                return ids
-    if required:
-        raise ValueError(f"{folder / CONFIG} has none of {', '.join(names)}: add the id of the token to begin with")
-    return []
+    model_generate.run(arguments, _check_folder(arguments.folder))

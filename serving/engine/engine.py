@@ -12,16 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sluice.model.text.detokenizer import Detokenizer, text_streams
+from sluice.model.text.prompt import load_prompt_encoder
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.detokenizer import Detokenizer, TokenBytes
 from sluice.serving.engine.model_runner import ModelRunner
 from sluice.serving.engine.outbox import Outbox
-from sluice.serving.engine.prompt import PromptEncoder
 from sluice.serving.engine.request import (
     EngineStopped,
     GenerationError,
     GenerationRequest,
     NonFiniteLogits,
+    PromptRefused,
     PromptTooLong,
     TokenEvent,
 )
@@ -45,9 +46,9 @@ class LLMEngine:
         self._config = config
         self._runner = ModelRunner(folder, config.max_batch)
         self._scheduler = Scheduler(config.max_batch, config.max_queued, max_step_tokens)
-        self._encoder = PromptEncoder(self._runner.tokenizer)
+        self._encoder = load_prompt_encoder(folder, self._runner.tokenizer, self._runner.model.config.vocab_size)
         self._stop_ids = self._encoder.stop_ids
-        self._token_bytes = TokenBytes(self._runner.tokenizer)
+        self._new_stream = text_streams(self._runner.tokenizer)
         self._outbox = Outbox()
         self._wake = threading.Condition()
         """Guards the scheduler's queues; notified of new and cancelled requests, and of the end."""
@@ -143,7 +144,8 @@ class LLMEngine:
         """Queue a request and return the function that cancels it.
 
         `deliver` is called with TokenEvents, on `loop` if one is given, otherwise in the engine's thread; the last call
-        has an event with `finish`, or a GenerationError. Raises PromptTooLong, QueueFull and EngineStopped.
+        has an event with `finish`, or a GenerationError. Raises PromptTooLong, PromptRefused, QueueFull and
+        EngineStopped.
         """
         sequence = self._sequence(request, deliver, loop)
         with self._wake:
@@ -190,14 +192,18 @@ class LLMEngine:
     def _sequence(
         self, request: GenerationRequest, deliver: Delivery, loop: asyncio.AbstractEventLoop | None
     ) -> Sequence:
-        prompt = self._encoder.encode(request.prompt)
+        try:
+            prompt = self._encoder.encode(request.prompt)
+            prefix = self._encoder.encode_text(request.prefix) if request.prefix else []
+        except ValueError as error:
+            raise PromptRefused(str(error)) from error
         if len(prompt) >= self.context:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens, but the context holds {self.context} with the answer: "
                 f"shorten it to at most {self.context - 1} tokens"
             )
         # A prefix that fills the context still gets one token, and with it the finish reason `length`.
-        ids = (prompt + (self._encoder.encode_text(request.prefix) if request.prefix else []))[: self.context - 1]
+        ids = (prompt + prefix)[: self.context - 1]
         return Sequence(
             request=request,
             ids=ids,
@@ -205,7 +211,7 @@ class LLMEngine:
             max_tokens=min(request.max_tokens, self._config.max_tokens, self.context - len(ids)),
             deliver=deliver,
             loop=loop,
-            detokenizer=Detokenizer(self._token_bytes, request.stop),
+            detokenizer=Detokenizer(self._new_stream(), request.stop),
             generator=torch.Generator().manual_seed(request.seed),
             submitted=time.perf_counter(),
         )

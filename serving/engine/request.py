@@ -3,15 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sluice.model.text.chat_template import PromptMessage
+
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class PromptMessage:
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +73,12 @@ class PromptTooLong(GenerationError):
     status = 400
 
 
+class PromptRefused(GenerationError):
+    """The prompt cannot be encoded: the chat template refuses it, or the model lacks one of its tokens."""
+
+    status = 400
+
+
 class QueueFull(GenerationError):
     """The queue is full."""
 
@@ -96,5 +96,5 @@ class NonFiniteLogits(GenerationError):
 
 
 ERRORS: dict[str, type[GenerationError]] = {
-    error.__name__: error for error in (PromptTooLong, QueueFull, EngineStopped, NonFiniteLogits)
+    error.__name__: error for error in (PromptTooLong, PromptRefused, QueueFull, EngineStopped, NonFiniteLogits)
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sluice.serving.engine.detokenizer import Detokenizer
+from sluice.model.text.detokenizer import Detokenizer
 from sluice.serving.engine.request import Finish, FinishReason, GenerationError, GenerationRequest, TokenEvent
 
 Delivery = Callable[[TokenEvent | GenerationError], None]

@@ -10,12 +10,17 @@ from architecture_fixtures import lively, shape, tokens
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizer_fixtures import TOKENIZERS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sluice.data.tokenization import SPECIAL_TOKENS
+from sluice.model.evaluation.golden import GoldenPrompt, run_golden
 from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
 from sluice.model.evaluation.perplexity import document_bits, windows
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, stop_ids
+from sluice.model.evaluation.tasks import ChoiceItem, answer_items
+from sluice.model.text.prompt import start_ids
 
 
 @given(st.integers(0, 200), st.integers(2, 40))
@@ -85,6 +90,41 @@ def test_a_tokenizer_that_loses_text_gets_nan_and_not_a_lower_score():
     lossy.add_special_tokens(list(SPECIAL_TOKENS))
     model = tiny_model(lossy)
     assert math.isnan(document_bits(model, lossy, ["abc DEF"])[0])
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_text_costs_by_its_own_bytes_in_every_kind_of_tokenizer(name):
+    made = TOKENIZERS[name]()
+    model = tiny_model(made)
+    with torch.no_grad():
+        model.norm.weight.zero_()
+    text = "The quick brown fox jumps over lazy dogs, is it?"
+    ids = encode(made, text)
+    lost = len(text.encode()) / len(made.decode(ids).encode())
+    # WordPiece puts a space before the comma's neighbours or not, but never loses a letter.
+    assert lost == 1 or name == "wordpiece"
+    expected = len(ids) * math.log2(made.get_vocab_size()) * max(1, lost)
+    assert document_bits(model, made, [text]) == [pytest.approx(expected, rel=1e-6)]
+
+
+def test_unknown_characters_give_no_number():
+    for name in ("unigram", "wordpiece"):
+        made = TOKENIZERS[name]()
+        assert math.isnan(document_bits(tiny_model(made), made, ["the fox \u2603"])[0])
+
+
+@pytest.mark.parametrize("name", [name for name in TOKENIZERS if name != "byte-level"])
+def test_a_tokenizer_without_our_special_tokens_asks_in_plain_text(name):
+    made = TOKENIZERS[name]()
+    start = start_ids(made)
+    assert completion_prompt(made, "the fox") == [*start, *encode(made, "the fox")]
+    assert chat_prompt(made, "the fox") == [*start, *encode(made, "the fox\n\n")]
+    assert chat_prompt(made, "the fox jumps", max_tokens=3) == [*start, *encode(made, "the fox jumps\n\n")[:2]]
+    assert stop_ids(made)
+    items = [ChoiceItem("the fox", ("quick dogs", "lazy answer"), 0)]
+    assert answer_items(tiny_model(made), made, items)[0] in (0.0, 1.0)
+    golden = [GoldenPrompt(id="a", kind=kind, prompt="the fox") for kind in ("chat", "completion")]
+    assert len(run_golden(tiny_model(made), made, golden, 8)) == 2
 
 
 def test_broken_weights_give_no_number(tokenizer):

@@ -2,24 +2,28 @@
 
 import asyncio
 import math
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizer_fixtures import TOKENIZERS
+from tokenizers import Tokenizer
 
 from sluice.model.architecture.generation import generate
 from sluice.model.directory import load_model
+from sluice.model.text.chat_template import PromptMessage
+from sluice.model.text.prompt import load_prompt_encoder
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
-from sluice.serving.engine.prompt import PromptEncoder
 from sluice.serving.engine.request import (
     EngineStopped,
     GenerationError,
     GenerationRequest,
     NonFiniteLogits,
-    PromptMessage,
+    PromptRefused,
     PromptTooLong,
     QueueFull,
     TokenEvent,
@@ -66,7 +70,7 @@ class Expected:
 
     def __init__(self, folder: Path) -> None:
         self.model, self.tokenizer = load_model(folder)
-        self.encoder = PromptEncoder(self.tokenizer)
+        self.encoder = load_prompt_encoder(folder, self.tokenizer, self.model.config.vocab_size)
 
     def __call__(self, wanted: GenerationRequest) -> str:
         ids = generate(
@@ -305,3 +309,41 @@ def test_non_finite_logits_fail_one_request_and_leave_nothing_behind(folder: Pat
         engine.stop()
     assert isinstance(failed, NonFiniteLogits)
     assert [event.text for event in answered if isinstance(event, TokenEvent)] == [expected(one) for one in short] * 2
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_answers_in_every_kind_of_tokenizer_stream_as_they_are_decoded(
+    name: str, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(make_model(1), tmp_path / "model")
+    (folder / "lineage.json").unlink()
+    TOKENIZERS[name]().save(str(folder / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    engine = LLMEngine(folder, CONFIG)
+    try:
+        expected, chat = Expected(folder), (PromptMessage("user", "the fox"),)
+        for prompt in ("the fox", chat):
+            assert answer(engine, request(prompt)).text == expected(request(prompt))
+    finally:
+        engine.stop()
+
+
+def test_a_prompt_that_the_template_or_the_vocabulary_refuses_harms_no_other(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(make_model(1), tmp_path / "model")
+    (folder / "lineage.json").unlink()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["[beyond]"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no chat') }}")
+    engine = LLMEngine(folder, CONFIG)
+    try:
+        with pytest.raises(PromptRefused, match=r"token '\[beyond\]' of id 400"):
+            answer(engine, request("a [beyond] b"))
+        with pytest.raises(PromptRefused, match="refuses this conversation: no chat"):
+            answer(engine, request((PromptMessage("user", "hi"),)))
+        assert answer(engine, request("The quick")).finish is not None
+    finally:
+        engine.stop()

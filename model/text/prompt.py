@@ -1,0 +1,145 @@
+"""Encoding of prompts and conversations as token ids, with the model's own chat template."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from sluice.data.tokenization import ASSISTANT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, USER
+from sluice.model.directory import CHAT_TEMPLATE_FILE, CONFIG, GENERATION, TOKENIZER_FILES, read_json
+from sluice.model.text.chat_template import ChatTemplate, PromptMessage, chat_template, special_texts
+
+_OURS = {"user": USER, "assistant": ASSISTANT}
+_ZERO_WIDTH = "\u200b"
+
+
+class PromptEncoder:
+    """Encoder of users' text as plain text: the spelling of a special token in it stays text.
+
+    Conversations follow the model's chat template. That of models trained here, and of those without one, is
+    `<|user|>{question}<|end|><|assistant|>{answer}<|end|>`, turn after turn; it has no system role, so system messages
+    are put before the next question, separated by a blank line.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        template: ChatTemplate | None = None,
+        stop_ids: Collection[int] = (),
+        vocab_size: int | None = None,
+    ) -> None:
+        """`stop_ids` end an answer beside our own; ids of `vocab_size` and above are refused when they occur."""
+        self._special = {text: tokenizer.token_to_id(text) for text in (USER, ASSISTANT, END_OF_TURN, END_OF_TEXT)}
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.encode_special_tokens = True
+        self._template = None if template is None or template.source == CHAT_TEMPLATE else template
+        self._vocab_size = vocab_size
+        self._before = start_ids(tokenizer)
+        ours = (self._special[END_OF_TURN], self._special[END_OF_TEXT])
+        self.stop_ids = frozenset(stop_ids) | {token for token in ours if token is not None}
+        """Tokens that end an answer."""
+
+    def encode(self, prompt: str | Sequence[PromptMessage]) -> list[int]:
+        """Return the token ids of a text to continue, or of a conversation up to the assistant's turn.
+
+        A text begins with the tokens that the tokenizer puts before one; an empty one becomes the end-of-text token
+        otherwise, which precedes every document in training.
+        """
+        if isinstance(prompt, str):
+            return [*self._before, *self.encode_text(prompt)] or [self._id(END_OF_TEXT)]
+        if self._template is not None:
+            return self._render(self._template, prompt)
+        ids: list[int] = []
+        instructions: list[str] = []
+        for message in prompt:
+            if message.role == "system":
+                instructions.append(message.content)
+                continue
+            text = "\n\n".join((*instructions, message.content)) if message.role == "user" else message.content
+            ids += [self._id(_OURS[message.role]), *self.encode_text(text), self._id(END_OF_TURN)]
+            instructions = [] if message.role == "user" else instructions
+        return [*ids, self._id(ASSISTANT)]
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Return the token ids of a text to continue in which special tokens may be spelled; those that begin a text
+        are added unless they are there.
+        """
+        ids = self._with_special(text)
+        return ids if self._before and ids[: len(self._before)] == self._before else [*self._before, *ids]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the token ids of plain text."""
+        return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _render(self, template: ChatTemplate, messages: Sequence[PromptMessage]) -> list[int]:
+        special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+        text = template.render([PromptMessage(each.role, _as_text(each.content, special)) for each in messages])
+        # The template has written the tokens that begin a text.
+        return self._with_special(text)
+
+    def _with_special(self, text: str) -> list[int]:
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if self._vocab_size is not None and ids and (highest := max(ids)) >= self._vocab_size:
+            raise ValueError(
+                f"the text has token {self._tokenizer.id_to_token(highest)!r} of id {highest}, which is outside the "
+                f"model's vocabulary of 0 to {self._vocab_size - 1}"
+            )
+        return ids
+
+    def _id(self, special: str) -> int:
+        token = self._special[special]
+        if token is None:
+            raise ValueError(f"the model has no chat template, and its tokenizer no {special} for a chat without one")
+        return token
+
+
+def load_prompt_encoder(folder: Path, tokenizer: Tokenizer, vocab_size: int) -> PromptEncoder:
+    """Encoder of a model directory, with its chat template and every token that its files name as an end."""
+    settings = _read(folder / TOKENIZER_FILES[1])
+    template = folder / CHAT_TEMPLATE_FILE
+    ends = [*special_ids(folder, "eos_token_id"), tokenizer.token_to_id(special_texts(settings).get("eos_token", ""))]
+    return PromptEncoder(
+        tokenizer,
+        template=chat_template(settings, template.read_text(encoding="utf-8") if template.is_file() else None),
+        stop_ids={token for token in ends if token is not None},
+        vocab_size=vocab_size,
+    )
+
+
+def special_ids(folder: Path, name: str) -> list[int]:
+    """Ids that generation_config.json, or else config.json, has under `name`, such as eos_token_id."""
+    found = (_read(folder / file).get(name) for file in (GENERATION, CONFIG))
+    return next((ids for each in found if (ids := _ids(each))), [])
+
+
+def start_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that the tokenizer's post-processor puts before a text, such as bos."""
+    for text in ("a", "A", "0", "的"):
+        encoded = tokenizer.encode(text)
+        if 0 in encoded.special_tokens_mask:
+            return list(encoded.ids[: encoded.special_tokens_mask.index(0)])
+    return []
+
+
+def _ids(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, int) and not isinstance(each, bool)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _as_text(content: str, special: Sequence[str]) -> str:
+    """`content` with a zero-width space inside each special token that it spells, which so stays text."""
+    for token in special:
+        content = content.replace(token, f"{token[:1]}{_ZERO_WIDTH}{token[1:]}")
+    return content
