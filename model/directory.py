@@ -31,6 +31,16 @@ from sluice.model.huggingface import (
 CONFIG, WEIGHTS, LINEAGE, GENERATION = "config.json", "model.safetensors", "lineage.json", "generation_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
+BESIDE = (
+    *TOKENIZER_FILES,
+    CHAT_TEMPLATE_FILE,
+    GENERATION,
+    "added_tokens.json",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+)
+"""Files beside configuration and weights that belong to a model and are copied unchanged."""
 _INDEX = "model.safetensors.index.json"
 _HASHED = (CONFIG, WEIGHTS, *TOKENIZER_FILES)
 _STOP_TOKENS = ("<|endoftext|>", "<|end|>")
@@ -57,6 +67,32 @@ def save_model(folder: Path, model: Transformer, tokenizer_folder: Path, lineage
     save_transformer(folder, model, special)
     write_json(folder / GENERATION, {"eos_token_id": stops or None})
     write_lineage(folder, lineage, (*_HASHED, GENERATION))
+
+
+def save_continued(folder: Path, model: Transformer, base: Path, lineage: dict[str, Any]) -> None:
+    """Write a model that was trained from the one in `base`, which has the same configuration.
+
+    All but the weights is the base's: names and types of the weights, every field of config.json (ids of special
+    tokens, fields that change no logit), generation settings, tokenizer and chat template.
+    """
+    stored = read_stored(base)
+    assert model.config == stored.config, "a continued model has its base's configuration"
+    _existing(base / TOKENIZER_FILES[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, stored.content)
+    state = model.state_dict()
+    weights = {name: state[name].detach().cpu().to(like.dtype) for name, like in stored.weights.items()}
+    save_weights(folder, to_huggingface(weights, model.config, stored.family))
+    beside = copy_beside(base, folder)
+    write_lineage(folder, lineage, (CONFIG, WEIGHTS, *beside))
+
+
+def copy_beside(source: Path, target: Path, names: Iterable[str] = BESIDE) -> list[str]:
+    """Copy the files of these names that there are, and return their names."""
+    found = [name for name in names if (source / name).is_file()]
+    for name in found:
+        shutil.copyfile(source / name, target / name)
+    return found
 
 
 def save_transformer(
@@ -166,9 +202,11 @@ def check_files(folder: Path) -> None:
 
 
 def model_hash(folder: Path) -> str:
-    """sha256 hex over config, weights and tokenizer, the files that determine the model's answers."""
+    """sha256 hex over config, weights, tokenizer and chat template, the files that determine the model's answers."""
     digest = hashlib.sha256()
-    for name in _HASHED:
+    weights = [path.name for path in _shards(folder)]
+    optional = [name for name in (TOKENIZER_FILES[1], CHAT_TEMPLATE_FILE) if (folder / name).is_file()]
+    for name in (CONFIG, *weights, TOKENIZER_FILES[0], *optional):
         digest.update(f"{name} {file_hash(_existing(folder / name))}\n".encode())
     return digest.hexdigest()
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from sluice.core.manifest import file_hash
 from sluice.model.directory import (
+    BESIDE,
     CONFIG,
-    GENERATION,
     LINEAGE,
     TOKENIZER_FILES,
     WEIGHTS,
     StoredModel,
     check_files,
+    copy_beside,
     load_tokenizer,
     read_json,
     read_stored,
@@ -25,8 +26,6 @@ from sluice.model.directory import (
 from sluice.model.huggingface import NATIVE, to_huggingface, why_none
 
 TOKENIZER = TOKENIZER_FILES[0]
-_BESIDE = (*TOKENIZER_FILES, GENERATION, "special_tokens_map.json", "chat_template.jinja")
-"""Files that are copied unchanged if present."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,7 @@ def _written(
     def write(folder: Path) -> None:
         write_json(folder / CONFIG, content)
         save_weights(folder, weights)
-        beside = [name for name in _BESIDE if name not in kept and (source / name).is_file()]
-        for name in beside:
-            shutil.copyfile(source / name, folder / name)
+        beside = copy_beside(source, folder, [name for name in BESIDE if name not in kept])
         for name in kept:
             shutil.copyfile(out / name, folder / name)
         # Files that a user put there get no hash, so that they may be replaced.

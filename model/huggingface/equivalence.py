@@ -45,7 +45,11 @@ def logit_fields(config: TransformerConfig) -> dict[str, Any]:
     if config.rope_scaling is not None:
         fields["rope_scaling"] = _rope_scaling(config.rope_scaling, config.context)
     fields["rope_fraction"] = config.rope_width / config.head_width
-    fields["rope_pattern"] = tuple(config.rotates(layer) for layer in range(config.layers))
+    if config.positions == "rope":
+        fields["rope_pattern"] = tuple(config.rotates(layer) for layer in range(config.layers))
+    else:
+        # Follows from the positions, whose difference is the one to name.
+        del fields["rope_pattern"]
     if config.window_rope_theta is None and "window" in config.layer_kinds and config.rope_scaling is None:
         fields["window_rope_theta"] = config.rope_theta
     if config.mixture is not None:

@@ -20,7 +20,7 @@ from sluice.data.split import Split, split_of
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import TuneConfig
-from sluice.model.directory import load_model, model_hash, save_model
+from sluice.model.directory import load_model, model_hash, save_continued
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.engines.local import LocalEngine
 from sluice.model.training.loop import LoopClock, LoopHooks, train
@@ -89,7 +89,7 @@ def tune(
     hooks = _hooks(config, tokenizer, pairs, longest)
     log = train(engine, hooks, done=0, log=[], progress=progress, clock=clock)
     after = _answer_loss(model, tokenizer, held_out, config.batch_size)
-    save_model(out, model, base, {"tune": config.model_dump(mode="json"), "base": model_hash(base)})
+    save_continued(out, model, base, {"tune": config.model_dump(mode="json"), "base": model_hash(base)})
     (out / "tuning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     return TuneReport(
         pairs=len(pairs),

@@ -11,7 +11,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.directory import load_model, load_transformer, model_hash, save_model, save_transformer
+from sluice.model.directory import (
+    load_model,
+    load_transformer,
+    model_hash,
+    save_continued,
+    save_model,
+    save_transformer,
+)
+from sluice.model.huggingface.convert import export_model, import_model
 
 LINEAGE = {"data": "abc", "steps": 3}
 
@@ -270,3 +278,57 @@ def test_a_directory_in_our_own_names_stays_readable_whatever_families_there_are
     loaded = load_transformer(tmp_path)
     assert loaded.config == model.config
     assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def came_with(folder: Path, tokenizer_folder: Path) -> dict[str, bytes]:
+    """A bf16 directory as others publish one, and the files that belong to it."""
+    save_model(folder, tiny().to(torch.bfloat16), tokenizer_folder, {})
+    (folder / "lineage.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    ids = {"bos_token_id": 1, "eos_token_id": [256, 259, 3], "pad_token_id": 4}
+    (folder / "config.json").write_text(
+        json.dumps({**config, **ids, "unsloth_version": "1", "torch_dtype": "bfloat16"})
+    )
+    (folder / "generation_config.json").write_text(json.dumps({**ids, "temperature": 0.6, "do_sample": True}))
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}\n")
+    (folder / "special_tokens_map.json").write_text("{}")
+    (folder / "tokenizer.model").write_bytes(b"\x00pieces")
+    kept = [path for path in folder.iterdir() if path.suffix != ".safetensors" and path.name != "config.json"]
+    return {path.name: path.read_bytes() for path in kept}
+
+
+@pytest.mark.parametrize("way", ["import and export", "continue"])
+def test_a_model_keeps_what_it_came_with(tmp_path: Path, tokenizer_folder: Path, way: str) -> None:
+    kept = came_with(tmp_path / "theirs", tokenizer_folder)
+    import_model(tmp_path / "theirs", tmp_path / "ours")
+    if way == "continue":
+        model, _ = load_model(tmp_path / "ours")
+        with torch.no_grad():
+            model.embedding.weight.add_(1.0)
+        save_continued(tmp_path / "out", model, tmp_path / "ours", {"parent": "ours"})
+        assert json.loads((tmp_path / "out" / "lineage.json").read_text())["parent"] == "ours"
+        assert torch.equal(load_model(tmp_path / "out")[0].embedding.weight, model.embedding.weight.bfloat16().float())
+    else:
+        export_model(tmp_path / "ours", tmp_path / "out")
+    for name, content in kept.items():
+        assert (tmp_path / "out" / name).read_bytes() == content, name
+    fields = [json.loads((tmp_path / each / "config.json").read_text()) for each in ("theirs", "out")]
+    assert fields[1] == fields[0]
+    weights = [load_file(tmp_path / each / "model.safetensors") for each in ("theirs", "out")]
+    assert {weight.dtype for weight in weights[1].values()} == {torch.bfloat16}
+    assert weights[0].keys() == weights[1].keys()
+    # A changed chat template is another model, and a changed file a damaged one.
+    before = model_hash(tmp_path / "out")
+    (tmp_path / "out" / "chat_template.jinja").write_text("other")
+    assert model_hash(tmp_path / "out") != before
+    with pytest.raises(ValueError, match=r"chat_template\.jinja is not the file that was saved"):
+        load_model(tmp_path / "out")
+
+
+def test_a_directory_without_tokenizer_settings_has_a_hash(saved: Path) -> None:
+    before = model_hash(saved)
+    (saved / "tokenizer_config.json").unlink()
+    assert model_hash(saved) != before
+    (saved / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer\.json does not exist"):
+        model_hash(saved)
