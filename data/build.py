@@ -43,6 +43,9 @@ class BuildReport(BaseModel):
                 name: {str(words): each.documents for words, each in by_length.items()}
                 for name, by_length in self.refine.shared_ngrams.items()
             },
+            "joined_lines": {
+                name: tally.joined_lines for name, tally in self.refine.by_source.items() if tally.joined_lines
+            },
             "cut": {
                 "contamination": self.refine.contamination_cut,
                 "pieces": self.refine.pieces_removed,

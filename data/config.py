@@ -14,8 +14,12 @@ from pydantic import (
 
 from sluice.core.settings.block import Block
 from sluice.core.settings.files import NamesFile
+from sluice.data.languages import CODE, IDENTIFIED, UNDETERMINED
 
-Markup = Literal["rst", "md", "html", "txt"]
+Markup = Literal["raw", "txt", "wrapped", "md", "rst", "html"]
+"""raw: the text byte for byte; txt: plain text, unwrapped where it is shown to be hard-wrapped prose; wrapped: plain
+text, always unwrapped.
+"""
 Format = Literal["text", "json", "jsonl", "csv", "tsv", "parquet", "warc"]
 
 
@@ -88,7 +92,7 @@ class Source(Block):
     """Globs of the files to read below a directory or in a distribution; empty: every file of a known kind."""
     exclude: list[str] = []
     markup: Markup | None = None
-    """Markup of every file, overriding the suffix."""
+    """Markup of every file or row, overriding the suffix; null: `data.markup`."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -119,6 +123,8 @@ class IngestConfig(Block):
     """Encoding of text, unless a byte order mark names it; null: what a page declares, else UTF-8, else a guess."""
     format: Format | None = None
     """Format of every file and of standard input; null: by its suffix; standard input: JSONL, else text."""
+    markup: Markup | None = None
+    """Markup of every file and row whose source sets none. null: the one that the suffix shows, and raw for rows."""
     packages: list[PackageSource] = []
     max_document_bytes: int = Field(1_000_000, ge=1, le=2**31 - 1)
     """A document, line or row larger than this is rejected."""
@@ -227,8 +233,11 @@ class RefineConfig(Block):
     max_newline_word_ratio: float | None = Field(None, ge=0)
     # Language
     languages: list[str] | None = None
-    """ISO 639-1 codes to keep, such as [en, de]; null: every language."""
+    """Codes of languages to keep, such as [en, de]; `undetermined` keeps what is too short or strange to identify, and
+    code is always kept. null: every language.
+    """
     min_language_probability: float | None = Field(None, ge=0, le=1)
+    """Not applied to code. Below 0.5 a language is `undetermined` in any case."""
     # Others
     max_control_character_fraction: float | None = Field(0.01, ge=0, le=1)
     min_quality: float | None = Field(None, ge=0, le=1)
@@ -270,6 +279,17 @@ class RefineConfig(Block):
     masks: list[Literal["SECRET", "EMAIL", "IBAN", "CARD", "PHONE", "IP_ADDRESS"]] | None = None
     """Kinds of personal data to mask; null: all."""
     workers: int = Field(2, ge=1)
+
+    @field_validator("languages")
+    @classmethod
+    def _are_known(cls, value: list[str] | None) -> list[str] | None:
+        # Builds of earlier versions have the code of ISO 639.
+        names = value and [UNDETERMINED if name == "und" else name for name in value]
+        if unknown := sorted(set(names or []) - IDENTIFIED - {UNDETERMINED, CODE}):
+            raise ValueError(
+                f"{unknown[0]} is no language that is identified: give codes such as en, {UNDETERMINED} or {CODE}"
+            )
+        return names
 
     @field_validator("contamination_ngrams")
     @classmethod

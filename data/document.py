@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -22,8 +21,8 @@ TURNS = "messages"
 
 
 def content_id(text: str) -> str:
-    """Return the first 128 bits, in hex, of the sha256 of the text in Unicode NFC: equal texts have equal ids."""
-    return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """Return the first 128 bits, in hex, of the sha256 of the text in UTF-8: only equal texts have equal ids."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def encodes(text: str) -> bool:

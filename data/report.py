@@ -72,12 +72,15 @@ class Tally(BaseModel):
     documents_kept: int = 0
     bytes_kept: int = 0
     """UTF-8 bytes of clean text."""
+    joined_lines: int = 0
+    """Lines of hard-wrapped plain text that were joined to the line before, kept or not."""
     dropped: dict[str, int] = {}
     """Documents by rule."""
 
-    def count(self, size_bytes: int, rule: str | None, final_bytes: int) -> None:
+    def count(self, size_bytes: int, rule: str | None, final_bytes: int, joined_lines: int) -> None:
         """Count a document of `size_bytes`: dropped by `rule`, or kept with `final_bytes` after cutting."""
         self.documents_in += 1
+        self.joined_lines += joined_lines
         self.bytes_in += size_bytes
         if rule is None:
             self.documents_kept += 1

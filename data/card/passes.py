@@ -8,6 +8,7 @@ import numpy as np
 
 from sluice.core.arrow import numbers
 from sluice.data.card.folder import RefinedFolder, columns_of, rows
+from sluice.data.languages import is_wanted
 from sluice.data.quality.rule import QualityRule
 from sluice.data.quality.rules import LANGUAGE, RULES
 
@@ -69,7 +70,7 @@ def rule_passes(folder: RefinedFolder) -> list[RulePasses]:
     found = []
     for rule, threshold in bounds:
         if rule is LANGUAGE:
-            wanted = np.array([language in threshold for language in languages], np.bool_)
+            wanted = np.array([is_wanted(language, threshold) for language in languages], np.bool_)
             passed, spread = wanted[of_language] if len(languages) else np.empty(0, np.bool_), None
         else:
             parts = [numbers(batch.column(rule.score)).astype(np.float32) for batch in batches]

@@ -41,6 +41,8 @@ class SourceRow:
     documents_in: int
     bytes_in: int
     """UTF-8 bytes of extracted text."""
+    joined_lines: int
+    """Lines of hard-wrapped plain text that were joined."""
     documents_kept: int
     bytes_kept: int
 
@@ -179,6 +181,7 @@ def _sources(folder: RefinedFolder, observed: Observed) -> list[SourceRow]:
                 bytes_read=read[name].bytes if name in read else None,
                 documents_in=tally.documents_in,
                 bytes_in=tally.bytes_in,
+                joined_lines=tally.joined_lines,
                 documents_kept=tally.documents_kept,
                 bytes_kept=tally.bytes_kept,
             )

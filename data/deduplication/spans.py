@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 
-_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_LINE_END = re.compile(r"[ \t]+(?=\n|\Z)")
+_WHITE_SPACE = " \t\r\n"
+_GAP = re.compile(f"[{_WHITE_SPACE}]*")
 
 
 def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -21,12 +22,30 @@ def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """Remove the spans (start, end, in characters); without any, the text is unchanged.
 
-    Blank lines that become neighbours are merged, and trailing spaces are removed.
+    White space around a cut becomes one gap: at most one blank line, no spaces at the end of a line, none at the end of
+    the text. All other text stays as it is.
     """
+    removed = merged(spans)
+    edges = [0, *(edge for span in removed for edge in span), len(text)]
+    pieces = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    rest = "".join(pieces)
+    joints = list(accumulate(map(len, pieces[:-1])))
     kept, position = [], 0
-    for start, end in merged(spans):
-        kept.append(text[position:start])
+    for joint in joints:
+        if joint < position:
+            continue  # within the gap of the cut before
+        start = position + len(rest[position:joint].rstrip(_WHITE_SPACE))
+        gap = _GAP.match(rest, joint)
+        assert gap is not None
+        end = gap.end()
+        kept += [rest[position:start], _tidy(rest[start:end], at_start=not start, at_end=end == len(rest))]
         position = end
-    if not position:
-        return text
-    return _BLANK_LINES.sub("\n\n", _LINE_END.sub("", "".join([*kept, text[position:]]))).strip("\n")
+    return "".join([*kept, rest[position:]])
+
+
+def _tidy(gap: str, *, at_start: bool, at_end: bool) -> str:
+    if at_end:
+        return ""
+    last_break = gap.rfind("\n") + 1
+    breaks = 0 if at_start else min(gap.count("\n"), 2)
+    return ("\r\n" if "\r\n" in gap else "\n") * breaks + gap[last_break:]

@@ -5,6 +5,7 @@ A word is `\\w+` with its combining marks; each letter of a script without space
 """
 
 import hashlib
+import unicodedata
 
 import numpy as np
 
@@ -21,8 +22,11 @@ def words(text: str) -> list[str]:
 
 
 def hash_of(text: str) -> int:
-    """Return a 64-bit hash, equal in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    """Return a 64-bit hash of the text in Unicode NFC, equal in every process."""
+    return int.from_bytes(
+        hashlib.blake2b(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass"), digest_size=8).digest(),
+        "little",
+    )
 
 
 class _Hashes(dict[str, int]):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sluice.data.writing_systems import one_line
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -46,16 +48,16 @@ def render(blocks: Iterable[Block]) -> str:
             continue
         match block:
             case Heading(level, text):
-                rendered = f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
+                rendered = f"{'#' * min(max(level, 1), 6)} {one_line(text)}"
             case ListItem(text):
-                rendered = f"- {' '.join(text.split())}"
+                rendered = f"- {one_line(text)}"
             case Code(text):
                 # Several blank lines inside code become one, as between all blocks of the contract.
                 lines = _BLANK_LINES.sub("\n\n", text).split("\n")
                 rendered = "\n".join(f"    {line}".rstrip() for line in lines).strip("\n")
             case Paragraph(text):
                 # A paragraph that happens to begin like a heading or an item must stay a paragraph.
-                rendered = _MARKS.sub("", " ".join(text.split()))
+                rendered = _MARKS.sub("", one_line(text))
         both_items = isinstance(block, ListItem) and isinstance(previous, ListItem)
         parts.append(("\n" if both_items else "\n\n") + rendered)
         previous = block

@@ -1,11 +1,15 @@
-"""Convert markup to the document text contract: `#` headings, one-line paragraphs, `- ` items, code indented by 4."""
+"""Convert markup to the document text contract: `#` headings, one-line paragraphs, `- ` items, code indented by 4.
+
+Plain text keeps its lines, except those of hard-wrapped paragraphs; raw text is kept byte for byte.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sluice.data.extraction.blocks import Block, render
 from sluice.data.extraction.encoding import composed, repair
 from sluice.data.extraction.markdown import markdown_blocks
-from sluice.data.extraction.plain import plain_blocks
+from sluice.data.extraction.plain import unwrap
 from sluice.data.extraction.rst import rst_blocks
 from sluice.data.extraction.webpage import webpage_blocks
 
@@ -13,20 +17,41 @@ _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,
     "md": markdown_blocks,
     "html": webpage_blocks,
-    "txt": plain_blocks,
 }
-_ALIASES = {"markdown": "md", "htm": "html", "text": "txt", "jsonl": "txt"}
-MARKUPS = (*_READERS, *_ALIASES)
+RAW = "raw"
+_PLAIN = ("txt", "wrapped")
+_ALIASES = {"markdown": "md", "htm": "html", "text": "txt"}
+MARKUPS = (RAW, *_PLAIN, *_READERS, *_ALIASES)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The text of a document, and what extraction did to it."""
+
+    text: str
+    joined_lines: int = 0
+    """Lines of plain text that were joined to the line before."""
 
 
 def extract(text: str, suffix: str) -> str:
-    """Extract the text of a document with the markup `suffix` (rst, md, html, txt; a leading dot is allowed).
+    """Return the text of `convert`."""
+    return convert(text, suffix).text
 
-    The text is in NFC, with its encoding repaired. Raises ValueError for an unknown markup.
+
+def convert(text: str, suffix: str) -> Extracted:
+    """Extract the text of a document with the markup `suffix`, one of MARKUPS; a leading dot is allowed.
+
+    `raw` text is returned as it is. All other text is in NFC, with its encoding repaired and lines that end with `\\n`.
+    `txt` joins lines only where the text is shown to be hard-wrapped prose, `wrapped` joins those of every paragraph.
+    Raises ValueError for an unknown markup.
     """
     name = suffix.lower().lstrip(".")
-    reader = _READERS.get(_ALIASES.get(name, name))
-    if reader is None:
+    name = _ALIASES.get(name, name)
+    if name not in MARKUPS:
         raise ValueError(f"markup {suffix!r} is not known; allowed: {', '.join(MARKUPS)}")
+    if name == RAW:
+        return Extracted(text)
     unix = repair(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
-    return composed(render(reader(unix)))
+    if name in _PLAIN:
+        return Extracted(*unwrap(composed(unix).lstrip("\ufeff\n").rstrip("\n"), force=name == "wrapped"))
+    return Extracted(composed(render(_READERS[name](unix))))

@@ -6,6 +6,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
+from sluice.data.writing_systems import one_line
 
 _SKIPPED = frozenset(
     {"script", "style", "nav", "head", "footer", "aside", "form", "button", "svg", "noscript", "template"}
@@ -134,7 +135,7 @@ class _Reader(HTMLParser):
         self.words.clear()
         self.has_words = False
         if text.strip():
-            flat = " ".join(text.split())
+            flat = one_line(text)
             if self.in_pre:
                 self.blocks.append(Code(text.strip("\n").rstrip()))
             elif self.heading:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Mapping
 
+from sluice.data.writing_systems import one_line
+
 # One pass over the text: the content of a literal must not be parsed as markup again, so the alternatives are ordered
 # from the most to the least binding, as in docutils. Names have a maximum length: in a long run of name characters,
 # each would be searched up to the end of the run.
@@ -45,11 +47,11 @@ def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str
     def replace(match: re.Match[str]) -> str:
         kind = match.lastgroup
         if kind == "literal":
-            return f"`{' '.join(match['literal'].split())}`"
+            return f"`{one_line(match['literal'])}`"
         if match["target"] is not None:
-            return role_text(match["role"], match["target"], labels)
+            return role_text(match["role"], one_line(match["target"]), labels)
         if match["interpreted"] is not None:
-            return role_text(match["trailing_role"] or "", match["interpreted"], labels)
+            return role_text(match["trailing_role"] or "", one_line(match["interpreted"]), labels)
         if match["substitution"] is not None:
             return substitutions.get(match["substitution"], match["substitution"])
         if match["footnote"] is not None:
@@ -64,7 +66,7 @@ def plain_words(text: str, substitutions: Mapping[str, str], labels: Mapping[str
         return plain_words(match["strong"], substitutions, labels)
 
     plain = _with_strong(text, replace) if "**" in text else _INLINE_WITHOUT_STRONG.sub(replace, text)
-    return _SPACE_BEFORE_PUNCTUATION.sub("", " ".join(plain.split()))
+    return _SPACE_BEFORE_PUNCTUATION.sub("", one_line(plain))
 
 
 def _with_strong(text: str, replace: Callable[[re.Match[str]], str]) -> str:

@@ -10,6 +10,7 @@ from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragr
 from sluice.data.extraction.directives import Treatment, label_of, treatment_of
 from sluice.data.extraction.html import html_blocks
 from sluice.data.extraction.inline import role_text
+from sluice.data.writing_systems import one_line
 
 _PARSER = MarkdownIt("commonmark").enable("table")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -95,8 +96,10 @@ def _inline(token: Token) -> str:
                 if role:
                     words[-1] = words[-1][: role.start()]
                 words.append(role_text(role[1], child.content) if role else f"`{child.content}`")
-            case "softbreak" | "hardbreak":
+            case "softbreak":
+                words.append("\n")
+            case "hardbreak":
                 words.append(" ")
             case "html_inline" if child.content.lower().startswith("<br"):
                 words.append(" ")
-    return "".join(words)
+    return one_line("".join(words))

@@ -132,11 +132,11 @@ class _Reader:
             end += 1
             if lines[end - 1].endswith("::"):
                 break
-        text = " ".join(line.strip() for line in lines[i:end])
+        text = "\n".join(line.strip() for line in lines[i:end])
         literal = text.endswith("::")
         if literal:
-            text = text[:-2].rstrip() if text.endswith(" ::") else text[:-1]
-        if text.strip(": "):
+            text = text[:-2].rstrip() if text.endswith((" ::", "\n::")) else text[:-1]
+        if text.strip(": \n"):
             yield Paragraph(self.words(text))
         if not literal:
             return end
@@ -167,7 +167,7 @@ class _Reader:
         if directive and not directive["substitution"]:
             yield from self._directive(directive["name"].lower(), directive["argument"] or "", content, nesting)
         elif footnote := _FOOTNOTE.match(lines[i]):
-            text = " ".join([footnote["text"], *(line.strip() for line in content)]).strip()
+            text = "\n".join([footnote["text"], *(line.strip() for line in content)]).strip()
             if text and "://" not in text[:12]:
                 yield Paragraph(self.words(text))
         return end
@@ -221,7 +221,7 @@ class _Reader:
             yield self._row(row)
 
     def _row(self, cells: list[list[str]]) -> ListItem:
-        return ListItem(self.words(" | ".join(filter(None, (" ".join(lines).strip() for lines in cells)))))
+        return ListItem(self.words(" | ".join(filter(None, ("\n".join(lines).strip() for lines in cells)))))
 
 
 def _title(lines: list[str], i: int) -> tuple[str, tuple[str, bool], int] | None:

@@ -20,7 +20,10 @@ def is_grid_border(line: str) -> bool:
 
 
 def simple_table(lines: list[str], start: int) -> tuple[list[str], int]:
-    """Return the rows of the simple table that starts at lines[start], and the line after it."""
+    """Return the rows of the simple table that starts at lines[start], and the line after it.
+
+    Lines of a cell are separated by line breaks.
+    """
     columns = [match.start() for match in re.finditer(r"=+", lines[start])]
     end, borders = start + 1, 1
     # Two borders without a header row between them, three with one; a border before a blank line is the last.
@@ -42,7 +45,7 @@ def simple_table(lines: list[str], start: int) -> tuple[list[str], int]:
 
 
 def grid_table(lines: list[str], start: int) -> tuple[list[str], int]:
-    """Return the rows of the grid table that starts at lines[start], and the line after it."""
+    """Return the rows of the grid table that starts at lines[start], and the line after it, as `simple_table`."""
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith(("+", "|"))), len(lines))
     rows = []
     for is_border, group in groupby(lines[start:end], key=is_grid_border):
@@ -64,4 +67,4 @@ def _continue(row: _Cells, cells: list[str]) -> None:
 
 
 def _row(cells: _Cells) -> str:
-    return " | ".join(" ".join(lines) for lines in cells if lines)
+    return " | ".join("\n".join(lines) for lines in cells if lines)

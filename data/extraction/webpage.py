@@ -9,6 +9,7 @@ from typing import Any
 
 from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
 from sluice.data.extraction.html import html_blocks
+from sluice.data.writing_systems import one_line
 
 _PAGE = re.compile(r"<(?:!doctype\s+html|html|body)\b", re.IGNORECASE)
 _LOOKED_AT = 4096
@@ -69,7 +70,7 @@ def _blocks(parent: Any) -> Iterator[Block]:
 def _paragraph(words: list[str]) -> Iterator[Block]:
     text = "".join(words)
     if text.strip():
-        yield Paragraph(" ".join(text.split()))
+        yield Paragraph(one_line(text))
 
 
 def _inner(element: Any, depth: int = 0) -> str:

@@ -25,7 +25,7 @@ def scores(prose: Prose) -> dict[str, float]:
     """Compute fractions of the non-blank lines, and newlines per word; 0 for a document without prose."""
     lines = max(len(prose.lines), 1)
     return {
-        "punctuated_line_fraction": sum(line[-1] in _TERMINAL for line in prose.lines) / lines,
+        "punctuated_line_fraction": sum(line.rstrip()[-1] in _TERMINAL for line in prose.lines) / lines,
         "short_line_fraction": sum(len(line) <= SHORT_LINE_CHARACTERS for line in prose.lines) / lines,
         "newline_word_ratio": prose.text.count("\n") / max(len(prose.tokens), 1),
     }

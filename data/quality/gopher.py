@@ -3,12 +3,16 @@
 import re
 from collections.abc import Sequence
 
+from sluice.data.languages import CODE
 from sluice.data.quality.ngrams import duplicate_characters, repeated, top_characters
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.rule import QualityRule
 from sluice.data.quality.stopwords import APPLICABLE, stop_words
 from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
+_CODE = frozenset({CODE})
+"""Rules about the form of words do not apply to code."""
+_WITHOUT_WORDS = LANGUAGES_WITHOUT_SPACES | {CODE}
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
@@ -20,12 +24,12 @@ FIRST_RULES = (
 )
 """Rules that come before the one about the language."""
 RULES = (
-    QualityRule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=LANGUAGES_WITHOUT_SPACES),
-    QualityRule("long_words", "mean_word_length", False, "max_mean_word_length"),
-    QualityRule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio"),
-    QualityRule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction"),
+    QualityRule("short_words", "mean_word_length", True, "min_mean_word_length", exempt=_WITHOUT_WORDS),
+    QualityRule("long_words", "mean_word_length", False, "max_mean_word_length", exempt=_CODE),
+    QualityRule("symbols", "symbol_word_ratio", False, "max_symbol_word_ratio", exempt=_CODE),
+    QualityRule("bullet_lines", "bullet_line_fraction", False, "max_bullet_line_fraction", exempt=_CODE),
     QualityRule("ellipsis_lines", "ellipsis_line_fraction", False, "max_ellipsis_line_fraction"),
-    QualityRule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction"),
+    QualityRule("few_alphabetic_words", "alphabetic_word_fraction", True, "min_alphabetic_word_fraction", exempt=_CODE),
     QualityRule("few_stop_words", "stop_words", True, "min_stop_words", APPLICABLE),
     QualityRule("duplicate_lines", "duplicate_line_fraction", False, "max_duplicate_line_fraction"),
     QualityRule("duplicate_paragraphs", "duplicate_paragraph_fraction", False, "max_duplicate_paragraph_fraction"),
@@ -40,7 +44,7 @@ RULES = (
 )
 
 _LETTER = re.compile(r"[^\W\d_]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _BULLETS = ("-", "•")
 _ELLIPSES = ("...", "…")
 

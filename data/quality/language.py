@@ -8,11 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sluice.core.files import naming
+from sluice.data.languages import CODE, UNDETERMINED
 from sluice.data.quality.prose import Prose
+from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
-UNDETERMINED = "und"
-"""ISO 639's code for text of undetermined language, such as a document of code alone."""
-
+LEAST_PROBABILITY = 0.5
+"""A language of a lower probability is not taken for that of the text (docs/data.md has the measurement), unless its
+script shows it: that of a language without spaces between words.
+"""
+_NO_LANGUAGE = "zxx"
+"""The model's name for text without linguistic content, such as digits and random letters."""
 _CHARACTERS = 1_000
 """Longer input does not change the result, and would take more time than all other scores."""
 _DIGITS = 4
@@ -20,18 +25,23 @@ _DIGITS = 4
 
 
 class Language(NamedTuple):
-    """ISO 639-1 code, and its probability among the languages of the model."""
+    """ISO 639 code, UNDETERMINED or CODE, and its probability."""
 
     code: str
     probability: float
+    """Of the most likely language of the model, also where it is too low; of code 1."""
 
 
 def identify(prose: Prose) -> Language:
-    """Identify the language of the beginning of the prose."""
+    """Identify the language of the beginning of the prose; code is recognised by its lines, not by its words."""
+    if prose.is_code:
+        return Language(CODE, 1.0)
     if not prose.words:
         return Language(UNDETERMINED, 0.0)
-    code, probability = _identifier().classify(prose.text[:_CHARACTERS])
-    return Language(code, round(probability, _DIGITS))
+    found, exact = _identifier().classify(prose.text[:_CHARACTERS])
+    probability = round(exact, _DIGITS)
+    is_found = probability >= LEAST_PROBABILITY or found in LANGUAGES_WITHOUT_SPACES
+    return Language(found if is_found and found != _NO_LANGUAGE else UNDETERMINED, probability)
 
 
 @cache

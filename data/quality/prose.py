@@ -1,7 +1,8 @@
 """The prose of a document and its words, computed once for all quality rules.
 
 Rules examine prose only: in technical documentation a code block is content, and its brackets would fail every rule
-made for web pages.
+made for web pages. A block of code is indented by four spaces and follows a blank line. If a text is code as a whole
+(sluice.data.code_lines), or has no other line, all of it counts. Line ends and Unicode forms do not matter here.
 """
 
 import re
@@ -11,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.data import writing_systems
+from sluice.data.code_lines import is_code
+from sluice.data.extraction.encoding import composed
 
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
 _LITERAL = re.compile(r"`[^`\n]*`")
-_PARAGRAPH_END = re.compile(r"\n{2,}")
-_CODE = "    "
+_PARAGRAPH_END = re.compile(r"\n(?:[ \t]*\n)+")
+_INDENT = "    "
 
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """One document in the document text contract, and the parts of its prose."""
+    """One document, and the parts of its prose."""
 
     document: str
     """The whole document, code included."""
@@ -46,14 +49,18 @@ class Prose:
     """The distinct words in order of first occurrence, each with its number."""
     word_numbers: NDArray[np.int64]
     """Number of each word in `vocabulary`, [words]."""
+    is_code: bool
+    """The document is code as a whole."""
     word_ends: NDArray[np.int64]
     """Characters in the words before each word, [words + 1]; the last is the total."""
 
     @classmethod
     def of(cls, document: str) -> "Prose":
-        kept = document.split("\n")
-        if _CODE in document:
-            kept = [line for line in kept if not line.startswith(_CODE)]
+        every = composed(document).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        kept = _without_code(every) if _INDENT in document else every
+        kept = kept if any(map(str.strip, kept)) else every
+        if code := is_code("\n".join(kept)):
+            kept = every
         marked = "\n".join(kept)
         text = _MARK.sub("", marked) if "- " in marked or "# " in marked else marked
         lowered = text.lower()
@@ -77,5 +84,18 @@ class Prose:
             spaced_words=words if pattern is writing_systems.PLAIN else writing_systems.spaced(words),
             vocabulary=vocabulary,
             word_numbers=numbers,
+            is_code=code,
             word_ends=ends,
         )
+
+
+def _without_code(lines: list[str]) -> list[str]:
+    """Return the lines outside of code blocks: an indented line right after a line of text belongs to it."""
+    kept: list[str] = []
+    begins = True
+    for line in lines:
+        is_blank = not line or line.isspace()
+        if not (begins and line.startswith(_INDENT)):
+            kept.append(line)
+            begins = is_blank
+    return kept

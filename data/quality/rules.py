@@ -2,7 +2,8 @@
 
 In scripts without spaces each letter is a word (sluice.data.writing_systems): `min_words` then counts characters,
 repeated n-grams are runs of n characters, and word-length rules do not apply. The stop-word rule does not apply to
-languages without a list of stop words. All other rules apply to every language.
+languages without a list of stop words. Code is kept whatever languages are wanted, and rules about the form of words do
+not apply to it. All other rules apply to every language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sluice.data.config import RefineConfig
+from sluice.data.languages import CODE, is_wanted
 from sluice.data.quality import c4, fineweb, gopher
 from sluice.data.quality.language import identify
 from sluice.data.quality.prose import Prose
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
     from sluice.data.quality.classifier import Classifier
 
 
+_CODE = frozenset({CODE})
 LANGUAGE = QualityRule("language", "language", True, "languages")
-"""The one rule without a bound: the document's language is one of those to keep."""
+"""The one rule without a bound: the document's language is one of those to keep, or code."""
 
 RULES = (
     *gopher.FIRST_RULES,
     # Before the rules about words: a document of another language is dropped for that, not for its long words.
     LANGUAGE,
-    QualityRule("uncertain_language", "language_probability", True, "min_language_probability"),
+    QualityRule("uncertain_language", "language_probability", True, "min_language_probability", exempt=_CODE),
     *gopher.RULES,
     *c4.RULES,
     *fineweb.RULES,
@@ -89,8 +92,8 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
             continue
         values: Sequence[str] | NDArray[np.float32]
         if rule is LANGUAGE:
-            values, kept = languages, set(config.languages or [])
-            drops = np.fromiter((language not in kept for language in languages), np.bool_, len(languages))
+            values, wanted = languages, config.languages or []
+            drops = np.fromiter((not is_wanted(language, wanted) for language in languages), np.bool_, len(languages))
         else:
             if rule.score not in columns:
                 hint = "set quality_model too" if rule.score == "quality" else "score the documents again"

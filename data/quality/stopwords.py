@@ -6,6 +6,8 @@ between words. Lists are short on purpose: the rule asks whether there are sente
 
 from collections.abc import Collection
 
+from sluice.data.languages import UNDETERMINED
+
 STOP_WORDS: dict[str, frozenset[str]] = {
     "en": frozenset({"the", "be", "to", "of", "and", "that", "have", "with"}),
     "cs": frozenset({"a", "je", "se", "na", "že", "to", "které", "pro", "do", "jako"}),
@@ -27,8 +29,7 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 }
 """ISO 639-1 code, as returned by language identification -> its stop words."""
 
-WITHOUT_LANGUAGE = frozenset({"und", "zxx"})
-"""ISO 639's codes for text of undetermined language, and for text without linguistic content."""
+WITHOUT_LANGUAGE = frozenset({UNDETERMINED})
 
 APPLICABLE = frozenset(STOP_WORDS) | WITHOUT_LANGUAGE
 """Languages that the stop-word rule applies to. Text without linguistic content has no stop words, and fails."""

@@ -22,7 +22,7 @@ from sluice.data.decontamination.sets import EvaluationSets, find
 from sluice.data.deduplication.sketch import sketch, write_sketches
 from sluice.data.deduplication.words import word_hashes
 from sluice.data.document import content_id, read_shard
-from sluice.data.extraction.extract import extract
+from sluice.data.extraction.extract import RAW, convert
 from sluice.data.privacy import mask
 from sluice.data.privacy.fields import mask_field
 from sluice.data.quality.classifier import load as load_classifier
@@ -95,7 +95,7 @@ class ReadShards(PipelineStep):
 
 
 class ExtractMarkup(PipelineStep):
-    """Convert markup to the document text contract; the first heading, if any, becomes the title."""
+    """Convert markup to the document text contract; the first heading, if any, becomes the title. Raw text is kept."""
 
     type = "⛏ - EXTRACT"
     name = "extract"
@@ -103,11 +103,15 @@ class ExtractMarkup(PipelineStep):
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         for document in data:
             with self.track_time():
-                text = extract(document.text, document.metadata.pop("markup", "txt"))
-                document.metadata["control_characters"] = len(_CONTROL.findall(text))
-                document.text = _CONTROL.sub("", text)
-                if heading := _HEADING.search(document.text):
-                    document.metadata["title"] = heading[1]
+                markup = document.metadata.pop("markup", RAW)
+                found = convert(document.text, markup)
+                document.metadata["joined_lines"] = found.joined_lines
+                document.metadata["control_characters"] = 0
+                if markup != RAW:
+                    document.metadata["control_characters"] = len(_CONTROL.findall(found.text))
+                    document.text = _CONTROL.sub("", found.text)
+                    if heading := _HEADING.search(document.text):
+                        document.metadata["title"] = heading[1]
             yield document
 
 
@@ -154,6 +158,8 @@ class ScoreRules(PipelineStep):
                 removed = document.metadata.pop("control_characters")
                 # They were removed from the text, but a text that was full of them should still fail the rule.
                 scored.scores["control_character_fraction"] += removed / max(len(document.text) + removed, 1)
+                # No rule uses it; the report counts it by source.
+                scored.scores["joined_lines"] = document.metadata.pop("joined_lines")
                 document.metadata["scores"] = scored.scores
                 document.metadata["language"] = scored.language
             yield document

@@ -168,13 +168,14 @@ def _report(corpus: Corpus, decisions: Sequence[DocumentDecision], results: Mapp
     """Count; every table is sorted by its keys, so that equal contents are equal bytes."""
     report = RefineReport(kept_rows=np.array([decision is KEPT for decision in decisions], bool))
     sources, sizes = (corpus.identity[name].to_pylist() for name in ("source", "bytes"))
+    joined = corpus.scores.get("joined_lines", np.zeros(len(corpus)))
     final_ids: list[str] = []
     for row, (source, size, decision) in enumerate(zip(sources, sizes, decisions, strict=True)):
         by_source = report.by_source.setdefault(source, Tally())
         by_language = report.by_language.setdefault(corpus.languages[row], Tally())
         result = results.get(row) if decision is KEPT else None
         for tally in (report, by_source, by_language):
-            tally.count(size, decision.rule, result.size_bytes if result else size)
+            tally.count(size, decision.rule, result.size_bytes if result else size, int(joined[row]))
         if decision.rule is not None:
             report.dropped_bytes[decision.rule] = report.dropped_bytes.get(decision.rule, 0) + size
         else:

@@ -96,12 +96,13 @@ def read_text(path: Path, packing: str | None, shown: str, origin: Origin, limit
 def text_document(content: bytes, shown: str, origin: Origin) -> Document | Reject:
     """Make a document of a text file. The text of source code is kept as it is, with its language as metadata."""
     name = shown.removesuffix(PurePosixPath(shown).suffix) if kind(shown)[1] else shown
-    markup = origin.markup or MARKUP_OF_SUFFIX.get(kind(shown)[0])
-    if markup == "html":
-        return origin.of_page(content, shown)
-    language = language_of(name) if markup is None else None
+    by_suffix = MARKUP_OF_SUFFIX.get(kind(shown)[0])
+    markup = origin.markup_or(by_suffix or RAW)
+    if "html" in {markup, by_suffix}:
+        return origin.of_page(content, shown, markup=markup)
+    language = language_of(name) if by_suffix is None and origin.markup is None else None
     fields = {"programming_language": language} if language else None
-    return origin.of_file(content, shown, markup or RAW, fields=fields)
+    return origin.of_file(content, shown, markup, fields=fields)
 
 
 _READERS: dict[Format, Reader] = {

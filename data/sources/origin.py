@@ -18,7 +18,7 @@ _HEAD_BYTES = 2048
 _LONGEST_TITLE = 300
 LEFT_OUT = "left_out"
 """Key, until a document is counted, of the names of its fields that are not kept."""
-RAW: Markup = "txt"
+RAW: Markup = "raw"
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,18 @@ class Origin:
     licence: str = UNSPECIFIED
     text_field: str = "text"
     markup: Markup | None = None
-    """Markup of every file, overriding the suffix."""
+    """Markup of every file and row, whatever its suffix; files of unknown suffixes are read too."""
     encoding: str | None = None
     """Encoding of every file, where a byte order mark names no other."""
     format: Format | None = None
     """Format of every file, overriding the suffix."""
     fields: FieldChoice = field(default_factory=FieldChoice)
+    default_markup: Markup | None = None
+    """Markup of every file and row where `markup` is None."""
+
+    def markup_or(self, shown: Markup) -> Markup:
+        """Return the markup of the settings, or else the one that a file or row shows."""
+        return self.markup or self.default_markup or shown
 
     def document(self, text: str, path: str, markup: str, fields: Mapping[str, Any] | None = None) -> Document:
         metadata: dict[str, Any] = {
@@ -90,12 +96,17 @@ class Origin:
         return self.document(text, path, markup, {**encoding.evidence, **(fields or {})})
 
     def of_page(
-        self, content: bytes, path: str, charset: str | None = None, fields: Mapping[str, Any] | None = None
+        self,
+        content: bytes,
+        path: str,
+        charset: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        markup: Markup = "html",
     ) -> Document | Reject:
         """Make one document of an HTML page, in the `charset` it was sent with, or else in the one it declares."""
         named = _CHARSET.search(content[:_HEAD_BYTES])
         charset = charset or (named[1].decode() if named else None)
-        return self.of_file(content, path, "html", declared=charset, fields=fields)
+        return self.of_file(content, path, markup, declared=charset, fields=fields)
 
     def of_fields(
         self, row: Mapping[str, Any], path: str, number: int, limits: Limits, encoding: Encoding = UTF_8
@@ -149,7 +160,7 @@ class Origin:
             return self.reject(path, "empty", number)
         if longer_than(text, limits.document_bytes):
             return self.reject(path, too_large(limits.document_bytes), number)
-        document = self.document(text, f"{path}:{number}", self.markup or "txt")
+        document = self.document(text, f"{path}:{number}", self.markup_or(RAW))
         if first is not None:
             # A licence in the settings overrides the original one.
             document.metadata |= {**first, "licence": first["licence"] if self.licence == UNSPECIFIED else self.licence}

@@ -43,7 +43,9 @@ def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Rea
 
 def _read_packages(config: IngestConfig, archives: list[Path], progress: Progress) -> Read:
     for done, (package, archive) in enumerate(zip(config.packages, archives, strict=True), start=1):
-        origin = Origin(f"{package.name}=={package.version}", package.licence, markup=package.markup)
+        origin = Origin(
+            f"{package.name}=={package.version}", package.licence, markup=package.markup, default_markup=config.markup
+        )
         choice = Choice(tuple(package.include), tuple(package.exclude))
         found = 0
         for each in read_distribution(archive, choice, origin, Limits.of(config)):

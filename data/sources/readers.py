@@ -126,6 +126,7 @@ class SourceReader:
             source.encoding or common.encoding,
             source.format or common.format,
             FieldChoice(None if fields is None else tuple(fields), source.id_field or common.id_field),
+            common.markup,
         )
 
 

@@ -53,8 +53,8 @@ def read_input(copy: Path, name: str, origin: Origin, limits: Limits) -> Read:
         name += packed
     if origin.format is None:
         origin = replace(origin, format=_format_of(copy, name, limits))
-        if origin.format == "text" and origin.markup is None:
-            origin = replace(origin, markup="txt")
+        if origin.format == "text":
+            origin = replace(origin, default_markup=origin.default_markup or "txt")
     yield from read_file(copy, name, origin, limits)
 
 

@@ -75,9 +75,10 @@ def _of_record(record: Any, shown: str, origin: Origin, limits: Limits) -> Docum
     fields = {name: value for name, value in known.items() if value}
     declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     charset = declared[1] if declared else None
-    if (origin.markup or markup) == "html":
-        return origin.of_page(content, path, charset, fields)
-    return origin.of_file(content, path, origin.markup or markup, declared=charset, fields=fields)
+    chosen = origin.markup_or(markup)
+    if "html" in {chosen, markup}:
+        return origin.of_page(content, path, charset, fields, chosen)
+    return origin.of_file(content, path, chosen, declared=charset, fields=fields)
 
 
 class _NoHeaders:

@@ -10,6 +10,7 @@ from datatrove.data import Document
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
+from sluice.data.languages import UNDETERMINED
 from sluice.data.tokenization.bytelevel import token_bytes
 from sluice.data.tokenization.encoder import TextEncoder
 
@@ -97,7 +98,7 @@ def measure(tokenizer: Tokenizer, encoder: TextEncoder, held_out: Sequence[Docum
         uses += np.bincount(np.fromiter(chain.from_iterable(encoded), dtype=np.int64), minlength=len(uses))
         for document, ids in zip(batch, encoded, strict=True):
             exact += tokenizer.decode(ids, skip_special_tokens=False) == document.text
-            language = str(document.metadata.get("language") or "und")
+            language = str(document.metadata.get("language") or UNDETERMINED)
             for part in (total, languages[language]):
                 _add(part, document.text, ids, whole)
         pieces = [piece for document in batch for piece in prose_and_code(document.text)]

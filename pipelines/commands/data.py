@@ -5,13 +5,14 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sluice.components.workspace import Workspace
+from sluice.core.settings.block import Block
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.pipelines.options import add_json, add_overrides, with_debug
 from sluice.pipelines.terminal import View, open_view
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluation set to keep out of the documents: any JSONL whose strings are its items (repeatable)",
     )
     action.add_argument("--out", required=True, metavar="DIR", help="folder to write, replacing an earlier build")
-    add_overrides(action, "refine.min_words=60, data.max_file_bytes=...")
+    add_overrides(action, "min_words=60, markup=raw, .. of data and refine in conf/")
 
     action = add("why", "name the rule, or the duplicate, that removed a document")
     action.add_argument("id", metavar="ID", help="its id, the beginning of it, or the path it was read from")
@@ -137,6 +138,7 @@ def _build(arguments: argparse.Namespace) -> None:
         ("dropped", report["dropped"]),
         ("rejected", report["rejects"]),
         ("masked", report["masked"]),
+        ("joined", {f"lines of {name}": count for name, count in report["joined_lines"].items()}),
     ):
         if any(counts.values()):
             print(f"{title:<9} {', '.join(f'{name} {count:,}' for name, count in counts.items() if count)}")
@@ -151,25 +153,34 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     from sluice.pipelines.file_hashes import with_hashes
     from sluice.pipelines.overrides import did_you_mean
 
-    for override in arguments.overrides:
+    blocks = {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}
+    overrides = [_with_block(override, blocks) for override in arguments.overrides]
+    for override in overrides:
         if override.startswith("data.sources_sha256="):
             raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
         if not override.startswith(("data.", "refine.", "profile=")):
             key = override.partition("=")[0]
-            meant = did_you_mean(key, {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}, ["profile"])
+            meant = did_you_mean(key, blocks, ["profile"])
             raise ValueError(f"'{key}' has no effect here: {meant}only data.KEY, refine.KEY and profile have")
-    params = compose_without_files(workspace, arguments.overrides)
+    params = compose_without_files(workspace, overrides)
     # The sources' own hash is for steps that may not have to run: here they are read in any case.
     ingest, refine = params[IngestConfig], with_hashes(params[RefineConfig], workspace.root)
     here = Path.cwd()
     if here != workspace.root:
         ingest, refine = (with_absolute_paths(ingest, workspace.root), with_absolute_paths(refine, workspace.root))
     if arguments.source:
-        if ignored := [each for each in arguments.overrides if each.startswith(("data.sources=", "data.packages="))]:
+        if ignored := [each for each in overrides if each.startswith(("data.sources=", "data.packages="))]:
             raise ValueError(f"{ignored[0]} would be ignored beside --source: give one of the two")
         ingest = validate_block(IngestConfig, ingest.model_dump(mode="json") | {"sources": arguments.source})
     against = with_hashes(RefineConfig.model_validate({"evaluation_sets": arguments.against}), here)
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
+
+
+def _with_block(override: str, blocks: Mapping[str, type[Block]]) -> str:
+    """Return `key=value` with the block that has the key, if one has it: `markup=raw` is `data.markup=raw`."""
+    key = override.partition("=")[0]
+    owners = [name for name, kind in blocks.items() if key in kind.model_fields]
+    return f"{owners[0]}.{override}" if len(owners) == 1 else override
 
 
 def _refilter(arguments: argparse.Namespace) -> None:

@@ -109,3 +109,4 @@ def test_a_cut_leaves_neither_blank_lines_nor_spaces_behind():
     assert cut("one\n\ntwo two\n\nthree", [(5, 12)]) == "one\n\nthree"
     assert cut("a b c\nd", [(2, 5)]) == "a\nd"
     assert cut("all", [(0, 3)]) == ""
+    assert cut("\n\none  \n\n\n\ntwo \r\n\r\nxx\r\nthree  ", [(19, 21)]) == "\n\none  \n\n\n\ntwo\r\n\r\nthree  "

@@ -67,5 +67,5 @@ def test_what_ftfy_finds_bad_is_looked_at(text: str):
 
 
 def test_extraction_mends_before_it_reads():
-    assert extract("Ein schÃ¶ner\nTag.", "txt") == "Ein schöner Tag."
+    assert extract("Ein schÃ¶ner\nTag.", "txt") == "Ein schöner\nTag."
     assert extract("<p>Itâ€™s</p>", "html") == "It’s"

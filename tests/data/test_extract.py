@@ -289,13 +289,8 @@ def test_html():
     assert text == "# Title\n\nSome bold & `code` text.\n\n- one\n- two\n\n    a = 1\n      b = 2\n\nLast."
 
 
-def test_plain_text_is_reflowed():
-    text = extract("A wrapped\nparagraph.\n\n# Title\n- item\n  goes on\n- item\n\n    code\n\n    more\n\nEnd.", "txt")
-    assert text == "A wrapped paragraph.\n\n# Title\n\n- item goes on\n- item\n\n    code\n\n    more\n\nEnd."
-
-
 def test_unknown_markup_is_refused():
-    with pytest.raises(ValueError, match=r"'\.docx' is not known; allowed: rst, md"):
+    with pytest.raises(ValueError, match=r"'\.docx' is not known; allowed: raw, txt, wrapped, rst, md"):
         extract("x", ".docx")
 
 

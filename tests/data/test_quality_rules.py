@@ -30,7 +30,7 @@ def first_breach(scores: Mapping[str, float], language: str, config: RefineConfi
     """Return the `breaches` of one document."""
     for rule in RULES:
         if rule is LANGUAGE:
-            if config.languages is not None and language not in config.languages:
+            if config.languages is not None and language not in {*config.languages, "code"}:
                 return rule.reason, _comparison(rule, language, config)
         elif (bound := rule.bound(config)) is not None:
             value, limit = np.float32(scores[rule.score]), np.float32(bound)
@@ -122,7 +122,7 @@ def test_a_language_without_a_list_passes_and_no_language_fails():
     swahili = "Hati hii inaeleza jinsi ya kutumia maktaba na kile ambacho moduli inafanya kwa faili za mtumiaji wake."
     assert score(swahili).language == "sw"
     assert breach(swahili, **OTHERS_OFF) is None
-    for language in ("en", "de", "und", "zxx"):
+    for language in ("en", "de", "undetermined"):
         assert (
             first_breach({"characters": 1, "stop_words": 0}, language, RefineConfig.model_validate(OTHERS_OFF))
             is not None
@@ -184,7 +184,8 @@ any_value = st.one_of(
 )
 documents = st.lists(
     st.tuples(
-        st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)), st.sampled_from(["en", "de", "sw", "und", "zh"])
+        st.fixed_dictionaries(dict.fromkeys(SCORES, any_value)),
+        st.sampled_from(["en", "de", "sw", "undetermined", "zh", "code"]),
     ),
     max_size=6,
 )

@@ -60,7 +60,7 @@ def test_parts_add_up(library: Path, tmp_path: Path):
     tokenizer, encoder = load_tokenizer(tmp_path / "out"), load_encoder(tmp_path / "out")
     report = measure(tokenizer, encoder, documents)
     size = sum(len(text.encode()) for text, _ in texts)
-    assert set(report.by_language) == {"en", "ja", "und"}
+    assert set(report.by_language) == {"en", "ja", "undetermined"}
     assert set(report.by_kind) == {"prose", "code"}
     assert sum(part["bytes"] for part in report.by_language.values()) == size
     assert sum(part["bytes"] for part in report.by_kind.values()) == size

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -171,12 +172,12 @@ def test_refilter_applies_new_thresholds_without_scoring(
     monkeypatch.setattr("sluice.data.quality.rules.score", None)
     before = documents(copy)
     scores = (copy / "evidence" / "scores-0000.parquet").read_bytes()
-    report = said(capsys, "refilter", "--in", str(copy), "refine.min_words=1", "min_jaccard=1.0")
+    report = said(capsys, "refilter", "--in", str(copy), "refine.min_words=1", "min_stop_words=0", "min_jaccard=1.0")
     assert (report["kept_before"], report["kept"]) == (12, 14)
     assert report["dropped"] == {"contaminated": 1, "exact_duplicate": 1}
     assert len(documents(copy)) == 14
     assert (copy / "evidence" / "scores-0000.parquet").read_bytes() == scores
-    said(capsys, "recut", "--in", str(copy), "min_words=40", "min_jaccard=0.7")  # the former name
+    said(capsys, "recut", "--in", str(copy), "min_words=40", "min_stop_words=2", "min_jaccard=0.7")  # the former name
     assert documents(copy) == before, "the old thresholds give the old documents"
 
 
@@ -213,13 +214,106 @@ def test_diff_and_card(built: Path, copy: Path, capsys: pytest.CaptureFixture[st
     assert "few stop words" in card.read_text()
 
 
+LINES = {
+    "code": "def f(x):\n    return x\n\nclass A:\n    def g(self):\n        pass\n",
+    "chat": "user: hello there, my friend\r\nassistant: hello to you\r\n",
+    "verse": "an old silent lock\na boat leaves the open gate\n\n\nwater remembers  \n",
+    "numbers": "1) one\n2) two",
+    "decomposed": "cafe\u0301 schÃ¶n \ufeff\tx",
+    "river": "河边\n小屋",
+}
+ALL_KEPT = [
+    "min_words=1",
+    "min_stop_words=null",
+    "min_mean_word_length=null",
+    "workers=1",
+    "min_alphabetic_word_fraction=null",
+]
+
+
+def test_rows_keep_their_text_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And again when the build itself is a source."""
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in LINES.values())
+    (tmp_path / "rows.jsonl").write_text(rows)
+    for source, out in (("rows.jsonl", "first"), ("first", "second")):
+        report = said(capsys, "build", "--source", str(tmp_path / source), "--out", str(tmp_path / out), *ALL_KEPT)
+        assert (report["kept"], report["joined_lines"]) == (len(LINES), {})
+        assert {row["text"] for row in documents(tmp_path / out)} == set(LINES.values())
+
+
+def test_markup_of_all_sources_is_set_by_its_bare_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages").mkdir()
+    page = "<html><body>\n<p>The keeper of the lock,\n  and <b>his</b> boat.</p></body></html>\n"
+    (tmp_path / "pages" / "a.html").write_text(page)
+    (tmp_path / "pages" / "logo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": LINES["verse"]}) + "\n")
+    build = ("build", "--source", "pages/", "--source", "rows.jsonl", "--out", "corpus")
+    report = said(capsys, *build, "markup=raw", *ALL_KEPT)
+    assert {row["text"] for row in documents(tmp_path / "corpus")} == {page, LINES["verse"]}
+    assert report["rejects"] == {"unsupported suffix .png": 1}
+    said(capsys, *build, "markup=wrapped", *ALL_KEPT)
+    texts = {row["text"] for row in documents(tmp_path / "corpus")}
+    assert "an old silent lock a boat leaves the open gate\n\n\nwater remembers" in {each.strip() for each in texts}
+
+
+def test_joined_lines_are_counted_by_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the summary, the report and the card."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        text = f"In the house {name} " + " ".join(article("the river", number) for number in range(6))
+        (tmp_path / name / "prose.txt").write_text(textwrap.fill(text, 72))
+    joined = {str(tmp_path / name): (tmp_path / name / "prose.txt").read_text().count("\n") for name in "ab"}
+    out = tmp_path / "out"
+    arguments = ["build", "--source", str(tmp_path / "a"), "--source", str(tmp_path / "b"), "--out", str(out)]
+    assert main(["data", *arguments, *ALL_KEPT, "min_jaccard=1"]) == 0
+    assert f"joined    lines of {tmp_path / 'a'} {joined[str(tmp_path / 'a')]}, lines of" in capsys.readouterr().out
+    report = json.loads((out / "evidence" / "report.json").read_text())
+    assert {name: each["joined_lines"] for name, each in report["by_source"].items()} == joined
+    assert report["joined_lines"] == sum(joined.values()) > 40
+    assert "Lines joined" in (out / "card.html").read_text()
+    said(capsys, "refilter", "--in", str(out), "min_words=2")
+    assert json.loads((out / "evidence" / "report.json").read_text())["joined_lines"] == report["joined_lines"]
+
+
+def test_languages_keep_code_and_drop_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {
+        "en": "The keeper of the lower lock had lived in the small house beside the water for thirty years.",
+        "code": "import json\n\ndef load(path):\n    with open(path) as file:\n        return json.load(file)\n",
+        "noise": "Hello",
+        "de": "Der Wärter der unteren Schleuse wohnte seit dreißig Jahren in dem kleinen Haus am Wasser.",
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts.values()))
+    for languages, kept in (
+        ("[en]", {"en", "code"}),
+        ("[de,undetermined]", {"de", "code", "noise"}),
+        ("[code]", {"code"}),
+    ):
+        arguments = ["build", "--source", str(path), "--out", str(tmp_path / "out"), f"languages={languages}"]
+        said(capsys, *arguments, *ALL_KEPT)
+        assert {row["text"] for row in documents(tmp_path / "out")} == {texts[name] for name in kept}
+    assert main(["data", "refilter", "--in", str(tmp_path / "out"), "languages=[undetermined]"]) == 0
+    assert {row["text"]: row["metadata"]["language"] for row in documents(tmp_path / "out")} == {
+        texts["code"]: "code",
+        texts["noise"]: "undetermined",
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--source", "/no/such/place"], "/no/such/place"),
         (["--source", "{source}", "refine.min_wrods=1"], "did you mean 'refine.min_words'?"),
-        (["--source", "{source}", "min_words=1"], "'min_words' has no effect here: did you mean 'refine.min_words'?"),
-        (["--source", "{source}", "attempts=1"], "did you mean 'data.attempts'?"),
+        (["--source", "{source}", "min_wrods=1"], "'min_wrods' has no effect here: did you mean 'refine.min_words'?"),
+        (["--source", "{source}", "attemts=1"], "did you mean 'data.attempts'?"),
+        (["--source", "{source}", "markup=docx"], "markup=docx: input should be 'raw', 'txt', 'wrapped', 'md', 'rst'"),
+        (
+            ["--source", "{source}", "languages=[english]"],
+            "english is no language that is identified: give codes such as en",
+        ),
         (["--source", "{source}", "refine.languages=en"], "languages=en: input should be a valid list, such as [en]"),
         (["--source", "{source}", "refine.index={source}"], "is a file: name an empty or a new folder for the index"),
         (["--source", "{source}", "refine.index={out}/index"], "name a folder beside it for the index"),

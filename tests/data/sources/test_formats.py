@@ -78,7 +78,7 @@ def test_rows_come_back_as_they_were_written(
         "source": "local",
         "licence": "MIT",
         "title": Path(f"{name}{packing}:1").stem,
-        "markup": "txt",
+        "markup": "raw",
         "path": "",
     }
 
