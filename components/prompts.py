@@ -1,4 +1,4 @@
-"""Prompts to replay: headings of documents that the model has never seen."""
+"""Prompts to replay: headings, or passages, of documents that the model has never seen."""
 
 import hashlib
 
@@ -6,22 +6,27 @@ from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.data.config import PackConfig
 
+LEAST_PROMPTS = 3
+"""One for the canary, one for the reference and one for the bake."""
+
 
 def held_out_prompts(workspace: Workspace) -> list[str]:
-    """The headings of the test documents, each once, in an order that depends on nothing but themselves."""
+    """The headings of the test documents, or their passages where they have none, each once.
+
+    Their order depends on nothing but themselves.
+    """
     from sluice.data.document import read_documents
-    from sluice.data.extraction.sections import sections
+    from sluice.data.extraction.sections import prompts
     from sluice.data.split import split_of
 
     split = load_block(workspace, PackConfig)
-    headings = {
-        section.heading
+    found = {
+        prompt
         for document in read_documents(workspace.artifact("refine"))
         if split_of(document.id, split) == "test"
-        for section in sections(document.text)
-        if section.heading
+        for prompt in prompts(document.text)
     }
-    return sorted(headings, key=lambda heading: hashlib.sha256(heading.encode()).digest())
+    return sorted(found, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
 
 
 def split_prompts(prompts: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -29,6 +34,6 @@ def split_prompts(prompts: list[str]) -> tuple[list[str], list[str], list[str]]:
 
     Raises ValueError where there are fewer than three.
     """
-    if len(prompts) < 3:
-        raise ValueError(f"{len(prompts)} held-out headings are too few to replay: raise pack.test_fraction")
+    if len(prompts) < LEAST_PROMPTS:
+        raise ValueError(f"{len(prompts)} held-out prompts are too few to replay: raise pack.test_fraction")
     return prompts[0::3], prompts[1::3], prompts[2::3]

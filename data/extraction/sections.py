@@ -1,8 +1,13 @@
-"""Split a document in the document text contract into sections, each a heading and its text."""
+"""Split a document into sections, each a heading and its text, or, without headings, into passages."""
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
+_LEAST, _MOST = 80, 400
+"""Characters of a passage. The shortest answer that is worth learning, and about as much as a question may hold."""
+_BREAKS = [re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"(?<=[.!?…])[\"')\]]*\s|(?<=[。！？])", r"\s")]
+"""Ends of a paragraph, a line, a sentence and a word, in the order of preference."""
 _HEADING = re.compile(r"(#{1,6}) +(\S.*)\Z")
 
 
@@ -38,3 +43,37 @@ def sections(text: str) -> list[Section]:
             body.append(line)
     end()
     return found
+
+
+def passages(text: str) -> list[str]:
+    """Cut a text into passages of 80 to 400 characters, at least two where it has 160, at the ends of paragraphs.
+
+    Where there is none in reach, they end with a line, a sentence or a word. A remainder that is shorter is left out.
+    """
+    text = text.strip()
+    most = max(_LEAST, min(_MOST, (len(text) + 1) // 2))
+    found, start = [], 0
+    while len(text) - start >= _LEAST:
+        end = len(text)
+        if end - start > most:
+            reach = (start + _LEAST, start + most)
+            ends = ([match.end() for match in pattern.finditer(text, *reach)] for pattern in _BREAKS)
+            end = next((each[-1] for each in ends if each), start + most)
+        found.append(text[start:end].strip())
+        start = end
+    return [passage for passage in found if passage]
+
+
+def continuations(text: str) -> list[tuple[str, str]]:
+    """Each passage of a text without headings with the one that follows it; none for a text with headings."""
+    if any(section.heading for section in sections(text)):
+        return []
+    found = passages(text)
+    return list(pairwise(found))
+
+
+def prompts(text: str) -> list[str]:
+    """Headings of a document or, without any, the passages that another one follows."""
+    return [section.heading for section in sections(text) if section.heading] or [
+        passage for passage, _ in continuations(text)
+    ]

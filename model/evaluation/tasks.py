@@ -1,4 +1,4 @@
-"""Multiple choice on held-out documents: which of these passages belongs under this heading?"""
+"""Multiple choice on held-out documents: which of these passages belongs under this heading, or follows this one?"""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
-from sluice.data.extraction.sections import sections
+from sluice.data.extraction.sections import continuations, sections
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
@@ -27,7 +27,7 @@ class ChoiceItem:
     question: str
     passages: tuple[str, ...]
     answer: int
-    """Index of the passage that belongs under the heading."""
+    """Index of the passage that belongs under the heading, or follows the question."""
 
     @property
     def id(self) -> str:
@@ -49,7 +49,8 @@ def build_items(
 ) -> list[ChoiceItem]:
     """Build up to `items` questions from (document id, text), the same for the same documents in any order.
 
-    A heading of several sections ("Examples") is no question and is left out. Distractors come from other
+    A document without headings asks which passage follows another. A heading of several sections ("Examples") is no
+    question and is left out. Distractors come from other
     documents and are close in length, so that neither length nor the document's own words give the answer away.
     """
     passages = _passages(documents, max_passage_bytes, seed)
@@ -76,17 +77,24 @@ def build_items(
 def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -> list[_Passage]:
     found: dict[str, _Passage] = {}
     headings: Counter[str] = Counter()
+
+    def add(document: str, question: str, passage: str) -> None:
+        rank = hashlib.sha256(canonical_json([seed, question, passage])).hexdigest()
+        found.setdefault(passage, _Passage(document, question, passage, len(passage.encode()), rank))
+
     for document, text in documents:
+        for before, after in continuations(text):
+            question = cut(before, max_bytes)
+            headings[question.casefold()] += 1
+            add(document, question, cut(after, max_bytes))
         for section in sections(text):
             headings[section.heading.casefold()] += 1
             first, _, rest = section.body.strip().partition("\n")
             body = rest.strip() if first.strip().casefold() == section.heading.casefold() else section.body.strip()
             passage = body if len(body.encode()) <= max_bytes else cut(body, max_bytes).rsplit(maxsplit=1)[0]
-            size = len(passage.encode())
             # Shorter than a fifth of the space is a remark, not a passage.
-            if section.heading and size >= max_bytes // 5:
-                rank = hashlib.sha256(canonical_json([seed, section.heading, passage])).hexdigest()
-                found.setdefault(passage, _Passage(document, section.heading, passage, size, rank))
+            if section.heading and len(passage.encode()) >= max_bytes // 5:
+                add(document, section.heading, passage)
     return [passage for passage in found.values() if headings[passage.heading.casefold()] == 1]
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
 from sluice.data.document import Document, read_documents
-from sluice.data.extraction.sections import sections
+from sluice.data.extraction.sections import continuations, sections
 from sluice.data.split import Split, split_of
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
@@ -35,7 +35,7 @@ _VALIDATION_PAIRS = 128
 
 @dataclass(frozen=True)
 class QuestionAnswer:
-    """A heading, and the text under it."""
+    """A heading and the text under it, or a passage and the one that follows it."""
 
     question: str
     answer: str
@@ -44,16 +44,16 @@ class QuestionAnswer:
 class TuneReport(BaseModel):
     """Result of tuning. All but `timings` is the same for the same inputs and settings."""
 
-    pairs: int
-    steps: int
-    answer_tokens: int
+    pairs: int = 0
+    steps: int = 0
+    answer_tokens: int = 0
     """Tokens trained on."""
-    final_loss: float
-    """Nats an answer token in the last step."""
-    validation_pairs: int
-    validation_loss_before: float | None
+    final_loss: float | None = None
+    """Nats an answer token in the last step; None where tuning is skipped."""
+    validation_pairs: int = 0
+    validation_loss_before: float | None = None
     """Nats an answer token on pairs of validation documents, of the base model; None without such pairs."""
-    validation_loss: float | None
+    validation_loss: float | None = None
     timings: dict[str, float] = {}
 
 
@@ -66,17 +66,24 @@ def tune(
     *,
     progress: Progress = no_progress,
 ) -> TuneReport:
-    """Teach the model in `base` to answer with the text that belongs to a heading; write it and tuning.jsonl to `out`.
+    """Teach the model in `base` to answer with the text that belongs to a heading, or that follows a passage; write it
+    and tuning.jsonl to `out`. Without stages, `out` is the base model.
 
     Runs in this process, which costs less than a second group of workers would save. Raises ValueError where no
-    training document has a heading with text under it.
+    training document has a pair.
     """
     started = time.perf_counter()
     model, tokenizer = load_model(base)
+    if not config.stages:
+        save_continued(out, model, base, {"tune": config.model_dump(mode="json"), "base": model_hash(base)})
+        return TuneReport(timings={"total_seconds": time.perf_counter() - started})
     texts = list(read_documents(documents))
     pairs = make_pairs(texts, split, "train")[: config.max_pairs]
     if not pairs:
-        raise ValueError(f"no training document in {documents} has a heading with text under it: nothing to tune on")
+        raise ValueError(
+            f"no training document in {documents} has a pair to tune on (a heading with text, or 160 characters): add "
+            "text, or skip tuning by tune.stages=[]"
+        )
     longest = model.config.context + 1  # the last token is only a target
     held_out = [
         render_pair(tokenizer, pair.question, pair.answer, longest)
@@ -129,14 +136,17 @@ def _hooks(config: TuneConfig, tokenizer: Tokenizer, pairs: Sequence[QuestionAns
 
 
 def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) -> list[QuestionAnswer]:
-    """Pairs from the documents of one side of the split, in the documents' order.
+    """Pairs from the documents of one side of the split: continuations of those without headings, then sections of
+    the others, in the documents' order.
 
     A heading of several sections ("Examples") is joined with the heading above it, or left out at the top level.
     """
     found = []
+    pairs = []
     for document in documents:
         if split_of(document.id, split) != side:
             continue
+        pairs += [QuestionAnswer(before, after) for before, after in continuations(document.text)]
         above: dict[int, str] = {}
         for section in sections(document.text):
             above = {level: heading for level, heading in above.items() if level < section.level}
@@ -145,7 +155,6 @@ def make_pairs(documents: Sequence[Document], split: PackConfig, side: Split) ->
             if section.heading and len(section.body.encode()) >= _SHORTEST_ANSWER_BYTES:
                 found.append((parent, section.heading, section.body.strip()))
     times = Counter(heading.casefold() for _, heading, _ in found)
-    pairs = []
     for parent, heading, body in found:
         if times[heading.casefold()] == 1:
             pairs.append(QuestionAnswer(heading, body))

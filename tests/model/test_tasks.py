@@ -47,6 +47,16 @@ def test_a_question_of_every_document_comes_before_a_second_of_any():
     assert len({item.question.rsplit(" ", 1)[1] for item in items}) == 40
 
 
+def test_documents_without_headings_ask_which_passage_follows():
+    plain = [(name, "\n\n".join(b for b in text.split("\n\n") if not b.startswith("#"))) for name, text in DOCUMENTS]
+    items = build_items(plain, **SETTINGS)
+    assert len(items) == 60
+    texts = dict(plain)
+    for item in items:
+        whole = next(text for text in texts.values() if item.question in text and item.passages[item.answer] in text)
+        assert whole.index(item.passages[item.answer]) >= whole.index(item.question) + len(item.question)
+
+
 def test_headings_that_stand_over_several_sections_are_not_asked():
     twice = [("x", "## Examples\n\n" + "First of all. " * 9), ("y", "## examples\n\n" + "Another thing. " * 9)]
     questions = {item.question for item in build_items([*DOCUMENTS, *twice], **(SETTINGS | {"items": 500}))}

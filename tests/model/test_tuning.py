@@ -112,6 +112,23 @@ def test_a_heading_that_stands_often_is_asked_with_its_parent() -> None:
     ]
 
 
+def test_a_document_without_headings_gives_its_continuations() -> None:
+    from datatrove.data import Document
+
+    lines = [
+        f"The {number}. paragraph tells of a river, of a mill beside it, and of the miller's son."
+        for number in range(4)
+    ]
+    pairs = make_pairs([Document(text="\n\n".join(lines), id="0", metadata={})], SPLIT, split_of("0", SPLIT))
+    assert pairs == [QuestionAnswer(lines[0], lines[1]), QuestionAnswer(lines[1], "\n\n".join(lines[2:]))]
+
+
+def test_without_stages_the_base_model_stays_as_it_is(base: Path, packed_corpus: Path, tmp_path: Path) -> None:
+    report = tune(CONFIG.model_copy(update={"stages": []}), base, packed_corpus / "refine", SPLIT, tmp_path)
+    assert (report.pairs, report.steps, report.final_loss) == (0, 0, None)
+    assert (tmp_path / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+
+
 def test_every_pair_is_seen_once_an_epoch_and_a_share_goes_unasked() -> None:
     order = PairOrder(pairs=500, batch_size=20, unasked_fraction=0.2, seed=1)
     visits = [visit for step in range(50) for visit in order.at(step)]
@@ -136,5 +153,5 @@ def test_nothing_to_tune_on(base: Path, tmp_path: Path) -> None:
 
     text = "No heading here, only a paragraph that goes on for a while and then ends without one."
     write_documents([Document(text=text, id="0", metadata={})], tmp_path, 10)
-    with pytest.raises(ValueError, match="nothing to tune on"):
+    with pytest.raises(ValueError, match=r"pair to tune on .* tune\.stages=\[\]"):
         tune(CONFIG, base, tmp_path, SPLIT, tmp_path)
