@@ -24,7 +24,7 @@ from benchmarks.report import libraries, print_or_write
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer, read_stored, save_transformer
-from sluice.model.huggingface import FAMILIES
+from sluice.model.huggingface import FAMILIES, family_of
 from sluice.model.huggingface.convert import export_model, import_model
 
 BOUND = 1e-5
@@ -33,6 +33,11 @@ VOCAB, BATCH, SEQ, SOURCE = 96, 2, 40, 23
 
 _WIDTHS: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": VOCAB}
 _LLAMA: dict[str, Any] = {**_WIDTHS, "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64}
+# Classes whose default padding token lies outside the vocabulary.
+_NO_PADDING = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
+_GEMMA: dict[str, Any] = {"head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window": 9}
+_NEOX: dict[str, Any] = {**_WIDTHS, "intermediate_size": 48, "max_position_embeddings": 64}
+_FALCON: dict[str, Any] = {**_WIDTHS, "max_position_embeddings": 64, "ffn_hidden_size": 48}
 _GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": VOCAB}
 _T5: dict[str, Any] = {"d_model": 32, "d_kv": 12, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": VOCAB}
 _MAMBA2: dict[str, Any] = {
@@ -90,6 +95,97 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "mixtral",
         {**_LLAMA, "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 9},
     ),
+    "Qwen3-MoE": (
+        "qwen3_moe",
+        {**_LLAMA, "head_dim": 12, "num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 24},
+    ),
+    "Qwen3-MoE, normalized, window": (
+        "qwen3_moe",
+        {
+            **_LLAMA,
+            **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True},
+            **{"use_sliding_window": True, "sliding_window": 9},
+        },
+    ),
+    "Phi-3, window": ("phi3", {**_LLAMA, **_NO_PADDING, "sliding_window": 9}),
+    "Phi-4-mini, partial LongRoPE": (
+        "phi3",
+        {
+            **_LLAMA,
+            **_NO_PADDING,
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                **{name: value[:3] if isinstance(value, list) else value for name, value in _LONGROPE.items()},
+                "partial_rotary_factor": 0.75,
+            },
+        },
+    ),
+    "SmolLM3": ("smollm3", {**_LLAMA, **_NO_PADDING, "no_rope_layer_interval": 2}),
+    "SmolLM3, windows in turn": (
+        "smollm3",
+        {
+            **_LLAMA,
+            **_NO_PADDING,
+            **{"use_sliding_window": True, "sliding_window": 9, "no_rope_layers": [0, 1, 0]},
+        },
+    ),
+    "Granite": (
+        "granite",
+        {
+            **_LLAMA,
+            **{"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22},
+            **{"attention_multiplier": 0.25, "tie_word_embeddings": True},
+        },
+    ),
+    "OLMo 2": ("olmo2", {**_LLAMA, **_NO_PADDING}),
+    "Gemma": ("gemma", {**_LLAMA, "head_dim": 12}),
+    "Gemma 2": ("gemma2", {**_LLAMA, **_GEMMA}),
+    "Gemma 2, other caps and windows": (
+        "gemma2",
+        {
+            **_LLAMA,
+            **_GEMMA,
+            **{"final_logit_softcapping": 5.0, "attn_logit_softcapping": 3.0},
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        },
+    ),
+    "Gemma 3": ("gemma3_text", {**_LLAMA, **_GEMMA, "sliding_window_pattern": 3}),
+    "Gemma 3, linear scaling": (
+        "gemma3_text",
+        {
+            **_LLAMA,
+            **_GEMMA,
+            "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "StableLM": ("stablelm", {**_LLAMA, "use_qkv_bias": True}),
+    "StableLM, parallel": ("stablelm", {**_LLAMA, "use_parallel_residual": True, "partial_rotary_factor": 0.5}),
+    "GPT-NeoX": ("gpt_neox", _NEOX),
+    "GPT-NeoX, sequential": (
+        "gpt_neox",
+        {
+            **_NEOX,
+            "use_parallel_residual": False,
+            "attention_bias": False,
+            "rotary_pct": 1.0,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "Falcon": ("falcon", _FALCON),
+    "Falcon, new architecture": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "Falcon, new architecture, one norm": (
+        "falcon",
+        {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1, "bias": True},
+    ),
+    "Falcon, sequential": (
+        "falcon",
+        {**_FALCON, "parallel_attn": False, "multi_query": False, "bias": True, "tie_word_embeddings": False},
+    ),
     "GPT-2": ("gpt2", _GPT2),
     "GPT-2, untied, ReLU": (
         "gpt2",
@@ -146,7 +242,10 @@ def measure(case: str, folder: Path) -> Parity:
 
     ours = make_ours(config)
     save_transformer(folder / "made here", ours)
-    read = read_by_transformers(folder / "made here", family)
+    # An earlier family may compute it too, and is written then.
+    written = family_of(config)
+    assert written is not None, f"no family computes {case}"
+    read = read_by_transformers(folder / "made here", written.name)
     third, fourth = logits_of_ours(ours), logits_of(read)
     before, after = load_file(folder / "theirs/model.safetensors"), load_file(folder / "exported/model.safetensors")
     return Parity(
@@ -189,13 +288,14 @@ def enliven(model: nn.Module, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(model, Transformer):
-        is_unscaled = model.config.attention_scale == 1.0
+        is_unscaled, middle = model.config.attention_scale == 1.0, 0 if model.config.norm_plus_one else 1
     else:
         is_unscaled = isinstance(model, transformers.T5ForConditionalGeneration)
+        middle = 0 if type(model).__name__.startswith("Gemma") else 1
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise * 0.2 if weight.ndim > 1 else 1 + noise * 0.3)
+            weight.copy_(noise * 0.2 if weight.ndim > 1 else middle + noise * 0.3)
             if is_unscaled and name.endswith((".q.weight", ".query.weight")):
                 weight.mul_(_T5["d_kv"] ** -0.5)
 

@@ -280,7 +280,8 @@ class ModelConfig(Block):
                 )
         if scaling is not None and scaling.kind == "longrope" and scaling.trained_context(self.context) < 2:
             raise ValueError("rope_scaling.original_context 1 must be at least 2 for longrope")
-        if self.rope_pattern is not None and not any(self.rope_pattern):
+        attends = [layer for layer, kind in enumerate(self.layer_kinds) if kind != "state_space"]
+        if self.rope_pattern is not None and not any(map(self.rotates, attends)):
             raise ValueError(f"rope_pattern {self.rope_pattern} rotates no layer: set positions to none")
         if self.window_rope_theta is not None and "window" not in {*self.layer_kinds, *self.encoder_kinds}:
             raise ValueError(f"window_rope_theta {self.window_rope_theta:g} has no effect without a 'window' layer")

@@ -1,4 +1,4 @@
-"""Conversion from and to transformers: Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5 and Mamba-2.
+"""Conversion from and to the families of transformers that `FAMILIES` lists, from Llama to Mamba-2.
 
 Each family is one file: functions that read and write its config.json, and a table of weight names.
 """

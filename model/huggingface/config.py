@@ -10,17 +10,30 @@ from pydantic import ValidationError
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.huggingface.bert import BERT
 from sluice.model.huggingface.equivalence import differences, fields_without_effect
+from sluice.model.huggingface.falcon import FALCON
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import Fields, unknown_settings
+from sluice.model.huggingface.gemma import GEMMA, GEMMA2, GEMMA3
 from sluice.model.huggingface.gpt2 import GPT2
+from sluice.model.huggingface.gpt_neox import GPT_NEOX
+from sluice.model.huggingface.granite import GRANITE
 from sluice.model.huggingface.inert import is_inert
 from sluice.model.huggingface.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from sluice.model.huggingface.mamba2 import MAMBA2
 from sluice.model.huggingface.mixtral import MIXTRAL
+from sluice.model.huggingface.olmo2 import OLMO2
+from sluice.model.huggingface.phi3 import PHI3
+from sluice.model.huggingface.qwen3_moe import QWEN3_MOE
+from sluice.model.huggingface.smollm3 import SMOLLM3
+from sluice.model.huggingface.stablelm import STABLELM
 from sluice.model.huggingface.t5 import T5
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, GPT2, BERT, T5, MAMBA2)
+    family.name: family
+    for family in (
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, QWEN3_MOE, PHI3, SMOLLM3, GRANITE, OLMO2),
+        *(GEMMA, GEMMA2, GEMMA3, STABLELM, FALCON, GPT_NEOX, GPT2, BERT, T5, MAMBA2),
+    )
 }
 """Families by model_type; a configuration is written in the first that can express it."""
 NATIVE = "sluice"

@@ -32,6 +32,8 @@ class Family:
     """Returns the table of weight names; rows without a weight in this configuration are skipped."""
     fields: Mapping[str, str]
     """Our field -> field of config.json that it is read from, where the names differ; for messages."""
+    head: str = "lm_head.weight"
+    """Name of the weight of an output head that is not the embedding."""
     without_effect: frozenset[str] = frozenset()
     """Fields of this family that do not affect the logits."""
     unused: tuple[str, ...] = ()

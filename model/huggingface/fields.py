@@ -55,6 +55,13 @@ class Fields:
             raise ValueError(f"config.json: {name} is {value!r}, but must be a whole number of at least 1")
         return value
 
+    def positive(self, name: str, default: float) -> float:
+        """Value of a field that a computation divides by: a number above 0."""
+        value = self.take(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise ValueError(f"config.json: {name} is {value!r}, but must be a number above 0")
+        return value
+
     def choice(self, name: str, table: Mapping[str, Value], default: str) -> Value:
         """Entry of a table for the field's value, one of its keys."""
         value = self._pop(name, default)

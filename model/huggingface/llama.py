@@ -61,12 +61,33 @@ def weights(config: TransformerConfig) -> list[WeightRow]:
 
 
 def read_common(
-    fields: Fields, *, kv_heads: int | None, head_size: int | None = None, eps: float = 1e-6, theta: float = 10_000.0
+    fields: Fields,
+    *,
+    kv_heads: int | None,
+    head_size: int | None = None,
+    eps: float = 1e-6,
+    theta: float = 10_000.0,
+    fraction: float | None = None,
+    original: int | None = None,
+    tied: bool = False,
 ) -> dict[str, Any]:
     """Settings that the families share; arguments are transformers' defaults for absent fields (None: as many as heads,
-    or hidden_size / heads).
+    hidden_size / heads, whole heads that rotate, or the context).
     """
     context = fields.take("max_position_embeddings")
+    return {
+        **read_sizes(fields, kv_heads=kv_heads, head_size=head_size),
+        "context": context,
+        "norm_eps": fields.take("rms_norm_eps", eps),
+        "feedforward": fields.choice("hidden_act", GATED_ACTIVATIONS, "silu"),
+        "tie_embeddings": fields.switch("tie_word_embeddings", tied),
+        "attention_dropout": fields.take("attention_dropout", 0.0),
+        **read_rotary(fields, context, theta, fraction=fraction, original=original),
+    }
+
+
+def read_sizes(fields: Fields, *, kv_heads: int | None, head_size: int | None = None) -> dict[str, Any]:
+    """Sizes under the names that most families use; arguments as in `read_common`."""
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     groups = fields.take("num_key_value_heads", kv_heads, nullable=True)
     given = fields.take("head_dim", head_size)
@@ -78,31 +99,42 @@ def read_common(
         "kv_heads": heads if groups is None else groups,
         "head_size": hidden // heads if given is None else given,
         "intermediate_size": fields.take("intermediate_size"),
-        "context": context,
-        "norm_eps": fields.take("rms_norm_eps", eps),
-        "feedforward": fields.choice("hidden_act", GATED_ACTIVATIONS, "silu"),
-        "tie_embeddings": fields.switch("tie_word_embeddings", False),
-        "attention_dropout": fields.take("attention_dropout", 0.0),
-        **read_rotary(fields, context, theta),
     }
 
 
 def write_common(config: TransformerConfig) -> dict[str, Any]:
     return {
+        **write_sizes(config),
         "attention_dropout": config.attention_dropout,
-        "head_dim": config.head_width,
         "hidden_act": spelled(GATED_ACTIVATIONS, config.feedforward),
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        **write_rotary(config),
+    }
+
+
+def write_sizes(config: TransformerConfig) -> dict[str, Any]:
+    return {
+        "head_dim": config.head_width,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.feedforward_width,
-        "max_position_embeddings": config.context,
         "num_attention_heads": config.heads,
         "num_hidden_layers": config.layers,
         "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
         "vocab_size": config.vocab_size,
-        **write_rotary(config),
     }
+
+
+def padding_inside(config: TransformerConfig, default: int) -> dict[str, Any]:
+    """A padding token for a class of transformers whose default one makes its embedding fail in a small vocabulary."""
+    return {} if default < config.vocab_size else {"pad_token_id": None}
+
+
+def without_derived_head(written: dict[str, Any]) -> dict[str, Any]:
+    """Fields without a head_dim that follows from the width, for families that use one only if it is present."""
+    derived = written["head_dim"] * written["num_attention_heads"] == written["hidden_size"]
+    return {name: value for name, value in written.items() if name != "head_dim" or not derived}
 
 
 def read_llama(fields: Fields) -> dict[str, Any]:
@@ -140,6 +172,13 @@ def _read_windows(fields: Fields, layers: int) -> dict[str, Any]:
     first, types = fields.take("max_window_layers", 28), fields.take("layer_types", None)
     if types is None:
         types = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
+    if window is None and isinstance(types, list) and "sliding_attention" in types:
+        raise ValueError("config.json: layer_types has 'sliding_attention', but use_sliding_window is not true")
+    return read_layer_types(types, layers, window)
+
+
+def read_layer_types(types: Any, layers: int, window: Any) -> dict[str, Any]:
+    """Our window and pattern, for a value of layer_types."""
     kinds = {"full_attention": "attention", "sliding_attention": "window"}
     if not isinstance(types, list) or len(types) != layers or not set(types) <= kinds.keys():
         raise ValueError(
@@ -148,15 +187,17 @@ def _read_windows(fields: Fields, layers: int) -> dict[str, Any]:
         )
     if "sliding_attention" not in types:
         return {}
-    if window is None:
-        raise ValueError("config.json: layer_types has 'sliding_attention', but use_sliding_window is not true")
     return {"window": window, "pattern": None if len(set(types)) == 1 else tuple(kinds[each] for each in types)}
+
+
+def write_layer_types(config: TransformerConfig) -> list[str]:
+    return ["sliding_attention" if kind == "window" else "full_attention" for kind in config.layer_kinds]
 
 
 def _write_windows(config: TransformerConfig) -> dict[str, Any]:
     slides = "window" in config.layer_kinds
     return {
-        "layer_types": ["sliding_attention" if kind == "window" else "full_attention" for kind in config.layer_kinds],
+        "layer_types": write_layer_types(config),
         "sliding_window": config.window if slides else None,
         "use_sliding_window": slides,
     }
@@ -170,11 +211,7 @@ def read_qwen2(fields: Fields) -> dict[str, Any]:
 
 
 def write_qwen2(config: TransformerConfig) -> dict[str, Any]:
-    written = {**write_common(config), **_write_windows(config)}
-    # Not a field of this family, although its attention uses one if present.
-    if config.head_width * config.heads == config.hidden_size:
-        del written["head_dim"]
-    return written
+    return without_derived_head({**write_common(config), **_write_windows(config)})
 
 
 def read_qwen3(fields: Fields) -> dict[str, Any]:

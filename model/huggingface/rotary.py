@@ -26,17 +26,27 @@ _KEYS: dict[str, dict[str, str]] = {
 }
 
 
-def read_rotary(fields: Fields, context: Any, default_theta: float, *, fraction: float | None = None) -> dict[str, Any]:
+def read_rotary(
+    fields: Fields,
+    context: Any,
+    default_theta: float,
+    *,
+    fraction: float | None = None,
+    names: tuple[str, str] = ("rope_theta", "partial_rotary_factor"),
+    original: int | None = None,
+) -> dict[str, Any]:
     """Our rope_theta, rope_scaling and rope_fraction, and the context where the scaling determines it.
 
-    `fraction` is the family's default for an absent partial_rotary_factor; None: it rotates whole heads only.
+    `fraction` is the family's default for an absent partial_rotary_factor; None: it rotates whole heads only. `names`
+    are its names of the two fields outside of the rotary settings; `original` is its default for an absent
+    original_max_position_embeddings there.
     """
-    alone = "rope_theta" in fields
-    theta = fields.take("rope_theta", default_theta)
+    alone = names[0] in fields
+    theta = fields.take(names[0], default_theta)
     inherited = {"rope_theta": theta}
     if fraction is not None:
-        inherited["partial_rotary_factor"] = fields.take("partial_rotary_factor", fraction)
-    original = fields.take(_ORIGINAL, None)
+        inherited["partial_rotary_factor"] = fields.take(names[1], fraction)
+    original = fields.count(_ORIGINAL, original)
     given = {name: fields.take(name, None) for name in ("rope_scaling", "rope_parameters")}
     # As in transformers, an empty one counts as absent.
     read = {
@@ -47,7 +57,7 @@ def read_rotary(fields: Fields, context: Any, default_theta: float, *, fraction:
     for name, one in read.items():
         if alone and one["rope_theta"] != theta:
             raise ValueError(
-                f"config.json: {name}.rope_theta is {one['rope_theta']!r} and rope_theta {theta!r}: leave one out"
+                f"config.json: {name}.rope_theta is {one['rope_theta']!r} and {names[0]} {theta!r}: leave one out"
             )
     if len(read) == 2 and read["rope_scaling"] != read["rope_parameters"]:
         raise ValueError(
@@ -66,6 +76,8 @@ def read_rope(name: str, rope: Any, context: Any, inherited: Mapping[str, Any], 
     rest = {**inherited, **{key: value for key, value in rope.items() if value is not None}}
     older = rest.pop("type", None)
     kind = rest.pop("rope_type", older or "default")
+    # The first name of LongRoPE.
+    older, kind = ("longrope" if each == "su" else each for each in (older, kind))
     if older not in (None, kind):
         raise ValueError(f"config.json: {name} has rope_type {kind!r} and type {older!r}: leave one out")
     if kind not in _KEYS:

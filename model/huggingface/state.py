@@ -15,9 +15,6 @@ from sluice.model.huggingface.config import family_of
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.weights import Shapes, from_theirs, to_theirs
 
-HEAD = "lm_head.weight"
-"""Name of the output head in every family that may have one."""
-
 _BUFFERS = re.compile(
     r"(.*\.)?(rotary_emb\.(original_)?(inv_freq|cos_cached|sin_cached)|(attn|attention)\.masked_bias|position_ids)"
 )
@@ -60,14 +57,14 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWe
     unused = [_BUFFERS, *map(re.compile, family.unused)]
     left_out = {name for name in weights if any(pattern.fullmatch(name) for pattern in unused)}
     for name, source in family.copies.items():
-        if name not in weights or source not in weights or (name == HEAD and not tied):
+        if name not in weights or source not in weights or (name == family.head and not tied):
             continue
         if torch.equal(weights[name], weights[source]):
             left_out.add(name)
-        elif name != HEAD:
+        elif name != family.head:
             raise ValueError(f"weight {name} differs from {source}, and only one weight for both is supported")
     kept = {name: weight for name, weight in weights.items() if name not in left_out}
-    return FamilyWeights(kept, HEAD in kept, tuple(sorted(left_out)))
+    return FamilyWeights(kept, family.head in kept, tuple(sorted(left_out)))
 
 
 def to_huggingface(

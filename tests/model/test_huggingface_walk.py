@@ -25,19 +25,26 @@ LAYER_NORM: dict[str, Any] = {
 }
 
 
+_LLAMA_LIKE = (
+    *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "smollm3", "granite", "olmo2"),
+    *("gemma", "gemma2", "gemma3"),
+)
+_LAYER_NORM_LIKE = ("stablelm", "gpt_neox", "falcon")
+
+
 @st.composite
 def expressible(draw: st.DrawFn) -> TransformerConfig:
     def one(*values: Any) -> Any:
         return draw(st.sampled_from(values))
 
-    kind = one("llama", "mistral", "qwen2", "qwen3", "mixtral", "gpt2", "bert", "t5", "mamba2")
+    kind = one(*_LLAMA_LIKE, *_LAYER_NORM_LIKE, "gpt2", "bert", "t5", "mamba2")
     options: dict[str, Any] = {
         "vocab_size": 96,
         "context": 48,
         "layers": one(1, 2, 3),
         "tie_embeddings": one(True, False),
     }
-    if kind in {"llama", "mistral", "qwen2", "qwen3", "mixtral"}:
+    if kind in _LLAMA_LIKE:
         options |= {
             "kv_heads": one(1, 2, 4),
             "head_size": one(8, 12),
@@ -54,6 +61,56 @@ def expressible(draw: st.DrawFn) -> TransformerConfig:
             ),
         }
     match kind:
+        case "smollm3":
+            options |= {
+                "rope_pattern": one(None, (True, False), (True, False, True)),
+                "attention_bias": one("none", "all"),
+            }
+        case "granite":
+            options |= {
+                "embedding_scale": one(1.0, 6.0),
+                "residual_scale": one(1.0, 0.3),
+                "logit_scale": one(0.125, 1 / 13),
+            }
+            options |= {"attention_scale": one(None, 0.2), "feedforward_bias": one(True, False)}
+        case "olmo2":
+            options |= {"norm_position": "output", "qk_norm": True, "qk_norm_over": "all_heads"}
+        case "gemma" | "gemma2" | "gemma3":
+            options |= {"norm_plus_one": True, "embedding_scale": 32**0.5, "attention_bias": one("none", "all")}
+            if kind == "gemma":
+                options["feedforward"] = one("geglu_tanh", "swiglu")
+            else:
+                pattern = one(("attention",), ("window", "attention"))
+                options |= {"norm_position": "sandwich", "attention_scale": one(8, 12) ** -0.5, "pattern": pattern}
+                options |= {"logit_soft_cap": one(None, 4.0), "window": 7 if "window" in pattern else None}
+            if kind == "gemma2":
+                options["attention_soft_cap"] = one(None, 3.0)
+            if kind == "gemma3":
+                options |= {
+                    "qk_norm": True,
+                    "window_rope_theta": 5e4 if "window" in options["pattern"][: options["layers"]] else None,
+                }
+        case "qwen3_moe":
+            mixture = {"experts": 4, "per_token": 2, "intermediate_size": 20, "normalize": one(True, False)}
+            options |= {"mixture": mixture, "qk_norm": True, "window": one(None, 7)}
+        case "stablelm":
+            options |= {"norm": "layer", "norm_bias": True, "rope_fraction": one(0.25, 0.5, 1.0)}
+            options |= {"attention_bias": one("none", "qkv"), "sublayers": one("sequential", "parallel_one_norm")}
+        case "gpt_neox":
+            options |= {
+                **LAYER_NORM,
+                "positions": "rope",
+                "rope_fraction": one(0.25, 1.0),
+                "feedforward": one("gelu", "relu"),
+            }
+            options |= {"attention_bias": one("none", "all"), "sublayers": one("sequential", "parallel")}
+        case "falcon":
+            options |= {**LAYER_NORM, "positions": "rope", "feedforward": one("gelu", "gelu_tanh")}
+            sublayers, kv_heads = one(
+                ("parallel", 2), ("parallel", 4), ("parallel_one_norm", 1), ("parallel_one_norm", 2)
+            )
+            options |= {"sublayers": sublayers, "kv_heads": kv_heads}
+            options |= one({}, {"attention_bias": "none", "feedforward_bias": False})
         case "llama":
             options |= {"attention_bias": one("none", "all"), "feedforward_bias": one(True, False)}
         case "mistral":
