@@ -6,6 +6,8 @@ from itertools import pairwise
 
 _LEAST, _MOST = 80, 400
 """Characters of a passage. The shortest answer that is worth learning, and about as much as a question may hold."""
+_PROMPT = 100
+"""Characters of a passage that ask for the next: as many as a long heading has."""
 _BREAKS = [re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"(?<=[.!?…])[\"')\]]*\s|(?<=[。！？])", r"\s")]
 """Ends of a paragraph, a line, a sentence and a word, in the order of preference."""
 _HEADING = re.compile(r"(#{1,6}) +(\S.*)\Z")
@@ -65,15 +67,20 @@ def passages(text: str) -> list[str]:
 
 
 def continuations(text: str) -> list[tuple[str, str]]:
-    """Each passage of a text without headings with the one that follows it; none for a text with headings."""
+    """The last words, up to 100 characters, of each passage and the passage that follows; none beside headings."""
     if any(section.heading for section in sections(text)):
         return []
-    found = passages(text)
-    return list(pairwise(found))
+    return [(_last_words(before), after) for before, after in pairwise(passages(text))]
+
+
+def _last_words(passage: str) -> str:
+    tail = passage[-_PROMPT:]
+    cut_word = len(passage) > len(tail) and " " in tail
+    return tail.partition(" ")[2].strip() if cut_word else tail.strip()
 
 
 def prompts(text: str) -> list[str]:
-    """Headings of a document or, without any, the passages that another one follows."""
+    """Headings of a document or, without any, the ends of the passages that another one follows."""
     return [section.heading for section in sections(text) if section.heading] or [
-        passage for passage, _ in continuations(text)
+        before for before, _ in continuations(text)
     ]

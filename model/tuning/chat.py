@@ -53,8 +53,16 @@ def render(tokenizer: Tokenizer, messages: Sequence[ChatTurn], max_tokens: int |
 
 
 def render_pair(tokenizer: Tokenizer, question: str, answer: str, max_tokens: int | None = None) -> Rendered:
-    """A question and its answer."""
-    return render(tokenizer, [ChatTurn("user", question), ChatTurn("assistant", answer)], max_tokens)
+    """A question and its answer. Where both do not fit, the question keeps at most half of the tokens."""
+    asked, answered = (
+        render(tokenizer, [ChatTurn("user", question)]),
+        render(tokenizer, [ChatTurn("assistant", answer)]),
+    )
+    if max_tokens is not None and len(asked.ids) > max_tokens // 2 and len(asked.ids) + len(answered.ids) > max_tokens:
+        *content, end = asked.ids
+        asked = Rendered([*content[: max_tokens // 2 - 1], end], asked.learned[: max_tokens // 2])
+    ids, learned = asked.ids + answered.ids, asked.learned + answered.learned
+    return Rendered(ids[:max_tokens], learned[:max_tokens])
 
 
 def collate(conversations: Sequence[Rendered], padding: int) -> Batch:

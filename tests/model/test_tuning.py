@@ -123,6 +123,13 @@ def test_a_document_without_headings_gives_its_continuations() -> None:
     assert pairs == [QuestionAnswer(lines[0], lines[1]), QuestionAnswer(lines[1], "\n\n".join(lines[2:]))]
 
 
+def test_a_long_question_leaves_room_for_the_answer(tokenizer: Tokenizer) -> None:
+    question, answer = "Where does the river end? " * 20, "It ends in a lake. " * 20
+    rendered = render_pair(tokenizer, question, answer, max_tokens=40)
+    assert len(rendered.ids) == 40 and sum(rendered.learned) == 19
+    assert rendered.ids[:20] == chat_prompt(tokenizer, question, max_tokens=21)[:20]
+
+
 def test_without_stages_the_base_model_stays_as_it_is(base: Path, packed_corpus: Path, tmp_path: Path) -> None:
     report = tune(CONFIG.model_copy(update={"stages": []}), base, packed_corpus / "refine", SPLIT, tmp_path)
     assert (report.pairs, report.steps, report.final_loss) == (0, 0, None)
