@@ -35,16 +35,16 @@ class Code:
 Block = Heading | Paragraph | ListItem | Code
 
 _MARKS = re.compile(r"\A(?:(?:#{1,6}|[-*•]) +)+")
-_LETTER = re.compile(r"[^\W\d_]")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 
 
 def render(blocks: Iterable[Block]) -> str:
-    """Render a document. Blocks without text and paragraphs without a letter (rules, numbers) are skipped."""
+    """Render a document. Blocks without text and paragraphs without a letter or digit (rules) are skipped."""
     parts: list[str] = []
     previous: Block | None = None
     for block in blocks:
-        if not block.text.strip() or (isinstance(block, Paragraph) and not _LETTER.search(block.text)):
+        if not block.text.strip() or (isinstance(block, Paragraph) and not _LETTER_OR_DIGIT.search(block.text)):
             continue
         match block:
             case Heading(level, text):

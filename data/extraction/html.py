@@ -1,149 +1,190 @@
-"""Convert HTML to blocks with the standard library's parser, skipping scripts, navigation and forms."""
+"""Convert an HTML tree to blocks in reading order."""
 
 import re
-from collections import Counter
-from html import unescape
-from html.parser import HTMLParser
+from collections.abc import Collection
 
 from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
+from sluice.data.extraction.dom import Element, hidden, parse, sizes, walk
+from sluice.data.extraction.mathml import formula
+from sluice.data.extraction.table_rows import line_rows
 from sluice.data.writing_systems import one_line
 
-_SKIPPED = frozenset(
-    {"script", "style", "nav", "head", "footer", "aside", "form", "button", "svg", "noscript", "template"}
+_BLOCK_TAGS = re.compile(
+    r"address|article|aside|blockquote|body|caption|center|dd|details|dialog|dir|div|dl|dt|fieldset|figcaption"
+    r"|figure|footer|form|header|hgroup|html|legend|li|listing|main|menu|nav|ol|p|pre|search|section|summary"
+    r"|table|tbody|td|tfoot|th|thead|tr|ul|xmp|h[1-6r]"
 )
-_BREAKS = frozenset(
-    {
-        "p",
-        "div",
-        "section",
-        "article",
-        "main",
-        "header",
-        "ul",
-        "ol",
-        "dl",
-        "table",
-        "tr",
-        "blockquote",
-        "figure",
-        "figcaption",
-        "dt",
-        "dd",
-        "hr",
-        "body",
-        "html",
-    }
-)
-_VOID = frozenset(
-    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-)
+_CODE_TAGS = frozenset({"pre", "listing", "xmp"})
 _HEADING = re.compile(r"h([1-6])\Z")
-_MOST_UNCLOSED = 32
-"""Tags and comments without an end: each is searched up to the end of the text, so their number is limited."""
+_EXPONENT = re.compile(r"[-+−]?\d+\Z")
+_SUPERSCRIPT = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
+_ANCHORS = frozenset({"¶", "#", "§", ""})
+"""Text of a link that a heading has to itself."""
 
 
 def html_blocks(text: str) -> list[Block]:
-    """Return the blocks of one HTML page or fragment in reading order."""
+    """Return all blocks of a page or fragment, without hidden elements and navigation."""
+    root = parse(text)
+    return blocks_of(root, hidden(root, sizes(root)) | set(root.iter("nav")))
+
+
+def blocks_of(root: Element, skipped: Collection[Element] = ()) -> list[Block]:
+    """Return the blocks of an element, without the `skipped` ones below it."""
+    # Read as one, not element by element.
+    atoms = {*line_rows(root, skipped), *root.iter("math"), *filter(_is_exponent, root.iter("sup"))}
     reader = _Reader()
-    reader.feed(text)
-    for _ in range(_MOST_UNCLOSED):
-        # The rest starts with a tag or comment without an end: its first part is text, the following is parsed again.
-        head, end, rest = reader.rawdata.partition(">")
-        if not end or not head.startswith("<"):
-            break
-        reader.rawdata = ""
-        reader.handle_data(unescape(head + end))
-        reader.feed(rest)
-    # Not `close()`, which retries every tag of the rest, each up to the end of the text.
-    if reader.cdata_elem is None:
-        reader.handle_data(unescape(reader.rawdata))
+    for event, element in walk(root, {*skipped, *atoms, *filter(_is_anchor, root.iter("a"))}):
+        if event == "start":
+            reader.start(element)
+        else:
+            if element in atoms and element not in skipped:
+                reader.atom(element, skipped)
+            reader.end(element)
+            if element is not root:
+                reader.add(element.tail)
     reader.flush()
+    reader.flush_term()
     return reader.blocks
 
 
-class _Reader(HTMLParser):
+def _is_exponent(element: Element) -> bool:
+    """Whether a superscript is a number, which would be read as digits of the number before it."""
+    return len(element) == 0 and bool(_EXPONENT.match(element.text or ""))
+
+
+def _is_anchor(element: Element) -> bool:
+    """Whether a link is the mark by which a heading can be linked to."""
+    heading = element.getparent()
+    return (
+        heading is not None
+        and isinstance(heading.tag, str)
+        and bool(_HEADING.match(heading.tag))
+        and len(element) == 0
+        and (element.text or "").strip() in _ANCHORS
+    )
+
+
+class _Reader:
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.blocks: list[Block] = []
         self.words: list[str] = []
-        self.has_words = False
-        self.skipping: list[str] = []
-        self.skipping_now: Counter[str] = Counter()
+        self.open: set[Element] = set()
+        self.term = ""
+        """Term of a definition list whose definition has not begun."""
         self.heading = 0
         self.in_item = False
-        self.in_pre = False
+        self.in_code = 0
+        self.line_breaks = 0
+        """Line breaks since the last word; two of them end a paragraph."""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.skipping or (tag in _SKIPPED and tag not in _VOID):
-            if tag not in _VOID:
-                self.skipping.append(tag)
-                self.skipping_now[tag] += 1
-            return
-        heading = _HEADING.match(tag)
-        if heading:
-            self.flush()
+    def add(self, text: str | None) -> None:
+        if text:
+            self.words.append(text)
+            if self.line_breaks and text.strip():
+                self.line_breaks = 0
+
+    def start(self, element: Element) -> None:
+        tag = element.tag
+        self.open.add(element)
+        if _BLOCK_TAGS.fullmatch(tag):
+            self._break()
+        if tag in _CODE_TAGS:
+            self.in_code += 1
+        elif heading := _HEADING.match(tag):
             self.heading = int(heading[1])
-        elif tag == "pre":
-            self.flush()
-            self.in_pre = True
         elif tag == "li":
-            self.flush()
             self.in_item = True
+        elif tag == "dt":
+            self.flush_term()
         elif tag == "br":
-            self._add("\n" if self.in_pre else " ")
-        elif tag in ("td", "th") and self.has_words:
-            self._add(" | ")
-        elif tag == "code" and not self.in_pre:
-            self._add("`")
-        elif tag in _BREAKS and not (tag == "p" and self.in_item and not self.has_words):
-            self.flush()
+            self._line_break()
+        elif tag in ("code", "q") and not self.in_code:
+            self.words.append("“" if tag == "q" else "`")
+        self.add(element.text)
 
-    def handle_endtag(self, tag: str) -> None:
-        if self.skipping:
-            # An unclosed tag inside a skipped one must not swallow the rest of the page.
-            closed = not self.skipping_now[tag]
-            while not closed:
-                last = self.skipping.pop()
-                self.skipping_now[last] -= 1
-                closed = last == tag
+    def end(self, element: Element) -> None:
+        if element not in self.open:
             return
-        if tag == "code" and not self.in_pre:
-            self._add("`")
-        elif _HEADING.match(tag) or tag in ("pre", "li") or tag in _BREAKS:
-            self.flush()
-            if tag == "li":
-                self.in_item = False
+        self.open.discard(element)
+        tag = element.tag
+        if tag in _CODE_TAGS:
+            self.in_code -= 1
+            if not self.in_code:
+                self._flush_code()
+        elif tag == "dt" and not self.in_code:
+            self.term = one_line("".join(self.words))
+            self.words.clear()
+        elif _BLOCK_TAGS.fullmatch(tag):
+            self._break()
+        if _HEADING.match(str(tag)):
+            self.heading = 0
+        elif tag == "li":
+            self.in_item = False
+        elif tag == "dl":
+            self.flush_term()
+        elif tag in ("code", "q") and not self.in_code:
+            mark = "`" if tag == "code" else "“"
+            if self.words and self.words[-1] == mark:
+                self.words.pop()
+            else:
+                self.words.append("”" if tag == "q" else "`")
 
-    def handle_data(self, data: str) -> None:
-        if not self.skipping:
-            self._add(data)
-
-    def parse_marked_section(self, i: int, report: bool = True) -> int:
-        """`<![CDATA[...]]>` and its like; the standard library's assertion fails on a name that it does not know."""
-        try:
-            return super().parse_marked_section(i, report)
-        except AssertionError:
-            return self.parse_bogus_comment(i)
-
-    def _add(self, words: str) -> None:
-        self.words.append(words)
-        self.has_words = self.has_words or bool(words.strip())
+    def atom(self, element: Element, skipped: Collection[Element]) -> None:
+        """Read a formula, an exponent or a row of a table."""
+        if element.tag == "math":
+            self.add(formula(element))
+        elif element.tag == "sup":
+            self.add((element.text or "").translate(_SUPERSCRIPT))
+        else:
+            self._break()
+            cells = [" ".join(block.text for block in blocks_of(cell, skipped)) for cell in element]
+            row = " | ".join(filter(None, cells))
+            if self.in_code:
+                self.add(row + "\n")
+            else:
+                self.blocks.append(ListItem(row) if len(list(filter(None, cells))) > 1 else Paragraph(row))
 
     def flush(self) -> None:
-        """End the block that is being read."""
+        """End the paragraph, item or heading that is being read."""
         text = "".join(self.words)
         self.words.clear()
-        self.has_words = False
+        self.line_breaks = 0
+        if not text.strip():
+            return
+        if self.heading:
+            self.flush_term()
+            self.blocks.append(Heading(self.heading, text.rstrip("¶ \n")))
+        elif self.term:
+            self.blocks.append(ListItem(f"{self.term.removesuffix(':')}: {text.lstrip()}"))
+            self.term = ""
+        elif self.in_item:
+            self.blocks.append(ListItem(text))
+            self.in_item = False
+        else:
+            self.blocks.append(Paragraph(text))
+
+    def flush_term(self) -> None:
+        """End a term without a definition."""
+        if self.term:
+            self.blocks.append(ListItem(self.term))
+            self.term = ""
+
+    def _flush_code(self) -> None:
+        text = "".join(self.words).strip("\n").rstrip()
+        self.words.clear()
+        self.flush_term()
         if text.strip():
-            flat = one_line(text)
-            if self.in_pre:
-                self.blocks.append(Code(text.strip("\n").rstrip()))
-            elif self.heading:
-                self.blocks.append(Heading(self.heading, flat.rstrip("¶#").rstrip()))
-            elif self.in_item:
-                self.blocks.append(ListItem(flat))
-                self.in_item = False
-            else:
-                self.blocks.append(Paragraph(flat))
-        self.heading = 0
-        self.in_pre = False
+            self.blocks.append(Code(text))
+
+    def _break(self) -> None:
+        if not self.in_code:
+            self.flush()
+        elif self.words and not self.words[-1].endswith("\n"):
+            self.words.append("\n")
+
+    def _line_break(self) -> None:
+        self.line_breaks += 1
+        if self.line_breaks > 1 and not self.in_code:
+            self.flush()
+        else:
+            self.words.append("\n")

@@ -18,11 +18,11 @@ _MEASURED_BY = (
     "datatrove",
     "detect-secrets",
     "ftfy",
+    "lxml",
     "markdown-it-py",
     "numpy",
     "phonenumbers",
     "py3langid",
-    "trafilatura",
 )
 """Libraries that the scores depend on."""
 
