@@ -48,6 +48,6 @@ def test_prompts_are_headings_or_passages_that_another_follows():
     assert prompts("# One\n\nText.\n\n## Two\n\nText.") == ["One", "Two"]
     text = "A sentence has about forty characters. " * 40
     first, second = passages(text)[:2]
-    assert continuations(text)[0] == ("forty characters. A sentence has about forty characters.", second)
+    assert continuations(text)[0] == ("forty characters." + " A sentence has about forty characters." * 2, second)
     assert prompts(text)[0] in first and max(map(len, prompts(text))) <= 100
     assert continuations("# One\n\n" + text) == []
