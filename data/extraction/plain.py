@@ -105,19 +105,23 @@ def unwrap(text: str, *, force: bool = False) -> Unwrapped:
     while True:
         lines: list[str | None] = [*(before := text.split("\n"))]
         blocks = _blocks(before, any_indent=force)
-        margin = -1.0 if force else _margin_of_prose(text, blocks)
-        found = sum(_join(block, margin, lines) for block in blocks) if margin is not None else 0
+        margin = None if force else _margin_of_prose(text, blocks)
+        found = 0
+        for block in blocks:
+            if force:
+                found += _join(block, [True] * (len(block.lines) - 1), lines)
+            elif margin is not None and block.is_joined(margin):
+                found += _join(block, block.full(margin), lines)
         if not found:
             return Unwrapped(text, joined_lines)
         joined_lines += found
         text = "\n".join(line for line in lines if line is not None)
 
 
-def _join(block: _Block, margin: float, lines: list[str | None]) -> int:
-    """Join the lines of a block; in `lines`, those that were joined to another become None. Return their number."""
-    if not block.is_joined(margin):
-        return 0
-    full = block.full(margin)
+def _join(block: _Block, full: Sequence[bool], lines: list[str | None]) -> int:
+    """Join the lines of a block at its full breaks; in `lines`, those that were joined to another become None. Return
+    their number.
+    """
     first, together = block.start, [block.lines[0].rstrip()]
     for number, (line, is_full) in enumerate(zip(block.lines[1:], full, strict=True), start=block.start + 1):
         if is_full:
@@ -165,7 +169,8 @@ def _stands_alone(text: str) -> bool:
 
 
 def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
+    """Columns of the spaces at the beginning; paragraphs of Chinese and Japanese begin with ideographic ones."""
+    return width(line[: len(line) - len(line.lstrip(" \u3000"))])
 
 
 def _margin_of_prose(text: str, blocks: Sequence[_Block]) -> float | None:

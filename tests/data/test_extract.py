@@ -303,7 +303,7 @@ _MARKUP_PIECES = st.sampled_from(
 )
 
 
-@given(st.lists(_MARKUP_PIECES, max_size=25), st.sampled_from(["rst", "md", "html", "txt"]), st.sampled_from("\n "))
+@given(st.lists(_MARKUP_PIECES, max_size=25), st.sampled_from(["rst", "md", "html"]), st.sampled_from("\n "))
 def test_any_text_is_extracted_into_the_contract(pieces: list[str], markup: str, joint: str):
     text = extract(joint.join(pieces), markup)
     assert text == unicodedata.normalize("NFC", text)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unwrapping_texts import KEPT, LANGUAGES, MAIL
 
-from sluice.data.extraction.extract import convert, extract
+from sluice.data.extraction.extract import Extracted, convert, extract
 from sluice.data.extraction.plain import unwrap
 from sluice.data.writing_systems import join_lines, width
 
@@ -74,11 +74,27 @@ def test_nothing_else_of_a_wrapped_text_is_joined():
     assert joined == {"python with a long docstring", "bare log", "csv of words"}
 
 
+def test_paragraphs_that_begin_with_an_indent_are_told_apart_without_blank_lines():
+    for indent, language in (("   ", "en"), ("　　", "zh"), ("　", "ja")):
+        texts = [indent + LANGUAGES[language], indent + LANGUAGES[language][11:].lstrip()] * 2
+        raw = "\n".join(wrapped_with_indent(text, 66) for text in texts)
+        assert extract(raw, "txt") == "\n".join(texts), language
+
+
+def wrapped_with_indent(text: str, columns: int) -> str:
+    content = text.lstrip()
+    indent = text[: len(text) - len(content)]
+    # A letter of the same width takes the place of a space, which wrapping would remove.
+    return indent + wrapped(("漢" if indent[0] == "　" else "x") * len(indent) + content, columns)[len(indent) :]
+
+
 def test_forced_unwrapping_joins_every_paragraph_but_not_lists_headings_and_speakers():
     text = "# Head\nan old\nsilent lock\n\n- one\n  more\n- two\nuser: a\nuser: b\n\n河边\n小屋\n\n    code\n    more"
     assert extract(text, "wrapped") == (
         "# Head\nan old silent lock\n\n- one more\n- two\nuser: a\nuser: b\n\n河边小屋\n\n    code\n    more"
     )
+    verse = KEPT["german verse"]
+    assert convert(verse, "wrapped") == Extracted(verse.replace("\n", " "), 3)
 
 
 @pytest.mark.parametrize(
