@@ -24,6 +24,7 @@ PATH = "data.path="
 _GROUPS = ("experiment=", "profile=", "model=")
 _READ = ("model.", "pretrain.", "text.")
 _LAYOUT = "pretrain."
+_STEPS = "steps"
 _FOR_BPE = ("tokenizer.vocab_size=", "tokenizer.min_frequency=")
 _INDEX = "index.json"
 
@@ -36,6 +37,11 @@ class Request:
     pretrain: PretrainConfig
     text: TextConfig
     tokenizer: TokenizerConfig
+
+    @property
+    def context(self) -> int:
+        """Tokens of a training sequence."""
+        return self.model.context
 
     def settings(self) -> dict[str, Any]:
         """As plain values."""
@@ -110,15 +116,15 @@ def restore_request(settings: dict[str, Any]) -> Request:
 
 
 def lay_out(request: Request, overrides: Sequence[str]) -> Request:
-    """The same run computed in another layout. ValueError for a key=value that would make it another run."""
+    """The same run in another layout or with further steps. ValueError for a key=value that would make it another."""
     changed: dict[str, Any] = {}
     for override in overrides:
         key, _, value = override.partition("=")
         name = key.removeprefix(_LAYOUT)
-        if not key.startswith(_LAYOUT) or name not in LAYOUT_SETTINGS:
+        if not key.startswith(_LAYOUT) or name not in (*LAYOUT_SETTINGS, _STEPS):
             raise ValueError(
                 f"'{override}' would make the resumed run another one: what may change are "
-                f"{', '.join(_LAYOUT + each for each in LAYOUT_SETTINGS)}; or train anew into another folder"
+                f"{', '.join(_LAYOUT + each for each in (_STEPS, *LAYOUT_SETTINGS))}; or train anew into another folder"
             )
         changed[name] = yaml.safe_load(value)
     pretrain = validate_block(PretrainConfig, request.pretrain.model_dump(mode="json") | changed)

@@ -3,11 +3,13 @@
 import argparse
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sluice.components.workspace import Workspace
 from sluice.core.files import write_json
+from sluice.model.training.checkpointing.lock import LOCK
 from sluice.pipelines.train_request import PATH, Request, lay_out, open_tokens, read_request, restore_request
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ def run_folder(arguments: argparse.Namespace) -> Path:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: name a folder")
+    if run := next((folder for folder in out.resolve().parents if (folder / DESCRIPTION).is_file()), None):
+        raise ValueError(f"--out {out} lies in the run {run}, whose files it would mix with: name a folder apart")
+    if not (out / DESCRIPTION).is_file() and (others := _others(out)):
+        raise ValueError(f"--out {out} holds other files, such as {others[0]}: name a new or an empty folder")
     return out
 
 
@@ -86,8 +92,49 @@ def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool
     return open_tokens(workspace, request, out)
 
 
+def extend(out: Path, before: Request, request: Request, packed: "Packed") -> None:
+    """Give a run of more steps the newest checkpoint of the shorter one that it shares. ValueError without one."""
+    from sluice.core.files import copy_tree, link_or_copy
+    from sluice.model.training.checkpointing.checkpoints import checkpoint_path, complete_steps, partial_path
+    from sluice.model.training.checkpointing.extension import newest_shared
+
+    old, new = run_of(before, packed), run_of(request, packed)
+    if _checkpoints(out, new):
+        return
+    check_holds(out, old, "--resume")
+    found = {step: folder for folder in (out / CHECKPOINTS).glob(f"{old}-*/") for step in complete_steps(folder)}
+    step = newest_shared(before.pretrain, request.pretrain, request.context, found)
+    # Another layout than that of the checkpoint is for `pretrain` to see.
+    folder = out / CHECKPOINTS / f"{new}-{found[step].name.partition('-')[2]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(folder, step)
+    shutil.rmtree(partial, ignore_errors=True)
+    copy_tree(checkpoint_path(found[step], step), partial, link_or_copy)
+    partial.rename(checkpoint_path(folder, step))
+
+
+def remove_if_empty(out: Path) -> None:
+    """Remove the folder of a run that failed before it wrote anything but its lock."""
+    if out.is_dir() and not _others(out):
+        shutil.rmtree(out)
+
+
+def _others(out: Path) -> list[str]:
+    """Names in a folder, but for the lock of a run and empty folders."""
+    if not out.is_dir():
+        return []
+    empty = [path for path in out.iterdir() if path.is_dir() and not any(path.iterdir())]
+    return sorted(path.name for path in out.iterdir() if path not in empty and path.name != LOCK)
+
+
 def check_holds(out: Path, run: str, option: str) -> None:
     """ValueError where the folder's checkpoints are of another run: training would pass over them and begin anew."""
+    is_finished = (out / REPORT).is_file() and (out / MODEL / "model.safetensors").is_file()
+    if is_finished and not _checkpoints(out) and finished(out, run) is None:
+        raise ValueError(
+            f"{option} {out} holds a finished model without checkpoints, made by another version of this program or on "
+            "other tokens, which training anew would replace: name another folder"
+        )
     if _checkpoints(out) and not _checkpoints(out, run):
         raise ValueError(
             f"{option} {out}: its checkpoints were made by another version of this "

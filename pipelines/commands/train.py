@@ -5,7 +5,8 @@ import json
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from sluice.pipelines.options import TRAINING_OVERRIDES, add_json, add_overrides
 from sluice.pipelines.progress_view import Followed
 from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.terminal import NoteView, open_view
-from sluice.pipelines.train_request import Request
+from sluice.pipelines.train_request import Request, restore_request
 from sluice.pipelines.train_run import (
     CHECKPOINTS,
     DESCRIPTION,
@@ -28,9 +29,11 @@ from sluice.pipelines.train_run import (
     SAMPLE,
     check_holds,
     describe_run,
+    extend,
     finished,
     how_to_go_on,
     open_run,
+    remove_if_empty,
     request_of,
     run_folder,
     run_of,
@@ -71,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     prepare_own_ray()
+    from sluice.model.directory import read_json
     from sluice.model.training.checkpointing.lock import locked
     from sluice.model.training.errors import TrainingInterrupted
 
@@ -86,9 +90,12 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         mlflow = {"uri": workspace.database_url, "artifacts": workspace.registry_artifacts}
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
-    with locked(out):
-        packed = open_run(workspace, request, out, goes_on=arguments.resume is not None)
+    before = None if arguments.resume is None else restore_request(read_json(out / DESCRIPTION))
+    with locked(out), _nothing_left(out):
+        packed = open_run(workspace, request, out, goes_on=before is not None)
         run = run_of(request, packed)
+        if before is not None and before.pretrain.steps != request.pretrain.steps:
+            extend(out, before, request, packed)
         check_holds(out, run, "--out" if arguments.resume is None else "--resume")
         found = finished(out, run)
         if found is not None:
@@ -112,6 +119,16 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
         print(json.dumps(found))
     else:
         _print(found)
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove the folder, whose lock is held, if what is inside fails before it has written anything there."""
+    try:
+        yield
+    except BaseException:
+        remove_if_empty(out)
+        raise
 
 
 def _train(

@@ -8,7 +8,8 @@ from pathlib import Path
 from sluice.core.files import try_lock
 from sluice.model.training.errors import TrainingFailed
 
-_NAME = "lock"
+LOCK = "lock"
+"""Name of the file."""
 _PATIENCE_S, _AGAIN_S = 30.0, 0.2
 """A killed process releases its lock only once the system has torn it down, which a restart may precede."""
 
@@ -21,7 +22,7 @@ def locked(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        opened = (folder / _NAME).open("w")
+        opened = (folder / LOCK).open("w")
     except OSError as error:
         raise TrainingFailed(f"{folder} cannot be written to ({error.strerror}): name another folder") from None
     with opened as file:
