@@ -1,5 +1,6 @@
 """Step 1, ingest: sources -> raw documents, each with its origin and licence."""
 
+import shutil
 from contextlib import chdir
 
 from sluice.components.ray_head import request_head
@@ -17,7 +18,11 @@ def work(stage: Stage) -> object:
     # Sources are named by their paths, so these stay relative, and the artifact does not know where the workspace lies.
     with chdir(stage.workspace.root):
         refuse_changed(config)
-        return ingest(config, stage.out, cache=downloads, progress=stage.progress)
+        # What was read stays for the next run, if this one is interrupted.
+        read = stage.workspace.state / "read"
+        report = ingest(config, stage.out, cache=downloads, work=read, progress=stage.progress)
+    shutil.rmtree(read, ignore_errors=True)
+    return report
 
 
 if __name__ == "__main__":

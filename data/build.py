@@ -14,14 +14,18 @@ from sluice.core.manifest import write_manifest
 from sluice.core.progress import Progress, no_progress
 from sluice.data.card.card import write_card
 from sluice.data.config import IngestConfig, RefineConfig
+from sluice.data.executor import WorkerDied, lasting_workers
 from sluice.data.refining.refine import load_sets, refine
 from sluice.data.refining.score import SUMMARIES
 from sluice.data.refining.write import NothingKept
 from sluice.data.report import EVIDENCE, INGEST, REJECTS, IngestReport, RefineReport, is_finished_build
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.location import LocalFiles, locate
+from sluice.data.sources.parts import DONE
 
 _REASONS = 4
+READ = "read"
+"""Folder of the parts that are read, in that of an unfinished build."""
 
 
 class BuildReport(BaseModel):
@@ -68,23 +72,26 @@ def build(
 ) -> BuildReport:
     """Write clean documents and the evidence about all of them into `out`, which appears when it is complete.
 
-    After a crash, the next run of the same sources, settings and code reuses the parts that were scored. An earlier
-    build in `out` is replaced. Raises ValueError if `out` holds something else, or another build is running there.
+    After a crash or an interrupt, the next run of the same sources, settings and code reuses the parts that were read
+    and scored. An earlier build in `out` is replaced. Raises ValueError if `out` holds something else, or another
+    build is running there.
     """
     out = out.resolve()
     _check_out(ingest_config, out)
     load_sets(refine_config)  # Reports a mistake in an evaluation set before anything is fetched.
     with _unfinished(out) as half:
-        raw, result = half / "raw", half / "result"
+        raw, result, read = half / "raw", half / "result", half / READ
+        half.chmod(0o700)
         try:
             for folder in (raw, result):
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-            ingested = ingest(ingest_config, raw, cache=cache, progress=progress)
-            try:
-                refined = refine(refine_config, raw, result, work=half / "work", progress=progress)
-            except NothingKept as error:
-                raise ValueError(f"{error}{ingested.rejects_note(_REASONS)}") from error
+            with lasting_workers() as run:
+                ingested = ingest(ingest_config, raw, cache=cache, work=read, executor=run, progress=progress)
+                try:
+                    refined = refine(refine_config, raw, result, work=half / "work", executor=run, progress=progress)
+                except NothingKept as error:
+                    raise ValueError(f"{error}{ingested.rejects_note(_REASONS)}") from error
             ingest_report = ingested.model_dump_json(exclude={"timings"}, indent=2) + "\n"
             (result / EVIDENCE / INGEST).write_text(ingest_report, encoding="utf-8")
             shutil.copyfile(raw / REJECTS, result / EVIDENCE / REJECTS)
@@ -92,8 +99,13 @@ def build(
             seal(report, {"data": ingest_config.shown(), "refine": refine_config.shown()}, result)
             put_in_place(result, out)
             refined.remember()
+        except WorkerDied:
+            raise
+        except Exception:
+            # Not masked, so it stays only where the same command is to go on.
+            shutil.rmtree(read, ignore_errors=True)
+            raise
         finally:
-            # Raw text is not masked: remove it as soon as it is not needed.
             shutil.rmtree(raw, ignore_errors=True)
             shutil.rmtree(result, ignore_errors=True)
         shutil.rmtree(half)
@@ -140,13 +152,23 @@ def _check_out(config: IngestConfig, out: Path) -> None:
                 raise ValueError(f"--out {out} and source {location.name} contain each other: write somewhere else")
 
 
+def unfinished(out: Path) -> Path:
+    """Return the folder of a build in `out` while it is not finished."""
+    return out.resolve().with_name(f".{out.resolve().name}.partial")
+
+
+def reusable(half: Path) -> bool:
+    """Return whether the folder of an unfinished build has parts that are read or scored."""
+    return any(half.glob(f"{READ}/*/{DONE}")) or any(half.glob(f"work/*/{SUMMARIES}"))
+
+
 @contextmanager
 def _unfinished(out: Path) -> Iterator[Path]:
     """Yield the folder of the unfinished build; ValueError if another process is building there.
 
-    It is kept on failure if it contains a scored part, which a later build reuses.
+    It is kept on failure if it contains a part that is read or scored, which a later build reuses.
     """
-    half = out.with_name(f".{out.name}.partial")
+    half = unfinished(out)
     half.mkdir(parents=True, exist_ok=True)
     lock = os.open(half, os.O_RDONLY)
     try:
@@ -157,7 +179,7 @@ def _unfinished(out: Path) -> Iterator[Path]:
         except OSError as error:
             raise with_file_system(error) from error
         finally:
-            if not any(half.glob(f"work/*/{SUMMARIES}")):
+            if not reusable(half):
                 shutil.rmtree(half, ignore_errors=True)
     finally:
         os.close(lock)

@@ -135,6 +135,8 @@ class IngestConfig(Block):
     attempts: int = Field(4, ge=1)
     """Attempts of a remote read, with growing pauses."""
     documents_per_shard: int = Field(128, ge=1)
+    workers: int = Field(2, ge=1)
+    """Processes that read."""
     fallback_bytes: int = Field(16_000_000, ge=1)
     """Size of the text read from the installed packages' documentation when the package index is unreachable."""
 

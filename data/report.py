@@ -1,6 +1,6 @@
 """The reports of ingest and refine, and the names of the files that hold them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ class IngestCounts(BaseModel):
     """Hash of the source's one file, where it was checked."""
 
 
+_COUNTS = ("rejects", "noted", "encodings", "fields", "fields_left_out")
+_MOST_NAMES, _FURTHER = 1000, ".."
+
+
 class IngestReport(BaseModel):
     """Counts of what ingest read and rejected."""
 
@@ -54,6 +58,24 @@ class IngestReport(BaseModel):
     """Why the documentation of the installed packages was read instead of the pinned packages, if it was."""
     timings: dict[str, float] = {}
 
+    @classmethod
+    def merged(cls, reports: Sequence["IngestReport"]) -> "IngestReport":
+        """Return the sums of the counts of parts, with sorted keys."""
+        whole = cls()
+        for part in reports:
+            whole.documents += part.documents
+            whole.bytes += part.bytes
+            for name, counts in part.sources.items():
+                of_source = whole.sources.setdefault(name, IngestCounts(licence=counts.licence))
+                of_source.documents += counts.documents
+                of_source.bytes += counts.bytes
+            for table in _COUNTS:
+                for name, count in getattr(part, table).items():
+                    add_count(getattr(whole, table), name, count)
+        for table in ("sources", *_COUNTS):
+            setattr(whole, table, dict(sorted(getattr(whole, table).items())))
+        return whole
+
     def rejects_note(self, most: int) -> str:
         """Describe the rejected files and lines as the end of a message, with the `most` most frequent reasons."""
         if not self.rejects:
@@ -61,6 +83,12 @@ class IngestReport(BaseModel):
         reasons = sorted(self.rejects.items(), key=lambda each: (-each[1], each[0]))
         shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons[:most])
         return f"; {sum(self.rejects.values()):,} more could not be read ({shown}{', ..' if reasons[most:] else ''})"
+
+
+def add_count(counts: dict[str, int], name: str, more: int = 1) -> None:
+    """Count a name; beyond the first thousand, names are counted together, because rows may have any."""
+    name = name if name in counts or len(counts) < _MOST_NAMES else _FURTHER
+    counts[name] = counts.get(name, 0) + more
 
 
 class Tally(BaseModel):

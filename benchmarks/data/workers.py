@@ -69,7 +69,7 @@ def _phases(report: BuildReport) -> dict[str, float]:
 
 @contextmanager
 def ray_head() -> Iterator[None]:
-    """A Ray head of this process with two CPUs, known to sluice.data.refining.executor by RAY_ADDRESS."""
+    """A Ray head of this process with two CPUs, known to sluice.data.executor by RAY_ADDRESS."""
     from sluice.pipelines.ray_head import prepare_environment, start_head
 
     prepare_environment()

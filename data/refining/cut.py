@@ -15,10 +15,10 @@ from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.deduplication.spans import cut
 from sluice.data.deduplication.substrings import RepeatCache, character_spans, repeated_substrings, write_windows
 from sluice.data.document import content_id
+from sluice.data.executor import RunTasks
 from sluice.data.quality.prose import Prose
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.decide import KEPT, DocumentDecision, spans_under
-from sluice.data.refining.executor import RunTasks
 from sluice.data.refining.tables import read_rows
 
 _FEW = 32

@@ -26,11 +26,11 @@ from sluice.data.deduplication.index import DuplicateIndex
 from sluice.data.deduplication.near import Duplicate
 from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.document import document_shards
+from sluice.data.executor import RunTasks, lasting_workers, run_tasks
 from sluice.data.refining.compare import earlier_duplicates, similar_pairs, write_pairs
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cutter, too_short
 from sluice.data.refining.decide import DocumentDecision, decide
-from sluice.data.refining.executor import RunTasks, lasting_workers, run_tasks
 from sluice.data.refining.fingerprint import fingerprint
 from sluice.data.refining.score import ScoreTask, score_part
 from sluice.data.refining.tables import EARLIER, SKETCHES, write_twins

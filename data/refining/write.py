@@ -18,10 +18,10 @@ from datatrove.data import Document
 from sluice.core.arrow import column_of
 from sluice.core.progress import Progress, no_progress
 from sluice.data.document import TURNS, content_id, document_line, with_fields, write_line_shards, write_lines
+from sluice.data.executor import RunTasks
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cut, CutResult, Cuts
 from sluice.data.refining.decide import KEPT, DocumentDecision
-from sluice.data.refining.executor import RunTasks
 from sluice.data.refining.tables import (
     DECISION,
     DECISIONS,

@@ -1,106 +1,129 @@
 """Ingest text from the listed sources or the pinned packages. Unreadable files and lines are counted and listed."""
 
-import csv
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
 
+from sluice.core.files import link_or_copy, remove
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import IngestConfig
-from sluice.data.document import Document, write_documents
-from sluice.data.privacy import mask
-from sluice.data.report import IngestCounts, IngestReport
-from sluice.data.sources.origin import LEFT_OUT, Noted, Read, Reject
-from sluice.data.sources.packages import packages
-from sluice.data.sources.readers import SourceReader, why_none
+from sluice.data.document import document_shards
+from sluice.data.executor import RunTasks, lasting_workers
+from sluice.data.report import IngestReport
+from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED
+from sluice.data.sources.limits import Limits
+from sluice.data.sources.parts import PartReport, ReadTask, SourceCounts, plan_parts, read_part
+from sluice.data.sources.plan import Plan, plan
+
+_HEADER = "source,path,line,reason\n"
 
 
 def ingest(
-    config: IngestConfig, out: Path, *, cache: Path | None = None, progress: Progress = no_progress
+    config: IngestConfig,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    work: Path | None = None,
+    executor: RunTasks | None = None,
+    progress: Progress = no_progress,
 ) -> IngestReport:
     """Write documents-*.jsonl and rejects.csv (source, path, line, reason) of the configured sources into `out`.
 
-    Packages are read only if no sources are listed. Downloads are kept in `cache`. Raises ValueError for a source that
-    does not exist, has no document, or does not have the pinned hash.
+    Packages are read only if no sources are listed. Downloads are kept in `cache`. Parts that are read stay in `work`,
+    where a later call with the same files, settings and code finds them, until the caller removes it; they hold raw
+    text. `executor` is called like `run_tasks`; the default starts local processes for this call, or uses Ray. The
+    documents do not depend on the workers. Raises ValueError for a source that does not exist, has no document, or
+    does not have the pinned hash.
     """
     started = time.perf_counter()
-    report = IngestReport()
     with ExitStack() as stack:
         kept = cache or Path(stack.enter_context(TemporaryDirectory(prefix="sluice-")))
-        spool = out / ".spool"
-        stack.callback(shutil.rmtree, spool, ignore_errors=True)
-        reader = SourceReader(config, kept, spool)
-        if config.given:
-            found = reader.read(progress)
-        else:
-            found, report.fallback_reason = packages(config, kept, progress)
+        parts = work or out / ".parts"
+        stack.callback(shutil.rmtree, spool := parts / "input", ignore_errors=True)
+        if work is None:
+            stack.callback(shutil.rmtree, parts, ignore_errors=True)
+        # Only the owner may read what is not masked yet.
+        parts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        planned = plan(config, kept, spool.absolute(), progress)
         fetched = time.perf_counter()
-        rejects = stack.enter_context(
-            (out / "rejects.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        )
-        account = _Account(report, rejects)
-        write_documents(account.kept(found), out, config.documents_per_shard)
-    if not report.documents:
-        why = why_none(account.first, sum(report.rejects.values()))
-        raise ValueError(f"no document in data.packages ({why}): correct their include globs")
-    for source, sha256 in reader.digests.items():
+        tasks = plan_parts(planned.units, Limits.of(config), config.documents_per_shard, parts.absolute())
+        _remove_stale(parts, spool, tasks)
+        run = executor or stack.enter_context(lasting_workers())
+        # The longest parts go first, so that no worker begins a long one when the others are done.
+        ordered = sorted(tasks, key=lambda task: (-task.size_bytes, task.number))
+        reports = run(read_part, ordered, workers=config.workers, progress=progress, note="read")
+        by_number = {task.number: report for task, report in zip(ordered, reports, strict=True)}
+        in_order = [by_number[task.number] for task in tasks]
+        if mistake := next((each.mistake for each in in_order if each.mistake), None):
+            raise ValueError(mistake)
+        _refuse_empty(config, planned, in_order)
+        _collect(tasks, in_order, out)
+        report = IngestReport.merged([each.counts for each in in_order])
+    report.fallback_reason = planned.fallback_reason
+    for source, sha256 in planned.digests.items():
         if source in report.sources:
             report.sources[source].sha256 = sha256
-    report.sources = dict(sorted(report.sources.items()))
-    for name in ("rejects", "noted", "encodings", "fields", "fields_left_out"):
-        setattr(report, name, dict(sorted(getattr(report, name).items())))
     report.timings = {"fetch_s": fetched - started, "read_s": time.perf_counter() - fetched}
     return report
 
 
-_MOST_NAMES, _FURTHER = 1000, ".."
+def _remove_stale(parts: Path, spool: Path, tasks: Sequence[ReadTask]) -> None:
+    """Remove the parts of other inputs or settings, and those that must be read again."""
+    current = {task.folder for task in tasks if task.key}
+    for path in parts.absolute().iterdir():
+        if path not in current and path != spool.absolute():
+            remove(path)
 
 
-class _Account:
-    """Counts documents and rejects as they pass, and writes the rejects."""
-
-    def __init__(self, report: IngestReport, rejects: IO[str]) -> None:
-        self.report = report
-        self.first: Reject | None = None
-        self.table = csv.writer(rejects, lineterminator="\n")
-        self.table.writerow(("source", "path", "line", "reason"))
-
-    def kept(self, found: Read) -> Iterator[Document]:
-        for each in found:
-            if isinstance(each, Reject):
-                self.first = self.first or each
-                # A path may contain an e-mail address too.
-                self.table.writerow((each.source, mask(each.path)[0], each.line, each.reason))
-                self.report.rejects[each.reason] = self.report.rejects.get(each.reason, 0) + 1
-                continue
-            if isinstance(each, Noted):
-                self.report.noted[each.what] = self.report.noted.get(each.what, 0) + 1
-                continue
-            self._count_metadata(each)
-            counts = self.report.sources.setdefault(
-                each.metadata["source"], IngestCounts(licence=each.metadata["licence"])
-            )
-            size = len(each.text.encode())
-            for tally in (counts, self.report):
-                tally.documents += 1
-                tally.bytes += size
-            yield each
-
-    def _count_metadata(self, document: Document) -> None:
-        for name in document.metadata.pop(LEFT_OUT, ()):
-            _add(self.report.fields_left_out, name)
-        fields = document.metadata.get("fields", {})
-        for name in fields:
-            _add(self.report.fields, name)
-        if "encoding_by" in fields:
-            _add(self.report.encodings, f"{fields['encoding']} ({fields['encoding_by']})")
+def _refuse_empty(config: IngestConfig, planned: Plan, reports: Sequence[PartReport]) -> None:
+    """Raise ValueError for a source without a document, because a wrong path must not look like an empty corpus."""
+    counts = [SourceCounts() for _ in planned.names]
+    for report in reports:
+        for source, found in report.by_source.items():
+            counts[source].documents += found.documents
+            counts[source].rejects += found.rejects
+            counts[source].first = counts[source].first or found.first
+    for name, each in zip(planned.names, counts, strict=True):
+        if config.given and not each.documents:
+            raise ValueError(f"data.sources: {name} has no document ({why_none(each)})")
+    if config.given:
+        return
+    if planned.fallback_reason is None:
+        for package, each in zip(config.packages, counts, strict=True):
+            if not each.documents + each.rejects:
+                raise ValueError(
+                    f"{package.name}=={package.version}: no file matches include {package.include}; "
+                    "correct data.packages"
+                )
+    if not any(each.documents for each in counts):
+        found = SourceCounts(rejects=sum(each.rejects for each in counts), first=counts[0].first)
+        raise ValueError(f"no document in data.packages ({why_none(found)}): correct their include globs")
 
 
-def _add(counts: dict[str, int], name: str) -> None:
-    """Count a name; beyond the first thousand, names are counted together, because rows may have any."""
-    name = name if name in counts or len(counts) < _MOST_NAMES else _FURTHER
-    counts[name] = counts.get(name, 0) + 1
+def _collect(tasks: Sequence[ReadTask], reports: Sequence[PartReport], out: Path) -> None:
+    """Put the documents and rejects of all parts into `out`, in order."""
+    shards = [
+        shard
+        for task, report in zip(tasks, reports, strict=True)
+        if report.counts.documents
+        for shard in document_shards(task.folder)
+    ]
+    for number, shard in enumerate(shards):
+        link_or_copy(shard, out / f"documents-{number:04d}.jsonl")
+    with (out / "rejects.csv").open("w", encoding="utf-8") as table:
+        table.write(_HEADER)
+        for task in tasks:
+            table.write(task.rejects.read_text(encoding="utf-8"))
+
+
+def why_none(counts: SourceCounts) -> str:
+    """Explain why a source has no document, with its first reject."""
+    if counts.first is None:
+        return "it is empty"
+    path, reason, line = counts.first
+    where = f"{path}:{line}" if line else path
+    known = f"; files of {', '.join(SUFFIXES)} are read" if reason.startswith(UNSUPPORTED) else ""
+    return f"{counts.rejects} rejected, first {where}: {reason}{known}"

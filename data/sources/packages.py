@@ -6,12 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from sluice.core.progress import Progress
-from sluice.data.config import UNSPECIFIED, IngestConfig
+from sluice.data.config import UNSPECIFIED, IngestConfig, PackageSource
 from sluice.data.sources.archive import IndexUnreachable, Pin, fetch, spool_members
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.formats import MARKUP_OF_SUFFIX, text_document
 from sluice.data.sources.globs import Choice
-from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.licence import METADATA, distribution_licence
 from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import Origin, Read
@@ -20,8 +19,8 @@ _DOWNLOADS_AT_ONCE = 4
 _EVERY_TEXT = tuple(f"**/*{suffix}" for suffix in MARKUP_OF_SUFFIX)
 
 
-def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Read, str | None]:
-    """Return the documents of the pinned packages, or those of the installed packages and the reason for it.
+def fetch_packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[list[Path], str | None]:
+    """Return the archives of the pinned packages, or none and the reason to read the installed packages instead.
 
     All or nothing: with only the packages that could be downloaded, the corpus would differ from machine to machine.
     """
@@ -32,28 +31,18 @@ def packages(config: IngestConfig, cache: Path, progress: Progress) -> tuple[Rea
         for done, future in enumerate(as_completed(fetching), start=1):
             future.result()
             progress(done, len(pins), f"fetched {fetching[future].name}")
-        return _read_packages(config, [future.result()[0] for future in fetching], progress), None
+        return [future.result()[0].absolute() for future in fetching], None
     except IndexUnreachable as error:
         reason = f"{error}; took the documentation of the installed packages instead"
         progress(0, config.fallback_bytes, reason)
-        return installed_documents(config.fallback_bytes, progress=progress), reason
+        return [], reason
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_packages(config: IngestConfig, archives: list[Path], progress: Progress) -> Read:
-    for done, (package, archive) in enumerate(zip(config.packages, archives, strict=True), start=1):
-        origin = Origin(
-            f"{package.name}=={package.version}", package.licence, markup=package.markup, default_markup=config.markup
-        )
-        choice = Choice(tuple(package.include), tuple(package.exclude))
-        found = 0
-        for each in read_distribution(archive, choice, origin, Limits.of(config)):
-            found += 1
-            yield each
-        if not found:
-            raise ValueError(f"{origin.source}: no file matches include {package.include}; correct data.packages")
-        progress(done, len(archives), f"read {origin.source}")
+def package_origin(package: PackageSource, config: IngestConfig) -> Origin:
+    name = f"{package.name}=={package.version}"
+    return Origin(name, package.licence, markup=package.markup, default_markup=config.markup)
 
 
 def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:

@@ -111,8 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from sluice.data.build import build
-    from sluice.data.refining.score import SUMMARIES
+    from sluice.data.build import build, reusable, unfinished
 
     workspace = Workspace.find_or_default()
     ingest, refine = _settings(workspace, arguments)
@@ -124,10 +123,10 @@ def _build(arguments: argparse.Namespace) -> None:
         with _Progress(arguments.json) as progress:
             report = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress).summary()
     except KeyboardInterrupt:
-        half = out.resolve().with_name(f".{out.resolve().name}.partial")
-        if any(half.glob(f"work/*/{SUMMARIES}")):
+        half = unfinished(out)
+        if reusable(half):
             raise KeyboardInterrupt(
-                f"the parts that are scored are kept in {half}, and the same command goes on from them"
+                f"what is read and scored is kept in {half}, and the same command goes on from it"
             ) from None
         raise
     if arguments.json:

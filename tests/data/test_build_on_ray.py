@@ -11,7 +11,7 @@ from test_refine import page
 from sluice.core.manifest import read_manifest
 from sluice.data.build import BuildReport, build
 from sluice.data.config import IngestConfig, RefineConfig
-from sluice.data.refining.executor import TaskFailed
+from sluice.data.executor import TaskFailed
 from sluice.data.refining.score import ScoreTask, Summary, score_part
 
 PARTS = 6

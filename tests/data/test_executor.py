@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.data.refining.executor import TaskFailed, lasting_workers, run_tasks
+from sluice.data.executor import TaskFailed, lasting_workers, run_tasks
 
 
 def square(number: int) -> int:

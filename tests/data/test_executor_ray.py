@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_refine import kept_bytes, planted, run
 
-from sluice.data.refining.executor import TaskFailed, run_tasks
+from sluice.data.executor import TaskFailed, run_tasks
 
 
 def square(number: int) -> int:

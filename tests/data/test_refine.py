@@ -10,9 +10,9 @@ import pytest
 import sluice.data.refining.score
 from sluice.data.config import EvaluationSet, RefineConfig
 from sluice.data.document import Document, content_id, read_documents, write_documents
+from sluice.data.executor import run_tasks
 from sluice.data.refining.cut import CutResult
 from sluice.data.refining.decide import KEPT, DocumentDecision
-from sluice.data.refining.executor import run_tasks
 from sluice.data.refining.fingerprint import code_files
 from sluice.data.refining.refine import refine
 from sluice.data.refining.tables import read_decisions

@@ -380,7 +380,9 @@ def test_an_interrupted_build_says_what_is_kept(
     monkeypatch.setattr("sluice.data.refining.refine.similar_pairs", interrupt)
     assert main(command) == 130
     told = capsys.readouterr().err
-    assert f"scored are kept in {tmp_path / '.out.partial'}, and the same command goes on from them" in told
+    assert (
+        f"what is read and scored is kept in {tmp_path / '.out.partial'}, and the same command goes on from it" in told
+    )
     assert list((tmp_path / ".out.partial").glob("work/*/summary-*.json"))
 
 

@@ -108,7 +108,8 @@ def test_on_a_full_disk_a_build_names_the_file_and_the_next_one_completes(
     errors = [line for line in done.stderr.splitlines() if line.startswith("sluice data build: ")]
     assert len(errors) == 3, done.stderr
     reading, scoring, writing = errors
-    assert f"{half}/raw/documents-0000.jsonl: File too large" in reading
+    assert f"task pages.jsonl (reading) failed: {half}/read/" in reading
+    assert "/documents-0000.jsonl: File too large" in reading
     assert "task documents-0000.jsonl to documents-" in scoring
     assert f"failed: {half}/work/" in scoring and "File too large" in scoring and "shingles.npy" in scoring
     assert f"{half}/result/documents-0000.jsonl: File too large" in writing
@@ -149,10 +150,13 @@ def test_on_a_disk_that_is_really_full_nothing_half_made_stays(
     assert len(errors) == 4, done.stderr
     full = f"No space left on device, on the file system {disk}: "
     assert all(full in each and f"{disk}/.out.partial/" in each for each in errors), "\n".join(errors)
-    places = ("/raw/documents-", "/work/", "/result/evidence/", "/result/documents-")
+    places = ("/read/", "/work/", "/result/evidence/", "/result/documents-")
     assert all(place in each for place, each in zip(places, errors, strict=True)), "\n".join(errors)
     for each in told[:-1]:
-        assert not any(name.startswith(("out", ".out.partial/raw", ".out.partial/result")) for name in each["names"])
+        assert not any(
+            name.startswith(("out", ".out.partial/raw", ".out.partial/read", ".out.partial/result"))
+            for name in each["names"]
+        )
         half_made = [name for name in each["names"] if Path(name).name.startswith(".") and name != ".out.partial"]
         assert not half_made
     assert {Path(name).parts[0] for name in told[-1]["names"]} == {"out"}

@@ -106,7 +106,7 @@ def test_a_file_that_vanishes_half_way_is_a_counted_reject(tmp_path: Path, monke
                 (top / "c").rmdir()
             yield found
 
-    monkeypatch.setattr("sluice.data.sources.readers.find", and_remove)
+    monkeypatch.setattr("sluice.data.sources.plan.find", and_remove)
     (tmp_path / "out").mkdir()
     report = ingest(IngestConfig(sources=str(top)), tmp_path / "out")
     assert report.documents == 1

@@ -33,7 +33,7 @@ def out(tmp_path: Path) -> Path:
 def piped(monkeypatch: pytest.MonkeyPatch, content: bytes, out: Path, **settings: Any) -> list[Document]:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     ingest(IngestConfig(sources="-", **settings), out)
-    assert not (out / ".spool").exists(), "raw text is not left behind"
+    assert not (out / ".parts").exists(), "raw text is not left behind"
     return list(read_documents(out))
 
 

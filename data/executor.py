@@ -30,6 +30,10 @@ class TaskFailed(Failure):
     """A task raised, died or timed out; the message names its item."""
 
 
+class WorkerDied(TaskFailed):
+    """A local worker process ended by itself, for example because it was killed."""
+
+
 def run_tasks(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -67,9 +71,13 @@ class Processes:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._workers = 0
 
     def pool(self, workers: int) -> ProcessPoolExecutor:
+        if self._workers < workers:
+            self.end()
         if self._pool is None:
+            self._workers = workers
             # Spawned: a fork of a process with threads (Ray, tokenizers, a progress bar) may inherit a held lock.
             self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         return self._pool
@@ -177,7 +185,7 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
     return TaskFailed(f"task {_name(item)} failed: {describe(cause)}")
 
 
-def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFailed:
+def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> WorkerDied:
     # The pool ends the other workers with SIGTERM; a worker that ended otherwise is the one that died.
     deadline = time.monotonic() + _JOIN_S
     codes = [code for process in processes if (code := _exit_code(process, deadline)) not in {None, 0, -signal.SIGTERM}]
@@ -186,7 +194,7 @@ def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> TaskFail
         if codes and codes[0] < 0
         else "ended without an error message"
     )
-    return TaskFailed(f"a worker process {how} at {' or '.join(map(_name, items))}")
+    return WorkerDied(f"a worker process {how} at {' or '.join(map(_name, items))}")
 
 
 def _exit_code(process: BaseProcess, deadline: float) -> int | None:

@@ -1,0 +1,126 @@
+"""The units that a source is read in, such as a file; each can be read in any process, and in any order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sluice.data.sources.formats import read_file
+from sluice.data.sources.globs import Choice
+from sluice.data.sources.installed import installed_documents
+from sluice.data.sources.limits import Limits
+from sluice.data.sources.location import HubDataset
+from sluice.data.sources.origin import Origin, Read, Reject
+from sluice.data.sources.packages import read_distribution
+from sluice.data.sources.standard_input import read_input
+
+
+@dataclass(frozen=True, slots=True)
+class FileUnit:
+    """A file."""
+
+    path: str
+    shown: str
+    """Its name in documents and rejects."""
+    origin: Origin
+    chosen: bool
+    """Whether the settings name its suffix."""
+    size_bytes: int
+    version: str | None
+    """Equal versions, equal documents; None: not known before the unit is read."""
+
+    @classmethod
+    def of(cls, path: Path, shown: str, origin: Origin, chosen: bool) -> "FileUnit":
+        """Return the unit of the file as it is now: one that is written later has another version."""
+        try:
+            status = path.stat()
+        except OSError:
+            return cls(str(path.absolute()), shown, origin, chosen, 0, "missing")
+        version = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        return cls(str(path.absolute()), shown, origin, chosen, status.st_size, version)
+
+    def read(self, limits: Limits) -> Read:
+        return read_file(Path(self.path), self.shown, self.origin, limits, chosen=self.chosen)
+
+
+@dataclass(frozen=True)
+class InputUnit:
+    """A copy of what was piped in."""
+
+    path: Path
+    shown: str
+    origin: Origin
+    size_bytes: int
+    version: str | None
+
+    def read(self, limits: Limits) -> Read:
+        return read_input(self.path, self.shown, self.origin, limits)
+
+
+@dataclass(frozen=True)
+class DistributionUnit:
+    """The chosen files of a source distribution."""
+
+    archive: Path
+    choice: Choice
+    origin: Origin
+    size_bytes: int
+    version: str | None
+
+    @property
+    def shown(self) -> str:
+        return self.origin.source
+
+    def read(self, limits: Limits) -> Read:
+        return read_distribution(self.archive, self.choice, self.origin, limits)
+
+
+@dataclass(frozen=True)
+class DatasetUnit:
+    """A split of a data set of the hub."""
+
+    location: HubDataset
+    split: str
+    revision: str | None
+    origin: Origin
+    size_bytes: int = 0
+    version: str | None = None
+
+    @property
+    def shown(self) -> str:
+        return self.location.name
+
+    def read(self, limits: Limits) -> Read:
+        from sluice.data.sources.dataset import read_dataset
+
+        return read_dataset(self.location, self.split, self.revision, self.origin, limits)
+
+
+@dataclass(frozen=True)
+class InstalledUnit:
+    """The documentation of the packages in this environment."""
+
+    max_bytes: int
+    size_bytes: int = 0
+    version: str | None = None
+    shown: str = "installed:"
+
+    def read(self, _limits: Limits) -> Read:
+        return installed_documents(self.max_bytes)
+
+
+@dataclass(frozen=True)
+class RejectUnit:
+    """What is known to be a reject before it is read, such as a link that leads to a folder above it."""
+
+    reject: Reject
+    size_bytes: int = 0
+    version: str | None = ""
+
+    @property
+    def shown(self) -> str:
+        return self.reject.path
+
+    def read(self, _limits: Limits) -> Read:
+        yield self.reject
+
+
+Unit = FileUnit | InputUnit | DistributionUnit | DatasetUnit | InstalledUnit | RejectUnit
