@@ -1,4 +1,5 @@
-"""Parity with transformers: each family at random weights, in fp32, through files, in both directions.
+"""Parity with transformers: each family at random weights, in fp32, through files, in both directions; and published
+models at tiny sizes (published.py).
 
 `python -m benchmarks.model.parity` prints the tables and writes them into docs/model.md; `--check` only prints it.
 tests/model/test_huggingface_parity.py holds the same measurements to their bounds.
@@ -279,7 +280,7 @@ def make_ours(config: TransformerConfig) -> Transformer:
     return model.eval()
 
 
-def enliven(model: nn.Module, seed: int) -> None:
+def enliven(model: nn.Module, seed: int, strength: float = 0.2) -> None:
     """Weights far from their small start, norms far from one, so that a mistake in any of them shows.
 
     T5 does not scale its scores: its initialization makes the queries small instead, and so does this. At full size
@@ -295,7 +296,7 @@ def enliven(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise * 0.2 if weight.ndim > 1 else middle + noise * 0.3)
+            weight.copy_(noise * strength if weight.ndim > 1 else middle + noise * 0.3)
             if is_unscaled and name.endswith((".q.weight", ".query.weight")):
                 weight.mul_(_T5["d_kv"] ** -0.5)
 
@@ -385,8 +386,16 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found.append(measure(case, Path(folder)))
         print(f"{number + 1}/{len(CASES)} {json.dumps(vars(found[-1]))}", file=sys.stderr)
-    print_or_write("model.md", tables(found), is_check=arguments.check)
-    return 0 if all(each.is_met for each in found) else 1
+    # It imports this file.
+    from benchmarks.model.published import PUBLISHED, is_met, measure_published, published_tables
+
+    published = []
+    for name in PUBLISHED:
+        with tempfile.TemporaryDirectory() as folder:
+            published.append(measure_published(name, Path(folder)))
+        print(f"{len(published)}/{len(PUBLISHED)} {json.dumps(vars(published[-1]))}", file=sys.stderr)
+    print_or_write("model.md", {**tables(found), **published_tables(published)}, is_check=arguments.check)
+    return 0 if all(each.is_met for each in found) and all(map(is_met, published)) else 1
 
 
 if __name__ == "__main__":

@@ -62,4 +62,15 @@ def write(config: TransformerConfig) -> dict[str, Any]:
     return without_derived_head(written)
 
 
-PHI3 = Family("phi3", "Phi3ForCausalLM", read, write, weights, FIELDS, unused=UNUSED, copies=COPIES)
+PHI3 = Family(
+    "phi3",
+    "Phi3ForCausalLM",
+    read,
+    write,
+    weights,
+    FIELDS,
+    # Fields of Phi-4-mini's own code, which transformers' class does not read.
+    without_effect=frozenset({"full_attn_mod", "interpolate_factor"}),
+    unused=UNUSED,
+    copies=COPIES,
+)

@@ -62,4 +62,14 @@ def write(config: TransformerConfig) -> dict[str, Any]:
     return without_derived_head(written)
 
 
-SMOLLM3 = Family("smollm3", "SmolLM3ForCausalLM", read, write, weights, _FIELDS, unused=UNUSED, copies=COPIES)
+SMOLLM3 = Family(
+    "smollm3",
+    "SmolLM3ForCausalLM",
+    read,
+    write,
+    weights,
+    _FIELDS,
+    without_effect=frozenset({"max_window_layers"}),
+    unused=UNUSED,
+    copies=COPIES,
+)

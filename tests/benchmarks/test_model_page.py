@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.markers import read_table, replace_tables, table_names, with_table
-from benchmarks.model import accelerator, candidate, forecast, ours, parity, turns
+from benchmarks.model import accelerator, candidate, forecast, ours, parity, published, turns
 from benchmarks.model.case import Case, Kernel, Round, Started
 from benchmarks.model.page import NO_GPU, bounds, figure, gpu_tables, tables
 from benchmarks.model.run import training_cases
@@ -62,10 +62,10 @@ def test_different_tokens_are_told():
 
 def test_the_page_has_a_place_for_every_table():
     names, written = table_names((DOCS / "model.md").read_text(encoding="utf-8")), tables(_results(ours_s=0.4))
-    assert sorted(names) == sorted([*written, "parity-conditions", "parity"])
+    assert sorted(names) == sorted([*written, "parity-conditions", "parity", "published"])
     heads = {name: table.splitlines()[0] for name, table in written.items()}
     assert {name: read_table(DOCS / "model.md", name).splitlines()[0] for name in written} == heads
-    other = {**parity.tables([]), **forecast.tables([], 3)}
+    other = {**parity.tables([]), **published.published_tables([]), **forecast.tables([], 3)}
     pages = {name: DOCS / ("plan.md" if name.startswith("forecast") else "model.md") for name in other}
     heads = {name: table.splitlines()[0] for name, table in other.items()}
     assert {name: read_table(page, name).splitlines()[0] for name, page in pages.items()} == heads
