@@ -154,18 +154,19 @@ def _equal_greedy_tokens(theirs: PreTrainedModel, ours: Transformer) -> int:
     theirs.generation_config = transformers.GenerationConfig(do_sample=False, max_new_tokens=GREEDY, pad_token_id=0)
     read = torch.randint(3, VOCAB, (1, PROMPT), generator=torch.Generator().manual_seed(5))
     if ours.config.kind == "encoder-decoder":
-        expected = theirs.generate(read, decoder_start_token_id=0)[0, 1:].tolist()
+        expected = _generated(theirs, read, decoder_start_token_id=0)[1:]
         found = generate(ours, [0], GREEDY, source=read[0].tolist())
     else:
-        expected = _answer(theirs.generate(read, attention_mask=torch.ones_like(read)))
+        expected = _generated(theirs, read, attention_mask=torch.ones_like(read))[PROMPT:]
         found = generate(ours, read[0].tolist(), GREEDY)
     equal = [mine == other for mine, other in zip(found, expected, strict=True)]
     return equal.index(False) if False in equal else len(equal)
 
 
-def _answer(ids: Tensor) -> list[int]:
-    answer: list[int] = ids[0, PROMPT:].tolist()
-    return answer
+def _generated(theirs: Any, read: Tensor, **more: Any) -> list[int]:
+    """transformers' answer to one row, with the prompt before it."""
+    ids: list[int] = theirs.generate(read, **more)[0].tolist()
+    return ids
 
 
 def is_met(found: Published) -> bool:
