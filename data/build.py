@@ -50,6 +50,11 @@ class BuildReport(BaseModel):
             "joined_lines": {
                 name: tally.joined_lines for name, tally in self.refine.by_source.items() if tally.joined_lines
             },
+            "words_left_out": {
+                name: [tally.words_left_out, tally.page_words]
+                for name, tally in self.refine.by_source.items()
+                if tally.words_left_out
+            },
             "cut": {
                 "contamination": self.refine.contamination_cut,
                 "pieces": self.refine.pieces_removed,

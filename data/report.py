@@ -1,6 +1,6 @@
 """The reports of ingest and refine, and the names of the files that hold them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,10 @@ def add_count(counts: dict[str, int], name: str, more: int = 1) -> None:
     counts[name] = counts.get(name, 0) + more
 
 
+EXTRACTION_COUNTS = ("joined_lines", "page_words", "words_left_out")
+"""What extraction counts in a document; fields of `Tally`."""
+
+
 class Tally(BaseModel):
     """Counts of the documents of one source, of one language, or of all."""
 
@@ -101,14 +105,22 @@ class Tally(BaseModel):
     bytes_kept: int = 0
     """UTF-8 bytes of clean text."""
     joined_lines: int = 0
-    """Lines of hard-wrapped plain text that were joined to the line before, kept or not."""
+    """Lines of hard-wrapped plain text that were joined to the line before, in kept documents or not."""
+    page_words: int = 0
+    """Words that a reader sees on web pages, their navigation included, in kept documents or not."""
+    words_left_out: int = 0
+    """Those of them beside the main content."""
     dropped: dict[str, int] = {}
     """Documents by rule."""
 
-    def count(self, size_bytes: int, rule: str | None, final_bytes: int, joined_lines: int) -> None:
-        """Count a document of `size_bytes`: dropped by `rule`, or kept with `final_bytes` after cutting."""
+    def count(self, size_bytes: int, rule: str | None, final_bytes: int, extraction: Mapping[str, int]) -> None:
+        """Count a document of `size_bytes`: dropped by `rule`, or kept with `final_bytes` after cutting.
+
+        `extraction` has its EXTRACTION_COUNTS.
+        """
         self.documents_in += 1
-        self.joined_lines += joined_lines
+        for name, number in extraction.items():
+            setattr(self, name, getattr(self, name) + number)
         self.bytes_in += size_bytes
         if rule is None:
             self.documents_kept += 1

@@ -43,6 +43,9 @@ class SourceRow:
     """UTF-8 bytes of extracted text."""
     joined_lines: int
     """Lines of hard-wrapped plain text that were joined."""
+    page_words: int
+    words_left_out: int
+    """Words of web pages, and those of them beside the main content."""
     documents_kept: int
     bytes_kept: int
 
@@ -182,6 +185,8 @@ def _sources(folder: RefinedFolder, observed: Observed) -> list[SourceRow]:
                 documents_in=tally.documents_in,
                 bytes_in=tally.bytes_in,
                 joined_lines=tally.joined_lines,
+                page_words=tally.page_words,
+                words_left_out=tally.words_left_out,
                 documents_kept=tally.documents_kept,
                 bytes_kept=tally.bytes_kept,
             )

@@ -11,17 +11,17 @@ from sluice.data.extraction.encoding import composed, repair
 from sluice.data.extraction.markdown import markdown_blocks
 from sluice.data.extraction.plain import unwrap
 from sluice.data.extraction.rst import rst_blocks
-from sluice.data.extraction.webpage import webpage_blocks
+from sluice.data.extraction.webpage import read_page
 
 _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,
     "md": markdown_blocks,
-    "html": webpage_blocks,
 }
 RAW = "raw"
+_HTML = "html"
 _PLAIN = ("txt", "wrapped")
 _ALIASES = {"markdown": "md", "htm": "html", "text": "txt"}
-MARKUPS = (RAW, *_PLAIN, *_READERS, *_ALIASES)
+MARKUPS = (RAW, *_PLAIN, *_READERS, _HTML, *_ALIASES)
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Extracted:
     text: str
     joined_lines: int = 0
     """Lines of plain text that were joined to the line before."""
+    page_words: int = 0
+    """Words that a reader sees on a web page."""
+    words_left_out: int = 0
+    """Words of a web page beside its main content."""
 
 
 def extract(text: str, suffix: str) -> str:
@@ -54,4 +58,7 @@ def convert(text: str, suffix: str) -> Extracted:
     unix = repair(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
     if name in _PLAIN:
         return Extracted(*unwrap(composed(unix).lstrip("\ufeff\n").rstrip("\n"), force=name == "wrapped"))
+    if name == _HTML:
+        page = read_page(unix)
+        return Extracted(composed(render(page.blocks)), page_words=page.words, words_left_out=page.words_left_out)
     return Extracted(composed(render(_READERS[name](unix))))

@@ -10,10 +10,13 @@ from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragr
 from sluice.data.extraction.directives import Treatment, label_of, treatment_of
 from sluice.data.extraction.html import html_blocks
 from sluice.data.extraction.inline import role_text
+from sluice.data.extraction.title import with_title
 from sluice.data.writing_systems import one_line
 
 _PARSER = MarkdownIt("commonmark").enable("table")
-_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)\n(.*?\n)??\1\n", re.DOTALL)
+_TITLE = re.compile(r"""^title\s*[:=][ \t]*(["']?)(.+?)\1[ \t]*$""", re.MULTILINE)
+"""Of front matter in YAML or TOML."""
 _FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
 _OPTION_LINES = re.compile(r"\A(?::[\w-]+:[^\n]*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
 _MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)
@@ -23,9 +26,15 @@ _MYST_ROLE = re.compile(r"\{([\w:.+-]+)\}\Z")
 
 
 def markdown_blocks(text: str, nesting: int = 0) -> list[Block]:
-    """Return the blocks of one Markdown document, or of a directive's content, in reading order."""
-    body = _MYST_TARGET.sub("", _FRONT_MATTER.sub("", text, count=1))
-    return list(_blocks(_PARSER.parse(body), nesting))
+    """Return the blocks of one Markdown document, or of a directive's content, in reading order.
+
+    A document without a heading of the first level begins with the title of its front matter.
+    """
+    front = _FRONT_MATTER.match(text)
+    title = _TITLE.search(front[2] or "") if front else None
+    body = _MYST_TARGET.sub("", text[front.end() :] if front else text)
+    blocks = list(_blocks(_PARSER.parse(body), nesting))
+    return with_title(blocks, title[2]) if title else blocks
 
 
 def _blocks(tokens: list[Token], nesting: int) -> Iterator[Block]:

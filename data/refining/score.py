@@ -28,6 +28,7 @@ from sluice.data.privacy.fields import mask_field
 from sluice.data.quality.classifier import load as load_classifier
 from sluice.data.quality.rules import score
 from sluice.data.refining.tables import score_schema, write_rows
+from sluice.data.report import EXTRACTION_COUNTS
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
@@ -105,7 +106,7 @@ class ExtractMarkup(PipelineStep):
             with self.track_time():
                 markup = document.metadata.pop("markup", RAW)
                 found = convert(document.text, markup)
-                document.metadata["joined_lines"] = found.joined_lines
+                document.metadata["extraction"] = {name: getattr(found, name) for name in EXTRACTION_COUNTS}
                 document.metadata["control_characters"] = 0
                 if markup != RAW:
                     document.metadata["control_characters"] = len(_CONTROL.findall(found.text))
@@ -158,8 +159,8 @@ class ScoreRules(PipelineStep):
                 removed = document.metadata.pop("control_characters")
                 # They were removed from the text, but a text that was full of them should still fail the rule.
                 scored.scores["control_character_fraction"] += removed / max(len(document.text) + removed, 1)
-                # No rule uses it; the report counts it by source.
-                scored.scores["joined_lines"] = document.metadata.pop("joined_lines")
+                # No rule uses them; the report counts them by source.
+                scored.scores.update(document.metadata.pop("extraction"))
                 document.metadata["scores"] = scored.scores
                 document.metadata["language"] = scored.language
             yield document

@@ -31,7 +31,7 @@ from sluice.data.refining.tables import (
     read_rows,
     write_decisions,
 )
-from sluice.data.report import EVIDENCE, RefineReport, Tally
+from sluice.data.report import EVIDENCE, EXTRACTION_COUNTS, RefineReport, Tally
 
 _DOCUMENTS_A_SHARD = 512
 _METADATA = ("source", "path", "licence", "title", "language", "raw_id")
@@ -168,14 +168,15 @@ def _report(corpus: Corpus, decisions: Sequence[DocumentDecision], results: Mapp
     """Count; every table is sorted by its keys, so that equal contents are equal bytes."""
     report = RefineReport(kept_rows=np.array([decision is KEPT for decision in decisions], bool))
     sources, sizes = (corpus.identity[name].to_pylist() for name in ("source", "bytes"))
-    joined = corpus.scores.get("joined_lines", np.zeros(len(corpus)))
+    extraction = {name: corpus.scores.get(name, np.zeros(len(corpus))) for name in EXTRACTION_COUNTS}
     final_ids: list[str] = []
     for row, (source, size, decision) in enumerate(zip(sources, sizes, decisions, strict=True)):
         by_source = report.by_source.setdefault(source, Tally())
         by_language = report.by_language.setdefault(corpus.languages[row], Tally())
         result = results.get(row) if decision is KEPT else None
+        counts = {name: int(column[row]) for name, column in extraction.items()}
         for tally in (report, by_source, by_language):
-            tally.count(size, decision.rule, result.size_bytes if result else size, int(joined[row]))
+            tally.count(size, decision.rule, result.size_bytes if result else size, counts)
         if decision.rule is not None:
             report.dropped_bytes[decision.rule] = report.dropped_bytes.get(decision.rule, 0) + size
         else:

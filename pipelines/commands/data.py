@@ -141,6 +141,11 @@ def _build(arguments: argparse.Namespace) -> None:
     ):
         if any(counts.values()):
             print(f"{title:<9} {', '.join(f'{name} {count:,}' for name, count in counts.items() if count)}")
+    left_out = [
+        f"{some:,} of {seen:,} words of pages of {name}" for name, (some, seen) in report["words_left_out"].items()
+    ]
+    if left_out:
+        print(f"left out  {', '.join(left_out)}")
     print(f"hash      {report['content_sha256']}\ncard      {Path(arguments.out) / 'card.html'}")
 
 

@@ -279,6 +279,21 @@ def test_markdown():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ('---\nlayout: post\ntitle: "Tides: a guide"\n---\nHigh at 7.\n', "# Tides: a guide\n\nHigh at 7."),
+        ("---\ntitle: Tides\n---\n## Spring\n\nHigh at 7.\n", "# Tides\n\n## Spring\n\nHigh at 7."),
+        ("+++\ntitle = 'Tides'\ndate = 2020-01-02\n+++\nHigh at 7.\n", "# Tides\n\nHigh at 7."),
+        ("---\ntitle: Tides\n---\n# Tides\n\nHigh at 7.\n", "# Tides\n\nHigh at 7."),
+        ("---\n---\nHigh at 7.\n", "High at 7."),
+        ("---\nsubtitle: Tides\n---\nHigh at 7.\n", "High at 7."),
+    ],
+)
+def test_the_title_of_front_matter_is_a_heading_unless_the_text_has_one(text: str, clean: str):
+    assert extract(text, "md") == clean
+
+
 def test_html():
     text = extract(
         """<html><head><title>no</title><script>var x = "<p>";</script></head><body><nav><a>menu</a></nav>

@@ -259,6 +259,24 @@ def test_markup_of_all_sources_is_set_by_its_bare_name(
     assert "an old silent lock a boat leaves the open gate\n\n\nwater remembers" in {each.strip() for each in texts}
 
 
+def test_words_of_pages_beside_the_main_content_are_counted_by_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the summary, the report and the card."""
+    source, out = tmp_path / "pages", tmp_path / "out"
+    source.mkdir()
+    for number in range(2):
+        text = " ".join(f"{word}{number}" for word in article("the river", number).split())
+        (source / f"{number}.html").write_text(
+            f"<html><body><nav>Home News</nav><h1>Rivers {number}</h1><p>{text}</p><footer>Imprint</footer></body>"
+        )
+    assert main(["data", "build", "--source", str(source), "--out", str(out), *ALL_KEPT, "min_jaccard=1"]) == 0
+    report = json.loads((out / "evidence" / "report.json").read_text())
+    assert (report["words_left_out"], report["by_source"]["local"]["words_left_out"]) == (6, 6)
+    assert f"left out  6 of {report['page_words']:,} words of pages of local" in capsys.readouterr().out
+    assert "Words of pages left out" in (out / "card.html").read_text()
+
+
 def test_joined_lines_are_counted_by_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the summary, the report and the card."""
     for name in ("a", "b"):
