@@ -9,6 +9,8 @@ not count. A long line, such as the one of a minified script, is judged by its b
 
 import re
 
+_INDENT = "    "
+_LOOKED_AT = 20_000
 LEAST_LINES = 2
 LEAST_SHARE = 0.5
 
@@ -52,8 +54,22 @@ def code_share(text: str) -> float:
 
 
 def is_code(text: str) -> bool:
-    """Return whether a text is code as a whole."""
-    return code_share(text) >= LEAST_SHARE
+    """Return whether a document is code as a whole, not a text with blocks of code; its beginning decides."""
+    return code_share("\n".join(prose_lines(text[:_LOOKED_AT].split("\n")))) >= LEAST_SHARE
+
+
+def prose_lines(lines: list[str]) -> list[str]:
+    """Return the lines outside of blocks of code, or all if there are no others.
+
+    Such a block is indented by four and follows a blank line: an indented line right after a line of text is text.
+    """
+    kept: list[str] = []
+    begins = True
+    for line in lines:
+        if not (begins and line.startswith(_INDENT)):
+            kept.append(line)
+            begins = not line or line.isspace()
+    return kept if any(map(str.strip, kept)) else lines
 
 
 def _looks_like_code(line: str) -> bool:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from sluice.data.code_lines import is_code
+
 _LEAST, _MOST = 80, 400
 """Characters of a passage. The shortest answer that is worth learning, and about as much as a question may hold."""
 _PROMPT = 100
@@ -25,7 +27,12 @@ class Section:
 
 
 def sections(text: str) -> list[Section]:
-    """Return the sections in reading order; a heading directly followed by another has an empty body."""
+    """Return the sections in reading order; a heading directly followed by another has an empty body.
+
+    Code as a whole has none: its `#` begins a comment.
+    """
+    if is_code(text):
+        return [Section("", text.strip("\n"))]
     found: list[Section] = []
     heading, level, body = "", 0, list[str]()
 
@@ -40,7 +47,7 @@ def sections(text: str) -> list[Section]:
         match = _HEADING.match(line)
         if match:
             end()
-            heading, level = match[2], len(match[1])
+            heading, level = match[2].rstrip(), len(match[1])
         else:
             body.append(line)
     end()

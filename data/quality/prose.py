@@ -1,8 +1,8 @@
 """The prose of a document and its words, computed once for all quality rules.
 
 Rules examine prose only: in technical documentation a code block is content, and its brackets would fail every rule
-made for web pages. A block of code is indented by four spaces and follows a blank line. If a text is code as a whole
-(sluice.data.code_lines), or has no other line, all of it counts. Line ends and Unicode forms do not matter here.
+made for web pages. Of a document that is code as a whole (sluice.data.code_lines), all lines count. Line ends and
+Unicode forms do not matter here.
 """
 
 import re
@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.data import writing_systems
-from sluice.data.code_lines import is_code
+from sluice.data.code_lines import is_code, prose_lines
 from sluice.data.extraction.encoding import composed
 
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)
 _LITERAL = re.compile(r"`[^`\n]*`")
 _PARAGRAPH_END = re.compile(r"\n(?:[ \t]*\n)+")
-_INDENT = "    "
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,9 @@ class Prose:
 
     @classmethod
     def of(cls, document: str) -> "Prose":
-        every = composed(document).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        kept = _without_code(every) if _INDENT in document else every
-        kept = kept if any(map(str.strip, kept)) else every
-        if code := is_code("\n".join(kept)):
-            kept = every
+        unix = composed(document).replace("\r\n", "\n").replace("\r", "\n")
+        every, code = unix.split("\n"), is_code(unix)
+        kept = every if code else prose_lines(every)
         marked = "\n".join(kept)
         text = _MARK.sub("", marked) if "- " in marked or "# " in marked else marked
         lowered = text.lower()
@@ -87,15 +84,3 @@ class Prose:
             is_code=code,
             word_ends=ends,
         )
-
-
-def _without_code(lines: list[str]) -> list[str]:
-    """Return the lines outside of code blocks: an indented line right after a line of text belongs to it."""
-    kept: list[str] = []
-    begins = True
-    for line in lines:
-        is_blank = not line or line.isspace()
-        if not (begins and line.startswith(_INDENT)):
-            kept.append(line)
-            begins = is_blank
-    return kept

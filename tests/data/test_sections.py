@@ -51,3 +51,9 @@ def test_prompts_are_headings_or_passages_that_another_follows():
     assert continuations(text)[0] == ("forty characters." + " A sentence has about forty characters." * 2, second)
     assert prompts(text)[0] in first and max(map(len, prompts(text))) <= 100
     assert continuations("# One\n\n" + text) == []
+
+
+def test_a_comment_in_code_is_no_heading_and_a_heading_has_no_line_end():
+    code = "# Load it\nimport json\n\n\ndef load(path):\n    # Open it\n    return json.load(open(path))\n"
+    assert sections(code) == [Section("", code.strip("\n"))]
+    assert sections("# Title\r\ntext") == [Section("Title", "text", 1)]

@@ -281,3 +281,31 @@ def test_an_unknown_suffix_is_read_where_the_source_sets_the_markup(tmp_path: Pa
     path = stored(tmp_path / "README", b"# words\n")
     assert faults(path) == [("unsupported suffix (none)", None)]
     assert read(path, origin=Origin("local", markup="md"))[0][0].metadata["markup"] == "md"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("a.txt", b"words\n", "txt"),
+        ("a.md", b"words\n", "md"),
+        ("a.htm", b"<p>words</p>\n", "html"),
+        ("a.jsonl", b'{"text": "words"}\n', "raw"),
+        ("a.csv", b"text\nwords\n", "raw"),
+        ("a.json", b'[{"text": "words"}]', "raw"),
+    ],
+)
+def test_the_markup_of_a_source_precedes_that_of_all_and_that_one_what_a_file_shows(
+    tmp_path: Path, name: str, content: bytes, shown: str
+):
+    path = stored(tmp_path / name, content)
+    for origin, markup in (
+        (Origin("local"), shown),
+        (Origin("local", default_markup="wrapped"), "wrapped"),
+        (Origin("local", markup="rst", default_markup="wrapped"), "rst"),
+    ):
+        assert read(path, origin=origin)[0][0].metadata["markup"] == markup
+
+
+def test_the_markup_of_all_sources_has_no_file_of_an_unknown_suffix_read(tmp_path: Path):
+    path = stored(tmp_path / "README", b"words\n")
+    assert read(path, origin=Origin("local", default_markup="raw")) == read(path)
