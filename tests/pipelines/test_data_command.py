@@ -226,7 +226,7 @@ ALL_KEPT = [
     "min_words=1",
     "min_stop_words=null",
     "min_mean_word_length=null",
-    "workers=1",
+    "refine.workers=1",
     "min_alphabetic_word_fraction=null",
 ]
 
