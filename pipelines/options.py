@@ -5,7 +5,8 @@ from typing import Any
 
 TRAINING_OVERRIDES = (
     "data.path=FILE (a plain text) or DIR (packed tokens; default: the output of the pack step), experiment=NAME, "
-    "profile=NAME, model=NAME, and model., pretrain. and text.key=value"
+    "profile=NAME, model=NAME, and model., pretrain. and text.key=value; for train also base.path=DIR, a "
+    "model directory to begin at, whose shape and tokenizer apply"
 )
 
 

@@ -61,7 +61,11 @@ def request_of(workspace: Workspace, arguments: argparse.Namespace, out: Path) -
         if path is not None and not Path(path).exists():
             raise no_text(Path(path))
     else:
+        from sluice.model.directory import model_hash
+
         request = lay_out(restore_request(read_json(out / DESCRIPTION)), arguments.overrides)
+        if (base := request.base).path is not None and model_hash(Path(base.path)) != base.sha256:
+            raise ValueError(f"--resume {out}: the model in base.path={base.path} has changed since the run began")
     check(request.pretrain, request.model, cuda=torch.cuda.is_available())
     return request
 
@@ -143,6 +147,17 @@ def check_holds(out: Path, run: str, option: str) -> None:
         )
 
 
+def note_base(request: Request) -> str | None:
+    """A line about what a run with a base uses unless it is told otherwise."""
+    if request.base.path is None:
+        return None
+    pretrain = request.pretrain
+    return (
+        f"begins at {request.base.path}: {pretrain.optimizer}, learning rate {pretrain.learning_rate:g}, sequences of "
+        f"{request.context} tokens (pretrain.optimizer, pretrain.learning_rate, base.context)"
+    )
+
+
 def describe_run(out: Path, request: Request, packed: "Packed") -> None:
     """Write what the run is, for whoever goes on with it: replaced whole or not at all."""
     folders = {"tokens": str(packed.tokens.resolve()), "tokenizer_folder": str(packed.tokenizer.resolve())}
@@ -153,7 +168,8 @@ def run_of(request: Request, packed: "Packed") -> str:
     """The fingerprint of the run, the same in every layout."""
     from sluice.model.training.pretrain import run_fingerprint
 
-    return run_fingerprint(request.pretrain, request.model, packed.tokens).partition("-")[0]
+    fingerprint = run_fingerprint(request.pretrain, request.model, packed.tokens, request.base.sha256, request.context)
+    return fingerprint.partition("-")[0]
 
 
 def finished(out: Path, run: str) -> dict[str, Any] | None:

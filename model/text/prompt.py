@@ -120,6 +120,16 @@ def special_ids(folder: Path, name: str) -> list[int]:
     return next((ids for each in found if (ids := _ids(each))), [])
 
 
+def document_end(folder: Path, tokenizer: Tokenizer) -> int:
+    """Id after each document: the first end that the files name, or else our end-of-text token. ValueError for none."""
+    named = special_texts(_read(folder / TOKENIZER_FILES[1])).get("eos_token", "")
+    tokens = [*special_ids(folder, "eos_token_id"), *map(tokenizer.token_to_id, (named, END_OF_TEXT))]
+    found = next((token for token in tokens if token is not None), None)
+    if found is None:
+        raise ValueError(f"{folder}: no file names an eos_token_id to end a document with: add it to {CONFIG}")
+    return found
+
+
 def start_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids that the tokenizer's post-processor puts before a text, such as bos."""
     for text in ("a", "A", "0", "的"):

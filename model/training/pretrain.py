@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from sluice.core.manifest import file_hash
 from sluice.core.progress import Progress, no_progress
-from sluice.model.architecture.config import ModelConfig
+from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
+from sluice.model.directory import model_hash
 from sluice.model.parallelism.layout import LAYOUT_SETTINGS
 from sluice.model.parallelism.rules import check
 from sluice.model.training.batches.objectives import Objective, check_objective
@@ -60,10 +61,16 @@ def pretrain(  # noqa: PLR0917
     out: Path,
     checkpoints: Path,
     *,
+    base: Path | None = None,
+    context: int | None = None,
     any_layout: bool = False,
     progress: Progress = no_progress,
 ) -> PretrainReport:
     """Train a model on the packed tokens and write it to `out`, with training.jsonl, a row a step.
+
+    `base` is a model directory of the shape `model` and the tokenizer `tokenizer` to begin at instead of random
+    weights; what is written keeps everything that came with it. `context`: tokens of a training sequence, by default
+    the model's.
 
     Resumes from the newest intact checkpoint of the same run below `checkpoints`, and ends with the same bits as an
     undisturbed run. With `any_layout` it also resumes from a checkpoint of another layout, equal but for rounding.
@@ -81,7 +88,9 @@ def pretrain(  # noqa: PLR0917
     check_objective(config, model, index.get("layout", "concatenated"))
     if (objective := Objective.of(config, index["vocab_size"], index["eos_id"])).reserved:
         tokenizer_with_reserved(tokenizer, objective)
-    fingerprint = run_fingerprint(config, model, packed)
+    context = context or model.context
+    base_hash = None if base is None else model_hash(base)
+    fingerprint = run_fingerprint(config, model, packed, base_hash, context)
     job = Job(
         config=config,
         model=model,
@@ -96,7 +105,10 @@ def pretrain(  # noqa: PLR0917
             "model": model.model_dump(mode="json"),
             "packed_sha256": file_hash(packed / "index.json"),
             "fingerprint": fingerprint,
+            **({} if base_hash is None else {"base": base_hash}),
         },
+        base=None if base is None else base.resolve(),
+        context=context,
         started=started,
     )
     job.state.mkdir(parents=True, exist_ok=True)
@@ -110,7 +122,7 @@ def pretrain(  # noqa: PLR0917
         parameters=result["parameters"],
         parameters_without_embedding=result["parameters_without_embedding"],
         steps=config.steps,
-        tokens=Sizes(config, model.context).tokens_before(config.steps),
+        tokens=Sizes(config, context).tokens_before(config.steps),
         final_loss=result["final_loss"],
         validation_loss=result["validation_loss"],
         validation_bits_per_byte=bits,
@@ -120,7 +132,13 @@ def pretrain(  # noqa: PLR0917
     )
 
 
-def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) -> str:
+def run_fingerprint(
+    config: PretrainConfig,
+    model: ModelConfig,
+    packed: Path,
+    base_hash: str | None = None,
+    context: int | None = None,
+) -> str:
     """Hash of everything that decides a run's bits: settings, tokens and our own code, then after a dash the layout.
 
     A run whose first part differs never resumes from this one's checkpoints.
@@ -134,7 +152,8 @@ def run_fingerprint(config: PretrainConfig, model: ModelConfig, packed: Path) ->
     facts = {
         "config": settings,
         # Sizes that grow are multiples of what the workers take at once: another layout may read another text.
-        "sizes": Sizes(config, model.context).stages,
+        "sizes": Sizes(config, context or model.context).stages,
+        "base": base_hash,
         "model": model.model_dump(mode="json"),
         "packed": {name: file_hash(packed / name) for name in ("index.json", *shards, *places)},
         "code": {
@@ -160,11 +179,13 @@ class PretrainRequest(BaseModel):
     """The arguments of `pretrain`, for a process that torchrun starts."""
 
     config: PretrainConfig
-    model: ModelConfig
+    model: TransformerConfig | ModelConfig
     packed: Path
     tokenizer: Path
     out: Path
     checkpoints: Path
+    base: Path | None = None
+    context: int | None = None
     any_layout: bool = False
 
 

@@ -22,6 +22,7 @@ from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
+from sluice.model.directory import load_transformer, save_continued
 from sluice.model.training.batches.batch import Batch
 from sluice.model.training.batches.dataset import TrainingBatches, source_names, special_tokens, validation_batches
 from sluice.model.training.batches.objectives import Objective
@@ -50,9 +51,13 @@ class Job(BaseModel):
     """A pretraining run, as it is sent to its workers."""
 
     config: PretrainConfig
-    model: ModelConfig
+    model: TransformerConfig | ModelConfig
     packed: Path
     tokenizer: Path
+    base: Path | None = None
+    """Model directory whose weights the run begins at, of the configuration `model`."""
+    context: int
+    """Tokens of a training sequence."""
     out: Path
     state: Path
     """Folder of this run's checkpoints: no other run may resume from them."""
@@ -83,23 +88,24 @@ def run_worker(job: Job, progress: Progress = no_progress) -> None:
 
     train_tokens, valid_tokens = PackedTokens(job.packed, "train"), PackedTokens(job.packed, "valid")
     special = special_tokens(job.tokenizer)
-    vocabulary = Objective.of(config, train_tokens.vocab_size, train_tokens.eos_id, special).model_vocabulary
-    model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
-    initialize(model, config.seed)
+    if job.base is None:
+        vocabulary = Objective.of(config, train_tokens.vocab_size, train_tokens.eos_id, special).model_vocabulary
+        model = Transformer(TransformerConfig.from_settings(job.model, vocabulary))
+        initialize(model, config.seed)
+    else:
+        model = load_transformer(job.base).train()
     seed_random(config.seed, rank)
     model.to(_device(), _DTYPES[config.dtype])
     with tempfile.TemporaryDirectory(prefix="sluice-extensions-") as extensions:
         engine = build_engine(model, config, Path(extensions))
 
-    batches = TrainingBatches(
-        train_tokens, config, job.model.context, special=special, rank=engine.rank, world=engine.world
-    )
+    batches = TrainingBatches(train_tokens, config, job.context, special=special, rank=engine.rank, world=engine.world)
     metrics = None
     if config.metrics_every is not None:
         metrics = StepMetrics(
             engine,
             every=config.metrics_every,
-            flops_per_token=training_flops_per_token(engine.model.config),
+            flops_per_token=training_flops_per_token(engine.model.config.model_copy(update={"context": job.context})),
             peak_flops=matmul_peak(config.dtype, torch.get_num_threads() * processes, processes),
         )
     with _Run(job, engine, batches, valid_tokens, metrics) as run:
@@ -221,7 +227,7 @@ class _Run:
             for batch in validation_batches(
                 self.valid,
                 objective,
-                self.job.model.context,
+                self.job.context,
                 windows=config.validation_batches * config.batch_size,
                 rows=config.micro_batch_size,
                 rank=self.engine.rank,
@@ -253,7 +259,10 @@ def _finish(  # noqa: PLR0917
     with torch.device("meta"):
         model = Transformer(shape)
     model.load_state_dict({name: weight.float().cpu() for name, weight in weights.items()}, assign=True)
-    export_model(job.out, model, job.tokenizer, objective, job.lineage)
+    if job.base is None:
+        export_model(job.out, model, job.tokenizer, objective, job.lineage)
+    else:
+        save_continued(job.out, model, job.base, job.lineage)
     (job.out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
     parameters = sum(each.numel() for each in model.parameters())
     validation = [row for row in log if "validation_loss" in row][-1]

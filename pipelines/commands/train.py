@@ -32,6 +32,7 @@ from sluice.pipelines.train_run import (
     extend,
     finished,
     how_to_go_on,
+    note_base,
     open_run,
     remove_if_empty,
     request_of,
@@ -105,6 +106,8 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
             print(note, file=sys.stderr if arguments.json else sys.stdout)
         else:
             describe_run(out, request, packed)
+            if (about := note_base(request)) is not None:
+                print(about, file=sys.stderr)
             # Of an earlier run, whose model this one replaces.
             (out / REPORT).unlink(missing_ok=True)
             try:
@@ -155,6 +158,8 @@ def _train(
             packed.tokenizer,
             out / MODEL,
             out / CHECKPOINTS,
+            base=None if request.base.path is None else Path(request.base.path),
+            context=request.context,
             any_layout=arguments.resume is not None,
             progress=progress,
         )
@@ -196,7 +201,7 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
         "tokens": report.tokens,
         "parameters": report.parameters,
         "tokens_per_second": rate,
-        "mfu": rate * training_flops_per_token(shape) / peak,
+        "mfu": rate * training_flops_per_token(shape.model_copy(update={"context": request.context})) / peak,
         "matmul_peak_flops_per_second": peak,
         "timings": report.timings,
         "fingerprint": report.fingerprint,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from sluice.data.packing.shards import ShardWriter
 from sluice.data.split import Split
 from sluice.data.tokenization import END_OF_TEXT
 from sluice.data.tokenization.bpe import train_bpe
-from sluice.data.tokenization.bytelevel import byte_level, character_of_byte
+from sluice.data.tokenization.bytelevel import byte_level, character_of_byte, token_bytes
 from sluice.data.tokenization.encoder import encoder_of
-from sluice.data.tokenization.folder import save_tokenizer
+from sluice.data.tokenization.folder import load_tokenizer, save_tokenizer
+from sluice.model.text.prompt import start_ids
 from sluice.model.training.batches.settings import TextConfig
 
 INDEX = "index.json"
@@ -33,8 +35,22 @@ class Packed(NamedTuple):
     tokenizer: Path
 
 
-def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerConfig) -> Packed:
+@dataclass(frozen=True)
+class BaseTokens:
+    """How the tokens of a model directory are packed."""
+
+    folder: Path
+    vocab_size: int
+    """Entries of the model, which its tokenizer may exceed."""
+    end: int
+    """Id after each document."""
+
+
+def pack_text(
+    path: Path, out: Path, config: TextConfig, tokenizer: TokenizerConfig, base: BaseTokens | None = None
+) -> Packed:
     """Make tokenizer and shards of a UTF-8 text below `out`, unless they exist for the same text and settings.
+    With a `base`, its tokenizer is used where it lies.
 
     The last `valid_fraction` of its characters is the `valid` side; tokenizers are trained on the rest, but `character`
     has every character of the file, so that the held-out end is encoded without loss. ValueError for a file that is
@@ -48,19 +64,25 @@ def pack_text(path: Path, out: Path, config: TextConfig, tokenizer: TokenizerCon
             f"data.path {path} has {len(text)} characters, too few to train on a part and hold out another: name a "
             "longer text"
         )
-    packed = Packed(out / "pack", out / "tokenizer")
-    source = {"sha256": file_hash(path), "text": config.model_dump(mode="json", exclude={"path"})}
-    if config.tokenizer == "bpe":
+    packed = Packed(out / "pack", out / "tokenizer" if base is None else base.folder)
+    source: dict[str, Any] = {"sha256": file_hash(path), "text": config.model_dump(mode="json", exclude={"path"})}
+    if base is not None:
+        source["base"] = [file_hash(base.folder / "tokenizer.json"), base.vocab_size, base.end]
+    elif config.tokenizer == "bpe":
         source["tokenizer"] = tokenizer.model_dump(mode="json")
     note = packed.tokens / "source.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == source:
         return packed
     note.unlink(missing_ok=True)
-    for folder in packed:
+    for folder in packed if base is None else (packed.tokens,):
         folder.mkdir(parents=True, exist_ok=True)
-    made = _TOKENIZERS[config.tokenizer](text, sides["train"], tokenizer)
-    save_tokenizer(made, (END_OF_TEXT,), packed.tokenizer)
-    report = _pack(sides, made, packed.tokens)
+    if base is None:
+        made = _TOKENIZERS[config.tokenizer](text, sides["train"], tokenizer)
+        save_tokenizer(made, (END_OF_TEXT,), packed.tokenizer)
+        encoder = encoder_of(made)
+        report = _pack(sides, packed.tokens, encoder.encode_batch, encoder.vocab_size, encoder.end_of_text)
+    else:
+        report = _pack(sides, packed.tokens, _encoded_for(base), base.vocab_size, base.end)
     (packed.tokens / INDEX).write_text(report.model_dump_json(indent=2, exclude={"timings"}), encoding="utf-8")
     # Last: a folder that a killed process left is incomplete without it.
     note.write_text(json.dumps(source), encoding="utf-8")
@@ -119,15 +141,37 @@ _TOKENIZERS: dict[str, Callable[[str, str, TokenizerConfig], Tokenizer]] = {
 }
 
 
-def _pack(sides: dict[Split, str], tokenizer: Tokenizer, out: Path) -> PackReport:
-    encoder = encoder_of(tokenizer)
-    dtype: np.dtype[Any] = np.dtype(np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32)
+def _encoded_for(base: BaseTokens) -> Callable[[list[str]], list[list[int]]]:
+    """Encoder of the pieces of a text with a model's own tokenizer, and what it puts before the first of them."""
+    tokenizer = load_tokenizer(base.folder)
+    is_byte_level = token_bytes(tokenizer) is not None
+    start = start_ids(tokenizer)
+
+    def encode(pieces: list[str]) -> list[list[int]]:
+        # Other tokenizers than byte-level ones put a space before each text.
+        texts = pieces if is_byte_level else ["".join(pieces)]
+        found = [list(each.ids) for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        highest = max((max(ids) for ids in found if ids), default=0)
+        if highest >= base.vocab_size:
+            raise ValueError(
+                f"the text has token {tokenizer.id_to_token(highest)!r} of id {highest}, which is outside the "
+                f"vocabulary of 0 to {base.vocab_size - 1} of base.path"
+            )
+        return [start, *found]
+
+    return encode
+
+
+def _pack(
+    sides: dict[Split, str], out: Path, encode: Callable[[list[str]], list[list[int]]], vocab_size: int, end: int
+) -> PackReport:
+    dtype: np.dtype[Any] = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     counts: dict[Split, SplitCounts] = {}
     for split, text in sides.items():
         writer = ShardWriter(out, split, dtype, _TOKENS_PER_SHARD)
         if text:
             pieces = [text[at : at + _CHARACTERS_AT_ONCE] for at in range(0, len(text), _CHARACTERS_AT_ONCE)]
-            writer.write(np.array([id for ids in encoder.encode_batch(pieces) for id in ids], dtype=dtype))
+            writer.write(np.array([id for ids in encode(pieces) for id in ids], dtype=dtype))
             writer.counts.documents, writer.counts.bytes = 1, len(text.encode())
         counts[split] = writer.close()
-    return PackReport(dtype=dtype.name, vocab_size=encoder.vocab_size, eos_id=encoder.end_of_text, splits=counts)
+    return PackReport(dtype=dtype.name, vocab_size=vocab_size, eos_id=end, splits=counts)
