@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.compiled import CompiledDecoder
-from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.linear_backends import FusedLinear, fusing_pays
 from sluice.model.architecture.pointwise import separate
 from sluice.model.architecture.sampling import penalize_repetition, sample
@@ -149,11 +148,12 @@ def _cached(
     )
 
     sequence: list[Tensor] = []
+    scaling = model.config.rope_scaling
 
     def step(fed: Tensor) -> Tensor:
         sequence.append(fed)
         held = int(kv_cache.lengths)
-        if _outgrows(model.config, held, held + fed.shape[1]):
+        if scaling is not None and scaling.changes(held, held + fed.shape[1], model.config.context):
             kv_cache.reset()
             fed = torch.cat(sequence, dim=1)
         if not int(kv_cache.lengths):
@@ -165,14 +165,6 @@ def _cached(
         return model.logits(hidden[:, -1], decoder or separate)
 
     return step
-
-
-def _outgrows(config: TransformerConfig, held: int, length: int) -> bool:
-    """Whether a sequence passes the original context of LongRoPE, whose other factors then rotate every key anew."""
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind != "longrope":
-        return False
-    return 0 < held <= scaling.trained_context(config.context) < length
 
 
 def _uncached(model: Transformer, source: Sequence[int] | None) -> Step:

@@ -15,6 +15,7 @@ class Inputs(TypedDict, total=False):
     cache: Cache | None
     slots: Tensor | None
     counts: Tensor | None
+    lengths: Tensor | None
     positions: Tensor | None
     documents: Tensor | None
     mask: Tensor | None
@@ -43,8 +44,8 @@ def check_inputs(config: TransformerConfig, ids: Tensor, given: Inputs, *, train
         raise ValueError(f"source of {source.shape[0]} rows must have one for each of the {ids.shape[0]} rows of ids")
 
     names = {name for name, value in given.items() if value is not None}
-    if cache is None and names & {"slots", "counts"}:
-        raise ValueError("slots and counts belong to a cache, and none was given")
+    if cache is None and names & {"slots", "counts", "lengths"}:
+        raise ValueError("slots, counts and lengths belong to a cache, and none was given")
     if "positions" in names and config.positions in {"alibi", "relative", "none"}:
         raise ValueError(f"positions were given, but a model with positions {config.positions} reads none")
     if cache is not None and "positions" in names:
@@ -64,9 +65,12 @@ def check_inputs(config: TransformerConfig, ids: Tensor, given: Inputs, *, train
         ours, theirs = config.model_dump(), cache.config.model_dump()
         name = next(name for name in ours if ours[name] != theirs[name])
         raise ValueError(f"the cache is of another model: its {name} is {theirs[name]}, the model's {ours[name]}")
-    for name, tensor in {"slots": given.get("slots"), "counts": given.get("counts")}.items():
+    by_row = {"slots": given.get("slots"), "counts": given.get("counts"), "lengths": given.get("lengths")}
+    for name, tensor in by_row.items():
         if tensor is not None:
             _check_type(name, tensor)
+    if (lengths := by_row["lengths"]) is not None and lengths.shape != ids.shape[:1]:
+        raise ValueError(f"lengths of shape {list(lengths.shape)} must hold one for each of {len(ids)} rows")
 
 
 def check_rows(

@@ -82,6 +82,12 @@ class RopeScaling(Block):
         """Original context in tokens, for a model with this `context`."""
         return self.original_context or max(1, round(context / self.factor))
 
+    def changes(self, held: int, length: int, context: int) -> bool:
+        """Whether a sequence that grows from `held` to `length` tokens passes the original context of longrope, beyond
+        which all of its tokens rotate anew.
+        """
+        return self.kind == "longrope" and 0 < held <= self.trained_context(context) < length
+
     def attention_scale(self, context: int) -> float:
         """Factor of cosine and sine, which compensates for flatter scores: that of YaRN and LongRoPE; otherwise 1."""
         if self.attention_factor is not None:

@@ -95,6 +95,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         slots: Tensor | None = None,
         counts: Tensor | None = None,
+        lengths: Tensor | None = None,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         mask: Tensor | None = None,
@@ -117,7 +118,8 @@ class Transformer(nn.Module):
         prefill is a call on empty slots, decoding is a call with seq = 1. Rows may be at different lengths. Prompts of
         different lengths prefill together when padded on the right with any token: `counts` [batch] is the number of
         real tokens of each row, and outputs at padding positions are undefined. The slots' lengths grow by `counts`
-        (default: by seq).
+        (default: by seq). `lengths` [batch] int64 are the tokens of the whole sequences, for rotary scaling that
+        follows them: give it with the chunks of a prompt (default: the tokens so far).
 
         `linear` computes the linear maps; see `LinearBackend`.
 
@@ -128,6 +130,7 @@ class Transformer(nn.Module):
             cache=cache,
             slots=slots,
             counts=counts,
+            lengths=lengths,
             positions=positions,
             documents=documents,
             mask=mask,
@@ -153,7 +156,7 @@ class Transformer(nn.Module):
                 source_mask = torch.ones(encoded.shape[:2], dtype=torch.bool, device=encoded.device)
             batch, seq = ids.shape
             step = cache.begin(batch, seq, slots, counts, source_mask)
-            positions, context = step.positions, self._cached_context(step, linear, encoded)
+            positions, context = step.positions, self._cached_context(step, linear, encoded, lengths)
 
         x = self.embed(ids, positions, types)
         for layer in self.layers:
@@ -236,7 +239,13 @@ class Transformer(nn.Module):
             linear=linear,
         )
 
-    def _cached_context(self, step: CacheStep, linear: LinearBackend, encoded: Tensor | None = None) -> ForwardContext:
+    def _cached_context(
+        self,
+        step: CacheStep,
+        linear: LinearBackend,
+        encoded: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> ForwardContext:
         """Context of a step over the cache; `encoded` is the source given in this step."""
         masks: dict[LayerKind | Literal["source"], AttentionMask] = {
             kind: self._with_bias(step.mask(kind), self.relative)
@@ -247,7 +256,7 @@ class Transformer(nn.Module):
             masks["source"] = step.mask("source")
         return ForwardContext(
             masks=masks,
-            rotary=self._rotations(step.positions, step.lengths),
+            rotary=self._rotations(step.positions, step.lengths if lengths is None else lengths.unsqueeze(1)),
             step=step,
             source=encoded,
             kernel=self.kernel,

@@ -92,10 +92,12 @@ class LLMEngine:
             if reason:
                 finish = sequence.finish(reason, self._runner.embedding(sequence))
                 self._end(sequence, TokenEvent(sequence.text + text, 1 if is_streamed else sequence.sampled, finish))
-            elif is_streamed:
+                continue
+            if is_streamed:
                 self._outbox.add(sequence, TokenEvent(text, 1))
             else:
                 sequence.text += text
+            self._runner.reread(sequence)
 
     def _end(self, sequence: Sequence, last: TokenEvent | GenerationError) -> None:
         with self._wake:

@@ -32,7 +32,9 @@ class ModelRunner:
         rows = [chunk.sequence.ids[chunk.sequence.computed :][: chunk.count] for chunk in chunks]
         slots = torch.tensor([chunk.sequence.slot for chunk in chunks])
         ids = torch.tensor(rows, device=self._device)
-        hidden = self.model.hidden(ids, cache=self._cache, slots=slots)
+        # Rotary scaling may follow the length of the sequence, of which a chunk is a part.
+        lengths = torch.tensor([len(chunk.sequence.ids) for chunk in chunks], device=self._device)
+        hidden = self.model.hidden(ids, cache=self._cache, slots=slots, lengths=lengths)
         for chunk, states in zip(chunks, hidden, strict=True):
             sequence = chunk.sequence
             if sequence.computed < sequence.prompt_tokens:
@@ -47,6 +49,14 @@ class ModelRunner:
     def reset(self, slot: int) -> None:
         """Wipe a slot before another request gets it: a NaN left in it would pass the attention mask, as 0 x NaN."""
         self._cache.reset(torch.tensor([slot]))
+
+    def reread(self, sequence: Sequence) -> None:
+        """Empty the slot of a sequence whose last token changes the rotation of all others, to compute it again."""
+        config = self.model.config
+        scaling = config.rope_scaling
+        if scaling is not None and scaling.changes(sequence.computed, len(sequence.ids), config.context):
+            sequence.computed, sequence.hidden_sum = 0, None
+            self.reset(sequence.slot)
 
     def embedding(self, sequence: Sequence) -> tuple[float, ...]:
         """Return the mean final hidden state of the prompt's tokens, projected to at most 64 numbers."""

@@ -85,6 +85,17 @@ def test_sequences_of_a_batch_count_by_their_own_length(model: Transformer) -> N
             torch.testing.assert_close(second[row : row + 1], expected_row, atol=1e-5, rtol=1e-5)
 
 
+def test_chunks_that_name_the_length_of_their_sequence_are_the_whole(model: Transformer) -> None:
+    ids, cache = tokens(1, 14), Cache(model.config, 1)
+    with torch.no_grad():
+        chunks = [model(part, cache=cache, lengths=torch.tensor([14])) for part in ids.split(5, dim=1)]
+    torch.testing.assert_close(torch.cat(chunks, dim=1), alone(model, ids), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="lengths of shape .* must hold one for each of 1 rows"):
+        model(ids, cache=Cache(model.config, 1), lengths=torch.tensor([14, 14]))
+    with pytest.raises(ValueError, match="lengths belong to a cache"):
+        model(ids, lengths=torch.tensor([14]))
+
+
 def test_the_likelihood_of_a_text_does_not_depend_on_its_batch(model: Transformer) -> None:
     spans = [Span(tokens(1, length, seed=length)[0].tolist(), 1) for length in (5, 14, 9)]
     separate = [negative_log_likelihoods(model, [span])[0] for span in spans]

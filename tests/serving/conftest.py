@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def make_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from sluice.model.architecture.transformer import Transformer
     from sluice.model.directory import save_model
 
-    def make(seed: int, *, poisoned: bool = False, vocab_size: int = 400, **shape: int) -> Path:
+    def make(seed: int, *, poisoned: bool = False, vocab_size: int = 400, **shape: Any) -> Path:
         settings = ModelConfig(**{"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "context": 64, **shape})
         model = Transformer(TransformerConfig.from_settings(settings, vocab_size))
         initialize(model, seed)

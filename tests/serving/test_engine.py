@@ -292,6 +292,38 @@ def test_poisoned_weights_are_an_error_of_the_request(make_model: Callable[..., 
         engine.stop()
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_rotary_scaling_that_follows_the_length_is_that_of_plain_generation(
+    make_model: Callable[..., Path], kind: str
+) -> None:
+    """Prompts in chunks, and answers that pass the original context, beside others at other lengths."""
+    factors = {"short_factors": (1.0, 1.1, 1.2, 1.3), "long_factors": (1.5, 2.0, 3.0, 4.0)}
+    scaling = {"kind": kind, "factor": 4.0, "original_context": 16, **(factors if kind == "longrope" else {})}
+    folder = make_model(1, rope_scaling=scaling)
+    engine, expected = LLMEngine(folder, CONFIG, max_step_tokens=5), Expected(folder)
+    wanted = [request(prompt, max_tokens=24, stream=prompt == "x") for prompt in PROMPTS]
+
+    async def all_at_once() -> list[TokenEvent]:
+        return await asyncio.gather(*(collect(engine, one) for one in wanted))
+
+    try:
+        found = asyncio.run(asyncio.wait_for(all_at_once(), WAIT_S))
+    finally:
+        engine.stop()
+    assert [event.text for event in found] == [expected(one) for one in wanted]
+
+
+def test_a_soft_cap_of_the_logits_is_in_the_draw(make_model: Callable[..., Path]) -> None:
+    folder = make_model(1, logit_soft_cap=1.0)
+    engine, expected = LLMEngine(folder, CONFIG), Expected(folder)
+    try:
+        for seed in range(3):
+            drawn = request("x", temperature=0.8, seed=seed, max_tokens=24)
+            assert answer(engine, drawn).text == expected(drawn)
+    finally:
+        engine.stop()
+
+
 def test_non_finite_logits_fail_one_request_and_leave_nothing_behind(folder: Path, expected: Expected) -> None:
     """The rotary table is broken from position 30 on: only the long request meets it. Its slot is used again."""
     engine = LLMEngine(folder, ServeConfig(max_batch=2, max_tokens=48))
