@@ -1,12 +1,17 @@
 """Published config.json field sets at tiny sizes: each imports with the logits and greedy tokens of transformers."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+from transformers import AutoConfig
 
 from benchmarks.model.parity import BOUND
 from benchmarks.model.published import GREEDY, NOT_COMPUTED, PUBLISHED, measure_published, tiny
-from sluice.model.huggingface import FAMILIES
+from sluice.model.huggingface import FAMILIES, read_config
+from sluice.model.planner.parameters import count_parameters
 
 COVER = (
     *("Llama 3.1 8B Instruct", "DeepSeek Coder 6.7B", "SmolLM2 360M Instruct", "Mistral 7B v0.1", "Qwen3 30B A3B"),
@@ -41,6 +46,19 @@ def test_what_is_not_computed_is_refused_in_one_line_that_names_the_field(name: 
     assert found.refused is not None
     assert found.refused.startswith(f"config.json: {NOT_COMPUTED[name]} is ")
     assert "\n" not in found.refused
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in NOT_COMPUTED])
+def test_the_planner_counts_the_parameters_of_the_published_sizes(name: str, tmp_path: Path) -> None:
+    fields = PUBLISHED[name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with torch.device("meta"):
+        theirs = getattr(transformers, fields["architectures"][0])(AutoConfig.from_pretrained(tmp_path))
+    expected = sum(weight.numel() for weight in theirs.parameters())
+    if name == "Flan-T5 small":
+        # transformers ties every T5 until it reads a checkpoint with a head of its own, as this one is.
+        expected += fields["vocab_size"] * fields["d_model"]
+    assert count_parameters(read_config(fields)[0]).total == expected
 
 
 def test_a_tiny_model_keeps_what_is_no_size() -> None:

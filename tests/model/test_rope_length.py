@@ -90,7 +90,7 @@ def test_chunks_that_name_the_length_of_their_sequence_are_the_whole(model: Tran
     with torch.no_grad():
         chunks = [model(part, cache=cache, lengths=torch.tensor([14])) for part in ids.split(5, dim=1)]
     torch.testing.assert_close(torch.cat(chunks, dim=1), alone(model, ids), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="lengths of shape .* must hold one for each of 1 rows"):
+    with pytest.raises(ValueError, match=r"lengths of shape \[2\] must hold one for each of 1 rows"):
         model(ids, cache=Cache(model.config, 1), lengths=torch.tensor([14, 14]))
     with pytest.raises(ValueError, match="lengths belong to a cache"):
         model(ids, lengths=torch.tensor([14]))
