@@ -34,13 +34,16 @@ class Size(BaseModel):
         return 1000 * self.cpu_s / self.documents
 
 
-def watched_build(source: Path, config: RefineConfig, folder: Path, text_bytes: int, bytecode: Path) -> Size:
+def watched_build(  # noqa: PLR0917
+    source: Path, config: RefineConfig, folder: Path, text_bytes: int, bytecode: Path, markup: str = "md"
+) -> Size:
     """Build `source` in a process of its own and watch its memory. RuntimeError if it fails.
 
-    Compiled bytecode is looked for, and left, in `bytecode`: a second build starts as an installed program does.
+    Scale builds have text that is extracted already: headings, items and code stand in it as in Markdown. Compiled
+    bytecode is looked for, and left, in `bytecode`: a second build starts as an installed program does.
     """
     program = [sys.executable, "-m", "benchmarks.data.watched"]
-    command = [*program, str(source), str(folder / "out"), config.model_dump_json()]
+    command = [*program, str(source), str(folder / "out"), config.model_dump_json(), markup]
     started = time.perf_counter()
     # Where bytecode is not to be written, every process of every build would compile all that it imports.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

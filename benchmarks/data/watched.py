@@ -1,4 +1,4 @@
-"""The build that the scale benchmark watches: `.. watched SOURCE OUT SETTINGS` prints one line of JSON.
+"""The build that the scale benchmark watches: `.. watched SOURCE OUT SETTINGS MARKUP` prints one line of JSON.
 
 Workers import this file too, so it is as light as a command is.
 """
@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 
-def main(source: str, out: str, settings: str) -> None:
+def main(source: str, out: str, settings: str, markup: str) -> None:
     from benchmarks.report import resident_bytes
     from sluice.data.build import build
     from sluice.data.config import IngestConfig, RefineConfig
 
-    # The text is extracted already: headings, items and code stand in it as in Markdown.
-    ingest = IngestConfig.model_validate({"sources": [{"uri": source, "markup": "md"}]})
-    report = build(ingest, RefineConfig.model_validate_json(settings), Path(out))
+    refine = RefineConfig.model_validate_json(settings)
+    of_source = {"uri": source, **({"markup": markup} if markup else {})}
+    ingest = IngestConfig.model_validate({"sources": [of_source], "workers": refine.workers})
+    report = build(ingest, refine, Path(out))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     told = {
         "documents": report.refine.documents_in,

@@ -224,8 +224,10 @@ class Recoded(io.RawIOBase):
 
     def _decide(self, encoding: Encoding) -> None:
         self.encoding, self._decided = encoding, True
-        if encoding.name != "utf-8":
-            self._decoder = codecs.getincrementaldecoder(encoding.name)()
+        self.doubt = f"not {encoding.name} text"
+        if codecs.lookup(encoding.name).name != "utf-8":
+            # A wrong byte becomes a lone surrogate, which no UTF-8 has, so its line alone is a reject.
+            self._decoder = codecs.getincrementaldecoder(encoding.name)("surrogateescape")
 
     def _guess(self, content: bytes) -> None:
         """Decide by the first block with other bytes than ASCII: UTF-8 if any line of it is, else a guess."""

@@ -18,6 +18,8 @@ from sluice.data.sources.limits import Limits
 from sluice.data.sources.parts import PartReport, ReadTask, SourceCounts, plan_parts, read_part
 from sluice.data.sources.plan import Plan, plan
 
+LEAST_BYTES, LEAST_UNITS = 1 << 25, 10_000
+"""Size of the sources from which on workers read them; a worker takes seconds to start."""
 _HEADER = "source,path,line,reason\n"
 
 
@@ -54,7 +56,8 @@ def ingest(
         run = executor or stack.enter_context(lasting_workers())
         # The longest parts go first, so that no worker begins a long one when the others are done.
         ordered = sorted(tasks, key=lambda task: (-task.size_bytes, task.number))
-        reports = run(read_part, ordered, workers=config.workers, progress=progress, note="read")
+        workers = config.workers if _is_worth_workers(tasks) else 1
+        reports = run(read_part, ordered, workers=workers, progress=progress, note="read")
         by_number = {task.number: report for task, report in zip(ordered, reports, strict=True)}
         in_order = [by_number[task.number] for task in tasks]
         if mistake := next((each.mistake for each in in_order if each.mistake), None):
@@ -68,6 +71,12 @@ def ingest(
             report.sources[source].sha256 = sha256
     report.timings = {"fetch_s": fetched - started, "read_s": time.perf_counter() - fetched}
     return report
+
+
+def _is_worth_workers(tasks: Sequence[ReadTask]) -> bool:
+    """Return whether reading takes longer than workers take to start."""
+    units = sum(len(task.units) for task in tasks)
+    return units >= LEAST_UNITS or sum(task.size_bytes for task in tasks) >= LEAST_BYTES
 
 
 def _remove_stale(parts: Path, spool: Path, tasks: Sequence[ReadTask]) -> None:

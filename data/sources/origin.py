@@ -12,7 +12,9 @@ from sluice.data.sources.charset import UTF_8, Encoding, NotText, decode
 from sluice.data.sources.limits import Limits, longer_than, too_large
 from sluice.data.sources.row_fields import FieldChoice, as_turns, render_turns, turns_of
 
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"""(?:<meta[^>]{0,200}?charset|<\?xml[^>]{0,100}?\sencoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
+)
 _HEAD_BYTES = 2048
 """Beginning of a page that must name its charset; the standard says 1024."""
 _LONGEST_TITLE = 300

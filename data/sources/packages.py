@@ -42,7 +42,7 @@ def fetch_packages(config: IngestConfig, cache: Path, progress: Progress) -> tup
 
 def package_origin(package: PackageSource, config: IngestConfig) -> Origin:
     name = f"{package.name}=={package.version}"
-    return Origin(name, package.licence, markup=package.markup, default_markup=config.markup)
+    return Origin(name, package.licence, markup=package.markup, encoding=config.encoding, default_markup=config.markup)
 
 
 def read_distribution(archive: Path, choice: Choice, origin: Origin, limits: Limits) -> Read:

@@ -82,6 +82,11 @@ def test_a_table_is_decoded_as_the_settings_say_or_its_lines_are_rejects(tmp_pat
     assert doubtful == "not UTF-8 text, perhaps cp1252: set encoding=cp1252 to read it so"
     found = read(tmp_path / "a.jsonl", row, Origin("local", encoding="cp1252"))
     assert [each.text for each in found if isinstance(each, Document)] == ["plain", "café"]
+    wrong = b'{"text": "caf\xe9 \x81"}\n{"text": "na\xefve"}\n'
+    found = read(tmp_path / "a.jsonl", wrong, Origin("local", encoding="cp1252"))
+    assert [each if isinstance(each, str) else each.text for each in found] == ["not cp1252 text", "naïve"]
+    found = read(tmp_path / "a.jsonl", row, Origin("local", encoding="UTF8"))
+    assert [each if isinstance(each, str) else each.text for each in found] == ["plain", "not UTF8 text"]
     mixed = b'{"text": "caf\xc3\xa9"}\n' + row
     assert [each for each in read(tmp_path / "b.jsonl", mixed) if isinstance(each, str)] == ["not UTF-8 text"]
 

@@ -23,6 +23,7 @@ def read(path: Path, content: bytes) -> list[str]:
         ('<META http-equiv="Content-Type" content="text/html; charset=iso-8859-1">', "iso-8859-1"),
         ("<meta charset=shift_jis>", "shift_jis"),
         ("<meta charset=utf-8>", "utf-8"),
+        ('<?xml version="1.0" encoding="iso-8859-1"?>', "iso-8859-1"),
         ("", "utf-8"),
     ],
 )

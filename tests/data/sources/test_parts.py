@@ -43,6 +43,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_UNITS", 5)
+    monkeypatch.setattr("sluice.data.sources.ingest.LEAST_UNITS", 10)
 
 
 def read(source: Path, out: Path, **options: Any) -> IngestReport:
