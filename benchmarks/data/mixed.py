@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as temporary:
         folder = Path(temporary)
         size = write_mixed(folder / "mixed", arguments.documents, arguments.bytes)
-        config = RefineConfig(workers=arguments.workers)
+        config = RefineConfig.model_validate({"workers": arguments.workers})
         for name in ("one", "two"):
             (folder / name).mkdir()
         built = watched_build(folder / "mixed", config, folder / "one", size, folder / "bytecode", markup="")

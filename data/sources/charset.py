@@ -224,8 +224,8 @@ class Recoded(io.RawIOBase):
 
     def _decide(self, encoding: Encoding) -> None:
         self.encoding, self._decided = encoding, True
-        self.doubt = f"not {encoding.name} text"
         if codecs.lookup(encoding.name).name != "utf-8":
+            self.doubt = f"not {encoding.name} text"
             # A wrong byte becomes a lone surrogate, which no UTF-8 has, so its line alone is a reject.
             self._decoder = codecs.getincrementaldecoder(encoding.name)("surrogateescape")
 

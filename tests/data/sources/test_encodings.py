@@ -86,7 +86,7 @@ def test_a_table_is_decoded_as_the_settings_say_or_its_lines_are_rejects(tmp_pat
     found = read(tmp_path / "a.jsonl", wrong, Origin("local", encoding="cp1252"))
     assert [each if isinstance(each, str) else each.text for each in found] == ["not cp1252 text", "naïve"]
     found = read(tmp_path / "a.jsonl", row, Origin("local", encoding="UTF8"))
-    assert [each if isinstance(each, str) else each.text for each in found] == ["plain", "not UTF8 text"]
+    assert [each if isinstance(each, str) else each.text for each in found] == ["plain", "not UTF-8 text"]
     mixed = b'{"text": "caf\xc3\xa9"}\n' + row
     assert [each for each in read(tmp_path / "b.jsonl", mixed) if isinstance(each, str)] == ["not UTF-8 text"]
 
