@@ -41,6 +41,8 @@ class BuildReport(BaseModel):
             "kept": self.refine.documents_kept,
             "dropped": self.refine.dropped,
             "rejects": self.ingest.rejects,
+            "noted": self.ingest.noted,
+            "encodings": self.ingest.encodings,
             "masked": self.refine.masked,
             "contaminated": self.refine.contaminated,
             "shared_ngrams": {

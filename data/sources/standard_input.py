@@ -9,11 +9,12 @@ from typing import IO
 
 from sluice.data.config import Format
 from sluice.data.sources.compression import Damaged, open_stream
-from sluice.data.sources.formats import read_file
+from sluice.data.sources.formats import kind, read_file
 from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import Origin, Read
 
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""First bytes of compressed content -> suffix."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -59,9 +60,8 @@ def read_input(copy: Path, name: str, origin: Origin, limits: Limits) -> Read:
 
 
 def _format_of(copy: Path, name: str, limits: Limits) -> Format:
-    packing = {".gz": "gzip", ".zst": "zstd"}.get(Path(name).suffix)
     try:
-        with open_stream(copy, limits, packing) as stream:
+        with open_stream(copy, limits, kind(name)[1]) as stream:
             head = stream.read(limits.document_bytes).lstrip(b"\xef\xbb\xbf \t\r\n")
     except Damaged:
         return "text"

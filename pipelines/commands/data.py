@@ -136,6 +136,8 @@ def _build(arguments: argparse.Namespace) -> None:
     for title, counts in (
         ("dropped", report["dropped"]),
         ("rejected", report["rejects"]),
+        ("noted", report["noted"]),
+        ("encodings", report["encodings"]),
         ("masked", report["masked"]),
         ("joined", {f"lines of {name}": count for name, count in report["joined_lines"].items()}),
     ):
@@ -158,7 +160,7 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     from sluice.pipelines.overrides import did_you_mean
 
     blocks = {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}
-    overrides = [_with_block(override, blocks) for override in arguments.overrides]
+    overrides = [each for override in arguments.overrides for each in _with_blocks(override, blocks)]
     for override in overrides:
         if override.startswith("data.sources_sha256="):
             raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
@@ -180,11 +182,11 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
 
 
-def _with_block(override: str, blocks: Mapping[str, type[Block]]) -> str:
-    """Return `key=value` with the block that has the key, if one has it: `markup=raw` is `data.markup=raw`."""
+def _with_blocks(override: str, blocks: Mapping[str, type[Block]]) -> list[str]:
+    """Return `key=value` with each block that has the key: `workers=4` is for `data` and `refine`."""
     key = override.partition("=")[0]
     owners = [name for name, kind in blocks.items() if key in kind.model_fields]
-    return f"{owners[0]}.{override}" if len(owners) == 1 else override
+    return [f"{name}.{override}" for name in owners] or [override]
 
 
 def _refilter(arguments: argparse.Namespace) -> None:

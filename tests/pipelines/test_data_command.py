@@ -496,8 +496,11 @@ def test_rows_are_read_from_standard_input_and_keep_their_fields(
 ) -> None:
     rows = [json.dumps({"text": article("garden", number), "url": f"https://e.org/{number}"}) for number in range(3)]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(rows).encode())))
-    assert main(["data", "build", "--source", "-", "--out", str(tmp_path / "corpus"), *ONE]) == 0
+    command = ["data", "build", "--source", "-", "--out", str(tmp_path / "corpus"), "workers=1", "id_field=url"]
+    assert main(command) == 0
     assert "kept 3 of 3 documents" in capsys.readouterr().out
     [documents] = (tmp_path / "corpus").glob("documents-*.jsonl")
-    urls = {json.loads(line)["metadata"]["url"] for line in documents.read_text().splitlines()}
+    urls = {json.loads(line)["metadata"]["id"] for line in documents.read_text().splitlines()}
+    parameters = json.loads((tmp_path / "corpus" / "manifest.json").read_text())["parameters"]
+    assert (parameters["data"]["workers"], parameters["refine"]["workers"]) == (1, 1)
     assert urls == {f"https://e.org/{number}" for number in range(3)}
