@@ -3,7 +3,7 @@
 The default is Llama's architecture (arXiv 2302.13971): RMSNorm pre-norm, RoPE, SwiGLU, GQA, tied head, no biases.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal, Unpack
 
@@ -183,7 +183,7 @@ class Transformer(nn.Module):
         kinds, relative = self.config.encoder_kinds, self.encoder.relative
         context = ForwardContext(
             masks=self._self_attention_masks(kinds, source, relative, causal=False, mask=source_mask),
-            rotary=self._rotations(positions, sequence_lengths(positions, mask=source_mask)),
+            rotary=self._rotations(positions, lambda: sequence_lengths(positions, mask=source_mask)),
             real=source_mask,
             kernel=self.kernel,
         )
@@ -232,7 +232,7 @@ class Transformer(nn.Module):
             masks=self._self_attention_masks(
                 self.config.layer_kinds, ids, self.relative, causal=self.causal, documents=documents, mask=mask
             ),
-            rotary=self._rotations(positions, sequence_lengths(positions, documents, mask)),
+            rotary=self._rotations(positions, lambda: sequence_lengths(positions, documents, mask)),
             documents=documents,
             real=real,
             kernel=self.kernel,
@@ -256,22 +256,21 @@ class Transformer(nn.Module):
             masks["source"] = step.mask("source")
         return ForwardContext(
             masks=masks,
-            rotary=self._rotations(step.positions, step.lengths if lengths is None else lengths.unsqueeze(1)),
+            rotary=self._rotations(step.positions, lambda: step.lengths if lengths is None else lengths.unsqueeze(1)),
             step=step,
             source=encoded,
             kernel=self.kernel,
             linear=linear,
         )
 
-    def _rotations(self, positions: Tensor, lengths: Tensor) -> dict[LayerKind, tuple[Tensor, Tensor]]:
-        """Cosine and sine of the positions for each kind of attention layer; empty without rotary positions."""
+    def _rotations(self, positions: Tensor, lengths: Callable[[], Tensor]) -> dict[LayerKind, tuple[Tensor, Tensor]]:
+        """Cosine and sine of the positions for each kind of attention layer; empty without rotary positions. `lengths`
+        are computed only where the rotation follows them.
+        """
         if self.rotary is None:
             return {}
-        turns = self.rotary(positions, lengths)
-        return {
-            "attention": turns,
-            "window": turns if self.window_rotary is None else self.window_rotary(positions, lengths),
-        }
+        turns = self.rotary(positions, lengths() if self.rotary.follows_length else None)
+        return {"attention": turns, "window": turns if self.window_rotary is None else self.window_rotary(positions)}
 
     def _self_attention_masks(
         self,

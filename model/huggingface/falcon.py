@@ -124,5 +124,7 @@ FALCON = Family(
     weights,
     _FIELDS,
     without_effect=frozenset({"apply_residual_connection_post_layernorm", "hidden_dropout"}),
+    # Rotary frequencies that older checkpoints store as buffers.
+    unused=(r"transformer\.h\.\d+\.self_attention\.maybe_rotary\.inv_freq",),
     copies={"lm_head.weight": "transformer.word_embeddings.weight"},
 )

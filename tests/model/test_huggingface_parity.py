@@ -116,6 +116,32 @@ def test_the_published_gpt2_has_no_prefix_and_masks_as_buffers(tmp_path: Path) -
     assert float((logits_of_ours(load_transformer(tmp_path)) - logits_of(theirs)).abs().max()) <= BOUND
 
 
+def test_the_published_pythia_has_masks_and_frequencies_as_buffers(tmp_path: Path) -> None:
+    family, fields = CASES["GPT-NeoX"]
+    theirs = make_theirs(family, fields)
+    enliven(theirs, seed=1)
+    theirs.save_pretrained(tmp_path)
+    older = load_file(tmp_path / "model.safetensors")
+    for layer in range(3):
+        attention = f"gpt_neox.layers.{layer}.attention"
+        older[f"{attention}.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+        older[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+        older[f"{attention}.rotary_emb.inv_freq"] = torch.ones(1)
+    save_file(older, tmp_path / "model.safetensors")
+    assert len(read_stored(tmp_path).left_out) == 9
+    assert float((logits_of_ours(load_transformer(tmp_path)) - logits_of(theirs)).abs().max()) <= BOUND
+
+
+def test_a_head_under_the_name_of_newer_versions_is_read(tmp_path: Path) -> None:
+    """transformers calls GPT-NeoX's head embed_out on disk and lm_head in memory."""
+    family, fields = CASES["GPT-NeoX"]
+    make_theirs(family, fields).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("embed_out.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    assert not read_stored(tmp_path).config.tie_embeddings
+
+
 def test_the_published_bert_has_older_names_and_a_second_task(tmp_path: Path) -> None:
     family, fields = CASES["BERT"]
     theirs = make_theirs(family, fields)

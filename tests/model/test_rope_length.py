@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.model.parity import enliven, make_theirs
 from sluice.model.architecture.cache import Cache
+from sluice.model.architecture.compiled import CompiledDecoder
 from sluice.model.architecture.generation import generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer
@@ -83,6 +84,13 @@ def test_sequences_of_a_batch_count_by_their_own_length(model: Transformer) -> N
         for row, cache in enumerate(separate):
             expected_row = model(next_ids[row : row + 1], cache=cache)
             torch.testing.assert_close(second[row : row + 1], expected_row, atol=1e-5, rtol=1e-5)
+
+
+def test_a_traced_step_follows_the_length_too(model: Transformer) -> None:
+    torch.compiler.reset()
+    decoder = CompiledDecoder(model, backend="eager")
+    assert generate(model, [3, 1, 4], 16, decoder=decoder) == generate(model, [3, 1, 4], 16)
+    torch.compiler.reset()
 
 
 def test_chunks_that_name_the_length_of_their_sequence_are_the_whole(model: Transformer) -> None:

@@ -44,6 +44,11 @@ SHAPES = {
     "translator": _small(**shapes.ENCODER_DECODERS["t5"]),
     "encoder": _small(**shapes.ENCODERS["bert"]),
     "alibi": _small(**shapes.DECODERS["alibi"]),
+    # As Gemma 3: norms on both sides, stored less one, and two rotations.
+    "sandwich": _small(
+        **shapes.DECODERS["sandwich"], window=2, pattern=("window", "attention"), window_rope_theta=50.0
+    ),
+    "parallel": _small(**{**shapes.DECODERS["parallel"], "sublayers": "parallel_one_norm", "rope_fraction": 0.5}),
 }
 STEPS, BATCH = 4, 8
 DISCARDED, NOT_FINITE, OTHER_SPLIT = 1, 2, 3
@@ -116,7 +121,8 @@ def _others() -> dict[str, Settings]:
             found[f"{shape}-zero{stage}"] = {"shape": shape, "zero_stage": stage, "micro_batch_size": 2}
     for stage in (1, 2, 3):
         found[f"routed-zero{stage}"] = {"shape": "routed", "zero_stage": stage, "micro_batch_size": 2}
-    for shape in ("hybrid", "encoder", "biased"):
+    found["sandwich-zero3"] = {"shape": "sandwich", "zero_stage": 3, "micro_batch_size": 2}
+    for shape in ("hybrid", "encoder", "biased", "sandwich"):
         found[f"pipeline-{shape}"] = {"shape": shape, "pipeline_stages": 2, "micro_batch_size": 2}
     found["pipeline-muon"] = {"pipeline_stages": 2, "optimizer": "muon", "micro_batch_size": 2}
     found["pipeline-documents"] = {"pipeline_stages": 2, "documents": True, "micro_batch_size": 2}
@@ -127,7 +133,7 @@ def _others() -> dict[str, Settings]:
         # The compiler takes 30 s of processor time for each; a backend that only traces shows all but its kernels.
         found[f"compile-{how}"] = compiled
         found[f"traced-{how}"] = compiled | {"backend": "aot_eager"}
-    for shape in ("biased", "relative", "alibi", "translator", "encoder"):
+    for shape in ("biased", "relative", "alibi", "translator", "encoder", "sandwich", "parallel"):
         found[f"tensor-{shape}"] = {"tensor_parallel": 2, "shape": shape, "micro_batch_size": 2}
     found["tensor-lion"] = {"tensor_parallel": 2, "optimizer": "lion", "micro_batch_size": 2}
     return found
