@@ -14,6 +14,7 @@ _UNSEEN_TAGS = re.compile(
     r"applet|area|audio|canvas|datalist|embed|head|iframe|input|map|meter|noframes|noscript|object|optgroup"
     r"|option|progress|script|select|style|svg|template|textarea|title|video"
 )
+_TAG = re.compile(r"<[^<>]*>")
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"})
 _UNSEEN_CLASSES = frozenset(
     {"sr-only", "visually-hidden", "visuallyhidden", "screen-reader-text", "linenos", "lineno", "linenodiv", "gutter"}
@@ -25,16 +26,24 @@ _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGN
 def parse(text: str) -> Element:
     """Return the root of the tree of a page or fragment; of an empty text, an empty element.
 
-    A tag or comment without an end is text: a browser would drop it with everything after it.
+    A tag or comment without an end is text: a browser would drop it with everything after it. Of a page that is nested
+    too deep to be parsed, the text between its tags is kept.
     """
     closed, arrow, rest = text.rpartition("-->")
     text = closed + arrow + rest.replace("<!--", "&lt;!--")
     closed, angle, rest = text.rpartition(">")
     text = closed + angle + rest.replace("<", "&lt;")
+    root, is_complete = _parse(text)
+    return root if is_complete else _parse(_TAG.sub("\n", text))[0]
+
+
+def _parse(text: str) -> tuple[Element, bool]:
+    """Return the root, and whether everything is below it."""
     # As bytes with their encoding, because lxml refuses a string that declares one.
     parser = etree.HTMLParser(encoding="utf-8", huge_tree=True)
     root = etree.fromstring(text.encode("utf-8", "replace"), parser) if text.strip() else None
-    return etree.Element("html") if root is None else root
+    is_complete = not any(error.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT for error in parser.error_log)
+    return etree.Element("html") if root is None else root, is_complete
 
 
 def walk(root: Element, skipped: Collection[Element] = ()) -> Iterator[tuple[str, Element]]:
@@ -62,10 +71,11 @@ def _is_unseen(element: Element) -> bool:
 
 @dataclass(slots=True)
 class Size:
-    """Characters of an element's text without white space, and those of them in links."""
+    """Characters of an element's text without white space, those of them in links, and the number of links."""
 
     text: int = 0
     links: int = 0
+    link_count: int = 0
 
     @property
     def unlinked(self) -> int:
@@ -101,6 +111,7 @@ def sizes(root: Element, skipped: Collection[Element] = ()) -> dict[Element, Siz
             size = open_elements.pop()
             open_elements[-1].text += size.text
             open_elements[-1].links += size.links
+            open_elements[-1].link_count += size.link_count + is_link
         if element is not root:
             add(element.tail)
     return measured

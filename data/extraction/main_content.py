@@ -24,8 +24,12 @@ _HOME = re.compile(r"(?:https?://[^/]*)?/?(?:index\.\w+)?#?")
 _HEADER = re.compile(r"(?:^|[ _-])(?:header|head|hd|top|logo|brand)(?:$|[ _-])", re.IGNORECASE)
 _LINKED = 0.5
 """Share of links above which text is navigation."""
+_BAR = 0.6
+"""Share of links above which several of them in the middle of the text are a bar of links."""
+_MOST_BESIDE_LINKS = 100
+"""Most characters beside the links of a bar."""
 _LEAST_BESIDE_LINKS = 100
-"""Least characters beside the links at the edges; with less, the page is a list of links."""
+"""Least characters beside bars of links and the edges; with less, the page is a list of links."""
 _LEAST_ARTICLE = 1000
 """Unlinked characters of an article from which on more text under it is comments, and no discussion."""
 _LEAST_KEPT = 0.1
@@ -46,8 +50,11 @@ def main_content(root: Element) -> tuple[Element, set[Element]]:
         furniture, left = unseen, seen
     region = _region(root, left)
     furniture |= _before_title(region, left)
-    furniture |= _edges(region, left, furniture)
-    return region, furniture
+    links = _link_bars(region, left)
+    links |= _edges(region, left, furniture | links)
+    rest = sizes(region, furniture | links).get(region, Size()).text
+    is_list_of_links = rest < _LEAST_BESIDE_LINKS and rest < left[region].text / 2
+    return region, furniture if is_list_of_links else furniture | links
 
 
 def _furniture(root: Element, seen: dict[Element, Size]) -> set[Element]:
@@ -122,6 +129,20 @@ def _before_title(region: Element, left: dict[Element, Size]) -> set[Element]:
     return before if sum(left[e].text for e in before) < 0.2 * left[region].text else set()
 
 
+def _link_bars(region: Element, left: dict[Element, Size]) -> set[Element]:
+    """Return blocks of several links and next to no other text, such as share buttons and pagers; lists are kept."""
+    kept = _ancestors([*_titles(region, left), *region.iter("li")])
+    return {
+        e
+        for e, size in left.items()
+        if e.tag in ("div", "section", "p")
+        and size.link_count > 1
+        and size.unlinked < _MOST_BESIDE_LINKS
+        and size.link_share > _BAR
+        and e not in kept
+    }
+
+
 def _edges(region: Element, left: dict[Element, Size], furniture: Collection[Element]) -> set[Element]:
     """Return what is at both ends of the region and mostly links, or tells who made the page."""
     edges: set[Element] = set()
@@ -137,8 +158,7 @@ def _edges(region: Element, left: dict[Element, Size], furniture: Collection[Ele
                 else:
                     element = child if _CONTAINERS.fullmatch(child.tag) else None
                     break
-    rest = left[region].text - sum(left[e].text for e in edges)
-    return set() if rest < _LEAST_BESIDE_LINKS and rest < left[region].text / 2 else edges
+    return edges
 
 
 def _is_edge(element: Element, size: Size, at_end: bool) -> bool:

@@ -95,7 +95,8 @@ def test_builds_with_different_outcomes_are_marked():
 def test_the_page_has_a_place_for_every_table_and_plot(tmp_path: Path):
     page, written = (DOCS / "data.md").read_text(encoding="utf-8"), tables(_results(ray_s=1.8))
     found = figures(_results(ray_s=1.8))
-    assert sorted(table_names(page)) == sorted(written)
+    # benchmarks/data/pages.py writes its own.
+    assert sorted(table_names(page)) == sorted([*written, "pages"])
     assert all(read_table(DOCS / "data.md", name).startswith(each.partition("\n")[0]) for name, each in written.items())
     assert all(f"({name})" in page for name in found)
     save_figures(tmp_path, found)

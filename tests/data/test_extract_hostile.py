@@ -33,6 +33,17 @@ _HOSTILE = [
     ("<html><body><p>One.</p>", "<b>a"),
     ("<html><body><p>One.</p>", "<p>a"),
     ("<html><body><p>One.</p>", "<a "),
+    *(
+        ("<html><body><p>One.</p>", unit)
+        for unit in (
+            "<div class=nav>a",
+            "<table><tr><td>a<td>b",
+            "<dl><dt>a<dd>",
+            "<math><mfrac>",
+            "<h1><a>",
+            "<p hidden>",
+        )
+    ),
 ]
 _CHARACTERS = 75_000
 _CPU_SECONDS = 10
@@ -69,6 +80,13 @@ def test_no_repeated_unit_takes_more_than_linear_time(markup: str):
 def test_a_tag_without_an_end_is_text_and_the_rest_is_read():
     assert extract("<p>one <!-- two <b>three</b></p><p>four</p>", "html") == "one <!-- two three\n\nfour"
     assert extract("<p>a &amp; b <i", "html") == "a & b <i"
+
+
+@pytest.mark.parametrize("tag", ["<b>", "<font size=2>", "<div>"])
+def test_the_text_of_a_page_that_is_nested_too_deep_is_kept(tag: str):
+    text = extract(f"<html><body><p>One.</p>{f'{tag}word ' * 5_000}<p>End.</p>", "html")
+    assert text.count("word") == 5_000
+    assert text.startswith("One.") and text.endswith("End.")
 
 
 def test_a_marked_section_of_an_unknown_name_is_no_text():

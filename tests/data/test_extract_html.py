@@ -132,6 +132,15 @@ def test_a_list_of_links_is_content_where_there_is_nothing_else():
     assert page(f"<h1>Contents</h1><ul>{links}</ul>") == "# Contents\n\n- Chapter 0\n- Chapter 1\n- Chapter 2"
 
 
+def test_a_bar_of_links_is_left_out_and_a_list_of_links_in_the_text_is_kept():
+    bar = "<div><a href='/f'>Facebook</a> <a href='/t'>Twitter</a></div>"
+    see = "<h2>See also</h2><div><ul><li><a href='/x'>X</a></li><li><a href='/y'>Y</a></li></ul></div>"
+    assert page(f"<h1>T</h1><p>{LONG}</p>{bar}{see}<p>End of it.</p>") == (
+        f"# T\n\n{LONG.strip()}\n\n## See also\n\n- X\n- Y\n\nEnd of it."
+    )
+    assert page(f"<h1>T</h1>{bar}") == "# T\n\nFacebook Twitter"
+
+
 def test_a_fragment_keeps_everything_that_is_seen():
     assert html("<div class=footer>a<br>b</div><p>c") == "a b\n\nc"
     assert html("") == html("<!-- only this -->") == ""
