@@ -33,6 +33,7 @@ _CLOSE = 0.1
 _FEW = 3
 """Characters beyond ASCII that halve the confidence: a guess needs at least five."""
 _SAMPLE_BYTES = 1 << 15
+_BLOCK_BYTES = 1 << 18
 _HIGH_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?")
 _HIGH = re.compile(r"[^\x00-\x7f]")
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})
@@ -199,11 +200,11 @@ class Recoded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
-            content = self.stream.read1(len(buffer))
+            content = self.stream.read1(_BLOCK_BYTES)
             if not self._began:
                 self._began = True
                 encoding, mark = known_encoding(content, self.setting)
-                content = content[mark:] or self.stream.read1(len(buffer))
+                content = content[mark:] or self.stream.read1(_BLOCK_BYTES)
                 if encoding is not None:
                     self._decide(encoding)
             if not self._decided and not content.isascii():

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 import json
 import random
 import zlib
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import Document, read_documents
-from sluice.data.sources.charset import NotText, decode
+from sluice.data.sources.charset import NotText, Recoded, decode
 from sluice.data.sources.formats import read_file
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.limits import Limits
@@ -142,6 +143,18 @@ def test_binary_content_stays_a_reject(seed: int) -> None:
     for content in (noise, zlib.compress(noise), b"\x89PNG\r\n\x1a\n" + noise, codecs.BOM_UTF16_LE + noise):
         with pytest.raises(NotText):
             decode(content)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted({*TEXTS, *MARKED})), st.integers(1, 9), st.integers(0, 40))
+def test_a_table_is_the_same_in_blocks_of_any_size(encoding: str, block_bytes: int, start: int) -> None:
+    text = f"ascii first\n{TEXTS.get(encoding, 'Grüße, 日本語')[start:]}\nlast"
+    content = io.BufferedReader(io.BytesIO(encoded(text, encoding)), 1 << 18)  # type: ignore[arg-type]
+    stream = Recoded(content, None if encoding in MARKED else encoding)
+    found = b""
+    while block := stream.read(block_bytes):
+        found += block
+    assert found.decode() == text
 
 
 def test_the_report_counts_encodings_and_how_they_are_known(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Web archives: every record that is text, whatever its type, transfer and content encoding; the others are counted."""
 
+import contextlib
 import gzip
 import io
 import zlib
@@ -9,12 +10,16 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from sluice.data.config import IngestConfig
 from sluice.data.document import Document, read_documents
+from sluice.data.sources.compression import Damaged
 from sluice.data.sources.formats import read_file
+from sluice.data.sources.http_body import read_body
 from sluice.data.sources.ingest import ingest
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.origin import Noted, Origin, Reject
@@ -108,6 +113,24 @@ def test_a_broken_body_is_a_reject_that_says_how(
     good = response(PAGE)
     found = read(tmp_path, archive(response(body, *headers), good))
     assert [each.text if isinstance(each, Document) else each.reason for each in found] == [reason, PAGE.decode()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(gzip.compress), st.binary(max_size=60).map(chunked)),
+    st.lists(st.sampled_from([*PACK, "chunked", "other"]), max_size=3),
+    st.booleans(),
+)
+def test_any_bytes_are_a_body_within_the_limit_or_damaged(
+    content: bytes, encodings: list[str], is_chunked: bool
+) -> None:
+    headers = StatusAndHeaders(
+        "200 OK",
+        [("Content-Encoding", ", ".join(encodings)), ("Transfer-Encoding", "chunked" if is_chunked else "")],
+        protocol="HTTP/1.1",
+    )
+    with contextlib.suppress(Damaged):
+        assert len(read_body(io.BytesIO(content), headers, 50)) <= 50
 
 
 def test_the_texts_of_wet_files_and_of_resources_and_plain_responses_are_read(tmp_path: Path) -> None:
