@@ -197,7 +197,8 @@ class Transformer(nn.Module):
         """Input of the first layer: [batch, seq] int64 -> [batch, seq, hidden]."""
         x = self.embedding(ids)
         if self.config.embedding_scale != 1.0:
-            x = x * self.config.embedding_scale
+            # Rounded to the type of the weights, as models with a scale are trained in bfloat16.
+            x = x * torch.full((), self.config.embedding_scale, dtype=x.dtype, device=x.device)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         elif self.config.positions == "sinusoidal":

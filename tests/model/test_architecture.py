@@ -304,3 +304,10 @@ def test_a_norm_says_the_same_with_and_without_gradients(dtype: torch.dtype, tol
         reference = torch.rms_norm(x, (48,), norm.weight, 1e-5)
     torch.testing.assert_close(norm(x), alone, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(alone, reference, atol=tolerance, rtol=tolerance)
+
+
+def test_the_scale_of_embeddings_is_rounded_to_their_type() -> None:
+    """Gemma was trained with the root of its width in bfloat16: 34, not 33.94, for a width of 1152."""
+    config = tiny().config.model_copy(update={"embedding_scale": 1152**0.5})
+    model, ids = Transformer(config).bfloat16(), tokens(1, 5)
+    assert torch.equal(model.embed(ids, torch.arange(5), None), model.embedding(ids) * 34)
