@@ -18,8 +18,9 @@ _TAG = re.compile(r"<[^<>]*>")
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"})
 _UNSEEN_CLASSES = frozenset(
     {"sr-only", "visually-hidden", "visuallyhidden", "screen-reader-text", "linenos", "lineno", "linenodiv", "gutter"}
+    | {"MathJax_Preview"}
 )
-"""Text for screen readers, and the numbers of lines beside code."""
+"""Text for screen readers, the numbers of lines beside code, what stands for a formula until it is drawn."""
 _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
@@ -66,6 +67,8 @@ def _is_unseen(element: Element) -> bool:
     if element.tag == "button":  # A heading that opens the text below it is often one.
         parent = element.getparent()
         return parent is None or parent.tag not in _HEADINGS
+    if element.tag == "script":  # A formula that MathJax draws.
+        return not element.get("type", "").startswith("math/tex")
     return bool(_UNSEEN_TAGS.fullmatch(element.tag))
 
 
@@ -120,20 +123,21 @@ def sizes(root: Element, skipped: Collection[Element] = ()) -> dict[Element, Siz
 def hidden(root: Element, measured: dict[Element, Size]) -> set[Element]:
     """Return the elements that attributes and styles hide.
 
-    One with half of the text is not hidden for long: scripts show it, or close the dialog in front of it.
+    Half of the text is not hidden for long: scripts show it, or unfold the answers to a list of questions.
     """
     half = measured[root].text / 2 if root in measured else 0
-    return {
+    found = {
         element
         for element, size in measured.items()
         if size.text <= half and _is_hidden(element) and element.find(".//math") is None
     }
+    return found if not found or sizes(root, found)[root].text >= half else set()
 
 
 def _is_hidden(element: Element) -> bool:
     attributes = element.attrib
     return (
-        "hidden" in attributes
+        attributes.get("hidden", "until-found") != "until-found"
         or attributes.get("aria-hidden") == "true"
         or (element.tag == "dialog" and "open" not in attributes)
         or bool(_UNSEEN_STYLE.search(attributes.get("style", "")))

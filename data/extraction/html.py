@@ -49,7 +49,13 @@ def blocks_of(root: Element, skipped: Collection[Element] = ()) -> list[Block]:
 
 def _is_exponent(element: Element) -> bool:
     """Whether a superscript is a number, which would be read as digits of the number before it."""
-    return len(element) == 0 and bool(_EXPONENT.match(element.text or ""))
+    return bool(_EXPONENT.match(_short_text(element)))
+
+
+def _short_text(element: Element) -> str:
+    """Return the text of an element or of the only element in it, such as the link to a footnote."""
+    inner = element[0] if len(element) == 1 and not element.text else element
+    return (inner.text or "").strip() if len(inner) == 0 and not (inner is not element and inner.tail) else ""
 
 
 def _is_anchor(element: Element) -> bool:
@@ -134,15 +140,16 @@ class _Reader:
         if element.tag == "math":
             self.add(formula(element))
         elif element.tag == "sup":
-            self.add((element.text or "").translate(_SUPERSCRIPT))
+            self.add(_short_text(element).translate(_SUPERSCRIPT))
         else:
             self._break()
             cells = [" ".join(block.text for block in blocks_of(cell, skipped)) for cell in element]
-            row = " | ".join(filter(None, cells))
+            filled = [cell for cell in cells if cell]
+            row = " | ".join(filled)
             if self.in_code:
-                self.add(row + "\n")
+                self.add(f"{row}\n")
             else:
-                self.blocks.append(ListItem(row) if len(list(filter(None, cells))) > 1 else Paragraph(row))
+                self.blocks.append(ListItem(row) if len(filled) > 1 else Paragraph(row))
 
     def flush(self) -> None:
         """End the paragraph, item or heading that is being read."""

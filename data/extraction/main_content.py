@@ -13,6 +13,7 @@ from sluice.data.extraction.dom import Element, Size, hidden, sizes, walk
 from sluice.data.extraction.furniture_names import COMMENTS, furniture_name
 
 _AROUND_CONTENT = frozenset({"aside", "footer", "header"})
+_PARAGRAPHS = frozenset({"p", "pre", "table"})
 _CONTENT_TAGS = frozenset({"article", "main", "blockquote", "figure"})
 _CONTAINERS = re.compile(r"address|body|center|div|font|footer|form|p|section|small|span|table|tbody|td|tr")
 _IMPRINT = re.compile(
@@ -71,8 +72,9 @@ def _furniture(root: Element, seen: dict[Element, Size]) -> set[Element]:
         content_tags += (element.tag in _CONTENT_TAGS) * (1 if event == "start" else -1)
         if event == "end" or element in titled:
             continue
-        # Inside an article, these may have a title, a note or the source of a quotation.
-        named_by_tag = element.tag in _AROUND_CONTENT and (not content_tags or seen[element].link_share > _LINKED)
+        # Inside an article or between paragraphs, these may have a title, a note or the source of a quotation.
+        is_inside = content_tags or _is_among_paragraphs(element)
+        named_by_tag = element.tag in _AROUND_CONTENT and (not is_inside or seen[element].link_share > _LINKED)
         name = str(element.tag) if named_by_tag else furniture_name(element)
         most = max(half, seen[root].unlinked - _LEAST_ARTICLE) if name == COMMENTS else half
         if name and seen[element].unlinked <= most:
@@ -82,6 +84,12 @@ def _furniture(root: Element, seen: dict[Element, Size]) -> set[Element]:
             content_tags -= element.tag in _CONTENT_TAGS
     rest = seen[root].unlinked - total.total()
     return {e for e, name in found.items() if total[name] <= half or (name == COMMENTS and rest >= _LEAST_ARTICLE)}
+
+
+def _is_among_paragraphs(element: Element) -> bool:
+    before, after = element.getprevious(), element.getnext()
+    between = element.tag == "aside" and before is not None and after is not None
+    return between and (before.tag in _PARAGRAPHS or after.tag in _PARAGRAPHS)
 
 
 def _titles(root: Element, seen: dict[Element, Size]) -> Iterator[Element]:

@@ -1,8 +1,12 @@
 """Convert MathML to words: its TeX where the page has it, else the formula in one line."""
 
+import re
+
 from sluice.data.extraction.dom import Element
 
 _JOINTS = {"mfrac": "/", "msup": "^", "msub": "_", "munder": "_", "mover": "^"}
+_STYLE = re.compile(r"\{\\(?:display|text)style (.*)\}", re.DOTALL)
+"""What Wikipedia puts around every formula."""
 _MAX_DEPTH = 50
 """Nesting of formulas that is read; a hostile page nests them deeper than Python's stack."""
 
@@ -10,10 +14,10 @@ _MAX_DEPTH = 50
 def formula(math: Element) -> str:
     """Return the words of a `math` element, for example `x^2+1`."""
     if alternative := math.get("alttext"):
-        return str(alternative)
+        return _STYLE.sub(r"\1", alternative)
     for annotation in math.iter("annotation"):
         if "tex" in annotation.get("encoding", "").lower():
-            return annotation.text or ""
+            return _STYLE.sub(r"\1", annotation.text or "")
     return _line(math)
 
 

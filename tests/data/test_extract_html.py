@@ -38,6 +38,7 @@ LONG = "Words of a paragraph that is long enough to be taken for the main text o
         ("<p>He said <q>no</q> and left.</p>", "He said “no” and left."),
         ("<p>a<svg><text>drawn</text></svg>b<script>x()</script>c<!-- d -->e</p>", "abce"),
         ("<p>10<sup>-6</sup> m<sup>2</sup>, H<sub>2</sub>O, 1<sup>st</sup></p>", "10⁻⁶ m², H2O, 1st"),
+        ("<p>shared<sup><a href='#1'>1</a></sup> by all<sup>[2]</sup></p>", "shared¹ by all[2]"),
         ("<p><code>f()</code> and <code></code>nothing</p>", "`f()` and nothing"),
         ("<p>one<br>two<br><br>three</p>", "one two\n\nthree"),
         # Figures and formulas.
@@ -49,6 +50,8 @@ LONG = "Words of a paragraph that is long enough to be taken for the main text o
             "so \\xi.",
         ),
         ("<p><math><mfrac><mi>a</mi><msqrt><mi>b</mi></msqrt></mfrac></math> is it</p>", "a/(√(b)) is it"),
+        ("<p>as <math alttext='{\\displaystyle E=mc^{2}}'></math> says</p>", "as E=mc^{2} says"),
+        ("<p>if <script type='math/tex'>x<y</script> and <script>z()</script>then</p>", "if x<y and then"),
         # A hidden formula is what a picture shows.
         ("<p>of <span style='display:none'><math alttext='c'></math></span>two</p>", "of ctwo"),
         # Headings.
@@ -70,7 +73,10 @@ LONG = "Words of a paragraph that is long enough to be taken for the main text o
         ("<table><caption>Tides</caption><tr><td>a</td><td><p>b</p></td></tr></table>", "Tides\n\n- a | b"),
         # What nobody sees.
         ("<p>seen</p><p hidden>no</p><p style='display: none'>no</p><template><p>no</p></template>", "seen"),
-        ("<p>seen<span class='sr-only'>no</span></p><p aria-hidden='true'>no</p><dialog>no</dialog>", "seen"),
+        (
+            "<p>seen by all<span class='sr-only'>no</span></p><p aria-hidden='true'>no</p><dialog>no</dialog>",
+            "seen by all",
+        ),
     ],
 )
 def test_what_a_reader_sees_is_kept(body: str, text: str):
@@ -115,6 +121,8 @@ def test_what_has_most_of_the_text_is_content_whatever_it_is_called():
     assert page(f"<div class='sidebar-layout comments'><p>{LONG}</p></div>") == LONG.strip()
     assert page(f"<form><p>{LONG}</p></form>") == LONG.strip()
     assert page(f"<div hidden><p>{LONG}</p></div>") == LONG.strip()
+    answers = "".join(f"<h3>Q{n}</h3><div style='display:none'>{LONG}</div>" for n in range(3))
+    assert page(f"<h1>FAQ</h1>{answers}").count("long enough") == 12
     thread = "".join(f"<div class='comment'><p>{n} {LONG}</p></div>" for n in range(3))
     assert page(f"<h1>A thread</h1>{thread}").count("long enough") == 12
 
@@ -125,6 +133,11 @@ def test_a_note_in_an_article_and_the_source_of_a_quotation_are_content():
         "<blockquote><p>Words</p><footer>— B. Jones</footer></blockquote></article>"
     )
     assert text == f"# T\n\nBy A. Smith\n\n{LONG.strip()}\n\nA note.\n\nWords\n\n— B. Jones"
+
+
+def test_a_note_between_paragraphs_is_content_without_an_article_element_too():
+    text = page(f"<h1>T</h1><p>{LONG}</p><aside class='notice'>The fee is not returned.</aside><h2>U</h2><p>{LONG}</p>")
+    assert "\n\nThe fee is not returned.\n\n## U" in text
 
 
 def test_a_list_of_links_is_content_where_there_is_nothing_else():
