@@ -1,7 +1,7 @@
 """Import and export of model directories in transformers' format. The output is complete or absent."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,13 @@ class Conversion:
     """Tokenizer files that a user had put into the output folder, kept because the source has none."""
 
 
-def import_model(source: Path, out: Path, *, force: bool = False, ignore: Sequence[str] = ()) -> Conversion:
+def import_model(
+    source: Path, out: Path, *, force: bool = False, ignore: Sequence[str] = (), origin: Mapping[str, str] | None = None
+) -> Conversion:
     """Convert a directory of transformers to a model directory; dtypes of the weights are kept.
 
-    The fields of config.json named in `ignore` are left out, and kept with their values in lineage.json.
+    The fields of config.json named in `ignore` are left out, and kept with their values in lineage.json, as is
+    `origin`: where the source came from.
 
     Raises ValueError for anything missing, damaged, unknown or unsupported, and for an `out` that is not a model
     directory.
@@ -59,6 +62,8 @@ def import_model(source: Path, out: Path, *, force: bool = False, ignore: Sequen
     if stored.family is None:
         raise ValueError(f"{source} is a model directory in our own fields already: use it as it is")
     lineage: dict[str, Any] = {"imported": {name: file_hash(source / name) for name in _weight_files(source)}}
+    if origin is not None:
+        lineage["origin"] = dict(origin)
     if ignore:
         content = read_json(source / CONFIG)
         lineage["ignored"] = {name: content[name] for name in ignore}

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     families = "Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5, Mamba-2"
     importing = add("import", f"convert a model of transformers to a model directory ({families})")
-    importing.add_argument("source", metavar="HF_DIR", help="a directory of transformers: config.json and safetensors")
+    importing.add_argument(
+        "source",
+        metavar="HF_DIR",
+        help="a directory of transformers: config.json and safetensors; or hf:OWNER/NAME[@REVISION], from the local "
+        "cache of the hub or downloaded into it",
+    )
     importing.add_argument("out", metavar="OUT", help=_OUT_HELP)
     importing.add_argument("--force", action="store_true", help="replace a model in OUT that something else wrote")
 
@@ -71,12 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    source, out = _check_folder(arguments.source), Path(arguments.out)
+    is_import, out = arguments.action == "import", Path(arguments.out)
+    from_hub = is_import and arguments.source.startswith("hf:")
+    source = None if from_hub else _check_folder(arguments.source)
     from sluice.model.huggingface.convert import export_model, import_model
+    from sluice.model.huggingface.hub import fetch
 
-    is_import = arguments.action == "import"
+    origin = None
+    if source is None:
+        snapshot = fetch(arguments.source)
+        source, origin = snapshot.folder, {"repository": snapshot.repository, "revision": snapshot.commit}
     if is_import:
-        done = import_model(source, out, force=arguments.force, ignore=arguments.ignore)
+        done = import_model(source, out, force=arguments.force, ignore=arguments.ignore, origin=origin)
     else:
         done = export_model(source, out, force=arguments.force)
     if arguments.json:
