@@ -1,7 +1,7 @@
 """The blocks that every markup is parsed into, and how they are rendered in the document text contract.
 
-A paragraph is one line, with blank lines between paragraphs; headings are `#` lines; code is indented by four spaces;
-consecutive list items are `- ` lines without a blank line between them.
+A paragraph is one line, with blank lines between paragraphs, but verse and addresses keep their lines; headings are
+`#` lines; code is indented by four spaces; consecutive list items are `- ` lines without a blank line between them.
 """
 
 import re
@@ -32,11 +32,28 @@ class Code:
     text: str
 
 
-Block = Heading | Paragraph | ListItem | Code
+@dataclass(frozen=True)
+class Verse:
+    """A paragraph whose line ends mean something."""
+
+    text: str
+
+
+Block = Heading | Paragraph | ListItem | Code | Verse
+
+LINE_END = "\v"
+"""Line end that the author of a page asked for, in the text of a paragraph; white space elsewhere."""
+_LEAST_LINES = 3
 
 _MARKS = re.compile(r"\A(?:(?:#{1,6}|[-*•]) +)+")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+
+
+def paragraph(text: str) -> Paragraph | Verse:
+    """Return a block of words; with three or more lines, it is verse."""
+    lines = [line for line in text.split(LINE_END) if line.strip()]
+    return Verse("\n".join(map(one_line, lines))) if len(lines) >= _LEAST_LINES else Paragraph("\n".join(lines))
 
 
 def render(blocks: Iterable[Block]) -> str:
@@ -58,6 +75,8 @@ def render(blocks: Iterable[Block]) -> str:
             case Paragraph(text):
                 # A paragraph that happens to begin like a heading or an item must stay a paragraph.
                 rendered = _MARKS.sub("", one_line(text))
+            case Verse(text):
+                rendered = "\n".join(_MARKS.sub("", line) for line in text.split("\n"))
         both_items = isinstance(block, ListItem) and isinstance(previous, ListItem)
         parts.append(("\n" if both_items else "\n\n") + rendered)
         previous = block

@@ -17,7 +17,17 @@ _UNSEEN_TAGS = re.compile(
 _TAG = re.compile(r"<[^<>]*>")
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"})
 _UNSEEN_CLASSES = frozenset(
-    {"sr-only", "visually-hidden", "visuallyhidden", "screen-reader-text", "linenos", "lineno", "linenodiv", "gutter"}
+    {
+        "sr-only",
+        "visually-hidden",
+        "visuallyhidden",
+        "screen-reader-text",
+        "linenos",
+        "lineno",
+        "blob-num",
+        "linenodiv",
+        "gutter",
+    }
     | {"MathJax_Preview"}
 )
 """Text for screen readers, the numbers of lines beside code, what stands for a formula until it is drawn."""

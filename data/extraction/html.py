@@ -3,10 +3,10 @@
 import re
 from collections.abc import Collection
 
-from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
+from sluice.data.extraction.blocks import LINE_END, Block, Code, Heading, ListItem, Paragraph, paragraph
 from sluice.data.extraction.dom import Element, hidden, parse, sizes, walk
 from sluice.data.extraction.mathml import formula
-from sluice.data.extraction.table_rows import line_rows
+from sluice.data.extraction.table_rows import is_code, line_rows
 from sluice.data.writing_systems import one_line
 
 _BLOCK_TAGS = re.compile(
@@ -14,7 +14,6 @@ _BLOCK_TAGS = re.compile(
     r"|figure|footer|form|header|hgroup|html|legend|li|listing|main|menu|nav|ol|p|pre|search|section|summary"
     r"|table|tbody|td|tfoot|th|thead|tr|ul|xmp|h[1-6r]"
 )
-_CODE_TAGS = frozenset({"pre", "listing", "xmp"})
 _HEADING = re.compile(r"h([1-6])\Z")
 _EXPONENT = re.compile(r"[-+−]?\d+\Z")
 _SUPERSCRIPT = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
@@ -92,9 +91,10 @@ class _Reader:
     def start(self, element: Element) -> None:
         tag = element.tag
         self.open.add(element)
-        if _BLOCK_TAGS.fullmatch(tag):
+        opens_code = is_code(element)
+        if opens_code or _BLOCK_TAGS.fullmatch(tag):
             self._break()
-        if tag in _CODE_TAGS:
+        if opens_code:
             self.in_code += 1
         elif heading := _HEADING.match(tag):
             self.heading = int(heading[1])
@@ -113,7 +113,7 @@ class _Reader:
             return
         self.open.discard(element)
         tag = element.tag
-        if tag in _CODE_TAGS:
+        if is_code(element):
             self.in_code -= 1
             if not self.in_code:
                 self._flush_code()
@@ -168,7 +168,7 @@ class _Reader:
             self.blocks.append(ListItem(text))
             self.in_item = False
         else:
-            self.blocks.append(Paragraph(text))
+            self.blocks.append(paragraph(text))
 
     def flush_term(self) -> None:
         """End a term without a definition."""
@@ -191,7 +191,9 @@ class _Reader:
 
     def _line_break(self) -> None:
         self.line_breaks += 1
-        if self.line_breaks > 1 and not self.in_code:
+        if self.in_code:
+            self.words.append("\n")
+        elif self.line_breaks > 1:
             self.flush()
         else:
-            self.words.append("\n")
+            self.words.append(LINE_END)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
+from sluice.data.extraction.blocks import LINE_END, Block, Code, Heading, ListItem, Paragraph, paragraph
 from sluice.data.extraction.directives import Treatment, label_of, treatment_of
 from sluice.data.extraction.html import html_blocks
 from sluice.data.extraction.inline import role_text
 from sluice.data.extraction.title import with_title
-from sluice.data.writing_systems import one_line
 
 _PARSER = MarkdownIt("commonmark").enable("table")
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)\n(.*?\n)??\1\n", re.DOTALL)
@@ -69,7 +68,7 @@ def _blocks(tokens: list[Token], nesting: int) -> Iterator[Block]:
                     yield ListItem(text)
                     item_open = False
                 else:
-                    yield Paragraph(text)
+                    yield paragraph(text)
 
 
 def _fence(info: str, content: str, nesting: int) -> Iterator[Block]:
@@ -108,7 +107,7 @@ def _inline(token: Token) -> str:
             case "softbreak":
                 words.append("\n")
             case "hardbreak":
-                words.append(" ")
+                words.append(LINE_END)
             case "html_inline" if child.content.lower().startswith("<br"):
-                words.append(" ")
-    return one_line("".join(words))
+                words.append(LINE_END)
+    return "".join(words)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator, Iterator
 from itertools import takewhile
 
-from sluice.data.extraction.blocks import Block, Code, Heading, ListItem, Paragraph
+from sluice.data.extraction.blocks import LINE_END, Block, Code, Heading, ListItem, Paragraph, paragraph
 from sluice.data.extraction.directives import Treatment, argument_is_version, label_of, treatment_of
 from sluice.data.extraction.inline import plain_words
 from sluice.data.extraction.tables import grid_table, is_grid_border, is_simple_border, simple_table
@@ -117,7 +117,7 @@ class _Reader:
             return (yield from self._field(lines, i, field, nesting))
         if line.startswith("| "):
             end = next((k for k in range(i, len(lines)) if not lines[k].startswith("|")), len(lines))
-            yield Paragraph(self.words(" ".join(row.lstrip("| ") for row in lines[i:end])))
+            yield paragraph(LINE_END.join(self.words(row.lstrip("| ")) for row in lines[i:end]))
             return max(end, i + 1)
         if following.startswith(" ") and not line.endswith("::"):
             content, end = _indented(lines, i + 1)

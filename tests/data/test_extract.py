@@ -312,7 +312,7 @@ def test_unknown_markup_is_refused():
 _MARKUP_PIECES = st.sampled_from(
     (
         *("", "word", "Title", "é", "\x00", "\t", "=====", "-----", "``lit``", ":ref:`a`", "`b`_", "|s|", "# h", "```"),
-        *("..", ".. note::", "::", "    code", "* a", "1. a", ">>> x", "<p>", "</p>", "<script>"),
+        *("..", ".. note::", "::", "    code", "* a", "1. a", ">>> x", "<p>", "</p>", "<script>", "<br>"),
         *("+--+--+", "| a | b |", "=== ==="),
     )
 )

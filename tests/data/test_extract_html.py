@@ -41,6 +41,7 @@ LONG = "Words of a paragraph that is long enough to be taken for the main text o
         ("<p>shared<sup><a href='#1'>1</a></sup> by all<sup>[2]</sup></p>", "shared¹ by all[2]"),
         ("<p><code>f()</code> and <code></code>nothing</p>", "`f()` and nothing"),
         ("<p>one<br>two<br><br>three</p>", "one two\n\nthree"),
+        ("<p>Roses are red<br>\nviolets <i>are<br>blue</i><br/></p>", "Roses are red\nviolets are\nblue"),
         # Figures and formulas.
         ("<figure><img src=a alt=b><figcaption>The gate</figcaption></figure><p>Text</p>", "The gate\n\nText"),
         ("<p>if <math alttext='x^2'><msup><mi>x</mi><mn>2</mn></msup></math> holds</p>", "if x^2 holds"),
@@ -68,6 +69,12 @@ LONG = "Words of a paragraph that is long enough to be taken for the main text o
             "<table><tr><td class=linenos><pre>1\n2</pre></td><td><pre>x\ny</pre></td></tr></table>",
             "    x\n    y",
         ),
+        (
+            "<table class=highlight><tr><td class=blob-num>1</td><td class=blob-code>if x:</td></tr>"
+            "<tr><td class=blob-num>2</td><td class=blob-code>    y()</td></tr></table>",
+            "    if x:\n        y()",
+        ),
+        ("<p>Run <code>a<br>b</code></p>", "Run\n\n    a\n    b"),
         # Tables that lay out a page are blocks.
         ("<table><tr><td><h2>Left</h2><p>a</p></td><td><p>b</p></td></tr></table>", "## Left\n\na\n\nb"),
         ("<table><caption>Tides</caption><tr><td>a</td><td><p>b</p></td></tr></table>", "Tides\n\n- a | b"),
