@@ -126,8 +126,12 @@ def why_none(config: TransformerConfig) -> str:
     every = {name: obstacles(config, family) for name, family in FAMILIES.items()}
     against = {name: found for name, found in every.items() if not any(each.startswith("kind ") for each in found)}
     fewest = min(len(found) for found in against.values())
-    near = [f"{name}: {', '.join(found)}" for name, found in against.items() if len(found) == fewest]
-    return f"no family of transformers computes this model ({'; '.join(near)})"
+    near: dict[str, list[str]] = {}
+    for name, found in against.items():
+        if len(found) == fewest:
+            near.setdefault(", ".join(found), []).append(name)
+    shown = "; ".join(f"{', '.join(names)}: {found}" for found, names in near.items())
+    return f"no family of transformers computes this model ({shown})"
 
 
 def _refuse_quantized(fields: Fields) -> None:

@@ -145,9 +145,9 @@ def test_what_stands_beside_the_familys_fields_may_not_contradict_them() -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"positions": "alibi"}, "llama: positions 'alibi', not 'rope'"),
-        ({"attention_soft_cap": 5.0}, "llama: attention_soft_cap 5.0, not None"),
-        ({"rope_scaling": {"kind": "ntk", "factor": 2.0}}, "llama: rope_scaling"),
+        ({"positions": "alibi"}, "(llama, mistral, phi3, smollm3, granite: positions 'alibi', not 'rope')"),
+        ({"attention_soft_cap": 5.0}, "granite: attention_soft_cap 5.0, not None"),
+        ({"rope_scaling": {"kind": "ntk", "factor": 2.0}}, "granite: rope_scaling"),
         ({"qk_norm": True, "attention_bias": "qkv"}, "qwen2: qk_norm True, not False"),
         ({"mixture": {"experts": 3, "shared": 1}}, "mixtral: mixture.shared 1, not 0"),
         (ENCODER_DECODERS["vaswani"], "positions 'sinusoidal', not 'relative', norm 'layer', not 'rms'"),

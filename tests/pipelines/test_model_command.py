@@ -243,7 +243,7 @@ def test_a_model_of_no_family_has_logits_and_no_export(tmp_path: Path, capsys: p
         assert torch.equal(torch.from_numpy(np.load(out)), model.eval()(torch.tensor([[1, 2, 3]])))
     capsys.readouterr()
     said = refused(["model", "export", str(tmp_path / "ours"), str(tmp_path / "theirs")], capsys)
-    assert "llama: positions 'alibi', not 'rope'" in said
+    assert "(llama, mistral, phi3, smollm3, granite: positions 'alibi', not 'rope')" in said
     assert not (tmp_path / "theirs").exists()
     assert "in our own fields already" in refused(
         ["model", "import", str(tmp_path / "ours"), str(tmp_path / "theirs")], capsys
