@@ -114,17 +114,25 @@ def obstacles(config: TransformerConfig, family: Family) -> list[str]:
 
     A family can express a configuration if reading its own fields back gives an equal one, so no rule is stated twice.
     """
+    read = _read_back(config, family)
+    return [read] if isinstance(read, str) else differences(config, read)
+
+
+def _read_back(config: TransformerConfig, family: Family) -> TransformerConfig | str:
+    """The configuration that a family's own fields for this one describe, or why they describe none."""
     try:
-        read, _ = read_config(family_fields(config, family))
+        return read_config(family_fields(config, family))[0]
     except ValueError as error:
-        return [str(error).removeprefix("config.json: ")]
-    return differences(config, read)
+        return str(error).removeprefix("config.json: ")
 
 
 def why_none(config: TransformerConfig) -> str:
     """One line naming the settings that the closest families cannot express."""
-    every = {name: obstacles(config, family) for name, family in FAMILIES.items()}
+    read = {name: _read_back(config, family) for name, family in FAMILIES.items()}
+    # Fields that cannot be read say little about the distance.
+    every = {name: differences(config, each) for name, each in read.items() if not isinstance(each, str)}
     against = {name: found for name, found in every.items() if not any(each.startswith("kind ") for each in found)}
+    against = against or {name: [each] for name, each in read.items() if isinstance(each, str)}
     fewest = min(len(found) for found in against.values())
     near: dict[str, list[str]] = {}
     for name, found in against.items():
