@@ -34,7 +34,6 @@ _FEW = 3
 """Characters beyond ASCII that halve the confidence: a guess needs at least five."""
 _SAMPLE_BYTES = 1 << 15
 _BLOCK_BYTES = 1 << 18
-_HIGH_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?")
 _HIGH = re.compile(r"[^\x00-\x7f]")
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})
 _MOST_CONTROLS = 0.005
@@ -160,12 +159,16 @@ def guess(content: bytes) -> Encoding:
 def _sample(content: bytes) -> bytes:
     """Return the lines that are not ASCII, up to a limit: whole lines, because half a character is an error."""
     lines, size = [], 0
-    for match in _HIGH_LINE.finditer(content):
-        lines.append(match[0])
-        size += len(match[0])
+    for line in _high_lines(content):
+        lines.append(line)
+        size += len(line)
         if size >= _SAMPLE_BYTES:
             break
-    return b"".join(lines)
+    return b"\n".join(lines)
+
+
+def _high_lines(content: bytes) -> list[bytes]:
+    return [line for line in content.split(b"\n") if not line.isascii()]
 
 
 def _share(count: int, content: bytes | str) -> float:
@@ -233,12 +236,13 @@ class Recoded(io.RawIOBase):
     def _guess(self, content: bytes) -> None:
         """Decide by the first block with other bytes than ASCII: UTF-8 if any line of it is, else a guess."""
         self._decided = True
-        high = _HIGH_LINE.findall(content)
+        high = _high_lines(content)
         if any(_is_utf_8(line) for line in high[:-1]) or _is_utf_8(high[-1], cut=True):
             return
         try:
             # The last line may be cut in a character.
-            encoding = guess(b"".join(high if len(high) == 1 or content.endswith(b"\n") else high[:-1]))
+            is_whole = len(high) == 1 or not content.endswith(high[-1])
+            encoding = guess(b"\n".join(high if is_whole else high[:-1]))
         except NotText as why:
             self.doubt = str(why) if str(why) != "binary" else self.doubt
         else:

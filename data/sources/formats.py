@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from sluice.data.config import Format, Markup
@@ -75,6 +76,7 @@ def format_of(name: str, origin: Origin, *, chosen: bool) -> Format | None:
     return known or ("text" if chosen or origin.markup is not None else None)
 
 
+@lru_cache(maxsize=64)
 def kind(name: str) -> tuple[str, str | None]:
     """Return (suffix of the format, packing): `a.jsonl.gz` is (.jsonl, gzip)."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]

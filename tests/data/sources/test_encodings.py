@@ -101,6 +101,14 @@ def test_ascii_before_the_first_other_byte_does_not_hide_the_encoding(tmp_path: 
     assert last.text == TEXTS["cp1251"]
 
 
+def test_long_lines_of_ascii_are_looked_through_once(tmp_path: Path) -> None:
+    long = json.dumps({"text": "a" * 250_000})
+    found = read(
+        tmp_path / "a.jsonl", f"{long}\n{json.dumps({'text': TEXTS['cp1251']}, ensure_ascii=False)}".encode("cp1251")
+    )
+    assert [each.text for each in found if isinstance(each, Document)] == ["a" * 250_000, TEXTS["cp1251"]]
+
+
 def test_a_page_has_its_declared_charset_or_one_that_includes_it_or_a_guess(tmp_path: Path) -> None:
     for declared, text in {
         "gb2312": "昨天傍晚我们去森林，镕",
