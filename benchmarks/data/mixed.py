@@ -82,7 +82,7 @@ def _pieces(texts: Iterator[str], size_bytes: int) -> Iterator[str]:
         for paragraph in text.strip("\n").split("\n\n"):
             paragraphs.append(paragraph)
             size += len(paragraph.encode()) + 2
-            if size >= size_bytes * 0.8:
+            if size >= size_bytes * 0.9:
                 yield "\n\n".join(paragraphs) + "\n"
                 paragraphs, size = [], 0
 

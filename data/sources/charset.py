@@ -132,6 +132,8 @@ def guess(content: bytes) -> Encoding:
     if b"\0" in content or _share(len(content) - len(content.translate(None, _CONTROLS)), content) > _MOST_CONTROLS:
         raise NotText("binary")
     sample = _sample(content)
+    if _is_damaged_utf_8(sample):
+        raise NotText("damaged UTF-8 text")
     matches = list(from_bytes(sample, cp_isolation=list(_GUESSED)))
     if not matches:
         raise NotText("not UTF-8 text")
@@ -154,6 +156,13 @@ def guess(content: bytes) -> Encoding:
     if confidence < MIN_CONFIDENCE:
         raise NotText(f"not UTF-8 text, perhaps {name}: set encoding={name} to read it so")
     return Encoding(name, "guess", confidence)
+
+
+def _is_damaged_utf_8(content: bytes) -> bool:
+    """Return whether most characters beyond ASCII are UTF-8: bytes of other encodings form such by chance alone."""
+    text = content.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    return len(_HIGH.findall(text)) - wrong > 4 * wrong
 
 
 def _sample(content: bytes) -> bytes:

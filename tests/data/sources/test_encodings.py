@@ -144,6 +144,14 @@ def test_an_encoding_that_is_none_is_one_clear_line(name: str) -> None:
         Source(uri="a.txt", encoding=name)
 
 
+@pytest.mark.parametrize("encoding", TEXTS)
+def test_utf8_with_wrong_bytes_is_not_taken_for_another_encoding(encoding: str) -> None:
+    content = TEXTS[encoding].encode()
+    for damaged in (content[:60] + b"\xff" + content[60:], content + b"\xe9", content + "日本".encode()[:-1]):
+        with pytest.raises(NotText, match="damaged UTF-8 text"):
+            decode(damaged)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9))
 def test_binary_content_stays_a_reject(seed: int) -> None:
