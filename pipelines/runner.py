@@ -61,7 +61,7 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
     """Run the lifecycle to its end and return the record of the run. Raises StepFailed with the failing step's own
     line, and ValueError while another run is going, whose settings stay as they are.
     """
-    with _only_run(workspace) as lock:
+    with only_run(workspace) as lock:
         # A run that fails at once may be followed by another within the second.
         started_at = time.strftime("%Y%m%d-%H%M%S")
         names = (started_at, *(f"{started_at}-{number}" for number in range(1, 100)))
@@ -154,8 +154,11 @@ def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
 
 
 @contextmanager
-def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
-    """One run a workspace. The child inherits the lock, so it is free only when the whole of an earlier run is gone."""
+def only_run(workspace: Workspace) -> Iterator[IO[str]]:
+    """One run or promotion a workspace, or ValueError naming the process that is going.
+
+    The child inherits the lock, so it is free only when the whole of an earlier run is gone.
+    """
     workspace.runs.mkdir(parents=True, exist_ok=True)
     with (workspace.state / "run.lock").open("a+") as lock:
         deadline = time.monotonic() + _LOCK_WAIT_S
@@ -164,7 +167,8 @@ def _only_run(workspace: Workspace) -> Iterator[IO[str]]:
             holder = lock.read().strip()
             if _alive(holder) or time.monotonic() > deadline:
                 raise ValueError(
-                    f"another run (process {holder or 'unknown'}) is going in {workspace.root}: wait for it or end it"
+                    f"another run or promotion (process {holder or 'unknown'}) is going in {workspace.root}: wait for it "
+                    "or end it"
                 )
             time.sleep(_POLL_S)
         lock.truncate(0)

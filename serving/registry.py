@@ -121,6 +121,10 @@ class Registry:
         """Return the version that the alias points at."""
         return self.aliases().get(name)
 
+    def has(self, version: str) -> bool:
+        """Return whether the version is registered."""
+        return any(str(found.version) == version for found in self._search())
+
     def set_alias(self, name: str, version: str) -> None:
         """Point the alias at `version`."""
         self._version(version)

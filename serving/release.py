@@ -36,6 +36,10 @@ class ReleaseState:
     sequence: int = 0
     """Number of the newest ledger entry in this state."""
 
+    def former_champions(self) -> tuple[str, ...]:
+        """Return what a rollback may restore, oldest first."""
+        return (*self.earlier_champions, self.previous_champion) if self.previous_champion else ()
+
     def aliases(self) -> dict[str, str | None]:
         """Return MLflow alias -> version, in the order in which they are moved: the rollback target comes first."""
         return {PREVIOUS_CHAMPION: self.previous_champion, CHAMPION: self.champion, CHALLENGER: self.challenger}
@@ -66,6 +70,8 @@ class Intent:
     version: str | None = None
     """Version to propose; for the other actions the version that the caller expects to act on, None for any."""
     weight: int = 0
+    to: str | None = None
+    """Earlier champion to roll back to, None for the previous one."""
     forced: bool = False
     verdict: VerifiedVerdict | None = None
     """Verdict of the version to propose or promote."""
@@ -110,11 +116,13 @@ def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
             return idle
         case "rollback":
             # A version that was champion twice must not become its own rollback target.
-            spent = (entry.version, state.previous_champion)
-            earlier = tuple(version for version in state.earlier_champions if version not in spent)
+            target, former = entry.details["to"], state.former_champions()
+            place = former.index(target)
+            # The one before the target is the next way back; those after it stay to be named.
+            earlier = tuple(v for v in (*former[place + 1 :], *former[:place]) if v not in (entry.version, target))
             return replace(
                 idle,
-                champion=state.previous_champion,
+                champion=target,
                 previous_champion=earlier[-1] if earlier else None,
                 earlier_champions=earlier[:-1],
                 rolled_back=(*state.rolled_back, entry.version),
@@ -200,8 +208,11 @@ def _rollback(state: ReleaseState, intent: Intent) -> Entry | Refusal:
         return Refusal(f"rollback: version {intent.version} is no longer the champion, {state.champion} is")
     if state.previous_champion is None:
         return Refusal(f"version {state.champion} has no previous champion to roll back to")
+    former, target = state.former_champions(), intent.to or state.previous_champion
+    if target not in former or target == state.champion:
+        return Refusal(f"version {target} was not champion before {state.champion}: choose one of {', '.join(former)}")
     # The challenger was judged against the champion that is rolled back, so its rollout ends too.
-    return _entry(intent, state.champion, {"to": state.previous_champion, "dropped": state.challenger})
+    return _entry(intent, state.champion, {"to": target, "dropped": state.challenger})
 
 
 def _entry(intent: Intent, version: str, details: Mapping[str, Any]) -> Entry:

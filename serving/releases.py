@@ -28,6 +28,7 @@ class VersionStore(Protocol):
     model_name: str
 
     def aliases(self) -> dict[str, str]: ...
+    def has(self, version: str) -> bool: ...
     def set_alias(self, name: str, version: str) -> None: ...
     def drop_alias(self, name: str) -> None: ...
     def check_model(self, version: str) -> str: ...
@@ -94,12 +95,24 @@ class Releases:
         """Remove the challenger; the champion serves alone."""
         return self._carry_out("drop", reason, version=version or self.state().challenger)
 
-    def rollback(self, reason: str, *, version: str | None = None) -> ReleaseState:
-        """champion <- previous-champion. Ends a rollout in progress."""
-        return self._carry_out("rollback", reason, version=version or self.state().champion)
+    def rollback(self, reason: str, *, version: str | None = None, to: str | None = None) -> ReleaseState:
+        """champion <- `to`, an earlier champion, by default the previous one. Ends a rollout in progress.
+
+        Raises ValueError, with nothing written, if the files of that version are gone or changed.
+        """
+        state = self.state()
+        target = to or state.previous_champion
+        if target in state.former_champions():
+            try:
+                self._registry.check_model(target)
+            except ValueError as error:
+                others = [each for each in reversed(state.former_champions()) if each not in (target, state.champion)]
+                way = f"roll back to another by --to {others[0]}" if others else "release a new version"
+                raise ReleaseRefused(f"version {target} cannot serve: {error}; {way}") from None
+        return self._carry_out("rollback", reason, version=version or state.champion, to=target)
 
     def reconcile(self) -> ReleaseState:
-        """Move MLflow's aliases to the ledger's state. Idempotent.
+        """Move MLflow's aliases to the ledger's state. Idempotent. A version that was deleted there gets none.
 
         Raises ValueError if the hash chain is broken: a version named by a forged ledger must not serve.
         """
@@ -108,10 +121,10 @@ class Releases:
             state = fold(entries)
             found = self._registry.aliases()
             for alias, version in state.aliases().items():
-                if version is None and alias in found:
-                    self._registry.drop_alias(alias)
-                elif version is not None and found.get(alias) != version:
+                if version is not None and found.get(alias) != version and self._registry.has(version):
                     self._registry.set_alias(alias, version)
+                elif alias in found and found[alias] != version:
+                    self._registry.drop_alias(alias)
             if entries:
                 self._registry.set_anchor(entries[-1].sequence, entries[-1].hash)
             # A writer that appends after this check moves the aliases itself; one that came before it makes us loop.

@@ -6,7 +6,9 @@ import sys
 from sluice.components.artifact import read_metrics
 from sluice.components.register import register
 from sluice.components.rollout import rollout
+from sluice.components.workspace import Workspace
 from sluice.pipelines.compose import find_workspace
+from sluice.pipelines.runner import only_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.force and not arguments.reason.strip():
         raise ValueError("--force needs --reason: say why, it goes into the ledger")
     forced = arguments.reason.strip() if arguments.force else None
+    with only_run(workspace):
+        return _promote(workspace, forced)
+
+
+def _promote(workspace: Workspace, forced: str | None) -> int:
     version = register(workspace, forced_reason=forced)
     if not version:
         refusal = read_metrics(workspace, "register")["reason"]

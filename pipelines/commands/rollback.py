@@ -1,4 +1,4 @@
-"""`sluice rollback`: restore the previous champion."""
+"""`sluice rollback`: restore an earlier champion."""
 
 import argparse
 
@@ -8,6 +8,7 @@ from sluice.serving.client import find_server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", metavar="VERSION", help="earlier champion to restore (default: the previous one)")
     parser.add_argument("--reason", default="requested by hand", help="recorded in the ledger")
 
 
@@ -15,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = find_workspace()
     releases = open_releases(workspace)
     before = releases.state().champion
-    after = releases.rollback(arguments.reason).champion
+    after = releases.rollback(arguments.reason, to=arguments.to and arguments.to.removeprefix("v")).champion
     print(f"rolled back from v{before} to v{after}: {arguments.reason}")
     server = find_server(workspace.state)
     if server is not None:

@@ -10,7 +10,7 @@ from sluice.components.params import load_block
 from sluice.components.workspace import STEPS, Workspace
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.compose import compose, write_params
-from sluice.pipelines.runner import RunFolder, _check, _only_run, make_record, run_pipeline, step_record
+from sluice.pipelines.runner import RunFolder, _check, only_run, make_record, run_pipeline, step_record
 from sluice.pipelines.summary import outside_share
 from sluice.pipelines.terminal import BarView, LineView, clock
 
@@ -60,18 +60,18 @@ def test_success_is_every_steps_own_word(tmp_path: Path) -> None:
 
 def test_two_runs_never_share_a_workspace(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with _only_run(workspace), pytest.raises(ValueError, match="another run"), _only_run(workspace):
+    with only_run(workspace), pytest.raises(ValueError, match="another run or promotion"), only_run(workspace):
         pass
-    with _only_run(workspace):
+    with only_run(workspace):
         assert (workspace.state / "run.lock").is_file()
 
 
 def test_a_refused_run_leaves_the_settings_of_the_one_that_is_going(tmp_path: Path, root: Path) -> None:
     workspace = Workspace(tmp_path)
     params = compose(Workspace(root), ["profile=tiny", "pretrain.steps=9"])
-    with _only_run(workspace):
+    with only_run(workspace):
         workspace.params.write_text("of the run that is going")
-        with pytest.raises(ValueError, match="another run"):
+        with pytest.raises(ValueError, match="another run or promotion"):
             run_pipeline(workspace, params)
     assert workspace.params.read_text() == "of the run that is going"
     assert not list(workspace.runs.iterdir())

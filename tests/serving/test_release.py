@@ -79,6 +79,16 @@ def test_rollbacks_go_back_champion_by_champion_and_then_refuse() -> None:
     assert "no version serves yet" in refusal(ReleaseState(), intent("rollback"))
 
 
+def test_a_rollback_to_any_earlier_champion() -> None:
+    state = after(champions("1", "2", "3", "4"), intent("rollback", to="2"))
+    assert (state.champion, state.previous_champion, state.earlier_champions) == ("2", "1", ("3",))
+    assert after(state, intent("rollback", to="3")).champion == "3"
+    for target in ("4", "7"):
+        assert f"version {target} was not champion before 4: choose one of 1, 2, 3" in refusal(
+            champions("1", "2", "3", "4"), intent("rollback", to=target)
+        )
+
+
 def test_a_version_is_never_the_way_out_of_itself() -> None:
     state = after(champions("1", "2", "1"), intent("rollback"))
     assert (state.champion, state.previous_champion) == ("2", None)
@@ -268,6 +278,23 @@ def test_evidence_that_changed_stops_a_proposal_and_a_promotion(workspace: Works
     assert [entry.action for entry in workspace.releases.history()] == ["propose"]
 
 
+def test_a_rollback_to_a_version_that_is_gone_writes_nothing(released: Workspace) -> None:
+    released.promote("3")
+    before = released.releases.state()
+    model = released.registry.model_folder("2") / "model.safetensors"
+    kept = model.read_text()
+    model.write_text("another model")
+    try:
+        with pytest.raises(ReleaseRefused, match=r"version 2 cannot serve: .*roll back to another by --to 1"):
+            released.releases.rollback("errors")
+    finally:
+        model.write_text(kept)
+    with pytest.raises(ReleaseRefused, match="version 9 was not champion before 3: choose one of 1, 2"):
+        released.releases.rollback("errors", to="9")
+    assert released.releases.state() == before
+    assert released.releases.rollback("errors", to="1").champion == "1"
+
+
 def test_a_broken_ledger_is_neither_followed_nor_written(released: Workspace) -> None:
     with sa.create_engine(released.ledger.url).begin() as connection:
         connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_DELETE")
@@ -336,3 +363,21 @@ def test_registry_and_ledger_must_speak_of_one_model(released: Workspace) -> Non
     other = Registry(released.ledger.url, released.root, "other")
     with pytest.raises(AssertionError, match="different models"):
         Releases(other, released.ledger, released.keys)
+
+
+@pytest.mark.parametrize("gone", [{"2"}, {"1"}, {"3"}, {"1", "2"}, {"1", "3"}, {"2", "3"}, {"1", "2", "3"}])
+def test_whatever_version_is_deleted_a_command_leads_out(released: Workspace, gone: set[str]) -> None:
+    """Champion 2, previous champion 1 and challenger 3; some of them are deleted in the registry."""
+    released.propose("3")
+    for version in gone:
+        released.registry._client.delete_model_version(released.registry.model_name, version)
+    released.releases.reconcile()
+    assert not set(released.aliases().values()) & gone
+    if "1" not in gone:
+        assert released.releases.rollback("the champion is gone").champion == "1"
+    else:
+        with pytest.raises(ReleaseRefused, match=r"version 1 cannot serve: .*; release a new version"):
+            released.releases.rollback("the champion is gone")
+        released.releases.drop("its files are gone")
+    released.promote(released.register(f"after {sorted(gone)} went"))
+    assert released.releases.state().champion == "4" == released.aliases()["champion"]
