@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from sluice.data.config import IngestConfig
+from sluice.model.config import EvaluateConfig
 
 PERMISSIVE = {"MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "Apache-2.0 OR BSD-3-Clause"}
 PATH = Path(__file__).parents[2] / "conf" / "data" / "documentation.yaml"
@@ -22,5 +23,6 @@ def test_the_pinned_documentation_is_valid_and_permissively_licensed():
 
 def test_documents_are_searched_for_every_evaluation_set_in_use(root: Path):
     held = yaml.safe_load((root / "conf" / "config.yaml").read_text(encoding="utf-8"))["refine"]["evaluation_sets"]
-    used = [path for path in (root / "model" / "evaluation").rglob("*") if path.suffix in {".yaml", ".json", ".jsonl"}]
-    assert {each["path"] for each in held} == {path.relative_to(root).as_posix() for path in used} != set()
+    used = {EvaluateConfig().golden_prompts}
+    assert not [path for path in (root / "model" / "evaluation").rglob("*") if path.suffix in {".yaml", ".jsonl"}]
+    assert {each["path"] for each in held} == used

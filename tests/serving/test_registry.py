@@ -115,7 +115,7 @@ def test_mistakes_are_named(workspace: Workspace, verdict: Path, tmp_path: Path)
         registry.register(folder, tmp_path / "nothing.json", {}, {})
     with pytest.raises(ValueError, match=r"model_hash.*leave them out"):
         registry.register(folder, verdict, {"model_hash": "mine"}, {})
-    with pytest.raises(ValueError, match=r"config\.json"):
+    with pytest.raises(ValueError, match=r"not a model directory"):
         registry.register(tmp_path / "empty", verdict, {}, {})
     with pytest.raises(ValueError, match="no version 7; registered: none"):
         registry.model_folder("7")
