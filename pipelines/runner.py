@@ -167,8 +167,8 @@ def only_run(workspace: Workspace) -> Iterator[IO[str]]:
             holder = lock.read().strip()
             if _alive(holder) or time.monotonic() > deadline:
                 raise ValueError(
-                    f"another run or promotion (process {holder or 'unknown'}) is going in {workspace.root}: wait for it "
-                    "or end it"
+                    f"another run or promotion (process {holder or 'unknown'}) is going in {workspace.root}: wait for "
+                    "it or end it"
                 )
             time.sleep(_POLL_S)
         lock.truncate(0)

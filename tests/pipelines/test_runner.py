@@ -10,7 +10,7 @@ from sluice.components.params import load_block
 from sluice.components.workspace import STEPS, Workspace
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.compose import compose, write_params
-from sluice.pipelines.runner import RunFolder, _check, only_run, make_record, run_pipeline, step_record
+from sluice.pipelines.runner import RunFolder, _check, make_record, only_run, run_pipeline, step_record
 from sluice.pipelines.summary import outside_share
 from sluice.pipelines.terminal import BarView, LineView, clock
 
