@@ -102,6 +102,8 @@ def _wanted(column: Any, choice: FieldChoice) -> bool:
 
     if choice.names is not None:
         return column.name in choice.names or column.name == choice.id_field
+    if column.name == "metadata" and types.is_struct(column.type):
+        return True  # its own fields count as fields of the row
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
     return not (types.is_nested(kind) or types.is_null(kind) or (_is_text(kind) and "binary" in str(kind)))
 

@@ -1,5 +1,6 @@
 """Plan the reading: find and fetch what the sources of the settings consist of, in order, without reading it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from sluice.data.sources.units import (
     RejectUnit,
     Unit,
 )
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
@@ -151,7 +154,9 @@ def _units(  # noqa: PLR0917
             digests[f"{project}=={version}"] = sha256
             return [DistributionUnit(path.absolute(), choice, origin, path.stat().st_size, sha256)]
         case HubDataset():
-            return [DatasetUnit(location, source.split, source.revision, origin)]
+            # A commit pins the content, a branch or tag may move.
+            commit = source.revision if _COMMIT.fullmatch(source.revision or "") else None
+            return [DatasetUnit(location, source.split, source.revision, origin, version=commit)]
         case Installed():
             return [InstalledUnit(config.fallback_bytes)]
 

@@ -49,6 +49,8 @@ def _of_record(record: Any, shown: str, origin: Origin, limits: Limits) -> Docum
     path = f"{shown}:{address or 'no address'}"
     content_type = (http.get_header("Content-Type") if http else record.content_type) or ""
     kind, _, parameters = content_type.partition(";")
+    if not kind and record.rec_type == "conversion":
+        kind = "text/plain"
     markup = _MARKUPS.get(kind.strip().lower())
     if markup is None or (record.rec_type == "response" and http is None):
         return origin.reject(path, "not a page of HTML or a plain text")

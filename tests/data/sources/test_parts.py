@@ -14,7 +14,7 @@ from test_refine import page
 
 from sluice.core.manifest import read_manifest
 from sluice.data.build import build
-from sluice.data.config import IngestConfig
+from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
 from sluice.data.executor import TaskFailed, run_tasks
 from sluice.data.sources import parts
@@ -202,3 +202,9 @@ def test_what_has_no_version_is_read_each_time(tmp_path: Path, monkeypatch: pyte
         config = IngestConfig(sources=["hf:owner/name"])
         ingest(config, tmp_path / name, work=tmp_path / "work", executor=interrupting(99, seen))
     assert [task.key for task in seen] == ["", ""]
+    seen.clear()
+    for name in ("third", "fourth"):
+        (tmp_path / name).mkdir()
+        config = IngestConfig(sources=[Source(uri="hf:owner/name", revision="0" * 40)])
+        ingest(config, tmp_path / name, work=tmp_path / "work", executor=interrupting(99, seen))
+    assert len(seen) == 1, "a commit pins the content"

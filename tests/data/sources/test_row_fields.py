@@ -232,6 +232,13 @@ def test_the_columns_of_parquet_beside_the_text_are_fields(tmp_path: Path) -> No
     assert first.metadata["fields"] == {"tags": ["a"], "id": "1"}
 
 
+def test_a_column_of_metadata_counts_as_fields_as_in_datatrove(tmp_path: Path) -> None:
+    content = table({"text": ["one"], "id": ["a"], "metadata": [{"url": "u", "tags": ["x"], "n": 1}]})
+    [document] = read(tmp_path / "a.parquet", content)
+    assert document.metadata["fields"] == {"id": "a", "url": "u", "n": 1}
+    assert document.metadata["left_out"] == ["tags"]
+
+
 def test_parquet_with_turns(tmp_path: Path) -> None:
     content = table({"id": ["a", "b"], "messages": [TURNS, TURNS[:1]]})
     assert shown(read(tmp_path / "a.parquet", content)) == [SPOKEN, "user: How\nmany?"]
