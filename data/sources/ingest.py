@@ -15,8 +15,8 @@ from sluice.data.executor import RunTasks, lasting_workers
 from sluice.data.report import IngestReport
 from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED
 from sluice.data.sources.limits import Limits
-from sluice.data.sources.parts import PartReport, ReadTask, SourceCounts, plan_parts, read_part
-from sluice.data.sources.plan import Plan, plan
+from sluice.data.sources.parts import PartReport, ReadCounts, ReadTask, plan_parts, read_part
+from sluice.data.sources.plan import ReadPlan, plan
 
 LEAST_BYTES, LEAST_UNITS = 1 << 25, 10_000
 """Size of the sources from which on workers read them; a worker takes seconds to start."""
@@ -87,9 +87,9 @@ def _remove_stale(parts: Path, spool: Path, tasks: Sequence[ReadTask]) -> None:
             remove(path)
 
 
-def _refuse_empty(config: IngestConfig, planned: Plan, reports: Sequence[PartReport]) -> None:
+def _refuse_empty(config: IngestConfig, planned: ReadPlan, reports: Sequence[PartReport]) -> None:
     """Raise ValueError for a source without a document, because a wrong path must not look like an empty corpus."""
-    counts = [SourceCounts() for _ in planned.names]
+    counts = [ReadCounts() for _ in planned.names]
     for report in reports:
         for source, found in report.by_source.items():
             counts[source].documents += found.documents
@@ -108,7 +108,7 @@ def _refuse_empty(config: IngestConfig, planned: Plan, reports: Sequence[PartRep
                     "correct data.packages"
                 )
     if not any(each.documents for each in counts):
-        found = SourceCounts(rejects=sum(each.rejects for each in counts), first=counts[0].first)
+        found = ReadCounts(rejects=sum(each.rejects for each in counts), first=counts[0].first)
         raise ValueError(f"no document in data.packages ({why_none(found)}): correct their include globs")
 
 
@@ -128,7 +128,7 @@ def _collect(tasks: Sequence[ReadTask], reports: Sequence[PartReport], out: Path
             table.write(task.rejects.read_text(encoding="utf-8"))
 
 
-def why_none(counts: SourceCounts) -> str:
+def why_none(counts: ReadCounts) -> str:
     """Explain why a source has no document, with its first reject."""
     if counts.first is None:
         return "it is empty"

@@ -15,7 +15,7 @@ from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import Origin, Read, Reject
 
 
-class Table(NamedTuple):
+class RowFile(NamedTuple):
     """An open file of rows: its bytes as UTF-8, and what is known about its encoding."""
 
     stream: io.BufferedReader
@@ -23,11 +23,11 @@ class Table(NamedTuple):
 
 
 @contextmanager
-def open_table(path: Path, packing: str | None, origin: Origin, limits: Limits) -> Iterator[Table]:
+def open_table(path: Path, packing: str | None, origin: Origin, limits: Limits) -> Iterator[RowFile]:
     """Open a file of rows in any encoding."""
     with open_stream(path, limits, packing) as stream:
         recoded = Recoded(stream, origin.encoding)
-        yield Table(io.BufferedReader(recoded, 1 << 18), recoded)
+        yield RowFile(io.BufferedReader(recoded, 1 << 18), recoded)
 
 
 def read_json_lines(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:

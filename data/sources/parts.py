@@ -33,7 +33,7 @@ _READ_BY = ("brotli", "charset-normalizer", "datasets", "faust-cchardet", "pyarr
 """Libraries that the documents depend on."""
 
 
-class SourceCounts(BaseModel):
+class ReadCounts(BaseModel):
     """Counts of one source of the settings."""
 
     documents: int = 0
@@ -46,7 +46,7 @@ class PartReport(BaseModel):
     """Counts of a part, for the process that plans, which does not open its documents."""
 
     counts: IngestReport = IngestReport()
-    by_source: dict[int, SourceCounts] = {}
+    by_source: dict[int, ReadCounts] = {}
     """By number of the source in the settings."""
     mistake: str | None = None
     """Message for the user, if a source cannot be read."""
@@ -129,11 +129,11 @@ def _open_rejects(path: Path) -> TextIO:
 
 def _documents(task: ReadTask, report: PartReport, table: Any) -> Iterator[Document]:
     for source, unit in task.units:
-        counts = report.by_source.setdefault(source, SourceCounts())
+        counts = report.by_source.setdefault(source, ReadCounts())
         yield from _counted(unit.read(task.limits), report.counts, counts, table)
 
 
-def _counted(found: Read, report: IngestReport, counts: SourceCounts, table: Any) -> Iterator[Document]:
+def _counted(found: Read, report: IngestReport, counts: ReadCounts, table: Any) -> Iterator[Document]:
     """Count documents and rejects as they pass, and write the rejects."""
     for each in found:
         if isinstance(each, Reject):

@@ -40,7 +40,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
-class Plan:
+class ReadPlan:
     """What is to be read."""
 
     units: list[tuple[int, Unit]] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Plan:
     fallback_reason: str | None = None
 
 
-def plan(config: IngestConfig, cache: Path, spool: Path, progress: Progress) -> Plan:
+def plan(config: IngestConfig, cache: Path, spool: Path, progress: Progress) -> ReadPlan:
     """Find the files of every source, or those of the pinned packages if none is listed. Downloads go to `cache`.
 
     What is piped in is copied to `spool`. Raises ValueError for a source that does not exist or does not have the
     pinned hash.
     """
-    made = Plan()
+    made = ReadPlan()
     if not config.given:
         _plan_packages(config, cache, progress, made)
         return made
@@ -76,7 +76,7 @@ def plan(config: IngestConfig, cache: Path, spool: Path, progress: Progress) -> 
     return made
 
 
-def _plan_packages(config: IngestConfig, cache: Path, progress: Progress, made: Plan) -> None:
+def _plan_packages(config: IngestConfig, cache: Path, progress: Progress, made: ReadPlan) -> None:
     archives, made.fallback_reason = fetch_packages(config, cache, progress)
     if made.fallback_reason is not None:
         made.names.append("installed:")
