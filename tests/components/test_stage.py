@@ -172,6 +172,42 @@ def test_sources_of_params_are_read_from_the_workspace_whatever_the_current_fold
     assert sources == ["texts/a", "texts/b"], "an artifact does not know where the workspace lies"
 
 
+def test_an_interrupted_ingest_goes_on_with_what_it_has_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sluice.components.ingest
+    from sluice.data.sources import parts
+
+    monkeypatch.setattr(sluice.components.ingest, "request_head", lambda: None)
+    monkeypatch.setattr(parts, "PART_UNITS", 2)
+    (workspace.root / "texts").mkdir()
+    for number in range(8):
+        (workspace.root / "texts" / f"{number}.md").write_text(f"text {number}")
+    params = yaml.safe_load(workspace.params.read_text())
+    params["data"]["sources"] = ["texts"]
+    workspace.params.write_text(yaml.safe_dump(params))
+    read: list[int] = []
+    most = 2
+
+    def read_some(task: parts.ReadTask) -> parts.PartReport:
+        if not (task.folder / parts.DONE).is_file():
+            if len(read) == most:
+                raise KeyboardInterrupt
+            read.append(task.number)
+        return parts.read_part(task)
+
+    monkeypatch.setattr("sluice.data.sources.ingest.read_part", read_some)
+    with pytest.raises(KeyboardInterrupt):
+        run_content_step(workspace, "ingest", sluice.components.ingest.work)
+    most = 4
+    run_content_step(workspace, "ingest", sluice.components.ingest.work)
+    shards = sorted(workspace.artifact("ingest").glob("documents-*.jsonl"))
+    texts = [json.loads(line)["text"] for shard in shards for line in shard.read_text().splitlines()]
+    assert texts == [f"text {number}" for number in range(8)]
+    assert sorted(read) == [0, 1, 2, 3], "each part once"
+    assert not (workspace.state / "read").exists()
+
+
 def test_a_file_that_changed_after_params_were_composed_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     names = {name: workspace.root / f"{name}.json" for name in ("quiz", "quality", "tokenizer")}
     first = '{"model": {"vocab": {}}}'
