@@ -22,6 +22,8 @@ class FoundFile:
 
     path: Path
     shown: str
+    link: str | None = None
+    """The link through which it was found, if that leads out of the source's folder."""
 
 
 Seen = set[tuple[int, int]]
@@ -34,7 +36,8 @@ def find(
     """Yield the source's files: those of a folder before those of its sub-folders, each in name order.
 
     A folder or file that a link leads to again is rejected, and so are files in `seen`, to which found files are added,
-    and what cannot be listed. In the folder of a finished build only its documents are found.
+    and what cannot be listed. Links out of the source's folder are followed, and each file there names the link. In the
+    folder of a finished build only its documents are found.
     """
     files: Seen = set() if seen is None else seen
     if location.glob is None and not location.top.is_dir():
@@ -60,9 +63,10 @@ class _Walk:
     def run(self) -> Iterator[FoundFile | Reject]:
         top = self.location.top
         _first_time(top, self.folders)
-        pending: list[tuple[Path, str]] = [(top, "")]
+        real_top = top.resolve()
+        pending: list[tuple[Path, str, str | None]] = [(top, "", None)]
         while pending:
-            folder, shown = pending.pop()
+            folder, shown, link = pending.pop()
             try:
                 with os.scandir(folder) as listing:
                     entries = sorted(listing, key=lambda entry: entry.name)
@@ -71,7 +75,7 @@ class _Walk:
                 continue
             if is_finished_build(folder):
                 entries = [entry for entry in entries if fnmatchcase(entry.name, DOCUMENTS)]
-            folders: list[tuple[Path, str]] = []
+            folders: list[tuple[Path, str, str | None]] = []
             for entry in entries:
                 below = shown + entry.name
                 if entry.name.startswith("."):
@@ -87,10 +91,14 @@ class _Walk:
                 if not fresh:
                     loop = is_folder and Path(folder).resolve().is_relative_to(Path(entry.path).resolve())
                     yield self.origin.reject(printable(below), "directory loop" if loop else _SEEN)
-                elif is_folder:
-                    folders.append((Path(entry.path), f"{below}/"))
+                    continue
+                path, out = Path(entry.path), link
+                if link is None and entry.is_symlink() and not path.resolve().is_relative_to(real_top):
+                    out = printable(below)
+                if is_folder:
+                    folders.append((path, f"{below}/", out))
                 else:
-                    yield FoundFile(Path(entry.path), printable(below))
+                    yield FoundFile(path, printable(below), out)
             pending += reversed(folders)
 
     def _wanted(self, shown: str, is_folder: bool) -> bool:

@@ -126,7 +126,7 @@ def _units(  # noqa: PLR0917
                 return [InputUnit(copy, top.name, origin, copy.stat().st_size, file_hash(copy))]
             chosen = chooser(location, source.include)
             return [
-                FileUnit.of(each.path, each.shown, origin, chosen(each.shown))
+                FileUnit.of(each.path, each.shown, origin, chosen(each.shown), each.link)
                 if isinstance(each, FoundFile)
                 else RejectUnit(each)
                 for each in find(location, choice, origin, seen)

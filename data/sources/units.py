@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluice.data.privacy import mask
 from sluice.data.sources.formats import read_file
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.location import HubDataset
-from sluice.data.sources.origin import Origin, Read, Reject
+from sluice.data.sources.origin import Noted, Origin, Read, Reject
 from sluice.data.sources.packages import read_distribution
 from sluice.data.sources.standard_input import read_input
 
@@ -26,19 +27,23 @@ class FileUnit:
     size_bytes: int
     version: str | None
     """Equal versions, equal documents; None: not known before the unit is read."""
+    link: str | None = None
+    """The link that led to it out of the source's folder."""
 
     @classmethod
-    def of(cls, path: Path, shown: str, origin: Origin, chosen: bool) -> "FileUnit":
+    def of(cls, path: Path, shown: str, origin: Origin, chosen: bool, link: str | None = None) -> "FileUnit":
         """Return the unit of the file as it is now: one that is written later has another version."""
         try:
             status = path.stat()
         except OSError:
-            return cls(str(path.absolute()), shown, origin, chosen, 0, "missing")
+            return cls(str(path.absolute()), shown, origin, chosen, 0, "missing", link)
         version = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        return cls(str(path.absolute()), shown, origin, chosen, status.st_size, version)
+        return cls(str(path.absolute()), shown, origin, chosen, status.st_size, version, link)
 
     def read(self, limits: Limits) -> Read:
-        return read_file(Path(self.path), self.shown, self.origin, limits, chosen=self.chosen)
+        if self.link is not None:
+            yield Noted(f"file outside of the source's folder, through the link {mask(self.link)[0]}")
+        yield from read_file(Path(self.path), self.shown, self.origin, limits, chosen=self.chosen)
 
 
 @dataclass(frozen=True)

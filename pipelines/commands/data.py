@@ -18,6 +18,7 @@ from sluice.pipelines.options import add_json, add_overrides, with_debug
 from sluice.pipelines.terminal import View, open_view
 
 _STEP = "data"
+_SHOWN_KINDS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,13 +143,21 @@ def _build(arguments: argparse.Namespace) -> None:
         ("joined", {f"lines of {name}": count for name, count in report["joined_lines"].items()}),
     ):
         if any(counts.values()):
-            print(f"{title:<9} {', '.join(f'{name} {count:,}' for name, count in counts.items() if count)}")
+            print(f"{title:<9} {_most_frequent(counts)}")
     left_out = [
         f"{some:,} of {seen:,} words of pages of {name}" for name, (some, seen) in report["words_left_out"].items()
     ]
     if left_out:
         print(f"left out  {', '.join(left_out)}")
     print(f"hash      {report['content_sha256']}\ncard      {Path(arguments.out) / 'card.html'}")
+
+
+def _most_frequent(counts: dict[str, int]) -> str:
+    """The kinds with the highest counts, and how many are not shown."""
+    ordered = sorted(((name, count) for name, count in counts.items() if count), key=lambda each: (-each[1], each[0]))
+    rest = ordered[_SHOWN_KINDS:]
+    more = f", and {sum(count for _, count in rest):,} of {len(rest)} other kinds" if rest else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ordered[:_SHOWN_KINDS]) + more
 
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:

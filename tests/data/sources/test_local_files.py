@@ -94,6 +94,18 @@ def test_links_are_followed_once_and_loops_are_counted(tmp_path: Path):
     ]
 
 
+def test_files_outside_of_the_source_are_counted_by_their_link(tmp_path: Path):
+    top = tree(tmp_path / "top", "a/one.txt")
+    outside = tree(tmp_path / "outside", "three.txt", "below/four.txt")
+    (top / "c").symlink_to(outside, target_is_directory=True)
+    (top / "d.txt").symlink_to(tree(tmp_path / "else", "five.txt") / "five.txt")
+    (tmp_path / "out").mkdir()
+    report = ingest(IngestConfig(sources=str(top)), tmp_path / "out")
+    outside_by_link = "file outside of the source's folder, through the link {}"
+    assert report.documents == 4
+    assert report.noted == {outside_by_link.format("c"): 2, outside_by_link.format("d.txt"): 1}
+
+
 def test_a_file_that_vanishes_half_way_is_a_counted_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     top = tree(tmp_path / "top", "a.txt", "b.txt", "c/d.txt")
     find_files = files.find
