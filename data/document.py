@@ -34,6 +34,11 @@ def encodes(text: str) -> bool:
     return True
 
 
+def printable(name: str) -> str:
+    """Escape what UTF-8 cannot hold, such as the bytes of a file name that are not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def with_fields(own: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a finished document: the pipeline's own, and the fields of the row beside its text."""
     renamed = {f"row_{name}" if name in OWN_METADATA else name: value for name, value in fields.items()}

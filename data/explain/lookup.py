@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from sluice.core.manifest import MANIFEST, read_manifest
+from sluice.data.document import printable
 from sluice.data.explain.paths import Row, rows_at
 from sluice.data.report import EVIDENCE, REJECTS
-from sluice.data.sources.files import printable
 
 _LEAST_PREFIX = 6
 _SHOWN = 5

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from sluice.data.document import printable
 from sluice.data.report import is_finished_build
 from sluice.data.sources.code_files import names_suffix
 from sluice.data.sources.globs import Choice, at_or_below
@@ -45,11 +46,6 @@ def find(
         yield FoundFile(location.top, shown) if _first_time(location.top, files) else origin.reject(shown, _SEEN)
     else:
         yield from _Walk(location, choice, origin, files).run()
-
-
-def printable(path: str) -> str:
-    """Escape the bytes of a file name that are not UTF-8."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass

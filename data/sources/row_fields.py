@@ -7,7 +7,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-from sluice.data.document import encodes
+from sluice.data.document import encodes, printable
 
 TURN_FIELDS = ("messages", "conversations")
 """Fields that hold a list of turns, of which the first one there is read where the text field is not in the row."""
@@ -39,8 +39,8 @@ class FieldChoice:
                 continue
             plain = _json_value(value, 0 if self.names is None else _MOST_DEPTH)
             is_long = self.names is None and isinstance(plain, str) and len(plain) > LONGEST_PLAIN
-            if plain is None or is_long or not encodes(name):
-                found.left_out.append(name)
+            if plain is None or is_long or not encodes(name) or not name.strip():
+                found.left_out.append(printable(name) or "(no name)")
             else:
                 found.values[name] = plain
         if self.id_field is not None:

@@ -83,6 +83,13 @@ def test_a_field_that_utf8_cannot_hold_is_left_out_and_counted(tmp_path: Path) -
     assert document.metadata["left_out"] == ["bad", "nan"]
 
 
+def test_a_column_without_a_name_and_a_name_that_utf8_cannot_hold_are_left_out(tmp_path: Path) -> None:
+    [document] = read(tmp_path / "a.csv", ",text,n\n0,words,1\n")
+    assert (document.metadata["fields"], document.metadata["left_out"]) == ({"n": "1"}, ["(no name)"])
+    [document] = read(tmp_path / "a.jsonl", '{"text": "words", "\\ud800": 1}')
+    assert document.metadata["left_out"] == ["\\ud800"]
+
+
 def test_the_report_counts_fields_by_name(tmp_path: Path) -> None:
     rows = [{"text": "a", "url": "u"}, {"text": "b", "url": "u", "tags": []}, {"text": "c"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
