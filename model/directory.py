@@ -107,11 +107,17 @@ def save_transformer(
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load a tokenizer.json; it may have more tokens than the model's vocabulary. ValueError naming a damaged file."""
+    """Load a tokenizer.json; it may have more tokens than the model's vocabulary. ValueError naming a damaged file.
+
+    Truncation and padding, which some files have for batches of their own, are off: a text is encoded whole.
+    """
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises the bare Exception for any unreadable file
         raise ValueError(f"{path} is damaged: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = torch.float32) -> tuple[Transformer, Tokenizer]:

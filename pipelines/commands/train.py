@@ -92,7 +92,8 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
     out = run_folder(arguments)
     request = request_of(workspace, arguments, out)
     before = None if arguments.resume is None else restore_request(read_json(out / DESCRIPTION))
-    with locked(out), _nothing_left(out):
+    existed = out.exists()
+    with locked(out), _nothing_left(out, existed=existed):
         packed = open_run(workspace, request, out, goes_on=before is not None)
         run = run_of(request, packed)
         if before is not None and before.pretrain.steps != request.pretrain.steps:
@@ -125,12 +126,13 @@ def _run(workspace: Workspace, arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _nothing_left(out: Path) -> Iterator[None]:
-    """Remove the folder, whose lock is held, if what is inside fails before it has written anything there."""
+def _nothing_left(out: Path, *, existed: bool) -> Iterator[None]:
+    """Remove the folder, whose lock is held, if it is new and what is inside fails before anything is written there."""
     try:
         yield
     except BaseException:
-        remove_if_empty(out)
+        if not existed:
+            remove_if_empty(out)
         raise
 
 

@@ -9,6 +9,7 @@ from tokenizer_fixtures import TOKENIZERS, byte_level, llama
 from transformers import AutoTokenizer
 
 from sluice.data.tokenization import CHAT_TEMPLATE
+from sluice.model.directory import load_tokenizer
 from sluice.model.text.chat_template import ChatTemplate, PromptMessage, chat_template
 from sluice.model.text.prompt import PromptEncoder, load_prompt_encoder, special_ids, start_ids
 
@@ -138,6 +139,18 @@ def test_a_token_outside_the_vocabulary_is_refused_when_it_occurs(tmp_path: Path
     for encode in (encoder.encode, encoder.encode_marked, encoder.encode_text):
         with pytest.raises(ValueError, match=rf"token '▁?\[PAD\]' of id {size}, which is outside"):
             encode("the [PAD] fox")
+
+
+def test_truncation_and_padding_of_a_tokenizer_lose_no_text(tmp_path: Path) -> None:
+    tokenizer = llama()
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8, pad_id=0)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    text = "the quick fox and the lazy dogs"
+    assert PromptEncoder(loaded).encode(text) == llama().encode(text).ids
+    assert start_ids(loaded) == [1]
+    assert loaded.encode("a").ids == llama().encode("a").ids
 
 
 def test_a_chat_without_a_template_or_our_tokens_is_refused() -> None:

@@ -497,6 +497,8 @@ def test_a_run_gets_a_folder_of_its_own(refused: Callable[..., str], text: Path,
         assert not place.exists()
     out.mkdir()
     (out / "lock").touch()
+    assert "no UTF-8" in refused("train", *TINY, f"data.path={tmp_path / 'latin'}", "--out", str(out))
+    assert out.is_dir()
     assert main([*train, str(out)]) == 0
     for inside in ("model", "deeper/still"):
         assert f"lies in the run {out}" in refused(*train, str(out / inside))

@@ -144,6 +144,8 @@ _TOKENIZERS: dict[str, Callable[[str, str, TokenizerConfig], Tokenizer]] = {
 def _encoded_for(base: BaseTokens) -> Callable[[list[str]], list[list[int]]]:
     """Encoder of the pieces of a text with a model's own tokenizer, and what it puts before the first of them."""
     tokenizer = load_tokenizer(base.folder)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     is_byte_level = token_bytes(tokenizer) is not None
     start = start_ids(tokenizer)
 
