@@ -190,19 +190,21 @@ _KERNEL_WORDS = _words(
 COMPUTING_WORDS = _words(
     """
     act activation algorithm alibi attention attn bias block blocks causal conv cross decoder emb embd embed embedding
-    embeddings encoder expert experts ffn fn function gate gated gating glu head heads hidden kind layer layernorm
-    layers layout linear logit logits mask masked method mlp mode moe multiplier nonlinearity norm norms order
-    parallel pattern pooling pos position positional positions postnorm prenorm qk qkv residual rms rmsnorm rope
-    rotary router routing scale scaled scaling sliding softcap softmax ssm strategy style theta tie tied topology type
-    variant weight weights window
+    embeddings encoder encoding encodings expert experts ffn fn function gate gated gating geglu gelu glu head heads
+    hidden interleaved key kind layer layernorm layers layout linear logit logits mask masked method mlp mode moe
+    multiplier neox nonlinearity norm normalise normalize normalized norms ntk order parallel pattern pe pooling pos
+    position positional positions postnorm prenorm qk qkv query relu renormalize residual rms rmsnorm rope rotary
+    rotate router routing scale scaled scaling silu sliding softcap softmax ssm strategy style swiglu theta tie tied
+    topology type value variant weight weights window
     """
 )
 """Words of names of what a model computes: text under them, such as `norm_type`, may choose a computation."""
 _ON_BY_DEFAULT = _words(
     """
-    base causal emb embd embed embedding embeddings eps epsilon factor gated glu layernorm mask masked multiplier norm
-    norms pos position positional positions postnorm prenorm residual rms rmsnorm rope rotary scale scaled scaling
-    softmax theta tie tied
+    base causal emb embd embed embedding embeddings encoding encodings eps epsilon factor gated geglu glu interleaved
+    layernorm mask masked multiplier neox norm normalise normalize normalized norms pe pos position positional
+    positions postnorm prenorm renormalize residual rms rmsnorm rope rotary rotate scale scaled scaling softmax swiglu
+    theta tie tied
     """
 )
 """Words of what a model has unless it is switched off: false or zero under them may change a logit."""
@@ -217,13 +219,13 @@ def is_inert(name: str, value: Any) -> bool:
     if _TOKENS.fullmatch(name) or _LENGTHS.fullmatch(name) or (name.endswith("_token") and isinstance(value, str)):
         return True
     words = frozenset(re.split(r"[_.\-]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
-    if words & _TRAINING_WORDS and not words & {"rope", "rotary"}:
+    if words & _TRAINING_WORDS and not words & {"context", "position", "rope", "rotary"}:
         return True
     if words & _KERNEL_WORDS and isinstance(value, bool | str):
         return True
-    if isinstance(value, str):
-        return not words & COMPUTING_WORDS and not re.fullmatch(r"(?i)true|false|[-+.\de]*", value)
-    return value in (False, 0, [], {}) and not words & _ON_BY_DEFAULT
+    if isinstance(value, str) and value:
+        return not words & COMPUTING_WORDS and not re.fullmatch(r"(?i)true|false|[-+.\de]+", value)
+    return value in (False, 0, "", [], {}) and not words & _ON_BY_DEFAULT
 
 
 def _same(value: Any, values: tuple[Any, ...]) -> bool:
