@@ -102,7 +102,7 @@ def _named(given: Mapping[str, Any], known: Set[str]) -> str:
     shown = ", ".join(f"{name} = {_short(given[name])}" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     near = get_close_matches(names[0], sorted(known), n=1, cutoff=0.75)
-    meant = f" ({names[0]} may mean {near[0]})" if near else ""
+    meant = f" (did you mean {near[0]}?)" if near else ""
     return f"unknown field{'s' * (len(names) > 1)} {shown}{more}{meant}"
 
 

@@ -167,7 +167,7 @@ def test_what_no_family_computes_is_native_and_says_why(options: dict[str, Any],
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("qwen2", {"use_mrope": True}, "use_mrope is True, but only False is supported"),
     ("llama", {"sliding_window": 4096}, "unknown field sliding_window = 4096 could change the logits: import with"),
-    ("llama", {"hiden_size": 64}, r"unknown field hiden_size = 64 \(hiden_size may mean hidden_size\)"),
+    ("llama", {"hiden_size": 64}, r"unknown field hiden_size = 64 \(did you mean hidden_size\?\)"),
     ("llama", {"vocab_size": "x"}, "config.json: vocab_size must be a valid integer, .* not 'x'"),
     ("llama", {"a": 1, "b": 2, "c": 3, "d": 4}, "unknown fields a = 1, b = 2, c = 3 and 1 more could"),
     ("llama", {"quantization_config": {"bits": 4}}, r"quantized by unknown \(4 bits\).*dequantize them first"),

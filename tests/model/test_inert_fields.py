@@ -165,7 +165,7 @@ def test_a_field_that_could_change_a_logit_is_refused_in_one_short_line(name: st
         ValueError, match=rf"unknown field {name} = .* could change the logits: .*--ignore {name} "
     ) as no:
         read_config({**smallest(), name: EFFECTIVE[name]})
-    assert len(str(no.value)) < 200
+    assert len(str(no.value)) < 220
     assert "\n" not in str(no.value)
 
 
@@ -173,7 +173,7 @@ def test_inert_fields_stand_beside_our_own_ones_too() -> None:
     config, _ = read_config({**write_config(read_config(smallest())[0])})
     native = {"model_type": NATIVE, **config.model_dump(mode="json")}
     assert read_config({**native, "unsloth_version": "1", "temperature": 1.0, "eos_token_id": 2})[0] == config
-    with pytest.raises(ValueError, match=r"unknown field heds = 3 .heds may mean heads.: remove it"):
+    with pytest.raises(ValueError, match=r"unknown field heds = 3 .did you mean heads.*: remove it"):
         read_config({**native, "heds": 3})
 
 
