@@ -47,6 +47,11 @@ _SQLITE_GUARDS = [
     f"CREATE TRIGGER IF NOT EXISTS sluice_ledger_no_{verb} BEFORE {verb} ON sluice_ledger "
     "BEGIN SELECT RAISE(ABORT, 'sluice_ledger is append-only'); END"
     for verb in ("UPDATE", "DELETE")
+] + [
+    # INSERT OR REPLACE deletes the earlier row without the trigger above.
+    "CREATE TRIGGER IF NOT EXISTS sluice_ledger_no_REPLACE BEFORE INSERT ON sluice_ledger WHEN EXISTS "
+    "(SELECT 1 FROM sluice_ledger WHERE model = NEW.model AND sequence = NEW.sequence) "
+    "BEGIN SELECT RAISE(ABORT, 'sluice_ledger is append-only'); END"
 ]
 _POSTGRESQL_GUARDS = [
     "CREATE OR REPLACE FUNCTION sluice_ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -58,6 +63,10 @@ _POSTGRESQL_GUARDS = [
 
 class LedgerConflict(RuntimeError):
     """Another writer appended first: read the state and decide again."""
+
+
+class LedgerBroken(ValueError):
+    """The chain is not as it was written; the message names the entry and the next step."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,26 @@ class Ledger:
     def history(self) -> list[RecordedEntry]:
         """Return all entries, oldest first."""
         return [_recorded(row) for row in self._rows(sa.select(_TABLE).order_by(_TABLE.c.sequence))]
+
+    def follow(self, sequence: int = 0, head: str = GENESIS) -> list[RecordedEntry]:
+        """Return the entries after number `sequence`, whose hash was `head`, each verified to follow the one before.
+
+        Raises LedgerBroken where one does not, or where entry `sequence` itself has changed or is gone.
+        """
+        query = sa.select(_TABLE).where(_TABLE.c.sequence >= sequence).order_by(_TABLE.c.sequence)
+        rows = self._rows(query)
+        if sequence:
+            known, rows = rows[:1], rows[1:]
+            if not known or (known[0]["sequence"], known[0]["hash"]) != (sequence, head):
+                raise LedgerBroken(self._broken(sequence, f"entry {sequence} was changed or removed"))
+        for expected, row in enumerate(rows, start=sequence + 1):
+            if wrong := _fault(self.model, expected, row, head):
+                raise LedgerBroken(self._broken(expected, wrong))
+            head = row["hash"]
+        return [_recorded(row) for row in rows]
+
+    def _broken(self, sequence: int, reason: str) -> str:
+        return f"the ledger of {self.model} is broken at entry {sequence}: {reason}; restore the database from a backup"
 
     def verify(self, anchor: tuple[int, str] | None = None) -> LedgerCheck:
         """Check every entry of the chain.

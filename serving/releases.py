@@ -6,13 +6,14 @@ writes, `reconcile` repairs the aliases.
 
 import time
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 from sluice.core.manifest import file_hash
 from sluice.model.evaluation.verdict import read_verdict
-from sluice.serving.ledger import GENESIS, Ledger, LedgerCheck, LedgerConflict, RecordedEntry
-from sluice.serving.release import Action, Intent, Refusal, ReleaseState, VerifiedVerdict, fold, transition
+from sluice.serving.ledger import GENESIS, Ledger, LedgerBroken, LedgerCheck, LedgerConflict, RecordedEntry
+from sluice.serving.release import Action, Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
 
 MAX_TRIES = 5
 """Attempts at a change when other writers are faster."""
@@ -58,10 +59,19 @@ class Releases:
         assert registry.model_name == ledger.model, "registry and ledger of different models"
         self._registry, self._ledger, self._key_folder = registry, ledger, key_folder
         self._actor, self._clock = actor, clock
+        self._followed = ReleaseState(), GENESIS
 
     def state(self) -> ReleaseState:
-        """Return the present state from the ledger alone: cheap, without MLflow."""
-        return fold(self._ledger.history())
+        """Return the present state from the ledger alone: cheap, without MLflow.
+
+        Verifies the entries that it has not seen before. Raises LedgerBroken (a ValueError) for one that is forged.
+        """
+        state, head = self._followed
+        entries = self._ledger.follow(state.sequence, head)
+        if entries:
+            state = reduce(apply, entries, state)
+            self._followed = state, entries[-1].hash
+        return state
 
     def history(self) -> list[RecordedEntry]:
         """Return all entries, oldest first."""
@@ -137,7 +147,7 @@ class Releases:
         check = self.verify()
         if not check.ok:
             broken = f"broken at entry {check.broken_at}: {check.reason}"
-            raise ValueError(f"the ledger of {self._ledger.model} is {broken}; restore the database from a backup")
+            raise LedgerBroken(f"the ledger of {self._ledger.model} is {broken}; restore the database from a backup")
         return self._ledger.history()
 
     def _verify_verdict(self, version: str) -> VerifiedVerdict:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from release_fixtures import postgresql  # noqa: F401
 
-from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerConflict, entry_hash
+from sluice.serving.ledger import GENESIS, Entry, Ledger, LedgerBroken, LedgerConflict, entry_hash
 
 APPEND_ONLY = "append-only"
 
@@ -224,3 +224,34 @@ def test_a_locked_database_is_a_bounded_wait(tmp_path: Path, monkeypatch: pytest
         assert ledger.history() == []
         with pytest.raises(TimeoutError, match="locked for"):
             ledger.append(entry(), expected_head=GENESIS)
+
+
+def test_a_row_cannot_be_replaced(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    fill(ledger, 2)
+    with (
+        pytest.raises(sa.exc.IntegrityError, match=APPEND_ONLY),
+        sa.create_engine(ledger.url).begin() as connection,
+    ):
+        connection.exec_driver_sql(
+            "INSERT OR REPLACE INTO sluice_ledger SELECT * FROM sluice_ledger WHERE sequence = 2"
+        )
+    assert ledger.verify().ok
+
+
+def test_following_verifies_what_is_new(url: str) -> None:
+    ledger = Ledger(url)
+    heads = fill(ledger, 3)
+    assert [each.sequence for each in ledger.follow()] == [1, 2, 3]
+    assert [each.sequence for each in ledger.follow(2, heads[2])] == [3]
+    assert ledger.follow(3, heads[3]) == []
+    with pytest.raises(LedgerBroken, match="entry 3 was changed or removed"):
+        ledger.follow(3, heads[2])
+    with sa.create_engine(url).begin() as connection:
+        forged = "SELECT model, 4, time, action, '9', actor, reason, details, hash, 'garbage' FROM sluice_ledger"
+        connection.exec_driver_sql(f"INSERT INTO sluice_ledger {forged} WHERE sequence = 3")
+    with pytest.raises(LedgerBroken, match="broken at entry 4: the hash of entry 4 does not match"):
+        ledger.follow(3, heads[3])
+    tamper(url, "DELETE FROM sluice_ledger WHERE sequence > 2")
+    with pytest.raises(LedgerBroken, match="entry 3 was changed or removed"):
+        ledger.follow(3, heads[3])

@@ -20,7 +20,7 @@ from release_fixtures import (  # noqa: F401
     workspace,
 )
 
-from sluice.serving.ledger import Entry, LedgerConflict, RecordedEntry
+from sluice.serving.ledger import Entry, LedgerBroken, LedgerConflict, RecordedEntry
 from sluice.serving.registry import Registry
 from sluice.serving.release import Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
 from sluice.serving.releases import ReleaseRefused, Releases
@@ -305,6 +305,19 @@ def test_a_broken_ledger_is_neither_followed_nor_written(released: Workspace) ->
         with pytest.raises(ValueError, match="broken at entry 3"):
             act()
     assert len(released.ledger.history()) == 2 and released.aliases()["champion"] == "2"
+
+
+def test_a_forged_row_is_not_followed(released: Workspace) -> None:
+    releases = released.releases
+    before = releases.state()
+    with sa.create_engine(released.ledger.url).begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
+            "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
+        )
+    for each in (releases, released.releases):
+        with pytest.raises(LedgerBroken, match=rf"broken at entry {before.sequence + 1}"):
+            each.state()
 
 
 def test_a_conflict_is_decided_anew_in_the_new_state(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
