@@ -40,7 +40,7 @@ _KEYWORDS = re.compile(
 _LONG_LINE = 200
 _SYMBOL = re.compile(r"[{}()\[\]=;<>&!$\\]")
 LEAST_SYMBOL_SHARE = 0.08
-"""Of the characters of a long line of code."""
+"""Share of the characters of a long line of code."""
 _SIGNS = (_ENDS.search, _BEGINS.match, _ASSIGNS.match, _CALLS.match, _KEYWORDS.match)
 
 

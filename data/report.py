@@ -45,8 +45,8 @@ class IngestReport(BaseModel):
     rejects: dict[str, int] = {}
     """Number of files, lines and rows that are not documents, by reason; each is a row of rejects.csv."""
     noted: dict[str, int] = {}
-    """What was passed over because it is no text by its type, such as requests in web archives, and what was truncated
-    before it came here; by kind.
+    """Items that were passed over because they are no text by their type, such as requests in web archives, and items
+    that were truncated before they came here; by kind.
     """
     encodings: dict[str, int] = {}
     """Documents in other encodings than UTF-8, by encoding and how it is known."""
@@ -92,7 +92,7 @@ def add_count(counts: dict[str, int], name: str, more: int = 1) -> None:
 
 
 EXTRACTION_COUNTS = ("joined_lines", "page_words", "words_left_out")
-"""What extraction counts in a document; fields of `Tally`."""
+"""Names of the counts of extraction in a document; fields of `Tally`."""
 
 
 class Tally(BaseModel):

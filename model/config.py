@@ -148,7 +148,7 @@ class TuneConfig(Block):
     block_name: ClassVar[str] = "tune"
 
     stages: list[Literal["pairs"]] = ["pairs"]
-    """What the base model is taught, in order; []: nothing, and the base model itself is evaluated and released."""
+    """Stages of tuning, in order; []: nothing, and the base model itself is evaluated and released."""
     steps: int = Field(150, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(5e-4, gt=0)

@@ -31,7 +31,7 @@ _INDEX = "index.json"
 _LONGEST_SEQUENCE = 1024
 _READ_AT_ONCE = 1 << 22
 BASE_SETTINGS = {"optimizer": "adamw", "learning_rate": 1e-4}
-"""Of a run with a base that does not name them: those for random weights would undo what it has learned."""
+"""Settings of a run with a base that does not name them: those for random weights would undo what it has learned."""
 
 
 @dataclass(frozen=True)

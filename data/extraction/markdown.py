@@ -15,7 +15,7 @@ from sluice.data.extraction.title import with_title
 _PARSER = MarkdownIt("commonmark").enable("table")
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)\n(.*?\n)??\1\n", re.DOTALL)
 _TITLE = re.compile(r"""^title\s*[:=][ \t]*(["']?)(.+?)\1[ \t]*$""", re.MULTILINE)
-"""Of front matter in YAML or TOML."""
+"""Title line of front matter in YAML or TOML."""
 _FENCED_DIRECTIVE = re.compile(r"\{(?P<name>[\w:+-]+)\}\s*(?P<argument>.*)")
 _OPTION_LINES = re.compile(r"\A(?::[\w-]+:[^\n]*\n?)+|\A---\n.*?\n---\n", re.DOTALL)
 _MYST_TARGET = re.compile(r"^\([\w./: -]+\)=$", re.MULTILINE)

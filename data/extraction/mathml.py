@@ -6,7 +6,7 @@ from sluice.data.extraction.dom import Element
 
 _JOINTS = {"mfrac": "/", "msup": "^", "msub": "_", "munder": "_", "mover": "^"}
 _STYLE = re.compile(r"\{\\(?:display|text)style (.*)\}", re.DOTALL)
-"""What Wikipedia puts around every formula."""
+"""The wrapper that Wikipedia puts around every formula."""
 _MAX_DEPTH = 50
 """Nesting of formulas that is read; a hostile page nests them deeper than Python's stack."""
 

@@ -48,12 +48,12 @@ _LIST = re.compile(
     r"|[（(]?[一二三四五六七八九十]{1,3}[、.）)]|（\d+）|\d+[、．]|[①-⓿]"
 )
 _KEY = re.compile(r"(?:[A-Z<@\"'\[(][^\s:]*(?: [^\s:]+){0,2}|[^\s:]+)\s?[:>](?:\s|\Z)|[^\W\d_]{1,8}：")
-"""Of `user: hello`, `Mary Ann: hello`, `<nick> hello`, `key: value`."""
+"""Beginning of a line such as `user: hello`, `Mary Ann: hello`, `<nick> hello`, `key: value`."""
 _ALONE = re.compile(
     r"#{1,6}\s|[>|%$]|//|/\*|\*/|</?\w|\.\. |[\d/.-]{6,}\s|\[?\d{1,2}:\d\d|\[\d|[A-Z][a-z]{2} +\d+ \d\d:\d\d"
     r"|https?://\S+\Z|[0-9a-f]{7,40}\s|[\W\d_]*\Z"
 )
-"""Of headings, quotes, comments, tags, log entries, addresses, and lines without a letter."""
+"""Beginning of headings, quotes, comments, tags, log entries, addresses, and lines without a letter."""
 _COLUMNS = re.compile(r"\t| {3}|\|")
 _CLAUSE_END = re.compile(r"[.!?…:;,。！？；：，、،؟।॥][\"'”’»」』）)]*\Z")
 _SYMBOL = re.compile(r"[\d\[\]{}<>=+*/\\|_#$%&@^~`\"]")

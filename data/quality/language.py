@@ -29,7 +29,7 @@ class Language(NamedTuple):
 
     code: str
     probability: float
-    """Of the most likely language of the model, also where it is too low; of code 1."""
+    """Probability of the model's most likely language, also where it is too low; 1 for code."""
 
 
 def identify(prose: Prose) -> Language:

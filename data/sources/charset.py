@@ -27,7 +27,7 @@ _SUPERSETS = {
     **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
     **{"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"},
 }
-"""What browsers decode instead of a declared encoding (https://encoding.spec.whatwg.org, names and labels)."""
+"""Encodings that browsers use instead of a declared encoding (https://encoding.spec.whatwg.org, names and labels)."""
 _CLOSE = 0.1
 """Disorder ("chaos") of a decoding above that of the least disordered one, up to which it may be the right one."""
 _FEW = 3
@@ -47,7 +47,7 @@ class Encoding(NamedTuple):
     by: str
     """byte order mark, setting, declaration, utf-8 or guess."""
     confidence: float | None = None
-    """Of a guess, from 0 to 1."""
+    """Confidence of a guess, from 0 to 1."""
 
     @property
     def evidence(self) -> dict[str, Any]:

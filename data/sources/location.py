@@ -71,7 +71,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class StandardInput:
-    """What is piped into the process."""
+    """Standard input of the process."""
 
     name: str = "-"
 

@@ -41,7 +41,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass
 class ReadPlan:
-    """What is to be read."""
+    """The units to read, in order."""
 
     units: list[tuple[int, Unit]] = field(default_factory=list)
     """(number of the source, unit), in the order of the documents."""

@@ -114,7 +114,7 @@ class InstalledUnit:
 
 @dataclass(frozen=True)
 class RejectUnit:
-    """What is known to be a reject before it is read, such as a link that leads to a folder above it."""
+    """An item that is known to be a reject before it is read, such as a link that leads to a folder above it."""
 
     reject: Reject
     size_bytes: int = 0
