@@ -44,6 +44,10 @@ def evaluation(bits=2.2, correct=150, golden=12, model="a", seed=0, documents=60
     )
 
 
+def correction(intervals):
+    return f"Bonferroni over {intervals} intervals: each at {1 - 0.05 / intervals:.2%}"
+
+
 def outcome_of(verdict, metric):
     return next(check for check in verdict.checks if check.metric == metric)
 
@@ -57,13 +61,13 @@ def test_a_sound_first_version_is_promoted():
     verdict = decide(evaluation(), None, BOUNDS)
     assert verdict.outcome == "promote" and verdict.is_first_version
     assert [check.outcome for check in verdict.checks] == ["pass"] * len(METRICS)
-    assert verdict.correction == "Bonferroni over 2 intervals: each at 97.50%"
+    assert verdict.correction == correction(sum(metric.intervals for metric in METRICS))
 
 
 def test_an_equal_model_is_promoted_over_the_champion():
     verdict = decide(evaluation(model="b", seed=1), evaluation(), BOUNDS)
     assert verdict.outcome == "promote" and not verdict.is_first_version
-    assert verdict.correction == "Bonferroni over 4 intervals: each at 98.75%"
+    assert verdict.correction == correction(sum(metric.intervals + metric.paired_intervals for metric in METRICS))
     assert verdict.hashes["model"] == "b" and verdict.hashes["champion_model"] == "a"
     assert outcome_of(verdict, "choice_accuracy_difference").baseline == 0.5
 

@@ -168,5 +168,5 @@ def test_the_page_needs_nothing_from_outside_and_escapes_what_a_model_says(evalu
     said = [{"prompt": "<script>", "answer": "<img src=x>", "failed": ["not_empty"], "id": "a", "kind": "chat"}]
     page = render(results, said, verdict)
     assert "<script" not in page and "<img" not in page and "http" not in page and "url(" not in page
-    assert "&lt;script&gt;" in page and "Bonferroni over 2 intervals" in page
+    assert "&lt;script&gt;" in page and f"Bonferroni over {sum(each.intervals for each in METRICS)} intervals" in page
     assert f"{report.bits_per_byte:.3f}" in page and "byte n-gram, order 5" in page
