@@ -14,7 +14,11 @@ _LOOKED_AT = 20_000
 LEAST_LINES = 2
 LEAST_SHARE = 0.5
 
-_QUOTED = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|/\*[\s\S]*?\*/|^ {0,3}```[\s\S]*?^ {0,3}```', re.MULTILINE)
+_ANYTHING = r"[\s\S]{0,4000}?"
+"""A longer quotation counts line by line. Without a limit, each `/*` that is never closed costs a search to the end."""
+_QUOTED = re.compile(
+    rf'"""{_ANYTHING}"""|\'\'\'{_ANYTHING}\'\'\'|/\*{_ANYTHING}\*/|^ {{0,3}}```{_ANYTHING}^ {{0,3}}```', re.MULTILINE
+)
 _COMMENT = re.compile(r"#{1,6}(?:\s|\Z)")
 _ENDS = re.compile(r"(?:[{}(\[;\\=]|[)\]}]\s*[:,]|=>|->|&&|/>|\*/|[\"'],)\Z")
 _BEGINS = re.compile(

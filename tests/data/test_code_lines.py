@@ -4,7 +4,7 @@ import pytest
 from script_fixtures import ARTICLES
 from unwrapping_texts import KEPT, LANGUAGES, MAIL
 
-from sluice.data.code_lines import is_code
+from sluice.data.code_lines import code_share, is_code
 from sluice.data.languages import CODE, IDENTIFIED, UNDETERMINED
 from sluice.data.quality.language import LEAST_PROBABILITY, identify
 from sluice.data.quality.prose import Prose
@@ -78,3 +78,10 @@ def test_scores_do_not_depend_on_line_ends_and_unicode_form():
         assert {name: value for name, value in found.items() if name != "characters"} == {
             name: value for name, value in expected.items() if name != "characters"
         }
+
+
+def test_comments_that_nothing_closes_take_no_longer_than_their_text():
+    assert code_share("go on with src/* and the words that follow\n" * 5_000) == 0.0
+    prose = "the words of a long comment\n" * 100
+    assert code_share(f"/*\n{prose}*/\nx = 1\ny = 2\n") > 0.5
+    assert code_share(f"/*\n{prose * 2}*/\nx = 1\ny = 2\n") < 0.1
