@@ -14,6 +14,7 @@ _UNSEEN_TAGS = re.compile(
     r"applet|area|audio|canvas|datalist|embed|head|iframe|input|map|meter|noframes|noscript|object|optgroup"
     r"|option|progress|script|select|style|svg|template|textarea|title|video"
 )
+_PAGE_ENDS = re.compile(r"</(?:body|html)\s*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"})
 _UNSEEN_CLASSES = frozenset(
@@ -37,9 +38,11 @@ _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGN
 def parse(text: str) -> Element:
     """Return the root of the tree of a page or fragment; of an empty text, an empty element.
 
-    A tag or comment without an end is text: a browser would drop it with everything after it. Of a page that is nested
-    too deep to be parsed, the text between its tags is kept.
+    A tag or comment without an end is text: a browser would drop it with everything after it. What follows `</html>`
+    belongs to the page, as in a browser. Of a page that is nested too deep to be parsed, the text between its tags is
+    kept.
     """
+    text = _PAGE_ENDS.sub("", text)
     closed, arrow, rest = text.rpartition("-->")
     text = closed + arrow + rest.replace("<!--", "&lt;!--")
     closed, angle, rest = text.rpartition(">")

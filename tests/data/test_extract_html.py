@@ -90,6 +90,12 @@ def test_what_a_reader_sees_is_kept(body: str, text: str):
     assert page(body) == text
 
 
+@pytest.mark.parametrize("between", ["</body></html>", "</body>", "</body></html><html><body>", "</BODY ></HTML\n>"])
+def test_what_follows_the_end_of_the_page_is_kept(between: str):
+    page = f"<html><body><p>one first paragraph</p>{between}<p>and a second</p> tail</body></html>"
+    assert extract(page, "html") == "one first paragraph\n\nand a second\n\ntail"
+
+
 def test_the_title_is_the_heading_of_a_page_without_one():
     assert (
         html("<html><head><title>Tides</title></head><body><p>High at 7.</p></body></html>") == "# Tides\n\nHigh at 7."
