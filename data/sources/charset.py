@@ -152,7 +152,9 @@ def guess(content: bytes) -> Encoding:
     borne_by = len(_HIGH.findall(str(best)))
     confidence = (1 - best.chaos) * borne_by / (borne_by + _FEW)
     if not agreed:
-        confidence = min(confidence, 0.5 + best.coherence)
+        # Nearly all bytes are text in any encoding of single bytes: a plausible language does not settle a dispute.
+        is_disputed = second and len(str(best)) == len(sample)
+        confidence = min(confidence, 0.5 if is_disputed else 0.5 + best.coherence)
     if confidence < MIN_CONFIDENCE:
         raise NotText(f"not UTF-8 text, perhaps {name}: set encoding={name} to read it so")
     return Encoding(name, "guess", confidence)

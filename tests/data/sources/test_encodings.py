@@ -144,6 +144,19 @@ def test_an_encoding_that_is_none_is_one_clear_line(name: str) -> None:
         Source(uri="a.txt", encoding=name)
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("dans une forêt très éloignée, un garçon naïf qui rêvait d'être célèbre", "cp1252"),
+        ("Café au lait, s'il vous plaît; garçon naïve, déjà vu.", "cp1252"),
+        ("dag og við ætlum að fara út að ganga með hundinn. Ég á bæði kött og", "cp1252"),
+    ],
+)
+def test_a_short_text_that_the_two_detectors_read_differently_is_a_reject(text: str, encoding: str) -> None:
+    with pytest.raises(NotText, match="not UTF-8 text, perhaps"):
+        decode(text.encode(encoding))
+
+
 @pytest.mark.parametrize("encoding", TEXTS)
 def test_utf8_with_wrong_bytes_is_not_taken_for_another_encoding(encoding: str) -> None:
     content = TEXTS[encoding].encode()
