@@ -1,4 +1,4 @@
-"""JSON files: an array of rows, one object, or objects after one another; read value by value."""
+"""JSON files: arrays of rows, or objects after one another; read value by value."""
 
 import io
 import json
@@ -49,24 +49,21 @@ def _is_object(first: tuple[bytes, bytes, bytes]) -> bool:
 
 
 def _values(stream: io.BufferedReader, limits: Limits) -> Iterator[Any]:
-    """Yield the members of the array, or the values one after the other. Raises Damaged at what is no JSON."""
+    """Yield the values one after the other, and of an array its members. Raises Damaged at what is no JSON."""
     decoder = json.JSONDecoder()
-    text, at, ended, in_array, began = io.TextIOWrapper(stream, "utf-8"), 0, False, False, False
+    text, at, ended, in_array = io.TextIOWrapper(stream, "utf-8"), 0, False, False
     held = ""
     wanted = _BLOCK_BYTES
     while True:
         while at < len(held) and held[at] in _BETWEEN:
             at += 1
-        if not began and at < len(held):
-            began = True
-            if held[at] == "[":
-                in_array, at = True, at + 1
-                continue
-        if in_array and at < len(held) and held[at] == ",":
+        mark = held[at : at + 1]
+        if mark == ("]" if in_array else "["):
+            in_array, at = not in_array, at + 1
+            continue
+        if in_array and mark == ",":
             at += 1
             continue
-        if in_array and at < len(held) and held[at] == "]":
-            return
         value, end = None, -1
         if at < len(held):
             try:

@@ -1,6 +1,7 @@
 """Standard input and pipes: copied to a file before they are read, with the format found by their beginning."""
 
 import json
+import re
 import stat
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from sluice.data.config import Format
+from sluice.data.sources.charset import known_encoding
 from sluice.data.sources.compression import Damaged, open_stream
 from sluice.data.sources.formats import kind, read_file
 from sluice.data.sources.limits import Limits, too_large
@@ -15,6 +17,8 @@ from sluice.data.sources.origin import Origin, Read
 
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 """First bytes of compressed content -> suffix."""
+_JSON = re.compile(r'\[\s*["{]|\{\s*"[^"]*"\s*:')
+"""The beginning of a JSON file: an array of rows or texts, or an object."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -53,21 +57,23 @@ def read_input(copy: Path, name: str, origin: Origin, limits: Limits) -> Read:
     if packed and not name.endswith(packed):
         name += packed
     if origin.format is None:
-        origin = replace(origin, format=_format_of(copy, name, limits))
+        origin = replace(origin, format=_format_of(copy, name, origin.encoding, limits))
         if origin.format == "text":
             origin = replace(origin, default_markup=origin.default_markup or "txt")
     yield from read_file(copy, name, origin, limits)
 
 
-def _format_of(copy: Path, name: str, limits: Limits) -> Format:
+def _format_of(copy: Path, name: str, setting: str | None, limits: Limits) -> Format:
     try:
         with open_stream(copy, limits, kind(name)[1]) as stream:
-            head = stream.read(limits.document_bytes).lstrip(b"\xef\xbb\xbf \t\r\n")
+            content = stream.read(limits.document_bytes)
     except Damaged:
         return "text"
-    if head.startswith((b"[{", b"[\n", b"[\r\n", b"[ ")):
-        return "json"
+    encoding, mark = known_encoding(content, setting)
+    head = content[mark:].decode(encoding.name if encoding else "utf-8", "replace").lstrip(" \t\r\n")
     try:
-        return "jsonl" if isinstance(json.loads(head.partition(b"\n")[0]), dict) else "text"
+        if isinstance(json.loads(head.partition("\n")[0]), dict):
+            return "jsonl"
     except (ValueError, RecursionError):
-        return "text"
+        pass
+    return "json" if _JSON.match(head) else "text"

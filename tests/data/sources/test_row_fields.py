@@ -148,6 +148,9 @@ def test_json_files_are_arrays_single_objects_or_objects_in_a_row(tmp_path: Path
         assert shown(found) == ["one", "zwei\n"]
         assert [each.metadata["fields"]["id"] for each in found] == [1, 2]
         assert found[1].metadata["path"] == "a.json:2"
+    arrays = "".join(json.dumps([each]) for each in two)
+    assert shown(read(tmp_path / "arrays.json", arrays)) == ["one", "zwei\n"]
+    assert shown(read(tmp_path / "more.json", '["one"] and more')) == ["one", "2: not JSON"]
     pretty = "\n".join(json.dumps(each, indent=2) for each in two)
     assert shown(read(tmp_path / "b.json", pretty)) == ["one", "zwei\n"]
     assert shown(read(tmp_path / "c.json", json.dumps({"text": "alone"}, indent=2))) == ["alone"]

@@ -1,5 +1,6 @@
 """Standard input and named pipes as sources: the format is found by the beginning, or forced."""
 
+import codecs
 import gzip
 import io
 import json
@@ -44,6 +45,11 @@ def piped(monkeypatch: pytest.MonkeyPatch, content: bytes, out: Path, **settings
         (gzip.compress(ROWS, mtime=0), {}, ["one", "two"]),
         (b"\xef\xbb\xbf\n" + ROWS, {}, ["one", "two"]),
         (json.dumps([{"text": "one"}, {"text": "two"}]).encode(), {}, ["one", "two"]),
+        (b'[{"text": "one"}]\n[{"text": "two"}]\n', {}, ["one", "two"]),
+        (b'{\n "text": "one"\n}\n{\n "text": "two"\n}\n', {}, ["one", "two"]),
+        (b'["one", "two"]', {}, ["one", "two"]),
+        (b"[ ] buy milk\n", {}, ["[ ] buy milk\n"]),
+        (codecs.BOM_UTF16_LE + ROWS.decode().encode("utf-16-le"), {}, ["one", "two"]),
         (b"Plain text.\n\nOf two paragraphs.\n", {}, ["Plain text.\n\nOf two paragraphs.\n"]),
         (b"text,n\none,1\n", {"format": "csv"}, ["one"]),
         (ROWS, {"format": "text"}, [ROWS.decode()]),
