@@ -3,8 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from inspect import GEN_CLOSED, getgeneratorstate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,16 +64,16 @@ def _of_line(  # noqa: PLR0917
 def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
     """Read one document a row; the first row is the header. Numbers count lines, as a field may span several."""
     broken: list[Reject] = []
-    is_tsv = origin.format == "tsv" or (origin.format is None and ".tsv" in shown.lower())
     before = csv.field_size_limit(limits.document_bytes)  # the module has only this process-wide limit
     try:
         with open_table(path, packing, origin, limits) as table:
             texts = _texts(lines(table.stream, limits.document_bytes), shown, origin, limits, broken, table.recoded)
-            rows = csv.reader(texts, delimiter="\t" if is_tsv else ",")
-            names = next(rows, None)
-            if names is None or origin.text_field not in names:
+            rows = csv.reader(texts, delimiter=_delimiter(table.stream.peek(), shown, origin))
+            names = next(rows, [])
+            if names.count(origin.text_field) != 1:
                 yield from broken
-                yield origin.reject(shown, no_column(origin.text_field))
+                missing = origin.text_field not in names
+                yield origin.reject(shown, (no_column if missing else several_columns)(origin.text_field))
                 return
             while True:
                 number = rows.line_num + 1
@@ -86,6 +87,10 @@ def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits
                 broken.clear()
                 if row is None:
                     return
+                if getgeneratorstate(texts) == GEN_CLOSED:
+                    # The reader looks for the end of a row only within quotes.
+                    yield origin.reject(shown, "quote is not closed", number)
+                    return
                 if len(row) == len(names):
                     # An empty cell is no value.
                     cells = {name: cell for name, cell in zip(names, row, strict=True) if cell}
@@ -97,6 +102,21 @@ def read_csv(path: Path, packing: str | None, shown: str, origin: Origin, limits
         csv.field_size_limit(before)
 
 
+def _delimiter(beginning: bytes, shown: str, origin: Origin) -> str:
+    """Return the first of the usual delimiter, `,`, `;` and tab that separates the text column from others."""
+    is_tsv = origin.format == "tsv" or (origin.format is None and ".tsv" in shown.lower())
+    usual = "\t" if is_tsv else ","
+    header = beginning.partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    for delimiter in (usual, ",", ";", "\t"):
+        try:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if origin.text_field in names:
+            return delimiter
+    return usual
+
+
 def _texts(  # noqa: PLR0917
     numbered: Iterator[tuple[int, bytes | None]],
     shown: str,
@@ -104,7 +124,7 @@ def _texts(  # noqa: PLR0917
     limits: Limits,
     broken: list[Reject],
     recoded: Recoded,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     for number, line in numbered:
         if line is None:
             broken.append(origin.reject(shown, too_large(limits.document_bytes), number))
@@ -115,6 +135,10 @@ def _texts(  # noqa: PLR0917
         except UnicodeDecodeError:
             broken.append(origin.reject(shown, recoded.doubt, number))
             yield "\n"
+
+
+def several_columns(field: str) -> str:
+    return f"several columns are named `{field}`: rename all but one"
 
 
 def no_column(field: str, schema: list[str] | None = None) -> str:

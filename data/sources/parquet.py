@@ -10,7 +10,7 @@ from typing import Any
 
 from sluice.data.document import Document
 from sluice.data.sources.compression import Damaged
-from sluice.data.sources.jsonl_csv import no_column
+from sluice.data.sources.jsonl_csv import no_column, several_columns
 from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import LEFT_OUT, Origin, Read
 from sluice.data.sources.parquet_pages import page_sizes
@@ -36,7 +36,8 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
             schema = file.schema_arrow
             turns = (name for name in TURN_FIELDS if name in schema.names)
             text = origin.text_field if origin.text_field in schema.names else next(turns, origin.text_field)
-            fault = _fault(file, path, text, limits)
+            twice = {name for name in schema.names if schema.names.count(name) > 1}
+            fault = several_columns(text) if text in twice else _fault(file, path, text, limits)
             if fault is None and not _is_text(schema.field(text).type):
                 fault = f"column `{text}` is {schema.field(text).type}, not a string"
             if fault:
@@ -44,8 +45,10 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
                 return
             others = [
                 name
-                for name in dict.fromkeys(schema.names)
-                if name != text and _wanted(schema.field(name), origin.fields) and not _fault(file, path, name, limits)
+                for name in schema.names
+                if name not in {text, *twice}
+                and _wanted(schema.field(name), origin.fields)
+                and not _fault(file, path, name, limits)
             ]
             columns = [text, *others]
             number = 0
@@ -53,7 +56,8 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
             is_dictionary = any(pyarrow.types.is_dictionary(schema.field(name).type) for name in columns)
             longest = _largest_page(path, [chunk for name in columns for chunk in _chunks(file, name)])
             rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
-            left_out = [name for name in schema.names if name not in columns] if origin.fields.names is None else []
+            others_in_file = [name for name in dict.fromkeys(schema.names) if name not in columns]
+            left_out = others_in_file if origin.fields.names is None else []
             for batch in file.iter_batches(rows, columns=columns, use_threads=False):
                 may_be_long = batch.nbytes > limits.document_bytes
                 fields = [batch.column(name) for name in others]

@@ -109,6 +109,19 @@ def test_parquet_of_another_schema_names_its_columns(tmp_path: Path):
     assert faults(path) == [("column `text` is int64, not a string", None)]
 
 
+def test_parquet_with_columns_of_one_name_is_read_without_them(tmp_path: Path):
+    def table(*names: str) -> Path:
+        buffer = io.BytesIO()
+        parquet.write_table(pa.table([pa.array([f"{place}"]) for place, _ in enumerate(names)], names=names), buffer)
+        return stored(tmp_path / "a.parquet", buffer.getvalue())
+
+    documents, rejects = read(table("text", "a", "a", "b"))
+    assert ([each.text for each in documents], rejects) == (["0"], [])
+    assert documents[0].metadata["fields"] == {"b": "3"}
+    assert documents[0].metadata["left_out"] == ["a"]
+    assert faults(table("text", "text")) == [("several columns are named `text`: rename all but one", None)]
+
+
 def test_damaged_parquet_gives_what_it_can_and_one_reject(tmp_path: Path):
     whole = parquet_bytes({"text": pa.array(TEXTS)})
     for content in (whole[: len(whole) // 2], b"PAR1", b"not parquet at all"):
@@ -130,10 +143,24 @@ def test_csv_faults_name_their_line_and_the_rest_is_read(tmp_path: Path):
         (8, "empty"),
     ]
     assert faults(stored(tmp_path / "b.csv", b"a,b\n1,2\n")) == [("no text column `text`: set data.text_field", None)]
+    assert faults(stored(tmp_path / "d.csv", b"text,text\n1,2\n")) == [
+        ("several columns are named `text`: rename all but one", None)
+    ]
+    documents, rejects = read(stored(tmp_path / "e.tsv", b'id\ttext\n1\tgood\n2\t"open\n3\tnext\n'))
+    assert [document.text for document in documents] == ["good"]
+    assert [(each.line, each.reason) for each in rejects] == [(3, "quote is not closed")]
     open_quote = b'text\ngood\n"never closed\n' + b"line after line\n" * 1000
     documents, rejects = read(stored(tmp_path / "c.csv", open_quote))
     assert documents[0].text == "good"
     assert ("row is not CSV", 3) in [(each.reason, each.line) for each in rejects]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_is_read_whatever_its_delimiter(tmp_path: Path, name: str, delimiter: str):
+    content = f'id{delimiter}text\r\n1{delimiter}"a,b;c\td"\r\n'
+    documents, rejects = read(stored(tmp_path / name, content.encode()))
+    assert ([document.text for document in documents], rejects) == (["a,b;c\td"], [])
 
 
 def warc(pages: list[tuple[str, str, str, bytes]]) -> bytes:
