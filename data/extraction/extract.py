@@ -3,6 +3,7 @@
 Plain text keeps its lines, except those of hard-wrapped paragraphs; raw text is kept byte for byte.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _READERS: dict[str, Callable[[str], list[Block]]] = {
     "rst": rst_blocks,
     "md": markdown_blocks,
 }
+_BREAK_IN_LINE = re.compile(r"(?<=[^\n])[\v\f](?=[^\n])")
+"""Vertical tab or form feed: controls are removed later, but inside a line these end it."""
 RAW = "raw"
 _HTML = "html"
 _PLAIN = ("txt", "wrapped")
@@ -56,6 +59,7 @@ def convert(text: str, suffix: str) -> Extracted:
     if name == RAW:
         return Extracted(text)
     unix = repair(text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
+    unix = _BREAK_IN_LINE.sub("\n", unix)
     if name in _PLAIN:
         return Extracted(*unwrap(composed(unix).lstrip("\ufeff\n").rstrip("\n"), force=name == "wrapped"))
     if name == _HTML:

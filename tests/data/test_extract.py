@@ -373,3 +373,9 @@ def test_any_page_is_extracted_into_the_contract(pieces: list[str]):
 def test_the_options_of_a_directive_in_markdown_go_and_its_content_stays():
     text = "```{note}\n:class: tip\n:name: here\nOne line.\n\nAnother.\n```\n\nAfter.\n"
     assert extract(text, "md") == "Note: One line.\n\nAnother.\n\nAfter."
+
+
+@pytest.mark.parametrize("mark", ["\f", "\v"])
+def test_a_page_break_between_two_words_does_not_join_them(mark: str):
+    assert extract(f"first page{mark}second page", "txt") == "first page\nsecond page"
+    assert extract(f"first page{mark}second page", "raw") == f"first page{mark}second page"
