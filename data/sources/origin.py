@@ -10,7 +10,7 @@ from sluice.data.config import UNSPECIFIED, Format, Markup
 from sluice.data.document import OWN_METADATA, TURNS, Document, content_id, encodes
 from sluice.data.sources.charset import UTF_8, Encoding, NotText, decode
 from sluice.data.sources.limits import Limits, longer_than, too_large
-from sluice.data.sources.row_fields import FieldChoice, as_turns, render_turns, turns_of
+from sluice.data.sources.row_fields import FieldChoice, as_turns, left_out_of_turns, render_turns, turns_of
 
 _CHARSET = re.compile(
     rb"""(?:<meta[^>]{0,200}?charset|<\?xml[^>]{0,100}?\sencoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
@@ -115,6 +115,7 @@ class Origin:
     ) -> Document | Reject:
         """Make a document of a row, whose text is in `text_field`, or else in its turns."""
         text, turns = row.get(self.text_field), None
+        left_out: list[str] = []
         if isinstance(text, bytes):
             try:
                 text, encoding = decode(text, self.encoding)
@@ -126,6 +127,7 @@ class Origin:
             if found is None:
                 return self.reject(path, no_string(self.text_field), number)
             field_name, turns = found
+            left_out = left_out_of_turns(field_name, row[field_name])
             row = {name: value for name, value in row.items() if name != field_name}
             text = render_turns(turns)
         if not encodes(text):
@@ -148,8 +150,8 @@ class Origin:
                 made.metadata["title"] = title.strip()
             if fields.values:
                 made.metadata["fields"] = fields.values
-            if fields.left_out:
-                made.metadata[LEFT_OUT] = fields.left_out
+            if left_out := [*fields.left_out, *left_out]:
+                made.metadata[LEFT_OUT] = left_out
         return made
 
     def of_row(

@@ -15,6 +15,7 @@ LONGEST_PLAIN = 2_000
 """Characters; a longer string is kept only where `fields` names it, because it is another text, not metadata."""
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 """Names of speakers in ShareGPT's rows (`from`, `value`) -> those of chat templates."""
+_TURN_KEYS = {"role", "from", "content", "value"}
 _MOST_DEPTH = 16
 
 
@@ -110,6 +111,17 @@ def as_turns(value: Any) -> list[dict[str, str]] | None:
             return None
         turns.append({"role": _ROLES.get(role, role), "content": content or ""})
     return turns
+
+
+def left_out_of_turns(name: str, value: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of what turns have beside role and text, such as `messages.tool_calls`, each once."""
+    found: dict[str, None] = {}
+    for turn in value:
+        found |= {f"{name}.{key}": None for key, held in turn.items() if held and key not in _TURN_KEYS}
+        parts = turn.get("content", turn.get("value"))
+        if isinstance(parts, list) and not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
+            found[f"{name}.content"] = None
+    return list(found)
 
 
 def render_turns(turns: Sequence[Mapping[str, str]]) -> str:

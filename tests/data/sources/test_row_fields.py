@@ -141,6 +141,14 @@ def test_no_turn_with_content_is_lost(turns: list[tuple[str, str]]) -> None:
     assert all(f"{role}: {content}" in text for role, content in turns if content.strip())
 
 
+def test_what_turns_have_beside_their_text_is_counted(tmp_path: Path) -> None:
+    picture = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": "x"}]
+    turns = [{"role": "user", "content": picture, "name": None}, {"role": "assistant", "tool_calls": [{"id": 1}]}]
+    [document] = read(tmp_path / "a.jsonl", json.dumps({"messages": turns}))
+    assert document.text == "user: look"
+    assert document.metadata["left_out"] == ["messages.content", "messages.tool_calls"]
+
+
 def test_json_files_are_arrays_single_objects_or_objects_in_a_row(tmp_path: Path) -> None:
     two = [{"text": "one", "id": 1}, {"text": "zwei\n", "id": 2}]
     for content in (json.dumps(two), json.dumps(two, indent=2), "\n".join(map(json.dumps, two))):
