@@ -10,7 +10,8 @@ from sluice.data.tokenization.bytelevel import token_bytes
 
 _REPLACEMENT = "\ufffd"
 _WINDOW = 64
-_OVERLAP = 8
+_OVERLAPS = range(8, 12)
+"""Numbers of tokens that a window may keep; a character has up to four bytes, each a token in byte fallback."""
 
 
 class TextStream(Protocol):
@@ -66,23 +67,32 @@ class WindowStream:
 
     def push(self, token: int) -> str:
         self._window.append(token)
-        text = self._decode()
+        text = self._decode(self._window)
         new = self._release(text.rstrip(_REPLACEMENT))
         if len(self._window) > _WINDOW and self._given == len(text) and not text.endswith(_REPLACEMENT):
-            self._window = self._window[-_OVERLAP:]
-            self._given = len(self._decode())
+            self._shorten(text)
         return new
 
     def flush(self) -> str:
-        return self._release(self._decode())
+        return self._release(self._decode(self._window))
 
     def _release(self, certain: str) -> str:
         new = certain[self._given :]
         self._given = max(self._given, len(certain))
         return new
 
-    def _decode(self) -> str:
-        text: str = self._tokenizer.decode(self._window, skip_special_tokens=True)
+    def _shorten(self, text: str) -> None:
+        """Drop the first tokens, unless that changes the text of the others: byte fallback decodes a run of bytes that
+        begins inside a character as U+FFFD to its end.
+        """
+        for size in _OVERLAPS:
+            rest = self._decode(self._window[-size:])
+            if text.endswith(rest):
+                self._window, self._given = self._window[-size:], len(rest)
+                return
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
 
