@@ -79,6 +79,12 @@ def _write_shared(config: TransformerConfig) -> dict[str, Any]:
 def read_gemma(fields: Fields) -> dict[str, Any]:
     ours = _read_shared(fields, kv_heads=16)
     ours["feedforward"] = fields.choice("hidden_act", _FIRST_ACTIVATIONS, "gelu_pytorch_tanh")
+    # Earlier versions of transformers computed this one, later ones ignore it.
+    older = fields.take("hidden_activation", None)
+    if older is not None and _ACTIVATIONS.get(older) != ours["feedforward"]:
+        raise ValueError(
+            f"config.json: hidden_activation is {older!r}, which is not the activation of hidden_act: leave one out"
+        )
     return {**ours, **read_rotary(fields, ours["context"], _LOCAL)}
 
 
@@ -183,7 +189,6 @@ GEMMA = Family(
     write_gemma,
     llama_weights,
     _FIELDS,
-    without_effect=frozenset({"hidden_activation"}),
     unused=UNUSED,
     copies=COPIES,
 )
@@ -205,7 +210,8 @@ GEMMA3 = Family(
     write_gemma3,
     weights,
     _FIELDS,
-    without_effect=frozenset({"hidden_act"}),
+    # Written beside layer_types by transformers, which does not read it.
+    without_effect=frozenset({"hidden_act", "_sliding_window_pattern"}),
     unused=UNUSED,
     copies=COPIES,
 )

@@ -7,7 +7,7 @@ describe a computation.
 | rule | example |
 | --- | --- |
 | null is an unset field | `sliding_window: null` |
-| private names, and names that begin with their program's | `_flash_attn_2_enabled`, `unsloth_version` |
+| a program's name at the beginning; private, without a word of a computation | `unsloth_version`, `_commit_hash` |
 | transformers' settings of generation, outputs, labels and files | `temperature`, `id2label`, `auto_map` |
 | ids and texts of special tokens, lengths in tokens | `image_token_id`, `model_max_length` |
 | training: dropout, initialization, losses, checkpointing | `hidden_dropout`, `router_z_loss_coef` |
@@ -130,17 +130,16 @@ of every family that does not read it.
 """
 
 _WRITERS = re.compile(
-    r"_|(unsloth|axolotl|transformers\.js|transformers_js|llama_?factory|mergekit|merge_method|mlx|onnx|openvino|neuron|"
+    r"(unsloth|axolotl|transformers\.js|transformers_js|llama_?factory|mergekit|merge_method|mlx|onnx|openvino|neuron|"
     r"optimum|trl|peft|wandb|deepspeed|fsdp|megatron|nemo|torchtune|autotrain|vllm|sglang|gguf|trainer|hf|hub)(?![a-z])"
 )
-"""Beginnings of names: private ones, and those of programs that leave a note in config.json."""
+"""Beginnings of names: those of programs that leave a note in config.json."""
 
 _TOKENS = re.compile(r".*_token_ids?|.*_token_index|.*_(start|end)_token")
 _LENGTHS = re.compile(
     r"(model_|tokenizer_)?max_(seq_?|sequence_|model_|new_|input_|output_)?len(gth)?|seq_len(gth)?|n_ctx"
 )
 _FEATURE_OFF: dict[str, tuple[Any, ...]] = {
-    "attention_multiplier": (1, 1.0),
     "clip_qkv": (0, 0.0),
     "embedding_multiplier": (1, 1.0),
     "final_logit_softcapping": (0, 0.0),
@@ -189,20 +188,20 @@ _KERNEL_WORDS = _words(
 )
 COMPUTING_WORDS = _words(
     """
-    act activation algorithm alibi attention attn bias block blocks causal conv cross decoder emb embd embed embedding
-    embeddings encoder encoding encodings expert experts ffn fn function gate gated gating geglu gelu glu head heads
-    hidden interleaved key kind layer layernorm layers layout linear logit logits mask masked method mlp mode moe
-    multiplier neox nonlinearity norm normalise normalize normalized norms ntk order parallel pattern pe pooling pos
-    position positional positions postnorm prenorm qk qkv query relu renormalize residual rms rmsnorm rope rotary
-    rotate router routing scale scaled scaling silu sliding softcap softmax ssm strategy style swiglu theta tie tied
-    topology type value variant weight weights window
+    act activation afn algorithm alibi attention attn bias block blocks causal connection conv cross decoder emb embd
+    embed embedding embeddings encoder encoding encodings expert experts feed ffn fn forward func function gate gated
+    gating geglu gelu glu head heads hidden interleaved key kind layer layernorm layers layout linear ln logit logits
+    mask masked method mixer mlp mode moe multiplier neox nonlinearity norm normalise normalize normalized norms ntk
+    order parallel pattern pe pooling pos position positional positions postnorm prenorm proj projection qk qkv query
+    relu renormalize residual rms rmsnorm rope rotary rotate router routing scale scaled scaling score scoring silu
+    sliding softcap softmax ssm strategy style swiglu theta tie tied topology type value variant weight weights window
     """
 )
 """Words of names of what a model computes: text under them, such as `norm_type`, may choose a computation."""
 _ON_BY_DEFAULT = _words(
     """
     base causal emb embd embed embedding embeddings encoding encodings eps epsilon factor gated geglu glu interleaved
-    layernorm mask masked multiplier neox norm normalise normalize normalized norms pe pos position positional
+    layernorm ln mask masked multiplier neox norm normalise normalize normalized norms pe pos position positional
     positions postnorm prenorm renormalize residual rms rmsnorm rope rotary rotate scale scaled scaling softmax swiglu
     theta tie tied
     """
@@ -222,6 +221,8 @@ def is_inert(name: str, value: Any) -> bool:
     if words & _TRAINING_WORDS and not words & {"context", "position", "rope", "rotary"}:
         return True
     if words & _KERNEL_WORDS and isinstance(value, bool | str):
+        return True
+    if name.startswith("_") and not words & COMPUTING_WORDS:
         return True
     if isinstance(value, str) and value:
         return not words & COMPUTING_WORDS and not re.fullmatch(r"(?i)true|false|[-+.\de]+", value)
