@@ -281,5 +281,7 @@ def _refuse_pickles_alone(folder: Path) -> None:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: not a model directory, or an incomplete one")
+        below = path.parent / "model"
+        hint = f"; name {below}" if (below / CONFIG).is_file() else ""
+        raise ValueError(f"{path} does not exist: not a model directory, or an incomplete one{hint}")
     return path

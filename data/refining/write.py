@@ -19,6 +19,7 @@ from sluice.core.arrow import column_of
 from sluice.core.progress import Progress, no_progress
 from sluice.data.document import TURNS, content_id, document_line, with_fields, write_line_shards, write_lines
 from sluice.data.executor import RunTasks
+from sluice.data.quality.rules import RULES
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cut, CutResult, Cuts
 from sluice.data.refining.decide import KEPT, DocumentDecision
@@ -64,8 +65,10 @@ def write_outcome(  # noqa: PLR0917
     report.split_groups = cuts.split_groups
     if not report.documents_kept:
         reasons = ", ".join(f"{rule} {count}" for rule, count in report.dropped.items())
+        settings = [f"refine.{rule.setting}" for rule in RULES if rule.setting and rule.reason in report.dropped]
         raise NothingKept(
-            f"refine kept none of {report.documents_in} documents ({reasons}): loosen refine.* or add text"
+            f"refine kept none of {report.documents_in} documents ({reasons}): "
+            f"loosen {', '.join(settings) or 'refine.*'} or add text"
         )
     rows = np.flatnonzero(report.kept_rows)
     slots = corpus.slots_of(rows)

@@ -29,7 +29,7 @@ class Fields:
         """
         value = self._pop(name, default)
         if value is _REQUIRED:
-            raise ValueError(f"config.json: field '{name}' is missing; is model_type right?")
+            raise ValueError(f"config.json: field '{name}' is missing or ignored; is model_type right?")
         if value is None and default is not None and not nullable:
             raise ValueError(f"config.json: {name} is null, but this family needs a value")
         return value

@@ -269,6 +269,12 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_transformer(tmp_path / "owner/name")
 
 
+def test_the_folder_of_a_run_names_its_model(tmp_path: Path) -> None:
+    save_transformer(tmp_path / "model", tiny())
+    with pytest.raises(ValueError, match=r"config\.json does not exist: .*; name .*/model$"):
+        load_transformer(tmp_path)
+
+
 def test_a_directory_in_our_own_names_stays_readable_whatever_families_there_are(tmp_path: Path) -> None:
     model = tiny()
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "sluice", **model.config.model_dump(mode="json")}))

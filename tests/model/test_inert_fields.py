@@ -276,6 +276,8 @@ def test_an_ignored_field_is_left_out_and_stands_in_the_lineage(tmp_path: Path) 
     assert read_stored(tmp_path / "ours").config == read_stored(saved(tmp_path / "plain")).config
     with pytest.raises(ValueError, match=r"config.json has no field other: there is nothing to ignore"):
         import_model(source, tmp_path / "third", ignore=["other"])
+    with pytest.raises(ValueError, match=r"field 'hidden_size' is missing or ignored"):
+        import_model(source, tmp_path / "third", ignore=["hidden_size", "new_number", "no_rope_layers"])
     assert not (tmp_path / "third").exists()
 
 
