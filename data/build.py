@@ -98,7 +98,8 @@ def build(
                 try:
                     refined = refine(refine_config, raw, result, work=half / "work", executor=run, progress=progress)
                 except NothingKept as error:
-                    raise ValueError(f"{error}{ingested.rejects_note(_REASONS)}") from error
+                    note = ingested.rejects_note(_REASONS)
+                    raise ValueError(f"{error}{note}; the scores are kept in {half} for the next try") from error
             ingest_report = ingested.model_dump_json(exclude={"timings"}, indent=2) + "\n"
             (result / EVIDENCE / INGEST).write_text(ingest_report, encoding="utf-8")
             shutil.copyfile(raw / REJECTS, result / EVIDENCE / REJECTS)

@@ -129,7 +129,7 @@ def _in_processes(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, item = waiting.pop()
-                running[pool.submit(function, item)] = index
+                running[_submit(pool, function, item)] = index
             processes = list((pool._processes or {}).values())
             done, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
             if not done:
@@ -147,6 +147,15 @@ def _in_processes(
         raise
     if lasting is None:
         here.end()
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Submit a task; a worker that starts for it is ended by this process at Ctrl-C, without a traceback of its own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Inherited by the worker.
+    try:
+        return pool.submit(function, item)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_ray(

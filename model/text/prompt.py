@@ -97,7 +97,10 @@ class PromptEncoder:
     def _id(self, special: str) -> int:
         token = self._special[special]
         if token is None:
-            raise ValueError(f"the model has no chat template, and its tokenizer no {special} for a chat without one")
+            raise ValueError(
+                f"the model has no chat template, and its tokenizer no {special} for a chat without one: "
+                "add chat_template.jinja to its folder, or leave out --chat"
+            )
         return token
 
 

@@ -66,7 +66,7 @@ def test_the_first_row_of_a_table_without_a_header_is_in_no_message(tmp_path: Pa
 
 def test_raw_text_stays_nowhere_after_a_failure(tmp_path: Path):
     source = jsonl(tmp_path / "a.jsonl", ["Write to jane.doe@corp-mail.com."])
-    with pytest.raises(ValueError, match="kept none"):
+    with pytest.raises(ValueError, match=r"kept none .*; the scores are kept in .*/\.out\.partial for the next try"):
         build(IngestConfig(sources=str(source)), loose(), tmp_path / "out")
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path != source]
     assert not any(b"corp-mail" in path.read_bytes() for path in left)

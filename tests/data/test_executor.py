@@ -47,6 +47,17 @@ def test_a_failing_task_fails_the_call_and_is_named(workers: int):
         run_tasks(fail_on_three, range(5), workers=workers)
 
 
+def interrupt_itself(_: int) -> bool:
+    os.kill(os.getpid(), signal.SIGINT)
+    return signal.SIGINT in signal.sigpending()
+
+
+@pytest.mark.process
+def test_ctrl_c_is_for_the_calling_process_alone():
+    assert run_tasks(interrupt_itself, range(4), workers=2) == [True] * 4
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.process
 def test_a_killed_worker_fails_the_call_and_what_it_worked_at_is_named():
     with pytest.raises(TaskFailed, match=r"a worker process was killed by SIGKILL at (\d or 3|3 or \d|3)$"):
