@@ -210,7 +210,7 @@ def check_files(folder: Path) -> None:
 def model_hash(folder: Path) -> str:
     """sha256 hex over config, weights, tokenizer and chat template, the files that determine the model's answers."""
     digest = hashlib.sha256()
-    weights = [path.name for path in _shards(folder)]
+    weights = [path.name for path in weight_files(folder)]
     optional = [name for name in (TOKENIZER_FILES[1], CHAT_TEMPLATE_FILE) if (folder / name).is_file()]
     for name in (CONFIG, *weights, TOKENIZER_FILES[0], *optional):
         digest.update(f"{name} {file_hash(_existing(folder / name))}\n".encode())
@@ -246,7 +246,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of the directory's safetensors files, with their names and dtypes."""
     state: dict[str, torch.Tensor] = {}
-    for path in _shards(folder):
+    for path in weight_files(folder):
         try:
             shard = load_file(path)
         except SafetensorError as error:
@@ -257,7 +257,8 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _shards(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model directory. ValueError for one that is missing, and for a damaged index."""
     if (folder / WEIGHTS).is_file() or not (folder / _INDEX).is_file():
         return [_existing(folder / WEIGHTS)]
     names = read_json(folder / _INDEX).get("weight_map")

@@ -20,6 +20,7 @@ from sluice.model.directory import (
     read_json,
     read_stored,
     save_weights,
+    weight_files,
     write_json,
     write_lineage,
 )
@@ -164,4 +165,4 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / CONFIG, *folder.glob("model*.safetensors")))
+    return [CONFIG, *(path.name for path in weight_files(folder))]

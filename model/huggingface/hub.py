@@ -1,16 +1,15 @@
 """Model repositories of the Hugging Face hub: from the local cache where they are complete, else downloaded into it."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PREFIX = "hf:"
+from sluice.model.directory import CONFIG, weight_files
+
 _URI = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _FILES = ("*.json", "*.jinja", "model*.safetensors", "tokenizer.model")
-_CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,13 @@ def fetch(uri: str) -> Snapshot:
             f"({type(error).__name__}): download it where there is a network, and name its folder"
         ) from None
     if not _is_complete(folder):
-        raise ValueError(f"{uri} has no {_CONFIG} with the weights that it names: it is no model of transformers")
+        raise ValueError(f"{uri} has no {CONFIG} with the weights that it names: it is no model of transformers")
     return Snapshot(folder, name, folder.name)
 
 
 def _is_complete(folder: Path) -> bool:
     """Whether configuration and weights are there: of an interrupted download some are not."""
-    if not (folder / _CONFIG).is_file():
+    try:
+        return (folder / CONFIG).is_file() and bool(weight_files(folder))
+    except ValueError:
         return False
-    if (folder / _WEIGHTS).is_file():
-        return True
-    if not (folder / _INDEX).is_file():
-        return False
-    names = json.loads((folder / _INDEX).read_text(encoding="utf-8")).get("weight_map", {}).values()
-    return all((folder / name).is_file() for name in set(names))

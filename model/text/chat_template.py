@@ -38,6 +38,8 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 **self.special,
             )
+        except (RecursionError, MemoryError):
+            raise ValueError("the model's chat template refuses this conversation: it does not end") from None
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise ValueError(f"the model's chat template refuses this conversation: {error}") from error
 
@@ -47,7 +49,8 @@ def chat_template(settings: Mapping[str, Any], file: str | None) -> ChatTemplate
     source = settings.get("chat_template") if file is None else file
     if isinstance(source, list):
         # Several by name.
-        source = {each["name"]: each["template"] for each in source}.get("default")
+        named = (each for each in source if isinstance(each, dict) and each.get("name") == "default")
+        source = next(named, {}).get("template")
     return ChatTemplate(source, special_texts(settings)) if isinstance(source, str) else None
 
 

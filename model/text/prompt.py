@@ -32,8 +32,9 @@ class PromptEncoder:
     ) -> None:
         """`stop_ids` end an answer beside our own; ids of `vocab_size` and above are refused when they occur."""
         self._special = {text: tokenizer.token_to_id(text) for text in (USER, ASSISTANT, END_OF_TURN, END_OF_TEXT)}
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True
         self._template = None if template is None or template.source == CHAT_TEMPLATE else template
         self._vocab_size = vocab_size
         self._before = start_ids(tokenizer)
@@ -71,7 +72,7 @@ class PromptEncoder:
 
     def encode_text(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
-        return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._checked(self._plain.encode(text, add_special_tokens=False).ids)
 
     def _render(self, template: ChatTemplate, messages: Sequence[PromptMessage]) -> list[int]:
         special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
@@ -80,11 +81,7 @@ class PromptEncoder:
         return self._with_special(text)
 
     def _with_special(self, text: str) -> list[int]:
-        self._tokenizer.encode_special_tokens = False
-        try:
-            return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        finally:
-            self._tokenizer.encode_special_tokens = True
+        return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if self._vocab_size is not None and ids and (highest := max(ids)) >= self._vocab_size:

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(action)
         return action
 
-    families = "Llama, Mistral, Qwen2, Qwen3, Mixtral, GPT-2, BERT, T5, Mamba-2"
+    families = (
+        "Llama, Mistral, Mixtral, Qwen2, Qwen3, Phi-3, SmolLM3, Granite, OLMo 2, Gemma, StableLM, Falcon, GPT-NeoX, "
+        "GPT-2, BERT, T5, Mamba-2"
+    )
     importing = add("import", f"convert a model of transformers to a model directory ({families})")
     importing.add_argument(
         "source",

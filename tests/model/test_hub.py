@@ -147,6 +147,13 @@ def test_a_repository_of_pickles_and_one_without_a_configuration_are_refused(hub
         fetch("hf:owner/name")
 
 
+@pytest.mark.parametrize("index", [b"[]", b"{", b'{"weight_map": []}', b'{"weight_map": {"a": ["../b"]}}'])
+def test_a_repository_with_a_damaged_index_is_refused(hub: Hub, index: bytes) -> None:
+    hub.files |= {"model.safetensors.index.json": index}
+    with pytest.raises(ValueError, match=r"has no config\.json with the weights that it names"):
+        fetch("hf:owner/name")
+
+
 def test_a_network_that_is_forbidden_is_not_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"is not in .*cache, and HF_HUB_OFFLINE forbids the network"):

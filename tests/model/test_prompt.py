@@ -72,6 +72,7 @@ def test_a_named_list_of_templates_has_a_default() -> None:
     assert found is not None
     assert found.render(MESSAGES) == "d"
     assert chat_template({}, None) is None
+    assert chat_template({"chat_template": ["d", {"name": "default"}]}, None) is None
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,7 @@ def test_a_named_list_of_templates_has_a_default() -> None:
         ("{% if %}", "Expected an expression"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ messages.append(1) }}", "unsafe|not safe|has no attribute"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "it does not end"),
     ],
 )
 def test_a_template_that_fails_or_reaches_out_is_one_line(template: str, said: str) -> None:
