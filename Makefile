@@ -4,6 +4,19 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# A virtual environment names its own place in its scripts, and keeps its interpreter: where the checkout was moved, or
+# another PYTHON is asked for, it is made anew.
+ifneq ($(wildcard $(VENV)/.installed),)
+  ifneq ($(shell cat $(VENV)/.installed),$(CURDIR))
+    $(shell rm -rf $(VENV))
+  else ifneq ($(origin PYTHON),file)
+    VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+    WANTED := $(shell $(PYTHON) $(VERSION))
+    ifneq ($(shell $(BIN)/python $(VERSION)),$(or $(WANTED),$(shell $(BIN)/python $(VERSION))))
+      $(shell rm -rf $(VENV))
+    endif
+  endif
+endif
 # Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -55,7 +68,7 @@ bench-structure: $(VENV)/.installed
 # The stamp is written last, so an interrupted install is done again rather than trusted.
 $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) infra/install.sh
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 # CUDA wheels are left to torch's own pins: the lock must serve machines with and without a GPU.
 lock: $(VENV)/.installed
