@@ -37,6 +37,11 @@ def newest_shared(before: PretrainConfig, after: PretrainConfig, context: int, s
             f"pretrain.steps={after.steps} does not extend the run, which has {before.steps} steps: name more, or "
             "train anew into another folder"
         )
+    if before.steps <= before.warmup_steps:
+        raise ValueError(
+            f"pretrain.steps={after.steps} cannot extend this run: its {before.steps} steps end within its warm-up "
+            f"(pretrain.warmup_steps={before.warmup_steps}), shortened to fit; train anew into another folder"
+        )
     shared = shared_steps(before, after, context)
     has_plateau = shared > min(before.warmup_steps + 1, before.steps - 1)
     if (found := max((step for step in steps if has_plateau and step <= shared), default=None)) is None:

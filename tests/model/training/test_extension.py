@@ -67,3 +67,9 @@ def test_the_newest_checkpoint_that_is_shared_is_taken_or_none() -> None:
             newest_shared(config(**falling), config(**falling, steps=80), 64, [3, 6, 40])
     with pytest.raises(ValueError, match=r"steps=40 does not extend the run, which has 40 steps"):
         newest_shared(before, before, 64, [40])
+
+
+def test_a_run_shorter_than_its_warm_up_is_not_extended() -> None:
+    before, after = (config(min_learning_rate_ratio=1.0, warmup_steps=50, steps=steps) for steps in (8, 10))
+    with pytest.raises(ValueError, match=r"its 8 steps end within its warm-up \(pretrain\.warmup_steps=50\)"):
+        newest_shared(before, after, 64, [8])
