@@ -46,13 +46,15 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWe
     """Rename weights of older checkpoints, and drop weights that affect no logit.
 
     `tied`: according to config.json the output head is the embedding, so that a head with equal values is a copy.
-    Raises ValueError if two weights differ that the family shares.
+    Raises ValueError if two weights differ that the family shares, or that have the same name today.
     """
     weights = {}
     for name, weight in state.items():
         now = name
         for pattern, replacement in family.renamed.items():
             now = re.sub(pattern, replacement, now)
+        if now in weights and not torch.equal(weights[now], weight):
+            raise ValueError(f"weight {now} is there under two names, such as {name}, with different values")
         weights[now] = weight
     unused = [_BUFFERS, *map(re.compile, family.unused)]
     left_out = {name for name in weights if any(pattern.fullmatch(name) for pattern in unused)}

@@ -356,3 +356,10 @@ def test_weights_that_are_not_the_models_are_named() -> None:
     assert tidy(copy, family, tied=True).left_out == ("lm_head.weight",)
     assert tidy(copy, family, tied=False).left_out == ()
     assert tidy({**copy, "lm_head.weight": copy["lm_head.weight"] + 1}, family, tied=True).own_head
+
+
+def test_a_weight_under_an_old_and_a_new_name_has_one_value() -> None:
+    family, old, new = FAMILIES["gpt_neox"], "lm_head.weight", "embed_out.weight"
+    assert tidy({old: torch.ones(2), new: torch.ones(2)}, family, tied=False).weights.keys() == {new}
+    with pytest.raises(ValueError, match=r"weight embed_out\.weight is there under two names"):
+        tidy({old: torch.ones(2), new: torch.zeros(2)}, family, tied=False)
