@@ -48,7 +48,7 @@ def tidy(state: Mapping[str, Tensor], family: Family, *, tied: bool) -> FamilyWe
     `tied`: according to config.json the output head is the embedding, so that a head with equal values is a copy.
     Raises ValueError if two weights differ that the family shares, or that have the same name today.
     """
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, weight in state.items():
         now = name
         for pattern, replacement in family.renamed.items():
