@@ -1,5 +1,6 @@
 """Model repositories of the Hugging Face hub: from the local cache where they are complete, else downloaded into it."""
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from sluice.model.directory import CONFIG, weight_files
 
 _URI = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _FILES = ("*.json", "*.jinja", "model*.safetensors", "tokenizer.model")
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ def fetch(uri: str) -> Snapshot:
     except ValueError:
         raise
     except Exception as error:  # of the HTTP client, whose classes differ between versions
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise ValueError(
+                f"{constants.HF_HUB_CACHE} cannot be written: {error.strerror}; set HF_HUB_CACHE"
+            ) from None
         raise ValueError(
             f"{uri} is not in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached "
             f"({type(error).__name__}): download it where there is a network, and name its folder"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from errno import ENOSPC
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Thread
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from benchmarks.model.parity import CASES, make_theirs
 from sluice.model.directory import load_transformer, read_json
@@ -151,6 +153,17 @@ def test_a_repository_of_pickles_and_one_without_a_configuration_are_refused(hub
 def test_a_repository_with_a_damaged_index_is_refused(hub: Hub, index: bytes) -> None:
     hub.files |= {"model.safetensors.index.json": index}
     with pytest.raises(ValueError, match=r"has no config\.json with the weights that it names"):
+        fetch("hf:owner/name")
+
+
+def test_a_full_disk_is_no_fault_of_the_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(name: str, *, local_files_only: bool = False, **_: object) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError(name)
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(ValueError, match=r"cache cannot be written: No space left on device; set HF_HUB_CACHE"):
         fetch("hf:owner/name")
 
 
