@@ -90,7 +90,12 @@ def names_file(kind: type[Block], field: str) -> bool:
 
 def is_path(text: str) -> bool:
     """Return whether a path field's value is one path as it stands: it exists, or is no null, list or quotation."""
-    return Path(text).exists() or (text != "null" and text[0] not in "[{'\"")
+    if text != "null" and text[0] not in "[{'\"":
+        return True
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False  # A list may be longer than the name of any file.
 
 
 def read_value(kind: type[Block], field: str, text: str) -> Any:

@@ -170,7 +170,7 @@ def _generated(theirs: Any, read: Tensor, **more: Any) -> list[int]:
 
 
 def is_met(found: Published) -> bool:
-    """Whether an imported model agrees; a refused one does."""
+    """Return whether an imported model agrees; a refused one counts as agreeing."""
     return found.refused is not None or (found.error <= BOUND and found.greedy in {None, GREEDY})
 
 

@@ -193,7 +193,7 @@ def copying_run(lane: Lane) -> CopyingRun:
 
 
 def are_copies(ids: Tensor, targets: Tensor) -> Tensor:
-    """Whether the pair of a token and its target occurred earlier in its row; both and the result are [rows, seq]."""
+    """Return where the pair of token and target occurred earlier in its row; arguments and result are [rows, seq]."""
     # Two pairs are equal where both halves are; only earlier places count.
     same = (ids[:, :, None] == ids[:, None, :]) & (targets[:, :, None] == targets[:, None, :])
     return same.tril(-1).any(-1)

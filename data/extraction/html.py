@@ -47,7 +47,7 @@ def blocks_of(root: Element, skipped: Collection[Element] = ()) -> list[Block]:
 
 
 def _is_exponent(element: Element) -> bool:
-    """Whether a superscript is a number, which would be read as digits of the number before it."""
+    """Return whether a superscript is a number, which would be read as digits of the number before it."""
     return bool(_EXPONENT.match(_short_text(element)))
 
 
@@ -58,7 +58,7 @@ def _short_text(element: Element) -> str:
 
 
 def _is_anchor(element: Element) -> bool:
-    """Whether a link is the mark by which a heading can be linked to."""
+    """Return whether a link is the mark by which a heading can be linked to."""
     heading = element.getparent()
     return (
         heading is not None

@@ -75,8 +75,14 @@ def passages(text: str) -> list[str]:
 
 def continuations(text: str) -> list[tuple[str, str]]:
     """The last words, up to 100 characters, of each passage and the passage that follows; none beside headings."""
-    if any(section.heading for section in sections(text)):
-        return []
+    return [] if _headings(text) else _continued(text)
+
+
+def _headings(text: str) -> list[str]:
+    return [section.heading for section in sections(text) if section.heading]
+
+
+def _continued(text: str) -> list[tuple[str, str]]:
     return [(_last_words(before), after) for before, after in pairwise(passages(text))]
 
 
@@ -88,6 +94,4 @@ def _last_words(passage: str) -> str:
 
 def prompts(text: str) -> list[str]:
     """Headings of a document or, without any, the ends of the passages that another one follows."""
-    return [section.heading for section in sections(text) if section.heading] or [
-        before for before, _ in continuations(text)
-    ]
+    return _headings(text) or [before for before, _ in _continued(text)]

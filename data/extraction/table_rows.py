@@ -14,7 +14,7 @@ _MOST_BREAKS = 3
 
 
 def is_code(element: Element) -> bool:
-    """Whether an element is a block of code: `pre` and its like, and a table with a line of code a row."""
+    """Return whether an element is a block of code: `pre` and its like, and a table with a line of code a row."""
     if element.tag == "table":
         return any(_CODE_CELL.search(cell.get("class", "")) for cell in islice(element.iter("td"), 2))
     return element.tag in ("pre", "listing", "xmp") or (element.tag == "code" and element.find("br") is not None)

@@ -226,7 +226,7 @@ def _whole(  # noqa: PLR0917
 
 
 def _is_no_name(token: str) -> bool:
-    """Whether the letters after a token's beginning are neither a compound of words nor a stand-in (`hf_AAAA..`)."""
+    """Return whether the letters after a token's beginning are no compound of words and no stand-in (`hf_AAAA..`)."""
     beginning = next((each for each in _BEGINNINGS if each in token), "")
     letters = token.partition(beginning)[2] if beginning else token
     return not _NAME.fullmatch(letters) and _entropy(letters) >= _LEAST_ENTROPY
@@ -249,8 +249,9 @@ def _named_values(text: str, start: int, end: int) -> Iterator[Range]:
 
 
 def _is_random(value: str) -> bool:
-    """Whether a value alternates between letters and digits, or cases, unlike words, versions and slugs, and is no
-    stand-in.
+    """Return whether a value alternates between letters and digits, or cases, unlike words, versions and slugs.
+
+    Stand-ins do not count.
     """
     is_mixed = bool(_MIXED.search(value) or _UUID.fullmatch(value)) and sum(map(str.isdigit, value)) >= 2
     if not is_mixed and sum(1 for _ in _CHANGE.finditer(value)) < _LEAST_CHANGES * len(value):

@@ -130,7 +130,7 @@ class ModelConfig(Block):
         return self.rope_theta, self.rope_scaling
 
     def rotates(self, layer: int) -> bool:
-        """Whether this layer, if it has attention, has rotary positions."""
+        """Return whether this layer, if it has attention, has rotary positions."""
         return self.positions == "rope" and (
             self.rope_pattern is None or self.rope_pattern[layer % len(self.rope_pattern)]
         )

@@ -51,7 +51,7 @@ class RopeScaling(Block):
 
     @property
     def follows_length(self) -> bool:
-        """Whether the frequencies depend on the length of the sequence."""
+        """Return whether the frequencies depend on the length of the sequence."""
         return self.kind in ("dynamic", "longrope")
 
     @model_validator(mode="after")
@@ -83,8 +83,9 @@ class RopeScaling(Block):
         return self.original_context or max(1, round(context / self.factor))
 
     def changes(self, held: int, length: int, context: int) -> bool:
-        """Whether a sequence that grows from `held` to `length` tokens passes the original context of longrope, beyond
-        which all of its tokens rotate anew.
+        """Return whether a sequence that grows from `held` to `length` tokens passes the original context of longrope.
+
+        Beyond it, all of its tokens rotate anew.
         """
         return self.kind == "longrope" and 0 < held <= self.trained_context(context) < length
 

@@ -87,7 +87,7 @@ def fetch(uri: str) -> Snapshot:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether configuration and weights are there: of an interrupted download some are not."""
+    """Return whether configuration and weights are there: of an interrupted download some are not."""
     try:
         return (folder / CONFIG).is_file() and bool(weight_files(folder))
     except ValueError:

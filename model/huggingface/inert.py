@@ -210,7 +210,7 @@ _ON_BY_DEFAULT = _words(
 
 
 def is_inert(name: str, value: Any) -> bool:
-    """Whether a field that the family does not read cannot change a logit, by the rules of this module."""
+    """Return whether a field that the family does not read cannot change a logit, by the rules of this module."""
     if value is None or name in GENERATION or name in _TRANSFORMERS or _WRITERS.match(name):
         return True
     if name in _FEATURE_OFF and _same(value, _FEATURE_OFF[name]):
@@ -230,5 +230,5 @@ def is_inert(name: str, value: Any) -> bool:
 
 
 def _same(value: Any, values: tuple[Any, ...]) -> bool:
-    """Whether it is one of the values, of the same type: 1 is not True here."""
+    """Return whether it is one of the values, of the same type: 1 is not True here."""
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)

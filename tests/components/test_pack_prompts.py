@@ -1,4 +1,4 @@
-"""What tuning, evaluation and rollout need of the documents is checked before anything is trained."""
+"""The pack step refuses documents that tuning, evaluation or rollout could not use, before anything is trained."""
 
 import json
 from pathlib import Path

@@ -52,7 +52,7 @@ def said(capsys: pytest.CaptureFixture[str], folder: Path, *more: str, prompt: s
 
 
 def greedy(folder: Path, ids: list[int], **options: Any) -> list[int]:
-    """What transformers generates."""
+    """Return the text that transformers generates."""
     theirs = LlamaForCausalLM.from_pretrained(folder)
     given = torch.tensor([ids])
     options |= {"attention_mask": torch.ones_like(given), "pad_token_id": 0}

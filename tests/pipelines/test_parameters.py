@@ -66,6 +66,13 @@ def test_a_path_is_a_path(workspace: Workspace, name: str, tmp_path: Path, monke
     assert compose(workspace, [f"data.sources={name}"])["data"]["sources"] == str(tmp_path / name)
 
 
+def test_a_list_of_paths_may_be_longer_than_the_name_of_a_file(workspace: Workspace) -> None:
+    sources = [f"https://example.org/a-{number}.txt" for number in range(400)]
+    assert compose(workspace, [f"data.sources=[{','.join(sources)}]"])["data"]["sources"] == sources
+    names = ["https://example.org/" + letter * 300 for letter in "ab"]
+    assert compose(workspace, [f"data.sources=[{','.join(names)}]"])["data"]["sources"] == names
+
+
 def test_paths_in_a_list_may_hold_any_letters(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

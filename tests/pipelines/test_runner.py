@@ -1,4 +1,4 @@
-"""What a run records and shows, from the events of its steps."""
+"""A run records and shows its steps from their events."""
 
 from pathlib import Path
 from typing import Any

@@ -66,7 +66,7 @@ def engine(folder: Path) -> Iterator[LLMEngine]:
 
 
 class Expected:
-    """What generation without an engine says."""
+    """Return the answer of generation without an engine."""
 
     def __init__(self, folder: Path) -> None:
         self.model, self.tokenizer = load_model(folder)

@@ -39,7 +39,7 @@ def fill(ledger: Ledger, count: int) -> list[str]:
 
 
 def tamper(url: str, *statements: str) -> None:
-    """What somebody with all rights on the database can do, once the guards are out of the way."""
+    """Change rows as somebody with all rights on the database can, once the guards are removed."""
     with sa.create_engine(url).begin() as connection:
         if url.startswith("sqlite"):
             connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_UPDATE")

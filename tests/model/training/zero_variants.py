@@ -144,7 +144,7 @@ VARIANTS = COMBINATIONS | OTHERS
 
 
 def _choices(variant: Settings) -> dict[str, Any]:
-    """What a combination decides, by the names that DeepSpeed's documentation uses."""
+    """Settings of a combination, by the names that DeepSpeed's documentation uses."""
     return {
         "way": _way(variant),
         "stage": variant["zero_stage"],
@@ -159,7 +159,7 @@ def _way(variant: Settings) -> str:
 
 
 def _features(variant: Settings) -> dict[str, Any]:
-    """What another variant decides besides the ZeRO stage."""
+    """Settings of another variant besides the ZeRO stage."""
     names = ("shape", "optimizer", "offload", "documents", "z_loss", "compile")
     return {"way": _way(variant)} | {name: variant.get(name) for name in names}
 
