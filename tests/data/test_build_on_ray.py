@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ DIES = 3
 
 def die_always(task: ScoreTask) -> Summary:
     if task.number == DIES:
+        while not any(
+            task.work.glob("summary-*.json")
+        ):  # Dies once another part is done, so that there is something to keep.
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
     return score_part(task)
 
