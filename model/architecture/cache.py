@@ -69,6 +69,8 @@ class Cache:
         self.config, self.kinds, self.slots = config, config.layer_kinds, slots
         self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
+        self._written = torch.zeros(slots, dtype=torch.int64)
+        """Positions of each slot that may have been written; padding and steps that failed midway count too."""
         self.ring = RingBuffer.create(config.window or 1, config.global_tokens, self.max_length)
         self.stores: list[AttentionStore | StateStore] = []
         for kind in self.kinds:
@@ -101,16 +103,33 @@ class Cache:
 
     def reset(self, slots: Tensor | None = None) -> None:
         """Empty the given slots ([n] int64), or all of them. Raises ValueError for a slot that does not exist."""
-        if slots is not None:
-            if slots.dtype not in (torch.int64, torch.int32):
-                raise ValueError(f"slots of type {_name(slots.dtype)} must be int32 or int64")
-            self._check_slots(slots.tolist())
-        chosen = slice(None) if slots is None else slots
-        self.lengths[chosen] = 0
-        self.source_lengths[chosen] = 0
-        # Zeroed, because a NaN left by the last request would pass through the mask as 0 x NaN.
-        for tensor in self.tensors:
-            tensor[chosen] = 0
+        if slots is not None and slots.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"slots of type {_name(slots.dtype)} must be int32 or int64")
+        names = list(range(self.slots)) if slots is None else slots.tolist()
+        self._check_slots(names)
+        for slot in names:
+            # Zeroed, because a NaN left by the last request would pass through the mask as 0 x NaN.
+            for view in self._held(slot):
+                view.zero_()
+        for counts in (self.lengths, self.source_lengths, self._written):
+            counts[names] = 0
+
+    def move(self, source: int, target: int) -> None:
+        """Move the sequence of slot `source` into slot `target`, whose own is dropped; `source` is empty afterwards."""
+        self.reset(torch.tensor([target]))
+        for counts in (self.lengths, self.source_lengths, self._written):
+            counts[target] = counts[source]
+        for old, new in zip(self._held(source), self._held(target), strict=True):
+            new.copy_(old)
+        self.reset(torch.tensor([source]))
+
+    def _held(self, slot: int) -> Iterator[Tensor]:
+        """Views of all that may differ from zero in a slot."""
+        for store in self.stores:
+            yield from store.held(slot, int(self._written[slot]))
+        for store in self.source_stores:
+            yield from store.held(slot, self.source_length)
+        yield self.source_mask[slot]
 
     def begin(
         self,
@@ -142,6 +161,7 @@ class Cache:
         if longest > self.max_length:
             raise ValueError(self._too_long(slots, starts, counts, seq))
         self._check_source(slots, starts, source_mask)
+        self._written[slots] = torch.maximum(self._written[slots], starts + seq)
         device = self.source_mask.device
         index: slice | Tensor = slice(names[0], names[0] + len(names))
         if names != list(range(names[0], names[0] + len(names))):

@@ -171,7 +171,8 @@ class KVBuffer:
 
     def read(self, index: slice | Tensor, used: int, dtype: torch.dtype) -> Tensor:
         """First `used` places, [batch, used, kv_heads, size]; a view if no conversion is needed."""
-        return self.decode([part[index].narrow(2, 0, used) for part in self.parts], dtype).transpose(1, 2)
+        # Narrowed before it is indexed: slots that are no slice are copied, and the rest of a slot holds nothing.
+        return self.decode([part.narrow(2, 0, used)[index] for part in self.parts], dtype).transpose(1, 2)
 
     def round_trip(self, new: Tensor) -> Tensor:
         """[..., size]: what `read` returns once `new` is written, so that results do not depend on chunk lengths."""
@@ -225,6 +226,10 @@ class AttentionStore:
     def tensors(self) -> Iterator[Tensor]:
         yield from (*self.keys.parts, *self.values.parts)
 
+    def held(self, slot: int, length: int) -> Iterator[Tensor]:
+        """Views of what a slot of `length` tokens holds."""
+        yield from (part[slot].narrow(1, 0, min(length, part.shape[2])) for part in self.tensors)
+
     def extend(self, rows: StepRows, plan: WritePlan, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store new [batch, seq, kv_heads, head]; return the keys and values that `plan.mask` covers."""
         return self._extend(self.keys, rows, plan, keys), self._extend(self.values, rows, plan, values)
@@ -277,6 +282,10 @@ class StateStore:
     @property
     def tensors(self) -> Iterator[Tensor]:
         yield from (self.conv, self.state)
+
+    def held(self, slot: int, length: int) -> Iterator[Tensor]:
+        """Views of what a slot holds, whatever its length."""
+        yield from (tensor[slot] for tensor in self.tensors)
 
     def read(self, index: slice | Tensor) -> SequenceState:
         return SequenceState(self.conv[index], self.state[index])

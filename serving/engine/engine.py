@@ -105,8 +105,8 @@ class LLMEngine:
         self._outbox.add(sequence, last)
 
     def _release(self, sequence: Sequence) -> None:
-        self._runner.reset(sequence.slot)
-        self._scheduler.release(sequence)
+        slot = sequence.slot
+        self._runner.fill_gap(slot, self._scheduler.release(sequence))
 
     @torch.inference_mode()
     def _run(self) -> None:

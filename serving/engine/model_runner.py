@@ -46,6 +46,13 @@ class ModelRunner:
             return torch.empty(0, self.model.config.vocab_size)
         return self.model.logits(hidden[ready, -1]).float().cpu()
 
+    def fill_gap(self, slot: int, last: int) -> None:
+        """Empty `slot`; if it is not the last one in use, the sequence of slot `last` moves there."""
+        if slot == last:
+            self.reset(slot)
+        else:
+            self._cache.move(last, slot)
+
     def reset(self, slot: int) -> None:
         """Wipe a slot before another request gets it: a NaN left in it would pass the attention mask, as 0 x NaN."""
         self._cache.reset(torch.tensor([slot]))

@@ -22,7 +22,10 @@ class Chunk:
 
 @dataclass
 class Scheduler:
-    """Waiting sequences, and running sequences, each of which has a slot of the key-value cache."""
+    """Waiting sequences, and running sequences, each of which has a slot of the key-value cache.
+
+    `n` running sequences have the slots 0 to n - 1: the cache reads neighbouring slots in place and copies others.
+    """
 
     slots: int
     max_waiting: int
@@ -30,13 +33,11 @@ class Scheduler:
     """Most tokens of one step: a longer prompt is computed in chunks, between which other sequences decode."""
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._free = list(range(self.slots))[::-1]
+    """In the order of their arrival, in which prompts share a step's tokens."""
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence, or raise QueueFull."""
-        if len(self.waiting) >= self.max_waiting + len(self._free):
+        if len(self.waiting) >= self.max_waiting + self.slots - len(self.running):
             raise QueueFull(
                 f"{len(self.waiting)} requests wait already, the most allowed (serve.max_queued): try again later"
             )
@@ -45,9 +46,9 @@ class Scheduler:
     def admit(self) -> list[Sequence]:
         """Move waiting sequences into free slots, first come first served, and return them."""
         admitted = []
-        while self.waiting and self._free:
+        while self.waiting and len(self.running) < self.slots:
             sequence = self.waiting.popleft()
-            sequence.slot = self._free.pop()
+            sequence.slot = len(self.running)
             self.running.append(sequence)
             admitted.append(sequence)
         return admitted
@@ -66,12 +67,15 @@ class Scheduler:
                 budget -= count
                 prompts.append(Chunk(sequence, count))
         single = decoding + [chunk for chunk in prompts if chunk.count == 1]
+        single.sort(key=lambda chunk: chunk.sequence.slot)
         return ([single] if single else []) + [[chunk] for chunk in prompts if chunk.count > 1]
 
-    def release(self, sequence: Sequence) -> None:
-        """End a running sequence and free its slot."""
+    def release(self, sequence: Sequence) -> int:
+        """End a running sequence. Return the last slot in use, whose sequence takes over the freed slot."""
+        last = max(self.running, key=lambda each: each.slot)
         self.running.remove(sequence)
-        self._free.append(sequence.slot)
+        last.slot, freed = sequence.slot, last.slot
+        return freed
 
     def cancel(self, sequence: Sequence) -> None:
         """Remove a waiting sequence; mark a running one, for the engine's thread to release."""

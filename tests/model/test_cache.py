@@ -1,5 +1,7 @@
 """Slot cache: whatever is cached, and beside other sequences, the logits are those of the sequence alone, uncached."""
 
+from typing import Any
+
 import pytest
 import torch
 from cached_architectures import (
@@ -16,6 +18,8 @@ from cached_architectures import (
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.cache_stores import AttentionStore
@@ -138,8 +142,9 @@ def test_a_slot_that_held_nan_is_clean_after_reset(name: str) -> None:
     model, ids = built(name), tokens(6)
     cache = Cache(model.config, 2)
     model(tokens(20, seed=3).expand(2, -1), cache=cache, **source_of(model, [3, 3]))
-    for tensor in cache.tensors:
-        tensor[1] = float("nan") if tensor.is_floating_point() else 1
+    for store in (*cache.stores, *cache.source_stores):
+        for view in store.held(1, 20):
+            view.fill_(float("nan") if view.is_floating_point() else 1)
     cache.reset(torch.tensor([1]))
     assert cache.lengths.tolist() == [20, 0]
     model(ids[:, :5], cache=cache, slots=torch.tensor([1]), **source_of(model, [0]))
@@ -148,6 +153,56 @@ def test_a_slot_that_held_nan_is_clean_after_reset(name: str) -> None:
     cache.reset()
     assert cache.lengths.tolist() == [0, 0]
     assert not any(tensor.any() for tensor in cache.tensors)
+
+
+@every_store
+def test_a_sequence_that_moves_to_another_slot_goes_on_as_before(name: str, quantized: bool) -> None:
+    model, ids = built(name), tokens(15)
+    cache, still = (Cache(model.config, 3, quantized=quantized) for _ in range(2))
+    for each in (cache, still):
+        # Padding behind the real tokens, and more tokens in the target than in the source.
+        counts = torch.tensor([14, 3, 14])
+        model(ids[:, :14].expand(3, -1), cache=each, counts=counts, **source_of(model, [0, 1, 2]))
+    cache.move(2, 0)
+    assert cache.lengths.tolist() == [14, 3, 0]
+    cache.move(1, 2)
+    assert cache.lengths.tolist() == [14, 0, 3]
+    assert not any(tensor[1].any() for tensor in cache.tensors)
+    moved = model(ids[:, 14:].expand(2, -1), cache=cache, slots=torch.tensor([0, 2]))
+    assert torch.equal(moved, model(ids[:, 14:].expand(2, -1), cache=still, slots=torch.tensor([2, 1])))
+
+
+class AllocatedBytes(TorchDispatchMode):
+    """Bytes of all tensors that operations made, views excepted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        inputs = {each.untyped_storage().data_ptr() for each in tree_leaves(args) if isinstance(each, torch.Tensor)}
+        made = [each for each in tree_leaves(found) if isinstance(each, torch.Tensor)]
+        self.total += sum(each.nbytes for each in made if each.untyped_storage().data_ptr() not in inputs)
+        return found
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [0, 2, 3]])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_step_costs_what_its_rows_hold_and_not_what_their_slots_could(
+    model: Transformer, order: list[int], quantized: bool
+) -> None:
+    made = []
+    for room in (8, CONTEXT):
+        cache = Cache(model.config, 4, room, quantized=quantized)
+        slots, ids = torch.tensor(order), tokens(7).expand(len(order), -1)
+        model(ids[:, :6], cache=cache, slots=slots)
+        with torch.no_grad(), AllocatedBytes() as allocated:
+            model(ids[:, 6:], cache=cache, slots=slots)
+        made.append(allocated.total)
+    assert made[0] == made[1]
 
 
 @every_store
