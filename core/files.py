@@ -2,12 +2,17 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +20,9 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ON = ", on the file system "
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Errors of network file systems that have no locks."""
+_WRITER = re.compile(r"(?P<pid_space>[0-9a-f]{6})-(?P<pid>\d{1,7})-[0-9a-f]{6}")
+"""End of a partial write's name."""
+_ABANDONED_S = 24 * 3600.0
 
 
 @contextmanager
@@ -54,10 +62,13 @@ def atomic_write(path: Path, *, fsync: bool = False) -> Iterator[Path]:
     """Yield a hidden sibling of `path`, not yet there, to write a file or a folder to; rename it to `path` on success.
 
     An earlier file or folder of that name is replaced. If the block fails, `path` stays as it was and the sibling is
-    removed. With `fsync`, the content is on disk before it gets its name, and the name before this returns: a crash of
-    the machine leaves the earlier content or the new one. An OSError, such as a full disk's, names `path`.
+    removed; a sibling that a killed process left is removed by the next write of the same path. With `fsync`, the
+    content is on disk before it gets its name, and the name before this returns: a crash of the machine leaves the
+    earlier content or the new one. An OSError, such as a full disk's, names `path`.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    for stale in stale_partials(path):
+        remove(stale)
+    partial = path.with_name(f".{path.name}.{_pid_space()}-{os.getpid()}-{secrets.token_hex(3)}")
     try:
         with naming(path):
             yield partial
@@ -71,6 +82,45 @@ def atomic_write(path: Path, *, fsync: bool = False) -> Iterator[Path]:
                 _fsync(path.parent)
     finally:
         remove(partial)
+
+
+def stale_partials(path: Path) -> list[Path]:
+    """Partial writes of `path` that nobody will finish."""
+    hidden = f".{path.name}."
+    try:
+        partials = [each for each in path.parent.iterdir() if each.name.startswith(hidden)]
+    except OSError:
+        return []
+    return [each for each in partials if _is_abandoned(each, each.name.removeprefix(hidden))]
+
+
+def _is_abandoned(partial: Path, writer: str) -> bool:
+    """Return whether the process that `writer` names is gone; where its processes are not seen, whether it wrote
+    nothing for a day.
+    """
+    if (named := _WRITER.fullmatch(writer)) is None:
+        return False
+    try:
+        if named["pid_space"] != _pid_space():
+            times = [each.lstat().st_mtime for each in (partial, *partial.rglob("*"))]
+            return time.time() - max(times) > _ABANDONED_S
+        os.kill(int(named["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # another user's process, or a writer that has just finished
+    return False
+
+
+@cache
+def _pid_space() -> str:
+    """Short hash of this boot of the machine and this container, within which a process id names one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        place = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        place = platform.node()
+    return hashlib.sha256(place.encode()).hexdigest()[:6]
 
 
 def write_json(path: Path, value: Any) -> None:

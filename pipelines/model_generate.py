@@ -52,7 +52,7 @@ def add_arguments(action: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, folder: Path) -> None:
     check_sampling(arguments)
     from sluice.model.architecture.compiled import CompiledDecoder
-    from sluice.model.architecture.generation import stream
+    from sluice.model.architecture.generation import GenerationOptions, stream
     from sluice.model.directory import CONFIG, load_model
     from sluice.model.text.detokenizer import Detokenizer, text_streams
     from sluice.model.text.prompt import load_prompt_encoder
@@ -75,14 +75,16 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         model,
         prompt,
         arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        top_k=arguments.top_k,
-        repetition_penalty=arguments.repetition_penalty,
-        stop_ids=encoder.stop_ids,
-        seed=arguments.seed,
-        decoder=decoder,
-        **beside,
+        GenerationOptions(
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            top_k=arguments.top_k,
+            repetition_penalty=arguments.repetition_penalty,
+            stop_ids=encoder.stop_ids,
+            seed=arguments.seed,
+            decoder=decoder,
+            **beside,
+        ),
     )
     answer: list[int] = []
     text = Detokenizer(text_streams(tokenizer)(), arguments.stop)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.model.case import Case
 from sluice.model.architecture.compiled import CompiledDecoder
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.linear_backends import FusedLinear
 from sluice.model.architecture.loss import cross_entropy_sum
@@ -76,4 +76,4 @@ def generator(model: Transformer, case: Case, new_tokens: int) -> Callable[[Tens
     """Greedy continuation of ids [1, prompt] with a cache."""
     model.eval()
     decoder = CompiledDecoder(model) if case.compiled else FusedLinear()
-    return lambda ids: generate(model, ids[0].tolist(), new_tokens, decoder=decoder)
+    return lambda ids: generate(model, ids[0].tolist(), new_tokens, GenerationOptions(decoder=decoder))

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.markers import markdown
 from benchmarks.model.parity import BOUND, enliven, logits_of, logits_of_ours
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer
 from sluice.model.huggingface.convert import import_model
@@ -155,7 +155,7 @@ def _equal_greedy_tokens(theirs: PreTrainedModel, ours: Transformer) -> int:
     read = torch.randint(3, VOCAB, (1, PROMPT), generator=torch.Generator().manual_seed(5))
     if ours.config.kind == "encoder-decoder":
         expected = _generated(theirs, read, decoder_start_token_id=0)[1:]
-        found = generate(ours, [0], GREEDY, source=read[0].tolist())
+        found = generate(ours, [0], GREEDY, GenerationOptions(source=read[0].tolist()))
     else:
         expected = _generated(theirs, read, attention_mask=torch.ones_like(read))[PROMPT:]
         found = generate(ours, read[0].tolist(), GREEDY)

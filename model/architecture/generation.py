@@ -1,6 +1,7 @@
 """Autoregressive decoding."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,108 +15,92 @@ from sluice.model.architecture.sampling import penalize_repetition, sample
 from sluice.model.architecture.transformer import Transformer
 
 
-def generate(
-    model: Transformer,
-    ids: Sequence[int],
-    max_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int | None = None,
-    repetition_penalty: float = 1.0,
-    stop_ids: Collection[int] = (),
-    seed: int = 0,
-    source: Sequence[int] | None = None,
-    cache: bool | Literal["int8"] = True,
-    decoder: FusedLinear | CompiledDecoder | None = None,
-) -> list[int]:
-    """Continue `ids` by up to `max_tokens` tokens, ending early before a token of `stop_ids` or at the context's end.
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to generate. Raises ValueError for a setting out of range and settings that exclude each other."""
 
-    An encoder-decoder reads `source` and continues `ids`, at least the start token. `cache`: True caches keys, values
-    and states, "int8" caches keys and values in 8 bits, False processes the whole sequence for every token.
-    `decoder` computes the steps after the prompt and can be shared by all texts of a model: `FusedLinear` packs the
-    weights at the first text, after which they must not change; `CompiledDecoder` compiles a step. Without a decoder
-    every call packs the weights where that pays.
-
-    Returns the new tokens only, without the stop token. Raises ValueError for an empty prompt or one that fills the
-    context, a setting of sampling out of range, a model that cannot generate, and one in training mode with dropout.
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
+    stop_ids: Collection[int] = ()
+    """Tokens before which generation ends."""
+    seed: int = 0
+    source: Sequence[int] | None = None
+    """What an encoder-decoder reads."""
+    cache: bool | Literal["int8"] = True
+    """True caches keys, values and states, "int8" caches keys and values in 8 bits, False processes the whole sequence
+    for every token.
     """
-    return list(
-        stream(
-            model,
-            ids,
-            max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            repetition_penalty=repetition_penalty,
-            stop_ids=stop_ids,
-            seed=seed,
-            source=source,
-            cache=cache,
-            decoder=decoder,
-        )
-    )
+    decoder: FusedLinear | CompiledDecoder | None = None
+    """Computes the steps after the prompt and can be shared by all texts of a model: `FusedLinear` packs the weights at
+    the first text, after which they must not change; `CompiledDecoder` compiles a step. None: every call packs the
+    weights where that pays.
+    """
+
+    def __post_init__(self) -> None:
+        # Written so that NaN fails too.
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature {self.temperature} must be at least 0 and finite; 0 is greedy")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} must be between 0 and 1; 1 draws from all tokens")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k {self.top_k} must be at least 1; None draws from all tokens")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty {self.repetition_penalty} must be above 0 and finite; 1 is none")
+        if self.cache not in (True, False, "int8"):
+            raise ValueError(f"cache {self.cache!r} is not one of True, False and 'int8'")
+        if self.cache is False and self.decoder is not None:
+            raise ValueError("a decoder has no effect without a cache: leave it out, or cache")
+
+
+def generate(
+    model: Transformer, ids: Sequence[int], max_tokens: int, options: GenerationOptions = GenerationOptions()
+) -> list[int]:
+    """Continue `ids` by up to `max_tokens` tokens, ending early before a stop token or at the context's end.
+
+    An encoder-decoder continues `ids`, at least the start token. Returns the new tokens only, without the stop token.
+    Raises ValueError for an empty prompt or one that fills the context, a model that cannot generate, and one in
+    training mode with dropout.
+    """
+    return list(stream(model, ids, max_tokens, options))
 
 
 @torch.inference_mode()
 def stream(
-    model: Transformer,
-    ids: Sequence[int],
-    max_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int | None = None,
-    repetition_penalty: float = 1.0,
-    stop_ids: Collection[int] = (),
-    seed: int = 0,
-    source: Sequence[int] | None = None,
-    cache: bool | Literal["int8"] = True,
-    decoder: FusedLinear | CompiledDecoder | None = None,
+    model: Transformer, ids: Sequence[int], max_tokens: int, options: GenerationOptions = GenerationOptions()
 ) -> Iterator[int]:
     """Yield the tokens of `generate`, each when it is computed."""
-    context = model.config.context
+    context, source, decoder = model.config.context, options.source, options.decoder
     _check_generates(model, source)
-    # Written so that NaN fails too.
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature {temperature} must be at least 0 and finite; 0 is greedy")
-    if not 0 <= top_p <= 1:
-        raise ValueError(f"top_p {top_p} must be between 0 and 1; 1 draws from all tokens")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k {top_k} must be at least 1; None draws from all tokens")
-    if not 0 < repetition_penalty < float("inf"):
-        raise ValueError(f"repetition_penalty {repetition_penalty} must be above 0 and finite; 1 is none")
     if not 1 <= len(ids) < context:
         raise ValueError(
             f"prompt of {len(ids)} tokens must have at least 1 and at most {context - 1} (the context less one)"
         )
-    if cache not in (True, False, "int8"):
-        raise ValueError(f"cache {cache!r} is not one of True, False and 'int8'")
-    if cache is False and decoder is not None:
-        raise ValueError("a decoder has no effect without a cache: leave it out, or cache")
     if isinstance(decoder, CompiledDecoder) and decoder.model is not model:
         raise ValueError("the decoder was compiled for another model: make one for this")
     if max_tokens < 0:
         raise ValueError(f"max_tokens {max_tokens} must be at least 0")
     device, length = model.embedding.weight.device, min(context, len(ids) + max_tokens)
-    if cache is False:
+    if options.cache is False:
         step = _uncached(model, source)
     else:
         if decoder is None and fusing_pays(model, length - len(ids)):
             decoder = FusedLinear()
-        step = _cached(model, source, length, decoder, quantized=cache == "int8")
-    generator = torch.Generator(device=device).manual_seed(seed)
+        step = _cached(model, source, length, decoder, quantized=options.cache == "int8")
+    generator = torch.Generator(device=device).manual_seed(options.seed)
+    penalty = options.repetition_penalty
     fed = torch.tensor([list(ids)], device=device)
     seen = fed
     for _ in range(length - len(ids)):
         logits = step(fed)
-        if repetition_penalty != 1.0:
-            logits = penalize_repetition(logits.float(), seen, repetition_penalty)
-        fed = sample(logits, temperature, top_p, generator, top_k=top_k)[:, None]
-        seen = torch.cat((seen, fed), dim=1) if repetition_penalty != 1.0 else seen
+        if penalty != 1.0:
+            logits = penalize_repetition(logits.float(), seen, penalty)
+        fed = sample(logits, options.temperature, options.top_p, generator, top_k=options.top_k)[:, None]
+        seen = torch.cat((seen, fed), dim=1) if penalty != 1.0 else seen
         token = int(fed)
-        if token in stop_ids:
+        if token in options.stop_ids:
             return
         yield token
 

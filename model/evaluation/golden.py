@@ -15,7 +15,7 @@ from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_tokens, stop_ids
 
@@ -103,7 +103,7 @@ def run_golden(
         render = chat_prompt if prompt.kind == "chat" else completion_prompt
         limit = min(max_tokens, model.config.context // 2)
         ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)
-        first, again = (generate(model, ids, limit, stop_ids=stop_ids(tokenizer)) for _ in range(2))
+        first, again = (generate(model, ids, limit, GenerationOptions(stop_ids=stop_ids(tokenizer))) for _ in range(2))
         with torch.inference_mode():
             logits = model(torch.tensor([[*ids, *first]], device=model.embedding.weight.device))
         text = tokenizer.decode(first, skip_special_tokens=False)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer
 from torch.nn import functional
 
 from sluice.core.progress import Progress, no_progress
@@ -20,13 +19,6 @@ class Span:
 
     ids: Sequence[int]
     start: int
-
-
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the token ids of `text`; a special token quoted in it is encoded as ordinary characters."""
-    tokenizer.encode_special_tokens = True
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
 
 
 @torch.inference_mode()

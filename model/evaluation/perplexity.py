@@ -8,8 +8,9 @@ from tokenizers import Tokenizer
 
 from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.prompts import document_start
+from sluice.model.text.prompt import encode_plain
 
 
 def windows(ids: Sequence[int], context: int) -> list[Span]:
@@ -42,7 +43,7 @@ def document_bits(
     owners: list[int] = []
     bits, scale = [0.0] * len(texts), [1.0] * len(texts)
     for index, text in enumerate(texts):
-        ids = encode(tokenizer, text)
+        ids = encode_plain(tokenizer, text)
         decoded = tokenizer.decode(ids, skip_special_tokens=False)
         if decoded != text and _letters(decoded) != _letters(text):
             scale[index] = math.nan

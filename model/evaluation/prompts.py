@@ -3,8 +3,7 @@
 from tokenizers import Tokenizer
 
 from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
-from sluice.model.evaluation.likelihood import encode
-from sluice.model.text.prompt import start_ids
+from sluice.model.text.prompt import encode_plain, start_ids
 from sluice.model.tuning.chat import ChatTurn, render
 
 _OTHER_STARTS = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[CLS]", "</s>", "<|im_end|>", "<eos>")
@@ -38,7 +37,7 @@ def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = Non
     """
     answer = tokenizer.token_to_id(ASSISTANT)
     if answer is None or any(tokenizer.token_to_id(token) is None for token in (USER, END_OF_TURN)):
-        start, content_ids = document_start(tokenizer), encode(tokenizer, f"{content}\n\n")
+        start, content_ids = document_start(tokenizer), encode_plain(tokenizer, f"{content}\n\n")
         return [*start, *(content_ids if max_tokens is None else content_ids[: max_tokens - len(start)])]
     *content_ids, end = render(tokenizer, [ChatTurn("user", content)]).ids
     if max_tokens is not None:
@@ -48,7 +47,7 @@ def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = Non
 
 def completion_prompt(tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> list[int]:
     """Encode `<|endoftext|>text`, the beginning of a document."""
-    ids = [*document_start(tokenizer), *encode(tokenizer, text)]
+    ids = [*document_start(tokenizer), *encode_plain(tokenizer, text)]
     return ids if max_tokens is None else ids[:max_tokens]
 
 

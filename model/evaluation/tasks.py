@@ -14,8 +14,9 @@ from sluice.core.progress import Progress, no_progress
 from sluice.data.extraction.sections import continuations, sections
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.held_out import cut
-from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.prompts import chat_prompt
+from sluice.model.text.prompt import encode_plain
 
 _POOL_PER_DISTRACTOR = 8  # passages nearest in length, among which the seed chooses
 
@@ -115,7 +116,7 @@ def answer_items(
         options = []
         for passage in item.passages:
             # One token more than the context: the last is only a target.
-            ids = tuple(encode(tokenizer, passage)[: model.config.context + 1 - max(len(prompt), len(empty))])
+            ids = tuple(encode_plain(tokenizer, passage)[: model.config.context + 1 - max(len(prompt), len(empty))])
             pair = [spans.setdefault((tuple(before), ids), len(spans)) for before in (prompt, empty)]
             options.append((pair[0], pair[1], len(passage.encode())))
         scores.append(options)

@@ -14,6 +14,18 @@ _OURS = {"user": USER, "assistant": ASSISTANT}
 _ZERO_WIDTH = "\u200b"
 
 
+def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the token ids of `text`; a special token quoted in it is encoded as ordinary
+    characters."""
+    before = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    finally:
+        tokenizer.encode_special_tokens = before
+    return ids
+
+
 class PromptEncoder:
     """Encoder of users' text as plain text: the spelling of a special token in it stays text.
 

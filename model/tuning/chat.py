@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
+from sluice.model.text.prompt import encode_plain
 from sluice.model.training.batches.batch import Batch
 
 _ROLES = {"user": USER, "assistant": ASSISTANT}
@@ -38,14 +39,13 @@ def render(tokenizer: Tokenizer, messages: Sequence[ChatTurn], max_tokens: int |
 
     Raises ValueError for a role other than user and assistant, and a tokenizer without the special tokens.
     """
-    tokenizer.encode_special_tokens = True
     ids: list[int] = []
     learned: list[bool] = []
     end = _special(tokenizer, END_OF_TURN)
     for message in messages:
         if message.role not in _ROLES:
             raise ValueError(f"role {message.role!r} must be one of {sorted(_ROLES)}")
-        content: list[int] = tokenizer.encode(message.content, add_special_tokens=False).ids
+        content = encode_plain(tokenizer, message.content)
         ids += [_special(tokenizer, _ROLES[message.role]), *content, end]
         # The mark of the role is given to the model, what follows it is the model's.
         learned += [False, *[message.role == "assistant"] * (len(content) + 1)]

@@ -178,7 +178,7 @@ def _train(
 
 def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str, Any]:
     from sluice.data.packing import PackedTokens
-    from sluice.model.architecture.generation import generate
+    from sluice.model.architecture.generation import GenerationOptions, generate
     from sluice.model.directory import load_model
     from sluice.model.training.telemetry.metrics import matmul_peak, training_flops_per_token
 
@@ -190,7 +190,9 @@ def _summary(request: Request, report: "PretrainReport", out: Path) -> dict[str,
         held = PackedTokens(Path(settings["tokens"]), "valid").sequence
         prompt = [int(each) for each in held.read(0, min(_SAMPLE_PROMPT, shape.context // 2, len(held)))]
         new_tokens = min(_SAMPLE_TOKENS, shape.context - len(prompt))
-        sample = tokenizer.decode(prompt + generate(model, prompt, new_tokens, temperature=0.8, seed=0))
+        sample = tokenizer.decode(
+            prompt + generate(model, prompt, new_tokens, GenerationOptions(temperature=0.8, seed=0))
+        )
     config, rate = request.pretrain, report.timings["tokens_per_second"]
     peak = matmul_peak(config.dtype, available_cores(), config.workers)
     return {

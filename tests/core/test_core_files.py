@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 import sluice.data.deduplication.sketch
 from sluice.core.failure import describe
-from sluice.core.files import atomic_write, copy_tree, naming, remove
+from sluice.core.files import atomic_write, copy_tree, naming, remove, stale_partials
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.sketch import sketch, write_sketches
 from sluice.data.deduplication.sketch_store import SketchPart
@@ -44,6 +46,53 @@ def test_a_folder_takes_the_place_of_an_earlier_one_whole(tmp_path: Path) -> Non
             for name in names:
                 (partial / name).touch()
     assert [each.relative_to(tmp_path).as_posix() for each in sorted(tmp_path.rglob("*"))] == ["folder", "folder/c"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sluice.core.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.process
+def test_the_next_write_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "file.other"
+    for each in (path, other):
+        assert subprocess.run([sys.executable, "-c", KILLED, str(each)], check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_write(path) as partial:
+        partial.write_text("whole")
+    left, written = sorted(tmp_path.iterdir())
+    assert (written.name, written.read_text()) == ("file", "whole")
+    assert left.name.startswith(".file.other."), "a partial write of another path is not this one's to remove"
+
+
+def test_a_living_writer_keeps_its_partial_write(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_write(path) as slow:
+        slow.write_text("slow")
+        os.utime(slow, (0, 0))
+        with atomic_write(path) as fast:
+            fast.write_text("fast")
+        assert (slow.read_text(), path.read_text()) == ("slow", "fast")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("file", "slow")]
+
+
+def test_a_partial_write_of_another_machine_is_stale_after_a_day_without_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    theirs, foreign = tmp_path / ".folder.000000-1-000000", tmp_path / ".folder.backup"
+    for each in (theirs, foreign):
+        each.mkdir()
+        (each / "file").touch()
+        os.utime(each, (0, 0))
+    assert stale_partials(path) == []
+    os.utime(theirs / "file", (0, 0))
+    assert stale_partials(path) == [theirs]
+    assert stale_partials(tmp_path / "nowhere" / "folder") == []
 
 
 def test_a_flushed_write_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

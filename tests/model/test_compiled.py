@@ -11,7 +11,7 @@ from torch import nn
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.compiled import SMALLEST, CompiledDecoder
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.linear_backends import row_sum
 from sluice.model.architecture.pointwise import separate
@@ -39,7 +39,10 @@ def said(
 ) -> list[int]:
     source = tokens(SOURCE, seed=100)[0].tolist() if built(name).config.kind == "encoder-decoder" else None
     return generate(
-        built(name), [5, 1, 60], 20, source=source, cache=cache, decoder=decoder, temperature=temperature, seed=3
+        built(name),
+        [5, 1, 60],
+        20,
+        GenerationOptions(source=source, cache=cache, decoder=decoder, temperature=temperature, seed=3),
     )
 
 
@@ -77,7 +80,8 @@ def test_the_compiled_step_writes_the_same_text(texts: list[tuple[list[int], int
     decoder = CompiledDecoder(model)
     for prompt, length in texts:
         found, expected = (
-            generate(model, prompt, length, temperature=1.0, seed=4, decoder=each) for each in (decoder, None)
+            generate(model, prompt, length, GenerationOptions(temperature=1.0, seed=4, decoder=each))
+            for each in (decoder, None)
         )
         assert len(set(found)) > 8
         assert found == expected
@@ -138,7 +142,7 @@ def test_two_graphs_serve_all_lengths() -> None:
     decoder = CompiledDecoder(model, backend=counting)
     found = []
     for length in (20, 50, 100, 200, 400, 30):
-        assert generate(model, [1], length, decoder=decoder) == generate(model, [1], length)
+        assert generate(model, [1], length, GenerationOptions(decoder=decoder)) == generate(model, [1], length)
         found.append(len(graphs))
     assert found == [1, 1, 2, 2, 2, 2]
 
@@ -155,7 +159,7 @@ def test_what_cannot_be_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match="mixture of experts"):
         CompiledDecoder(built("mixture"))
     with pytest.raises(ValueError, match="compiled for another model"):
-        generate(built("llama"), [1], 3, decoder=CompiledDecoder(built("gpt2"), backend="eager"))
+        generate(built("llama"), [1], 3, GenerationOptions(decoder=CompiledDecoder(built("gpt2"), backend="eager")))
     from torch._inductor import cpp_builder, exc
 
     def none() -> str:

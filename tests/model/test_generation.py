@@ -13,7 +13,7 @@ from torch.nn import functional
 from sluice.model.architecture import linear_backends
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.linear_backends import FUSED_TOKENS, FusedLinear, fusing_pays
 from sluice.model.architecture.pointwise import separate
@@ -49,7 +49,7 @@ def uncached(model: Transformer, ids: list[int], max_tokens: int, temperature: f
 def test_cached_decoding_is_uncached_decoding_token_for_token(
     model: Transformer, prompt: list[int], temperature: float
 ) -> None:
-    cached = generate(model, prompt, 15, temperature=temperature, top_p=0.9, seed=7)
+    cached = generate(model, prompt, 15, GenerationOptions(temperature=temperature, top_p=0.9, seed=7))
     assert cached == uncached(model, prompt, 15, temperature, 7)
     assert len(set(cached)) > 3  # a constant answer would prove little
 
@@ -66,11 +66,13 @@ def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str
             built(name),
             [5, 1, 60],
             20,
-            temperature=temperature,
-            top_p=0.9,
-            seed=7,
-            source=source_for(name),
-            cache=cache,
+            GenerationOptions(
+                temperature=temperature,
+                top_p=0.9,
+                seed=7,
+                source=source_for(name),
+                cache=cache,
+            ),
         )
         for cache in (True, False)
     )
@@ -82,7 +84,9 @@ def test_generation_with_a_cache_is_that_without_in_every_architecture(name: str
 @pytest.mark.parametrize("name", WITH_KEYS)
 def test_a_cache_of_8_bits_says_the_same_until_two_tokens_are_near_a_tie(name: str) -> None:
     model, prompt, source = built(name), [5, 1, 60], source_for(name)
-    exact, rounded = (generate(model, prompt, 15, source=source, cache=cache) for cache in (True, "int8"))
+    exact, rounded = (
+        generate(model, prompt, 15, GenerationOptions(source=source, cache=cache)) for cache in (True, "int8")
+    )
     same = next((place for place, pair in enumerate(zip(exact, rounded, strict=True)) if len({*pair}) > 1), None)
     if same is None:
         return
@@ -94,7 +98,12 @@ def test_a_cache_of_8_bits_says_the_same_until_two_tokens_are_near_a_tie(name: s
 
 def test_most_models_say_the_same_over_8_bits() -> None:
     equal = [
-        len({tuple(generate(built(name), [7, 7], 6, source=source_for(name), cache=cache)) for cache in (True, "int8")})
+        len(
+            {
+                tuple(generate(built(name), [7, 7], 6, GenerationOptions(source=source_for(name), cache=cache)))
+                for cache in (True, "int8")
+            }
+        )
         == 1
         for name in WITH_KEYS
     ]
@@ -102,7 +111,9 @@ def test_most_models_say_the_same_over_8_bits() -> None:
 
 
 def test_the_source_decides_the_answer() -> None:
-    answers = [generate(built("t5"), [0], 10, temperature=1.0, source=[token] * 4) for token in (3, 3, 9)]
+    answers = [
+        generate(built("t5"), [0], 10, GenerationOptions(temperature=1.0, source=[token] * 4)) for token in (3, 3, 9)
+    ]
     assert answers[0] == answers[1] != answers[2]
 
 
@@ -111,14 +122,14 @@ def test_what_generates_nothing_says_so(model: Transformer) -> None:
     with pytest.raises(ValueError, match=r"encoder .* generates none"):
         generate(encoder, [1], 3)
     with pytest.raises(ValueError, match="decoder reads no source"):
-        generate(model, [1], 3, source=[1])
+        generate(model, [1], 3, GenerationOptions(source=[1]))
     for source in (None, [], [1] * (CONTEXT + 1)):
         with pytest.raises(ValueError, match=f"needs a source of 1 to {CONTEXT} tokens"):
-            generate(built("t5"), [1], 3, source=source)
+            generate(built("t5"), [1], 3, GenerationOptions(source=source))
     with pytest.raises(ValueError, match="cache 'int4' is not one of"):
-        generate(model, [1], 3, cache="int4")  # type: ignore[arg-type]
+        generate(model, [1], 3, GenerationOptions(cache="int4"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="quantized has no effect"):
-        generate(built("state space"), [1], 3, cache="int8")
+        generate(built("state space"), [1], 3, GenerationOptions(cache="int8"))
 
 
 def test_a_model_in_training_is_refused() -> None:
@@ -127,14 +138,14 @@ def test_a_model_in_training_is_refused() -> None:
 
 
 def test_the_seed_decides_the_draw(model: Transformer) -> None:
-    answers = [generate(model, [1, 2], 12, temperature=1.0, seed=seed) for seed in (4, 4, 5)]
+    answers = [generate(model, [1, 2], 12, GenerationOptions(temperature=1.0, seed=seed)) for seed in (4, 4, 5)]
     assert answers[0] == answers[1] != answers[2]
 
 
 def test_generation_ends_before_a_stop_token(model: Transformer) -> None:
     free = generate(model, [1, 2], 12)
     stop = free[4]
-    assert generate(model, [1, 2], 12, stop_ids=[stop]) == free[: free.index(stop)]
+    assert generate(model, [1, 2], 12, GenerationOptions(stop_ids=[stop])) == free[: free.index(stop)]
 
 
 def test_generation_ends_at_the_contexts_end(model: Transformer) -> None:
@@ -151,13 +162,13 @@ def test_a_prompt_without_room_is_refused(model: Transformer, prompt: list[int])
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
 def test_a_temperature_out_of_range_is_refused(model: Transformer, temperature: float) -> None:
     with pytest.raises(ValueError, match=f"temperature {temperature} must be at least 0"):
-        generate(model, [1], 3, temperature=temperature)
+        generate(model, [1], 3, GenerationOptions(temperature=temperature))
 
 
 @pytest.mark.parametrize("top_p", [float("nan"), -0.1, 1.1])
 def test_a_nucleus_out_of_range_is_refused(model: Transformer, top_p: float) -> None:
     with pytest.raises(ValueError, match=f"top_p {top_p} must be between 0 and 1"):
-        generate(model, [1], 3, temperature=1.0, top_p=top_p)
+        generate(model, [1], 3, GenerationOptions(temperature=1.0, top_p=top_p))
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -300,7 +311,7 @@ def test_what_was_packed_for_one_text_serves_the_next(model: Transformer, monkey
 
     monkeypatch.setattr(linear_backends, "pack", counted)
     joined = FusedLinear()
-    assert [generate(model, [1, 2, start], 12, decoder=joined) for start in range(4)] == alone
+    assert [generate(model, [1, 2, start], 12, GenerationOptions(decoder=joined)) for start in range(4)] == alone
     assert len({tuple(text) for text in alone}) > 1
     # Four products a layer and the head, once for all texts.
     assert len(shapes) == 4 * model.config.layers + 1
@@ -313,6 +324,6 @@ def test_joined_maps_refuse_to_lose_gradients() -> None:
 
 def test_settings_of_generate_without_effect_are_refused(model: Transformer) -> None:
     with pytest.raises(ValueError, match="a decoder has no effect without a cache"):
-        generate(model, [1], 3, cache=False, decoder=FusedLinear())
+        generate(model, [1], 3, GenerationOptions(cache=False, decoder=FusedLinear()))
     with pytest.raises(ValueError, match="max_tokens -5 must be at least 0"):
         generate(model, [1], -5)

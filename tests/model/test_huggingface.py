@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sluice.model.architecture.config import TransformerConfig
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
@@ -84,7 +84,7 @@ def test_transformers_loads_our_directory_and_computes_our_logits(
     with torch.no_grad():
         torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
         answer = theirs.generate(ids[:1, :8], max_new_tokens=20, do_sample=False)[0, 8:].tolist()
-    ours = generate(model, ids[0, :8].tolist(), 20, stop_ids=[256, 259])
+    ours = generate(model, ids[0, :8].tolist(), 20, GenerationOptions(stop_ids=[256, 259]))
     assert answer[: len(ours)] == ours
     assert len(answer) == len(ours) or answer[len(ours)] in (256, 259)
 

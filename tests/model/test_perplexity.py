@@ -16,11 +16,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from sluice.data.tokenization import SPECIAL_TOKENS
 from sluice.model.evaluation.golden import GoldenPrompt, run_golden
 from sluice.model.evaluation.held_out import cut
-from sluice.model.evaluation.likelihood import Span, encode, negative_log_likelihoods
+from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.perplexity import document_bits, windows
 from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, stop_ids
 from sluice.model.evaluation.tasks import ChoiceItem, answer_items
-from sluice.model.text.prompt import start_ids
+from sluice.model.text.prompt import encode_plain, start_ids
 
 
 @given(st.integers(0, 200), st.integers(2, 40))
@@ -59,7 +59,7 @@ def test_document_bits_agree_with_one_forward_pass_a_token(tokenizer):
     texts = [document_text(1), "Short.", "naïve 日本語"]
     found = document_bits(model, tokenizer, texts)
     for text, bits in zip(texts, found, strict=True):
-        assert bits == pytest.approx(slow_bits(model, [0, *encode(tokenizer, text)]), rel=1e-5)
+        assert bits == pytest.approx(slow_bits(model, [0, *encode_plain(tokenizer, text)]), rel=1e-5)
 
 
 def test_a_documents_bits_do_not_depend_on_its_neighbours(tokenizer):
@@ -73,13 +73,21 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(tokenizer):
     with torch.no_grad():
         model.norm.weight.zero_()
     text = document_text(2)
-    expected = len(encode(tokenizer, text)) * math.log2(tokenizer.get_vocab_size())
+    expected = len(encode_plain(tokenizer, text)) * math.log2(tokenizer.get_vocab_size())
     assert document_bits(model, tokenizer, [text]) == [pytest.approx(expected, rel=1e-6)]
 
 
 def test_quoted_special_tokens_cost_like_any_text(tokenizer):
-    assert 0 not in encode(tokenizer, "before <|endoftext|> after")
-    assert tokenizer.decode(encode(tokenizer, "a<|user|>b"), skip_special_tokens=False) == "a<|user|>b"
+    assert 0 not in encode_plain(tokenizer, "before <|endoftext|> after")
+    assert tokenizer.decode(encode_plain(tokenizer, "a<|user|>b"), skip_special_tokens=False) == "a<|user|>b"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_encoding_leaves_the_callers_tokenizer_as_it_is(tokenizer, before):
+    tokenizer.encode_special_tokens = before
+    chat_prompt(tokenizer, "a <|end|>")
+    completion_prompt(tokenizer, "a <|end|>")
+    assert tokenizer.encode_special_tokens is before
 
 
 def test_a_tokenizer_that_loses_text_gets_nan_and_not_a_lower_score():
@@ -99,7 +107,7 @@ def test_a_text_costs_by_its_own_bytes_in_every_kind_of_tokenizer(name):
     with torch.no_grad():
         model.norm.weight.zero_()
     text = "The quick brown fox jumps over lazy dogs, is it?"
-    ids = encode(made, text)
+    ids = encode_plain(made, text)
     lost = len(text.encode()) / len(made.decode(ids).encode())
     # WordPiece puts a space before the comma's neighbours or not, but never loses a letter.
     assert lost == 1 or name == "wordpiece"
@@ -117,9 +125,9 @@ def test_unknown_characters_give_no_number():
 def test_a_tokenizer_without_our_special_tokens_asks_in_plain_text(name):
     made = TOKENIZERS[name]()
     start = start_ids(made)
-    assert completion_prompt(made, "the fox") == [*start, *encode(made, "the fox")]
-    assert chat_prompt(made, "the fox") == [*start, *encode(made, "the fox\n\n")]
-    assert chat_prompt(made, "the fox jumps", max_tokens=3) == [*start, *encode(made, "the fox jumps\n\n")[:2]]
+    assert completion_prompt(made, "the fox") == [*start, *encode_plain(made, "the fox")]
+    assert chat_prompt(made, "the fox") == [*start, *encode_plain(made, "the fox\n\n")]
+    assert chat_prompt(made, "the fox jumps", max_tokens=3) == [*start, *encode_plain(made, "the fox jumps\n\n")[:2]]
     assert stop_ids(made)
     items = [ChoiceItem("the fox", ("quick dogs", "lazy answer"), 0)]
     assert answer_items(tiny_model(made), made, items)[0] in (0.0, 1.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.model.parity import enliven, make_theirs
 from sluice.model.architecture.cache import Cache
 from sluice.model.architecture.compiled import CompiledDecoder
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import load_transformer
 from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
@@ -89,7 +89,7 @@ def test_sequences_of_a_batch_count_by_their_own_length(model: Transformer) -> N
 def test_a_traced_step_follows_the_length_too(model: Transformer) -> None:
     torch.compiler.reset()
     decoder = CompiledDecoder(model, backend="eager")
-    assert generate(model, [3, 1, 4], 16, decoder=decoder) == generate(model, [3, 1, 4], 16)
+    assert generate(model, [3, 1, 4], 16, GenerationOptions(decoder=decoder)) == generate(model, [3, 1, 4], 16)
     torch.compiler.reset()
 
 
@@ -114,7 +114,7 @@ def test_generation_rotates_anew_where_longrope_changes_its_factors() -> None:
     model = lively(shape({"rope_scaling": LONGROPE, "tie_embeddings": False}))
     answer = generate(model, [3, 1, 4], CONTEXT)
     assert len(answer) == CONTEXT - 3
-    assert answer == generate(model, [3, 1, 4], CONTEXT, cache=False)
+    assert answer == generate(model, [3, 1, 4], CONTEXT, GenerationOptions(cache=False))
     assert len(set(answer)) > 5
 
 
@@ -135,7 +135,7 @@ def test_dynamic_generation_is_that_of_transformers(cached: bool, tmp_path: Path
     expected = theirs.generate(
         torch.tensor([prompt]), max_new_tokens=length, min_new_tokens=length, do_sample=False, use_cache=cached
     )
-    assert generate(ours, prompt, length, cache=cached) == expected[0, len(prompt) :].tolist()
+    assert generate(ours, prompt, length, GenerationOptions(cache=cached)) == expected[0, len(prompt) :].tolist()
 
 
 def test_the_attention_factor_of_longrope_follows_from_the_two_contexts() -> None:

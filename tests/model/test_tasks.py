@@ -8,9 +8,9 @@ import random
 import torch
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 
-from sluice.model.evaluation.likelihood import encode
 from sluice.model.evaluation.prompts import chat_prompt
 from sluice.model.evaluation.tasks import ChoiceItem, answer_items, build_items
+from sluice.model.text.prompt import encode_plain
 
 DOCUMENTS = [(f"id{n}", document_text(n)) for n in range(40)]
 SETTINGS = {"items": 60, "choices": 4, "max_passage_bytes": 200, "seed": 1}
@@ -83,7 +83,7 @@ def test_a_model_that_reads_the_question_is_right_and_an_untrained_one_is_not(to
     assert sum(answer_items(model, tokenizer, items)) < 6
     # As tuning does: answers to their question, and to none.
     texts = [
-        [*chat_prompt(tokenizer, question), *encode(tokenizer, _passage(word))]
+        [*chat_prompt(tokenizer, question), *encode_plain(tokenizer, _passage(word))]
         for word in words
         for question in (word, "")
     ]

@@ -12,7 +12,7 @@ import torch
 from tokenizer_fixtures import TOKENIZERS
 from tokenizers import Tokenizer
 
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.directory import load_model
 from sluice.model.text.chat_template import PromptMessage
 from sluice.model.text.prompt import load_prompt_encoder
@@ -77,10 +77,12 @@ class Expected:
             self.model,
             self.encoder.encode(wanted.prompt),
             wanted.max_tokens,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            stop_ids=self.encoder.stop_ids,
-            seed=wanted.seed,
+            GenerationOptions(
+                temperature=wanted.temperature,
+                top_p=wanted.top_p,
+                stop_ids=self.encoder.stop_ids,
+                seed=wanted.seed,
+            ),
         )
         return self.tokenizer.decode(ids)
 

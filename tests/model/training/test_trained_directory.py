@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from sluice.data.config import TokenizerConfig
 from sluice.data.tokenization import END_OF_TEXT
 from sluice.data.tokenization.folder import save_tokenizer
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.config import PretrainConfig
 from sluice.model.directory import load_model
@@ -73,7 +73,7 @@ def test_an_encoder_decoder_says_where_it_begins(folder: Path, tmp_path: Path) -
         begins = json.loads((tmp_path / "out" / name).read_text())["decoder_start_token_id"]
         # As in training, where the decoder reads its target behind an end token.
         assert begins == objective.eos == 0
-    assert len(generate(model, [begins], 3, source=[65, 66])) <= 3
+    assert len(generate(model, [begins], 3, GenerationOptions(source=[65, 66]))) <= 3
     saved("causal", folder, tmp_path / "decoder")
     assert "decoder_start_token_id" not in json.loads((tmp_path / "decoder" / "config.json").read_text())
 
