@@ -12,8 +12,8 @@ from sluice.model.huggingface.llama import (
     COPIES,
     FEEDFORWARD,
     FIELDS,
-    TOP,
     UNUSED,
+    layered,
     read_layer_types,
     read_sizes,
     write_layer_types,
@@ -21,7 +21,7 @@ from sluice.model.huggingface.llama import (
 )
 from sluice.model.huggingface.llama import weights as llama_weights
 from sluice.model.huggingface.rotary import read_rope, read_rotary, write_rope, write_rotary
-from sluice.model.huggingface.weights import WeightRow, copied
+from sluice.model.huggingface.weights import WeightRow
 
 _ACTIVATIONS: dict[str, FeedForwardKind] = {"gelu_pytorch_tanh": "geglu_tanh", "gelu": "geglu", "silu": "swiglu"}
 # Releases of the first Gemma say gelu and mean its approximation.
@@ -42,10 +42,7 @@ _GLOBAL, _LOCAL = 1e6, 1e4
 
 def weights(config: TransformerConfig) -> list[WeightRow]:
     """Table of weight names of Gemma 2 and 3."""
-    rows = copied(TOP)
-    for layer in range(config.layers):
-        rows += copied(ATTENTION | FEEDFORWARD | _NORMS, f"layers.{layer}.", f"model.layers.{layer}.")
-    return rows
+    return layered(config, ATTENTION | FEEDFORWARD | _NORMS)
 
 
 def _read_shared(fields: Fields, kv_heads: int) -> dict[str, Any]:

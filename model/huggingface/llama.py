@@ -1,5 +1,7 @@
 """Llama and families that differ from it by a few fields: Mistral, Qwen2, Qwen3. Mixtral shares its attention."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sluice.model.architecture.config import TransformerConfig
@@ -52,12 +54,26 @@ FIELDS = {
 }
 
 
+def layered(
+    config: TransformerConfig, layer: Mapping[str, str], experts: Mapping[str, str] = MappingProxyType({})
+) -> list[WeightRow]:
+    """Table of weight names of a family that names embedding, head and layers as Llama does. `layer` are the names
+    within a layer, of one weight each; `experts` are stacks of ours, and the name of an expert's with its number as {}.
+    """
+    rows = copied(TOP)
+    for number in range(config.layers):
+        ours, theirs = f"layers.{number}.", f"model.layers.{number}."
+        rows += copied(layer, ours, theirs)
+        for mine, other in experts.items():
+            assert config.mixture is not None
+            names = tuple(theirs + other.format(expert) for expert in range(config.mixture.experts))
+            rows.append(WeightRow((ours + mine,), names))
+    return rows
+
+
 def weights(config: TransformerConfig) -> list[WeightRow]:
     """Table of weight names of all four families."""
-    rows = copied(TOP)
-    for layer in range(config.layers):
-        rows += copied(ATTENTION | FEEDFORWARD, f"layers.{layer}.", f"model.layers.{layer}.")
-    return rows
+    return layered(config, ATTENTION | FEEDFORWARD)
 
 
 def read_common(

@@ -6,11 +6,15 @@ from sluice.model.architecture.config import TransformerConfig
 from sluice.model.architecture.mixture_config import MixtureConfig
 from sluice.model.huggingface.family import Family
 from sluice.model.huggingface.fields import Fields
-from sluice.model.huggingface.llama import ATTENTION, COPIES, FIELDS, TOP, UNUSED, read_common, write_common
-from sluice.model.huggingface.weights import WeightRow, copied
+from sluice.model.huggingface.llama import ATTENTION, COPIES, FIELDS, UNUSED, layered, read_common, write_common
+from sluice.model.huggingface.weights import WeightRow
 
-# One stacked weight of ours -> the weight of each expert.
-_EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
+_ROUTER = {"feedforward.router.weight": "block_sparse_moe.gate.weight"}
+_EXPERTS = {
+    "feedforward.gate": "block_sparse_moe.experts.{}.w1.weight",
+    "feedforward.up": "block_sparse_moe.experts.{}.w3.weight",
+    "feedforward.down": "block_sparse_moe.experts.{}.w2.weight",
+}
 _FIELDS = {
     **FIELDS,
     "mixture.experts": "num_local_experts",
@@ -20,17 +24,7 @@ _FIELDS = {
 
 
 def weights(config: TransformerConfig) -> list[WeightRow]:
-    assert config.mixture is not None
-    rows = copied(TOP)
-    for layer in range(config.layers):
-        ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
-        rows += copied(ATTENTION, ours, theirs)
-        rows += copied({"feedforward.router.weight": "block_sparse_moe.gate.weight"}, ours, theirs)
-        for mine, other in _EXPERTS.items():
-            experts = range(config.mixture.experts)
-            names = tuple(f"{theirs}block_sparse_moe.experts.{expert}.{other}.weight" for expert in experts)
-            rows.append(WeightRow((f"{ours}feedforward.{mine}",), names))
-    return rows
+    return layered(config, ATTENTION | _ROUTER, _EXPERTS)
 
 
 def read(fields: Fields) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from sluice.model.huggingface.llama import (
     COPIES,
     FEEDFORWARD,
     FIELDS,
-    TOP,
     UNUSED,
+    layered,
     read_common,
     without_derived_head,
     write_common,
 )
-from sluice.model.huggingface.weights import WeightRow, copied
+from sluice.model.huggingface.weights import WeightRow
 
 _NORMS = {
     "attention_norm.weight": "post_attention_layernorm.weight",
@@ -25,10 +25,7 @@ _NORMS = {
 
 
 def weights(config: TransformerConfig) -> list[WeightRow]:
-    rows = copied(TOP)
-    for layer in range(config.layers):
-        rows += copied(ATTENTION | FEEDFORWARD | _NORMS, f"layers.{layer}.", f"model.layers.{layer}.")
-    return rows
+    return layered(config, ATTENTION | FEEDFORWARD | _NORMS)
 
 
 def read(fields: Fields) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from sluice.model.huggingface.llama import (
     COPIES,
     FEEDFORWARD,
     FIELDS,
-    TOP,
     UNUSED,
+    layered,
     padding_inside,
     read_common,
     without_derived_head,
     write_common,
 )
 from sluice.model.huggingface.rotary import write_rotary
-from sluice.model.huggingface.weights import WeightRow, copied
+from sluice.model.huggingface.weights import WeightRow
 
 _ORIGINAL = 4096
 _FUSED = {
@@ -30,12 +30,11 @@ _FUSED = {
 def weights(config: TransformerConfig) -> list[WeightRow]:
     fused = {f"{part}.weight" for parts in _FUSED.values() for part in parts}
     apart = {mine: other for mine, other in (ATTENTION | FEEDFORWARD).items() if mine not in fused}
-    rows = copied(TOP)
+    rows = layered(config, apart)
     for layer in range(config.layers):
-        ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
-        rows += copied(apart, ours, theirs)
         for name, parts in _FUSED.items():
-            rows.append(WeightRow(tuple(f"{ours}{part}.weight" for part in parts), (theirs + name,)))
+            ours = tuple(f"layers.{layer}.{part}.weight" for part in parts)
+            rows.append(WeightRow(ours, (f"model.layers.{layer}.{name}",)))
     return rows
 
 

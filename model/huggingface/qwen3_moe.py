@@ -10,14 +10,16 @@ from sluice.model.huggingface.llama import (
     ATTENTION,
     COPIES,
     FIELDS,
-    TOP,
     UNUSED,
+    layered,
     read_common,
     without_derived_head,
     write_common,
 )
-from sluice.model.huggingface.weights import WeightRow, copied
+from sluice.model.huggingface.weights import WeightRow
 
+_ROUTER = {"feedforward.router.weight": "mlp.gate.weight"}
+_EXPERTS = {f"feedforward.{part}": f"mlp.experts.{{}}.{part}_proj.weight" for part in ("gate", "up", "down")}
 _FIELDS = {
     **FIELDS,
     "mixture.experts": "num_experts",
@@ -29,17 +31,7 @@ _FIELDS = {
 
 
 def weights(config: TransformerConfig) -> list[WeightRow]:
-    assert config.mixture is not None
-    rows = copied(TOP)
-    for layer in range(config.layers):
-        ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
-        rows += copied(ATTENTION, ours, theirs)
-        rows += copied({"feedforward.router.weight": "mlp.gate.weight"}, ours, theirs)
-        for part in ("gate", "up", "down"):
-            experts = range(config.mixture.experts)
-            names = tuple(f"{theirs}mlp.experts.{expert}.{part}_proj.weight" for expert in experts)
-            rows.append(WeightRow((f"{ours}feedforward.{part}",), names))
-    return rows
+    return layered(config, ATTENTION | _ROUTER, _EXPERTS)
 
 
 def read(fields: Fields) -> dict[str, Any]:
