@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sluice.model.architecture.attention_mask import AttentionCall
 from sluice.model.architecture.config import LayerKind, TransformerConfig
-from sluice.model.architecture.kernels import AttentionCall, attend
+from sluice.model.architecture.kernels import attend
 from sluice.model.architecture.pointwise import RMSNorm
 from sluice.model.architecture.rope_scaling_config import RopeScaling
 

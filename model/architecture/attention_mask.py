@@ -1,9 +1,12 @@
-"""Which keys each query may attend to, and what is added to their scores: the definition that all kernels implement."""
+"""One attention: queries, keys and values, the keys that each query may attend to, and what is added to their scores.
+
+This is the definition that all kernels implement.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +133,129 @@ class AttentionMask:
             return self.bias
         linear = -self.slopes[:, None, None] * self.distances[:, None].abs()
         return linear if self.bias is None else self.bias + linear
+
+    def cached(self, key: Hashable, compute: "Callable[[], Value]") -> Value:
+        """Return `compute()`, stored under `key` for all layers that share the mask. A compiler merges equal
+        computations by itself.
+        """
+        if torch.compiler.is_compiling():
+            return compute()
+        stored: dict[Hashable, Any] = self.__dict__.setdefault("_kernels", {})
+        if key not in stored:
+            stored[key] = compute()
+        value: Value = stored[key]
+        return value
+
+    def fully_masked(self) -> Tensor | None:
+        """[batch or 1, queries] bool, True for queries without any key; None where there is known to be none."""
+
+        def compute() -> Tensor | None:
+            has_key = self.allowed[:, 0].any(dim=-1)
+            # On other devices reading the value would stall the queue, and in a compiled graph break it.
+            if has_key.device.type == "cpu" and not torch.compiler.is_compiling() and bool(has_key.all()):
+                return None
+            return ~has_key
+
+        return None if self.plain else self.cached("fully masked", compute)
+
+    def allowed_or_first(self) -> Tensor:
+        """[batch or 1, 1, queries, keys] bool: `allowed`, and the first key for fully masked queries.
+
+        So no softmax runs over nothing; `zero_fully_masked` must clear their results.
+        """
+
+        def compute() -> Tensor:
+            without = self.fully_masked()
+            if without is None:
+                return self.allowed
+            first = torch.arange(self.allowed.shape[-1], device=without.device) == 0
+            return self.allowed | (without[:, None, :, None] & first)
+
+        return self.cached("allowed", compute)
+
+    def additive_as(self, dtype: torch.dtype) -> Tensor | None:
+        """`additive` in a type, and -inf where masked; None where `allowed_or_first` suffices."""
+        bias = self.additive
+        if bias is None:
+            return None
+
+        def compute() -> Tensor:
+            return bias.to(dtype).masked_fill(~self.allowed_or_first(), -torch.inf)
+
+        # Part of the autograd graph, so not shared: checkpointing repeats a layer and must repeat its operations.
+        return compute() if bias.requires_grad else self.cached(f"additive {dtype}", compute)
+
+    def zero_fully_masked(self, mixed: Tensor) -> Tensor:
+        """[batch, queries, heads, size] with zeros for fully masked queries."""
+        without = self.fully_masked()
+        return mixed if without is None else mixed.masked_fill(without[:, :, None, None], 0.0)
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """softmax(capped(queries keys^T x scale) + mask) values; a query without any key to attend to gives zeros."""
+
+    queries: Tensor
+    """[batch, queries, heads, head_size]; so is a kernel's result."""
+    keys: Tensor
+    """[batch, keys, kv_heads, head_size]: heads / kv_heads neighbouring query heads share a key-value head."""
+    values: Tensor
+    """[batch, keys, kv_heads, head_size]."""
+    mask: AttentionMask
+    scale: float
+    soft_cap: float | None = None
+    """Scaled scores s become cap * tanh(s / cap), before the mask adds to them."""
+    dropout: float = 0.0
+    """Dropout of the probabilities."""
+
+
+def check_shapes(call: AttentionCall) -> None:
+    """Raise ValueError naming the shapes of queries, keys, values and mask that do not fit together."""
+    queries, keys, values, mask = call.queries, call.keys, call.values, call.mask
+    if queries.ndim != 4 or keys.ndim != 4 or keys.shape != values.shape:
+        raise ValueError(
+            f"queries {_shape(queries)} must be [batch, queries, heads, size], keys {_shape(keys)} and values "
+            f"{_shape(values)} alike [batch, keys, kv_heads, size]"
+        )
+    batch, length, heads, size = queries.shape
+    if keys.shape[0] != batch or keys.shape[3] != size or heads % keys.shape[2]:
+        raise ValueError(
+            f"keys {_shape(keys)} must have the batch and head size of queries {_shape(queries)}, and a number of "
+            "heads that divides theirs"
+        )
+    sizes = batch, length, keys.shape[1], heads
+    if mask.plain:
+        restrictions = mask.window, mask.query_documents, mask.key_mask, mask.bias, mask.slopes
+        assert all(part is None for part in restrictions), "not plain"
+        if mask.causal and length != keys.shape[1]:
+            raise ValueError(f"plain causal attention needs as many queries as keys, not {length} and {keys.shape[1]}")
+        return
+    mask.cached(f"checked {sizes}", lambda: _check_mask(mask, *sizes))
+
+
+def _check_mask(mask: AttentionMask, batch: int, queries: int, keys: int, heads: int) -> None:
+    if (mask.query_documents is None) != (mask.key_documents is None):
+        raise ValueError("documents must be given for queries and keys alike, or for neither")
+    rows = sorted({1, batch})
+    expected: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
+        "query_positions": (mask.query_positions, [(row, queries) for row in rows]),
+        "key_positions": (mask.key_positions, [(row, keys) for row in rows]),
+        "query_documents": (mask.query_documents, [(row, queries) for row in rows]),
+        "key_documents": (mask.key_documents, [(row, keys) for row in rows]),
+        "key_mask": (mask.key_mask, [(row, keys) for row in rows]),
+        "bias": (mask.bias, [(row, heads, queries, keys) for row in rows]),
+        "slopes": (mask.slopes, [(heads,)]),
+    }
+    for name, (tensor, shapes) in expected.items():
+        if tensor is not None and tuple(tensor.shape) not in shapes:
+            allowed = " or ".join(map(str, map(list, reversed(shapes))))
+            raise ValueError(f"{name} has shape {_shape(tensor)}, and must have {allowed}")
+    if mask.key_mask is not None and mask.key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask must be bool (True: a real key), not {mask.key_mask.dtype}")
+
+
+def _shape(x: Tensor) -> list[int]:
+    return list(x.shape)
 
 
 def document_positions(documents: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def default_kernel(
     """
     import torch
 
-    from sluice.model.architecture.kernels.choice import KernelRequest, choose
+    from sluice.model.architecture.kernels import KernelRequest, choose
     from sluice.model.architecture.kernels.sdpa import shares_heads
 
     window = window if window is not None and window < length else None

@@ -82,7 +82,8 @@ def _kept_bytes_per_s(config: TransformerConfig, tokens: int, dtype: torch.dtype
 
 
 def _attention_s(config: TransformerConfig, run: PretrainConfig, dtype: torch.dtype, attending: Attending) -> float:
-    from sluice.model.architecture.kernels import AttentionCall, attend
+    from sluice.model.architecture.attention_mask import AttentionCall
+    from sluice.model.architecture.kernels import attend
 
     mask = _attention_mask(config, dtype, attending)
     shape = (run.micro_batch_size, config.context)

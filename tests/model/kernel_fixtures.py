@@ -6,8 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import flex_attention
 
-from sluice.model.architecture.attention_mask import AttentionMask
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
 from sluice.model.architecture.kernels import (
     TOLERANCES,
-    AttentionCall,
     KernelName,
     attend,
     blocked,
     flex,
-    mask_tensors,
     sdpa,
 )
 
@@ -215,9 +213,9 @@ def test_layers_share_what_is_made_of_a_mask() -> None:
     view = AttentionMask.self_attention(9, causal=True, window=4)
     x = torch.randn(1, 9, 2, 8)
     attend(AttentionCall(x, x, x, view, scale=0.3), kernel="sdpa")
-    first = mask_tensors.allowed(view)
+    first = view.allowed_or_first()
     attend(AttentionCall(x, x, x, view, scale=0.3), kernel="sdpa")
-    assert mask_tensors.allowed(view) is first
+    assert view.allowed_or_first() is first
 
 
 @pytest.mark.parametrize(("kernel", "window"), [("sdpa", None), ("flex", 4)])

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.model.architecture import kernels
-from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import KERNELS, AttentionCall, KernelName, KernelRequest, attend, choose, sdpa
-from sluice.model.architecture.kernels.choice import refusal
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
+from sluice.model.architecture.kernels import KERNELS, KernelName, KernelRequest, attend, choose, refusal, sdpa
 
 TRAINING = KernelRequest("cpu", torch.float32, gradient=True, queries=256, keys=256, head_size=32, plain=True)
 ON_GPU = KernelRequest(

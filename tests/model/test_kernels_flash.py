@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from kernel_fixtures import Case, cases, error, truth
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import AttentionMask, document_positions
-from sluice.model.architecture.kernels import TOLERANCES, AttentionCall, KernelRequest, flash
-from sluice.model.architecture.kernels.choice import refusal
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask, document_positions
+from sluice.model.architecture.kernels import TOLERANCES, KernelRequest, flash, refusal
 
 
 class StandIn:

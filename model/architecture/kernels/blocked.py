@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import mask_tensors
-from sluice.model.architecture.kernels.call import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
 
 BLOCK = 32
 """Queries per block in float32; twice as many in 16 bits, where products are so fast that launching them dominates."""
@@ -35,9 +33,9 @@ def attend(call: AttentionCall) -> Tensor:
     """Scores, softmax and values of one block of queries after another."""
     assert call.soft_cap is None and call.dropout == 0.0
     lengths, dtype = (call.queries.shape[1], call.keys.shape[1]), call.queries.dtype
-    blocks = mask_tensors.cached(call.mask, f"blocks {lengths} {dtype}", lambda: _blocks(call.mask, *lengths, dtype))
+    blocks = call.mask.cached(f"blocks {lengths} {dtype}", lambda: _blocks(call.mask, *lengths, dtype))
     mixed = _BlockedAttention.apply(call.queries * call.scale, call.keys, call.values, blocks)
-    return mask_tensors.zero_fully_masked(mixed, call.mask)
+    return call.mask.zero_fully_masked(mixed)
 
 
 def _blocks(mask: AttentionMask, queries: int, keys: int, dtype: torch.dtype) -> list[_Block]:
@@ -48,7 +46,7 @@ def _blocks(mask: AttentionMask, queries: int, keys: int, dtype: torch.dtype) ->
     if mask.plain:
         future = torch.full((1, 1, size, size), -torch.inf, dtype=dtype).triu(1)
         return [_Block(start, end, 0, end, future[..., : end - start, : end - start]) for start, end in bounds]
-    allowed, additive = mask_tensors.allowed(mask), mask_tensors.additive(mask, dtype)
+    allowed, additive = mask.allowed_or_first(), mask.additive_as(dtype)
     blocks = []
     for start, end in bounds:
         columns = allowed[:, :, start:end].any(dim=2).any(dim=0)[0].nonzero()

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import mask_tensors
-from sluice.model.architecture.kernels.call import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
 
 
 @cache
@@ -52,7 +50,7 @@ def attend(call: AttentionCall) -> Tensor:
         starts = torch.cat((starts, starts.new_tensor([rows.numel()]))).to(torch.int32)
         return starts, int(starts.diff().max())
 
-    starts, longest = mask_tensors.cached(mask, "documents", document_bounds)
+    starts, longest = mask.cached("documents", document_bounds)
     mixed = flash_attn.flash_attn_varlen_func(
         call.queries.flatten(0, 1),
         call.keys.flatten(0, 1),
@@ -85,4 +83,4 @@ def orderly(mask: AttentionMask) -> bool:
         kinds = documents.sort(dim=1).values.diff(dim=1).ne(0).sum(dim=1) + 1
         return bool((steps | new).all()) and torch.equal(runs, kinds)
 
-    return mask.plain or mask_tensors.cached(mask, "orderly", compare)
+    return mask.plain or mask.cached("orderly", compare)

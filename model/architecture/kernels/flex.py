@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
-from sluice.model.architecture.attention_mask import AttentionMask
-from sluice.model.architecture.kernels import mask_tensors
-from sluice.model.architecture.kernels.call import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall, AttentionMask
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -37,7 +35,7 @@ def attend(call: AttentionCall) -> Tensor:
         call.keys.transpose(1, 2),
         call.values.transpose(1, 2),
         score_mod=_score_mod(mask, call.soft_cap),
-        block_mask=mask_tensors.cached(mask, f"block mask {lengths}", block_mask),
+        block_mask=mask.cached(f"block mask {lengths}", block_mask),
         scale=call.scale,
         enable_gqa=call.queries.shape[2] != call.keys.shape[2],
     )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.model.architecture.kernels.call import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall
 
 
 def attend(call: AttentionCall) -> Tensor:

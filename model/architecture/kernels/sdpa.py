@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sluice.model.architecture.kernels import mask_tensors
-from sluice.model.architecture.kernels.call import AttentionCall
+from sluice.model.architecture.attention_mask import AttentionCall
 
 
 def attend(call: AttentionCall) -> Tensor:
@@ -17,8 +16,8 @@ def attend(call: AttentionCall) -> Tensor:
     if not call.mask.plain:
         # A GPU's kernels take a mask of the queries' dtype only.
         dtype, on_cpu = call.queries.dtype, call.queries.device.type == "cpu"
-        additive = mask_tensors.additive(call.mask, torch.promote_types(dtype, torch.float32) if on_cpu else dtype)
-        mask = mask_tensors.allowed(call.mask) if additive is None else additive
+        additive = call.mask.additive_as(torch.promote_types(dtype, torch.float32) if on_cpu else dtype)
+        mask = call.mask.allowed_or_first() if additive is None else additive
     queries, keys, values = (x.transpose(1, 2) for x in (call.queries, call.keys, call.values))
     stacked = heads != kv_heads and not causal and length < keys.shape[2]
     if stacked:
@@ -46,7 +45,7 @@ def attend(call: AttentionCall) -> Tensor:
     )
     if stacked:
         mixed = mixed.reshape(mixed.shape[0], heads, length, mixed.shape[3])
-    return mask_tensors.zero_fully_masked(mixed.transpose(1, 2), call.mask)
+    return call.mask.zero_fully_masked(mixed.transpose(1, 2))
 
 
 def shares_heads(device: str, dtype: torch.dtype, *, masked: bool) -> bool:
