@@ -176,7 +176,13 @@ def read_stored(folder: Path, ignore: Collection[str] = ()) -> StoredModel:
         if absent := sorted(set(ignore) - content.keys()):
             raise ValueError(f"config.json has no field {absent[0]}: there is nothing to ignore")
         content = {name: value for name, value in content.items() if name not in ignore}
-        _refuse_pickles_alone(folder)
+        # Next to safetensors pickles are ignored.
+        names = sorted(path.name for path in folder.iterdir())
+        pickles = [name for name in names if Path(name).suffix in _PICKLES]
+        if pickles and not any(name.endswith(".safetensors") for name in names):
+            raise ValueError(
+                f"{pickles[0]} may be a pickle, which runs code when it is read: save the model as safetensors"
+            )
         # Faults of the small file show before the large one is read.
         config, family = read_config(content)
         state = _read_weights(folder)
@@ -268,16 +274,6 @@ def weight_files(folder: Path) -> list[Path]:
     if outside := [name for name in shards if Path(name).name != name]:
         raise ValueError(f"{_INDEX} names {outside[0]!r}, which is no file of this directory")
     return [_existing(folder / name) for name in shards]
-
-
-def _refuse_pickles_alone(folder: Path) -> None:
-    """Raise ValueError if there are pickles but no safetensors; next to safetensors pickles are ignored."""
-    names = sorted(path.name for path in folder.iterdir())
-    pickles = [name for name in names if Path(name).suffix in _PICKLES]
-    if pickles and not any(name.endswith(".safetensors") for name in names):
-        raise ValueError(
-            f"{pickles[0]} may be a pickle, which runs code when it is read: save the model as safetensors"
-        )
 
 
 def _existing(path: Path) -> Path:

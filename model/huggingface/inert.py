@@ -213,7 +213,8 @@ def is_inert(name: str, value: Any) -> bool:
     """Return whether a field that the family does not read cannot change a logit, by the rules of this module."""
     if value is None or name in GENERATION or name in _TRANSFORMERS or _WRITERS.match(name):
         return True
-    if name in _FEATURE_OFF and _same(value, _FEATURE_OFF[name]):
+    # Of the same type too: 1 is not True here.
+    if any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in _FEATURE_OFF.get(name, ())):
         return True
     if _TOKENS.fullmatch(name) or _LENGTHS.fullmatch(name) or (name.endswith("_token") and isinstance(value, str)):
         return True
@@ -227,8 +228,3 @@ def is_inert(name: str, value: Any) -> bool:
     if isinstance(value, str) and value:
         return not words & COMPUTING_WORDS and not re.fullmatch(r"(?i)true|false|[-+.\de]+", value)
     return value in (False, 0, "", [], {}) and not words & _ON_BY_DEFAULT
-
-
-def _same(value: Any, values: tuple[Any, ...]) -> bool:
-    """Return whether it is one of the values, of the same type: 1 is not True here."""
-    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)

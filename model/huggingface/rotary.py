@@ -92,7 +92,10 @@ def read_rope(name: str, rope: Any, context: Any, inherited: Mapping[str, Any], 
     if rest.get("truncate") is True:
         del rest["truncate"]
     if kind == "yarn":
-        _read_mscale(rest)
+        # DeepSeek's two temperatures give the attention factor.
+        mscale, every, factor = rest.pop("mscale", None), rest.pop("mscale_all_dim", None), rest.get("factor")
+        if mscale and every and "attention_factor" not in rest and factor and factor > 1:
+            rest["attention_factor"] = (0.1 * mscale * math.log(factor) + 1) / (0.1 * every * math.log(factor) + 1)
     if unknown := sorted(rest.keys() - _KEYS[kind].keys() - ({_ORIGINAL} if kind == "dynamic" else set())):
         value = rest[unknown[0]]
         raise ValueError(f"config.json: {name}.{unknown[0]} is {value!r}, which rope_type {kind!r} does not have here")
@@ -110,14 +113,6 @@ def read_rope(name: str, rope: Any, context: Any, inherited: Mapping[str, Any], 
         read["context"] = round(context * scaling["factor"])
         scaling["original_context"] = context
     return {**read, "rope_scaling": scaling}
-
-
-def _read_mscale(rope: dict[str, Any]) -> None:
-    """Replace DeepSeek's two temperatures by the attention factor that follows from them, in place."""
-    mscale, every = rope.pop("mscale", None), rope.pop("mscale_all_dim", None)
-    factor = rope.get("factor")
-    if mscale and every and "attention_factor" not in rope and factor and factor > 1:
-        rope["attention_factor"] = (0.1 * mscale * math.log(factor) + 1) / (0.1 * every * math.log(factor) + 1)
 
 
 def write_rotary(config: TransformerConfig, *, partial: bool = False) -> dict[str, Any]:

@@ -87,14 +87,6 @@ def from_huggingface(
     """Inverse of `to_huggingface`. Raises ValueError for a weight that is missing, unknown, quantized or of another
     shape.
     """
-    _refuse_quantized(state)
-    family = family or family_of(config)
-    if family is None:
-        return own_weights(state, config)
-    return from_theirs(state, family.weights(config), expected_shapes(config))
-
-
-def _refuse_quantized(state: Mapping[str, Tensor]) -> None:
     for ending, method in _QUANTIZED_PARTS.items():
         if named := next((name for name in state if name.endswith(ending)), None):
             raise ValueError(f"weight {named}: weights quantized by {method} are not read; dequantize them first")
@@ -102,6 +94,10 @@ def _refuse_quantized(state: Mapping[str, Tensor]) -> None:
         # 8-bit floating point is quantized too: its scales are stored apart.
         if not weight.is_floating_point() or weight.element_size() < 2:
             raise ValueError(f"weight {name} is {weight.dtype}: quantized weights are not read; dequantize them first")
+    family = family or family_of(config)
+    if family is None:
+        return own_weights(state, config)
+    return from_theirs(state, family.weights(config), expected_shapes(config))
 
 
 def own_weights(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:

@@ -49,7 +49,11 @@ def to_theirs(state: State, rows: Iterable[WeightRow]) -> dict[str, Tensor]:
         if len(row.theirs) > 1:
             translated |= zip(row.theirs, parts[0].unbind(), strict=True)
         else:
-            translated[row.theirs[0]] = _turned(_fused(parts, row.groups) if len(parts) > 1 else parts[0], row)
+            whole = parts[0]
+            if len(parts) > 1:
+                # Along the first dimension, the first group of each before the second.
+                whole = torch.cat([part.unflatten(0, (row.groups, -1)) for part in parts], dim=1).flatten(0, 1)
+            translated[row.theirs[0]] = _turned(whole, row)
     assert not (rest := state.keys() - seen), f"the family's table lacks {sorted(rest)[:4]}"
     # Copies, because safetensors refuses tensors that share memory.
     return {name: tensor.contiguous().clone() for name, tensor in translated.items()}
@@ -79,22 +83,13 @@ def from_theirs(state: State, rows: Iterable[WeightRow], expected: Shapes) -> di
             elif row.transposed and len(fused) == 2:
                 wanted = fused[::-1]
             raise ValueError(f"weight {row.theirs[0]} has shape {shape}, but config.json asks for {wanted}")
-        translated |= zip(row.ours, _apart(whole, [shape[0] for shape in shapes], row.groups), strict=True)
+        sizes = [shape[0] // row.groups for shape in shapes]
+        split = whole.unflatten(0, (row.groups, -1)).split(sizes, dim=1)
+        translated |= zip(row.ours, (part.flatten(0, 1) for part in split), strict=True)
     if rest:
         raise ValueError(f"unknown weights {sorted(rest)[:4]}")
     assert translated.keys() == expected.keys(), f"the family's table lacks {sorted(expected.keys() - translated)[:4]}"
     return translated
-
-
-def _fused(parts: list[Tensor], groups: int) -> Tensor:
-    """Join parts along the first dimension, the first group of each before the second."""
-    return torch.cat([part.unflatten(0, (groups, -1)) for part in parts], dim=1).flatten(0, 1)
-
-
-def _apart(whole: Tensor, sizes: list[int], groups: int) -> list[Tensor]:
-    """Inverse of `_fused` for parts of these sizes."""
-    parts = whole.unflatten(0, (groups, -1)).split([size // groups for size in sizes], dim=1)
-    return [part.flatten(0, 1) for part in parts]
 
 
 def _turned(tensor: Tensor, row: WeightRow) -> Tensor:

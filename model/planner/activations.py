@@ -95,7 +95,15 @@ def layer_bytes(
     crosses = config.kind == "encoder-decoder" and stack == "decoder"
     feeds = kind != "state_space" or config.state_space_feedforward
     sublayers = 1 + crosses + feeds
-    norms, inputs, outputs = _norms(config, sublayers)
+    # Norms of a layer, the different tensors that they read, and those that the sublayers' matrices read.
+    match config.sublayers:
+        case "parallel":
+            norms, inputs, outputs = 2, 1, 2
+        case "parallel_one_norm":
+            norms, inputs, outputs = 1, 1, 1
+        case "sequential":
+            norms = inputs = 2 * sublayers if config.norm_position == "sandwich" else sublayers
+            outputs = sublayers
     # Whole on every tensor-parallel device; weights stored less one are multiplied in float32.
     copied = config.norm_plus_one and dtype != "fp32"
     whole = (outputs if copied else inputs + outputs) * config.hidden_size
@@ -120,18 +128,6 @@ def layer_bytes(
     # An accelerator keeps a dropout's mask as bytes, a CPU in the type that it multiplies with.
     mask = sublayers * config.hidden_size * (width if on_cpu else 1) if config.dropout else 0
     return batch * length * (whole * width + (divided * width + scores) // tensor + wide * _WIDE_BYTES + mask)
-
-
-def _norms(config: TransformerConfig, sublayers: int) -> tuple[int, int, int]:
-    """Norms of a layer, the different tensors that they read, and those that the sublayers' matrices read."""
-    match config.sublayers:
-        case "parallel":
-            return 2, 1, 2
-        case "parallel_one_norm":
-            return 1, 1, 1
-        case "sequential":
-            norms = 2 * sublayers if config.norm_position == "sandwich" else sublayers
-            return norms, norms, sublayers
 
 
 def outer_bytes(config: TransformerConfig, *, dtype: Dtype, batch: int, length: int) -> int:

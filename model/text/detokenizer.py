@@ -70,7 +70,13 @@ class WindowStream:
         text = self._decode(self._window)
         new = self._release(text.rstrip(_REPLACEMENT))
         if len(self._window) > _WINDOW and self._given == len(text) and not text.endswith(_REPLACEMENT):
-            self._shorten(text)
+            # Drop the first tokens, unless that changes the text of the others: byte fallback decodes a run of bytes
+            # that begins inside a character as U+FFFD to its end.
+            for size in _OVERLAPS:
+                rest = self._decode(self._window[-size:])
+                if text.endswith(rest):
+                    self._window, self._given = self._window[-size:], len(rest)
+                    break
         return new
 
     def flush(self) -> str:
@@ -80,16 +86,6 @@ class WindowStream:
         new = certain[self._given :]
         self._given = max(self._given, len(certain))
         return new
-
-    def _shorten(self, text: str) -> None:
-        """Drop the first tokens, unless that changes the text of the others: byte fallback decodes a run of bytes that
-        begins inside a character as U+FFFD to its end.
-        """
-        for size in _OVERLAPS:
-            rest = self._decode(self._window[-size:])
-            if text.endswith(rest):
-                self._window, self._given = self._window[-size:], len(rest)
-                return
 
     def _decode(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -63,7 +63,10 @@ class PromptEncoder:
         if isinstance(prompt, str):
             return [*self._before, *self.encode_text(prompt)] or [self._id(END_OF_TEXT)]
         if self._template is not None:
-            return self._render(self._template, prompt)
+            special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+            messages = [PromptMessage(each.role, _as_text(each.content, special)) for each in prompt]
+            # The template writes the tokens that begin a text.
+            return self._with_special(self._template.render(messages))
         ids: list[int] = []
         instructions: list[str] = []
         for message in prompt:
@@ -85,12 +88,6 @@ class PromptEncoder:
     def encode_text(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
         return self._checked(self._plain.encode(text, add_special_tokens=False).ids)
-
-    def _render(self, template: ChatTemplate, messages: Sequence[PromptMessage]) -> list[int]:
-        special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
-        text = template.render([PromptMessage(each.role, _as_text(each.content, special)) for each in messages])
-        # The template has written the tokens that begin a text.
-        return self._with_special(text)
 
     def _with_special(self, text: str) -> list[int]:
         return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -48,8 +48,11 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
                 # The one machine is not taken away while the caller lives; watching for it is a process of its own.
                 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             resources = ray.cluster_resources()
-            gpu = _enough_gpus(resources, job.config.workers)
-            _fit(job, progress, gpu=gpu, restarts=restarts, environment=_environment(resources, gpu=gpu))
+            # A GPU for every worker or for none: workers on GPUs and on CPUs could not communicate.
+            gpu = resources.get("GPU", 0) >= job.config.workers
+            # Ray leaves GPUs visible to workers without one. When our code runs there, torch has already looked.
+            hidden = {"CUDA_VISIBLE_DEVICES": ""} if resources.get("GPU") and not gpu else {}
+            _fit(job, progress, gpu=gpu, restarts=restarts, environment=hidden)
     else:
         join_group()
         run_worker(job, progress)
@@ -168,18 +171,6 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
 def _ray_worker(settings: dict[str, Any]) -> None:
     """Runs in a worker of Ray Train, which has made the process group."""
     run_worker(settings["job"], settings["progress"])
-
-
-def _enough_gpus(resources: dict[str, float], workers: int) -> bool:
-    """Return whether every worker gets a GPU: workers on GPUs and on CPUs could not communicate."""
-    return resources.get("GPU", 0) >= workers
-
-
-def _environment(resources: dict[str, float], *, gpu: bool) -> dict[str, str]:
-    """Hide GPUs from workers without one, which Ray leaves visible. Set before they start: when our code runs there,
-    torch has already looked.
-    """
-    return {} if gpu or not resources.get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def _first_cause(error: Exception) -> str:
