@@ -18,6 +18,7 @@ from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
 from sluice.monitoring.report import MonitorReport, write_evidently, write_json
 from sluice.monitoring.slo import burn_rate_slos, error_rate_slo, finite_slo, latency_slo
+from sluice.monitoring.traffic.classify import CLASSES, JUDGED, classify
 from sluice.monitoring.traffic.files import scan_traffic
 from sluice.monitoring.traffic.record import COLUMNS, tested_columns
 
@@ -25,7 +26,7 @@ STEPS = 3
 
 
 class Window(NamedTuple):
-    """Traffic records of one run, [records] each."""
+    """Traffic records of one run, [records] each, with their class (`sluice.monitoring.traffic.classify`)."""
 
     current: pd.DataFrame
     """The champion's in the window, without smoke tests and without the requests of the reference."""
@@ -79,7 +80,9 @@ def read_window(config: MonitorConfig, traffic: Path, reference: Path, champion:
     baseline = frozen.frame[frozen.frame["version"] == champion]
     ours = (scan.frame["version"] == champion) & (scan.frame["source"] != "smoke")
     current = scan.frame[ours & ~scan.frame["request_id"].isin(baseline["request_id"])]
-    return Window(current, baseline, [*scan.unreadable, *(f"reference/{name}" for name in frozen.unreadable)])
+    unreadable = [*scan.unreadable, *(f"reference/{name}" for name in frozen.unreadable)]
+    objective_ms = config.max_first_token_p95_ms
+    return Window(with_class(current, objective_ms), with_class(baseline, objective_ms), unreadable)
 
 
 def assess(config: MonitorConfig, window: Window, champion: str, *, now: float) -> MonitorReport:
@@ -99,6 +102,7 @@ def assess(config: MonitorConfig, window: Window, champion: str, *, now: float) 
         since=now - config.window_hours * 3600,
         until=now,
         records=len(window.current),
+        classes={name: int((window.current["class"] == name).sum()) for name in CLASSES},
         reference_records=len(window.reference),
         unreadable=window.unreadable,
         checks=checks,
@@ -107,15 +111,13 @@ def assess(config: MonitorConfig, window: Window, champion: str, *, now: float) 
 
 
 def check_objectives(window: pd.DataFrame, config: MonitorConfig, now: float) -> list[Check]:
-    """Check error rate, first-token latency, finite numbers and burn rates.
-
-    Requests refused as the client's mistake (4xx) are no evidence about the model and are left out.
-    """
-    judged = window[(window["status"] < 400) | (window["status"] >= 500)]
-    failed = _failed(judged)
-    # An answer without a token has no first token to time; a failed request counts as infinitely slow.
-    timed = judged[failed | (judged["completion_tokens"] >= COLUMNS["first_token_ms"].min_tokens)]
-    first_token_ms = timed["first_token_ms"].where(~_failed(timed), np.inf)
+    """Check error rate, first-token latency, finite numbers and burn rates of the attempts that judge the version."""
+    judged = window[window["class"].isin(JUDGED)]
+    failed = judged["class"] == "model_fault"
+    # An answer without a token has no first token to time; a request without an answer counts as infinitely slow.
+    unanswered = (judged["status"] >= 400) | (judged["error"] != "")
+    is_timed = unanswered | (judged["completion_tokens"] >= COLUMNS["first_token_ms"].min_tokens)
+    first_token_ms = judged["first_token_ms"].where(~unanswered, np.inf)[is_timed]
     scores = _with_value(_answered(judged), "mean_log_probability")
     least, confidence, budget = config.min_records, config.confidence, config.max_error_rate
     checks = [
@@ -158,13 +160,19 @@ def run_drift_tests(reference: pd.DataFrame, current: pd.DataFrame, config: Moni
     return correct(tests, config.drift_alpha)
 
 
-def _failed(frame: pd.DataFrame) -> pd.Series:
-    """Mark requests that failed: an error may also come after a streamed answer began with status 200."""
-    return (frame["status"] >= 500) | ((frame["status"] < 400) & (frame["error"] != ""))
+def with_class(frame: pd.DataFrame, objective_ms: float) -> pd.DataFrame:
+    """The records with a column `class`."""
+    classes = [
+        classify(status, error, first_token_ms=first, wait_ms=wait, queue_ms=queue, objective_ms=objective_ms)
+        for status, error, first, wait, queue in zip(
+            *(frame[name] for name in ("status", "error", "first_token_ms", "wait_ms", "queue_ms")), strict=True
+        )
+    ]
+    return frame.assign(**{"class": pd.Series(classes, index=frame.index, dtype=object)})
 
 
 def _answered(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["status"] < 400) & ~_failed(frame)]
+    return frame[frame["class"] == "answered"]
 
 
 def _with_value(frame: pd.DataFrame, name: str) -> pd.Series:

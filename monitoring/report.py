@@ -29,6 +29,8 @@ class MonitorReport(BaseModel):
     """Epoch seconds; the window is since <= time < until."""
     records: int
     """Records of the version in the window, without smoke tests and those of the reference."""
+    classes: dict[str, int]
+    """Number of records by class; `answered` and `model_fault` judge the version."""
     reference_records: int
     unreadable: list[str]
     """Traffic files that could not be read."""

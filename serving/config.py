@@ -29,8 +29,21 @@ class ServeConfig(Block):
     max_tokens: int = Field(256, ge=1)
     """Upper limit of a request's max_tokens."""
     request_timeout_s: float = Field(60.0, gt=0)
+    max_first_token_ms: float = Field(3000.0, gt=0)
+    """Longest wait for the first token, and for any token of a stream; the monitor's objective by default. If the
+    challenger is silent for longer, the champion answers. A longer wait counts as the version's fault.
+    """
     threads: int = Field(1, ge=1)
     """PyTorch threads of one engine."""
+
+    @model_validator(mode="after")
+    def _waits_end_before_the_request(self) -> "ServeConfig":
+        if self.max_first_token_ms >= 1e3 * self.request_timeout_s:
+            raise ValueError(
+                f"max_first_token_ms {self.max_first_token_ms:g} must be less than request_timeout_s, "
+                f"{1e3 * self.request_timeout_s:g} ms: no request waits for longer"
+            )
+        return self
 
 
 class RolloutConfig(Block):

@@ -1,4 +1,4 @@
-"""One request with fallback: if the challenger fails, the champion answers.
+"""One request with fallback: if the challenger fails, or is silent for too long, the champion answers.
 
 This also works in the middle of a stream: the champion continues the text that was already sent. Users do not see the
 failure, but every attempt is recorded as one traffic record.
@@ -9,16 +9,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+from sluice.monitoring.traffic.classify import CLIENT_GONE
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.routing import Target, TrafficSource
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is left for the champion's fallback."""
-CLIENT_GONE = 499
-"""Status of a request whose client disconnected (nginx's code; it is never sent)."""
 MEASURED_BY_ENGINE = tuple(
     column.name for column in fields(Finish) if column.name in COLUMNS.keys() - {"completion_tokens", "total_ms"}
 )
@@ -29,7 +28,10 @@ class Backends(Protocol):
     """The model versions behind the gateway."""
 
     def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        """Yield the answer's events; the last has `finish`. Raises GenerationError, or any error of the transport."""
+        """Yield the answer's events: the first comes with the first token, the last has `finish`.
+
+        Raises GenerationError, or any error of the transport.
+        """
 
 
 class BackendFailed(GenerationError):
@@ -46,6 +48,9 @@ class Attempt:
     started: float
     """Seconds of a monotonic clock."""
     total_ms: float = 0.0
+    first_token_ms: float | None = None
+    wait_ms: float = 0.0
+    """Longest time without news so far."""
     text: str = ""
     tokens: int = 0
     finish: Finish | None = None
@@ -55,7 +60,10 @@ class Attempt:
 
 
 class FallbackCall:
-    """Calls `targets` in order until one answers, within `timeout_s`; passes every attempt to `record` at the end."""
+    """Calls `targets` in order until one answers; passes every attempt to `record` at the end.
+
+    All of them together have `timeout_s`; each but the last may be silent for `max_wait_ms`.
+    """
 
     def __init__(
         self,
@@ -65,11 +73,12 @@ class FallbackCall:
         *,
         source: TrafficSource,
         timeout_s: float,
+        max_wait_ms: float,
         record: Callable[[TrafficRecord], None],
     ) -> None:
         assert targets, "a request without a target is refused earlier"
         self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
-        self._record = record
+        self._record, self._max_wait_s = record, max_wait_ms / 1e3
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
         self._attempts: list[Attempt] = []
@@ -113,16 +122,26 @@ class FallbackCall:
         text = "".join(earlier.text for earlier in self._attempts)
         tokens = sum(earlier.tokens for earlier in self._attempts)
         request = replace(self._request, prefix=text, max_tokens=max(1, self._request.max_tokens - tokens))
+        has_fallback = attempt.target is not self._targets[-1]
         limit = self._deadline
-        if attempt.target is not self._targets[-1]:
+        if has_fallback:
             limit -= (1 - CHALLENGER_SHARE) * (self._deadline - attempt.started)
         async with aclosing(self._backends.generate(attempt.target.version, request)) as events:
             while attempt.finish is None:
+                asked = time.monotonic()
+                # An answer that does not stream gives no sign between its first token and its end.
+                is_silence = request.stream or attempt.first_token_ms is None
+                until = min(limit, asked + self._max_wait_s) if is_silence and has_fallback else limit
                 try:
-                    async with asyncio.timeout(limit - time.monotonic()):
+                    async with asyncio.timeout(until - asked):
                         event = await anext(events)
                 except StopAsyncIteration:
                     raise BackendFailed("the answer ended early") from None
+                finally:
+                    if is_silence:
+                        attempt.wait_ms = max(attempt.wait_ms, 1e3 * (time.monotonic() - asked))
+                if attempt.first_token_ms is None:
+                    attempt.first_token_ms = attempt.wait_ms
                 attempt.text += event.text
                 attempt.tokens += event.tokens
                 if event.finish is not None:
@@ -132,7 +151,7 @@ class FallbackCall:
                 yield event
 
     def _write_records(self) -> None:
-        answered = self._attempts and self._attempts[-1].status not in range(400, 500)
+        answered = self._attempts and self._attempts[-1].status < 400
         for attempt in self._attempts:
             status = attempt.status
             if answered and status in range(400, 499):
@@ -141,9 +160,12 @@ class FallbackCall:
             self._record(self._traffic_record(attempt, status))
 
     def _traffic_record(self, attempt: Attempt, status: int) -> TrafficRecord:
-        measured = {name: getattr(attempt.finish, name) for name in MEASURED_BY_ENGINE} if attempt.finish else {}
+        measured: dict[str, Any] = {"first_token_ms": attempt.first_token_ms}
+        if attempt.finish:
+            measured = {name: getattr(attempt.finish, name) for name in MEASURED_BY_ENGINE}
         return TrafficRecord(
             **measured,
+            wait_ms=attempt.wait_ms,
             request_id=self._request.request_id,
             time=self._arrived,
             version=attempt.target.version,

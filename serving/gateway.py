@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -22,13 +22,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sluice.monitoring.traffic.classify import CLIENT_GONE, classify_record
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
 from sluice.serving.auth import AuthMiddleware
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
-from sluice.serving.fallback import CLIENT_GONE, Backends, FallbackCall
+from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests, as_json
 from sluice.serving.routing import Arm, RouteTable, TrafficSource, targets
 
@@ -89,13 +90,21 @@ class Gateway:
         # Derived from the id, so that a request without a seed can be repeated.
         seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
         wanted = parsed.to_engine(request_id, self.config.max_tokens, seed)
-        timeout_s = self.config.request_timeout_s
-        return FallbackCall(self.backends, wanted, chosen, source=source, timeout_s=timeout_s, record=self.record)
+        return FallbackCall(
+            self.backends,
+            wanted,
+            chosen,
+            source=source,
+            timeout_s=self.config.request_timeout_s,
+            max_wait_ms=self.config.max_first_token_ms,
+            record=self.record,
+        )
 
     def record(self, record: TrafficRecord) -> None:
         """Keep one attempt, in memory and on disk."""
-        self.recent.add(record)
-        self.exporter.add(record)
+        attempt_class = classify_record(record, self.config.max_first_token_ms)
+        self.recent.add(record, attempt_class)
+        self.exporter.add(record, attempt_class)
         self.traffic.write(record)
 
     def headers(self, call: FallbackCall) -> dict[str, str]:
@@ -115,17 +124,16 @@ class Gateway:
         events = call.events()
         try:
             # Wait for the first event before sending headers: failures until then get their own HTTP status.
-            first = await _while_connected(request, anext(events))
+            event = await _while_connected(request, anext(events) if parsed.stream else _last(events))
         except Exception as error:
             raise _api_error(error) from error
         reply = api.ResponseBuilder(parsed, call.request_id, call.target.version, int(time.time()))
         if parsed.stream:
-            return EventStream(self._stream(call, first, events, reply), headers=self.headers(call))
-        assert first.finish is not None, "an answer that does not stream is one event"
-        await events.aclose()
+            return EventStream(self._stream(call, event, events, reply), headers=self.headers(call))
+        assert event.finish is not None, "the last event of an answer has its finish"
         self._count(call)
-        headers = self.headers(call) | {"server-timing": _server_timing(first.finish)}
-        return JSONResponse(reply.complete(first.text, first.finish), headers=headers)
+        headers = self.headers(call) | {"server-timing": _server_timing(event.finish)}
+        return JSONResponse(reply.complete(event.text, event.finish), headers=headers)
 
     async def _stream(
         self,
@@ -263,6 +271,14 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _server_timing(finish: Finish) -> str:
     durations = {"queue": finish.queue_ms, "first": finish.first_token_ms, "token": finish.per_token_ms}
     return ", ".join(f"{name};dur={value:.3f}" for name, value in durations.items() if value is not None)
+
+
+async def _last(events: AsyncGenerator[TokenEvent, None]) -> TokenEvent:
+    """Return the last event, which has the whole text of an answer that does not stream."""
+    async with aclosing(events):
+        async for event in events:
+            last = event
+    return last
 
 
 async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:

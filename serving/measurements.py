@@ -1,13 +1,14 @@
 """Recent requests in the gateway's memory, for the rollout's decisions and the dashboard, and Prometheus metrics."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.routing import RouteTable
 
@@ -21,9 +22,7 @@ class Sample:
 
     time: float
     """Epoch seconds at which the request arrived."""
-    version: str
-    source: str
-    is_error: bool
+    is_fault: bool
     first_token_ms: float | None
     latency_ms: float | None
     """Time of the complete answer per token; None for an incomplete one."""
@@ -31,50 +30,51 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Attempts of one version over some time."""
+    """Attempts of one version over some time that judge it (`sluice.monitoring.traffic.classify`)."""
 
     version: str
     requests: int
     errors: int
-    """Attempts that failed on the server's side, including those hidden from users by a fallback."""
+    """The version's faults among them, including those hidden from users by a fallback."""
     latencies_ms: list[float]
     """Times of complete answers, per token."""
 
 
 class RecentRequests:
-    """The newest `size` samples."""
+    """The newest `size` attempts of each version that judge it, and the number of all others."""
 
     def __init__(self, size: int = KEPT_RECORDS) -> None:
-        self._samples: deque[Sample] = deque(maxlen=size)
+        self._samples: defaultdict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=size))
+        self._not_judged: defaultdict[str, int] = defaultdict(int)
 
-    def add(self, record: TrafficRecord) -> None:
+    def add(self, record: TrafficRecord, attempt_class: AttemptClass) -> None:
         """Keep the fields of a record that decisions need."""
-        is_whole = record.status < 400 and record.completion_tokens > 0 and record.total_ms is not None
-        latency_ms = record.total_ms / record.completion_tokens if is_whole and record.total_ms is not None else None
-        sample = Sample(
-            record.time, record.version, record.source, record.status >= 500, record.first_token_ms, latency_ms
-        )
-        self._samples.append(sample)
+        if attempt_class not in JUDGED:
+            self._not_judged[record.version] += 1
+            return
+        latency_ms = None
+        if record.status < 400 and not record.error and record.completion_tokens > 0 and record.total_ms is not None:
+            latency_ms = record.total_ms / record.completion_tokens
+        is_fault = attempt_class == "model_fault"
+        self._samples[record.version].append(Sample(record.time, is_fault, record.first_token_ms, latency_ms))
 
     def measurements(self, version: str, since: float = 0.0) -> Measurements:
         """Measure the attempts of `version` on requests that arrived at `since` (epoch seconds) or later."""
-        found = [sample for sample in self._samples if sample.version == version and sample.time >= since]
+        found = [sample for sample in self._samples.get(version, ()) if sample.time >= since]
         latencies = [sample.latency_ms for sample in found if sample.latency_ms is not None]
-        return Measurements(version, len(found), sum(sample.is_error for sample in found), latencies)
+        return Measurements(version, len(found), sum(sample.is_fault for sample in found), latencies)
 
     def overview(self) -> dict[str, dict[str, float | int | None]]:
         """Return counts and quantiles by version: time to the first token, and time of the answer per token."""
         found = {}
-        for version in sorted({sample.version for sample in self._samples}, key=lambda name: (len(name), name)):
+        for version in sorted(self._samples.keys() | self._not_judged, key=lambda name: (len(name), name)):
             counted = self.measurements(version)
-            first = [
-                sample.first_token_ms
-                for sample in self._samples
-                if sample.version == version and sample.first_token_ms is not None
-            ]
+            samples = self._samples.get(version, ())
+            first = [sample.first_token_ms for sample in samples if sample.first_token_ms is not None]
             found[version] = {
                 "requests": counted.requests,
                 "errors": counted.errors,
+                "not_judged": self._not_judged.get(version, 0),
                 "latency_p50_ms": quantile(counted.latencies_ms, 0.5),
                 "latency_p95_ms": quantile(counted.latencies_ms, 0.95),
                 "first_token_p50_ms": quantile(first, 0.5),
@@ -97,7 +97,7 @@ class Exporter:
         self._registry = registry = CollectorRegistry()
         by_version = ("version", "arm")
         self._requests = Counter(
-            "sluice_requests", "Attempts to answer.", (*by_version, "source", "status"), registry=registry
+            "sluice_requests", "Attempts to answer.", (*by_version, "source", "status", "class"), registry=registry
         )
         self._errors = Counter("sluice_errors", "Failed attempts.", (*by_version, "error"), registry=registry)
         self._fallbacks = Counter("sluice_fallbacks", "Requests the champion took over.", registry=registry)
@@ -112,10 +112,10 @@ class Exporter:
         self._ready = Gauge("sluice_version_ready", "1 for a loaded version.", ("version",), registry=registry)
         self._lost = Gauge("sluice_traffic_records_lost", "Records that were not written.", registry=registry)
 
-    def add(self, record: TrafficRecord) -> None:
+    def add(self, record: TrafficRecord, attempt_class: AttemptClass) -> None:
         """Count one attempt."""
         labels = (record.version, record.arm)
-        self._requests.labels(*labels, record.source, str(record.status)).inc()
+        self._requests.labels(*labels, record.source, str(record.status), attempt_class).inc()
         if record.error:
             self._errors.labels(*labels, record.error).inc()
         self._tokens.labels(*labels, "prompt").inc(record.prompt_tokens)

@@ -5,7 +5,7 @@ Light on purpose: the gateway imports this, so pyarrow and pandas are imported w
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +16,9 @@ from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+DEFAULTS = {column.name: column.default for column in fields(TrafficRecord) if column.default is not MISSING}
+"""Values of the columns that a file lacks because it was written before the field existed."""
 
 
 def hour_of(time: float) -> str:
@@ -84,7 +87,8 @@ def scan_traffic(
 ) -> TrafficScan:
     """Read the records with since <= time < until (epoch seconds), opening only files of those hours.
 
-    A folder that does not exist holds no records. A file that cannot be read is named, and the rest is returned.
+    A folder that does not exist holds no records. A file that cannot be read is named, and the rest is returned. A
+    column that a file lacks has its default there.
     """
     import pandas as pd
     import pyarrow as pa
@@ -102,7 +106,11 @@ def scan_traffic(
     for path in sorted(path for hour in hours for path in hour.glob("version=*/*.parquet")):
         try:
             with parquet.ParquetFile(path) as file:
-                tables.append(file.read(columns=wanted).select(wanted).cast(schema))
+                stored = [name for name in wanted if name in file.schema_arrow.names]
+                table = file.read(columns=stored)
+            for name in sorted(set(wanted) - set(stored)):
+                table = table.append_column(name, [[DEFAULTS[name]] * len(table)])
+            tables.append(table.select(wanted).cast(schema))
         except (OSError, pa.ArrowException, KeyError):
             unreadable.append(str(path.relative_to(folder)))
     frame = pa.concat_tables(tables).to_pandas()

@@ -31,6 +31,7 @@ class TrafficRecord:
 
     A number that does not exist is None: the first token of a request that failed before it, per_token_ms of a
     one-token answer. Status and completion_tokens tell where it must exist; there, one missing or NaN is a finding.
+    `sluice.monitoring.traffic.classify` tells which records judge the version.
     """
 
     request_id: Annotated[str, TEXT]
@@ -43,6 +44,8 @@ class TrafficRecord:
     first_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=1)] = None
     per_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=2)] = None
     """Mean time between tokens after the first."""
+    wait_ms: Annotated[float | None, NUMBER] = None
+    """Longest time without news: until the first token, or between two tokens of a stream."""
     total_ms: Annotated[float | None, NUMBER] = None
     prompt_tokens: Annotated[int, Column("int32", drift="numeric")] = 0
     completion_tokens: Annotated[int, Column("int32", drift="numeric")] = 0

@@ -18,6 +18,7 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.engine.model_runner import ModelRunner
 from sluice.serving.engine.outbox import Outbox
 from sluice.serving.engine.request import (
+    EngineFailed,
     EngineStopped,
     GenerationError,
     GenerationRequest,
@@ -97,6 +98,8 @@ class LLMEngine:
                 self._outbox.add(sequence, TokenEvent(text, 1))
             else:
                 sequence.text += text
+                if sequence.sampled == 1:
+                    self._outbox.add(sequence, TokenEvent("", 0))
             self._runner.reread(sequence)
 
     def _end(self, sequence: Sequence, last: TokenEvent | GenerationError) -> None:
@@ -118,7 +121,7 @@ class LLMEngine:
         except Exception as error:
             # Not the fault of one request: the replica's owner reads `failure` and starts another engine.
             self._failure = f"{type(error).__name__}: {error}"
-        reason = EngineStopped(self._failure or "the engine was stopped")
+        reason = self._ended()
         with self._wake:
             left = [*self._scheduler.running, *self._scheduler.waiting]
             self._scheduler.running, self._stopped = [], True
@@ -146,13 +149,13 @@ class LLMEngine:
         """Queue a request and return the function that cancels it.
 
         `deliver` is called with TokenEvents, on `loop` if one is given, otherwise in the engine's thread; the last call
-        has an event with `finish`, or a GenerationError. Raises PromptTooLong, PromptRefused, QueueFull and
-        EngineStopped.
+        has an event with `finish`, or a GenerationError. Raises PromptTooLong, PromptRefused, QueueFull,
+        EngineStopped and EngineFailed.
         """
         sequence = self._sequence(request, deliver, loop)
         with self._wake:
             if self._stopped or self._failure:
-                raise EngineStopped(self._failure or "the engine was stopped")
+                raise self._ended()
             self._scheduler.add(sequence)
             self._wake.notify()
 
@@ -190,6 +193,9 @@ class LLMEngine:
             self._stopped = True
             self._wake.notify()
         self._thread.join(timeout=STOP_TIMEOUT_S)
+
+    def _ended(self) -> GenerationError:
+        return EngineFailed(self._failure) if self._failure else EngineStopped("the engine was stopped")
 
     def _sequence(
         self, request: GenerationRequest, deliver: Delivery, loop: asyncio.AbstractEventLoop | None

@@ -24,7 +24,7 @@ class GenerationRequest:
     prefix: str = ""
     """Beginning of the answer, from a version that failed: generation continues it."""
     stream: bool = True
-    """False: a single event at the end."""
+    """False: the first event, without text, says that the first token was sampled; the last one has the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """The next part of an answer; the last event has `finish`."""
+    """The next part of an answer; the first event comes with the first token, the last one has `finish`."""
 
     text: str
     tokens: int
@@ -86,9 +86,13 @@ class QueueFull(GenerationError):
 
 
 class EngineStopped(GenerationError):
-    """The engine was stopped, or failed, before the request was complete."""
+    """The engine was stopped before the request was complete."""
 
     status = 503
+
+
+class EngineFailed(GenerationError):
+    """An error ended the engine before the request was complete."""
 
 
 class NonFiniteLogits(GenerationError):
@@ -96,5 +100,6 @@ class NonFiniteLogits(GenerationError):
 
 
 ERRORS: dict[str, type[GenerationError]] = {
-    error.__name__: error for error in (PromptTooLong, PromptRefused, QueueFull, EngineStopped, NonFiniteLogits)
+    error.__name__: error
+    for error in (PromptTooLong, PromptRefused, QueueFull, EngineStopped, EngineFailed, NonFiniteLogits)
 }

@@ -15,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.slo import BURN_WINDOWS
+from sluice.monitoring.traffic.classify import CLASSES, JUDGED
 from sluice.monitoring.traffic.record import TrafficRecord
+from sluice.serving.config import ServeConfig
 from sluice.serving.measurements import Exporter
 from sluice.serving.routing import Routes, RouteTable
 
@@ -206,7 +208,8 @@ def exposed_metrics() -> set[str]:
                 finish_reason="stop",
                 status=status,
                 error=error,
-            )
+            ),
+            "model_fault" if error else "answered",
         )
     exporter.add_fallback()
     families = text_string_to_metric_families(exporter.text(lost_records=0).decode())
@@ -230,6 +233,14 @@ def test_rules_and_dashboard_use_metrics_that_the_gateway_exposes():
     assert {"sluice_requests_total", "sluice_first_token_seconds_bucket"} <= used
 
 
+def test_alerts_judge_a_version_by_the_classes_that_canary_and_monitor_judge_it_by():
+    judged = f'class=~"{"|".join(JUDGED)}"'
+    recorded = [rule["expr"] for rule in rules() if "record" in rule]
+    assert all(judged in rule and 'class="model_fault"' in rule and "status" not in rule for rule in recorded)
+    named = [names for rule in expressions() for names in re.findall(r'class=~?"([^"]+)"', rule)]
+    assert {name for names in named for name in names.split("|")} <= set(CLASSES)
+
+
 def test_alerts_have_the_thresholds_of_the_monitoring_room():
     config, alerts = MonitorConfig(), {rule["alert"]: rule for rule in rules() if "alert" in rule}
     for alert, (factor, long_s, short_s) in zip(
@@ -240,6 +251,7 @@ def test_alerts_have_the_thresholds_of_the_monitoring_room():
         expected = " and ".join(f"sluice:error_ratio:rate{window} > {bound}" for window in windows)
         assert alerts[alert]["expr"] == expected
     assert f"> {config.max_first_token_p95_ms / 1000:g}" in alerts["SluiceFirstTokenSlow"]["expr"]
+    assert ServeConfig().max_first_token_ms == config.max_first_token_p95_ms
     for alert in alerts.values():
         assert alert["labels"]["severity"] in {"page", "ticket"}
         assert alert["annotations"].keys() == {"summary", "description"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from sluice.monitoring.traffic.files import read_traffic, scan_traffic, write_traffic
 from sluice.monitoring.traffic.record import COLUMNS
@@ -125,6 +126,15 @@ def test_an_unreadable_file_is_named_and_the_rest_is_read(tmp_path, make_traffic
     frame, unreadable = scan_traffic(tmp_path)
     assert len(frame) == 20
     assert unreadable == [str(path.relative_to(tmp_path)) for path in (broken, truncated)]
+
+
+def test_a_file_from_before_a_field_has_its_default(tmp_path, make_traffic):
+    write_all(tmp_path, make_traffic(5, wait_ms=7.0))
+    for path in tmp_path.rglob("*.parquet"):
+        parquet.write_table(parquet.read_table(path, partitioning=None).drop_columns(["wait_ms", "embedding"]), path)
+    frame, unreadable = scan_traffic(tmp_path)
+    assert (len(frame), unreadable) == (5, [])
+    assert frame["wait_ms"].isna().all() and [len(row) for row in frame["embedding"]] == [0] * 5
 
 
 def test_no_folder_is_no_traffic_and_an_unknown_column_an_error(tmp_path):

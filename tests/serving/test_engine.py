@@ -19,6 +19,7 @@ from sluice.model.text.prompt import load_prompt_encoder
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.request import (
+    EngineFailed,
     EngineStopped,
     GenerationError,
     GenerationRequest,
@@ -281,6 +282,32 @@ def test_stopping_tells_those_who_wait(folder: Path) -> None:
     assert isinstance(second.events[-1], EngineStopped)
     with pytest.raises(EngineStopped):
         engine.submit(request(), second)
+
+
+def test_an_engine_that_fails_is_told_from_one_that_is_stopped(folder: Path) -> None:
+    engine = LLMEngine(folder, CONFIG)
+    engine._runner.run = lambda chunks: 1 // 0  # type: ignore[method-assign, return-value, assignment]
+    for _ in range(2):
+        with pytest.raises(EngineFailed, match="ZeroDivisionError") as failed:
+            answer(engine, request())
+        assert failed.value.status == 500
+    engine.stop()
+
+
+def test_an_answer_that_does_not_stream_tells_its_first_token(engine: LLMEngine) -> None:
+    delivered: list[TokenEvent | GenerationError] = []
+    done = threading.Event()
+
+    def deliver(event: TokenEvent | GenerationError) -> None:
+        delivered.append(event)
+        if not isinstance(event, TokenEvent) or event.finish is not None:
+            done.set()
+
+    engine.submit(request(stream=False, max_tokens=6), deliver)
+    assert done.wait(WAIT_S)
+    begun, complete = delivered
+    assert begun == TokenEvent("", 0)
+    assert isinstance(complete, TokenEvent) and complete.text and complete.tokens == 6
 
 
 def test_poisoned_weights_are_an_error_of_the_request(make_model: Callable[..., Path]) -> None:

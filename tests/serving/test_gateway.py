@@ -26,14 +26,16 @@ CHAT = {"messages": [{"role": "user", "content": "Who answers?"}], "max_tokens":
 
 
 class Backends:
-    """Engines by version. Version `hangs` takes a request and never answers."""
+    """Engines by version. Version `hangs` takes a request and never answers; `stalls` does so after its first token."""
 
     def __init__(self, engines: dict[str, LLMEngine]) -> None:
         self.engines = engines
         self.hanging = 0
 
     async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        if version == "hangs":
+        if version == "stalls":
+            yield TokenEvent("Once", 1) if request.stream else TokenEvent("", 0)
+        if version in ("hangs", "stalls"):
             self.hanging += 1
             try:
                 await asyncio.Event().wait()
@@ -337,14 +339,52 @@ def test_the_champion_goes_on_in_the_middle_of_a_stream(backends: Backends) -> N
     challenged(backends, "breaks-late").run(work)
 
 
-def test_a_challenger_that_hangs_leaves_time_for_the_champion(backends: Backends) -> None:
+IMPATIENT = CONFIG.model_copy(update={"max_first_token_ms": 100.0, "request_timeout_s": 3600.0})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_challenger_that_hangs_costs_its_user_the_first_token_budget(backends: Backends, stream: bool) -> None:
     async def work(world: World) -> None:
-        answer = await world.chat()
+        answer = await world.chat(stream=stream)
         assert (answer.status_code, answer.headers["x-sluice-version"]) == (200, "1")
         assert world.outcomes == [("hangs", "challenger", 504, "TimeoutError"), ("1", "champion", 200, "")]
         assert backends.hanging == 0
+        waited = world.traffic.records[0].wait_ms
+        assert waited is not None and 100 <= waited <= (world.traffic.records[0].total_ms or 0)
+        measured = (await world.client.get("/admin/measurements?version=hangs")).json()
+        assert (measured["requests"], measured["errors"]) == (1, 1)
 
-    challenged(backends, "hangs", config=CONFIG.model_copy(update={"request_timeout_s": 2.0})).run(work)
+    challenged(backends, "hangs", config=IMPATIENT).run(work)
+
+
+def test_a_stream_that_stalls_is_taken_over_too(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat(stream=True)
+        assert text_of(answer).startswith("Once") and len(text_of(answer)) > len("Once")
+        assert [outcome[2] for outcome in world.outcomes] == [504, 200]
+        assert backends.hanging == 0
+
+    challenged(backends, "stalls", config=IMPATIENT).run(work)
+
+
+def test_an_answer_in_one_piece_may_take_longer_than_its_first_token(backends: Backends) -> None:
+    """The budget is for the first token; half of the request's time is the bound of the rest."""
+
+    async def work(world: World) -> None:
+        answer = await world.chat()
+        champion = await world.chat(arm="champion")
+        assert answer.json()["choices"] == champion.json()["choices"]
+        stalled = world.traffic.records[0]
+        assert (stalled.version, stalled.status, stalled.completion_tokens) == ("stalls", 504, 0)
+        assert stalled.total_ms is not None and stalled.total_ms >= 1500
+
+    config = CONFIG.model_copy(update={"max_first_token_ms": 400.0, "request_timeout_s": 3.0})
+    challenged(backends, "stalls", config=config).run(work)
+
+
+def test_a_setting_that_no_request_can_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_first_token_ms 3000 must be less than request_timeout_s, 2000 ms"):
+        ServeConfig(request_timeout_s=2)
 
 
 def test_nobody_behind_a_champion_that_hangs(backends: Backends) -> None:
@@ -373,13 +413,14 @@ def test_what_only_the_challenger_refuses_is_its_error(backends: Backends) -> No
         assert (await world.chat(messages=too_long)).status_code == 400
         assert [outcome[2:] for outcome in world.outcomes[2:]] == [(400, "PromptTooLong")] * 2
         measured = (await world.client.get("/admin/measurements?version=short")).json()
-        assert (measured["requests"], measured["errors"]) == (2, 1)
+        assert (measured["requests"], measured["errors"]) == (1, 1)
 
     challenged(backends, "short").run(work)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after the objective"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_cancels_its_request(backends: Backends, stream: bool) -> None:
+def test_a_client_that_leaves_cancels_its_request(backends: Backends, stream: bool, is_late: bool) -> None:
     async def work(world: World) -> None:
         asking = asyncio.create_task(world.chat(stream=stream))
         while not backends.hanging:
@@ -388,8 +429,11 @@ def test_a_client_that_leaves_cancels_its_request(backends: Backends, stream: bo
         await asyncio.wait({asking})
         assert backends.hanging == 0
         assert world.outcomes == [("hangs", "champion", 499, "ClientGone")]
+        measured = (await world.client.get("/admin/measurements?version=hangs")).json()
+        assert (measured["requests"], measured["errors"]) == (int(is_late), int(is_late))
 
-    World(backends, Routes(champion="hangs")).run(work)
+    config = CONFIG.model_copy(update={"max_first_token_ms": 1e-6}) if is_late else CONFIG
+    World(backends, Routes(champion="hangs"), config).run(work)
 
 
 def test_a_disconnect_while_waiting_cancels_too(backends: Backends) -> None:
@@ -448,14 +492,15 @@ def test_measurements_count_from_a_time_on(world: World) -> None:
         await world.chat(source="replay")
         await world.chat(source="replay", messages=[{"role": "user", "content": "word " * 100}])
         measured = (await world.client.get("/admin/measurements", params={"version": "1", "since": since})).json()
-        assert (measured["version"], measured["requests"], measured["errors"]) == ("1", 2, 0)
+        assert (measured["version"], measured["requests"], measured["errors"]) == ("1", 1, 0)
         assert len(measured["latencies_ms"]) == 1
         state = (await world.client.get("/admin/state")).json()
-        assert state["versions"]["1"]["requests"] == 3
+        assert (state["versions"]["1"]["requests"], state["versions"]["1"]["not_judged"]) == (2, 1)
         assert state["champion"] == "1"
         assert [record.source for record in world.traffic.records] == ["live", "replay", "replay"]
         text = (await world.client.get("/metrics")).text
-        assert 'sluice_requests_total{arm="champion",source="replay",status="400",version="1"} 1.0' in text
+        labels = 'arm="champion",class="client_mistake",source="replay",status="400",version="1"'
+        assert f"sluice_requests_total{{{labels}}} 1.0" in text
         assert 'sluice_version_ready{version="1"} 1.0' in text
 
     world.run(work)
