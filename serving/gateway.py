@@ -31,10 +31,11 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests, as_json
-from sluice.serving.routing import Arm, RouteTable, TrafficSource, targets
+from sluice.serving.readiness import Outage, find_outage
+from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targets
 
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
-OPEN_PATHS = ("/health", "/", "/dashboard")
+OPEN_PATHS = ("/health", "/ready", "/", "/dashboard")
 RETRY_AFTER_S = 1
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE_HEADERS = {
@@ -86,7 +87,10 @@ class Gateway:
         )
         chosen = targets(self.routes.current, request_id, cast(Arm | None, arm), source)
         if not chosen:
-            raise ApiError(503, _why_no_target(self.routes, arm), code="no_model", retry_after_s=RETRY_AFTER_S)
+            outage = find_outage(self.routes.current)
+            if arm == "challenger" or outage is None:
+                outage = Outage("no challenger is ready")
+            raise ApiError(503, outage.message, code="no_model", retry_after_s=outage.retry_after_s)
         # Derived from the id, so that a request without a seed can be repeated.
         seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
         wanted = parsed.to_engine(request_id, self.config.max_tokens, seed)
@@ -204,7 +208,17 @@ def create_app(
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        return {"status": "ok" if routes.current.champion else "no champion yet"}
+        """Liveness: the gateway answers, whether or not a champion does."""
+        return {"status": "ok", **_warning(routes.current)}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        """Readiness: 503 with the reason if no champion answers."""
+        outage = find_outage(routes.current)
+        if outage is None:
+            return JSONResponse({"ready": True, "champion": routes.current.champion, **_warning(routes.current)})
+        body = {"ready": False, "reason": outage.reason, "next_step": outage.next_step}
+        return JSONResponse(body, 503, {"retry-after": str(outage.retry_after_s)})
 
     @app.get("/", include_in_schema=False)
     @app.get("/dashboard", include_in_schema=False)
@@ -321,10 +335,8 @@ def _one_of(value: str | None, header: str, allowed: tuple[str, ...]) -> str | N
     return value
 
 
-def _why_no_target(routes: RouteTable, arm: str | None) -> str:
-    current = routes.current
-    if arm == "challenger":
-        return "no challenger is ready"
-    if current.release.get("champion"):
-        return f"version {current.release['champion']} is being loaded; try again shortly"
-    return "no version has been promoted yet; run `sluice run`, or `sluice promote`"
+def _warning(current: Routes) -> dict[str, str]:
+    """Return a warning if the release is not followed. The error itself may name paths, so it is not for everybody."""
+    if not current.error:
+        return {}
+    return {"warning": f"the release is not followed ({current.error_kind}): run `sluice status`"}

@@ -110,6 +110,9 @@ class Exporter:
         )
         self._weight = Gauge("sluice_challenger_weight_percent", "Challenger's share.", registry=registry)
         self._ready = Gauge("sluice_version_ready", "1 for a loaded version.", ("version",), registry=registry)
+        self._error = Gauge(
+            "sluice_release_error", "1 while the release is not followed, by the reason.", ("kind",), registry=registry
+        )
         self._lost = Gauge("sluice_traffic_records_lost", "Records that were not written.", registry=registry)
 
     def add(self, record: TrafficRecord, attempt_class: AttemptClass) -> None:
@@ -135,6 +138,9 @@ class Exporter:
         self._ready.clear()
         for version in self._routes.current.ready:
             self._ready.labels(version).set(1)
+        self._error.clear()
+        if self._routes.current.error:
+            self._error.labels(self._routes.current.error_kind).set(1)
         self._lost.set(lost_records)
         return generate_latest(self._registry)
 

@@ -24,6 +24,8 @@ class Routes:
     """Fields of the release state that these routes follow."""
     error: str = ""
     """Error of the last turn of the reconciler; the routes are then the previous ones."""
+    error_kind: str = ""
+    """Class of that error, such as LedgerBroken."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Reconciler:
         self.settled = threading.Event()
         """The gateway answers, and every wanted version has been loaded or has failed at least once."""
         self.waiting_for = "the gateway"
+        self._release: ReleaseState | None = None
+        """The last release that could be read."""
         self._routes = Routes()
         self._failed: dict[str, tuple[str, float]] = {}
         """Version that failed to load -> reason and time (monotonic)."""
@@ -82,29 +84,33 @@ class Reconciler:
             self._thread.join(STOP_TIMEOUT_S)
 
     def _run(self) -> None:
-        reported = ""
         while not self._stopping.wait(POLL_S if self.settled.is_set() else STARTING_POLL_S):
             try:
                 self._turn()
-                reported = ""
             except Exception as error:
-                # The thread survives any error of a turn. Routes stay as they are, and the state names the first error.
-                reported = reported or self._report(f"{type(error).__name__}: {error}")
+                # The thread survives any error of a turn. Routes stay as they are.
+                self._report(error)
 
     def _turn(self) -> None:
-        """Observe, plan, act."""
+        """Observe, plan, act. If the release cannot be read, the last one that could stays in force."""
         statuses = serve.status().applications
         gateway = statuses[GATEWAY]
         if gateway.status != ApplicationStatus.RUNNING:
             self.waiting_for = f"the gateway ({gateway.message or gateway.status.value})"
-        release = self._releases.state()
-        step = plan_reconcile(release, self._observe(statuses), self._routes)
+        failure: Exception | None = None
+        try:
+            self._release = self._releases.state()
+        except Exception as error:
+            if self._release is None:
+                raise
+            failure = error
+        step = plan_reconcile(self._release, self._observe(statuses), self._routes)
         for version in step.deploy:
             self._load(version)
         self._delete(step.unneeded)
         if gateway.status == ApplicationStatus.RUNNING:
-            push_routes(step.routes)
-            self._routes = step.routes
+            self._routes = step.routes if failure is None else _with_error(step.routes, failure)
+            push_routes(self._routes)
             self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
             if not step.waiting and self._announce():
                 self.settled.set()
@@ -153,14 +159,20 @@ class Reconciler:
                 self._failed.pop(version, None)
                 serve.delete(VERSION_PREFIX + version, _blocking=False)
 
-    def _report(self, error: str) -> str:
-        """Put the error into the gateway's state, if the gateway can be reached, and return it."""
-        self.waiting_for = error
+    def _report(self, error: Exception) -> None:
+        """Put the error into the gateway's state, if the gateway can be reached."""
+        routes = _with_error(self._routes, error)
+        is_new, self.waiting_for = routes.error != self.waiting_for, routes.error
         try:
-            push_routes(replace(self._routes, error=error))
+            push_routes(routes)
         except Exception as found:
-            log.warning("could not send the gateway the error %s: %s", error, found)
-        return error
+            if is_new:
+                log.warning("could not send the gateway the error %s: %s", routes.error, found)
+
+
+def _with_error(routes: Routes, error: Exception) -> Routes:
+    kind = type(error).__name__
+    return replace(routes, error=f"{kind}: {error}", error_kind=kind)
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str | None) -> None:

@@ -118,7 +118,8 @@ def test_servers_are_probed_at_a_path_that_needs_no_key(name):
     (container,) = DEPLOYMENTS[name]["spec"]["containers"]
     ports = {port["name"] for port in container["ports"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["path"] == "/health"
+        is_ready = (name, probe) == ("Deployment/serving", "readinessProbe")
+        assert container[probe]["httpGet"]["path"] == ("/ready" if is_ready else "/health")
         assert container[probe]["httpGet"]["port"] in ports
 
 
@@ -191,7 +192,7 @@ def test_the_image_is_pinned_runs_as_nobody_and_installs_the_lock():
 
 def exposed_metrics() -> set[str]:
     """Names of the series that the gateway exposes, after one request that failed and one that did not."""
-    exporter = Exporter(RouteTable(Routes(ready=("7",))))
+    exporter = Exporter(RouteTable(Routes(ready=("7",), error="database locked", error_kind="TimeoutError")))
     for status, error in ((200, ""), (500, "NonFiniteLogits")):
         exporter.add(
             TrafficRecord(

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
+from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes, RouteTable
 
 KEY = "k" * 32
@@ -141,11 +143,48 @@ def test_health_and_the_dashboards_page_are_open(world: World) -> None:
     async def work(world: World) -> None:
         del world.client.headers["authorization"]
         assert (await world.client.get("/health")).json() == {"status": "ok"}
+        assert (await world.client.get("/ready")).json() == {"ready": True, "champion": "1"}
         page = await world.client.get("/")
         assert page.headers["content-type"].startswith("text/html")
         assert "default-src 'self'" in page.headers["content-security-policy"]
 
     world.run(work)
+
+
+def test_a_champion_that_cannot_be_loaded_is_said_with_what_leads_out(backends: Backends) -> None:
+    release = asdict(ReleaseState(champion="3", previous_champion="2", earlier_champions=("1",)))
+
+    async def work(world: World) -> None:
+        del world.client.headers["authorization"]
+        assert (await world.client.get("/health")).json() == {"status": "ok"}
+        ready = await world.client.get("/ready")
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "30")
+        # Without a key nobody learns a path.
+        assert ready.json()["reason"] == "version 3 cannot be loaded" and "/models/3" not in ready.text
+        world.client.headers["authorization"] = f"Bearer {KEY}"
+        refused = await world.chat()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+        assert refused.json()["error"]["message"] == (
+            "version 3 cannot be loaded: /models/3 is gone; restore its files, or run `sluice rollback --to 1`"
+        )
+
+    World(backends, Routes(deploy_errors={"3": "/models/3 is gone", "2": "gone"}, release=release)).run(work)
+
+
+def test_a_release_that_is_not_followed_is_said_while_the_champion_answers(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        metrics = (await world.client.get("/metrics")).text
+        assert 'sluice_release_error{kind="LedgerBroken"} 1.0' in metrics
+        for path in ("/health", "/ready"):
+            answer = await world.client.get(path)
+            warning = "the release is not followed (LedgerBroken): run `sluice status`"
+            assert (answer.status_code, answer.json()["warning"]) == (200, warning)
+        assert (await world.chat()).status_code == 200
+        world.routes.current = replace(world.routes.current, error="", error_kind="")
+        assert "sluice_release_error{" not in (await world.client.get("/metrics")).text
+
+    error = "LedgerBroken: the ledger of sluice is broken at entry 3"
+    World(backends, Routes(champion="1", ready=("1",), error=error, error_kind="LedgerBroken")).run(work)
 
 
 def test_chat_answers_in_openais_shape(world: World) -> None:
@@ -290,12 +329,13 @@ def test_before_the_first_champion_only_smoke_tests_are_answered(backends: Backe
         refused = await world.chat()
         assert refused.status_code == 503
         assert "no version has been promoted yet" in refused.json()["error"]["message"]
-        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["retry-after"] == "30"
         answered = await world.chat(arm="challenger", source="smoke")
         assert (answered.status_code, answered.headers["x-sluice-version"]) == (200, "2")
-        assert (await world.client.get("/health")).json() == {"status": "no champion yet"}
+        ready = await world.client.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "no version has been promoted yet")
 
-    World(backends, Routes(challenger="2")).run(work)
+    World(backends, Routes(challenger="2", release=asdict(ReleaseState(challenger="2")))).run(work)
 
 
 @pytest.mark.parametrize("stream", [False, True])
