@@ -1,4 +1,4 @@
-"""`sluice train` and its neighbours: what they refuse, what they read, and runs of a tiny model on a plain text."""
+"""`sluice train`: what it refuses, what it reads, what it tells, and runs of a tiny model on a plain text."""
 
 import json
 import os
@@ -12,52 +12,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from train_fixtures import TINY, run_json
 
 from sluice.components.events import EventProgress, read_events
 from sluice.components.workspace import Workspace
 from sluice.core.progress import Note
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.parameters import count_parameters
-from sluice.model.training.checkpointing import lock
 from sluice.pipelines.cli import main
 from sluice.pipelines.progress_view import Followed
 from sluice.pipelines.terminal import BarView, LineView, NoteView
-from sluice.pipelines.train_request import open_tokens, read_request, read_trial, restore_request
-from sluice.pipelines.train_run import how_to_go_on
-
-TEXT = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n" * 60
-TINY = (
-    *("experiment=shakespeare-char-cpu", "model.hidden_size=16", "model.layers=1", "model.heads=2", "model.kv_heads=2"),
-    *("model.pattern=null", "model.state_space=null", "model.state_space_feedforward=false"),
-    *("model.intermediate_size=null", "model.intermediate_multiple=1"),
-    *("model.context=16", "pretrain.optimizer=adamw", "pretrain.steps=6", "pretrain.batch_size=4"),
-    *("pretrain.micro_batch_size=4", "pretrain.warmup_steps=2", "pretrain.validate_every=3"),
-    *("pretrain.validation_batches=4", "pretrain.checkpoint_every=3"),
-)
+from sluice.pipelines.train_request import open_tokens, read_request, restore_request
 
 
 @pytest.fixture(autouse=True)
 def workspace(empty_workspace: Workspace) -> Workspace:
     return empty_workspace
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    # A name that Hydra's grammar would take apart.
-    path = tmp_path / "my text, [1]=a.txt"
-    path.write_text(TEXT)
-    return path
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def run(*arguments: str) -> str:
-        assert main(list(arguments)) == 1
-        said = capsys.readouterr().err
-        assert said.startswith(f"sluice {arguments[0]}: ") and said.count("\n") == 1
-        return said
-
-    return run
 
 
 def test_the_preset_is_the_public_recipes_size(workspace: Workspace, text: Path) -> None:
@@ -132,7 +102,7 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    found = _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
+    found = run_json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
     assert found["tokens"] == 6 * 4 * 16
     # A character is a byte here.
     assert found["bits_per_byte"] == pytest.approx(found["validation_loss"] / 0.6931471805599453, rel=1e-3)
@@ -147,12 +117,12 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     # What was measured stays.
     written = (out / "report.json").read_bytes()
     described = (out / "train.json").read_bytes()
-    assert _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3") == found
+    assert run_json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3") == found
     assert (out / "report.json").read_bytes() == written
     # A layout that trained nothing is not what made the model.
     assert (out / "train.json").read_bytes() == described
     (out / "model" / "model.safetensors").unlink()
-    again = _json(capsys, "train", "--resume", str(out))
+    again = run_json(capsys, "train", "--resume", str(out))
     assert again["timings"]["resumed_step"] == 6
     assert (again["train_loss"], again["validation_loss"]) == (found["train_loss"], found["validation_loss"])
 
@@ -167,7 +137,7 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     [last] = out.glob("checkpoints/*/step-00000006")
     shutil.rmtree(last)
     (out / "report.json").unlink()
-    other = _json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3", "pretrain.micro_batch_size=2")
+    other = run_json(capsys, "train", "--resume", str(out), "pretrain.zero_stage=3", "pretrain.micro_batch_size=2")
     assert other["timings"]["resumed_step"] == 3
     assert _losses(out) == pytest.approx(whole, abs=1e-5)
     assert json.loads((out / "train.json").read_text())["pretrain"]["zero_stage"] == 3
@@ -189,7 +159,7 @@ def test_mlflow_has_the_whole_run_and_how_it_ended(
     monkeypatch.chdir(elsewhere)
     out = tmp_path / "out"
     arguments = ("train", *TINY, f"data.path={text}", "--mlflow")
-    found = _json(capsys, *arguments, "pretrain.metrics_every=2", "--out", str(out))
+    found = run_json(capsys, *arguments, "pretrain.metrics_every=2", "--out", str(out))
     too_fast = ("pretrain.learning_rate=1e30", "pretrain.gradient_clip=1", "--out", str(tmp_path / "broken"))
     assert "lower the learning rate" in refused(*arguments, *too_fast)
 
@@ -366,46 +336,7 @@ def test_sigterm_saves_the_step_in_hand_and_says_how_to_go_on(
     # Checkpoints are due after the end alone.
     assert [path.name for path in out.glob("checkpoints/*/step-*")] == ["step-00000002"]
     assert not (out / "model").exists()
-    assert _json(capsys, "train", "--resume", str(out))["timings"]["resumed_step"] == 2
-
-
-def test_a_profile_and_a_law_of_a_text(capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path) -> None:
-    found = _json(capsys, "profile", *TINY, f"data.path={text}", "--steps", "1", "--out", str(tmp_path / "profile"))
-    assert Path(found["trace"]).is_file() and found["operators"]
-    wider = [each for each in TINY if "hidden_size" not in each and "heads" not in each]
-    sizes = ("model.hidden_size=32", "model.heads=8", "model.kv_heads=8")
-    found = _json(
-        capsys,
-        *("scaling", *wider, *sizes, f"data.path={text}", "--rungs", "3", "--lengths", "2"),
-        *("--budget", "1e9", "--out", str(tmp_path / "scaling")),
-    )
-    assert len(found["runs"]) == 6
-    assert found["next"]["flops"] == 1e9
-    assert found["next"]["parameters"]["low"] <= found["next"]["parameters"]["high"]
-    assert (tmp_path / "scaling" / "scaling.svg").is_file()
-
-
-def test_a_trial_cuts_its_batches_for_one_process(workspace: Workspace, text: Path) -> None:
-    batch = ("pretrain.batch_size=2", "pretrain.micro_batch_size=2")
-    two = ("profile=tiny", "pretrain.workers=2", *batch)
-    with pytest.raises(ValueError, match="batch_size 2 must be a multiple"):
-        read_request(workspace, [*two, f"data.path={text}"])
-    request = read_trial(workspace, ["profile=tiny", *batch, f"data.path={text}"])
-    assert (request.pretrain.workers, request.pretrain.micro_batch_size) == (1, 2)
-
-
-def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
-    place = (f"data.path={text}", "--out", str(tmp_path / "out"))
-    assert "--steps 0" in refused("profile", *TINY, *place, "--steps", "0")
-    assert "1 trials compare nothing" in refused("sweep", *TINY, *place, "--trials", "1")
-    assert "--at-once 0" in refused("sweep", *TINY, *place, "--at-once", "0")
-    assert "trials are plain fp32 runs" in refused("sweep", *TINY, *place, "pretrain.dtype=bf16")
-    assert "objective masked is not supported with model.kind decoder" in refused(
-        "sweep", *TINY, *place, "pretrain.objective=masked"
-    )
-    assert "is no file" in refused("sweep", *TINY, "data.path=nowhere.txt", "--out", str(tmp_path / "out"))
-    assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
-    assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")
+    assert run_json(capsys, "train", "--resume", str(out))["timings"]["resumed_step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -426,112 +357,6 @@ def test_a_run_that_cannot_be_is_refused_with_its_reason(
     assert main(["train", *TINY, f"data.path={text}", "--out", str(out)]) == 0
 
 
-def test_a_folder_of_another_run_is_not_overwritten(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    again = ("train", *TINY, f"data.path={text}", "--out", str(out))
-    assert main(list(again)) == 0
-    model = (out / "model" / "model.safetensors").read_bytes()
-    text.write_text(TEXT.replace("be", "Be"))
-    assert "holds a run on another text" in refused(*again)
-    text.write_text(TEXT)
-    [state] = out.glob("checkpoints/*")
-    # As another version of the program names it.
-    state.rename(state.with_name(f"{'0' * 16}-{'0' * 8}"))
-    (out / "report.json").unlink()
-    assert f"--out {out}: its checkpoints were made by another version" in refused(*again)
-    assert f"--resume {out}: its checkpoints were made by another version" in refused("train", "--resume", str(out))
-    assert (out / "model" / "model.safetensors").read_bytes() == model
-
-
-def test_a_finished_run_is_extended_where_its_schedule_allows_it(
-    capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
-) -> None:
-    # 6 steps of a constant rate, then 3 more: what 9 at once would have been.
-    constant = (*TINY, "pretrain.min_learning_rate_ratio=1", f"data.path={text}")
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    _json(capsys, "train", *constant, "--out", str(out))
-    first = _losses(out)
-    found = _json(capsys, "train", "--resume", str(out), "pretrain.steps=9")
-    assert (found["steps"], found["timings"]["resumed_step"]) == (9, 6)
-    nine = [each for each in constant if each != "pretrain.steps=6"]
-    _json(capsys, "train", *nine, "pretrain.steps=9", "--out", str(whole))
-    assert _losses(out) == _losses(whole)
-    assert _losses(out)[:6] == first
-    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (out, whole)]
-    assert weights[0] == weights[1]
-    assert json.loads((out / "train.json").read_text())["pretrain"]["steps"] == 9
-    # Once extended it is a run of 9 steps.
-    assert _json(capsys, "train", "--resume", str(out)) == found
-    said = refused("train", "--resume", str(out), "pretrain.steps=7")
-    assert "pretrain.steps=7 does not extend the run, which has 9 steps" in said
-
-
-def test_a_run_that_fell_is_extended_from_its_plateau_alone(
-    capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    _json(capsys, "train", *TINY, "pretrain.schedule=cosine", f"data.path={text}", "--out", str(out))
-    model = (out / "model" / "model.safetensors").read_bytes()
-    said = refused("train", "--resume", str(out), "pretrain.steps=9")
-    assert "pretrain.steps=9 cannot extend this run: with schedule cosine its steps from 3 on depend on their" in said
-    assert (out / "model" / "model.safetensors").read_bytes() == model
-    assert json.loads((out / "train.json").read_text())["pretrain"]["steps"] == 6
-    plateau = tmp_path / "plateau"
-    _json(capsys, "train", *TINY, "pretrain.decay_fraction=0.34", f"data.path={text}", "--out", str(plateau))
-    found = _json(capsys, "train", "--resume", str(plateau), "pretrain.steps=9")
-    assert found["timings"]["resumed_step"] == 3
-
-
-def test_a_run_gets_a_folder_of_its_own(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
-    others = tmp_path / "others"
-    others.mkdir()
-    (others / "thesis.tex").write_text("years of work")
-    train = ("train", *TINY, f"data.path={text}", "--out")
-    assert "holds other files, such as thesis.tex: name a new or an empty folder" in refused(*train, str(others))
-    assert [path.name for path in others.iterdir()] == ["thesis.tex"]
-    out = tmp_path / "out"
-    # Of a train that failed before it wrote anything nothing is left, and an empty folder or a lone lock is free.
-    (tmp_path / "latin").write_bytes(b"\xe4" * 900)
-    for place in (out, others.parent / "new"):
-        assert "no UTF-8" in refused("train", *TINY, f"data.path={tmp_path / 'latin'}", "--out", str(place))
-        assert not place.exists()
-    out.mkdir()
-    (out / "lock").touch()
-    assert "no UTF-8" in refused("train", *TINY, f"data.path={tmp_path / 'latin'}", "--out", str(out))
-    assert out.is_dir()
-    assert main([*train, str(out)]) == 0
-    for inside in ("model", "deeper/still"):
-        assert f"lies in the run {out}" in refused(*train, str(out / inside))
-    assert not (out / "deeper").exists()
-
-
-def test_a_finished_model_without_checkpoints_is_not_replaced(
-    capsys: pytest.CaptureFixture[str], refused: Callable[..., str], text: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    found = _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
-    shutil.rmtree(out / "checkpoints")
-    again = ("train", *TINY, f"data.path={text}", "--out", str(out))
-    assert _json(capsys, *again) == found
-    report = json.loads((out / "report.json").read_text())
-    # As another version of the program names the run.
-    (out / "report.json").write_text(json.dumps({**report, "fingerprint": f"{'0' * 16}-{'0' * 8}"}))
-    for arguments in (again, ("train", "--resume", str(out))):
-        assert "holds a finished model without checkpoints" in refused(*arguments)
-
-
-def test_how_to_go_on_counts_this_runs_whole_checkpoints_alone(tmp_path: Path) -> None:
-    for folder in (
-        "aaaa-1/step-00000003",
-        "aaaa-2/step-00000006",
-        "aaaa-2/step-00000009.partial",
-        "bbbb-1/step-00000900",
-    ):
-        (tmp_path / "checkpoints" / folder).mkdir(parents=True)
-    assert how_to_go_on(tmp_path, "aaaa").endswith("goes on from the checkpoint of step 6")
-    assert "no checkpoint was written yet" in how_to_go_on(tmp_path, "cccc")
-
-
 def test_torchrun_has_a_command_of_its_own(
     refused: Callable[..., str], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,45 +365,8 @@ def test_torchrun_has_a_command_of_its_own(
     assert "-m sluice.model.training.pretrain" in said
 
 
-def test_one_run_at_a_time_in_a_folder(
-    refused: Callable[..., str], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "_PATIENCE_S", 0.0)
-    out = tmp_path / "out"
-    with lock.locked(out):
-        said = refused("train", *TINY, f"data.path={text}", "--out", str(out))
-    assert (
-        said == f"sluice train: another process trains in {out}: end it, or wait until it has ended, and start again\n"
-    )
-    assert "cannot be written to" in refused("train", *TINY, f"data.path={text}", "--out", str(text / "below"))
-
-
-def test_a_checkpoint_set_aside_is_told_of_and_so_is_where_it_goes_on(
-    capsys: pytest.CaptureFixture[str], text: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    _json(capsys, "train", *TINY, f"data.path={text}", "--out", str(out))
-    (out / "report.json").unlink()
-    for step, last in ((6, "resumes from step 3"), (3, "no intact checkpoint is left: the run starts over")):
-        for newest in out.glob(f"checkpoints/*/step-{step:08d}"):
-            (newest / "log.jsonl").write_text("")
-        if step == 3:
-            shutil.rmtree(next(out.glob("checkpoints/*/step-00000006")))
-            (out / "report.json").unlink()
-        assert main(["train", "--resume", str(out)]) == 0
-        notes = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line or "resumes" in line]
-        assert f"checkpoint of step {step} is damaged (log.jsonl has changed since it was written)" in notes[0]
-        assert notes[1] == f"train      {last}"
-
-
 def _losses(out: Path) -> list[float]:
     rows = [json.loads(line) for line in (out / "model" / "training.jsonl").read_text().splitlines()]
     found = [row["loss"] for row in rows if "loss" in row]
     assert len(found) in {6, 9}
-    return found
-
-
-def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return found
