@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from sluice.components.workspace import Workspace
 from sluice.core.files import write_json
-from sluice.core.manifest import MANIFEST
+from sluice.core.manifest import MANIFEST, file_hash
 
 
 def write_metrics(workspace: Workspace, step: str, report: dict[str, Any], timings: dict[str, float]) -> None:
@@ -29,8 +29,10 @@ def artifact_hash(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def check_artifact(folder: Path) -> None:
-    """Raise ValueError unless the folder holds the files of its manifest, by name and size."""
+def check_artifact(folder: Path, *, rehash: bool = False) -> None:
+    """Raise ValueError unless the folder holds the files of its manifest, by name and size; with `rehash`, also by
+    content, for whoever acts on it.
+    """
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} is missing or has no {MANIFEST}: `sluice run` makes it")
     for entry in json.loads((folder / MANIFEST).read_text())["files"]:
@@ -39,6 +41,11 @@ def check_artifact(folder: Path) -> None:
         if size != entry["size_bytes"]:
             raise ValueError(
                 f"{path} has {size} bytes, its manifest says {entry['size_bytes']}: remove {folder} and run again"
+            )
+        if rehash and (found := file_hash(path)) != entry["sha256"]:
+            raise ValueError(
+                f"{path} has sha256 {found[:12]}, its manifest says {entry['sha256'][:12]}: it was changed after "
+                f"it was made; remove {folder} and run again"
             )
 
 

@@ -1,18 +1,38 @@
-"""Lineage of a model version as registry tags."""
+"""Lineage of a model version: what it was made from, as files that the version keeps and as tags of the registry."""
 
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
+
+from sluice.components.params import BLOCKS, load_block
 from sluice.components.reproduce import content_hash
 from sluice.components.workspace import Workspace
 from sluice.core.manifest import file_hash
 
 
-def lineage_tags(workspace: Workspace) -> dict[str, str]:
-    """Git commit and the hashes of everything the version was made from."""
+def write_lineage(workspace: Workspace, out: Path) -> list[Path]:
+    """Copy params.yaml and dvc.lock to `out`, because the next run overwrites them, without the secrets of sources."""
+    blocks = {kind.block_name: load_block(workspace, kind).shown() for kind in BLOCKS}
+    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))
+    for stage in lock["stages"].values():
+        for values in stage.get("params", {}).values():
+            values.update({name: blocks[name] for name in values})
+    paths = []
+    for name, content in (("params.yaml", blocks), ("dvc.lock", lock)):
+        paths.append(out / name)
+        paths[-1].write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return paths
+
+
+def lineage_tags(workspace: Workspace, files: Sequence[Path]) -> dict[str, str]:
+    """Git commit and the hashes of everything the version was made from; `files` are those of `write_lineage`."""
+    params, lock = files
     return {
         "git_commit": git_commit(workspace),
-        "dvc_lock": file_hash(workspace.root / "dvc.lock"),
-        "params": file_hash(workspace.params),
+        "params": file_hash(params),
+        "dvc_lock": file_hash(lock),
         "data": content_hash(workspace, "refine"),
         "tokenizer": content_hash(workspace, "tokenizer"),
     }

@@ -1,14 +1,24 @@
 """Step 9, register: a candidate whose signed verdict promotes becomes a version of the registry and the challenger."""
 
-import re
+import getpass
+import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sluice.components.artifact import read_metrics
+from sluice.components.artifact import check_artifact, read_metrics
+from sluice.components.data_card import draw_data_card
 from sluice.components.effect import run_effect_step
-from sluice.components.lineage import lineage_tags
+from sluice.components.lineage import lineage_tags, write_lineage
+from sluice.components.model_card import model_card
+from sluice.components.params import BLOCKS, load_block
 from sluice.components.stores import open_registry, open_releases
-from sluice.components.workspace import Workspace
+from sluice.components.workspace import CONTENT_STEPS, Workspace
+from sluice.serving.config import RegisterConfig
+
+if TYPE_CHECKING:
+    from sluice.model.evaluation.verdict import Verdict
+    from sluice.serving.registry import Evidence
 
 
 def register(root: str | Path | Workspace, forced_reason: str | None = None) -> str:
@@ -27,19 +37,9 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     if verdict.outcome != "promote" and forced_reason is None:
         return {"outcome": "skipped", "version": "", "reason": f"verdict {verdict.outcome}: {verdict.reason}"}
     releases = open_releases(workspace)
-    evaluation = read_metrics(workspace, "evaluate")
-    metrics = {name: float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
-    for source, value in evaluation.get("bits_per_byte_by_source", {}).items():
-        if value is not None:
-            # MLflow accepts these characters alone in a metric's name.
-            metrics[f"bits_per_byte/{re.sub(r'[^A-Za-z0-9_.-]', '_', source)}"] = float(value)
-    version = open_registry(workspace).register(
-        workspace.artifact("tune"),
-        workspace.verdict,
-        tags=lineage_tags(workspace),
-        metrics=metrics,
-        description=verdict.reason,
-    )
+    candidate = workspace.artifact("tune")
+    check_artifact(candidate, rehash=True)
+    version = open_registry(workspace).register(candidate, workspace.verdict, _evidence(workspace, verdict))
     state = releases.reconcile()
     if version == state.champion:
         return {"outcome": "skipped", "version": "", "reason": f"v{version} is the champion already"}
@@ -50,3 +50,40 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         reason = forced_reason or f"verdict promote: {verdict.reason}"
         releases.propose(version, workspace.verdict, reason, forced=forced_reason is not None)
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
+
+
+def _evidence(workspace: Workspace, verdict: "Verdict") -> "Evidence":
+    """What the registry shows of the candidate beside its files; the files are written to artifacts/register."""
+    from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+    from sluice.model.evaluation.report import REPORT_FILE, render
+    from sluice.model.evaluation.results import RESULTS_FILE
+    from sluice.model.training.telemetry.tracking import numbers, parameters
+    from sluice.serving.registry import Evidence
+
+    out, evaluation = workspace.artifact("register"), workspace.artifact("evaluate")
+    out.mkdir(parents=True, exist_ok=True)
+    lineage = write_lineage(workspace, out)
+    tags = {"verdict": verdict.outcome, "user": _user(), **lineage_tags(workspace, lineage)}
+    metrics = {step: read_metrics(workspace, step) for step in CONTENT_STEPS}
+    card, page = out / "README.md", out / REPORT_FILE
+    text = model_card(load_block(workspace, RegisterConfig).model_name, verdict, metrics, tags)
+    card.write_text(text, encoding="utf-8")
+    results, answers = (json.loads((evaluation / name).read_text()) for name in (RESULTS_FILE, ANSWERS_FILE))
+    page.write_text(render(results, answers, verdict), encoding="utf-8")
+    return Evidence(
+        tags=tags,
+        # Those of the evaluation by their own names, as the gate has them.
+        metrics=numbers(metrics.pop("evaluate")) | numbers(metrics),
+        params=parameters({kind.block_name: load_block(workspace, kind).shown() for kind in BLOCKS}),
+        description=text,
+        files={"lineage": lineage, "pages": [page, draw_data_card(workspace)], "": [card]},
+        user=tags["user"],
+    )
+
+
+def _user() -> str:
+    """Name of the account; in a container, a user id may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

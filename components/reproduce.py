@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,9 @@ from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
 from sluice.core.files import atomic_write
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
         # The stage's command says `python`: it must be the interpreter that carries the lock.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with Repo(str(workspace.root)) as repo:
+            _refill_cache(repo, step)
             stages = repo.reproduce(targets=[step], single_item=True)
     except Exception as error:
         # The stage's own message names the mistake. DVC's error only names the stage; its cause has the reason.
@@ -59,6 +63,15 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     cached = not worked or all(stage.addressing != step for stage in stages)
     emit(step, "done", cached=cached)
     return Reproduced(content_hash(workspace, step), cached, read_metrics(workspace, step))
+
+
+def _refill_cache(repo: "Repo", step: str) -> None:
+    """Copy outputs that are whole in the workspace, but not in DVC's cache, back to it: DVC would run the step again."""
+    with repo.lock:
+        for stage in repo.stage.collect(step):
+            for out in stage.outs:
+                if out.use_cache and out.exists and out.changed_cache() and not out.changed_checksum():
+                    out.commit(relink=False)
 
 
 def content_hash(workspace: Workspace, step: str) -> str:

@@ -1,15 +1,18 @@
 """Model versions in MLflow: files, lineage, verdict and aliases.
 
-A version is an unchanged model directory (Hugging Face layout, no pickle, no MLflow flavour) with its verdict, both
-artifacts of one MLflow run that also has the metrics. MLflow takes 6 s to import, so it is imported at first use.
+A version is an unchanged model directory (Hugging Face layout, no pickle, no MLflow flavour) with its verdict and other
+evidence, all artifacts of one MLflow run that also has metrics and settings. Local artifacts are found from
+`artifact_root` and the run's id, so a copied or moved workspace has its own. MLflow takes 6 s to import, so it is
+imported at first use.
 """
 
 import logging
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +20,37 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from sluice.core.manifest import file_hash
+from sluice.core.mlflow_artifacts import artifact_files, local_folder, open_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking.client import MlflowClient
 
 MODEL_FOLDER, VERDICT_FOLDER = "model", "verdict"
-MODEL_HASH, VERDICT_HASH = "model_hash", "verdict"
+MODEL_HASH, VERDICT_HASH = "model_hash", "verdict_sha256"
 """Tags that every version has, computed from its files, besides its lineage (git_commit, dvc_lock, data, ..)."""
+_EARLIER_VERDICT_HASH = "verdict"
+"""Tag with the hash of the verdict in versions of earlier releases; now the outcome has that name."""
 _ANCHOR = "sluice_ledger_head"
+_AT_ONCE, _LONGEST_DESCRIPTION = 100, 5000
+"""The most that MLflow takes in a request, and in its database."""
+_RESTORE = "restore it from a backup, or let `sluice promote` register the same model again"
+_ABOUT = "Models released by sluice. The ledger decides which version serves (`sluice history`); the aliases follow it."
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is recorded with a model: why it may serve, and what it was made from."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    """Markdown that the registry shows for the version."""
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Folder among the run's artifacts ("": at the top) -> further files to keep there."""
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,9 +70,9 @@ class VersionInfo:
 class Registry:
     """The registered model `model_name` at an MLflow tracking URI (`sqlite:///..`, `postgresql://..`, `http://..`).
 
-    A new experiment keeps its artifacts below `artifact_root`, a local folder or a URI such as `s3://bucket/prefix`.
-    Artifacts of a remote store are copied to `downloads` (unset: a temporary folder of this process). Raises ValueError
-    for a version or file that is missing or differs from what was registered.
+    Artifacts lie below `artifact_root`, a local folder or a URI such as `s3://bucket/prefix`. Those of a remote store
+    are copied to `downloads` (unset: a temporary folder of this process). Raises ValueError for a version or file that
+    is missing or differs from what was registered.
     """
 
     def __init__(
@@ -60,41 +85,38 @@ class Registry:
     ) -> None:
         self.model_name = model_name
         self._tracking_uri, self._downloads = tracking_uri, downloads
-        root = str(artifact_root)
-        self._artifact_root = root if urlparse(root).scheme else Path(root).resolve().as_uri()
+        self._artifact_root = str(artifact_root)
+        self._folder = local_folder(self._artifact_root)
 
-    def register(
-        self,
-        model_dir: Path,
-        verdict_path: Path,
-        tags: Mapping[str, str],
-        metrics: Mapping[str, float],
-        description: str = "",
-    ) -> str:
+    def register(self, model_dir: Path, verdict_path: Path, evidence: Evidence) -> str:
         """Register the model directory with its verdict and return the version.
 
         Idempotent: the same model with the same verdict is the same version, so a killed process may register again.
+        If local files of that version are missing or have changed, they are written again.
         """
         if not verdict_path.is_file():
             raise ValueError(f"{verdict_path}: there is no such verdict; run the gate first")
-        identity = {MODEL_HASH: _model_hash(model_dir), VERDICT_HASH: file_hash(verdict_path)}
-        if computed := sorted(identity.keys() & tags.keys()):
+        identity = {MODEL_HASH: _verified_hash(model_dir), VERDICT_HASH: file_hash(verdict_path)}
+        if computed := sorted(identity.keys() & evidence.tags.keys()):
             raise ValueError(f"tags {computed} are computed from the files: leave them out")
         for found in self._search():
-            if identity.items() <= found.tags.items():
+            if (found.tags.get(MODEL_HASH), _verdict_hash(found)) == tuple(identity.values()):
+                self._restore(found, model_dir, verdict_path)
                 return str(found.version)
-        artifacts, run_id = self._log_run(model_dir, verdict_path, metrics)
+        run_id, artifact_uri = self._log_run(model_dir, verdict_path, evidence)
         if self._registered() is None:
-            self._client.create_registered_model(self.model_name)
+            self._client.create_registered_model(self.model_name, description=_ABOUT)
         # Tags are written with the version, in one transaction, so that no version lacks its hashes.
         created = self._client.create_model_version(
             self.model_name,
-            source=f"{artifacts}/{MODEL_FOLDER}",
+            source=f"{artifact_uri}/{MODEL_FOLDER}",
             run_id=run_id,
-            tags={**tags, **identity},
-            description=description,
+            tags={**evidence.tags, **identity},
+            description=evidence.description[:_LONGEST_DESCRIPTION],
         )
-        return str(created.version)
+        version = str(created.version)
+        self._client.update_run(run_id, name=f"{self.model_name} v{version}")
+        return version
 
     def versions(self) -> list[VersionInfo]:
         """Return all versions, oldest first."""
@@ -136,22 +158,15 @@ class Registry:
 
     def model_folder(self, version: str) -> Path:
         """Return the local folder of the version's model (in place for local artifacts), after checking its hash."""
-        return self._checked_model(version)[0]
+        return self._checked_model(self._version(version))[0]
 
     def check_model(self, version: str) -> str:
         """Hash the version's files again, check the result against the registered hash and return it."""
-        return self._checked_model(version)[1]
+        return self._checked_model(self._version(version))[1]
 
     def verdict_path(self, version: str) -> Path:
         """Return the local file of the verdict that was registered with the version."""
-        found = self._version(version)
-        if VERDICT_HASH not in found.tags:
-            raise ValueError(f"version {version} of {self.model_name} has no verdict: it was not registered by sluice")
-        folder = self._local(found, VERDICT_FOLDER)
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        if len(files) != 1 or file_hash(files[0]) != found.tags[VERDICT_HASH]:
-            raise ValueError(f"{folder} does not contain the verdict with which version {version} was registered")
-        return files[0]
+        return self._checked_verdict(self._version(version))
 
     def anchor(self) -> tuple[int, str] | None:
         """Return sequence and hash of the ledger entry that the aliases last followed."""
@@ -176,27 +191,51 @@ class Registry:
             logging.getLogger(chatty).setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
 
-    def _log_run(self, model_dir: Path, verdict_path: Path, metrics: Mapping[str, float]) -> tuple[str, str]:
-        """Log metrics and artifacts; return the URI of the run's artifacts and its id."""
-        from mlflow.entities import Metric
+    def _log_run(self, model_dir: Path, verdict_path: Path, evidence: Evidence) -> tuple[str, str]:
+        """Log the evidence and all files; return the id of the run and the URI of its artifacts."""
+        from mlflow.entities import Metric, Param
 
         now_ms = int(time.time() * 1000)
-        run = self._client.create_run(self._experiment_id())
+        shown = {"mlflow.user": evidence.user, "mlflow.note.content": evidence.description[:_LONGEST_DESCRIPTION]}
+        run = self._client.create_run(
+            open_experiment(self._client, self.model_name, self._artifact_root),
+            # Until it has a version.
+            run_name=model_dir.name,
+            tags={**evidence.tags, **shown},
+        )
         run_id, status = run.info.run_id, "FAILED"
         try:
-            self._client.log_batch(run_id, [Metric(name, value, now_ms, 0) for name, value in sorted(metrics.items())])
-            self._client.log_artifacts(run_id, str(model_dir), MODEL_FOLDER)
-            self._client.log_artifact(run_id, str(verdict_path), VERDICT_FOLDER)
+            metrics = [Metric(name, value, now_ms, 0) for name, value in sorted(evidence.metrics.items())]
+            params = [Param(name, value) for name, value in sorted(evidence.params.items())]
+            for first in range(0, max(len(metrics), len(params)), _AT_ONCE):
+                part = slice(first, first + _AT_ONCE)
+                self._client.log_batch(run_id, metrics[part], params[part])
+            files = self._files(run.info.artifact_uri)
+            files.log_artifacts(str(model_dir), MODEL_FOLDER)
+            for folder, paths in {VERDICT_FOLDER: [verdict_path], **evidence.files}.items():
+                for path in paths:
+                    files.log_artifact(str(path), folder or None)
             status = "FINISHED"
         finally:
             self._client.set_terminated(run_id, status)
-        return run.info.artifact_uri, run_id
+        return run_id, run.info.artifact_uri
 
-    def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self.model_name)
-        if found:
-            return found.experiment_id
-        return self._client.create_experiment(self.model_name, artifact_location=self._artifact_root)
+    def _restore(self, version: "ModelVersion", model_dir: Path, verdict_path: Path) -> None:
+        """Write local files of the version again where they are missing or have changed."""
+        if self._folder is None:
+            return
+        try:
+            self._checked_model(version)
+            self._checked_verdict(version)
+        except ValueError:
+            for part in (MODEL_FOLDER, VERDICT_FOLDER):
+                shutil.rmtree(self._local(version, part), ignore_errors=True)
+            files = self._files(self._local(version, MODEL_FOLDER).parent.as_uri())
+            files.log_artifacts(str(model_dir), MODEL_FOLDER)
+            files.log_artifact(str(verdict_path), VERDICT_FOLDER)
+
+    def _files(self, artifact_uri: str) -> "ArtifactRepository":
+        return artifact_files(artifact_uri, self._artifact_root, self._tracking_uri)
 
     def _registered(self) -> "RegisteredModel | None":
         found = self._client.search_registered_models(f"name = '{self.model_name}'")
@@ -219,22 +258,40 @@ class Registry:
         known = ", ".join(str(found.version) for found in versions) or "none"
         raise ValueError(f"{self.model_name} has no version {version}; registered: {known}")
 
-    def _checked_model(self, version: str) -> tuple[Path, str]:
-        found = self._version(version)
-        folder = self._local(found, MODEL_FOLDER)
-        expected, actual = found.tags.get(MODEL_HASH, ""), _model_hash(folder)
+    def _checked_model(self, version: "ModelVersion") -> tuple[Path, str]:
+        folder = self._local(version, MODEL_FOLDER)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}, the files of version {version.version}, is gone: {_RESTORE}")
+        expected, actual = version.tags.get(MODEL_HASH, ""), _verified_hash(folder)
         if actual != expected:
             raise ValueError(
-                f"{folder}: model hash {actual[:12]} is not {expected[:12] or None}, with which version {version} "
-                "was registered; restore the files or register the model again"
+                f"{folder}: model hash {actual[:12]} is not {expected[:12] or None}, with which version "
+                f"{version.version} was registered: {_RESTORE}"
             )
         return folder, actual
+
+    def _checked_verdict(self, version: "ModelVersion") -> Path:
+        expected = _verdict_hash(version)
+        if expected is None:
+            raise ValueError(
+                f"version {version.version} of {self.model_name} has no verdict: it was not registered by sluice"
+            )
+        folder = self._local(version, VERDICT_FOLDER)
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        if len(files) != 1 or file_hash(files[0]) != expected:
+            raise ValueError(
+                f"{folder} does not contain the verdict with which version {version.version} was registered: {_RESTORE}"
+            )
+        return files[0]
 
     def _local(self, version: "ModelVersion", part: str) -> Path:
         """Return the local folder of the version's artifacts `part` (MODEL_FOLDER or VERDICT_FOLDER)."""
         if not version.source or not version.run_id:
             raise ValueError(f"version {version.version} of {self.model_name} was not registered by sluice")
         uri = urlparse(f"{version.source.removesuffix('/' + MODEL_FOLDER)}/{part}")
+        if self._folder is not None and uri.scheme in ("", "file", "mlflow-artifacts"):
+            # Wherever the workspace lay when the version was registered.
+            return self._folder / version.run_id / "artifacts" / part
         if uri.scheme in ("", "file"):
             return Path(url2pathname(uri.path))
         from mlflow.artifacts import download_artifacts
@@ -252,8 +309,14 @@ class Registry:
         return final
 
 
-def _model_hash(folder: Path) -> str:
-    # Imported here because it imports torch.
-    from sluice.model.directory import model_hash
+def _verdict_hash(version: "ModelVersion") -> str | None:
+    return version.tags.get(VERDICT_HASH) or version.tags.get(_EARLIER_VERDICT_HASH)
 
+
+def _verified_hash(folder: Path) -> str:
+    """Hash of the model in `folder`, whose files must be those that its lineage.json lists."""
+    # Imported here because it imports torch.
+    from sluice.model.directory import check_files, model_hash
+
+    check_files(folder)
     return model_hash(folder)

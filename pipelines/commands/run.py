@@ -3,12 +3,11 @@
 import argparse
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from sluice.components.artifact import read_metrics
+from sluice.components.data_card import draw_data_card
 from sluice.components.params import BLOCKS
 from sluice.components.workspace import Workspace
-from sluice.core.manifest import MANIFEST
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.rules import check
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         again = shlex.join(["sluice", "run", *arguments.overrides])
         raise KeyboardInterrupt(f"finished steps and checkpoints are kept; `{again}` goes on from there") from None
     print_summary(workspace, record)
-    print(f"data card {draw_card(workspace).relative_to(workspace.root)}")
+    print(f"data card {draw_data_card(workspace).relative_to(workspace.root)}")
     outcomes = {step["name"]: step["outcome"] for step in record["steps"]}
     return exit_status(outcomes, is_champion=read_metrics(workspace, "gate")["is_champion"])
 
@@ -64,15 +63,3 @@ def exit_status(outcomes: Mapping[str, str | None], *, is_champion: bool) -> int
     if outcomes["gate"] != "promote" and not is_champion:
         return HELD if outcomes["gate"] == "hold" else REJECTED
     return REJECTED if outcomes["rollout"] == "dropped" or outcomes["monitor"] == "rollback" else 0
-
-
-def draw_card(workspace: Workspace) -> Path:
-    """The data card of the run's corpus, tokenizer and shards, drawn again where any of them is newer."""
-    from sluice.data.card.card import write_card
-
-    refined, tokenizer, packed = (workspace.artifact(step) for step in ("refine", "tokenizer", "pack"))
-    card = workspace.state / "data-card.html"
-    newest = max((folder / MANIFEST).stat().st_mtime for folder in (refined, tokenizer, packed))
-    if not card.is_file() or card.stat().st_mtime < newest:
-        write_card(refined, card, tokenizer=tokenizer, packed=packed)
-    return card

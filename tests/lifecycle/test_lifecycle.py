@@ -17,6 +17,7 @@ from ports import free_port
 
 from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, STEPS
+from sluice.core.manifest import file_hash
 from sluice.pipelines.commands.run import REJECTED
 
 
@@ -38,8 +39,12 @@ def test_one_command_takes_text_to_a_served_and_watched_champion(resumed: Checko
 def test_version_carries_its_lineage(resumed: Checkout) -> None:
     version = open_registry(resumed.workspace).versions()[-1]
     assert version.aliases == ("champion",)
-    assert {"git_commit", "dvc_lock", "data", "tokenizer", "verdict", "model_hash"} <= set(version.tags)
+    assert {"git_commit", "dvc_lock", "params", "data", "tokenizer", "model_hash"} <= set(version.tags)
     assert len(version.tags["git_commit"]) == 40
+    assert version.tags["verdict"] == "promote" and "bits_per_byte" in version.description
+    kept = open_registry(resumed.workspace).model_folder(version.version).parent
+    for name, tag in (("params.yaml", "params"), ("dvc.lock", "dvc_lock")):
+        assert file_hash(kept / "lineage" / name) == version.tags[tag]
     by_source = [value for name, value in version.metrics.items() if name.startswith("bits_per_byte/")]
     assert by_source == [version.metrics["bits_per_byte"]], "this corpus is one source"
 
@@ -101,11 +106,17 @@ def test_mlflow_shows_versions_aliases_and_tags(resumed: Checkout) -> None:
             model = browser.get(asked).json()["registered_model"]
             asked = "/ajax-api/2.0/mlflow/model-versions/get?name=sluice&version=1"
             version = browser.get(asked).json()["model_version"]
+            run = browser.get(f"/ajax-api/2.0/mlflow/runs/get?run_id={version['run_id']}").json()["run"]
+            listed = browser.get(f"/ajax-api/2.0/mlflow/artifacts/list?run_id={version['run_id']}").json()["files"]
         assert {"alias": "champion", "version": "1"} in model["aliases"]
         assert "champion" in version["aliases"]
-        assert {"git_commit", "dvc_lock", "data", "tokenizer", "verdict", "model_hash"} <= {
-            tag["key"] for tag in version["tags"]
-        }
+        assert {"key": "verdict", "value": "promote"} in version["tags"]
+        assert version["description"].startswith("# sluice")
+        assert (
+            run["info"]["run_name"] == "sluice v1"
+            and {"key": "pretrain.workers", "value": "2"} in run["data"]["params"]
+        )
+        assert {file["path"] for file in listed} == {"model", "verdict", "lineage", "pages", "README.md"}
     finally:
         process.terminate()
         said, _ = process.communicate(timeout=600)
@@ -186,7 +197,7 @@ def poison(checkout: Checkout) -> None:
     from sluice.components.gate import gate
     from sluice.components.stage import run_content_step
     from sluice.core.files import write_json
-    from sluice.core.manifest import file_hash
+    from sluice.core.manifest import read_manifest, write_manifest
 
     artifact = checkout.workspace.artifact("tune")
     weights = load_file(artifact / "model.safetensors")
@@ -195,6 +206,8 @@ def poison(checkout: Checkout) -> None:
     lineage = json.loads((artifact / "lineage.json").read_text())
     lineage["files"]["model.safetensors"] = file_hash(artifact / "model.safetensors")
     write_json(artifact / "lineage.json", lineage)
+    made = {name: value for name, value in read_manifest(artifact).items() if name not in ("schema", "files")}
+    write_manifest(artifact, **made)
     run_content_step(checkout.workspace, "evaluate", work)
     assert gate(checkout.workspace) == "reject"
 

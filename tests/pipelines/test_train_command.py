@@ -16,6 +16,7 @@ from train_fixtures import TINY, run_json
 
 from sluice.components.events import EventProgress, read_events
 from sluice.components.workspace import Workspace
+from sluice.core.mlflow_artifacts import artifact_files
 from sluice.core.progress import Note
 from sluice.model.architecture.config import TransformerConfig
 from sluice.model.planner.parameters import count_parameters
@@ -188,10 +189,11 @@ def test_mlflow_has_the_whole_run_and_how_it_ended(
         assert machine["system/system_memory_usage_megabytes"] > 0
         assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= set(machine)
 
+    assert done.info.artifact_uri == f"mlflow-artifacts:/training/{done.info.run_id}/artifacts", "no absolute path"
+    files = artifact_files(done.info.artifact_uri, workspace.registry_artifacts, workspace.database_url)
     for name in ("loss.svg", "sample.txt", "train.json"):
-        kept = Path(client.download_artifacts(done.info.run_id, name, str(elsewhere)))
-        assert kept.read_bytes() == (out / name).read_bytes()
-        kept.unlink()
+        kept = Path(files.download_artifacts(name))
+        assert kept.is_relative_to(workspace.state) and kept.read_bytes() == (out / name).read_bytes()
     assert not list(elsewhere.iterdir()), "no store is begun where the user happens to stand"
 
 

@@ -14,7 +14,7 @@ import pytest
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.ledger import Ledger
-from sluice.serving.registry import Registry
+from sluice.serving.registry import Evidence, Registry
 from sluice.serving.releases import Releases
 
 
@@ -60,7 +60,7 @@ class Workspace:
         )
         path = self.root / f"verdict-{text}.json"
         write_verdict(verdict, path, self.keys)
-        version = self.registry.register(folder, path, {"git_commit": "0" * 40}, {"bits_per_byte": 2.5})
+        version = self.registry.register(folder, path, Evidence({"git_commit": "0" * 40}, {"bits_per_byte": 2.5}))
         self.verdicts[version] = path
         return version
 
@@ -100,6 +100,12 @@ def copied(database: Path, folder: Path) -> str:
 
 def open_workspace(root: Path, url: str) -> Workspace:
     return Workspace(root, Registry(url, root / "mlartifacts"), Ledger(url))
+
+
+def open_copy(root: Path, folder: Path) -> Workspace:
+    """A copy of the workspace in `root`, as `cp -r` makes it, below `folder`."""
+    copy = shutil.copytree(root, folder / "copy")
+    return open_workspace(copy, f"sqlite:///{copy / 'mlflow.db'}")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ledger import Ledger
-from sluice.serving.registry import Registry
+from sluice.serving.registry import Evidence, Registry
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import Releases
 
@@ -58,7 +58,7 @@ class World:
         )
         path = self.root / f"verdict-{folder.name}.json"
         write_verdict(verdict, path, self.root / "keys")
-        return self.registry.register(folder, path, {}, {})
+        return self.registry.register(folder, path, Evidence())
 
     def propose(self, folder: Path) -> str:
         """Registers a model and makes it the challenger."""
@@ -224,7 +224,7 @@ def test_a_version_that_is_not_what_was_registered_is_not_loaded(world: World, m
     try:
         world.wait_until(lambda found: tampered in found["deploy_errors"], "deploy error")  # type: ignore[operator]
         told = world.client.state()
-        assert f"with which version {tampered} was registered" in told["deploy_errors"][tampered]
+        assert "model.safetensors is not the file that was saved" in told["deploy_errors"][tampered]
         assert told["ready"] == [state.champion]
         answer = world.client.complete("The quick", 4, 1, arm="challenger")
         assert (answer.status, answer.version) == (200, state.champion)

@@ -3,15 +3,19 @@
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 
 import json
+import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from release_fixtures import Workspace, empty_database, workspace, write_model  # noqa: F401
+from release_fixtures import Workspace, empty_database, open_copy, workspace, write_model  # noqa: F401
 
-from sluice.model.directory import load_model, model_hash
-from sluice.serving.registry import Registry
+from sluice.core.manifest import file_hash
+from sluice.model.directory import load_model, model_hash, write_lineage
+from sluice.serving.registry import Evidence, Registry
 
 TAGS = {"git_commit": "c0ffee", "dvc_lock": "1" * 64, "data": "2" * 64, "tokenizer": "3" * 64}
 
@@ -29,7 +33,7 @@ def test_a_version_carries_files_lineage_and_metrics(
     verdict: Path,
 ) -> None:
     registry, folder = workspace.registry, make_model(1)
-    version = registry.register(folder, verdict, TAGS, {"bits_per_byte": 1.75}, "a small one")
+    version = registry.register(folder, verdict, Evidence(TAGS, {"bits_per_byte": 1.75}, description="a small one"))
     (info,) = registry.versions()
     assert info.version == version == "1"
     assert info.tags.items() >= TAGS.items() and info.tags["model_hash"] == model_hash(folder)
@@ -51,9 +55,9 @@ def test_local_artifacts_are_used_in_place(workspace: Workspace) -> None:
 def test_registering_again_gives_the_same_version(workspace: Workspace, verdict: Path) -> None:
     one, two = (write_model(workspace.root / name, name) for name in ("one", "two"))
     registry = workspace.registry
-    assert [registry.register(model, verdict, TAGS, {}) for model in (one, two, one)] == ["1", "2", "1"]
+    assert [registry.register(model, verdict, Evidence(TAGS)) for model in (one, two, one)] == ["1", "2", "1"]
     verdict.write_text(json.dumps({"outcome": "hold"}))
-    assert registry.register(one, verdict, TAGS, {}) == "3"
+    assert registry.register(one, verdict, Evidence(TAGS)) == "3"
     assert [info.version for info in registry.versions()] == ["1", "2", "3"]
 
 
@@ -70,9 +74,109 @@ def test_a_registration_killed_between_run_and_version_is_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(registry._client, "create_model_version", killed)
         with pytest.raises(KeyboardInterrupt):
-            registry.register(folder, verdict, TAGS, {})
+            registry.register(folder, verdict, Evidence(TAGS))
     assert registry.versions() == []
-    assert registry.register(folder, verdict, TAGS, {}) == "1"
+    assert registry.register(folder, verdict, Evidence(TAGS)) == "1"
+
+
+def test_a_copied_workspace_stands_alone(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> None:
+    version = workspace.register("one")
+    before = sorted((workspace.root / "mlartifacts").rglob("*"))
+    copy = open_copy(workspace.root, tmp_path_factory.mktemp("copy"))
+    second = copy.register("two")
+    assert sorted((workspace.root / "mlartifacts").rglob("*")) == before, "the copy wrote into the original"
+    shutil.rmtree(workspace.root)
+    for each in (version, second):
+        assert copy.registry.model_folder(each).is_relative_to(copy.root)
+        assert copy.registry.verdict_path(each).is_relative_to(copy.root)
+    with closing(sqlite3.connect(copy.root / "mlflow.db")) as connection:
+        assert str(workspace.root) not in "".join(connection.iterdump()), "an absolute path is stored"
+
+
+def test_a_workspace_whose_experiment_names_another_place_is_read_and_written_at_its_own(
+    workspace: Workspace, verdict: Path, tmp_path: Path
+) -> None:
+    """As databases of earlier releases do."""
+    registry, elsewhere = workspace.registry, tmp_path / "elsewhere"
+    client = registry._client
+    experiment = client.create_experiment(registry.model_name, artifact_location=elsewhere.as_uri())
+    run = client.create_run(experiment)
+    model = write_model(workspace.root / "mlartifacts" / run.info.run_id / "artifacts" / "model", "one")
+    client.create_registered_model(registry.model_name)
+    tags = {"model_hash": model_hash(model), "verdict": file_hash(verdict)}
+    client.create_model_version(
+        registry.model_name, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags, await_creation_for=0
+    )
+    assert registry.model_folder("1") == model
+    second = registry.register(write_model(tmp_path / "two", "two"), verdict, Evidence())
+    assert registry.model_folder(second).is_relative_to(workspace.root / "mlartifacts") and not elsewhere.exists()
+    assert registry.register(model, verdict, Evidence()) == "1", "its verdict's hash has another tag"
+    assert registry.verdict_path("1").read_bytes() == verdict.read_bytes()
+
+
+def test_the_page_of_a_version_says_what_it_is_and_why_it_may_serve(workspace: Workspace, verdict: Path) -> None:
+    lineage, card = workspace.root / "params.yaml", workspace.root / "README.md"
+    lineage.write_text("pretrain: {steps: 3}")
+    card.write_text("# the card")
+    evidence = Evidence(
+        tags={"verdict": "promote", "params": file_hash(lineage)},
+        metrics={f"evaluate/{number}": float(number) for number in range(120)},
+        params={f"pretrain.{number}": str(number) for number in range(120)},
+        description="# the card",
+        files={"lineage": [lineage], "": [card]},
+        user="ada",
+    )
+    registry = workspace.registry
+    version = registry.register(write_model(workspace.root / "one", "one"), verdict, evidence)
+    lineage.unlink()
+    (info,) = registry.versions()
+    assert info.description == "# the card" and info.tags["verdict"] == "promote"
+    assert info.tags["verdict_sha256"] == file_hash(verdict)
+    run = registry._client.get_run(info.run_id)
+    assert (run.info.run_name, run.data.tags["mlflow.user"]) == (f"sluice v{version}", "ada")
+    assert run.data.tags["mlflow.note.content"] == "# the card" and run.data.tags["verdict"] == "promote"
+    assert (run.data.params, dict(run.data.metrics)) == (evidence.params, evidence.metrics)
+    kept = registry.model_folder(version).parent
+    assert file_hash(kept / "lineage" / "params.yaml") == info.tags["params"]
+    assert (kept / "README.md").read_text() == "# the card"
+    assert registry._registered().description
+
+
+def test_lost_or_changed_files_are_written_again_by_registering_the_same_model(
+    workspace: Workspace, verdict: Path
+) -> None:
+    registry, folder = workspace.registry, write_model(workspace.root / "one", "one")
+    version = registry.register(folder, verdict, Evidence())
+    kept = registry.model_folder(version)
+    shutil.rmtree(kept)
+    with pytest.raises(ValueError, match=r"files of version 1, is gone: .*`sluice promote`"):
+        registry.model_folder(version)
+    assert registry.register(folder, verdict, Evidence()) == version and registry.check_model(version)
+    (kept.parent / "verdict" / "verdict.json").write_text("{}")
+    (kept / "left-over.safetensors").touch()
+    assert registry.register(folder, verdict, Evidence()) == version
+    assert registry.verdict_path(version).read_bytes() == verdict.read_bytes()
+    assert not (kept / "left-over.safetensors").exists()
+
+
+def test_files_that_do_not_match_their_lineage_are_neither_registered_nor_served(
+    workspace: Workspace, verdict: Path
+) -> None:
+    registry, folder = workspace.registry, write_model(workspace.root / "one", "one")
+    (folder / "generation_config.json").write_text("{}")
+    write_lineage(folder, {}, ("model.safetensors", "generation_config.json"))
+    weights = (folder / "model.safetensors").read_text()
+    (folder / "model.safetensors").write_text("other weights")
+    with pytest.raises(ValueError, match=r"one/model.safetensors is not the file that was saved .*: restore"):
+        registry.register(folder, verdict, Evidence())
+    assert registry.versions() == []
+    (folder / "model.safetensors").write_text(weights)
+    version = registry.register(folder, verdict, Evidence())
+    # A file that the model's hash does not cover.
+    (registry.model_folder(version) / "generation_config.json").write_text('{"eos_token_id": 7}')
+    for read in (registry.model_folder, registry.check_model):
+        with pytest.raises(ValueError, match=r"model/generation_config.json is not the file that was saved"):
+            read(version)
 
 
 def test_aliases_move_and_are_dropped(workspace: Workspace) -> None:
@@ -112,14 +216,14 @@ def test_a_changed_or_missing_verdict_is_refused(workspace: Workspace) -> None:
 def test_mistakes_are_named(workspace: Workspace, verdict: Path, tmp_path: Path) -> None:
     registry, folder = workspace.registry, write_model(tmp_path / "m", "m")
     with pytest.raises(ValueError, match="no such verdict"):
-        registry.register(folder, tmp_path / "nothing.json", {}, {})
+        registry.register(folder, tmp_path / "nothing.json", Evidence())
     with pytest.raises(ValueError, match=r"model_hash.*leave them out"):
-        registry.register(folder, verdict, {"model_hash": "mine"}, {})
+        registry.register(folder, verdict, Evidence({"model_hash": "mine"}))
     with pytest.raises(ValueError, match=r"not a model directory"):
-        registry.register(tmp_path / "empty", verdict, {}, {})
+        registry.register(tmp_path / "empty", verdict, Evidence())
     with pytest.raises(ValueError, match="no version 7; registered: none"):
         registry.model_folder("7")
-    registry.register(folder, verdict, {}, {})
+    registry.register(folder, verdict, Evidence())
     with pytest.raises(ValueError, match="no version 7; registered: 1"):
         registry.set_alias("champion", "7")
 
@@ -129,7 +233,9 @@ def test_a_ledger_made_first_does_not_keep_mlflow_from_its_tables(tmp_path: Path
 
     url = f"sqlite:///{tmp_path / 'mlflow.db'}"
     ledger = Ledger(url)
-    assert Registry(url, tmp_path / "mlartifacts").register(write_model(tmp_path / "m", "m"), verdict, {}, {}) == "1"
+    assert (
+        Registry(url, tmp_path / "mlartifacts").register(write_model(tmp_path / "m", "m"), verdict, Evidence()) == "1"
+    )
     assert ledger.verify().ok
 
 
@@ -155,7 +261,7 @@ def test_artifacts_behind_a_server_are_downloaded_once_and_checked(
 ) -> None:
     folder = write_model(tmp_path / "m", "remote")
     registry = Registry(mlflow_server, "mlflow-artifacts:/", "remote", downloads=tmp_path / "downloads")
-    version = registry.register(folder, verdict, TAGS, {"bits_per_byte": 2.0})
+    version = registry.register(folder, verdict, Evidence(TAGS, {"bits_per_byte": 2.0}))
     registry.set_alias("champion", version)
     registry.set_anchor(3, "abc")
     other = Registry(mlflow_server, "mlflow-artifacts:/", "remote", downloads=tmp_path / "downloads")

@@ -11,7 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sluice.core.mlflow_artifacts import artifact_files, open_experiment
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _AT_ONCE = 1000
 """Metrics per request: the most that MLflow accepts."""
@@ -25,8 +30,8 @@ _LONGEST_NAME = 100
 class Tracked:
     """An open MLflow run."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, files: "ArtifactRepository") -> None:
+        self.run_id, self._files = run_id, files
 
     def log(self, rows: Sequence[Mapping[str, Any]], prefix: str = "") -> None:
         """Log the numbers of rows by their steps, a metric per key; a nested table gives one per name in it."""
@@ -47,7 +52,7 @@ class Tracked:
 
         mlflow.log_metrics(numbers(result))
         for path in files:
-            mlflow.log_artifact(str(path))
+            self._files.log_artifact(str(path))
 
 
 @contextmanager
@@ -56,8 +61,8 @@ def tracked(
 ) -> Iterator[Tracked]:
     """An MLflow run at `uri`, with the machine's CPU, memory, disk, network and GPU every few seconds and at the end.
 
-    A new experiment keeps its artifacts below the URI `artifacts`; without one, where MLflow puts them: at the server,
-    or in the working directory. The run ends as FAILED where the body raises.
+    The experiment's artifacts lie below the folder or URI `artifacts`; without one, where MLflow puts them: at the
+    server, or in the working directory. The run ends as FAILED where the body raises.
     """
     import mlflow
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -65,15 +70,16 @@ def tracked(
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri)
-    if artifacts is not None and mlflow.get_experiment_by_name(experiment) is None:
-        mlflow.create_experiment(experiment, artifact_location=f"{artifacts}/{experiment}")
+    if artifacts is not None:
+        open_experiment(mlflow.MlflowClient(), experiment, artifacts, below=experiment)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=name, log_system_metrics=False) as run:
         machine = SystemMetricsMonitor(run.info.run_id, sampling_interval=_SAMPLE_S)
         machine.start()
         try:
             mlflow.log_params(parameters(settings))
-            yield Tracked(run.info.run_id)
+            files = artifact_files(run.info.artifact_uri, artifacts or "mlflow-artifacts:/", uri)
+            yield Tracked(run.info.run_id, files)
         finally:
             _log_machine(machine)
 

@@ -1,0 +1,61 @@
+"""What DVC runs again, and what it does not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sluice.components.artifact import write_metrics
+from sluice.components.reproduce import reproduce
+from sluice.components.workspace import Workspace
+
+
+@pytest.fixture
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace in which the step ingest is done."""
+    from dvc.repo import Repo
+
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setitem(os.environ, "PATH", os.environ["PATH"])
+    workspace = Workspace(tmp_path / "workspace")
+    (workspace.root / ".dvc").mkdir(parents=True)
+    (workspace.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    stage = {"cmd": "exit 9", "params": ["data"], "outs": ["artifacts/ingest"]}
+    (workspace.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
+    workspace.shown_params.write_text("data: {workers: 1}")
+    for name in ("one.txt", "below/two.txt"):
+        (workspace.artifact("ingest") / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.artifact("ingest") / name).write_text(name)
+    write_metrics(workspace, "ingest", {"documents": 2}, {})
+    monkeypatch.chdir(workspace.root)
+    with Repo(str(workspace.root)) as repo:
+        repo.commit("ingest", force=True)
+    return workspace
+
+
+@pytest.mark.parametrize("lost", [".", "files", "files/md5/*", "runs"])
+def test_a_lost_cache_repeats_nothing_where_the_artifact_is_whole(done: Workspace, lost: str) -> None:
+    cache = done.root / ".dvc" / "cache"
+    for path in cache.glob(lost) if lost != "." else [cache]:
+        shutil.rmtree(path)
+    again = reproduce(done.root, "ingest")
+    assert again.cached and again.metrics["documents"] == 2
+    # The cache is whole again: a lost artifact comes back from it.
+    shutil.rmtree(done.artifact("ingest"))
+    assert reproduce(done.root, "ingest").content_hash == again.content_hash
+    assert (done.artifact("ingest") / "below" / "two.txt").read_text() == "below/two.txt"
+
+
+def test_a_changed_artifact_is_not_taken_for_the_lost_one(done: Workspace) -> None:
+    from dvc.repo import Repo
+
+    from sluice.components.reproduce import _refill_cache
+
+    shutil.rmtree(done.root / ".dvc" / "cache")
+    (done.artifact("ingest") / "one.txt").write_text("changed")
+    with Repo(str(done.root)) as repo:
+        _refill_cache(repo, "ingest")
+        assert repo.status("ingest")
+    assert not list((done.root / ".dvc" / "cache").rglob("*.dir"))
