@@ -66,7 +66,7 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
 
 
 def _refill_cache(repo: "Repo", step: str) -> None:
-    """Copy outputs that are whole in the workspace, but not in DVC's cache, back to it: DVC would run the step again."""
+    """Copy whole outputs that its cache lacks back to it: DVC would run the step again."""
     with repo.lock:
         for stage in repo.stage.collect(step):
             for out in stage.outs:

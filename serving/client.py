@@ -106,23 +106,24 @@ class Client:
 
 
 def server_file(state_folder: Path) -> Path:
-    """Path of the file in which a running server publishes {"pid", "url", "started"}."""
+    """Path of the file in which a running server publishes {"pid", "url", "started", "state_folder"}."""
     return state_folder / "server.json"
 
 
 def find_server(state_folder: Path, key: str | None = None) -> Client | None:
-    """Return a client of the workspace's server if it answers; None also for a file left by a killed server.
+    """Return a client of the workspace's server if it answers; None also for a file that a killed server left, and for
+    one that was copied from another workspace.
 
     The key is `key`, else SLUICE_API_KEY, else the one in the state folder.
     """
     try:
         found = json.loads(server_file(state_folder).read_text())
         key = key or os.environ.get("SLUICE_API_KEY") or (state_folder / "api_key").read_text().strip()
-        url, pid = str(found["url"]), int(found["pid"])
+        url, pid, place = str(found["url"]), int(found["pid"]), Path(found["state_folder"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     client = Client(url, key)
-    return client if _is_alive(pid) and client.answers() else None
+    return client if place == state_folder.resolve() and _is_alive(pid) and client.answers() else None
 
 
 def _is_alive(pid: int) -> bool:

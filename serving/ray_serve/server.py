@@ -140,7 +140,8 @@ class Server:
         if not self.client.answers():
             return False
         with atomic_write(path) as partial:
-            partial.write_text(json.dumps({"pid": os.getpid(), "url": self.url, "started": time.time()}))
+            found = {"pid": os.getpid(), "url": self.url, "started": time.time()}
+            partial.write_text(json.dumps({**found, "state_folder": str(self._state_folder.resolve())}))
         return True
 
 

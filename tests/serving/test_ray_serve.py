@@ -127,7 +127,7 @@ class Users:
             self.answers.append((answer.status, answer.version))
 
 
-def test_the_server_answers_and_can_be_found(world: World) -> None:
+def test_the_server_answers_and_can_be_found(world: World, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Who answers?"}]
     whole = "".join(world.client.chat(messages, stream=False, temperature=0, max_tokens=12))
     assert "".join(world.client.chat(messages, temperature=0, max_tokens=12)) == whole
@@ -139,6 +139,8 @@ def test_the_server_answers_and_can_be_found(world: World) -> None:
     assert json.loads(server_file(world.root / "state").read_text())["pid"] == os.getpid()
     assert find_server(world.root / "state", "another key") is None
     assert find_server(world.root, KEY) is None
+    copied = server_file(shutil.copytree(world.root / "state", tmp_path / "state"))
+    assert copied.exists() and find_server(copied.parent, KEY) is None, "it is the server of another workspace"
     with pytest.raises(ServerError, match="401: send the server's key"):
         Client(world.server.url, "another key").state()
 
@@ -309,7 +311,8 @@ def test_what_a_killed_server_left_in_the_cluster_is_replaced(world: World, monk
 
     # A process that is killed stops leading, and takes neither Ray Serve nor its file with it.
     world.server._reconciler.stop()
-    server_file(world.root / "state").write_text(json.dumps({"pid": 2**22 + 1, "url": world.server.url}))
+    left = json.loads(server_file(world.root / "state").read_text()) | {"pid": 2**22 + 1}
+    server_file(world.root / "state").write_text(json.dumps(left))
     assert world.client.answers()
     assert find_server(world.root / "state", KEY) is None
     monkeypatch.setattr(server, "HEARTBEAT_TIMEOUT_S", 0.0)
