@@ -86,8 +86,15 @@ class IngestReport(BaseModel):
 
 
 def add_count(counts: dict[str, int], name: str, more: int = 1) -> None:
-    """Count a name; beyond the first thousand, names are counted together, because rows may have any."""
-    name = name if name in counts or len(counts) < _MOST_NAMES else _FURTHER
+    """Count a name. Rows may have any number of names: those after the first thousand, in the order of the alphabet,
+    are counted together, so the counts do not depend on the order or on the parts in which they are added up.
+    """
+    if name not in counts and name != _FURTHER and len(counts) - (_FURTHER in counts) >= _MOST_NAMES:
+        last = max(counts.keys() - {_FURTHER})
+        if name < last:
+            counts[_FURTHER] = counts.get(_FURTHER, 0) + counts.pop(last)
+        else:
+            name = _FURTHER
     counts[name] = counts.get(name, 0) + more
 
 

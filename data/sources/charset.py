@@ -59,6 +59,7 @@ class Encoding(NamedTuple):
 
 
 UTF_8 = Encoding("utf-8", "utf-8")
+_NOT_UTF_8 = "not UTF-8 text"
 
 
 class NotText(ValueError):
@@ -203,11 +204,20 @@ class Recoded(io.RawIOBase):
     def __init__(self, stream: io.BufferedReader, setting: str | None) -> None:
         self.stream, self.setting = stream, setting
         self.encoding = UTF_8
-        self.doubt = "not UTF-8 text"
+        self.mark = 0
+        """Bytes of the byte order mark."""
+        self.decided = False
+        """Whether more bytes can change the encoding."""
+        self.doubt = _NOT_UTF_8
         """Reason of a reject for a line that is not UTF-8."""
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._began = self._decided = False
+        self._began = False
         self._rest = b""
+
+    @property
+    def is_utf_8(self) -> bool:
+        """Return whether the bytes are passed on as they are, and their lines need no others to be understood."""
+        return self.encoding.name == UTF_8.name and self.doubt == _NOT_UTF_8
 
     def readable(self) -> bool:
         return True
@@ -217,11 +227,11 @@ class Recoded(io.RawIOBase):
             content = self.stream.read1(_BLOCK_BYTES)
             if not self._began:
                 self._began = True
-                encoding, mark = known_encoding(content, self.setting)
-                content = content[mark:] or self.stream.read1(_BLOCK_BYTES)
+                encoding, self.mark = known_encoding(content, self.setting)
+                content = content[self.mark :] or self.stream.read1(_BLOCK_BYTES)
                 if encoding is not None:
                     self._decide(encoding)
-            if not self._decided and not content.isascii():
+            if not self.decided and not content.isascii():
                 self._guess(content)
             if self._decoder is None:
                 self._rest = content
@@ -238,7 +248,7 @@ class Recoded(io.RawIOBase):
         return len(given)
 
     def _decide(self, encoding: Encoding) -> None:
-        self.encoding, self._decided = encoding, True
+        self.encoding, self.decided = encoding, True
         if codecs.lookup(encoding.name).name != "utf-8":
             self.doubt = f"not {encoding.name} text"
             # A wrong byte becomes a lone surrogate, which no UTF-8 has, so its line alone is a reject.
@@ -246,7 +256,7 @@ class Recoded(io.RawIOBase):
 
     def _guess(self, content: bytes) -> None:
         """Decide by the first block with other bytes than ASCII: UTF-8 if any line of it is, else a guess."""
-        self._decided = True
+        self.decided = True
         high = _high_lines(content)
         if any(_is_utf_8(line) for line in high[:-1]) or _is_utf_8(high[-1], cut=True):
             return

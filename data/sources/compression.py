@@ -103,12 +103,12 @@ def _of_content(error: Exception) -> Exception:
     return error
 
 
-def lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number from 1, line); None for a line of more than `max_bytes`, which is skipped without keeping it.
+def lines(stream: IO[bytes], max_bytes: int, first: int = 1) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number, line); None for a line of more than `max_bytes`, which is skipped without keeping it.
 
     Raises Damaged, with the number of the current line, where the stream breaks.
     """
-    number = 1
+    number = first
     try:
         while line := stream.readline(max_bytes + 1):
             if len(line) <= max_bytes or line.endswith(b"\n"):

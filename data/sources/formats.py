@@ -10,11 +10,12 @@ from sluice.data.document import Document
 from sluice.data.sources.code_files import language_of
 from sluice.data.sources.compression import PACKINGS, Damaged, open_stream
 from sluice.data.sources.files import cannot_be_read
-from sluice.data.sources.json_values import read_json
-from sluice.data.sources.jsonl_csv import read_csv, read_json_lines
+from sluice.data.sources.json_values import ranges_of_json, read_json
+from sluice.data.sources.jsonl_csv import ranges_of_csv, ranges_of_json_lines, read_csv, read_json_lines
 from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import RAW, Origin, Read, Reject
-from sluice.data.sources.parquet import read_parquet
+from sluice.data.sources.parquet import ranges_of_parquet, read_parquet
+from sluice.data.sources.ranges import FileRange
 from sluice.data.sources.warc import read_warc
 
 MARKUP_OF_SUFFIX: dict[str, Markup] = {
@@ -27,7 +28,8 @@ MARKUP_OF_SUFFIX: dict[str, Markup] = {
     ".htm": "html",
     ".xhtml": "html",
 }
-Reader = Callable[[Path, str | None, str, Origin, Limits], Read]
+Reader = Callable[..., Read]
+"""Called with path, packing, shown name, origin and limits; those of `_SPLITTERS` also with a range."""
 _FORMAT_OF_SUFFIX: dict[str, Format] = {
     **dict.fromkeys(MARKUP_OF_SUFFIX, "text"),
     ".json": "json",
@@ -45,8 +47,10 @@ SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
 UNSUPPORTED = "unsupported suffix"
 
 
-def read_file(path: Path, shown: str, origin: Origin, limits: Limits, *, chosen: bool = False) -> Read:
-    """Read the documents and rejects of one file. `shown` is its name in them, with its suffix.
+def read_file(
+    path: Path, shown: str, origin: Origin, limits: Limits, part: FileRange | None = None, *, chosen: bool = False
+) -> Read:
+    """Read the documents and rejects of one file, or of a range of it. `shown` is its name in them, with its suffix.
 
     A file of another suffix is read as source code if it was `chosen` by its suffix. A damaged file yields what is
     before the damage, then one reject.
@@ -62,12 +66,30 @@ def read_file(path: Path, shown: str, origin: Origin, limits: Limits, *, chosen:
             yield origin.reject(shown, "not a regular file")
         elif not status.st_size:
             yield origin.reject(shown, "empty")
+        elif part is not None:
+            yield from _READERS[found](path, packing, shown, origin, limits, part)
         else:
             yield from _READERS[found](path, packing, shown, origin, limits)
     except Damaged as damage:
         yield origin.reject(shown, str(damage), damage.line)
     except OSError as error:
         yield origin.reject(shown, cannot_be_read(error))
+
+
+def ranges_of(
+    path: Path, shown: str, origin: Origin, limits: Limits, size_bytes: int, *, chosen: bool
+) -> list[FileRange]:
+    """Return ranges of a file of rows, of about this size, that give the same documents and rejects as the whole file.
+
+    None for a file that can only be read as a whole, such as a compressed one.
+    """
+    splitter = _SPLITTERS.get(format_of(shown, origin, chosen=chosen) or "")
+    try:
+        if splitter is None or kind(shown)[1] or path.stat().st_size > limits.file_bytes:
+            return []
+        return splitter(path, shown, origin, limits, size_bytes)
+    except (OSError, Damaged):
+        return []
 
 
 def format_of(name: str, origin: Origin, *, chosen: bool) -> Format | None:
@@ -115,4 +137,11 @@ _READERS: dict[Format, Reader] = {
     "tsv": read_csv,
     "parquet": read_parquet,
     "warc": read_warc,
+}
+_SPLITTERS: dict[str, Callable[[Path, str, Origin, Limits, int], list[FileRange]]] = {
+    "json": ranges_of_json,
+    "jsonl": ranges_of_json_lines,
+    "csv": ranges_of_csv,
+    "tsv": ranges_of_csv,
+    "parquet": ranges_of_parquet,
 }

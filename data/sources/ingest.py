@@ -15,8 +15,9 @@ from sluice.data.executor import RunTasks, lasting_workers
 from sluice.data.report import IngestReport
 from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED
 from sluice.data.sources.limits import Limits
-from sluice.data.sources.parts import PartReport, ReadCounts, ReadTask, plan_parts, read_part
+from sluice.data.sources.parts import SPLIT_BYTES, PartReport, ReadCounts, ReadTask, plan_parts, read_part, split_part
 from sluice.data.sources.plan import ReadPlan, plan
+from sluice.data.sources.units import FileUnit
 
 LEAST_BYTES, LEAST_UNITS = 1 << 25, 10_000
 """Size of the sources from which on workers read them; a worker takes seconds to start."""
@@ -51,9 +52,16 @@ def ingest(
         parts.mkdir(mode=0o700, parents=True, exist_ok=True)
         planned = plan(config, kept, spool.absolute(), progress)
         fetched = time.perf_counter()
-        tasks = plan_parts(planned.units, Limits.of(config), config.documents_per_shard, parts.absolute())
-        _remove_stale(parts, spool, tasks)
         run = executor or stack.enter_context(lasting_workers())
+        limits, per_shard, folder = Limits.of(config), config.documents_per_shard, parts.absolute()
+        units = planned.units
+        if large := [pair for pair in units if isinstance(pair[1], FileUnit) and pair[1].size_bytes >= SPLIT_BYTES]:
+            whole = [ReadTask((pair,), limits, per_shard, folder, "", number) for number, pair in enumerate(large)]
+            found = run(split_part, whole, workers=config.workers, progress=progress, note="split")
+            ranges = dict(zip(large, found, strict=True))
+            units = [each for pair in units for each in ranges.get(pair, [pair])]
+        tasks = plan_parts(units, limits, per_shard, folder)
+        _remove_stale(parts, spool, tasks)
         # The longest parts go first, so that no worker begins a long one when the others are done.
         ordered = sorted(tasks, key=lambda task: (-task.size_bytes, task.number))
         workers = config.workers if _is_worth_workers(tasks) else 1

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from sluice.data.sources.compression import Damaged
-from sluice.data.sources.jsonl_csv import open_table, read_json_lines
+from sluice.data.sources.jsonl_csv import open_table, ranges_of_json_lines, read_json_lines
 from sluice.data.sources.limits import Limits, too_large
 from sluice.data.sources.origin import Origin, Read
+from sluice.data.sources.ranges import FileRange
 
 _BLOCK_BYTES = 1 << 18
 _BETWEEN = " \t\r\n"
 
 
-def read_json(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
+def read_json(  # noqa: PLR0917
+    path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits, part: FileRange | None = None
+) -> Read:
     """Read one document a value: an object as a row, a string as a text; numbered from 1.
 
     A file whose first line is an object of its own is read as JSON lines. What follows a fault is not read.
     """
-    with open_table(path, packing, origin, limits) as table:
-        is_lines = _is_object(table.stream.peek().lstrip().partition(b"\n"))
-    if is_lines:
-        yield from read_json_lines(path, packing, shown, origin, limits)
+    if part is not None or _is_lines(path, packing, origin, limits):
+        yield from read_json_lines(path, packing, shown, origin, limits, part)
         return
     number = 0
     with open_table(path, packing, origin, limits) as table:
@@ -40,8 +41,15 @@ def read_json(path: Path, packing: str | None, shown: str, origin: Origin, limit
         yield origin.reject(shown, "empty")
 
 
-def _is_object(first: tuple[bytes, bytes, bytes]) -> bool:
-    line, end, _ = first
+def ranges_of_json(path: Path, shown: str, origin: Origin, limits: Limits, size_bytes: int) -> list[FileRange]:
+    """Cut a file of JSON lines into ranges; none if it is anything else."""
+    is_lines = _is_lines(path, None, origin, limits)
+    return ranges_of_json_lines(path, shown, origin, limits, size_bytes) if is_lines else []
+
+
+def _is_lines(path: Path, packing: str | None, origin: Origin, limits: Limits) -> bool:
+    with open_table(path, packing, origin, limits) as table:
+        line, end, _ = table.stream.peek().lstrip().partition(b"\n")
     try:
         return bool(end) and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -4,6 +4,7 @@ A value may occur in thousands of rows and be stored once, in a dictionary or as
 batch are limited such that the longest possible value, in every row, still takes little memory.
 """
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,26 @@ from sluice.data.document import Document
 from sluice.data.sources.compression import Damaged
 from sluice.data.sources.jsonl_csv import no_column, several_columns
 from sluice.data.sources.limits import Limits, too_large
-from sluice.data.sources.origin import LEFT_OUT, Origin, Read
+from sluice.data.sources.origin import LEFT_OUT, Origin, Read, Reject
 from sluice.data.sources.parquet_pages import page_sizes
-from sluice.data.sources.row_fields import TURN_FIELDS, FieldChoice
+from sluice.data.sources.ranges import FileRange
+from sluice.data.sources.row_fields import TURN_FIELDS, FieldChoice, turns_of
 
 _MOST_ROWS = 256
 _BATCH_BYTES = 1 << 26
 _MOST_PAGE_BYTES = 1 << 30
 """Arrow decompresses whole pages. Common writers limit a page to 1 MB, but may first put 1,024 values into it."""
 _FREE_BYTES = 1_000_000
+_DAMAGED = "damaged Parquet"
 
 
-def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits) -> Read:
-    """Read one document a row, numbered from 1. A file without a column of texts or turns is a reject."""
+def read_parquet(  # noqa: PLR0917
+    path: Path, packing: str | None, shown: str, origin: Origin, limits: Limits, part: FileRange | None = None
+) -> Read:
+    """Read one document a row, numbered from 1. A file without a column of texts or turns is a reject.
+
+    A row group that is damaged is one reject, and the next one is read.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -34,55 +42,99 @@ def read_parquet(path: Path, packing: str | None, shown: str, origin: Origin, li
         # With the defaults, the whole column chunk of a row group would be read ahead.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             schema = file.schema_arrow
-            turns = (name for name in TURN_FIELDS if name in schema.names)
-            text = origin.text_field if origin.text_field in schema.names else next(turns, origin.text_field)
             twice = {name for name in schema.names if schema.names.count(name) > 1}
+            turns = [name for name in TURN_FIELDS if name in schema.names]
+            text = origin.text_field if origin.text_field in schema.names or not turns else turns[0]
             fault = several_columns(text) if text in twice else _fault(file, path, text, limits)
             if fault is None and not _is_text(schema.field(text).type):
                 fault = f"column `{text}` is {schema.field(text).type}, not a string"
             if fault:
-                yield origin.reject(shown, fault)
+                if part is None or part.start == 0:
+                    yield origin.reject(shown, fault)
                 return
+            # A row without a text may have turns.
+            turns = turns if text not in turns and _has_nulls(file, text) else []
             others = [
                 name
                 for name in schema.names
                 if name not in {text, *twice}
-                and _wanted(schema.field(name), origin.fields)
+                and (name in turns or _wanted(schema.field(name), origin.fields))
                 and not _fault(file, path, name, limits)
             ]
             columns = [text, *others]
-            number = 0
             # A column stored as dictionary stays one, and every batch has the whole dictionary.
             is_dictionary = any(pyarrow.types.is_dictionary(schema.field(name).type) for name in columns)
             longest = _largest_page(path, [chunk for name in columns for chunk in _chunks(file, name)])
             rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
             others_in_file = [name for name in dict.fromkeys(schema.names) if name not in columns]
             left_out = others_in_file if origin.fields.names is None else []
-            for batch in file.iter_batches(rows, columns=columns, use_threads=False):
-                may_be_long = batch.nbytes > limits.document_bytes
-                fields = [batch.column(name) for name in others]
-                for place, value in enumerate(batch.column(text)):
-                    number += 1
-                    if may_be_long and _size(value) > limits.document_bytes:
-                        yield origin.reject(shown, too_large(limits.document_bytes), number)
-                        continue
-                    try:
-                        content = value.as_py()
-                    except UnicodeDecodeError:
-                        yield origin.reject(shown, "not UTF-8 text", number)
-                        continue
-                    row = {name: _plain(column[place]) for name, column in zip(others, fields, strict=True)}
-                    row[text] = "" if content is None else content
-                    made = origin.of_fields(row, shown, number, limits)
-                    if left_out and isinstance(made, Document):
-                        made.metadata[LEFT_OUT] = [*made.metadata.get(LEFT_OUT, []), *left_out]
-                    yield made
-            if not number:
+            following = 1 if part is None else part.first
+            for group in range(file.num_row_groups) if part is None else range(part.start, part.end):
+                number, following = following, following + file.metadata.row_group(group).num_rows
+                try:
+                    for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                        for made in _documents(batch, text, others, number, shown, origin, limits):
+                            if left_out and isinstance(made, Document):
+                                made.metadata[LEFT_OUT] = [*made.metadata.get(LEFT_OUT, []), *left_out]
+                            yield made
+                        number += batch.num_rows
+                except (pyarrow.ArrowException, OSError) as error:
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise
+                    yield origin.reject(shown, _DAMAGED, number)
+            if not file.metadata.num_rows:
                 yield origin.reject(shown, "empty")
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Damaged("damaged Parquet") from error
+        raise Damaged(_DAMAGED) from error
+
+
+def _documents(  # noqa: PLR0917
+    batch: Any, text: str, others: list[str], number: int, shown: str, origin: Origin, limits: Limits
+) -> Iterator[Document | Reject]:
+    may_be_long = batch.nbytes > limits.document_bytes
+    fields = [batch.column(name) for name in others]
+    for place, value in enumerate(batch.column(text)):
+        if may_be_long and _size(value) > limits.document_bytes:
+            yield origin.reject(shown, too_large(limits.document_bytes), number + place)
+            continue
+        try:
+            content = value.as_py()
+        except UnicodeDecodeError:
+            yield origin.reject(shown, "not UTF-8 text", number + place)
+            continue
+        row = {name: _plain(column[place]) for name, column in zip(others, fields, strict=True)}
+        if content is not None or turns_of(row) is None:
+            row[text] = content or ""
+        yield origin.of_fields(row, shown, number + place, limits)
+
+
+def ranges_of_parquet(path: Path, _shown: str, _origin: Origin, _limits: Limits, size_bytes: int) -> list[FileRange]:
+    """Cut a file into ranges of row groups; none if it cannot be opened."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_metadata(path)
+    except pyarrow.ArrowException:
+        return []
+    ranges: list[FileRange] = []
+    start = size = rows = 0
+    first = 1
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows, size = rows + group.num_rows, size + group.total_byte_size
+        if size >= size_bytes or number + 1 == metadata.num_row_groups:
+            ranges.append(FileRange(start, number + 1, first, size))
+            start, first, rows, size = number + 1, first + rows, 0, 0
+    return ranges if first > 1 else []
+
+
+def _has_nulls(file: Any, text: str) -> bool:
+    """Return whether a column may have rows without a value."""
+    known = [chunk.statistics for chunk in _chunks(file, text)]
+    return not all(each and each.has_null_count and each.null_count == 0 for each in known)
 
 
 def _is_text(kind: Any) -> bool:

@@ -25,12 +25,11 @@ from sluice.data.sources.location import (
 from sluice.data.sources.origin import Origin
 from sluice.data.sources.packages import fetch_packages, package_origin
 from sluice.data.sources.row_fields import FieldChoice
-from sluice.data.sources.standard_input import is_pipe, spool_input
+from sluice.data.sources.standard_input import input_unit, is_pipe, spool_input
 from sluice.data.sources.units import (
     DatasetUnit,
     DistributionUnit,
     FileUnit,
-    InputUnit,
     InstalledUnit,
     RejectUnit,
     Unit,
@@ -122,8 +121,7 @@ def _units(  # noqa: PLR0917
                 _check_hash(location, source.sha256)
                 digests[origin.source] = source.sha256
             if not top.is_dir() and is_pipe(top):
-                copy = spool_input(top, spool, limits.file_bytes)
-                return [InputUnit(copy, top.name, origin, copy.stat().st_size, file_hash(copy))]
+                return [input_unit(spool_input(top, spool, limits.file_bytes), top.name, origin, limits)]
             chosen = chooser(location, source.include)
             return [
                 FileUnit.of(each.path, each.shown, origin, chosen(each.shown), each.link)
@@ -132,8 +130,7 @@ def _units(  # noqa: PLR0917
                 for each in find(location, choice, origin, seen)
             ]
         case StandardInput():
-            copy = spool_input(None, spool, limits.file_bytes)
-            return [InputUnit(copy, "stdin", origin, copy.stat().st_size, file_hash(copy))]
+            return [input_unit(spool_input(None, spool, limits.file_bytes), "stdin", origin, limits)]
         case RemoteFiles():
             from sluice.data.sources.remote import Remote
 

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from sluice.core.manifest import file_hash
 from sluice.data.config import Format
 from sluice.data.sources.charset import known_encoding
 from sluice.data.sources.compression import Damaged, open_stream
-from sluice.data.sources.formats import kind, read_file
+from sluice.data.sources.formats import kind
 from sluice.data.sources.limits import Limits, too_large
-from sluice.data.sources.origin import Origin, Read
+from sluice.data.sources.origin import Origin
+from sluice.data.sources.units import FileUnit
 
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 """First bytes of compressed content -> suffix."""
@@ -49,8 +51,8 @@ def _copy(stream: IO[bytes], copy: Path, max_bytes: int) -> None:
             file.write(block)
 
 
-def read_input(copy: Path, name: str, origin: Origin, limits: Limits) -> Read:
-    """Read a copied input as a file of that name; without a format by its suffix or the settings, as JSON or text."""
+def input_unit(copy: Path, name: str, origin: Origin, limits: Limits) -> FileUnit:
+    """Return a copied input as a file of that name; without a format by its suffix or the settings, as JSON or text."""
     with copy.open("rb") as file:
         head = file.read(4)
     packed = next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), "")
@@ -60,7 +62,7 @@ def read_input(copy: Path, name: str, origin: Origin, limits: Limits) -> Read:
         origin = replace(origin, format=_format_of(copy, name, origin.encoding, limits))
         if origin.format == "text":
             origin = replace(origin, default_markup=origin.default_markup or "txt")
-    yield from read_file(copy, name, origin, limits)
+    return FileUnit(str(copy), name, origin, chosen=False, size_bytes=copy.stat().st_size, version=file_hash(copy))
 
 
 def _format_of(copy: Path, name: str, setting: str | None, limits: Limits) -> Format:

@@ -1,22 +1,22 @@
 """The units that a source is read in, such as a file; each can be read in any process, and in any order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sluice.data.privacy import mask
-from sluice.data.sources.formats import read_file
+from sluice.data.sources.formats import ranges_of, read_file
 from sluice.data.sources.globs import Choice
 from sluice.data.sources.installed import installed_documents
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.location import HubDataset
 from sluice.data.sources.origin import Noted, Origin, Read, Reject
 from sluice.data.sources.packages import read_distribution
-from sluice.data.sources.standard_input import read_input
+from sluice.data.sources.ranges import FileRange
 
 
 @dataclass(frozen=True, slots=True)
 class FileUnit:
-    """A file."""
+    """A file, or a range of one."""
 
     path: str
     shown: str
@@ -28,7 +28,8 @@ class FileUnit:
     version: str | None
     """Equal versions, equal documents; None: not known before the unit is read."""
     link: str | None = None
-    """The link that led to it out of the source's folder."""
+    """The link that led to it out of the source's folder; in a range, only in the first."""
+    part: FileRange | None = None
 
     @classmethod
     def of(cls, path: Path, shown: str, origin: Origin, chosen: bool, link: str | None = None) -> "FileUnit":
@@ -43,21 +44,15 @@ class FileUnit:
     def read(self, limits: Limits) -> Read:
         if self.link is not None:
             yield Noted(f"file outside of the source's folder, through the link {mask(self.link)[0]}")
-        yield from read_file(Path(self.path), self.shown, self.origin, limits, chosen=self.chosen)
+        yield from read_file(Path(self.path), self.shown, self.origin, limits, self.part, chosen=self.chosen)
 
-
-@dataclass(frozen=True)
-class InputUnit:
-    """A copy of what was piped in."""
-
-    path: Path
-    shown: str
-    origin: Origin
-    size_bytes: int
-    version: str | None
-
-    def read(self, limits: Limits) -> Read:
-        return read_input(self.path, self.shown, self.origin, limits)
+    def split(self, limits: Limits, size_bytes: int) -> "list[FileUnit]":
+        """Return ranges of about this size that give the same when read in order; the file itself if it has none."""
+        ranges = ranges_of(Path(self.path), self.shown, self.origin, limits, size_bytes, chosen=self.chosen)
+        if len(ranges) < 2:
+            return [self]
+        units = [replace(self, part=each, size_bytes=each.size_bytes, link=None) for each in ranges]
+        return [replace(units[0], link=self.link), *units[1:]]
 
 
 @dataclass(frozen=True)
@@ -128,4 +123,4 @@ class RejectUnit:
         yield self.reject
 
 
-Unit = FileUnit | InputUnit | DistributionUnit | DatasetUnit | InstalledUnit | RejectUnit
+Unit = FileUnit | DistributionUnit | DatasetUnit | InstalledUnit | RejectUnit

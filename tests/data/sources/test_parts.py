@@ -77,15 +77,25 @@ def interrupting(after: int, seen: list[ReadTask]) -> Any:
 
 
 @pytest.mark.process
-def test_documents_do_not_depend_on_the_workers(source: Path, tmp_path: Path) -> None:
-    alone = read(source, tmp_path / "one")
-    together = read(source, tmp_path / "three", workers=3)
+def test_documents_do_not_depend_on_the_workers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file that is read in ranges.
+    rows = [json.dumps({"text": page("ranges", number)}) for number in range(DOCUMENTS)]
+    (source / "large.jsonl").write_text("\n".join(["{broken", *rows]))
+    large = (source / "large.jsonl").stat().st_size
+    monkeypatch.setattr(parts, "PART_BYTES", large // 6)
+    with monkeypatch.context() as patched:
+        patched.setattr("sluice.data.sources.ingest.SPLIT_BYTES", large)
+        alone = read(source, tmp_path / "one")
+        together = read(source, tmp_path / "three", workers=3)
+    read(source, tmp_path / "whole")
     assert files(tmp_path / "one") == files(tmp_path / "three")
     assert alone.model_dump(exclude={"timings"}) == together.model_dump(exclude={"timings"})
     assert (alone.documents, alone.rejects) == (
-        DOCUMENTS,
-        {"line is not a JSON object": DOCUMENTS // 4, "unsupported suffix .bin": 1},
+        2 * DOCUMENTS,
+        {"line is not a JSON object": DOCUMENTS // 4 + 1, "unsupported suffix .bin": 1},
     )
+    first, whole = (list(read_documents(tmp_path / name)) for name in ("one", "whole"))
+    assert first == whole
 
 
 @pytest.mark.parametrize("after", [0, 3, 9])

@@ -267,3 +267,23 @@ def test_a_column_that_is_a_bomb_is_left_out(tmp_path: Path) -> None:
     found = read(tmp_path / "a.parquet", content)
     assert {each.text for each in found} == {"a", "b"}
     assert all("fields" not in each.metadata and each.metadata["left_out"] == ["page"] for each in found)
+
+
+@pytest.mark.parametrize("names", [None, [], ["id", "messages"]])
+def test_a_row_without_a_text_beside_its_turns_is_read_alike_in_parquet_and_json_lines(
+    tmp_path: Path, names: list[str] | None
+) -> None:
+    rows = [
+        {"id": "a", "text": None, "messages": TURNS},
+        {"id": "b", "text": "words", "messages": TURNS},
+        {"id": "c", "text": "words", "messages": None},
+        {"id": "d", "text": "", "messages": TURNS},
+    ]
+    lines = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)), choosing(names))
+    content = table({name: [row[name] for row in rows] for name in ("id", "text", "messages")})
+    columns = read(tmp_path / "a.parquet", content, choosing(names))
+    assert shown(columns) == shown(lines) == [render_turns(TURNS), "words", "words", "4: empty"]
+    for one, other in zip(columns[:3], lines[:3], strict=True):
+        assert one.metadata | {"path": ""} == other.metadata | {"path": ""}
+    [neither] = read(tmp_path / "b.parquet", table({"text": pa.array([None], pa.string()), "messages": [None]}))
+    assert neither.reason == "empty"
