@@ -1,21 +1,25 @@
 """OpenAI's HTTP schemas: requests, responses and errors.
 
-A field of OpenAI's API without effect here (`user`, `metadata`) is ignored. An unsupported field that would change the
-answer (`n=2`, `tools`) is an error unless it has its neutral value, and so is a field that OpenAI does not have: no
-setting is ignored silently.
+A field of OpenAI's API that changes no answer (`user`, `metadata`) is ignored, and the answer says so. An unsupported
+field that would change the answer (`n=2`, `tools`) is an error unless it has its neutral value, and so is an unknown
+field, which may be misspelt: no setting is ignored silently. Values are not converted: `"12"` is no number.
 """
 
 import json
-from typing import Any, ClassVar, Literal, TypeVar
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from sluice.model.text.chat_template import PromptMessage
 from sluice.serving.engine.request import Finish, GenerationRequest
 
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
+    "cache_salt",
     "metadata",
     "parallel_tool_calls",
+    "priority",
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",
@@ -23,8 +27,8 @@ _WITHOUT_EFFECT = {
     "store",
     "user",
 }
-# Unsupported fields, with their neutral values besides null.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+# Unsupported fields, with their neutral values besides null: OpenAI's, then those that vLLM adds.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
@@ -32,7 +36,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "function_call": ("none",),
     "functions": ([],),
     "logit_bias": ({},),
-    "logprobs": (False, 0),
+    "logprobs": (False,),
     "modalities": (["text"],),
     "n": (1,),
     "prediction": (),
@@ -45,12 +49,35 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "verbosity": (),
     "web_search_options": (),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "repetition_penalty": (1,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "top_k": (-1, 0),
+    "use_beam_search": (False,),
+}
+# The same for a message, so that an answer's message can be sent back as it came.
+NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "reasoning": (),
+    "reasoning_content": (),
+    "refusal": (),
+    "tool_calls": ([],),
 }
 MODEL_NAME = "sluice"
-"""The one model name that requests may use; the release decides which version answers."""
+"""The one model name of requests and answers; the release decides which version answers."""
+MOST_SHOWN = 60
+"""Characters of a wrong value that an error quotes."""
 SSE_DONE = "data: [DONE]\n\n"
-
-AnyRequest = TypeVar("AnyRequest", bound="SamplingRequest")
 
 
 class ApiError(Exception):
@@ -75,39 +102,76 @@ class ApiError(Exception):
         return {"retry-after": str(self.retry_after_s)} if self.retry_after_s else {}
 
 
-class StreamOptions(BaseModel):
-    """`stream_options` of a streamed request."""
+class Strict(BaseModel):
+    """An object of a request: known fields of exactly their types. A null is a field left out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_neutral(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        kept = {name: value for name, value in fields.items() if value is not None}
+        for name in [name for name in kept if name in cls.neutral]:
+            value, allowed = kept.pop(name), cls.neutral[name]
+            # `true` equals 1 in Python, and is another value in JSON.
+            if not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in allowed):
+                choices = ["leave it out", *(f"send {_shown(each)}" for each in allowed)]
+                raise _refusal(name, f"{_shown(value)} is not supported; {' or '.join(choices)}")
+        return kept
+
+
+class StreamOptions(Strict):
+    """`stream_options` of a streamed request."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class ChatMessage(BaseModel):
+class TextPart(Strict):
+    """One part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
     """One turn; `content` is text, or OpenAI's list of text parts."""
 
-    model_config = ConfigDict(extra="forbid")
+    neutral = NEUTRAL_IN_MESSAGE
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str
+    content: list[TextPart] = []
     name: str | None = None
 
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise ValueError("only parts of type 'text' are supported")
-        return "".join(str(part.get("text", "")) for part in content)
+    def _parts(cls, content: Any) -> Any:
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        if not isinstance(content, list) or not content:
+            raise ValueError(f"must be text or a list of parts of type 'text', not {_shown(content)}")
+        return content
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ChatMessage":
+        # As in vLLM: an assistant's turn without content is an empty one.
+        if not self.content and self.role != "assistant":
+            raise _refusal("content", f"is missing, and a message of role '{self.role}' needs it")
+        return self
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content)
 
 
-class SamplingRequest(BaseModel):
+class SamplingRequest(Strict):
     """Fields that both kinds of completion share."""
 
-    model_config = ConfigDict(extra="forbid")
     object_prefix: ClassVar[str]
+    neutral = NEUTRAL
 
     model: str = MODEL_NAME
     max_tokens: int | None = Field(None, ge=1)
@@ -118,23 +182,11 @@ class SamplingRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _supported(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            return fields
-        kept = {}
-        for name, value in fields.items():
-            if name in _NEUTRAL:
-                if value is not None and value not in _NEUTRAL[name]:
-                    raise ValueError(f"{name} {json.dumps(value)[:60]} is not supported; leave it out")
-            elif name not in _WITHOUT_EFFECT and value is not None:
-                kept[name] = value
-        return kept
-
     @field_validator("stop", mode="before")
     @classmethod
     def _list(cls, stop: Any) -> Any:
+        if not isinstance(stop, str | list):
+            raise ValueError(f"must be text or a list of texts, not {_shown(stop)}")
         return [stop] if isinstance(stop, str) else stop
 
     @field_validator("stop")
@@ -143,6 +195,17 @@ class SamplingRequest(BaseModel):
         if not all(stop):
             raise ValueError("an empty stop string would end every answer at once")
         return stop
+
+    @model_validator(mode="after")
+    def _streams(self) -> "SamplingRequest":
+        if self.stream_options is not None and not self.stream:
+            raise _refusal("stream_options", "is only allowed with stream=true")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of the answer; None: the server's limit."""
+        return self.max_tokens
 
     @property
     def turns(self) -> str | tuple[PromptMessage, ...]:
@@ -157,7 +220,7 @@ class SamplingRequest(BaseModel):
         return GenerationRequest(
             request_id=request_id,
             prompt=self.turns,
-            max_tokens=self.max_tokens or max_tokens,
+            max_tokens=self.limit or max_tokens,
             seed=seed if self.seed is None else self.seed,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -193,49 +256,92 @@ class ChatCompletionRequest(SamplingRequest):
     object_prefix = "chatcmpl"
 
     messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    """OpenAI's newer name of max_tokens."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and fields.get("max_completion_tokens") is not None:
-            fields = dict(fields)
-            fields.setdefault("max_tokens", fields.pop("max_completion_tokens"))
-        return fields
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> "ChatCompletionRequest":
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise _refusal("max_tokens", "cannot be sent beside max_completion_tokens; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _ends_with_the_user(self) -> "ChatCompletionRequest":
         if self.messages[-1].role != "user":
-            raise ValueError(f"the last message must be the user's, not of role '{self.messages[-1].role}'")
+            role = self.messages[-1].role
+            raise _refusal("messages", f"the last message must be the user's, not of role '{role}'")
         return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def turns(self) -> tuple[PromptMessage, ...]:
         return tuple(
-            PromptMessage("system" if message.role == "developer" else message.role, message.content)
+            PromptMessage("system" if message.role == "developer" else message.role, message.text)
             for message in self.messages
         )
 
 
-def parse(kind: type[AnyRequest], body: bytes, most_tokens: int) -> AnyRequest:
+class Parsed(NamedTuple):
+    """A valid request, and the names of its fields that change no answer."""
+
+    request: SamplingRequest
+    ignored: tuple[str, ...]
+
+
+def parse(kind: type[SamplingRequest], body: bytes, most_tokens: int) -> Parsed:
     """Return the validated request; raise ApiError 400 (404 for another model) naming the wrong field."""
     try:
-        request = kind.model_validate_json(body)
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ApiError(400, f"the body must be a JSON object, not {_shown(fields)}")
+    ignored = tuple(sorted(name for name in WITHOUT_EFFECT if fields.pop(name, None) is not None))
+    try:
+        request = kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = f"unknown field {field}"
-        elif field:
-            message = f"{field}: {message}"
-        raise ApiError(400, message, param=field) from None
-    if request.model != MODEL_NAME:
-        message = f"there is no model '{request.model}'; use '{MODEL_NAME}'"
+        raise _invalid(error.errors(include_url=False)[0], kind) from None
+    check_model(request.model)
+    if request.limit and request.limit > most_tokens:
+        name = "max_tokens" if request.max_tokens else "max_completion_tokens"
+        raise ApiError(400, f"{name} {_shown(request.limit)} exceeds this server's limit of {most_tokens}", param=name)
+    return Parsed(request, ignored)
+
+
+def check_model(name: str) -> None:
+    """Raise ApiError 404 for the name of another model."""
+    if name != MODEL_NAME:
+        message = f"there is no model {_shown(name)}; use '{MODEL_NAME}'"
         raise ApiError(404, message, param="model", code="model_not_found")
-    if request.max_tokens and request.max_tokens > most_tokens:
-        message = f"max_tokens {request.max_tokens} exceeds this server's limit of {most_tokens}"
-        raise ApiError(400, message, param="max_tokens")
-    return request
+
+
+def _refusal(field: str, reason: str) -> PydanticCustomError:
+    """Return the error of a validator of a whole object about one of its fields."""
+    return PydanticCustomError("refused", "{reason}", {"field": field, "reason": reason})
+
+
+def _invalid(error: ErrorDetails, kind: type[SamplingRequest]) -> ApiError:
+    """Return the response to an invalid field: its name, what is allowed, and what it is."""
+    path = [*error["loc"], *([error["ctx"]["field"]] if error["type"] == "refused" else [])]
+    field = ".".join(str(part) for part in path)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        similar = get_close_matches(field, {*kind.model_fields, *NEUTRAL, *WITHOUT_EFFECT}, 1)
+        meant = f"; did you mean {similar[0]}?" if similar else ""
+        return ApiError(400, f"unknown field {field[:MOST_SHOWN]}{meant}", param=field[:MOST_SHOWN])
+    if error["type"] == "model_type":
+        message = "Input should be an object"
+    if error["type"] not in ("missing", "refused", "value_error") and ", not " not in message:
+        message = f"{message}, not {_shown(error['input'])}"
+    return ApiError(400, f"{field}: {message}", param=field)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def usage(finish: Finish) -> dict[str, int]:
@@ -253,7 +359,8 @@ class ResponseBuilder:
         self._common = {
             "id": f"{request.object_prefix}-{request_id}",
             "created": created,
-            "model": f"{MODEL_NAME}-v{version}",
+            "model": MODEL_NAME,
+            "system_fingerprint": f"{MODEL_NAME}-v{version}",
         }
 
     def complete(self, text: str, finish: Finish) -> dict[str, Any]:
@@ -294,7 +401,11 @@ def stream_error(error: ApiError) -> str:
     return f"data: {json.dumps(error.body)}\n\n{SSE_DONE}"
 
 
+def model_entry(created: int) -> dict[str, Any]:
+    """Return the body of GET /v1/models/sluice."""
+    return {"id": MODEL_NAME, "object": "model", "created": created, "owned_by": "sluice"}
+
+
 def model_list(created: int) -> dict[str, Any]:
     """Return the body of GET /v1/models."""
-    model = {"id": MODEL_NAME, "object": "model", "created": created, "owned_by": "sluice"}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [model_entry(created)]}

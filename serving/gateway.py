@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sluice.data.privacy import mask
 from sluice.monitoring.traffic.classify import CLIENT_GONE, classify_record
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
@@ -37,7 +38,7 @@ from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targe
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/ready", "/", "/dashboard")
 RETRY_AFTER_S = 1
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{0,127}")
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; "
@@ -80,7 +81,9 @@ class Gateway:
         """Select the versions that may answer; raise ApiError if there is none."""
         header = request.headers.get
         given = header("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        # It is stored: one that may quote personal data, or is no plain name, is replaced.
+        is_plain = _REQUEST_ID.fullmatch(given) and mask(given)[0] == given
+        request_id = given if is_plain else uuid.uuid4().hex
         arm = _one_of(header("x-sluice-arm"), "x-sluice-arm", ("champion", "challenger"))
         source = cast(
             TrafficSource, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
@@ -111,19 +114,21 @@ class Gateway:
         self.exporter.add(record, attempt_class)
         self.traffic.write(record)
 
-    def headers(self, call: FallbackCall) -> dict[str, str]:
-        """Return the headers that name the version and arm of an answer."""
+    def headers(self, call: FallbackCall, ignored: Sequence[str]) -> dict[str, str]:
+        """Return the headers that name the version and arm of an answer, and the ignored fields of its request."""
         target = call.target
         found = {"x-sluice-version": target.version, "x-sluice-arm": target.arm}
         if self._sets_request_id:
             found["x-request-id"] = call.request_id
         if call.fell_back:
             found["x-sluice-fell-back"] = "1"
+        if ignored:
+            found["x-sluice-ignored"] = ", ".join(ignored)
         return found
 
     async def answer(self, request: Request, kind: type[SamplingRequest]) -> Response:
         """Answer one completion request, streamed or complete."""
-        parsed = api.parse(kind, await request.body(), self.config.max_tokens)
+        parsed, ignored = api.parse(kind, await request.body(), self.config.max_tokens)
         call = self.open(request, parsed)
         events = call.events()
         try:
@@ -133,10 +138,10 @@ class Gateway:
             raise _api_error(error) from error
         reply = api.ResponseBuilder(parsed, call.request_id, call.target.version, int(time.time()))
         if parsed.stream:
-            return EventStream(self._stream(call, event, events, reply), headers=self.headers(call))
+            return EventStream(self._stream(call, event, events, reply), headers=self.headers(call, ignored))
         assert event.finish is not None, "the last event of an answer has its finish"
         self._count(call)
-        headers = self.headers(call) | {"server-timing": _server_timing(event.finish)}
+        headers = self.headers(call, ignored) | {"server-timing": _server_timing(event.finish)}
         return JSONResponse(reply.complete(event.text, event.finish), headers=headers)
 
     async def _stream(
@@ -246,6 +251,11 @@ def create_app(
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return api.model_list(gateway.started)
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        api.check_model(name)
+        return api.model_entry(gateway.started)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:

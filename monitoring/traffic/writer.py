@@ -47,6 +47,7 @@ class TrafficWriter:
         """Take one record and mask personal data in its text. Thread-safe, touches no disk."""
         scrubbed = replace(
             record,
+            request_id=mask(record.request_id)[0],
             prompt_text=mask(record.prompt_text)[0],
             completion_text=mask(record.completion_text)[0],
             embedding=tuple(map(float, record.embedding)),

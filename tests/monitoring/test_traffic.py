@@ -46,8 +46,9 @@ def test_files_lie_by_hour_and_version_and_no_temporary_file_stays(tmp_path, mak
 
 def test_text_is_masked_before_it_reaches_the_disk(tmp_path, make_traffic):
     text = "write to jane.doe@corp-mail.org from 8.8.4.4"
-    write_all(tmp_path, make_traffic(1, prompt_text=text, completion_text=text))
+    write_all(tmp_path, make_traffic(1, prompt_text=text, completion_text=text, request_id="jane.doe@corp-mail.org"))
     row = read_traffic(tmp_path).iloc[0]
+    assert row["request_id"] == "<EMAIL>"
     assert row["prompt_text"] == row["completion_text"] == "write to <EMAIL> from <IP_ADDRESS>"
 
 

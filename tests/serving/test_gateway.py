@@ -192,7 +192,8 @@ def test_chat_answers_in_openais_shape(world: World) -> None:
         answer = await world.client.post("/v1/chat/completions", json=CHAT, headers={"x-request-id": "mine-1"})
         body = answer.json()
         assert answer.status_code == 200
-        assert (body["object"], body["id"], body["model"]) == ("chat.completion", "chatcmpl-mine-1", "sluice-v1")
+        assert (body["object"], body["id"], body["model"]) == ("chat.completion", "chatcmpl-mine-1", "sluice")
+        assert body["system_fingerprint"] == "sluice-v1"
         assert body["choices"][0]["message"]["role"] == "assistant"
         assert body["choices"][0]["finish_reason"] in ("stop", "length")
         usage = body["usage"]
@@ -251,37 +252,23 @@ def test_a_request_repeats_by_its_id_or_its_seed(world: World) -> None:
     world.run(work)
 
 
-REFUSED = [
-    ({"n": 2}, "n 2 is not supported", None),
-    ({"tools": [{"type": "function"}]}, "tools", None),
-    ({"temprature": 1}, "unknown field temprature", "temprature"),
-    ({"temperature": 3}, "less than or equal to 2", "temperature"),
-    ({"temperature": "hot"}, "valid number", "temperature"),
-    ({"max_tokens": 0}, "greater than or equal to 1", "max_tokens"),
-    ({"max_tokens": 49}, "max_tokens 49 exceeds this server's limit of 48", "max_tokens"),
-    ({"stop": [""]}, "empty stop string", "stop"),
-    ({"stop": list("abcde")}, "at most 4", "stop"),
-    ({"messages": []}, "at least 1", "messages"),
-    ({"messages": [{"role": "assistant", "content": "x"}]}, "last message must be the user's", None),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type 'text'", None),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "'user'", "messages.0.role"),
-    ({"messages": [{"role": "user", "content": "word " * 200}]}, "the context holds 64", "messages"),
-]
+LONG = [{"role": "user", "content": "word " * 200}]
 
 
-@pytest.mark.parametrize(("fields", "message", "param"), REFUSED)
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_not_supported_is_refused_clearly(
-    world: World, fields: dict[str, object], message: str, param: str | None, stream: bool
-) -> None:
+def test_what_is_not_supported_is_refused_clearly(world: World, stream: bool) -> None:
+    """Every field is refused alike (tests/serving/test_api.py); the engine refuses what only it knows."""
+
     async def work(world: World) -> None:
-        answer = await world.chat(**{"stream": stream, **fields})
-        assert answer.status_code == 400
-        error = answer.json()["error"]
-        assert message in error["message"]
-        assert error["type"] == "invalid_request_error"
-        if param:
-            assert error["param"] == param
+        for fields, message, param in (
+            ({"n": 2}, "n: 2 is not supported; leave it out or send 1", "n"),
+            ({"messages": LONG}, "the context holds 64", "messages"),
+        ):
+            answer = await world.chat(**{"stream": stream, **fields})
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert message in error["message"]
+            assert (error["type"], error["param"]) == ("invalid_request_error", param)
 
     world.run(work)
 
@@ -295,6 +282,8 @@ def test_other_bad_requests(world: World) -> None:
             (await post("/v1/chat/completions", json=[1]), 400),
             (await post("/v1/completions", json={"prompt": [1, 2]}), 400),
             (await world.chat(model="other"), 404),
+            (await get("/v1/models/other"), 404),
+            (await get("/v1/models/meta-llama/Llama-2-7b"), 404),
             (await world.chat(arm="third"), 400),
             (await post("/v1/chat/completions", content=b" " * (MAX_BODY_BYTES + 1)), 413),
             (await post("/v1/chat/completions", content=iter_chunks(MAX_BODY_BYTES + 1)), 413),
@@ -314,12 +303,53 @@ async def iter_chunks(size: int) -> AsyncGenerator[bytes, None]:
         yield b" " * min(4096, size - start)
 
 
-def test_fields_without_effect_are_read_over(world: World) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_fields_without_effect_are_read_over_and_named(world: World, stream: bool) -> None:
     async def work(world: World) -> None:
-        neutral = {"n": 1, "user": "u", "logit_bias": {}, "presence_penalty": 0, "response_format": {"type": "text"}}
-        assert (await world.chat(**neutral, logprobs=None, max_tokens=None, max_completion_tokens=4)).status_code == 200
-        parts = [{"role": "user", "content": [{"type": "text", "text": "Who "}, {"type": "text", "text": "answers?"}]}]
-        assert (await world.chat(messages=parts)).json()["choices"] == (await world.chat()).json()["choices"]
+        neutral = {"n": 1, "user": "u", "logit_bias": {}, "metadata": {"a": "b"}, "store": None, "stream": stream}
+        answer = await world.chat(**neutral, logprobs=None, max_tokens=None, max_completion_tokens=4)
+        assert (answer.status_code, answer.headers["x-sluice-ignored"]) == (200, "metadata, user")
+        assert "x-sluice-ignored" not in (await world.chat(stream=stream)).headers
+
+    world.run(work)
+
+
+def test_an_answer_can_be_sent_back(world: World) -> None:
+    """Its model's name, and its message, with the nulls that clients add."""
+
+    async def work(world: World) -> None:
+        first = (await world.chat()).json()
+        listed = (await world.client.get("/v1/models")).json()["data"]
+        assert (await world.client.get(f"/v1/models/{first['model']}")).json() == listed[0]
+        nulls = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+        message = first["choices"][0]["message"] | nulls
+        again = await world.chat(model=first["model"], messages=[*CHAT["messages"], message, *CHAT["messages"]])
+        assert (again.status_code, again.json()["model"]) == (200, first["model"])
+
+    world.run(work)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"),
+    [
+        ("550e8400-e29b-41d4-a716-446655440000", True),
+        ("Root=1-67891233-abcdef012345678912345678", True),
+        ("jane.doe@corp-mail.org", False),
+        ("+49-170-1234567", False),
+        ("4111111111111111", False),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", False),
+        ("<script>", False),
+        ("a" * 129, False),
+        ("", False),
+    ],
+)
+def test_a_request_id_that_may_be_personal_is_replaced(world: World, given: str, is_kept: bool) -> None:
+    async def work(world: World) -> None:
+        headers = {"x-request-id": given}
+        answer = await world.client.post("/v1/chat/completions", json=CHAT, headers=headers)
+        stored = world.traffic.records[0].request_id
+        assert answer.json()["id"] == f"chatcmpl-{stored}" and answer.headers["x-request-id"] == stored
+        assert (stored == given) == is_kept and (is_kept or len(stored) == 32)
 
     world.run(work)
 
