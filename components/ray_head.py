@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 from sluice.core.failure import StepFailed
+from sluice.core.local_ray import START_S
 
 HEAD_VARIABLE = "SLUICE_RAY_HEAD"
 """Path of the file that will hold the head's address."""
-_TIMEOUT_S = 300.0
+_TIMEOUT_S = START_S + 30.0
+"""More than all attempts to start it take together."""
 _POLL_S = 0.1
 
 

@@ -7,6 +7,7 @@ from sluice.components.ray_head import use_head_if_up
 from sluice.components.stage import Stage, main
 from sluice.core.files import write_json
 from sluice.core.manifest import MANIFEST
+from sluice.core.progress import Note
 from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import RefineConfig
 
@@ -22,6 +23,8 @@ def work(stage: Stage) -> object:
     scored = stage.workspace.state / "scored"
     raw = stage.input("ingest")
     report = refine(config, raw, stage.out, work=scored, progress=stage.progress)
+    if report.warning:
+        stage.progress(1, 1, Note(f"warning: {report.warning}"))
     ingested = json.loads((raw / MANIFEST).read_text())["report"]
     write_json(stage.out / EVIDENCE / INGEST, ingested)
     shutil.copyfile(raw / REJECTS, stage.out / EVIDENCE / REJECTS)

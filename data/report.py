@@ -177,3 +177,15 @@ class RefineReport(Tally):
     """
     timings: dict[str, float] = {}
     """Seconds of each scoring block, summed over the workers, and of each phase."""
+
+    @property
+    def warning(self) -> str | None:
+        """A line where evaluation sets dropped most documents, as they do when a source is the set itself."""
+        dropped = self.dropped.get("contaminated", 0)
+        if 2 * dropped <= self.documents_in:
+            return None
+        sets = ", ".join(sorted(name for name, documents in self.contaminated.items() if documents))
+        return (
+            f"the evaluation sets ({sets}) dropped {dropped:,} of {self.documents_in:,} documents: check that none of "
+            "them is made of the sources"
+        )

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 import sluice
 from sluice.components.params import Params
 from sluice.components.workspace import Workspace
+from sluice.core.local_ray import socket_path_fault
+from sluice.core.network import connection_fault
 from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import IngestConfig
 from sluice.serving.config import ServeConfig
@@ -22,7 +25,6 @@ GIB = 1024**3
 _NEEDED_DISK_GIB = 2.0
 _ADVISED_DISK_GIB = 6.0
 _NEEDED_MEMORY_GIB = 4.0
-_NETWORK_TIMEOUT_S = 3.0
 
 
 class Health(StrEnum):
@@ -39,9 +41,22 @@ class Finding:
     fix: str = ""
 
 
+def examine_machine(folder: Path) -> list[Finding]:
+    """Findings that depend on no settings; `folder` is on the disk that a run would use."""
+    import psutil
+
+    return [
+        judge_python(sys.version_info[:2]),
+        judge_packages(locked_versions(), installed_versions()),
+        judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
+        judge_disk(shutil.disk_usage(folder).free),
+        judge_memory(psutil.virtual_memory().total),
+        judge_temporary(tempfile.gettempdir()),
+    ]
+
+
 def examine(workspace: Workspace, params: Params) -> list[Finding]:
     """All findings for a run with these settings."""
-    import psutil
     from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     from sluice.core.manifest import MANIFEST
@@ -62,11 +77,7 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
             faults.append(str(fault))
     needs_network = not data.sources and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
-        judge_python(sys.version_info[:2]),
-        judge_packages(locked_versions(), installed_versions()),
-        judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
-        judge_disk(shutil.disk_usage(root).free),
-        judge_memory(psutil.virtual_memory().total),
+        *examine_machine(root),
         judge_writable(root, os.access(root, os.W_OK)),
         judge_port(
             serve.host,
@@ -75,7 +86,7 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
             server is not None and urlsplit(server.url).port == serve.port,
         ),
         judge_sources(faults),
-        judge_network(index_answers(index) if needs_network else None),
+        judge_network(connection_fault(index) is None if needs_network else None),
     ]
 
 
@@ -150,6 +161,13 @@ def judge_writable(root: Path, writable: bool) -> Finding:
     return Finding("workspace", Health.FAIL, f"{root} cannot be written", "run in a folder of your own")
 
 
+def judge_temporary(folder: str) -> Finding:
+    if fault := socket_path_fault(folder):
+        message, _, fix = fault.partition("; ")
+        return Finding("temporary", Health.FAIL, message, fix)
+    return Finding("temporary", Health.OK, folder)
+
+
 def judge_port(host: str, port: int, taken: bool, ours: bool) -> Finding:
     if taken and not ours:
         return Finding(
@@ -200,15 +218,3 @@ def port_taken(host: str, port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def index_answers(url: str) -> bool:
-    """Return whether something listens there; a proxy of the environment is tested in place of the index."""
-    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    parts = urlsplit(proxy or url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=_NETWORK_TIMEOUT_S):
-            return True
-    except OSError:
-        return False

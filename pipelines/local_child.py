@@ -9,17 +9,19 @@ import argparse
 import os
 import shutil
 import signal
-import sys
 import threading
 from pathlib import Path
 
-from sluice.components.events import EVENTS_VARIABLE
+from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.params import load_block
 from sluice.components.ray_head import HEAD_VARIABLE
 from sluice.components.workspace import PARAMS_VARIABLE, Workspace
 from sluice.core.cpus import available_cores
 from sluice.model.config import PretrainConfig
-from sluice.pipelines.ray_head import prepare_environment, start_on_request
+from sluice.pipelines.ray_head import HeadOnRequest, prepare_environment
+
+_RAY_ENDED_WITHIN_S = 2.0
+"""A step that loses Ray fails about as soon as Ray's end is seen."""
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     os.chdir(workspace.root)
     prepare_environment()
     # One more than the workers hold, so that small tasks are never starved.
-    start_on_request(head, max(available_cores(), load_block(workspace, PretrainConfig).workers) + 1)
+    ray = HeadOnRequest(head, max(available_cores(), load_block(workspace, PretrainConfig).workers) + 1)
 
     from kfp import local
 
@@ -61,17 +63,21 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(run / "kfp"),
+        workspace_root=str(run / "kfp-workspace"),
         raise_on_error=True,
     )
     try:
         lifecycle(workspace=str(workspace.root))
+    except Exception:
+        if why := ray.why_ended(_RAY_ENDED_WITHIN_S):
+            # What the step itself says, if it could say anything, follows from this.
+            step = read_events(run / "events.jsonl")[-1]["step"]
+            emit(step, "failed", message=f"{step}: {why}; the same `sluice run` goes on from there")
+        raise
     finally:
-        ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
-            # Its sockets and logs.
-            session = Path(ray._private.worker._global_node.get_temp_dir_path())
-            ray.shutdown()
-            shutil.rmtree(session, ignore_errors=True)
+        ray.stop()
+        for name in ("kfp", "kfp-workspace"):
+            shutil.rmtree(run / name, ignore_errors=True)
 
 
 if __name__ == "__main__":

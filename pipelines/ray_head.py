@@ -1,18 +1,17 @@
-"""The run's embedded Ray head: started at the first request, shared by all steps, stopped with the run."""
+"""The run's Ray head: started at the first request, shared by all steps, stopped with the run."""
 
 import json
 import os
 import secrets
-import tempfile
 import threading
-import traceback
 from pathlib import Path
 
 from sluice.components.ray_head import wanted_file
+from sluice.core.failure import describe
 from sluice.core.files import atomic_write
+from sluice.core.local_ray import LocalRay
 
 _POLL_S = 0.1
-_ATTEMPTS = 4
 
 
 def prepare_environment() -> None:
@@ -31,51 +30,32 @@ def prepare_own_ray() -> None:
         prepare_environment()
 
 
-def start_on_request(address_file: Path, cpus: int) -> threading.Thread:
-    """Watch for the first request in the background; then start the head and publish its address."""
+class HeadOnRequest:
+    """Starts Ray in the background at a step's first request, and publishes its address where the steps look for it."""
 
-    def serve_request() -> None:
+    def __init__(self, address_file: Path, cpus: int) -> None:
+        self._address_file = address_file
+        # Ray Train polls the State API for minutes where the dashboard is off.
+        self._ray = LocalRay(cpus, dashboard=True)
+        threading.Thread(target=self._serve_request, name="ray-head", daemon=True).start()
+
+    def why_ended(self, timeout_s: float) -> str | None:
+        """Return why Ray ended under the steps, within `timeout_s` of now; None if it is up or was never started."""
+        return self._ray.why_ended(timeout_s)
+
+    def stop(self) -> None:
+        self._ray.stop()
+
+    def _serve_request(self) -> None:
         pause = threading.Event()
-        while not wanted_file(address_file).exists():
+        while not wanted_file(self._address_file).exists():
             pause.wait(_POLL_S)
         try:
-            found = {"RAY_ADDRESS": start_head(cpus)}
+            self._ray.start()
         except Exception as error:
-            found = {"error": f"Ray did not start: {' '.join(str(error).split())}"}
-        publish(found, address_file)
-        # Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG), so it has to live on.
-        pause.wait()
-
-    thread = threading.Thread(target=serve_request, name="ray-head", daemon=True)
-    thread.start()
-    return thread
-
-
-def start_head(cpus: int) -> str:
-    """Start Ray in this process and return its address. Its processes end when this one does."""
-    attempts = 0
-    while True:
-        attempts += 1
-        try:
-            import ray
-
-            ray.shutdown()
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                # Ray Train polls the State API for minutes where the dashboard is off.
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                # Short: the sockets below it may have no more than 107 characters.
-                _temp_dir=tempfile.mkdtemp(prefix="sluice-ray-"),
-            )
-            return str(ray.get_runtime_context().gcs_address)
-        except Exception:
-            # Ray gives its own processes 30 s to start, which a machine busy with the first steps may exceed.
-            if attempts == _ATTEMPTS:
-                raise
-            traceback.print_exc()
+            publish({"error": describe(error)}, self._address_file)
+        else:
+            publish({"RAY_ADDRESS": self._ray.address}, self._address_file)
 
 
 def publish(found: dict[str, str], address_file: Path) -> None:

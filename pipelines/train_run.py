@@ -81,9 +81,10 @@ def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool
         return Packed(Path(settings["tokens"]), Path(settings["tokenizer_folder"]))
     # A folder holds one run: another would leave files of both. One that came to no checkpoint is in nobody's way.
     if (out / DESCRIPTION).is_file() and (_checkpoints(out) or (out / MODEL).exists()):
-        if restore_request(read_json(out / DESCRIPTION)) != request:
+        if others := _differences(restore_request(read_json(out / DESCRIPTION)), request):
             raise ValueError(
-                f"--out {out} holds a run of other settings: name another folder, or go on with --resume {out}"
+                f"--out {out} holds a run of other settings, {', '.join(others)}: name another folder, or go on with "
+                f"--resume {out}"
             )
         path, source = request.text.path, out / "pack" / "source.json"
         if (
@@ -94,6 +95,19 @@ def open_run(workspace: Workspace, request: Request, out: Path, *, goes_on: bool
         ):
             raise ValueError(f"--out {out} holds a run on another text: name another folder; {PATH}{path} has changed")
     return open_tokens(workspace, request, out)
+
+
+def _differences(there: Request, here: Request) -> list[str]:
+    """The settings in which two runs differ, as `pretrain.seed 0 there and 9 here`."""
+    from sluice.core.settings.errors import spelled
+
+    old, new = there.settings(), here.settings()
+    keys = [(block, name) for block in new for name in {**old[block], **new[block]}]
+    return [
+        f"{block}.{name} {spelled(old[block].get(name))} there and {spelled(new[block].get(name))} here"
+        for block, name in keys
+        if old[block].get(name) != new[block].get(name)
+    ]
 
 
 def extend(out: Path, before: Request, request: Request, packed: "Packed") -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,8 +15,9 @@ from kinds import FOLDERS, forbid_processes, kind_of
 from xdist.scheduler import LoadScopeScheduling
 
 from sluice.components.workspace import Workspace
+from sluice.core.local_ray import LocalRay
 from sluice.pipelines.compose import compose, write_params
-from sluice.pipelines.ray_head import prepare_environment, start_head
+from sluice.pipelines.ray_head import prepare_environment
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -159,10 +159,11 @@ def ray_head() -> Iterator[str]:
     # What a test hands to a worker may be defined in the test's own module.
     ours = [str(ROOT), *(path for path in sys.path if path.startswith(str(ROOT / "tests")))]
     os.environ["PYTHONPATH"] = os.pathsep.join(ours)
-    address = start_head(cpus=4)
-    os.environ["RAY_ADDRESS"] = address
-    folder = ray._private.worker._global_node.get_temp_dir_path()
-    yield address
+    # Ray Train polls the State API for minutes where the dashboard is off.
+    head = LocalRay(cpus=4, dashboard=True).start()
+    os.environ["RAY_ADDRESS"] = head.address
+    ray.init(address=head.address, log_to_driver=False)
+    yield head.address
     os.environ.pop("RAY_ADDRESS", None)
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    head.stop()

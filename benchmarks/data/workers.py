@@ -70,19 +70,18 @@ def _phases(report: BuildReport) -> dict[str, float]:
 @contextmanager
 def ray_head() -> Iterator[None]:
     """A Ray head of this process with two CPUs, known to sluice.data.executor by RAY_ADDRESS."""
-    from sluice.pipelines.ray_head import prepare_environment, start_head
+    from sluice.core.local_ray import LocalRay
+    from sluice.pipelines.ray_head import prepare_environment
 
     prepare_environment()
     import ray  # fixes its authentication at import, so the token comes first
 
     os.environ["PYTHONPATH"] = str(ROOT)
-    os.environ["RAY_ADDRESS"] = start_head(cpus=2)
-    node = ray._private.worker._global_node
-    assert node is not None
-    folder = node.get_temp_dir_path()
+    head = LocalRay(cpus=2).start()
+    os.environ["RAY_ADDRESS"] = head.address
     try:
         yield
     finally:
         del os.environ["RAY_ADDRESS"]
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        head.stop()

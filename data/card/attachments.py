@@ -70,7 +70,8 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping | list):
-        return count(len(value))
+        # Empty where nobody knows: the training split names no sources.
+        return count(len(value)) if value else ""
     return str(value)
 
 

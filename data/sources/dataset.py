@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from sluice.core.network import connection_fault
 from sluice.data.sources.jsonl_csv import no_column
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.location import HubDataset
@@ -24,7 +26,15 @@ def read_dataset(location: HubDataset, split: str, revision: str | None, origin:
 
 def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
     import datasets
+    from huggingface_hub import constants
 
+    # The library would try for most of a minute. A folder of that name it takes before the hub.
+    needs_hub = not constants.HF_HUB_OFFLINE and not Path(location.repository).is_dir()
+    if needs_hub and (fault := connection_fault(constants.ENDPOINT)):
+        raise ValueError(
+            f"data.sources: {location.name} cannot be read, because {constants.ENDPOINT} cannot be reached ({fault}); "
+            "check the connection to the hub, or download the data set elsewhere and give the files' path"
+        )
     try:
         # Code of the data set is never run: the library refuses it by default.
         with _quiet():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sluice.core.network import connection_fault
 from sluice.model.directory import CONFIG, weight_files
 
 _URI = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -51,6 +52,8 @@ def fetch(uri: str) -> Snapshot:
             return Snapshot(folder, name, folder.name)
     except LocalEntryNotFoundError:
         pass
+    if not constants.HF_HUB_OFFLINE and (fault := connection_fault(constants.ENDPOINT)):
+        raise _out_of_reach(uri, fault)
     try:
         files = HfApi().list_repo_files(name, revision=revision)
         if not any("/" not in file and file.endswith(".safetensors") for file in files):
@@ -77,13 +80,19 @@ def fetch(uri: str) -> Snapshot:
             raise ValueError(
                 f"{constants.HF_HUB_CACHE} cannot be written: {error.strerror}; set HF_HUB_CACHE"
             ) from None
-        raise ValueError(
-            f"{uri} is not in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached "
-            f"({type(error).__name__}): download it where there is a network, and name its folder"
-        ) from None
+        raise _out_of_reach(uri, type(error).__name__) from None
     if not _is_complete(folder):
         raise ValueError(f"{uri} has no {CONFIG} with the weights that it names: it is no model of transformers")
     return Snapshot(folder, name, folder.name)
+
+
+def _out_of_reach(uri: str, why: str) -> ValueError:
+    from huggingface_hub import constants
+
+    return ValueError(
+        f"{uri} is not in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached ({why}): download it "
+        "where there is a network, and name its folder"
+    )
 
 
 def _is_complete(folder: Path) -> bool:

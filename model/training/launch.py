@@ -14,12 +14,15 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from sluice.core.local_ray import LocalRay
 from sluice.core.progress import Note, Progress
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.faults.preemption import forwarded_to
 from sluice.model.training.worker import Job, join_group, run_worker
 
 Result = TypeVar("Result")
+_RAY_ENDED_WITHIN_S = 2.0
+"""Whoever works on Ray fails about as soon as Ray's end is seen."""
 
 
 def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]:
@@ -65,29 +68,36 @@ def joined_ray(cpus: int | None = None) -> Iterator[None]:
     """Ray inside: the cluster that this process is in or RAY_ADDRESS names, else one of `cpus` (all) that ends with it.
 
     SIGTERM and Ctrl-C keep their handlers, inside and after it. Raises TrainingInterrupted where SIGTERM comes
-    while Ray starts.
+    while Ray is joined, and TrainingFailed where a cluster of our own dies.
     """
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
-    started = not ray.is_initialized()
+    if ray.is_initialized():
+        with _signals_kept():
+            yield
+        return
+    # Never a cluster that happens to run on this host.
+    own = None if os.environ.get("RAY_ADDRESS") else LocalRay(cpus).start()
     with _signals_kept():
         try:
-            if started:
-                # Never a cluster that happens to run on this host.
-                _start_ray({} if address else {"address": "local", "num_cpus": cpus})
+            _connect(os.environ["RAY_ADDRESS"] if own is None else own.address)
             yield
+        except Exception as error:
+            if own is not None and (why := own.why_ended(_RAY_ENDED_WITHIN_S)):
+                raise TrainingFailed(why) from error
+            raise
         finally:
-            if started:
-                ray.shutdown()
+            ray.shutdown()
+            if own is not None:
+                own.stop()
 
 
-def _start_ray(where: dict[str, Any]) -> None:
+def _connect(address: str) -> None:
     import ray
 
     try:
         with _signals_kept():
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, **where)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except SystemExit as ended:
         # Ray's own handler of SIGTERM ends the process with the signal's number.
         if ended.code != signal.SIGTERM:

@@ -122,7 +122,7 @@ def _build(arguments: argparse.Namespace) -> None:
         raise ValueError(f"refine.index={refine.index} lies in --out {out}: name a folder beside it for the index")
     try:
         with _Progress(arguments.json) as progress:
-            report = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress).summary()
+            built = build(ingest, refine, out, cache=workspace.state / "downloads", progress=progress)
     except KeyboardInterrupt:
         half = unfinished(out)
         if reusable(half):
@@ -130,6 +130,9 @@ def _build(arguments: argparse.Namespace) -> None:
                 f"what is read and scored is kept in {half}, and the same command goes on from it"
             ) from None
         raise
+    report = built.summary()
+    if built.refine.warning:
+        print(f"warning: {built.refine.warning}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(report))
         return

@@ -2,16 +2,22 @@
 
 import argparse
 import os
-import signal
+import sys
 import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NoReturn
 
 from sluice.components.stores import make_server, open_releases
 from sluice.core.files import try_lock
+from sluice.core.local_ray import RayFailed
 from sluice.pipelines.compose import find_workspace, override_block
 from sluice.pipelines.options import add_overrides
 from sluice.pipelines.ray_head import prepare_environment
 from sluice.serving.client import find_server
 from sluice.serving.config import ServeConfig
+
+if TYPE_CHECKING:
+    from sluice.serving.ray_serve.server import Server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +37,43 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
         prepare_environment()
         print("starting Ray Serve ..", flush=True)
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        with make_server(workspace, config) as server:
-            # Ray has replaced the handler by its own, which dumps the stack and aborts.
-            signal.signal(signal.SIGTERM, on_sigterm)
-            server.ready()
-            key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
-            print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
-            threading.Event().wait()
+        server = make_server(workspace, config)
+        _start(server)
+        key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
+        print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
+        try:
+            server.wait()
+        except RayFailed as died:
+            _end_now(server, f"{died}; `sluice serve` starts it again", status=1)
+        finally:
+            server.stop()
     return 0
+
+
+def _start(server: "Server") -> None:
+    """Start the server and wait until it is ready; a signal meanwhile ends this process within seconds."""
+    ready: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            server.start().ready()
+            ready.set_result(None)
+        except BaseException as error:
+            ready.set_exception(error)
+
+    # In a thread, because this one sees no signal while Ray waits in C++; nor does Ray take the signals from there.
+    threading.Thread(target=start, name="start", daemon=True).start()
+    try:
+        ready.result()
+    except KeyboardInterrupt:
+        _end_now(server, "interrupted while the server was starting", status=130)
+    except BaseException:
+        server.stop()
+        raise
+
+
+def _end_now(server: "Server", why: str, *, status: int) -> NoReturn:
+    """End server and process, without Ray's exit handlers, which would wait for processes that are gone."""
+    server.kill()
+    print(f"sluice serve: {why}", file=sys.stderr, flush=True)
+    os._exit(status)

@@ -4,9 +4,8 @@ import io
 import json
 import logging
 import os
-import shutil
 import socket
-import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -18,6 +17,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from sluice.core.files import atomic_write
+from sluice.core.local_ray import LocalRay, RayFailed
 from sluice.serving.auth import hash_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
@@ -48,7 +48,7 @@ class Server:
     ) -> None:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key
         self._reconciler = Reconciler(releases, model_folder, config, self._announce)
-        self._ray_folder: str | None = None
+        self._own_ray: LocalRay | None = None
 
     @property
     def url(self) -> str:
@@ -90,16 +90,34 @@ class Server:
             raise TimeoutError(f"the server was not ready within {timeout_s:.0f} s: waiting for {waiting_for}")
         return self
 
+    def wait(self) -> None:
+        """Wait for as long as the server runs. Raises RayFailed if its own Ray dies."""
+        if self._own_ray is None:
+            threading.Event().wait()
+        else:
+            raise RayFailed(str(self._own_ray.why_ended()))
+
     def stop(self) -> None:
         """Stop the server after finishing the requests in flight."""
         self._reconciler.stop()
         server_file(self._state_folder).unlink(missing_ok=True)
         # Ray prints the end of its own controller as a failure.
         with redirect_stdout(io.StringIO()):
-            serve.shutdown()
-            if self._ray_folder is not None:
+            # Without Ray, it would start one.
+            if ray.is_initialized():
+                serve.shutdown()
+            if self._own_ray is not None:
                 ray.shutdown()
-                shutil.rmtree(self._ray_folder, ignore_errors=True)
+                self._own_ray.stop()
+
+    def kill(self) -> None:
+        """End the server at once, from any thread and at any point of its start; requests in flight are lost.
+
+        In a cluster that RAY_ADDRESS names, its applications stay until the next server there removes them.
+        """
+        server_file(self._state_folder).unlink(missing_ok=True)
+        if self._own_ray is not None:
+            self._own_ray.stop()
 
     def __enter__(self) -> "Server":
         return self.start()
@@ -109,15 +127,9 @@ class Server:
 
     def _launch(self) -> None:
         if not ray.is_initialized():
-            # A short path: Unix socket names below it are limited to 107 characters.
-            self._ray_folder = tempfile.mkdtemp(prefix="sluice-ray-")
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _temp_dir=self._ray_folder,
-            )
+            self._own_ray = LocalRay(log=self._state_folder / "ray.log")
+            self._own_ray.start()
+            ray.init(address=self._own_ray.address, log_to_driver=False, logging_level=logging.ERROR)
         # Without this, notices of ordinary events fill the terminal.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(

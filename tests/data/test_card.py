@@ -11,6 +11,7 @@ import pytest
 import refined_folder
 from refined_folder import PACK_INDEX, TOKENIZER_REPORT, texts, write_json, write_refined
 
+from sluice.data.card.attachments import describe
 from sluice.data.card.card import heat, render, write_card
 from sluice.data.card.folder import open_folder
 from sluice.data.card.licences import Licences
@@ -189,6 +190,13 @@ def test_tokenizer_and_packing_are_on_the_page_where_they_are_given(refined: Pat
     assert "train s" not in text
     with pytest.raises(ValueError, match=r"holds none of index.json"):
         render(refined, packed=tmp_path)
+
+
+def test_a_split_whose_sources_are_unknown_shows_no_number_of_them() -> None:
+    counts = {"documents": 3, "sources": {}}
+    [table] = describe({"splits": {"train": counts, "valid": {**counts, "sources": {"docs": {"documents": 3}}}}}).tables
+    assert table.head == ["documents", "sources"]
+    assert table.rows == [["train", "3", ""], ["valid", "3", "1"]]
 
 
 @pytest.mark.parametrize(

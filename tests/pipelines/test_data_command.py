@@ -72,6 +72,21 @@ def test_build_counts_every_document_once(
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing half-made is left behind"
 
 
+def test_an_evaluation_set_that_is_the_source_itself_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [article("garden", number) for number in range(5)]
+    files = [tmp_path / "texts.jsonl", tmp_path / "quiz.jsonl"]
+    for path, some in zip(files, (texts, texts[:3]), strict=True):
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
+    command = ["data", "build", "--source", str(files[0]), "--against", str(files[1]), "--out", str(tmp_path / "out")]
+    assert main([*command, *ONE]) == 0
+    warning = (
+        "warning: the evaluation sets (quiz) dropped 3 of 5 documents: check that none of them is made of the sources"
+    )
+    assert warning in capsys.readouterr().err
+
+
 def test_a_second_build_replaces_the_first_with_the_same_bytes(built: Path, source: Path, against: Path) -> None:
     before = json.loads((built / "manifest.json").read_text())
     assert main(["data", "build", "--source", str(source), "--against", str(against), "--out", str(built), *ONE]) == 0

@@ -1,20 +1,25 @@
 """The judgments of `sluice doctor`, and the refusal of a run on a machine that cannot finish it."""
 
+import json
+import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
+from sluice.core.network import connection_fault
+from sluice.pipelines.cli import main
 from sluice.pipelines.doctor import (
     GIB,
     Finding,
     Health,
-    index_answers,
     judge_disk,
     judge_network,
     judge_packages,
     judge_port,
     judge_python,
     judge_sources,
+    judge_temporary,
     judge_tools,
     port_taken,
     require_healthy,
@@ -51,10 +56,52 @@ def test_a_taken_port_fails_unless_it_is_our_own_server() -> None:
 
 
 def test_no_network_is_a_warning_that_says_what_happens_instead() -> None:
-    assert not index_answers("http://127.0.0.1:9/simple/")
+    assert connection_fault("http://127.0.0.1:9/simple/") == "127.0.0.1: Connection refused"
     finding = judge_network(False)
     assert finding.health == Health.WARN
     assert "installed packages' documentation" in finding.message
+
+
+def test_a_temporary_folder_too_long_for_rays_sockets_fails() -> None:
+    assert judge_temporary("/tmp").health == Health.OK
+    finding = judge_temporary("/home/somebody/a/folder/of/their/own/tmp")
+    assert finding.health == Health.FAIL
+    assert "107" in finding.message
+    assert finding.fix.startswith("set TMPDIR to a folder of at most")
+
+
+def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, str]]:
+    main(["doctor", "--json", *arguments])
+    return {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+
+
+def test_settings_of_the_run_to_come_are_examined(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "one.txt").write_text("A text.")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = findings(capsys, "profile=tiny", f"serve.port={port}", "data.sources=texts")
+    assert (found["port"]["health"], found["sources"]["health"]) == ("fail", "ok")
+    assert "no/such" in findings(capsys, "data.sources=no/such")["sources"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["workspace", "settings"])
+def test_a_broken_workspace_is_a_finding_beside_those_of_the_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, kind: str
+) -> None:
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    if kind == "settings":
+        shutil.copytree(root / "conf", tmp_path / "conf")
+        shutil.copy(root / "dvc.yaml", tmp_path)
+        with (tmp_path / "conf" / "config.yaml").open("a") as config:
+            config.write("\nno_such_block: {key: 3}\n")
+    found = findings(capsys)
+    assert found[kind]["health"] == "fail"
+    assert ("SLUICE_WORKSPACE" if kind == "workspace" else "no_such_block") in found[kind]["message"]
+    assert {"python", "packages", "disk", "memory", "temporary"} < found.keys()
 
 
 def test_missing_tools_and_sources_are_named() -> None:

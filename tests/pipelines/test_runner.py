@@ -1,9 +1,11 @@
 """A run records and shows its steps from their events."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sluice.components.artifact import write_metrics
 from sluice.components.params import load_block
@@ -96,11 +98,45 @@ def test_plain_lines_tell_start_pace_and_end(capsys: pytest.CaptureFixture[str])
     view.show(event("gate", "start", 100.0))
     view.show(event("gate", "done", 101.0, outcome="hold"))
     assert capsys.readouterr().out.splitlines() == [
+        "pretrain   started",
         "pretrain   0/100 starting workers",
         "pretrain   50/100 loss 2.5, about 20 s left",
         "pretrain   done in 100.0 s",
+        "gate       started",
         "gate       hold in 1.0 s",
     ]
+
+
+def test_a_pace_of_the_first_steps_is_no_forecast(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first step of training compiles: by it alone, 120 steps would seem to take half an hour."""
+    view = LineView()
+    view.show(event("pretrain", "start", 0.0))
+    for now, done in ((11.0, 0), (29.0, 1), (40.0, 5), (51.0, 6)):
+        view.show(event("pretrain", "progress", now, done=done, total=120, note="loss 2.5"))
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "pretrain   1/120 loss 2.5",
+        "pretrain   5/120 loss 2.5",
+        "pretrain   6/120 loss 2.5, about 760 s left",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_running_bar_is_told_from_a_finished_one_on_a_narrow_terminal(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    view = BarView(("ingest", "pretrain"), clock=lambda: 0.0, console=console)
+    view.show(event("ingest", "start", 0.0))
+    view.show(event("ingest", "done", 0.0))
+    view.show(event("pretrain", "start", 0.0))
+    note = "loss 2.345, 1,234 tokens/s, and more than fits"
+    view.show(event("pretrain", "progress", 0.0, done=60, total=120, note=note))
+    view.close()
+    shown = Console(width=width, file=io.StringIO())
+    shown.print(view._progress.get_renderable())
+    done, running = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert ("100%" in done, done.rstrip().endswith("done")) == (True, True)
+    assert " 50% 0:00:00 " in running
+    assert "loss 2" in running
+    assert len(running) <= width
 
 
 @pytest.mark.parametrize("step_s", [1.0, 40.0])

@@ -112,7 +112,8 @@ def test_a_text_is_trained_on_and_the_run_can_be_taken_up(
     assert (out / "loss.svg").is_file() and (out / "model" / "model.safetensors").is_file()
     assert json.loads((out / "report.json").read_text()) == found
     assert found["sample"] and (out / "sample.txt").read_text() == found["sample"]
-    assert "other settings" in refused("train", *TINY, "pretrain.seed=9", f"data.path={text}", "--out", str(out))
+    other = refused("train", *TINY, "pretrain.seed=9", f"data.path={text}", "--out", str(out))
+    assert "other settings, pretrain.seed 1234 there and 9 here: name another folder" in other
     # The text is no longer needed; the last checkpoint is the end of the run.
     text.unlink()
     # What was measured stays.
@@ -212,6 +213,7 @@ def test_progress_of_training_has_the_time_left(
         for done in (0, 10, 20):
             progress(done, 50, f"loss {done}")
     assert capsys.readouterr().out.splitlines() == [
+        "train      started",
         "train      0/50 loss 0",
         "train      10/50 loss 10, about 40 s left",
         "train      20/50 loss 20, about 30 s left",
@@ -241,7 +243,10 @@ def test_what_another_process_says_is_shown(
             subprocess.run([sys.executable, "-c", _TELLS, said], cwd=root, timeout=600, check=True)
         assert not events.exists()
     shown = capsys.readouterr()
-    assert [line for line in shown.out.splitlines() if " in " not in line] == ["train      resumes from step 3"]
+    assert [line for line in shown.out.splitlines() if " in " not in line] == [
+        "train      started",
+        "train      resumes from step 3",
+    ]
     assert shown.err == "train      resumes from step 3\n"
 
 

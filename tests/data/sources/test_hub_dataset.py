@@ -77,3 +77,13 @@ def test_the_libraries_say_nothing_of_their_retries(
     assert "Retrying" not in said
     assert "audible outside" in said, "the test would hear it"
     assert [logger.parent.level for logger in talkative if logger.parent] == levels
+
+
+def test_without_a_network_it_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.load_dataset", pytest.fail)
+    with pytest.raises(
+        ValueError, match=r"hf:owner/name cannot be read, because .* cannot be reached \(127.0.0.1: Conn"
+    ):
+        ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
