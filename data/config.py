@@ -14,7 +14,6 @@ from pydantic import (
 
 from sluice.core.settings.block import Block
 from sluice.core.settings.files import NamesFile
-from sluice.data.languages import CODE, IDENTIFIED, UNDETERMINED
 
 Markup = Literal["raw", "txt", "wrapped", "md", "rst", "html"]
 """raw: the text byte for byte; txt: plain text, unwrapped where it is shown to be hard-wrapped prose; wrapped: plain
@@ -168,6 +167,21 @@ class IngestConfig(Block):
         return [Source(uri=each) if isinstance(each, str) else each for each in listed]
 
 
+UNDETERMINED = "undetermined"
+"""Language of a document that is too short or too strange to be identified."""
+CODE = "code"
+"""Language of a document that is program code as a whole."""
+
+IDENTIFIED = frozenset(
+    """
+    ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo
+    fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km
+    kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt
+    qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa
+    wuu xh yo yue zh zu
+    """.split()  # noqa: SIM905
+)
+"""ISO 639 codes of the languages that py3langid knows."""
 ContaminationPolicy = Literal["cut", "drop", "report"]
 ContaminationSign = Literal["longest", "any"]
 

@@ -14,13 +14,11 @@ from sluice.core.progress import Progress, no_progress
 from sluice.core.settings.errors import mistake
 from sluice.data.build import BuildReport, put_in_place, seal
 from sluice.data.config import RefineConfig
-from sluice.data.deduplication.near import Duplicate
-from sluice.data.deduplication.sketch_store import SketchPart
-from sluice.data.refining.compare import read_pairs, similar_pairs_again, write_pairs
-from sluice.data.refining.corpus import Corpus
+from sluice.data.refining.compare import similar_pairs_again
+from sluice.data.refining.evidence import read_evidence, write_pairs, write_report
 from sluice.data.refining.fingerprint import THRESHOLDS
-from sluice.data.refining.refine import decide_cut_write, write_report
-from sluice.data.refining.tables import DECISIONS, EARLIER, PAIRS, SKETCHES, read_twins, score_parts
+from sluice.data.refining.refine import decide_cut_write
+from sluice.data.refining.tables import DECISIONS, PAIRS
 from sluice.data.report import EVIDENCE, INGEST, REPORT, IngestReport, RefineReport
 
 
@@ -58,10 +56,8 @@ def refilter(folder: Path, changes: dict[str, Any], *, progress: Progress = no_p
         for name in (DECISIONS, REPORT):
             (result / EVIDENCE / name).unlink()
         kept = result / EVIDENCE
-        corpus = Corpus.open(score_parts(kept))
-        sketches = [SketchPart(kept / SKETCHES.format(number)) for number in range(len(corpus.parts))]
-        earlier = {name: Duplicate(name, twin, jaccard) for name, twin, jaccard in read_twins(kept / EARLIER)}
-        pairs = similar_pairs_again(old, config, corpus, sketches, read_pairs(corpus, kept), result)
+        corpus, sketches, pairs, earlier = read_evidence(kept)
+        pairs = similar_pairs_again(old, config, corpus, sketches, pairs, result)
         (kept / PAIRS).unlink()  # a hard link to the file of the build
         write_pairs(corpus, pairs, kept)
         after = decide_cut_write(config, corpus, sketches, pairs, earlier, result, progress=progress)

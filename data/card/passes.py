@@ -8,7 +8,7 @@ import numpy as np
 
 from sluice.core.arrow import numbers
 from sluice.data.card.folder import RefinedFolder, columns_of, rows
-from sluice.data.languages import is_wanted
+from sluice.data.quality.language import is_wanted
 from sluice.data.quality.rule import QualityRule
 from sluice.data.quality.rules import LANGUAGE, RULES
 

@@ -5,9 +5,8 @@ cut or dropped; the shorter ones are only counted, because an edited copy leaves
 """
 
 import hashlib
-import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,6 @@ from sluice.data.decontamination.items import read_items
 from sluice.data.decontamination.spans import SharedSpan
 from sluice.data.deduplication.spans import merged
 from sluice.data.deduplication.words import word_hashes
-from sluice.data.privacy import mask
 from sluice.data.writing_systems import letters_a_word
 
 SHORTEST_ITEM = 4
@@ -56,19 +54,19 @@ class EvaluationSets:
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], ngrams: Sequence[int] = (13, 8), masks: Collection[str] | None = None
+        cls, paths: Sequence[Path], ngrams: Sequence[int] = (13, 8), prepare: Callable[[str], str] = str
     ) -> "EvaluationSets":
         """Read JSONL, JSON and YAML files in any order; without paths the index is empty.
 
-        A set is named by `set_names`. `ngrams` descend. Items are prepared like documents: in NFC, with `masks` over
-        personal data. Raises ValueError naming file and line that cannot be read, or a file without a usable item.
+        A set is named by `set_names`. `ngrams` descend. `prepare` does to strings of items what was done to documents,
+        such as masking personal data. Raises ValueError naming file and line that cannot be read, or a file without a
+        usable item.
         """
         names = set_names(paths)
         found: dict[int, list[tuple[int, np.ndarray]]] = {}
         counts, ignored = {}, {}
         for place, (name, path) in enumerate(sorted(names.items())):
-            items = ([mask(unicodedata.normalize("NFC", each), masks)[0] for each in item] for item in read_items(path))
-            units = [_units(item, ngrams) for item in items]
+            units = [_units([prepare(string) for string in item], ngrams) for item in read_items(path)]
             counts[name] = sum(map(bool, units))
             ignored[name] = len(units) - counts[name]
             if not counts[name]:

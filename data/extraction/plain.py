@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from sluice.data.code_lines import code_share
+from sluice.data.extraction.code_lines import code_share
 from sluice.data.writing_systems import first_word, join_lines, tokens, width
 
 LEAST_BREAKS = 3

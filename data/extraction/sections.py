@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sluice.data.code_lines import is_code
+from sluice.data.extraction.code_lines import is_code
 
 _LEAST, _MOST = 80, 400
 """Characters of a passage. The shortest answer that is worth learning, and about as much as a question may hold."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sluice.data.languages import CODE
+from sluice.data.config import CODE
 from sluice.data.quality.ngrams import duplicate_characters, repeated, top_characters
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.rule import QualityRule

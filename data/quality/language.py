@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sluice.core.files import naming
-from sluice.data.languages import CODE, UNDETERMINED
+from sluice.data.config import CODE, UNDETERMINED
 from sluice.data.quality.prose import Prose
 from sluice.data.writing_systems import LANGUAGES_WITHOUT_SPACES
 
@@ -42,6 +42,11 @@ def identify(prose: Prose) -> Language:
     probability = round(exact, _DIGITS)
     is_found = probability >= LEAST_PROBABILITY or found in LANGUAGES_WITHOUT_SPACES
     return Language(found if is_found and found != _NO_LANGUAGE else UNDETERMINED, probability)
+
+
+def is_wanted(language: str, wanted: list[str]) -> bool:
+    """Return whether `refine.languages` keeps a document: code is kept beside any language, having none."""
+    return language in wanted or language == CODE
 
 
 @cache

@@ -1,8 +1,8 @@
 """The prose of a document and its words, computed once for all quality rules.
 
 Rules examine prose only: in technical documentation a code block is content, and its brackets would fail every rule
-made for web pages. Of a document that is code as a whole (sluice.data.code_lines), all lines count. Line ends and
-Unicode forms do not matter here.
+made for web pages. Of a document that is code as a whole (sluice.data.extraction.code_lines), all lines count. Line
+ends and Unicode forms do not matter here.
 """
 
 import re
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.data import writing_systems
-from sluice.data.code_lines import is_code, prose_lines
+from sluice.data.extraction.code_lines import is_code, prose_lines
 from sluice.data.extraction.encoding import composed
 
 _MARK = re.compile(r"^(?:#{1,6}|-) +", re.MULTILINE)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sluice.data.config import RefineConfig
-from sluice.data.languages import CODE, is_wanted
+from sluice.data.config import CODE, RefineConfig
 from sluice.data.quality import c4, fineweb, gopher
-from sluice.data.quality.language import identify
+from sluice.data.quality.language import identify, is_wanted
 from sluice.data.quality.prose import Prose
 from sluice.data.quality.rule import QualityRule
 

@@ -6,7 +6,7 @@ between words. Lists are short on purpose: the rule asks whether there are sente
 
 from collections.abc import Collection
 
-from sluice.data.languages import UNDETERMINED
+from sluice.data.config import UNDETERMINED
 
 STOP_WORDS: dict[str, frozenset[str]] = {
     "en": frozenset({"the", "be", "to", "of", "and", "that", "have", "with"}),

@@ -8,14 +8,14 @@ import numpy as np
 
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.index import DuplicateIndex
-from sluice.data.deduplication.near import PAIR, Duplicate, candidate_pairs, greedy_ranks, verified_pairs
+from sluice.data.deduplication.near import Duplicate, candidate_pairs, greedy_ranks, verified_pairs
 from sluice.data.deduplication.ragged_arrays import write_column
 from sluice.data.deduplication.shingles import shingles
 from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.deduplication.words import word_hashes
 from sluice.data.quality.rules import breaches
 from sluice.data.refining.corpus import Corpus
-from sluice.data.refining.tables import PAIRS, read_rows, read_twins, write_twins
+from sluice.data.refining.tables import read_rows
 
 STORED_JACCARD = 0.5
 """Pairs below this Jaccard similarity are not stored: no threshold may be lower."""
@@ -70,19 +70,6 @@ def earlier_duplicates(
         return {}
     found = index.duplicates(sketches, corpus.slot_ids(), corpus.is_first(), STORED_JACCARD, run_id)
     return {duplicate.id: duplicate for duplicate in found}
-
-
-def write_pairs(corpus: Corpus, pairs: np.ndarray, evidence: Path) -> None:
-    """Write pairs of distinct ids, [n] of dtype PAIR, into an evidence folder."""
-    ids = [corpus.ids[row] for row in corpus.first_rows()]
-    write_twins([(ids[one], ids[other], similarity) for one, other, similarity in pairs.tolist()], evidence / PAIRS)
-
-
-def read_pairs(corpus: Corpus, evidence: Path) -> np.ndarray:
-    """Read what `write_pairs` wrote."""
-    number = {corpus.ids[row]: number for number, row in enumerate(corpus.first_rows())}
-    twins = read_twins(evidence / PAIRS)
-    return np.array([(number[one], number[other], jaccard) for one, other, jaccard in twins], dtype=PAIR)
 
 
 def _passing(config: RefineConfig, corpus: Corpus) -> np.ndarray:

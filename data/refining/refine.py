@@ -5,9 +5,9 @@ without scoring again.
 """
 
 import hashlib
-import json
 import shutil
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,15 +27,16 @@ from sluice.data.deduplication.near import Duplicate
 from sluice.data.deduplication.sketch_store import SketchPart
 from sluice.data.document import document_shards
 from sluice.data.executor import RunTasks, lasting_workers, run_tasks
-from sluice.data.refining.compare import earlier_duplicates, similar_pairs, write_pairs
+from sluice.data.privacy import mask
+from sluice.data.refining.compare import earlier_duplicates, similar_pairs
 from sluice.data.refining.corpus import Corpus
 from sluice.data.refining.cut import Cutter, too_short
 from sluice.data.refining.decide import DocumentDecision, decide
+from sluice.data.refining.evidence import write_evidence, write_report
 from sluice.data.refining.fingerprint import fingerprint
 from sluice.data.refining.score import ScoreTask, score_part
-from sluice.data.refining.tables import EARLIER, SKETCHES, write_twins
 from sluice.data.refining.write import write_outcome
-from sluice.data.report import EVIDENCE, REPORT, RefineReport
+from sluice.data.report import EVIDENCE, RefineReport
 
 _PARTS = 16
 _LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 18, 1 << 24
@@ -151,9 +152,11 @@ def decide_cut_write(  # noqa: PLR0917
 
 
 def load_sets(config: RefineConfig) -> EvaluationSets:
-    """Load the evaluation sets of the settings."""
+    """Load the evaluation sets of the settings, their items prepared like documents: in NFC, personal data masked."""
     return EvaluationSets.load(
-        [Path(each.path) for each in config.evaluation_sets], config.contamination_ngrams, config.masks
+        [Path(each.path) for each in config.evaluation_sets],
+        config.contamination_ngrams,
+        lambda string: mask(unicodedata.normalize("NFC", string), config.masks)[0],
     )
 
 
@@ -170,30 +173,3 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
             tasks.append(ScoreTask(tuple(group), len(tasks), work, config, sets))
             group = []
     return tasks
-
-
-def write_evidence(
-    tasks: Sequence[ScoreTask],
-    corpus: Corpus,
-    pairs: np.ndarray,
-    earlier: Mapping[str, Duplicate],
-    evidence: Path,
-) -> None:
-    """Write what a later change of thresholds needs: scores, sketches and similar pairs."""
-    evidence.mkdir(parents=True)
-    write_pairs(corpus, pairs, evidence)
-    write_twins([(each.id, each.duplicate_of, each.jaccard) for each in earlier.values()], evidence / EARLIER)
-    for number, task in enumerate(tasks):
-        shutil.copyfile(task.scores, evidence / f"scores-{number:04d}.parquet")
-        # Without the shingles, which are larger than the text and can be computed from it again.
-        copied = evidence / SKETCHES.format(number)
-        copied.mkdir(parents=True)
-        for path in sorted(task.sketches.iterdir()):
-            if not path.name.startswith("shingles"):
-                shutil.copyfile(path, copied / path.name)
-
-
-def write_report(report: RefineReport, out: Path) -> None:
-    """Write the report without its timings, so that equal outcomes are equal bytes."""
-    text = json.dumps(report.model_dump(exclude={"timings"}), indent=2, sort_keys=True, ensure_ascii=False)
-    (out / EVIDENCE / REPORT).write_text(text + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from datatrove.data import Document
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from sluice.data.languages import UNDETERMINED
+from sluice.data.config import UNDETERMINED
 from sluice.data.tokenization.bytelevel import token_bytes
 from sluice.data.tokenization.encoder import TextEncoder
 

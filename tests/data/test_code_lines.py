@@ -4,8 +4,8 @@ import pytest
 from script_fixtures import ARTICLES
 from unwrapping_texts import KEPT, LANGUAGES, MAIL
 
-from sluice.data.code_lines import code_share, is_code
-from sluice.data.languages import CODE, IDENTIFIED, UNDETERMINED
+from sluice.data.config import CODE, IDENTIFIED, UNDETERMINED
+from sluice.data.extraction.code_lines import code_share, is_code
 from sluice.data.quality.language import LEAST_PROBABILITY, identify
 from sluice.data.quality.prose import Prose
 
