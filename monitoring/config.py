@@ -19,6 +19,7 @@ class MonitorConfig(Block):
     min_records: int = Field(30, ge=1)
     """Fewer records than this are `inconclusive`, which is an alert, never an ok."""
     max_error_rate: float = Field(0.02, ge=0, lt=1)
+    """Share of the version's faults; a wait of its own beyond max_first_token_p95_ms is one."""
     max_first_token_p95_ms: float = Field(3000.0, gt=0)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence of the intervals of error rate and latency; only an interval beyond its bound is a failure."""

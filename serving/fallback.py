@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from sluice.monitoring.traffic.classify import CLIENT_GONE
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
+from sluice.serving.config import CHALLENGER_SHARE
 from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.routing import Target, TrafficSource
+from sluice.serving.slots import Slots
 
-CHALLENGER_SHARE = 0.5
-"""Share of a request's time that the challenger may use; the rest is left for the champion's fallback."""
 MEASURED_BY_ENGINE = tuple(
     column.name for column in fields(Finish) if column.name in COLUMNS.keys() - {"completion_tokens", "total_ms"}
 )
@@ -51,6 +51,8 @@ class Attempt:
     first_token_ms: float | None = None
     wait_ms: float = 0.0
     """Longest time without news so far."""
+    queue_ms: float = 0.0
+    """Time in the queue, as the gateway counts it."""
     text: str = ""
     tokens: int = 0
     finish: Finish | None = None
@@ -74,11 +76,12 @@ class FallbackCall:
         source: TrafficSource,
         timeout_s: float,
         max_wait_ms: float,
+        slots: Slots,
         record: Callable[[TrafficRecord], None],
     ) -> None:
         assert targets, "a request without a target is refused earlier"
         self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
-        self._record, self._max_wait_s = record, max_wait_ms / 1e3
+        self._record, self._slots, self._max_wait_s = record, slots, max_wait_ms / 1e3
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
         self._attempts: list[Attempt] = []
@@ -102,6 +105,7 @@ class FallbackCall:
         try:
             for target in self._targets:
                 attempt = Attempt(target, time.monotonic())
+                place = self._slots.enter(target.version, attempt.started)
                 self._attempts.append(attempt)
                 try:
                     async with aclosing(self._attempt(attempt)) as events:
@@ -113,7 +117,10 @@ class FallbackCall:
                     if target is self._targets[-1]:
                         raise
                 finally:
-                    attempt.total_ms = attempt.total_ms or 1e3 * (time.monotonic() - attempt.started)
+                    ended = time.monotonic()
+                    self._slots.leave(place, ended)
+                    attempt.queue_ms = place.queue_ms(ended)
+                    attempt.total_ms = attempt.total_ms or 1e3 * (ended - attempt.started)
         finally:
             self._write_records()
 
@@ -160,7 +167,7 @@ class FallbackCall:
             self._record(self._traffic_record(attempt, status))
 
     def _traffic_record(self, attempt: Attempt, status: int) -> TrafficRecord:
-        measured: dict[str, Any] = {"first_token_ms": attempt.first_token_ms}
+        measured: dict[str, Any] = {"first_token_ms": attempt.first_token_ms, "queue_ms": attempt.queue_ms}
         if attempt.finish:
             measured = {name: getattr(attempt.finish, name) for name in MEASURED_BY_ENGINE}
         return TrafficRecord(

@@ -34,6 +34,7 @@ from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests, as_json
 from sluice.serving.readiness import Outage, find_outage
 from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targets
+from sluice.serving.slots import Slots
 
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/ready", "/", "/dashboard")
@@ -74,7 +75,7 @@ class Gateway:
     ) -> None:
         self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
         self._sets_request_id = sets_request_id
-        self.recent, self.exporter = RecentRequests(), Exporter(routes)
+        self.recent, self.exporter, self.slots = RecentRequests(), Exporter(routes), Slots(config.max_batch)
         self.started = int(time.time())
 
     def open(self, request: Request, parsed: SamplingRequest) -> FallbackCall:
@@ -104,6 +105,7 @@ class Gateway:
             source=source,
             timeout_s=self.config.request_timeout_s,
             max_wait_ms=self.config.max_first_token_ms,
+            slots=self.slots,
             record=self.record,
         )
 

@@ -8,7 +8,7 @@ hangs until its clients leave would have none.
 |---|---|---|
 | `answered` | a complete answer, without a wait beyond the objective | yes |
 | `model_fault` | a failure, or a wait beyond the objective, also if the client left during it | yes |
-| `capacity` | refused because the server was full or stopping, or answered late because of the queue | no |
+| `capacity` | refused because the server was full or stopping, or late because of the queue | no |
 | `client_mistake` | a request that no version can answer (4xx) | no |
 | `client_left` | the client left while it had not waited beyond the objective | no |
 
@@ -24,7 +24,7 @@ AttemptClass = Literal["answered", "model_fault", "capacity", "client_mistake", 
 CLASSES: tuple[AttemptClass, ...] = get_args(AttemptClass)
 JUDGED: tuple[AttemptClass, ...] = ("answered", "model_fault")
 """The classes that are evidence about a version."""
-UNAVAILABLE = 503
+UNAVAILABLE, TIMED_OUT = 503, 504
 CLIENT_GONE = 499
 """Status of a request whose client disconnected (nginx's code; it is never sent)."""
 
@@ -40,17 +40,18 @@ def classify(
 ) -> AttemptClass:
     """Return the class of an attempt with these fields of its traffic record; a missing number is None or NaN.
 
-    `objective_ms` is the longest wait that a version may cause. Time in the queue is not the version's, where it is
-    known: an attempt that ended without an answer never told it.
+    `objective_ms` is the longest wait that a version may cause; time in the queue is not its own.
     """
-    if status == UNAVAILABLE:
+    wait, queue = max(_number(first_token_ms), _number(wait_ms)), _number(queue_ms)
+    is_late = wait - queue > objective_ms
+    timed_out_in_queue = status == TIMED_OUT and not _number(first_token_ms) and queue > 0 and not is_late
+    if status == UNAVAILABLE or timed_out_in_queue:
         return "capacity"
     if status >= 500 or (status < 400 and error):
         return "model_fault"
     if status >= 400 and status != CLIENT_GONE:
         return "client_mistake"
-    wait = max(_number(first_token_ms), _number(wait_ms))
-    if wait - _number(queue_ms) > objective_ms:
+    if is_late:
         return "model_fault"
     if status == CLIENT_GONE:
         return "client_left"

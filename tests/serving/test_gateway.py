@@ -453,8 +453,27 @@ def test_an_answer_in_one_piece_may_take_longer_than_its_first_token(backends: B
 
 
 def test_a_setting_that_no_request_can_reach_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_first_token_ms 3000 must be less than request_timeout_s, 2000 ms"):
+    with pytest.raises(ValueError, match="max_first_token_ms 3000 exceeds 1000: of request_timeout_s 2"):
         ServeConfig(request_timeout_s=2)
+
+
+def test_a_wait_in_the_queue_is_not_the_versions(backends: Backends) -> None:
+    """One slot: the second request leaves the queue, the first one leaves a version that is silent."""
+
+    async def work(world: World) -> None:
+        asking = []
+        for count in (1, 2):
+            asking.append(asyncio.create_task(world.chat()))
+            while backends.hanging < count:
+                await asyncio.sleep(0)
+        for expected, task in ((0, asking[1]), (1, asking[0])):
+            task.cancel()
+            await asyncio.wait({task})
+            measured = (await world.client.get("/admin/measurements?version=hangs")).json()
+            assert (measured["requests"], measured["errors"]) == (expected, expected)
+
+    config = CONFIG.model_copy(update={"max_first_token_ms": 1e-6, "max_batch": 1})
+    World(backends, Routes(champion="hangs"), config).run(work)
 
 
 def test_nobody_behind_a_champion_that_hangs(backends: Backends) -> None:

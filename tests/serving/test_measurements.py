@@ -16,6 +16,7 @@ from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.canary import Arms, RolloutDecision, RolloutState, decide
 from sluice.serving.config import RolloutConfig, ServeConfig
 from sluice.serving.measurements import RecentRequests
+from sluice.serving.slots import Slots
 
 OBJECTIVE_MS = ServeConfig().max_first_token_ms
 COMPLETE: dict[str, Any] = {"completion_tokens": 10, "total_ms": 200.0, "mean_log_probability": -1.0}
@@ -82,6 +83,15 @@ def monitored(champion: Sequence[TrafficRecord]) -> tuple[str, dict[str, int], l
         ({**ANSWERED, "first_token_ms": 3000.0, "wait_ms": 3000.0}, "answered"),
         ({**ANSWERED, "first_token_ms": 9000.0, "queue_ms": 8900.0}, "capacity"),
         (QUEUE_FULL, "capacity"),
+        ({"status": 504, "error": "TimeoutError", "wait_ms": 3010.0, "queue_ms": 2900.0}, "capacity"),
+        ({"status": 504, "error": "TimeoutError", "wait_ms": 60_000.0, "queue_ms": 2900.0}, "model_fault"),
+        ({"status": 504, "error": "TimeoutError", "wait_ms": 200.0, "queue_ms": 0.0}, "model_fault"),
+        (
+            {"status": 504, "error": "TimeoutError", "first_token_ms": 9.0, "wait_ms": 9.0, "queue_ms": 5.0},
+            "model_fault",
+        ),
+        ({"status": 499, "error": "ClientGone", "wait_ms": 9000.0, "queue_ms": 8900.0}, "client_left"),
+        ({"status": 499, "error": "ClientGone", "wait_ms": 9000.0, "queue_ms": 100.0}, "model_fault"),
         ({"status": 503, "error": "EngineStopped"}, "capacity"),
         (MISTAKE, "client_mistake"),
         ({"status": 422, "error": "ValueError", "wait_ms": 9000.0}, "client_mistake"),
@@ -103,6 +113,17 @@ def test_a_full_queue_is_not_the_models_fault() -> None:
     assert (classes["answered"], classes["capacity"], classes["model_fault"]) == (126, 224, 0)
     assert {check.outcome for check in checks} == {"pass"} and checks[0].n == 126
     assert canary(records("2", (126, ANSWERED), (224, QUEUE_FULL))).action == "promote"
+
+
+def test_an_attempt_is_queued_while_the_slots_are_taken() -> None:
+    slots = Slots(2)
+    first, second, third, fourth, other = (slots.enter(version, now) for now, version in enumerate("11112"))
+    slots.leave(second, 10)
+    assert [place.queue_ms(20) for place in (first, second, third, fourth, other)] == [0, 0, 8000, 17_000, 0]
+    slots.leave(fourth, 30)
+    slots.leave(first, 40)
+    assert fourth.queue_ms(30) == 27_000 and third.queue_ms(50) == 8000
+    assert slots.enter("1", 50).queue_ms(60) == 0
 
 
 def test_nothing_but_refusals_is_no_data_and_never_a_pass() -> None:
