@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, ServeConfig
-from sluice.serving.ledger import Ledger
+from sluice.serving.ledger import Ledger, ledger_models
 from sluice.serving.registry import Registry
 from sluice.serving.releases import Releases
 
@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from sluice.serving.ray_serve.server import Server
 
 
-def open_ledger(workspace: Workspace) -> Ledger:
+def open_ledger(workspace: Workspace, model_name: str | None = None) -> Ledger:
+    """The ledger of a registered model, by default of the one that the settings name."""
     workspace.state.mkdir(parents=True, exist_ok=True)
-    return Ledger(workspace.database_url, load_block(workspace, RegisterConfig).model_name)
+    return Ledger(workspace.database_url, model_name or load_block(workspace, RegisterConfig).model_name)
+
+
+def open_ledgers(workspace: Workspace) -> list[Ledger]:
+    """The ledgers of all models in the workspace's database."""
+    return [open_ledger(workspace, name) for name in ledger_models(workspace.database_url)]
 
 
 def open_registry(workspace: Workspace) -> Registry:

@@ -35,6 +35,7 @@ COMMANDS = {
     "scaling": "fit a power law to a ladder of small runs, and size the next budget",
     "data": "build clean documents, explain why one was dropped, apply new thresholds, compare builds, draw the card",
     "model": "import and export transformers' models; logits and text of a model directory",
+    "gc": "remove old caches, runs and versions that neither the champion, a rollback nor the last run needs",
     "doctor": "check this machine and say what to fix",
 }
 

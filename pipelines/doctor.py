@@ -15,16 +15,19 @@ from urllib.parse import urlsplit
 import sluice
 from sluice.components.params import Params
 from sluice.components.workspace import Workspace
+from sluice.core.failure import describe
 from sluice.core.local_ray import socket_path_fault
 from sluice.core.network import connection_fault
 from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import IngestConfig
+from sluice.monitoring.config import MonitorConfig
 from sluice.serving.config import ServeConfig
 
 GIB = 1024**3
 _NEEDED_DISK_GIB = 2.0
 _ADVISED_DISK_GIB = 6.0
 _NEEDED_MEMORY_GIB = 4.0
+_MUCH_GARBAGE_GIB = 10.0
 
 
 class Health(StrEnum):
@@ -87,7 +90,19 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
         ),
         judge_sources(faults),
         judge_network(connection_fault(index) is None if needs_network else None),
+        *([] if workspace.is_default else [examine_garbage(workspace, params[MonitorConfig])]),
     ]
+
+
+def examine_garbage(workspace: Workspace, monitor: MonitorConfig) -> Finding:
+    from sluice.pipelines.disk_usage import find_garbage
+    from sluice.pipelines.garbage import freed_bytes
+
+    try:
+        return judge_garbage(freed_bytes(find_garbage(workspace, monitor)))
+    except Exception as error:
+        # A database that does not answer, or is damaged: the command that needs it says so.
+        return Finding("garbage", Health.WARN, f"what could be freed is unknown: {describe(error)}")
 
 
 def require_healthy(findings: list[Finding]) -> None:
@@ -195,6 +210,14 @@ def judge_network(reachable: bool | None) -> Finding:
         "no network: the package index does not answer, so the installed packages' documentation will be read instead"
     )
     return Finding("network", Health.WARN, message, "connect, or set data.sources to a local path")
+
+
+def judge_garbage(size_bytes: int) -> Finding:
+    """`size_bytes`: what `sluice gc` would free."""
+    message = f"{size_bytes / GIB:.1f} GiB of old caches, runs and versions could be freed"
+    if size_bytes > _MUCH_GARBAGE_GIB * GIB:
+        return Finding("garbage", Health.WARN, message, "run `sluice gc`; `sluice gc --dry-run` shows what it removes")
+    return Finding("garbage", Health.OK, message)
 
 
 def locked_versions() -> dict[str, str]:

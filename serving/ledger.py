@@ -201,6 +201,14 @@ class Ledger:
             return [dict(row) for row in connection.execute(query.where(_TABLE.c.model == self.model)).mappings()]
 
 
+def ledger_models(url: str) -> list[str]:
+    """Return the registered models that have a ledger in the database."""
+    with _bounded(url), _engine(url).connect() as connection:
+        if not sa.inspect(connection).has_table(_TABLE.name):
+            return []
+        return list(connection.execute(sa.select(_TABLE.c.model).distinct().order_by(_TABLE.c.model)).scalars())
+
+
 def _fault(model: str, expected: int, row: Mapping[str, Any], previous: str) -> str:
     """Return the fault of `row` as entry `expected` after the hash `previous`; empty if there is none."""
     if row["sequence"] != expected:

@@ -1,0 +1,173 @@
+"""What a workspace stores that grows from run to run, and what needs it."""
+
+import json
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from sluice.components.events import read_events
+from sluice.components.stores import open_ledgers
+from sluice.components.workspace import Workspace
+from sluice.core.manifest import MANIFEST
+from sluice.core.mlflow_artifacts import local_folder
+from sluice.monitoring.config import MonitorConfig
+from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, Limits, StoredItem, decide
+from sluice.pipelines.runner import latest_run, step_record
+from sluice.serving.registry import MODEL_FOLDER, VERDICT_FOLDER
+from sluice.serving.release import fold
+
+_HOUR_S = 3600.0
+_DIGITS = 16
+"""Of the sha256 of a download, in its name."""
+
+
+def find_garbage(workspace: Workspace, monitor: MonitorConfig, limits: Limits = DEFAULT_LIMITS) -> list[GcDecision]:
+    """What of the workspace goes now by these limits, and what stays. Without MLflow, so it takes no seconds."""
+    now = time.time()
+    return decide(find_items(workspace, monitor.window_hours, now), limits, now)
+
+
+def find_items(workspace: Workspace, window_hours: float, now: float) -> list[StoredItem]:
+    """All stored items; monitoring reads the traffic of the last `window_hours` before `now` (epoch seconds).
+
+    What the next run has to have is no item: settings, artifacts, keys, the database and the reference traffic.
+    """
+    return [
+        *_runs(workspace),
+        *_resumable(workspace),
+        *_caches(workspace),
+        *_traffic(workspace, now - window_hours * _HOUR_S),
+        *_versions(workspace),
+        *_step_outputs(workspace),
+    ]
+
+
+def _runs(workspace: Workspace) -> Iterator[StoredItem]:
+    last = latest_run(workspace)
+    for path in _below(workspace.runs):
+        is_last = last is not None and path == last.path
+        yield _item("runs", path, needed_by="the last run, which `sluice status` shows" if is_last else "")
+    for path in _below(workspace.monitoring):
+        yield _item("monitoring reports", path)
+
+
+def _resumable(workspace: Workspace) -> Iterator[StoredItem]:
+    """What an interrupted step goes on from: of checkpoints the newest, if the last run has not come to their end."""
+    last = latest_run(workspace)
+    events = read_events(last.events) if last else []
+    for step, folder in (("pretrain", "checkpoints"), ("ingest", "read")):
+        is_open = step_record(events, step)["state"] != "done"
+        items = sorted(
+            (_item(folder, path) for path in _below(workspace.state / folder)), key=lambda item: item.written
+        )
+        for item in items:
+            is_needed = is_open and (item is items[-1] or folder == "read")
+            yield replace(item, needed_by="the unfinished run, which resumes from it" if is_needed else "")
+
+
+def _caches(workspace: Workspace) -> Iterator[StoredItem]:
+    # Without a network, others could not be had again.
+    manifest = workspace.artifact("ingest") / MANIFEST
+    sources = json.loads(manifest.read_text())["report"]["sources"].values() if manifest.is_file() else ()
+    current = [source["sha256"][:_DIGITS] for source in sources if source.get("sha256")]
+    for path in _below(workspace.state / "downloads"):
+        is_current = any(digest in path.name for digest in current)
+        yield _item("downloads", path, needed_by="a source of the last run" if is_current else "")
+    for name in ("scored", "evaluations"):
+        for path in _below(workspace.state / name):
+            yield _item(name, path)
+    for path in (workspace.root / "artifacts").glob(".*.partial"):
+        yield _item("partial artifacts", path)
+
+
+def _traffic(workspace: Workspace, since: float) -> Iterator[StoredItem]:
+    for path in _below(workspace.traffic):
+        item = _item("traffic", path)
+        yield replace(item, needed_by="monitoring, whose window it is in" if item.written >= since else "")
+
+
+def _versions(workspace: Workspace) -> Iterator[StoredItem]:
+    """Model files of the registry below the workspace; verdict, lineage and pages of a version stay in any case.
+
+    A version is known by the hash of the model that its verdict names, so MLflow, which takes seconds to import, is not
+    asked. Artifacts at SLUICE_ARTIFACT_ROOT may be those of other workspaces, and stay.
+    """
+    root = local_folder(workspace.registry_artifacts)
+    if root is None or not root.is_dir() or not root.is_relative_to(workspace.state.resolve()):
+        return
+    needed, trusted = _needed_models(workspace)
+    for model in sorted(root.glob(f"*/artifacts/{MODEL_FOLDER}")):
+        reasons = [] if trusted else ["unknown: the ledger is broken, see `sluice history`"]
+        # None where the registration was killed before it was complete.
+        for verdict in sorted((model.parent / VERDICT_FOLDER).glob("*")):
+            try:
+                judged = json.loads(verdict.read_text(encoding="utf-8"))["verdict"]["hashes"]["model"]
+                reasons.append(needed.get(judged, ""))
+            except (ValueError, KeyError, TypeError):
+                reasons.append(f"unknown: {verdict} cannot be read")
+        yield _item("versions", model, name=model.parents[1].name, needed_by=next(filter(None, reasons), ""))
+
+
+def _needed_models(workspace: Workspace) -> tuple[dict[str, str], bool]:
+    """Hash of a model -> its role in the release of any registered model; and whether every ledger is whole."""
+    needed: dict[str, str] = {}
+    trusted = True
+    for ledger in open_ledgers(workspace):
+        entries, state = ledger.history(), fold(ledger.history())
+        trusted = trusted and ledger.verify().ok
+        hashes = {entry.version: entry.details["model_hash"] for entry in entries if entry.action == "propose"}
+        roles = dict.fromkeys(state.former_champions(), "rollback target")
+        roles |= {version: "challenger in rollout" for version in (state.challenger,) if version}
+        roles |= {version: "champion" for version in (state.champion,) if version}
+        needed |= {hashes[version]: role for version, role in roles.items() if version in hashes}
+    return needed, trusted
+
+
+def _step_outputs(workspace: Workspace) -> Iterator[StoredItem]:
+    """Objects of DVC's cache: an output is a file, or a `.dir` that lists files; outputs may share files."""
+    objects = {
+        f"{path.parent.name}{path.name}": path for path in (workspace.root / ".dvc/cache/files/md5").glob("??/*")
+    }
+    current = {name for output in _current_outputs(workspace) for name in (output, *_listed(objects.get(output)))}
+    for name in sorted(current & objects.keys()):
+        yield _item("step outputs", objects[name], needed_by="an artifact of the last run")
+    left = objects.keys() - current
+    folders = {name: set(_listed(objects[name])) & left for name in left if name.endswith(".dir")}
+    # A file that outputs share goes with the newest of them.
+    for name in sorted(folders, key=lambda name: -objects[name].stat().st_mtime):
+        yield _item("step outputs", objects[name], *(objects[file] for file in sorted(folders[name] & left)))
+        left -= {name, *folders[name]}
+    for name in sorted(left):
+        yield _item("step outputs", objects[name])
+
+
+def _current_outputs(workspace: Workspace) -> Iterator[str]:
+    path = workspace.root / "dvc.lock"
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    for stage in stages.values():
+        yield from (out["md5"] for out in stage.get("outs", []) if "md5" in out)
+
+
+def _listed(path: Path | None) -> list[str]:
+    """Names of the objects that a `.dir` object lists; none for another or a damaged one."""
+    if path is None or path.suffix != ".dir":
+        return []
+    try:
+        return [entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _item(kind: str, *paths: Path, name: str = "", needed_by: str = "") -> StoredItem:
+    files = [file.lstat() for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+    size = sum(file.st_size for file in files if not stat.S_ISDIR(file.st_mode))
+    written = max(file.st_mtime for file in (paths[0].lstat(), *files))
+    return StoredItem(kind, name or paths[0].name, paths, size, written, needed_by)
