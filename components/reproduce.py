@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
 from sluice.core.files import atomic_write
+from sluice.core.out_of_memory import count_oom_kills, describe_exit
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+
+_EXIT = re.compile(r"exited with (-?\d+)$")
+"""End of DVC's message about a command that failed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
     """`dvc repro` of this one stage. Raises StepFailed with the step's own message."""
     workspace = Workspace(Path(root))
     emit(step, "start")
+    oom_kills = count_oom_kills()
     try:
         if workspace.params != workspace.shown_params:
             # Whatever was written there meanwhile: DVC compares the settings that this run reads.
@@ -56,6 +62,9 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
         # The stage's own message names the mistake. DVC's error only names the stage; its cause has the reason.
         own = _events(step, "error")
         message = str(own[-1]["message"]) if own else describe(error.__cause__ or error)
+        if not own and (ended := _EXIT.search(message)):
+            how = describe_exit(int(ended[1]), oom_kills, count_oom_kills())
+            message = f"its process {how}; the same `sluice run` goes on from there"
         emit(step, "failed", message=message)
         raise StepFailed(f"{step}: {message}") from error
     # DVC also counts a stage as run when it restored the outputs of an earlier run with the same inputs.

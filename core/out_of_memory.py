@@ -39,10 +39,17 @@ def describe_exit(code: int, before: int | None, after: int | None) -> str:
         return f"was ended by {name}"
     if before is None or after is None:
         return f"was killed by {name}, as the system does when memory runs out (it does not say so here)"
-    if after > before:
-        processes = "1 process" if after == before + 1 else f"{after - before} processes"
-        return f"was killed by {name}: memory ran out ({processes} killed by the kernel)"
+    if kills := describe_kills(before, after):
+        return f"was killed by {name}: {kills}"
     return f"was killed by {name}, though the kernel counts no kill for want of memory"
+
+
+def describe_kills(before: int | None, after: int | None) -> str | None:
+    """That memory ran out, if the kernel killed processes for it meanwhile; None if not, or if nobody knows."""
+    if before is None or after is None or after <= before:
+        return None
+    processes = "1 process" if after == before + 1 else f"{after - before} processes"
+    return f"memory ran out ({processes} killed by the kernel)"
 
 
 def _counters() -> list[Path]:

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from sluice.core.failure import Failure, describe
+from sluice.core.out_of_memory import count_oom_kills, describe_exit
 from sluice.core.progress import Progress, no_progress
 
 Item = TypeVar("Item")
@@ -125,6 +126,7 @@ def _in_processes(
     waiting = list(enumerate(items))[::-1]
     # No more tasks than workers, so that it is known what was running when a worker dies.
     running: dict[Future[Result], int] = {}
+    oom_kills = count_oom_kills()
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -138,7 +140,7 @@ def _in_processes(
                 try:
                     result = future.result()
                 except BrokenProcessPool as error:
-                    raise _died([items[index] for index in running.values()], processes) from error
+                    raise _died([items[index] for index in running.values()], processes, oom_kills) from error
                 except Exception as error:
                     raise _failed(items[running[future]], error) from error
                 yield running.pop(future), result
@@ -194,15 +196,12 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
     return TaskFailed(f"task {_name(item)} failed: {describe(cause)}")
 
 
-def _died(items: Sequence[object], processes: Sequence[BaseProcess]) -> WorkerDied:
+def _died(items: Sequence[object], processes: Sequence[BaseProcess], oom_kills: int | None) -> WorkerDied:
     # The pool ends the other workers with SIGTERM; a worker that ended otherwise is the one that died.
     deadline = time.monotonic() + _JOIN_S
     codes = [code for process in processes if (code := _exit_code(process, deadline)) not in {None, 0, -signal.SIGTERM}]
-    how = (
-        f"was killed by {signal.Signals(-codes[0]).name}"
-        if codes and codes[0] < 0
-        else "ended without an error message"
-    )
+    is_signal = bool(codes) and codes[0] < 0
+    how = describe_exit(codes[0], oom_kills, count_oom_kills()) if is_signal else "ended without an error message"
     return WorkerDied(f"a worker process {how} at {' or '.join(map(_name, items))}")
 
 

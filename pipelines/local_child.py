@@ -17,6 +17,7 @@ from sluice.components.params import load_block
 from sluice.components.ray_head import HEAD_VARIABLE
 from sluice.components.workspace import PARAMS_VARIABLE, Workspace
 from sluice.core.cpus import available_cores
+from sluice.core.out_of_memory import count_oom_kills, describe_kills
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.ray_head import HeadOnRequest, prepare_environment
 
@@ -53,6 +54,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     )
     os.chdir(workspace.root)
     prepare_environment()
+    oom_kills = count_oom_kills()
     # One more than the workers hold, so that small tasks are never starved.
     ray = HeadOnRequest(head, max(available_cores(), load_block(workspace, PretrainConfig).workers) + 1)
 
@@ -69,9 +71,12 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
     try:
         lifecycle(workspace=str(workspace.root))
     except Exception:
-        if why := ray.why_ended(_RAY_ENDED_WITHIN_S):
-            # What the step itself says, if it could say anything, follows from this.
-            step = read_events(run / "events.jsonl")[-1]["step"]
+        events = read_events(run / "events.jsonl")
+        why = ray.why_ended(_RAY_ENDED_WITHIN_S)
+        # What a step that lost Ray says itself, if it says anything, follows from that.
+        if events and (why or events[-1]["kind"] != "failed"):
+            step = events[-1]["step"]
+            why = why or describe_kills(oom_kills, count_oom_kills()) or "its process ended without a message"
             emit(step, "failed", message=f"{step}: {why}; the same `sluice run` goes on from there")
         raise
     finally:

@@ -20,6 +20,7 @@ from sluice.components.params import Params
 from sluice.components.workspace import STEPS, Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import try_lock, write_json
+from sluice.core.out_of_memory import count_oom_kills, describe_exit
 from sluice.pipelines.compose import write_params
 from sluice.pipelines.terminal import View, open_view
 
@@ -69,7 +70,7 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
         folder.path.mkdir(parents=True)
         write_params(folder.params, params)
         write_params(workspace.params, params)
-        started = time.time()
+        started, oom_kills = time.time(), count_oom_kills()
         view = open_view(STEPS)
         try:
             code = _run_child(workspace, folder, lock, view)
@@ -77,7 +78,7 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
             view.close()
         record = make_record(read_events(folder.events), workspace, time.time() - started)
         write_json(folder.record, record)
-        _check(record, code, folder)
+        _check(record, code, folder, oom_kills)
         return record
 
 
@@ -141,7 +142,7 @@ def run_state(steps: list[dict[str, Any]], *, is_going: bool) -> tuple[str, str 
     return "interrupted", f"the run ended in {unfinished[0]['name']}; the same `sluice run` goes on from there"
 
 
-def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
+def _check(record: dict[str, Any], code: int, folder: RunFolder, oom_kills: int | None = None) -> None:
     """kfp.local can report success where nothing ran, so each step must have reported success itself."""
     for step in record["steps"]:
         if step["state"] == "failed":
@@ -149,7 +150,8 @@ def _check(record: dict[str, Any], code: int, folder: RunFolder) -> None:
     missing = [step["name"] for step in record["steps"] if step["state"] != "done"]
     if missing or code:
         raise StepFailed(
-            f"the run ended with status {code} before {', '.join(missing) or 'its end'} (log: {folder.log})"
+            f"the run {describe_exit(code, oom_kills, count_oom_kills())} before "
+            f"{', '.join(missing) or 'its end'}; the same `sluice run` goes on from there (log: {folder.log})"
         )
 
 

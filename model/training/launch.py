@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from sluice.core.local_ray import LocalRay
+from sluice.core.out_of_memory import count_oom_kills, describe_kills
 from sluice.core.progress import Note, Progress
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
 from sluice.model.training.faults.preemption import forwarded_to
 from sluice.model.training.worker import Job, join_group, run_worker
 
 Result = TypeVar("Result")
+_EVICTED = ("OutOfMemoryError", "low on memory")
+"""What Ray says of a process that its memory monitor killed."""
 _RAY_ENDED_WITHIN_S = 2.0
 """Whoever works on Ray fails about as soon as Ray's end is seen."""
 
@@ -141,6 +144,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    oom_kills = count_oom_kills()
     for attempt in range(restarts + 1):
         trainer = TorchTrainer(
             _ray_worker,
@@ -168,12 +172,13 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
             if isinstance(raised, TrainingInterrupted):
                 raise raised from failed
         if stop_requested():
-            raise TrainingInterrupted(f"stop requested, and lost {_first_cause(failed)}") from failed
+            raise TrainingInterrupted(f"stop requested, and lost {_first_cause(failed, oom_kills)}") from failed
         # A restart helps where processes died, not where our code raised an error.
         own = [each for each in failures.values() if not _is_lost_peer(each)]
         died = bool(failures) and all(_raised(each) is None for each in own)
         if attempt == restarts or not died:
-            raise TrainingFailed(_first_cause(failed)) from failed
+            resumes = "; the next run goes on from the newest checkpoint" if died else ""
+            raise TrainingFailed(f"{_first_cause(failed, oom_kills)}{resumes}") from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
         progress(0, job.config.steps, Note(note))
 
@@ -183,14 +188,18 @@ def _ray_worker(settings: dict[str, Any]) -> None:
     run_worker(settings["job"], settings["progress"])
 
 
-def _first_cause(error: Exception) -> str:
-    """The failure that caused the others, in one line naming its worker."""
+def _first_cause(error: Exception, oom_kills: int | None = None) -> str:
+    """The failure that caused the others, in one line naming its worker; `oom_kills` as counted before the start."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if not failures:
         return " ".join(str(error).split())
     # When a worker dies, its peers fail too, in the middle of a collective: name the one with a reason of its own.
     rank, failure = min(sorted(failures.items()), key=lambda item: _is_lost_peer(item[1]))
-    cause = _raised(failure) or failure
+    cause = _raised(failure)
+    if cause is None:
+        is_evicted = any(mark in str(failure) for mark in _EVICTED)
+        kills = "memory ran out (Ray killed it)" if is_evicted else describe_kills(oom_kills, count_oom_kills())
+        return f"worker {rank}: its process died, {kills or 'without a message'}"
     text = " ".join(str(cause).split())
     return f"worker {rank}: {text if isinstance(cause, TrainingFailed) else f'{type(cause).__name__}: {text}'}"
 

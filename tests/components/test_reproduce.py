@@ -10,6 +10,7 @@ import yaml
 from sluice.components.artifact import write_metrics
 from sluice.components.reproduce import reproduce
 from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed
 
 
 @pytest.fixture
@@ -59,3 +60,14 @@ def test_a_changed_artifact_is_not_taken_for_the_lost_one(done: Workspace) -> No
         _refill_cache(repo, "ingest")
         assert repo.status("ingest")
     assert not list((done.root / ".dvc" / "cache").rglob("*.dir"))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "how"), [("kill -9 $$", "was killed by SIGKILL.*"), ("sh -c 'kill -9 $$'; exit $?", "was killed by .*")]
+)
+def test_a_step_that_the_system_kills_says_so_and_what_goes_on(done: Workspace, command: str, how: str) -> None:
+    stage = {"cmd": command, "params": ["data"], "outs": ["artifacts/ingest"]}
+    (done.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
+    with pytest.raises(StepFailed, match=rf"^ingest: its process {how}; the same `sluice run` goes on from there$"):
+        reproduce(done.root, "ingest")

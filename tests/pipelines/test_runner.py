@@ -51,6 +51,8 @@ def test_success_is_every_steps_own_word(tmp_path: Path) -> None:
     workspace, folder = Workspace(tmp_path), RunFolder(tmp_path)
     whole = [e for step in STEPS for e in (event(step, "start", 0.0), event(step, "done", 1.0))]
     _check(make_record(whole, workspace, 1.0), 0, folder)
+    with pytest.raises(Exception, match=r"the run was killed by SIGKILL.* before monitor; the same `sluice run`"):
+        _check(make_record(whole[:-1], workspace, 1.0), -9, folder, 0)
     with pytest.raises(Exception, match="status 0 before monitor"):
         _check(make_record(whole[:-1], workspace, 1.0), 0, folder)
     with pytest.raises(Exception, match="before ingest"):

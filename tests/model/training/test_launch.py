@@ -32,11 +32,11 @@ def wrapped(error: Exception) -> Exception:
     return UserExceptionWithTraceback(error, f"Traceback ..: {error}")
 
 
-def gone() -> Exception:
+def gone(why: Exception | None = None) -> Exception:
     from ray.exceptions import ActorDiedError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    return WorkerHealthCheckFailedError("health check failed", ActorDiedError())
+    return WorkerHealthCheckFailedError("health check failed", why or ActorDiedError())
 
 
 def job(folder: Path) -> Any:
@@ -94,7 +94,7 @@ def test_a_run_whose_worker_died_starts_again(attempts: list[Any], tmp_path: Pat
 
 def test_restarts_are_counted(attempts: list[Any], tmp_path: Path) -> None:
     attempts.extend([group_error({1: gone()}), group_error({1: gone()}), None])
-    with pytest.raises(TrainingFailed, match=r"^worker 1: WorkerHealthCheckFailedError: health check failed"):
+    with pytest.raises(TrainingFailed, match=r"^worker 1: its process died"):
         launch._fit(job(tmp_path), no_progress, gpu=False, restarts=1)
     assert attempts == [None]
 
@@ -163,9 +163,21 @@ def test_an_error_is_named_with_its_kind() -> None:
     assert launch._first_cause(group_error({0: KeyError("x")})) == "worker 0: KeyError: 'x'"
 
 
-@pytest.mark.parametrize(("gpus", "workers", "enough"), [(0, 1, False), (2, 2, True), (1, 2, False)])
-def test_gpus_are_used_by_all_or_none(gpus: float, workers: int, enough: bool) -> None:
-    assert launch._enough_gpus({"GPU": gpus}, workers) is enough
+def test_a_worker_that_died_is_told_with_the_memory_and_what_goes_on(
+    attempts: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import OutOfMemoryError
+
+    attempts.append(group_error({1: gone()}))
+    with pytest.raises(TrainingFailed, match=r"^worker 1: its process died, without a message; the next run goes on"):
+        launch._fit(job(tmp_path), no_progress, gpu=False, restarts=0)
+    counts = iter([4, 6])
+    monkeypatch.setattr(launch, "count_oom_kills", lambda: next(counts))
+    attempts.append(group_error({1: gone()}))
+    with pytest.raises(TrainingFailed, match=r"died, memory ran out \(2 processes killed by the kernel\); the next"):
+        launch._fit(job(tmp_path), no_progress, gpu=False, restarts=0)
+    evicted = group_error({0: gone(OutOfMemoryError("Task was killed due to the node running low on memory."))})
+    assert launch._first_cause(evicted) == "worker 0: its process died, memory ran out (Ray killed it)"
 
 
 def test_workers_without_gpus_begin_with_none_in_sight() -> None:
