@@ -53,7 +53,7 @@ SETTINGS_MACHINERY = (
     "core/settings/errors.py",
     "core/settings/files.py",
     "pipelines/compose.py",
-    "pipelines/file_hashes.py",
+    "components/file_hashes.py",
     "pipelines/overrides.py",
 )
 """Composition of settings: conf/ and key=value, spelling, paths and hashes of the files that settings name."""

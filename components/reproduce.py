@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ import yaml
 
 from sluice.components.artifact import read_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
+from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
 from sluice.core.files import atomic_write
 from sluice.core.out_of_memory import count_oom_kills, describe_exit
+from sluice.data.config import IngestConfig
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -40,12 +43,15 @@ class Reproduced:
         return {name: value for name, value in self.metrics.items() if isinstance(value, int | float)}
 
 
-def reproduce(root: str | Path, step: str) -> Reproduced:
+def reproduce(workspace: Workspace, step: str) -> Reproduced:
     """`dvc repro` of this one stage. Raises StepFailed with the step's own message."""
-    workspace = Workspace(Path(root))
     emit(step, "start")
     oom_kills = count_oom_kills()
     try:
+        if step == "ingest":
+            # Relative paths are from the workspace.
+            with chdir(workspace.root):
+                _ask_for_versions(workspace)
         if workspace.params != workspace.shown_params:
             # Whatever was written there meanwhile: DVC compares the settings that this run reads.
             with atomic_write(workspace.shown_params) as partial:
@@ -55,7 +61,8 @@ def reproduce(root: str | Path, step: str) -> Reproduced:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         # The stage's command says `python`: it must be the interpreter that carries the lock.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with Repo(str(workspace.root)) as repo:
+        # DVC takes the current folder's dvc.yaml, and nobody sets a working folder for a container.
+        with chdir(workspace.root), Repo(str(workspace.root)) as repo:
             _refill_cache(repo, step)
             stages = repo.reproduce(targets=[step], single_item=True)
     except Exception as error:
@@ -81,6 +88,21 @@ def _refill_cache(repo: "Repo", step: str) -> None:
             for out in stage.outs:
                 if out.use_cache and out.exists and out.changed_cache() and not out.changed_checksum():
                     out.commit(relink=False)
+
+
+def _ask_for_versions(workspace: Workspace) -> None:
+    """Write the versions of remote sources into the run's settings, so that DVC sees new ones.
+
+    Raises ValueError for a source that does not answer.
+    """
+    from sluice.data.sources.remote_hash import versions_sha256
+
+    found = versions_sha256(load_block(workspace, IngestConfig))
+    values = yaml.safe_load(workspace.params.read_text())
+    if found != values["data"].get("versions_sha256"):
+        values["data"]["versions_sha256"] = found
+        with atomic_write(workspace.params) as partial:
+            partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def content_hash(workspace: Workspace, step: str) -> str:

@@ -4,6 +4,7 @@ After a promotion the new champion answers two more samples of held-out prompts:
 monitoring compares later traffic with, the second is the first traffic that is monitored.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,31 +22,43 @@ from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
 from sluice.monitoring.config import MonitorConfig
-from sluice.serving.client import Client, find_server
+from sluice.serving.client import SERVER_VARIABLE, Client, find_server, server_elsewhere, server_file, wait_for_server
 from sluice.serving.config import RolloutConfig, ServeConfig
 
+_SERVER_TIMEOUT_S = 600.0
+"""A Deployment may just be starting, for the first champion."""
 _RECORDS_TIMEOUT_S = 60.0
 _POLL_S = 0.5
 
 
-def rollout(root: str | Path | Workspace) -> str:
-    """Roll the challenger out; returns `promoted | dropped | superseded`, or `skipped` where there is none."""
+def rollout(root: str | Path | Workspace, version: str) -> str:
+    """Roll out `version`; returns `promoted | dropped | superseded`, or `skipped` where there is none.
+
+    The step may be repeated after a pod was lost: it goes on from what the ledger says of the version. Where the run
+    registered none (empty), a challenger that a lost run has left behind is rolled out: nobody else measures it.
+    """
     workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
-    return str(run_effect_step(workspace, "rollout", lambda: _work(workspace))["outcome"])
+    return str(run_effect_step(workspace, "rollout", lambda: _work(workspace, version))["outcome"])
 
 
-def _work(workspace: Workspace) -> dict[str, Any]:
-    from sluice.serving.rollout import run_rollout
+def _work(workspace: Workspace, version: str) -> dict[str, Any]:
+    from sluice.serving.rollout import RolloutReport, run_rollout
 
     releases = open_releases(workspace)
     state = releases.state()
-    if state.challenger is None:
-        serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
+    serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
+    version = version or state.challenger or ""
+    if not version:
         return {"outcome": "skipped", "reason": f"there is no challenger; {serving}"}
+    if version not in (state.challenger, state.champion):
+        return {"outcome": "dropped", "reason": f"v{version} is no longer the challenger (`sluice history`); {serving}"}
     config = load_block(workspace, RolloutConfig)
     canary, reference, bake = split_prompts(held_out_prompts(workspace))
     with a_server(workspace) as client:
-        report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
+        if version == state.champion:
+            report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
+        else:
+            report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
         if report.outcome == "promoted":
             from sluice.monitoring.reference import save_reference
 
@@ -67,11 +80,25 @@ def _work(workspace: Workspace) -> dict[str, Any]:
 
 @contextmanager
 def a_server(workspace: Workspace) -> Iterator[Client]:
-    """A client of the workspace's live server, or of one that lives as long as this step."""
+    """A client of the server at SLUICE_SERVER or of the workspace's live server, else of one that lives as long as this
+    step.
+
+    A server elsewhere follows the same ledger: were another one started here, it would measure replayed prompts alone,
+    while users met the challenger there.
+    """
+    if address := os.environ.get(SERVER_VARIABLE):
+        emit("rollout", "note", message=f"waiting for the server at {address}")
+        yield wait_for_server(workspace.state, _SERVER_TIMEOUT_S)
+        return
     if (running := find_server(workspace.state)) is not None:
         emit("rollout", "note", message=f"through the live server at {running.url}")
         yield running
         return
+    if host := server_elsewhere(workspace.state):
+        raise StepFailed(
+            f"a server of this workspace runs on {host}: set {SERVER_VARIABLE} to its address, or, if it is gone, "
+            f"remove {server_file(workspace.state)}"
+        )
     connect_to_head()
     emit("rollout", "note", message="starting Ray Serve")
     with make_server(workspace, load_block(workspace, ServeConfig)) as server:

@@ -13,6 +13,7 @@ EFFECT_STEPS = ("gate", "register", "rollout", "monitor")
 """They act on the world outside the workspace, so they are never cached."""
 PARAMS_VARIABLE = "SLUICE_PARAMS"
 """Environment variable with the path of a run's own settings."""
+WORKSPACE_VARIABLE = "SLUICE_WORKSPACE"
 STEPS = CONTENT_STEPS + EFFECT_STEPS
 
 

@@ -111,6 +111,8 @@ class IngestConfig(Block):
     """
     sources_sha256: str | None = None
     """Hash of the local sources' content. Filled in when the settings are composed; absent if no source is local."""
+    versions_sha256: str | None = None
+    """Hash of the remote sources' versions, such as ETags. Filled in when ingest starts; absent if none is remote."""
     text_field: str = "text"
     """Field or column that holds the text, in JSONL, Parquet, CSV and data sets."""
     fields: list[str] | None = None
@@ -152,8 +154,9 @@ class IngestConfig(Block):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `sources_sha256` out where no source is local."""
-        return {name: value for name, value in whole(self).items() if name != "sources_sha256" or value is not None}
+        """Leave out the hash of local sources where none is local, and that of remote ones where none is remote."""
+        hashes = ("sources_sha256", "versions_sha256")
+        return {name: value for name, value in whole(self).items() if name not in hashes or value is not None}
 
     def shown(self) -> dict[str, Any]:
         """Dump the settings without the secrets of URIs."""

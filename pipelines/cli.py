@@ -14,11 +14,13 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+from sluice.core.account import name_user
 from sluice.pipelines.options import with_debug
 
 DESCRIPTION = "Takes raw text to a served, watched language model that can be rolled back, with evidence at each gate."
 COMMANDS = {
     "run": "run the lifecycle; finished steps are not repeated",
+    "compile": "write the lifecycle as a pipeline for Kubeflow on Kubernetes",
     "status": "show the state of the last run and what is served",
     "plan": "estimate parameters, FLOPs, memory, time and cost of a model and a run, before anything is spent",
     "serve": "serve the champion (and a challenger in rollout) on an OpenAI-style API, until Ctrl-C",
@@ -83,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # default, is no faster alone, and costs two thirds of the speed where other processes keep the cores busy.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    name_user()
     argv = sys.argv[1:] if argv is None else list(argv)
     name = " ".join(["sluice", *(each for each in argv[:1] if each in COMMANDS)])
     try:

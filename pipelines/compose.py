@@ -1,21 +1,24 @@
 """conf/ and the command line's key=value -> validated settings -> params.yaml."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sluice.components.artifact import plain
+from sluice.components.file_hashes import with_hashes
 from sluice.components.params import BLOCKS, Params, load_block, validate, validate_block
 from sluice.components.workspace import Workspace
 from sluice.core.files import atomic_write
 from sluice.core.settings.block import Block
 from sluice.core.settings.files import AnyBlock, map_paths, path_in_workspace
-from sluice.pipelines.file_hashes import with_hashes
 from sluice.pipelines.overrides import check_overrides, is_mapping, read_value
 
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
+_OF_ONE_COMMAND = {"cluster"}
+"""Groups whose block one command alone has; for others, their part of conf/ is left out."""
 _PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 
 
@@ -25,20 +28,22 @@ def compose(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[
     return Params(tuple(with_hashes(block, workspace.root) for block in params.blocks))
 
 
-def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = ()) -> Params:
+def compose_without_files(
+    workspace: Workspace, overrides: Sequence[str], more: Sequence[type[Block]] = (), here: Path | None = None
+) -> Params:
     """All settings, without a look at the files that they name; `more` are blocks of one command.
 
-    Paths in `overrides` are from the current folder, those in conf/ from the workspace. Raises ValueError naming the
-    key and what is allowed.
+    Paths in `overrides` are from the folder `here`, by default the current one, those in conf/ from the workspace.
+    Raises ValueError naming the key and what is allowed.
     """
     kinds = {kind.block_name: kind for kind in (*BLOCKS, *more)}
-    groups = conf_groups(workspace)
+    groups = conf_groups(workspace, kinds)
     given = check_overrides(overrides, kinds, groups)
     # Imported after the checks: a mistake is reported at once.
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    here = Path.cwd()
+    here = here or Path.cwd()
     moved: dict[str, str] = {}
 
     def move(path: str) -> str:
@@ -50,7 +55,12 @@ def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: 
     try:
         # Every field's own default, without the blocks' rules: only the composed whole has to be legal.
         defaults = {
-            name: {field: info.get_default(call_default_factory=True) for field, info in kind.model_fields.items()}
+            name: {
+                field: plain(default) if isinstance(default, Block) else default
+                for field, info in kind.model_fields.items()
+                if not info.is_required()
+                for default in [info.get_default(call_default_factory=True)]
+            }
             for name, kind in kinds.items()
         }
         conf = _conf_values(workspace.conf, {key: option for key, option in given.items() if key in groups})
@@ -61,6 +71,8 @@ def compose_without_files(workspace: Workspace, overrides: Sequence[str], more: 
                 value = map_paths(kinds[block], {field: read_value(kinds[block], field, text)}, move)[field]
                 OmegaConf.update(composed, key, value, merge=not is_mapping(kinds[block], field), force_add=True)
         values: Any = OmegaConf.to_container(composed, resolve=True)
+        for name in _OF_ONE_COMMAND - kinds.keys():
+            values.pop(name, None)
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         text = " ".join(str(error).split())
         text = "a mapping and another kind of value do not go together" if "merg" in text else text
@@ -112,10 +124,14 @@ def render_params(params: Params) -> str:
     return _HEADER + yaml.safe_dump(params.dump(), sort_keys=False, allow_unicode=True)
 
 
-def conf_groups(workspace: Workspace) -> dict[str, list[str]]:
-    """Groups that the `defaults` of config.yaml name, with their options, which are the files of the group's folder."""
+def conf_groups(workspace: Workspace, kinds: Container[str] = ()) -> dict[str, list[str]]:
+    """Groups that the `defaults` of config.yaml name, with their options, which are the files of the group's folder.
+
+    `kinds` are the blocks of the command.
+    """
     defaults = yaml.safe_load((workspace.conf / "config.yaml").read_text())["defaults"]
-    names = sorted(name for entry in defaults if isinstance(entry, dict) for name in entry)
+    listed = {name for entry in defaults if isinstance(entry, dict) for name in entry}
+    names = sorted(name for name in listed if name in kinds or name not in _OF_ONE_COMMAND)
     return {name: sorted(path.stem for path in (workspace.conf / name).glob("*.yaml")) for name in names}
 
 

@@ -20,6 +20,7 @@ from sluice.core.local_ray import socket_path_fault
 from sluice.core.network import connection_fault
 from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import IngestConfig
+from sluice.model.config import PretrainConfig
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.config import ServeConfig
 
@@ -44,14 +45,14 @@ class Finding:
     fix: str = ""
 
 
-def examine_machine(folder: Path) -> list[Finding]:
-    """Findings that depend on no settings; `folder` is on the disk that a run would use."""
+def examine_machine(folder: Path, pretrain: PretrainConfig | None = None) -> list[Finding]:
+    """Findings that depend on no settings but those of training; `folder` is on the disk that a run would use."""
     import psutil
 
     return [
         judge_python(sys.version_info[:2]),
         judge_packages(locked_versions(), installed_versions()),
-        judge_tools({tool: shutil.which(tool) for tool in ("git", "c++")}),
+        judge_tools({tool: shutil.which(tool) for tool in needed_tools(pretrain)}),
         judge_disk(shutil.disk_usage(folder).free),
         judge_memory(psutil.virtual_memory().total),
         judge_temporary(tempfile.gettempdir()),
@@ -80,7 +81,7 @@ def examine(workspace: Workspace, params: Params) -> list[Finding]:
             faults.append(str(fault))
     needs_network = not data.sources and not (workspace.artifact("ingest") / MANIFEST).is_file()
     return [
-        *examine_machine(root),
+        *examine_machine(root, params[PretrainConfig]),
         judge_writable(root, os.access(root, os.W_OK)),
         judge_port(
             serve.host,
@@ -135,6 +136,11 @@ def judge_packages(locked: Mapping[str, str], installed: Mapping[str, str]) -> F
             "packages", Health.FAIL, f"not as locked: {', '.join(wrong[:4])}", "run `make .venv/.installed` again"
         )
     return Finding("packages", Health.OK, f"{len(locked)} packages as locked")
+
+
+def needed_tools(pretrain: PretrainConfig | None = None) -> tuple[str, ...]:
+    """Programs that a run starts; torch.compile alone wants a compiler, which the container image does not have."""
+    return ("git", "c++") if pretrain and pretrain.compile else ("git",)
 
 
 def judge_tools(paths: Mapping[str, str | None]) -> Finding:

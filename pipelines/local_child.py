@@ -47,12 +47,9 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
             EVENTS_VARIABLE: str(run / "events.jsonl"),
             HEAD_VARIABLE: str(head),
             PARAMS_VARIABLE: str(run / "params.yaml"),
-            "SLUICE_WORKSPACE": str(workspace.root),
-            "PYTHONPATH": str(workspace.root),
             "DO_NOT_TRACK": "1",
         }
     )
-    os.chdir(workspace.root)
     prepare_environment()
     oom_kills = count_oom_kills()
     # One more than the workers hold, so that small tasks are never starved.
@@ -69,7 +66,7 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
         raise_on_error=True,
     )
     try:
-        lifecycle(workspace=str(workspace.root))
+        lifecycle()(workspace=str(workspace.root), settings=(run / "params.yaml").read_text())
     except Exception:
         events = read_events(run / "events.jsonl")
         why = ray.why_ended(_RAY_ENDED_WITHIN_S)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import sluice
 from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
 from sluice.components.params import Params
@@ -207,8 +208,8 @@ def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: Vie
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
             [*command, *options],
-            cwd=workspace.root,
-            env={**os.environ, "PYTHONPATH": str(workspace.root)},
+            # The steps run the code of this command, wherever they work.
+            env={**os.environ, "PYTHONPATH": str(Path(sluice.__file__).parents[1]), "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,104 +1,117 @@
 """The KFP components. A content step has DVC bring one stage up to date; an effect step calls one function. Nothing
 else is in here.
 
-KFP sends only a component's own source to where it runs, so each body imports what it needs. The parameters named after
-steps carry the content hashes that make the graph's edges.
+KFP sends only a component's own source to where it runs, so each body imports what it needs. `settings` is the text of
+params.yaml; the parameters named after steps carry the content hashes that make the graph's edges.
 """
 
 from kfp import dsl
 
 IMAGE = "sluice:0.1.0"
-"""The image of infra/container, which holds the locked tree; nothing is installed when a step starts."""
+"""The image of infra/container, which holds the locked tree; nothing is installed when a step starts. `sluice compile`
+names the one of a registry.
+"""
 
 component = dsl.component(base_image=IMAGE, install_kfp_package=False)
 
 
 @component
-def ingest(workspace: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def ingest(workspace: str, settings: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "ingest")
+    done = reproduce(enter_task(workspace, settings, "ingest"), "ingest")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def refine(workspace: str, ingest: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def refine(workspace: str, settings: str, ingest: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "refine")
+    done = reproduce(enter_task(workspace, settings, "refine"), "refine")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def tokenizer(workspace: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def tokenizer(workspace: str, settings: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "tokenizer")
+    done = reproduce(enter_task(workspace, settings, "tokenizer"), "tokenizer")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def pack(workspace: str, refine: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def pack(workspace: str, settings: str, refine: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "pack")
+    done = reproduce(enter_task(workspace, settings, "pack"), "pack")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def pretrain(workspace: str, pack: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def pretrain(workspace: str, settings: str, pack: str, tokenizer: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "pretrain")
+    done = reproduce(enter_task(workspace, settings, "pretrain"), "pretrain")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def tune(workspace: str, pretrain: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def tune(workspace: str, settings: str, pretrain: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "tune")
+    done = reproduce(enter_task(workspace, settings, "tune"), "tune")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def evaluate(workspace: str, tune: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def evaluate(workspace: str, settings: str, tune: str, refine: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     from sluice.components.reproduce import reproduce
+    from sluice.components.task import enter_task
 
-    done = reproduce(workspace, "evaluate")
+    done = reproduce(enter_task(workspace, settings, "evaluate"), "evaluate")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
 
 @component
-def gate(workspace: str, evaluate: str) -> str:
+def gate(workspace: str, settings: str, evaluate: str) -> str:
     from sluice.components.gate import gate
+    from sluice.components.task import enter_task
 
-    return gate(workspace)
+    return gate(enter_task(workspace, settings, "gate"))
 
 
 @component
-def register(workspace: str, gate: str) -> str:
+def register(workspace: str, settings: str, gate: str) -> str:
     from sluice.components.register import register
+    from sluice.components.task import enter_task
 
-    return register(workspace)
+    return register(enter_task(workspace, settings, "register"))
 
 
 @component
-def rollout(workspace: str, register: str) -> str:
+def rollout(workspace: str, settings: str, register: str) -> str:
     from sluice.components.rollout import rollout
+    from sluice.components.task import enter_task
 
-    return rollout(workspace)
+    return rollout(enter_task(workspace, settings, "rollout"), register)
 
 
 @component
-def monitor(workspace: str, rollout: str) -> str:
+def monitor(workspace: str, settings: str, rollout: str) -> str:
     from sluice.components.monitor import monitor
+    from sluice.components.task import enter_task
 
-    return monitor(workspace)
+    return monitor(enter_task(workspace, settings, "monitor"))

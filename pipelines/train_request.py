@@ -10,7 +10,6 @@ import yaml
 from sluice.components.params import validate_block
 from sluice.components.workspace import Workspace
 from sluice.core.settings.block import Block
-from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import TokenizerConfig
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
 from sluice.model.config import PretrainConfig
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from sluice.model.training.batches.text import Packed
 
 PATH = "data.path="
-_TEXT_PATH = "text.path="
 _GROUPS = ("experiment=", "profile=", "model=")
 _READ = ("model.", "pretrain.", "text.", "base.")
 _OF_BASE = ("model=", "model.", "text.tokenizer=", "tokenizer.")
@@ -70,13 +68,15 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
     if len(paths) > 1:
         raise ValueError(f"{PATH[:-1]} is given {len(paths)} times: say once what to train on")
     others = [each for each in overrides if not each.startswith(PATH)]
-    if given := next((each for each in others if each.startswith(_TEXT_PATH)), None):
-        raise ValueError(f"'{given}': name what to train on by {PATH}..")
-    params = compose(workspace, [*others, *(_TEXT_PATH + each for each in paths)], [TextConfig, BaseConfig])
-    # A run is resumed from any folder.
-    text = with_absolute_paths(params[TextConfig], workspace.root)
+    # The path is not composed: the grammar of values gives meaning to some of what a file's name may hold.
+    params = compose(workspace, others, [TextConfig, BaseConfig])
+    text = params[TextConfig]
+    if paths:
+        text = text.model_copy(update={"path": paths[0]})
     is_folder = text.path is None or Path(text.path).is_dir()
     for override in others:
+        if override.startswith("text.path="):
+            raise ValueError(f"'{override}': name what to train on by {PATH}..")
         if override.startswith("text.") and is_folder:
             raise ValueError(f"'{override}' has no effect on packed tokens: it goes with {PATH}FILE, a plain text")
         if override.startswith(_FOR_BPE):
@@ -89,6 +89,7 @@ def read_request(workspace: Workspace, overrides: Sequence[str]) -> Request:
             )
     pretrain = params[PretrainConfig]
     if pretrain.decay_from is not None:
+        # A run is resumed from any folder.
         plateau = str((workspace.root / pretrain.decay_from).resolve())
         pretrain = pretrain.model_copy(update={"decay_from": plateau})
     request = Request(params[ModelConfig], pretrain, text, params[TokenizerConfig], params[BaseConfig])
@@ -148,17 +149,6 @@ def read_trial(workspace: Workspace, overrides: Sequence[str]) -> Request:
     plain = single_process(request.pretrain)
     check(plain, request.model, cuda=False)
     return replace(request, pretrain=plain)
-
-
-def trial_folder(out: str, results: Sequence[str]) -> Path:
-    """Return the folder for the tokens and the `results` of a command. ValueError for one that holds other files."""
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {out} is a file: name a folder")
-    own = {"pack", "tokenizer", *results}
-    if others := sorted(path.name for path in folder.glob("*") if path.name not in own):
-        raise ValueError(f"--out {out} holds other files, such as {others[0]}: name a new or an empty folder")
-    return folder
 
 
 def restore_request(settings: dict[str, Any]) -> Request:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:  # these import numpy and the ledger, which most commands do n
     from sluice.serving.rollout import Completion
     from sluice.serving.routing import Arm, TrafficSource
 
+SERVER_VARIABLE = "SLUICE_SERVER"
+"""Environment variable with the address of a server on another machine, such as http://serving-rollout.sluice.svc:8000."""
 PROBE_TIMEOUT_S = 3.0
 POLL_S = 0.1
 
@@ -106,24 +109,53 @@ class Client:
 
 
 def server_file(state_folder: Path) -> Path:
-    """Path of the file in which a running server publishes {"pid", "url", "started", "state_folder"}."""
+    """Path of the file in which a running server publishes {"id", "host", "pid", "url", "started", "state_folder"}."""
     return state_folder / "server.json"
 
 
 def find_server(state_folder: Path, key: str | None = None) -> Client | None:
-    """Return a client of the workspace's server if it answers; None also for a file that a killed server left, and for
-    one that was copied from another workspace.
+    """Return a client of the server at SLUICE_SERVER, else of this machine's server of the workspace, if it answers.
 
     The key is `key`, else SLUICE_API_KEY, else the one in the state folder.
     """
     try:
-        found = json.loads(server_file(state_folder).read_text())
         key = key or os.environ.get("SLUICE_API_KEY") or (state_folder / "api_key").read_text().strip()
-        url, pid, place = str(found["url"]), int(found["pid"]), Path(found["state_folder"])
+        if address := os.environ.get(SERVER_VARIABLE):
+            client = Client(address, key)
+            return client if client.answers() else None
+        found = json.loads(server_file(state_folder).read_text())
+        url, pid, host = str(found["url"]), int(found["pid"]), str(found["host"])
+        place = Path(found["state_folder"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    # A file whose process is gone was left by a killed server; one that names another folder came with a copy of the
+    # workspace. Another machine's server is at no address of this one, and its process has another's number here.
+    is_here = host == socket.gethostname() and place == state_folder.resolve() and _is_alive(pid)
     client = Client(url, key)
-    return client if place == state_folder.resolve() and _is_alive(pid) and client.answers() else None
+    return client if is_here and client.answers() else None
+
+
+def wait_for_server(state_folder: Path, timeout_s: float) -> Client:
+    """Return a client of the server at SLUICE_SERVER once it answers; TimeoutError names the address."""
+    deadline = time.monotonic() + timeout_s
+    while (client := find_server(state_folder)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"{SERVER_VARIABLE}={os.environ.get(SERVER_VARIABLE)}: no server answered there within "
+                f"{timeout_s:.0f} s with this key: start it (`sluice serve --wait`), or correct the address or "
+                "SLUICE_API_KEY"
+            )
+        time.sleep(POLL_S)
+    return client
+
+
+def server_elsewhere(state_folder: Path) -> str | None:
+    """Return the name of another machine whose server has published itself in this workspace."""
+    try:
+        host = str(json.loads(server_file(state_folder).read_text())["host"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if host == socket.gethostname() else host
 
 
 def _is_alive(pid: int) -> bool:

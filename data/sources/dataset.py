@@ -24,6 +24,17 @@ def read_dataset(location: HubDataset, split: str, revision: str | None, origin:
         yield origin.of_fields(row, split, number, limits)
 
 
+def newest_commit(location: HubDataset, revision: str | None) -> str:
+    """The commit that a branch or tag of the data set stands for. Raises ValueError where the hub does not answer."""
+    from huggingface_hub import HfApi
+
+    try:
+        with _quiet():
+            return str(HfApi().dataset_info(location.repository, revision=revision).sha)
+    except Exception as error:  # errors of the hub and the network
+        raise _unavailable(location, f"revision {revision or 'main'}", error) from error
+
+
 def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
     import datasets
     from huggingface_hub import constants
@@ -44,11 +55,15 @@ def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[di
     except GeneratorExit:
         raise
     except Exception as error:  # errors of the hub, the network and every file format
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"data.sources: {location.name} (split {split}) cannot be read ({type(error).__name__}: {reason}); "
-            "check its name and the connection to the hub, or download it and give the files' path"
-        ) from error
+        raise _unavailable(location, f"split {split}", error) from error
+
+
+def _unavailable(location: HubDataset, part: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(
+        f"data.sources: {location.name} ({part}) cannot be read ({type(error).__name__}: {reason}); "
+        "check its name and the connection to the hub, or download it and give the files' path"
+    )
 
 
 @contextmanager

@@ -48,6 +48,23 @@ class Remote:
         A cached copy is used if it has the pinned hash, or if the remote file still has its version. Raises ValueError
         naming the URI for a file that is unavailable or does not have the pinned `sha256`.
         """
+        for below, system, path, name, is_one in self._listed(choice):
+            if sha256 and not is_one:
+                raise ValueError(f"data.sources: {self.location.name} is a directory; sha256 pins one file")
+            yield below, self._fetch(system, path, name, sha256)
+
+    def versions(self, choice: Choice) -> list[tuple[str, str]]:
+        """(path below the source, version) of each file, in name order. Nothing is downloaded.
+
+        A version has what the file system knows of it, such as ETag and size. Raises ValueError as `files` does.
+        """
+        return [
+            (below, self._version(system, path, name) or "unknown")
+            for below, system, path, name, _ in self._listed(choice)
+        ]
+
+    def _listed(self, choice: Choice) -> Iterator[tuple[str, AbstractFileSystem, str, str, bool]]:
+        """Yield (path below the source, file system, path in it, name in messages, whether it is the source itself)."""
         name = self.location.name
         system, path = self._retried(self._open, name)
 
@@ -61,17 +78,15 @@ class Remote:
 
         listed = self._retried(list_files, name)
         if listed is None:
-            yield self._shown(path), self._fetch(system, path, name, sha256)
+            yield self._shown(path), system, path, name, True
             return
-        if sha256:
-            raise ValueError(f"data.sources: {name} is a directory; sha256 pins one file")
         parts = path.split("/")
         # The folders before the first one with a wildcard.
         base = "/".join(parts[: next((number for number, part in enumerate(parts) if is_glob(part)), len(parts))])
         for each in sorted(listed):
             below = each.removeprefix(base).lstrip("/")
             if choice(below) and not any(part.startswith(".") for part in below.split("/")):
-                yield below, self._fetch(system, each, without_secrets(system.unstrip_protocol(each)))
+                yield below, system, each, without_secrets(system.unstrip_protocol(each)), False
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
@@ -97,9 +112,7 @@ class Remote:
         # The versions of web servers are not reliable: without a pin the file is downloaded again.
         version = sha256 or ""
         if not version and not self._is_web:
-            info = self._retried(lambda: system.info(path), name)
-            known = {key: str(info[key]) for key in _VERSION if info.get(key)}
-            version = json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
+            version = self._version(system, path, name)
         key = hashlib.sha256(f"{self.location.protocol} {path} {version}".encode()).hexdigest()[:16]
         copy = self.cache / f"{key}-{self._shown(path)[-100:]}"
         if version and copy.is_file() and (not sha256 or file_hash(copy) == sha256):
@@ -113,6 +126,12 @@ class Remote:
                     "do not use it, or correct the pin"
                 )
         return copy
+
+    def _version(self, system: AbstractFileSystem, path: str, name: str) -> str:
+        """Version and size of a file; empty where the file system keeps no versions."""
+        info = self._retried(lambda: system.info(path), name)
+        known = {key: str(info[key]) for key in _VERSION if info.get(key)}
+        return json.dumps(known | {"size": info.get("size")}, sort_keys=True) if known else ""
 
     def _retried(self, action: Callable[[], Result], name: str) -> Result:
         """Return the action's result; transport and server errors are retried, others are final."""

@@ -165,17 +165,18 @@ def _most_frequent(counts: dict[str, int]) -> str:
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
     """The settings of conf/ with the command line's laid over them."""
+    from sluice.components.file_hashes import with_hashes
     from sluice.components.params import validate_block
     from sluice.core.settings.files import with_absolute_paths
     from sluice.pipelines.compose import compose_without_files
-    from sluice.pipelines.file_hashes import with_hashes
     from sluice.pipelines.overrides import did_you_mean
 
     blocks = {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}
     overrides = [each for override in arguments.overrides for each in _with_blocks(override, blocks)]
     for override in overrides:
-        if override.startswith("data.sources_sha256="):
-            raise ValueError("data.sources_sha256 is filled in from the files themselves: leave it out")
+        if override.startswith(("data.sources_sha256=", "data.versions_sha256=")):
+            key = override.partition("=")[0]
+            raise ValueError(f"{key} is filled in from the files themselves: leave it out")
         if not override.startswith(("data.", "refine.", "profile=")):
             key = override.partition("=")[0]
             meant = did_you_mean(key, blocks, ["profile"])

@@ -3,10 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from sluice.components.workspace import Workspace
 from sluice.pipelines.options import add_trial_options
-from sluice.pipelines.train_request import open_tokens, read_trial, trial_folder
+from sluice.pipelines.train_request import open_tokens, read_trial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.steps < 1:
         raise ValueError(f"--steps {arguments.steps} must be at least 1")
-    from sluice.model.training.telemetry.profiling import TRACE, profile_steps
-
-    workspace, out = Workspace.find_or_default(), trial_folder(arguments.out, (TRACE,))
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     packed = open_tokens(workspace, request, out)
+    from sluice.model.training.telemetry.profiling import TRACE, profile_steps
 
     found = profile_steps(request.pretrain, request.model, packed, out, steps=arguments.steps)
     if arguments.json:

@@ -33,6 +33,6 @@ def _promote(workspace: Workspace, forced: str | None) -> int:
         refusal = read_metrics(workspace, "register")["reason"]
         print(f"not promoted: {refusal}; past the gate only with --force --reason ..", file=sys.stderr)
         return 1
-    outcome = rollout(workspace)
+    outcome = rollout(workspace, version)
     print(f"v{version}: {outcome}: {read_metrics(workspace, 'rollout')['reason']}")
     return 0 if outcome == "promoted" else 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sluice.components.workspace import Workspace
 from sluice.pipelines.options import add_trial_options
-from sluice.pipelines.train_request import Request, open_tokens, read_trial, trial_folder
+from sluice.pipelines.train_request import Request, open_tokens, read_trial
 
 if TYPE_CHECKING:
     from sluice.model.training.search.scaling import Run
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.budget is not None and not arguments.budget > 0:
         raise ValueError(f"--budget {arguments.budget} must be above 0 FLOPs")
-    workspace, out = Workspace.find_or_default(), trial_folder(arguments.out, (RESULT, PICTURE))
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     runs = _runs(workspace, request, out, arguments)
     law = fit(runs)

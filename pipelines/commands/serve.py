@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser, "serve.port=8001, serve.host=..., serve.max_batch=...")
+    parser.add_argument(
+        "--wait", action="store_true", help="start before anything is released, and serve the first version once it is"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = override_block(workspace, ServeConfig, arguments.overrides)
     if (running := find_server(workspace.state)) is not None:
         raise ValueError(f"a server of this workspace already answers at {running.url}")
-    if open_releases(workspace).state().champion is None:
-        raise ValueError("there is no champion to serve: `sluice run` makes one")
+    if open_releases(workspace).state().champion is None and not arguments.wait:
+        raise ValueError("there is no champion to serve: `sluice run` makes one, and --wait waits for it")
     # One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it.
     with (workspace.state / "serve.lock").open("w") as lock:
         if not try_lock(lock):

@@ -3,14 +3,15 @@
 import argparse
 import json
 import math
+from pathlib import Path
 
 from sluice.components.workspace import Workspace
 from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.pipelines.options import add_trial_options
 from sluice.pipelines.ray_head import prepare_own_ray
-from sluice.pipelines.train_request import open_tokens, read_trial, trial_folder
+from sluice.pipelines.train_request import open_tokens, read_trial
 
-RESULT, _RAY = "sweep.json", "ray"
+RESULT = "sweep.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     from sluice.model.training.search.shapes import shape_name
     from sluice.model.training.search.sweep import best, candidates, run_sweep
 
-    workspace, out = Workspace.find_or_default(), trial_folder(arguments.out, (RESULT, _RAY))
+    workspace, out = Workspace.find_or_default(), Path(arguments.out)
     request = read_trial(workspace, arguments.overrides)
     tried = candidates(request.pretrain, request.model, arguments.trials, request.pretrain.seed)
     packed = open_tokens(workspace, request, out)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        ended = run_sweep(tried, packed, out / _RAY, at_once=arguments.at_once)
+        ended = run_sweep(tried, packed, out / "ray", at_once=arguments.at_once)
     except TrainingInterrupted as interrupted:
         raise KeyboardInterrupt(str(interrupted)) from None
     outcomes = sorted(ended, key=lambda each: (-each.step, each.validation_loss))

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from sluice.core.files import atomic_write
+from sluice.core.files import write_json
 from sluice.core.local_ray import LocalRay, RayFailed
 from sluice.serving.auth import hash_key
 from sluice.serving.client import Client, find_server, server_file
@@ -49,6 +50,8 @@ class Server:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key
         self._reconciler = Reconciler(releases, model_folder, config, self._announce)
         self._own_ray: LocalRay | None = None
+        self._id = secrets.token_hex(8)
+        """Tells this server's record from that of another pod, whose process may have the same number."""
 
     @property
     def url(self) -> str:
@@ -100,7 +103,8 @@ class Server:
     def stop(self) -> None:
         """Stop the server after finishing the requests in flight."""
         self._reconciler.stop()
-        server_file(self._state_folder).unlink(missing_ok=True)
+        if self._published():
+            server_file(self._state_folder).unlink(missing_ok=True)
         # Ray prints the end of its own controller as a failure.
         with redirect_stdout(io.StringIO()):
             # Without Ray, it would start one.
@@ -115,7 +119,8 @@ class Server:
 
         In a cluster that RAY_ADDRESS names, its applications stay until the next server there removes them.
         """
-        server_file(self._state_folder).unlink(missing_ok=True)
+        if self._published():
+            server_file(self._state_folder).unlink(missing_ok=True)
         if self._own_ray is not None:
             self._own_ray.stop()
 
@@ -146,15 +151,21 @@ class Server:
 
     def _announce(self) -> bool:
         """Write server.json once the gateway answers over HTTP; return whether it is written."""
-        path = server_file(self._state_folder)
-        if path.exists() and json.loads(path.read_text())["pid"] == os.getpid():
+        if self._published():
             return True
         if not self.client.answers():
             return False
-        with atomic_write(path) as partial:
-            found = {"pid": os.getpid(), "url": self.url, "started": time.time()}
-            partial.write_text(json.dumps({**found, "state_folder": str(self._state_folder.resolve())}))
+        place = str(self._state_folder.resolve())
+        record = {"id": self._id, "host": socket.gethostname(), "pid": os.getpid(), "url": self.url}
+        write_json(server_file(self._state_folder), {**record, "started": time.time(), "state_folder": place})
         return True
+
+    def _published(self) -> bool:
+        """Return whether server.json is this server's own."""
+        try:
+            return bool(json.loads(server_file(self._state_folder).read_text())["id"] == self._id)
+        except (OSError, ValueError, KeyError):
+            return False
 
 
 def _clear_leftovers() -> None:

@@ -25,7 +25,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     (workspace.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     stage = {"cmd": "exit 9", "params": ["data"], "outs": ["artifacts/ingest"]}
     (workspace.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
-    workspace.shown_params.write_text("data: {workers: 1}")
+    workspace.shown_params.write_text("data: {sources: texts}")
     for name in ("one.txt", "below/two.txt"):
         (workspace.artifact("ingest") / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.artifact("ingest") / name).write_text(name)
@@ -41,11 +41,11 @@ def test_a_lost_cache_repeats_nothing_where_the_artifact_is_whole(done: Workspac
     cache = done.root / ".dvc" / "cache"
     for path in cache.glob(lost) if lost != "." else [cache]:
         shutil.rmtree(path)
-    again = reproduce(done.root, "ingest")
+    again = reproduce(done, "ingest")
     assert again.cached and again.metrics["documents"] == 2
     # The cache is whole again: a lost artifact comes back from it.
     shutil.rmtree(done.artifact("ingest"))
-    assert reproduce(done.root, "ingest").content_hash == again.content_hash
+    assert reproduce(done, "ingest").content_hash == again.content_hash
     assert (done.artifact("ingest") / "below" / "two.txt").read_text() == "below/two.txt"
 
 

@@ -13,11 +13,11 @@ import yaml
 from sluice.components.artifact import artifact_hash, check_artifact, read_metrics
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EVENTS_VARIABLE, EventProgress, read_events
+from sluice.components.file_hashes import with_hashes
 from sluice.components.stage import Stage, run_content_step
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
 from sluice.data.config import EvaluationSet, RefineConfig, TokenizerConfig
-from sluice.pipelines.file_hashes import with_hashes
 
 
 @dataclass

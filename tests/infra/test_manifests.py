@@ -17,6 +17,7 @@ from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.slo import BURN_WINDOWS
 from sluice.monitoring.traffic.classify import CLASSES, JUDGED
 from sluice.monitoring.traffic.record import TrafficRecord
+from sluice.pipelines.cluster import ClusterConfig
 from sluice.serving.config import ServeConfig
 from sluice.serving.measurements import Exporter
 from sluice.serving.routing import Routes, RouteTable
@@ -132,6 +133,46 @@ def test_every_image_is_the_one_that_the_pipeline_names():
     ]
     assert re.fullmatch(r"sluice:\d+\.\d+\.\d+", image)
     assert {each["image"] for template in PODS.values() for each in template["spec"]["containers"]} == {image}
+
+
+def test_the_compiled_pipeline_names_what_the_manifests_have():
+    conf = yaml.safe_load((ROOT / "conf" / "cluster" / "kubernetes.yaml").read_text())
+    named = {(each["kind"], each["metadata"]["name"]): each for each in resources()}
+    assert ("Namespace", conf["namespace"]) in named
+    assert named["PersistentVolumeClaim", conf["volume"]]["spec"]["accessModes"] == ["ReadWriteMany"]
+    serving = DEPLOYMENTS["Deployment/serving"]["spec"]
+    environment = {each["name"]: each for each in serving["containers"][0]["env"]}
+    assert environment["SLUICE_WORKSPACE"]["value"] == conf["workspace"]
+    assert environment["SLUICE_ARTIFACT_ROOT"]["value"] == conf["environment"]["SLUICE_ARTIFACT_ROOT"]
+    for variable, secret in conf["secrets"].items():
+        reference = environment[variable]["valueFrom"]["secretKeyRef"]
+        assert f"{reference['name']}/{reference['key']}" == secret
+    assert serving["securityContext"]["runAsUser"] == ClusterConfig(**conf).user, "both write the volume"
+    overlay = yaml.safe_load((INFRA / "kubernetes" / "overlays" / "example" / "kustomization.yaml").read_text())
+    (image,) = overlay["images"]
+    assert conf["image"] == f"{image['newName']}:{image['newTag']}"
+
+
+def test_a_rollout_reaches_the_server_before_the_first_champion_makes_it_ready():
+    address = yaml.safe_load((ROOT / "conf" / "cluster" / "kubernetes.yaml").read_text())["server"]
+    services = {each["metadata"]["name"]: each["spec"] for each in resources() if each["kind"] == "Service"}
+    host, port = re.fullmatch(r"http://([a-z-]+)\.sluice\.svc:(\d+)", address).groups()
+    assert services[host]["publishNotReadyAddresses"] is True
+    assert services[host]["selector"] == services["serving"]["selector"]
+    assert [each["port"] for each in services[host]["ports"]] == [int(port)]
+    assert "--wait" in DEPLOYMENTS["Deployment/serving"]["spec"]["containers"][0]["args"]
+    (head,) = [template for name, template in PODS.items() if name.endswith("/head")]
+    variables = {each["name"]: each.get("value") for each in head["spec"]["containers"][0]["env"]}
+    assert variables["SLUICE_SERVER"] == address
+
+
+def test_the_network_policies_let_the_steps_do_their_work():
+    policies = {each["metadata"]["name"]: each["spec"] for each in resources() if each["kind"] == "NetworkPolicy"}
+    assert policies["step"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "step"}}
+    assert policies["names-and-database"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/part-of": "sluice"}}
+    is_rollout = {"matchLabels": {"app.kubernetes.io/component": "rollout"}}
+    assert policies["rollout"]["podSelector"] == is_rollout
+    assert {"podSelector": is_rollout} in policies["gateway"]["ingress"][0]["from"]
 
 
 def test_selectors_find_their_pods():

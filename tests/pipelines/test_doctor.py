@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sluice.core.network import connection_fault
+from sluice.model.config import PretrainConfig
 from sluice.pipelines.cli import main
 from sluice.pipelines.doctor import (
     GIB,
@@ -21,6 +22,7 @@ from sluice.pipelines.doctor import (
     judge_sources,
     judge_temporary,
     judge_tools,
+    needed_tools,
     port_taken,
     require_healthy,
 )
@@ -107,6 +109,12 @@ def test_a_broken_workspace_is_a_finding_beside_those_of_the_machine(
 def test_missing_tools_and_sources_are_named() -> None:
     assert "c++" in judge_tools({"git": "/usr/bin/git", "c++": None}).message
     assert "/no/such" in judge_sources(["/no/such"]).message
+
+
+def test_a_compiler_is_asked_for_only_where_something_is_compiled() -> None:
+    """The image has none, and a run in it must not be refused for that."""
+    assert needed_tools() == needed_tools(PretrainConfig()) == ("git",)
+    assert needed_tools(PretrainConfig(compile=True)) == ("git", "c++")
 
 
 def test_failures_come_as_one_line_with_what_mends_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from sluice.pipelines.lifecycle import lifecycle
 
     path = tmp_path_factory.mktemp("compiled") / "lifecycle.yaml"
-    compiler.Compiler().compile(lifecycle, str(path))
+    compiler.Compiler().compile(lifecycle(), str(path))
     return next(yaml.safe_load_all(path.read_text()))
 
 

@@ -46,19 +46,6 @@ def test_the_preset_is_the_public_recipes_size(workspace: Workspace, text: Path)
     assert config.validation_batches * config.batch_size * request.model.context > 1_115_394 // 10
 
 
-def test_a_text_is_named_from_the_workspace_in_conf_and_from_the_current_folder_on_the_command_line(
-    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace.conf.unlink()
-    shutil.copytree(root / "conf", workspace.conf)
-    (workspace.conf / "experiment" / "notes.yaml").write_text("# @package _global_\ntext: {path: notes.txt}\n")
-    here = workspace.root / "elsewhere"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    assert read_request(workspace, ["experiment=notes"]).text.path == str(workspace.root / "notes.txt")
-    assert read_request(workspace, ["experiment=notes", "data.path=a.txt"]).text.path == str(here / "a.txt")
-
-
 def test_a_request_survives_its_file(workspace: Workspace, text: Path) -> None:
     request = read_request(workspace, [*TINY, f"data.path={text}"])
     assert restore_request(json.loads(json.dumps(request.settings()))) == request

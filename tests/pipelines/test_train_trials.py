@@ -47,13 +47,5 @@ def test_numbers_out_of_range_are_refused(refused: Callable[..., str], text: Pat
         "sweep", *TINY, *place, "pretrain.objective=masked"
     )
     assert "is no file" in refused("sweep", *TINY, "data.path=nowhere.txt", "--out", str(tmp_path / "out"))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.md").write_text("mine")
-    for command in ("sweep", "scaling", "profile"):
-        place = (f"data.path={text}", "--out", str(tmp_path / "mine"))
-        assert "holds other files, such as notes.md: name a new or an empty folder" in refused(command, *TINY, *place)
-        assert "is a file: name a folder" in refused(command, *TINY, f"data.path={text}", "--out", str(text))
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.md"]
-    place = (f"data.path={text}", "--out", str(tmp_path / "out"))
     assert "fewer than the 6 runs" in refused("scaling", *TINY, *place, "--rungs", "2", "--lengths", "1")
     assert "above 0 FLOPs" in refused("scaling", *TINY, *place, "--budget", "-1")

@@ -26,7 +26,7 @@ class TextConfig(Block):
 
     block_name: ClassVar[str] = "text"
 
-    path: Annotated[str | None, NamesFile()] = None
+    path: str | None = None
     """A UTF-8 text file, or a packed folder; unset: what the pack step made."""
     tokenizer: Literal["character", "byte", "bpe"] = "bpe"
     """character: one token a character; byte: one a byte; bpe: by the `tokenizer` block."""

@@ -17,8 +17,9 @@ def with_hashes(block: AnyBlock, root: Path) -> AnyBlock:
     kind = type(block)
     hashed = validate_block(kind, hash_files(kind, block.model_dump(mode="json"), root, composing=True))
     if isinstance(hashed, IngestConfig):
-        if hashed.sources_sha256 is not None:
-            raise ValueError(f"data.sources_sha256 {hashed.sources_sha256} is filled in from the files: leave it out")
+        for name in ("sources_sha256", "versions_sha256"):
+            if (given := getattr(hashed, name)) is not None:
+                raise ValueError(f"data.{name} {given} is filled in from the files: leave it out")
         if not hashed.given:
             return hashed
         from sluice.data.sources.local_hash import contents_sha256
