@@ -33,6 +33,8 @@ MOST_SENTENCE_SHARE = 0.4
 """Share of breaks after the end of a sentence or clause, of a text."""
 LEAST_SMALL_SHARE = 0.4
 """Share of lines after a break that begin with a small letter, in scripts with capitals."""
+MOST_CLAUSE_WORDS = 30
+"""Words to a mark between clauses or sentences, on average, in scripts with capitals: lists of names have no marks."""
 LEAST_WORDS = 4
 """Words of a line, on average."""
 MOST_SYMBOL_SHARE = 0.1
@@ -55,6 +57,7 @@ _ALONE = re.compile(
 )
 """Beginning of headings, quotes, comments, tags, log entries, addresses, and lines without a letter."""
 _COLUMNS = re.compile(r"\t| {3}|\|")
+_CLAUSE_MARK = re.compile(r"[.!?…:;,–—。！？；：，、،؟।॥][\"'”’»」』）)]*(?:\s|\Z)")
 _CLAUSE_END = re.compile(r"[.!?…:;,。！？；：，、،؟।॥][\"'”’»」』）)]*\Z")
 _SYMBOL = re.compile(r"[\d\[\]{}<>=+*/\\|_#$%&@^~`\"]")
 _MARGIN_KEPT = 10
@@ -187,6 +190,8 @@ def _margin_of_prose(text: str, blocks: Sequence[_Block]) -> float | None:
     starts = Counter(first_word(after.lstrip()) for _, after in breaks)
     clause_ends = sum(bool(_CLAUSE_END.search(line.rstrip())) for line, _ in breaks)
     with_case = [first for _, after in breaks if (first := after.lstrip()[0]).lower() != first.upper()]
+    words = len(tokens(" ".join(line for line, _ in breaks)))
+    marks = sum(len(_CLAUSE_MARK.findall(line)) for block in plain for line in block.lines)
     content = "".join("".join(block.lines) for block in blocks if block.is_joined(margin)).replace(" ", "")
     is_prose = (
         sum(each.count(False) for each in long) <= MOST_NOT_FULL_SHARE * max(sum(map(len, long)) - FULL_BREAKS, 0)
@@ -194,7 +199,8 @@ def _margin_of_prose(text: str, blocks: Sequence[_Block]) -> float | None:
         and clause_ends <= max(MOST_SENTENCE_SHARE * len(breaks), 2)
         and sum(letter.islower() for letter in with_case) >= LEAST_SMALL_SHARE * len(with_case)
         and len(_SYMBOL.findall(content)) <= MOST_SYMBOL_SHARE * len(content)
-        and len(tokens(" ".join(line for line, _ in breaks))) >= LEAST_WORDS * len(breaks)
+        and words >= LEAST_WORDS * len(breaks)
+        and (not with_case or words <= MOST_CLAUSE_WORDS * marks)
         and 2 * len(content) > len("".join(text.split()))
         and code_share(text) <= MOST_CODE_SHARE
     )

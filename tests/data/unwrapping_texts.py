@@ -351,6 +351,20 @@ KEPT = {
             """,
         "markdown": "# Gates\n\nThe lower gate\nis closed.\n\n- one\n- two\n",
         "ascii art": "  /\\_/\\\n ( o.o )\n  > ^ <",
+        "list of things in small letters, nearly equal in length": """
+            apples from the orchard near the old mill
+            pears that were picked in early september
+            plums which nobody wanted to have anymore
+            grapes from the south side of the terrace
+            cherries out of the garden of a neighbour
+            """,
+        "things to do in small letters, nearly equal in length": """
+            fix the parser when the header is missing in a file
+            add a test for the empty configuration of the server
+            move the helpers for paths into a module of their own
+            rename the option that names the folder of results
+            drop the support of python versions before three ten
+            """,
     }.items()
 }
 
