@@ -75,16 +75,17 @@ def write_mixed(folder: Path, documents: int, size_bytes: int) -> int:
 
 
 def _pieces(texts: Iterator[str], size_bytes: int) -> Iterator[str]:
-    """Cut texts between paragraphs into documents of about a size."""
+    """Cut texts between paragraphs into documents of about a size, on average of exactly this size."""
     paragraphs: list[str] = []
-    size = 0
+    size, wanted = 0, size_bytes
     for text in texts:
         for paragraph in text.strip("\n").split("\n\n"):
             paragraphs.append(paragraph)
             size += len(paragraph.encode()) + 2
-            if size >= size_bytes * 0.9:
+            if size >= wanted:
                 yield "\n\n".join(paragraphs) + "\n"
-                paragraphs, size = [], 0
+                # The next one is shorter by what this one is too long.
+                paragraphs, size, wanted = [], 0, size_bytes - (size - wanted)
 
 
 def _write(path: Path, kind: str, texts: Sequence[str]) -> None:
