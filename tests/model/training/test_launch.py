@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,11 +181,33 @@ def test_a_worker_that_died_is_told_with_the_memory_and_what_goes_on(
     assert launch._first_cause(evicted) == "worker 0: its process died, memory ran out (Ray killed it)"
 
 
-def test_workers_without_gpus_begin_with_none_in_sight() -> None:
+@pytest.mark.parametrize(
+    ("gpus", "workers", "uses", "hidden"),
+    [(0, 1, False, {}), (2, 2, True, {}), (1, 2, False, {"CUDA_VISIBLE_DEVICES": ""})],
+)
+def test_gpus_are_used_by_all_workers_or_hidden_from_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: int, workers: int, uses: bool, hidden: dict[str, str]
+) -> None:
     """Ray leaves them visible: two workers on a machine with one GPU would meet on it, through gloo."""
-    assert launch._environment({"CPU": 4, "GPU": 1}, gpu=False) == {"CUDA_VISIBLE_DEVICES": ""}
-    assert launch._environment({"CPU": 4, "GPU": 2}, gpu=True) == {}
-    assert launch._environment({"CPU": 4}, gpu=False) == {}
+    import ray
+
+    seen: dict[str, Any] = {}
+
+    def fit(task: Any, progress: Any, **options: Any) -> None:
+        seen.update(options)
+        task.result.write_text("{}")
+
+    for name in ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(launch, "joined_ray", lambda cpus: nullcontext())
+    monkeypatch.setattr(ray, "nodes", lambda: [None])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4, "GPU": gpus} if gpus else {"CPU": 4})
+    monkeypatch.setattr(launch, "_fit", fit)
+    task = job(tmp_path)
+    task.config.workers, task.result = workers, tmp_path / "result.json"
+    launch.launch(task, no_progress)
+    assert (seen["gpu"], seen["environment"]) == (uses, hidden)
 
 
 @pytest.mark.parametrize("launched", [False, True])
