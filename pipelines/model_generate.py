@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     )
     answer: list[int] = []
     text = Detokenizer(text_streams(tokenizer)(), arguments.stop)
-    show: Callable[[str], Any] = (lambda piece: None) if arguments.json else _print_now
+    show: Callable[[str], Any] = (lambda piece: None) if arguments.json else partial(print, end="", flush=True)
     pieces = []
     with closing(tokens):  # type: ignore[type-var]
         for token in tokens:
@@ -156,11 +157,6 @@ def _note_length(arguments: argparse.Namespace, model: "Transformer", prompt: li
             f"prompt, in a context of {model.config.context}",
             file=sys.stderr,
         )
-
-
-def _print_now(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def check_sampling(arguments: argparse.Namespace) -> None:

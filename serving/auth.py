@@ -32,7 +32,8 @@ class AuthMiddleware:
         headers = dict(scope["headers"])
         error = self._refusal(scope["path"], headers)
         if error is not None:
-            return await JSONResponse(error.body, error.status, _challenge(error))(scope, receive, send)
+            challenge = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+            return await JSONResponse(error.body, error.status, challenge)(scope, receive, send)
         return await self._app(scope, _bounded(receive), send)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
@@ -68,7 +69,3 @@ def _bounded(receive: Receive) -> Receive:
 
 def _too_large() -> ApiError:
     return ApiError(413, f"the request is longer than {MAX_BODY_BYTES} bytes, the most allowed: shorten it")
-
-
-def _challenge(error: ApiError) -> dict[str, str]:
-    return {"www-authenticate": "Bearer"} if error.status == 401 else {}

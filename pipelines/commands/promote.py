@@ -6,7 +6,6 @@ import sys
 from sluice.components.artifact import read_metrics
 from sluice.components.register import register
 from sluice.components.rollout import rollout
-from sluice.components.workspace import Workspace
 from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.runner import only_run
 
@@ -24,15 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--force needs --reason: say why, it goes into the ledger")
     forced = arguments.reason.strip() if arguments.force else None
     with only_run(workspace):
-        return _promote(workspace, forced)
-
-
-def _promote(workspace: Workspace, forced: str | None) -> int:
-    version = register(workspace, forced_reason=forced)
-    if not version:
-        refusal = read_metrics(workspace, "register")["reason"]
-        print(f"not promoted: {refusal}; past the gate only with --force --reason ..", file=sys.stderr)
-        return 1
-    outcome = rollout(workspace, version)
-    print(f"v{version}: {outcome}: {read_metrics(workspace, 'rollout')['reason']}")
-    return 0 if outcome == "promoted" else 1
+        version = register(workspace, forced_reason=forced)
+        if not version:
+            refusal = read_metrics(workspace, "register")["reason"]
+            print(f"not promoted: {refusal}; past the gate only with --force --reason ..", file=sys.stderr)
+            return 1
+        outcome = rollout(workspace, version)
+        print(f"v{version}: {outcome}: {read_metrics(workspace, 'rollout')['reason']}")
+        return 0 if outcome == "promoted" else 1

@@ -1,6 +1,5 @@
 """Delivery of events from the engine's thread to the waiting requests."""
 
-import asyncio
 from itertools import groupby
 
 from sluice.serving.engine.request import GenerationError, TokenEvent
@@ -31,18 +30,14 @@ class Outbox:
             loop = batch[0][0].loop
             if loop is None:
                 _deliver(batch)
-            else:
-                _deliver_in(loop, batch)
+                continue
+            try:
+                loop.call_soon_threadsafe(_deliver, batch)
+            except RuntimeError:
+                if not loop.is_closed():  # a closed loop has no receivers left
+                    raise
 
 
 def _deliver(batch: list[SequenceEvent]) -> None:
     for sequence, event in batch:
         sequence.deliver(event)
-
-
-def _deliver_in(loop: asyncio.AbstractEventLoop, batch: list[SequenceEvent]) -> None:
-    try:
-        loop.call_soon_threadsafe(_deliver, batch)
-    except RuntimeError:
-        if not loop.is_closed():  # a closed loop has no receivers left
-            raise
