@@ -6,12 +6,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -21,6 +21,9 @@ from sluice.core.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -154,6 +157,15 @@ class Timed(BaseModel):
         """Rows of the table that says how the figures were taken."""
         loads = ", ".join(f"{name} {load:.1f}" for name, load in self.loads.items())
         return [("load average before", loads), ("minutes in all", f"{sum(self.seconds.values()) / 60:.0f}")]
+
+
+def run_in_turns(works: Mapping[Key, Callable[[], Result]], rounds: int) -> dict[Key, list[Result]]:
+    """Results of `rounds` rounds of every work, in turns, so that a busy minute hits all alike."""
+    found: dict[Key, list[Result]] = {key: [] for key in works}
+    for _ in range(rounds):
+        for key, work in works.items():
+            found[key].append(work())
+    return found
 
 
 def keep(path: Path, results: BaseModel) -> None:

@@ -1,9 +1,9 @@
 """`make bench-structure`: measures the structure of the code and writes the table in docs/architecture.md.
 
-    python -m benchmarks.structure [--before REV] [--test-seconds S] [--check | --list]
+    python -m benchmarks.structure [--test-seconds S] [--check | --list]
 
-docs/architecture.md defines each row. The table keeps the column of an earlier revision until `--before` measures it
-again, and the seconds of `make test` until `--test-seconds` gives them.
+docs/architecture.md defines each row. The table keeps its first column, which an earlier version of this script
+measured on an earlier revision, and the seconds of `make test` until `--test-seconds` gives them.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import ast
 import json
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,14 +60,6 @@ SETTINGS_MACHINERY = (
 NOT_OF_THE_PASS = ("config.py", "inputs.py", "shapes.py")
 """Files that check settings and arguments, which nobody has to read to follow the arithmetic."""
 
-# Earlier revisions, whose paths no rename rewrites. The count of files that extensions touch is that of issue 16.
-_EARLIER_MACHINERY = (
-    *(f"components/{name}.py" for name in ("params", "paths", "files")),
-    *(f"pipelines/{name}.py" for name in ("parameters", "overrides", "hashes")),
-    "data/spelling.py",
-)
-_EARLIER_EXTENSIONS = "3, 6-10, 6, 4, 5"
-
 
 @dataclass(frozen=True)
 class Tree:
@@ -86,7 +77,6 @@ class Tree:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the structure of the code.")
-    parser.add_argument("--before", metavar="REV", help="measure the first column again, on this revision")
     parser.add_argument(
         "--test-seconds", type=float, metavar="S", help="seconds that `make test` took on two idle cores"
     )
@@ -99,11 +89,6 @@ def main() -> None:
         return
     kept = [[cell.strip() for cell in line.split("|")[1:-1]] for line in read_table(PAGE, "structure").splitlines()[2:]]
     before, now = ({row[0]: row[column] for row in kept} for column in (1, 3))
-    if arguments.before:
-        with tempfile.TemporaryDirectory() as folder:
-            archive = subprocess.run(["git", "archive", arguments.before], cwd=ROOT, check=True, capture_output=True)
-            subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-            before |= measure(Path(folder))
     now |= measure(ROOT)
     if arguments.test_seconds:
         now["`make test`, two idle cores"] = f"{arguments.test_seconds / 60:.1f} min"
@@ -140,13 +125,8 @@ def missing_files(root: Path) -> list[str]:
 
 def measure(root: Path) -> dict[str, str]:
     """Every row but the seconds of the tests. SystemExit where a listed file has moved."""
-    if (root / "core").is_dir():
-        if missing := missing_files(root):
-            raise SystemExit(f"{', '.join(missing)} does not exist: name its new path in benchmarks/structure.py")
-        machinery: tuple[str, ...] = SETTINGS_MACHINERY
-        touched = ", ".join(str(len(paths)) for paths in EXTENSIONS.values())
-    else:
-        machinery, touched = _EARLIER_MACHINERY, _EARLIER_EXTENSIONS
+    if missing := missing_files(root):
+        raise SystemExit(f"{', '.join(missing)} does not exist: name its new path in benchmarks/structure.py")
     tree, files = Tree.read(root), decoder_pass(root)
     once, functions = helpers_called_once(tree)
     counts = (
@@ -154,9 +134,9 @@ def measure(root: Path) -> dict[str, str]:
         f"{100 * len(once) / functions:.0f} % ({len(once):,} of {functions:,})",
         str(len(fragments(tree))),
         str(len(repeated_classes(tree))),
-        touched,
+        ", ".join(str(len(paths)) for paths in EXTENSIONS.values()),
         f"{len(files)} ({lines(root, files):,} lines)",
-        f"{lines(root, machinery):,}",
+        f"{lines(root, SETTINGS_MACHINERY):,}",
         f"{lines(root, (str(path) for path in sorted((root / 'benchmarks').rglob('*.py')))):,}",
     )
     return dict(zip(GOALS, counts, strict=False))
@@ -244,14 +224,13 @@ def decoder_pass(root: Path) -> list[str]:
 
 
 _TRACE = """
-import importlib, json, os, sys
+import json, os, sys
 root = os.path.realpath(sys.argv[1]) + os.sep
 sys.path.insert(0, root)
 import torch
-package = "sluice.model" if os.path.isdir(root + "sluice") else "model"
-config = importlib.import_module(package + ".architecture.config").TransformerConfig
-transformer = importlib.import_module(package + ".architecture.transformer").Transformer
-model = transformer(config(vocab_size=64, hidden_size=32, layers=1, heads=2, context=16)).eval()
+from sluice.model.architecture.config import TransformerConfig
+from sluice.model.architecture.transformer import Transformer
+model = Transformer(TransformerConfig(vocab_size=64, hidden_size=32, layers=1, heads=2, context=16)).eval()
 found = set()
 def called(frame, event, argument):
     if event == "call":

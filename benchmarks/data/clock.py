@@ -4,8 +4,11 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from pydantic import BaseModel
+
+from benchmarks.report import run_in_turns
 
 RUNS = 3
 
@@ -28,14 +31,15 @@ class Rate(BaseModel):
 
 
 def measure(works: Mapping[str, Callable[[], object]], size_bytes: int, runs: int) -> dict[str, Rate]:
-    """Run each of `works` over its `size_bytes` of text, in turns, so that all see the same machine."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(runs):
-        for name, work in works.items():
-            gc.collect()
-            started = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - started)
+    """Run each of `works` over its `size_bytes` of text, in turns."""
+
+    def cpu_s(work: Callable[[], object]) -> float:
+        gc.collect()
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+
+    seconds = run_in_turns({name: partial(cpu_s, work) for name, work in works.items()}, runs)
     return {name: Rate(size_bytes=size_bytes, cpu_s=spent) for name, spent in seconds.items()}
 
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.data import blocks, formats
@@ -19,7 +20,7 @@ from benchmarks.data.scale import Size, watched_build
 from benchmarks.data.session import transcript
 from benchmarks.data.texts import by_markup, documentation, extracted, sample, write_files, write_recombined
 from benchmarks.data.workers import local_and_ray
-from benchmarks.report import DOCS, keep, machine, save_figures, write_page
+from benchmarks.report import DOCS, keep, machine, run_in_turns, save_figures, write_page
 from sluice.components.workspace import Workspace
 from sluice.core.settings.files import with_absolute_paths
 from sluice.data.config import IngestConfig, RefineConfig, TokenizerConfig
@@ -155,12 +156,11 @@ def _some(raw: list[Document], size_bytes: int) -> list[Document]:
 
 def _builds_in_turns(source: Path, size_bytes: int, refine: RefineConfig, runs: int) -> dict[int, Size]:
     """The build of the median CPU, by number of workers."""
-    found: dict[int, list[Size]] = {1: [], _WORKERS: []}
-    out, bytecode = source.with_name("scale"), source.with_name("bytecode")
-    for _ in range(runs):
-        for workers, each in found.items():
-            out.mkdir()
+
+    def build(workers: int) -> Size:
+        with tempfile.TemporaryDirectory(dir=source.parent) as out:
             config = refine.model_copy(update={"workers": workers})
-            each.append(watched_build(source, config, out, size_bytes, bytecode))
-            shutil.rmtree(out)
+            return watched_build(source, config, Path(out), size_bytes, source.with_name("bytecode"))
+
+    found = run_in_turns({workers: partial(build, workers) for workers in (1, _WORKERS)}, runs)
     return {workers: sorted(each, key=lambda size: size.cpu_s)[runs // 2] for workers, each in found.items()}

@@ -1,6 +1,5 @@
 """Our model as a candidate."""
 
-import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,28 +12,7 @@ from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.linear_backends import FusedLinear
 from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.architecture.transformer import Transformer
-
-_NAMES = {
-    "model.embed_tokens.": "embedding.",
-    "model.norm.": "norm.",
-    "lm_head.": "head.",
-    "model.layers.": "layers.",
-    "input_layernorm.": "attention_norm.",
-    "post_attention_layernorm.": "feedforward_norm.",
-    "self_attn.q_proj.": "attention.query.",
-    "self_attn.k_proj.": "attention.key.",
-    "self_attn.v_proj.": "attention.value.",
-    "self_attn.o_proj.": "attention.output.",
-    "mlp.gate_proj.": "feedforward.gate.",
-    "mlp.up_proj.": "feedforward.up.",
-    "mlp.down_proj.": "feedforward.down.",
-}
-_PATTERN = re.compile("|".join(re.escape(name) for name in _NAMES))
-
-
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in transformers' names for Llama -> in ours; the layouts are the same."""
-    return {_PATTERN.sub(lambda found: _NAMES[found[0]], name): weight for name, weight in state.items()}
+from sluice.model.huggingface.state import from_huggingface
 
 
 def build(case: Case, state: Mapping[str, Tensor] | None) -> Transformer:
@@ -43,7 +21,7 @@ def build(case: Case, state: Mapping[str, Tensor] | None) -> Transformer:
     if state is None:
         initialize(model, seed=0)
     else:
-        model.load_state_dict(renamed(state))
+        model.load_state_dict(from_huggingface(state, model.config))
     model.kernel = case.kernel
     return model.to(case.device, torch.bfloat16 if case.precision == "bf16" else torch.float32)
 

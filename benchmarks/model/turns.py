@@ -6,13 +6,14 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 
 from pydantic import BaseModel
 
 from benchmarks.model.candidate import serve
 from benchmarks.model.case import Case, Round, Started
-from benchmarks.report import OnGpu, Timed
+from benchmarks.report import OnGpu, Timed, run_in_turns
 
 START_S, ROUND_S = 900.0, 300.0
 """Bounds of waiting: the first covers compilation."""
@@ -85,17 +86,18 @@ class ModelResults(Timed):
 
 def in_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, Measured]:
     """`rounds` rounds of every case. RuntimeError, naming the case, where one fails or does not answer."""
-    found: dict[str, list[Round]] = {name: [] for name in cases}
     with ExitStack() as stack:
         connections, started = {}, {}
         for name, case in cases.items():
             print(f"  {name} ..", file=sys.stderr, flush=True)
             connections[name] = stack.enter_context(_process(name, case))
             started[name] = Started.model_validate_json(_answer(name, connections[name], START_S))
-        for _ in range(rounds):
-            for name, connection in connections.items():
-                connection.send_bytes(b"round")
-                found[name].append(Round.model_validate_json(_answer(name, connection, ROUND_S)))
+
+        def work(name: str) -> Round:
+            connections[name].send_bytes(b"round")
+            return Round.model_validate_json(_answer(name, connections[name], ROUND_S))
+
+        found = run_in_turns({name: partial(work, name) for name in cases}, rounds)
     return {name: Measured(case=cases[name], started=started[name], rounds=found[name]) for name in cases}
 
 

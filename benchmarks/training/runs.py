@@ -1,15 +1,17 @@
-"""Runs of cases, each round in processes of its own and the cases in turn, so that a busy minute hits all alike."""
+"""Runs of cases, each round in processes of its own."""
 
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.model.shapes import SHAPES
+from benchmarks.report import run_in_turns
 from benchmarks.training import launcher
 from benchmarks.training.case import BETAS, CLIP, DECAY, LEARNING_RATE, Case, Measured, Round, Ticks, round_of
 
@@ -20,10 +22,7 @@ SEED = 1234
 
 def in_turns(cases: Sequence[Case], packed: Path, tokenizer: Path, rounds: int) -> list[Measured]:
     """`rounds` runs of every case. RuntimeError, naming the case, where one fails or does not end."""
-    found: dict[Case, list[Round]] = {case: [] for case in cases}
-    for _ in range(rounds):
-        for case in cases:
-            found[case].append(run_once(case, packed, tokenizer))
+    found = run_in_turns({case: partial(run_once, case, packed, tokenizer) for case in cases}, rounds)
     return [Measured(case=case, rounds=each) for case, each in found.items()]
 
 
@@ -65,23 +64,17 @@ def write_common(case: Case, packed: Path, tokenizer: Path, folder: Path) -> Non
     """Write the first weights of our run of the case, in transformers' names, and the rows that it reads."""
     from safetensors.torch import save_file
 
-    from benchmarks.model import peer
-    from benchmarks.model.case import Case as ModelCase
-    from benchmarks.model.ours import renamed
     from benchmarks.training.peer import ROWS, WEIGHTS
     from sluice.data.packing import PackedTokens
     from sluice.model.architecture.initialization import initialize
     from sluice.model.architecture.transformer import Transformer
     from sluice.model.config import PretrainConfig
+    from sluice.model.huggingface.state import to_huggingface
     from sluice.model.training.batches.dataset import TrainingBatches
 
     ours = Transformer(SHAPES[case.shape].config(case.sequence))
     initialize(ours, SEED)
-    weights = ours.state_dict()
-    theirs = peer.build(ModelCase(work="train", library="transformers", shape=case.shape), None).state_dict()
-    # A tied head is the embedding, which is in the file once.
-    names = {name: next(iter(renamed({name: weight}))) for name, weight in theirs.items()}
-    save_file({name: weights[own] for name, own in names.items() if own in weights}, folder / WEIGHTS)
+    save_file(to_huggingface(ours.state_dict(), ours.config), folder / WEIGHTS)
     config = PretrainConfig.model_validate(request_of(case, packed, tokenizer, folder)["config"])
     batches = TrainingBatches(PackedTokens(packed, "train"), config, case.sequence)
     np.save(folder / ROWS, np.concatenate([batches.read(step).ids.numpy() for step in range(case.steps)]))

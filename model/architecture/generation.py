@@ -28,7 +28,7 @@ class GenerationOptions:
     """Tokens before which generation ends."""
     seed: int = 0
     source: Sequence[int] | None = None
-    """What an encoder-decoder reads."""
+    """Tokens that an encoder-decoder reads."""
     cache: bool | Literal["int8"] = True
     """True caches keys, values and states, "int8" caches keys and values in 8 bits, False processes the whole sequence
     for every token.

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.markers import read_table, replace_tables, table_names, with_table
-from benchmarks.model import accelerator, candidate, forecast, ours, parity, published, turns
-from benchmarks.model.case import Case, Kernel, Round, Started
+from benchmarks.model import accelerator, candidate, forecast, parity, peer, published, turns
+from benchmarks.model.case import Case, Kernel, Library, Round, Started
 from benchmarks.model.page import NO_GPU, bounds, figure, gpu_tables, tables
 from benchmarks.model.run import training_cases
 from benchmarks.model.shapes import SHAPES
@@ -62,7 +62,7 @@ def test_different_tokens_are_told():
 
 def test_the_page_has_a_place_for_every_table():
     names, written = table_names((DOCS / "model.md").read_text(encoding="utf-8")), tables(_results(ours_s=0.4))
-    assert sorted(names) == sorted([*written, "parity-conditions", "parity", "published"])
+    assert sorted(names) == sorted([*written, "parity-conditions", "parity", "published", "slots"])
     heads = {name: table.splitlines()[0] for name, table in written.items()}
     assert {name: read_table(DOCS / "model.md", name).splitlines()[0] for name in written} == heads
     other = {**parity.tables([]), **published.published_tables([]), **forecast.tables([], 3)}
@@ -166,16 +166,14 @@ def test_the_kernels_of_a_case_are_those_of_the_model():
     assert get_args(Kernel) == KERNELS
 
 
-def test_renamed_weights_are_those_of_our_model():
-    shape = SHAPES["smoke"]
-    theirs = ["model.embed_tokens.weight", "model.norm.weight"]
-    for layer in range(shape.layers):
-        names = ("input_layernorm", "post_attention_layernorm", *(f"self_attn.{each}_proj" for each in "qkvo"))
-        feedforward = (f"mlp.{each}_proj" for each in ("gate", "up", "down"))
-        theirs += [f"model.layers.{layer}.{each}.weight" for each in (*names, *feedforward)]
-    with torch.device("meta"):
-        expected = set(Transformer(shape.config(32)).state_dict())
-    assert set(ours.renamed({name: torch.empty(0) for name in theirs})) == expected
+def test_both_libraries_compute_the_same_from_one_file(tmp_path: Path):
+    cases = [Case(work="train", library=each, shape="smoke", sequence=32) for each in get_args(Library)]
+    peer.write_weights(cases[1], str(tmp_path / "weights.safetensors"))
+    losses = [
+        candidate._model(each.model_copy(update={"weights": str(tmp_path / "weights.safetensors")}))[0].check[0]
+        for each in cases
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_candidate_trains_and_a_broken_one_says_why(monkeypatch: pytest.MonkeyPatch):

@@ -67,18 +67,11 @@ def compilable(dtype: torch.dtype) -> Transformer:
     return model.to(dtype).eval()
 
 
-@pytest.mark.parametrize(
-    "texts",
-    [
-        # Every capacity of the cache is compiled for itself, which takes the compiler ten seconds and more.
-        pytest.param([([1], 20), ([7, 3, 9], 50)], id="one capacity", marks=pytest.mark.process),
-        pytest.param([([1], 20), ([5] * 70, 200), ([7, 3, 9], 50)], id="all lengths", marks=pytest.mark.matrix),
-    ],
-)
-def test_the_compiled_step_writes_the_same_text(texts: list[tuple[list[int], int]]) -> None:
+@pytest.mark.matrix  # Every capacity of the cache and type is compiled for itself, which takes ten seconds and more.
+def test_the_compiled_step_writes_the_same_text() -> None:
     model = compilable(torch.float32)
     decoder = CompiledDecoder(model)
-    for prompt, length in texts:
+    for prompt, length in (([1], 20), ([5] * 70, 200), ([7, 3, 9], 50)):
         found, expected = (
             generate(model, prompt, length, GenerationOptions(temperature=1.0, seed=4, decoder=each))
             for each in (decoder, None)

@@ -1,4 +1,7 @@
-"""A run of one process with all that a checkpoint holds: dropout, guard, average. As a script it is killed midway."""
+"""A run of one process with all that a checkpoint holds: dropout, guard, average. As a script it is killed midway.
+
+interrupted_run.py FOLDER STEP [FOLDER STEP ..]
+"""
 
 import os
 import signal
@@ -84,4 +87,10 @@ def kill_at(step: int) -> Callable[[int], None]:
 
 
 if __name__ == "__main__":
-    go(Path(sys.argv[1]), before=kill_at(int(sys.argv[2])))
+    for folder, step in zip(sys.argv[1::2], map(int, sys.argv[2::2]), strict=True):
+        # A fork each, so that torch is imported once; no operation has run yet, so there are no threads to lose.
+        if not (pid := os.fork()):
+            go(Path(folder), before=kill_at(step))
+            sys.exit(f"the run in {folder} ended before step {step}")
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, (folder, status)
