@@ -70,4 +70,4 @@ def test_a_step_that_the_system_kills_says_so_and_what_goes_on(done: Workspace, 
     stage = {"cmd": command, "params": ["data"], "outs": ["artifacts/ingest"]}
     (done.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
     with pytest.raises(StepFailed, match=rf"^ingest: its process {how}; the same `sluice run` goes on from there$"):
-        reproduce(done.root, "ingest")
+        reproduce(done, "ingest")

@@ -176,9 +176,9 @@ def test_after_gc_status_serving_rollback_and_the_next_run_still_work(
     assert registry.register(state_model(release, "five"), release.verdicts["5"], evidence()) == "5"
     assert registry.check_model("5")
     open_releases(workspace).rollback("a drill", to="1")
-    assert reproduce(workspace.root, "ingest").cached
+    assert reproduce(workspace, "ingest").cached
     shutil.rmtree(workspace.artifact("ingest"))
-    reproduce(workspace.root, "ingest")
+    reproduce(workspace, "ingest")
     assert (workspace.artifact("ingest") / "own.txt").read_text() == "now"
 
 
