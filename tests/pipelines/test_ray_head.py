@@ -22,7 +22,7 @@ from sluice.pipelines.local_child import run_lifecycle
 
 fake, run = Path(sys.argv[1]), Path(sys.argv[2])
 
-def lifecycle(workspace):
+def lifecycle(workspace, settings):
     emit("pretrain", "start")
     request_head()
     connect_to_head()
@@ -31,7 +31,7 @@ def lifecycle(workspace):
     (run / "kfp").mkdir()
     raise RuntimeError("the task failed")
 
-graph.lifecycle = lifecycle
+graph.lifecycle = lambda: lifecycle
 run_lifecycle(Workspace(fake), run)
 """
 
