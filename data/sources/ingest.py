@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,6 @@ from sluice.data.sources.formats import SUFFIXES, UNSUPPORTED
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.parts import SPLIT_BYTES, PartReport, ReadCounts, ReadTask, plan_parts, read_part, split_part
 from sluice.data.sources.plan import ReadPlan, plan
-from sluice.data.sources.units import FileUnit
 
 LEAST_BYTES, LEAST_UNITS = 1 << 25, 10_000
 """Size of the sources from which on workers read them; a worker takes seconds to start."""
@@ -53,18 +53,25 @@ def ingest(
         planned = plan(config, kept, spool.absolute(), progress)
         fetched = time.perf_counter()
         run = executor or stack.enter_context(lasting_workers())
-        limits, per_shard, folder = Limits.of(config), config.documents_per_shard, parts.absolute()
-        units = planned.units
-        if large := [pair for pair in units if isinstance(pair[1], FileUnit) and pair[1].size_bytes >= SPLIT_BYTES]:
-            whole = [ReadTask((pair,), limits, per_shard, folder, "", number) for number, pair in enumerate(large)]
-            found = run(split_part, whole, workers=config.workers, progress=progress, note="split")
-            ranges = dict(zip(large, found, strict=True))
-            units = [each for pair in units for each in ranges.get(pair, [pair])]
-        tasks = plan_parts(units, limits, per_shard, folder)
-        _remove_stale(parts, spool, tasks)
+        as_parts = partial(
+            plan_parts,
+            limits=Limits.of(config),
+            documents_per_shard=config.documents_per_shard,
+            work=parts.absolute(),
+        )
+        tasks = as_parts(planned.units)
+        if large := [task for task in tasks if task.size_bytes >= SPLIT_BYTES]:
+            found = run(split_part, large, workers=config.workers, progress=progress, note="split")
+            ranges = {task.number: units for task, units in zip(large, found, strict=True)}
+            tasks = as_parts([pair for task in tasks for pair in ranges.get(task.number, task.units)])
+        # Parts of other inputs or settings, and those that must be read again.
+        current = {spool.absolute(), *(task.folder for task in tasks if task.key)}
+        for stale in set(parts.absolute().iterdir()) - current:
+            remove(stale)
         # The longest parts go first, so that no worker begins a long one when the others are done.
         ordered = sorted(tasks, key=lambda task: (-task.size_bytes, task.number))
-        workers = config.workers if _is_worth_workers(tasks) else 1
+        size, units = sum(task.size_bytes for task in tasks), sum(len(task.units) for task in tasks)
+        workers = config.workers if size >= LEAST_BYTES or units >= LEAST_UNITS else 1
         reports = run(read_part, ordered, workers=workers, progress=progress, note="read")
         by_number = {task.number: report for task, report in zip(ordered, reports, strict=True)}
         in_order = [by_number[task.number] for task in tasks]
@@ -79,20 +86,6 @@ def ingest(
             report.sources[source].sha256 = sha256
     report.timings = {"fetch_s": fetched - started, "read_s": time.perf_counter() - fetched}
     return report
-
-
-def _is_worth_workers(tasks: Sequence[ReadTask]) -> bool:
-    """Return whether reading takes longer than workers take to start."""
-    units = sum(len(task.units) for task in tasks)
-    return units >= LEAST_UNITS or sum(task.size_bytes for task in tasks) >= LEAST_BYTES
-
-
-def _remove_stale(parts: Path, spool: Path, tasks: Sequence[ReadTask]) -> None:
-    """Remove the parts of other inputs or settings, and those that must be read again."""
-    current = {task.folder for task in tasks if task.key}
-    for path in parts.absolute().iterdir():
-        if path not in current and path != spool.absolute():
-            remove(path)
 
 
 def _refuse_empty(config: IngestConfig, planned: ReadPlan, reports: Sequence[PartReport]) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -88,7 +88,7 @@ class ReadTask:
 def plan_parts(
     units: Sequence[tuple[int, Unit]], limits: Limits, documents_per_shard: int, work: Path
 ) -> list[ReadTask]:
-    """Group the units into parts of about equal size, whatever the number of workers."""
+    """Group the units into parts of at most PART_BYTES, whatever the number of workers; a larger one is alone."""
     tasks: list[ReadTask] = []
     group: list[tuple[int, Unit]] = []
     size = 0
@@ -105,9 +105,10 @@ def plan_parts(
 
 
 def split_part(task: ReadTask) -> list[tuple[int, Unit]]:
-    """Return the ranges of the one file of a task, or the file itself if it can only be read as a whole."""
-    [(source, unit)] = task.units
-    assert isinstance(unit, FileUnit)
+    """Return the ranges of the file of a task, or the task's units if it has no file or one to be read as a whole."""
+    source, unit = task.units[0]
+    if not isinstance(unit, FileUnit) or len(task.units) > 1:
+        return list(task.units)
     return [(source, each) for each in unit.split(task.limits, PART_BYTES)]
 
 
@@ -120,9 +121,17 @@ def read_part(task: ReadTask) -> PartReport:
     task.folder.mkdir(parents=True)
     report = PartReport()
     try:
-        with atomic_write(task.rejects) as partial, _open_rejects(partial) as file:
+        with (
+            atomic_write(task.rejects) as partial,
+            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             table = csv.writer(file, lineterminator="\n")
-            write_documents(_documents(task, report, table), task.folder, task.documents_per_shard)
+            read = (
+                document
+                for source, unit in task.units
+                for document in _counted(unit.read(task.limits), report, source, table)
+            )
+            write_documents(read, task.folder, task.documents_per_shard)
     except ValueError as error:
         # An error of a worker would be named after the part, not after the source.
         return PartReport(mistake=str(error))
@@ -132,18 +141,9 @@ def read_part(task: ReadTask) -> PartReport:
     return report
 
 
-def _open_rejects(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-
-
-def _documents(task: ReadTask, report: PartReport, table: Any) -> Iterator[Document]:
-    for source, unit in task.units:
-        counts = report.by_source.setdefault(source, ReadCounts())
-        yield from _counted(unit.read(task.limits), report.counts, counts, table)
-
-
-def _counted(found: Read, report: IngestReport, counts: ReadCounts, table: Any) -> Iterator[Document]:
-    """Count documents and rejects as they pass, and write the rejects."""
+def _counted(found: Read, part: PartReport, source: int, table: Any) -> Iterator[Document]:
+    """Count documents and rejects of a source as they pass, and write the rejects."""
+    report, counts = part.counts, part.by_source.setdefault(source, ReadCounts())
     for each in found:
         if isinstance(each, Reject):
             counts.rejects += 1
