@@ -13,6 +13,8 @@ MATRIX = (
     *("model/", "core/", "conf/", "requirements.lock", "pyproject.toml"),
     # The benchmarks' tests import these packages and read these pages.
     *("benchmarks/", "data/", "components/", "pipelines/", "docs/"),
+    # The compiled graph in pods.
+    *("infra/", "tests/lifecycle/", "tests/pods.py"),
     *("tests/model/", "tests/benchmarks/", "tests/conftest.py", "tests/kinds.py", "tests/pairs.py"),
 )
 """Paths that the matrix guards, and the matrix itself."""

@@ -89,7 +89,10 @@ class Gateway:
         source = cast(
             TrafficSource, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
         )
-        chosen = targets(self.routes.current, request_id, cast(Arm | None, arm), source)
+        routes = self.routes.for_live() if source == "live" else self.routes.current
+        chosen = targets(routes, request_id, cast(Arm | None, arm), source)
+        if source != "live" and chosen and chosen[0].arm == "challenger":
+            self.routes.see_rollout()
         if not chosen:
             outage = find_outage(self.routes.current)
             if arm == "challenger" or outage is None:
