@@ -6,6 +6,7 @@ from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, ServeConfig
 from sluice.serving.ledger import Ledger, ledger_models
+from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Registry
 from sluice.serving.releases import Releases
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 def open_ledger(workspace: Workspace, model_name: str | None = None) -> Ledger:
     """The ledger of a registered model, by default of the one that the settings name."""
     workspace.state.mkdir(parents=True, exist_ok=True)
-    return Ledger(workspace.database_url, model_name or load_block(workspace, RegisterConfig).model_name)
+    name = model_name or load_block(workspace, RegisterConfig).model_name
+    return Ledger(workspace.database_url, name, LedgerTrust(workspace.ledger_trust))
 
 
 def open_ledgers(workspace: Workspace) -> list[Ledger]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sluice
+from sluice.core.files import create_private
 
 CONTENT_STEPS = ("ingest", "refine", "tokenizer", "pack", "pretrain", "tune", "evaluate")
 """Deterministic: DVC stages."""
@@ -94,6 +95,11 @@ class Workspace:
         return self.state / "keys"
 
     @property
+    def ledger_trust(self) -> Path:
+        """Key and anchors of the ledger, which may not lie in its database."""
+        return self.state / "ledger"
+
+    @property
     def traffic(self) -> Path:
         return self.state / "traffic"
 
@@ -122,9 +128,7 @@ class Workspace:
         path = self.state / "api_key"
         if not path.exists():
             self.state.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(24))
+            create_private(path, secrets.token_urlsafe(24).encode())
         return path.read_text().strip()
 
 

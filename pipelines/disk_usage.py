@@ -117,8 +117,8 @@ def _needed_models(workspace: Workspace) -> tuple[dict[str, str], bool]:
     needed: dict[str, str] = {}
     trusted = True
     for ledger in open_ledgers(workspace):
-        entries, state = ledger.history(), fold(ledger.history())
-        trusted = trusted and ledger.verify().ok
+        entries, check = ledger.read()
+        state, trusted = fold(entries), trusted and check.ok
         hashes = {entry.version: entry.details["model_hash"] for entry in entries if entry.action == "propose"}
         roles = dict.fromkeys(state.former_champions(), "rollback target")
         roles |= {version: "challenger in rollout" for version in (state.challenger,) if version}

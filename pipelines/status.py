@@ -19,8 +19,9 @@ def status(workspace: Workspace) -> dict[str, Any]:
     """
     from sluice.serving.release import fold
 
-    ledger = open_ledger(workspace)
-    release = fold(ledger.history())
+    # Of a broken ledger, the release up to the last entry that is as it was written.
+    entries, check = open_ledger(workspace).read()
+    release = fold(entries)
     run = latest_run(workspace)
     steps = [step_record([] if run is None else read_events(run.events), step) for step in STEPS]
     state, message = run_state(steps, is_going=is_going(workspace)) if run else ("none", None)
@@ -35,5 +36,6 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "verdict": metrics.get("gate", {}).get("outcome"),
         "champion": release.champion,
         "challenger": release.challenger,
-        "ledger_ok": ledger.verify().ok,
+        "ledger_ok": check.ok,
+        "ledger": check.message,
     }

@@ -32,7 +32,6 @@ MODEL_HASH, VERDICT_HASH = "model_hash", "verdict_sha256"
 """Tags that every version has, computed from its files, besides its lineage (git_commit, dvc_lock, data, ..)."""
 _EARLIER_VERDICT_HASH = "verdict"
 """Tag with the hash of the verdict in versions of earlier releases; now the outcome has that name."""
-_ANCHOR = "sluice_ledger_head"
 _AT_ONCE, _LONGEST_DESCRIPTION = 100, 5000
 """The most that MLflow takes in a request, and in its database."""
 _RESTORE = "restore it from a backup, or let `sluice promote` register the same model again"
@@ -167,19 +166,6 @@ class Registry:
     def verdict_path(self, version: str) -> Path:
         """Return the local file of the verdict that was registered with the version."""
         return self._checked_verdict(self._version(version))
-
-    def anchor(self) -> tuple[int, str] | None:
-        """Return sequence and hash of the ledger entry that the aliases last followed."""
-        registered = self._registered()
-        note = registered.tags.get(_ANCHOR) if registered else None
-        if not note:
-            return None
-        sequence, _, head = note.partition(" ")
-        return int(sequence), head
-
-    def set_anchor(self, sequence: int, head: str) -> None:
-        """Note the ledger's head outside of the ledger, to detect a chain that was cut off at its end."""
-        self._client.set_registered_model_tag(self.model_name, _ANCHOR, f"{sequence} {head}")
 
     @cached_property
     def _client(self) -> "MlflowClient":

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal
 
-from sluice.serving.ledger import Entry, RecordedEntry
+from sluice.serving.ledger_chain import Entry, RecordedEntry
 
 Action = Literal["propose", "weight", "promote", "drop", "rollback"]
+REPAIR = "repair"
+"""Action of the entry that ends the repair of a broken ledger: the release stays that of the entries kept."""
 
 CHAMPION, CHALLENGER, PREVIOUS_CHAMPION = "champion", "challenger", "previous-champion"
 
@@ -114,6 +116,8 @@ def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
             )
         case "drop":
             return idle
+        case "repair":
+            return state
         case "rollback":
             # A version that was champion twice must not become its own rollback target.
             target, former = entry.details["to"], state.former_champions()

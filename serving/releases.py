@@ -12,8 +12,19 @@ from typing import Any, Protocol
 
 from sluice.core.manifest import file_hash
 from sluice.model.evaluation.verdict import read_verdict
-from sluice.serving.ledger import GENESIS, Ledger, LedgerBroken, LedgerCheck, LedgerConflict, RecordedEntry
-from sluice.serving.release import Action, Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
+from sluice.serving.ledger import Ledger, LedgerBroken, LedgerCheck, LedgerConflict
+from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
+from sluice.serving.release import (
+    REPAIR,
+    Action,
+    Intent,
+    Refusal,
+    ReleaseState,
+    VerifiedVerdict,
+    apply,
+    fold,
+    transition,
+)
 
 MAX_TRIES = 5
 """Attempts at a change when other writers are faster."""
@@ -34,8 +45,6 @@ class VersionStore(Protocol):
     def drop_alias(self, name: str) -> None: ...
     def check_model(self, version: str) -> str: ...
     def verdict_path(self, version: str) -> Path: ...
-    def anchor(self) -> tuple[int, str] | None: ...
-    def set_anchor(self, sequence: int, head: str) -> None: ...
 
 
 class Releases:
@@ -67,19 +76,40 @@ class Releases:
         Verifies the entries that it has not seen before. Raises LedgerBroken (a ValueError) for one that is forged.
         """
         state, head = self._followed
-        entries = self._ledger.follow(state.sequence, head)
+        entries, check = self._ledger.read(state.sequence, head)
+        if not check.ok and state.sequence:
+            # The ledger may have been repaired, and then it is another one from the entry that was broken.
+            state, (entries, check) = ReleaseState(), self._ledger.read()
+        if not check.ok:
+            raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
         if entries:
             state = reduce(apply, entries, state)
             self._followed = state, entries[-1].hash
         return state
 
     def history(self) -> list[RecordedEntry]:
-        """Return all entries, oldest first."""
+        """Return all entries, oldest first, verified or not."""
         return self._ledger.history()
 
     def verify(self) -> LedgerCheck:
-        """Check the hash chain, and that its end was not cut off since the registry last noted its head."""
-        return self._ledger.verify(self._registry.anchor())
+        """Check the ledger's chain."""
+        return self._ledger.verify()
+
+    def repair(self, keep: int, reason: str) -> ReleaseState:
+        """Keep the first `keep` entries of a broken ledger as they are listed, and go on from their state.
+
+        Raises ValueError if the ledger is whole, or these entries are not the history of a release.
+        """
+        if not reason.strip():
+            raise ReleaseRefused("a repair needs a reason: it is written into the history")
+        kept = self._ledger.history()[:keep]
+        try:
+            fold(kept)
+        except (KeyError, TypeError, ValueError) as error:
+            wrong = f"{type(error).__name__}: {error}"
+            raise ReleaseRefused(f"entries 1 to {keep} are no history of a release ({wrong}): keep fewer") from None
+        self._ledger.repair(keep, Entry(self._clock(), REPAIR, "", self._actor, reason))
+        return self.reconcile()
 
     def propose(self, version: str, verdict: Path, reason: str, forced: bool = False) -> ReleaseState:
         """Make `version` the challenger at weight 0; `verdict` must be the one registered with it."""
@@ -135,8 +165,6 @@ class Releases:
                     self._registry.set_alias(alias, version)
                 elif alias in found and found[alias] != version:
                     self._registry.drop_alias(alias)
-            if entries:
-                self._registry.set_anchor(entries[-1].sequence, entries[-1].hash)
             # A writer that appends after this check moves the aliases itself; one that came before it makes us loop.
             last = self._ledger.last()
             if state.sequence == (last.sequence if last else 0):
@@ -144,11 +172,10 @@ class Releases:
         raise LedgerConflict(f"the ledger of {self._ledger.model} kept changing while the aliases were set; try again")
 
     def _verified_history(self) -> list[RecordedEntry]:
-        check = self.verify()
+        entries, check = self._ledger.read()
         if not check.ok:
-            broken = f"broken at entry {check.broken_at}: {check.reason}"
-            raise LedgerBroken(f"the ledger of {self._ledger.model} is {broken}; restore the database from a backup")
-        return self._ledger.history()
+            raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
+        return entries
 
     def _verify_verdict(self, version: str) -> VerifiedVerdict:
         """Read the registered verdict, check its signature, and hash the model's files again."""

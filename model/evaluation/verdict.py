@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 
 from sluice.core.canonical import canonical_json
 from sluice.core.check import Check
-from sluice.core.files import atomic_write
+from sluice.core.files import atomic_write, create_private
 
 PRIVATE_KEY_FILE = "verdict-ed25519.pem"
 
@@ -60,18 +58,7 @@ def _signing_key(folder: Path) -> Ed25519PrivateKey:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        fresh = folder / f".{PRIVATE_KEY_FILE}.{secrets.token_hex(8)}"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # link fails where a second process was faster, so both go on with one key, complete.
-            os.link(fresh, path)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        create_private(path, key)
     return _load_key(path)
 
 

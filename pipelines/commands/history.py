@@ -1,4 +1,4 @@
-"""`sluice history`: every release decision, and whether the ledger's hash chain is intact."""
+"""`sluice history`: every release decision, whether the ledger's hash chain is whole, and its repair."""
 
 import argparse
 import json
@@ -11,24 +11,44 @@ from sluice.pipelines.options import add_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verify", action="store_true", help="only verify the chain, list no entries")
     parser.add_argument(
-        "--verify", action="store_true", help="also compare the end of the chain with the one noted in the registry"
+        "--repair",
+        type=int,
+        metavar="N",
+        help="of a broken chain, keep entries 1 to N as they are listed, set the rest aside in a file and go on",
     )
+    parser.add_argument("--reason", default="", help="why; required with --repair, recorded in the ledger")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = find_workspace()
+    if arguments.repair is not None:
+        release = open_releases(workspace).repair(arguments.repair, arguments.reason)
+        print(f"kept entries 1 to {arguments.repair}; champion {f'v{release.champion}' if release.champion else '-'}")
+        return 0
     ledger = open_ledger(workspace)
-    entries, check = ledger.history(), open_releases(workspace).verify() if arguments.verify else ledger.verify()
+    entries, check = [] if arguments.verify else ledger.history(), ledger.verify()
     if arguments.json:
-        print(json.dumps({"ok": check.ok, "entries": [asdict(entry) for entry in entries]}, indent=2))
+        listed = {} if arguments.verify else {"entries": [asdict(entry) for entry in entries]}
+        found = {"ok": check.ok, "broken_at": check.broken_at, "message": check.message, **listed}
+        print(json.dumps(found, indent=2, default=str))
         return 0 if check.ok else 1
     for entry in entries:
-        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         forced = "forced: " if entry.details.get("forced") else ""
-        print(f"{entry.sequence:>4}  {moment}  {entry.action:<10} v{entry.version or '-':<4} {forced}{entry.reason}")
-    end = "" if arguments.verify else "; --verify compares its end with the registry"
-    verdict = f"whole{end}" if check.ok else f"BROKEN at entry {check.broken_at}: {check.reason}"
-    print(f"{len(entries)} entries; hash chain {verdict}")
+        broken = "BROKEN  " if entry.sequence == check.broken_at else ""
+        print(
+            f"{entry.sequence:>4}  {_moment(entry.time)}  {entry.action:<10} v{entry.version or '-':<4} "
+            f"{broken}{forced}{entry.reason}"
+        )
+    print(f"{check.entries} entries; hash chain {'whole' if check.ok else check.message}")
     return 0 if check.ok else 1
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (TypeError, ValueError, OverflowError, OSError):
+        # A forged row may hold anything.
+        return "?" * 19

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"run {found['run'] or '-'}   {found['state']}{': ' + found['message'] if found['message'] else ''}")
     champion, challenger = _version(found["champion"]), _version(found["challenger"])
     print(f"verdict {found['verdict'] or '-'}   champion {champion}   challenger {challenger}")
-    print(f"ledger {'whole' if found['ledger_ok'] else 'BROKEN: see `sluice history`'}")
+    print(f"ledger {'whole' if found['ledger_ok'] else found['ledger']}")
     return 0
 
 

@@ -209,7 +209,7 @@ def test_versions_stay_where_it_is_not_known_what_needs_them(
     verdict = next(workspace.state.glob("mlartifacts/*/artifacts/verdict/*.json"))
     verdict.write_text("{")
     assert sum("cannot be read" in reason for reason in needed()) == 1
-    monkeypatch.setattr("sluice.serving.ledger.Ledger.verify", lambda ledger: BROKEN)
+    monkeypatch.setattr("sluice.serving.ledger.Ledger.read", lambda ledger: ([], BROKEN))
     assert not any(reason in ("", *roles) for reason in needed())
     monkeypatch.setenv("SLUICE_ARTIFACT_ROOT", str(tmp_path / "shared"))
     assert needed() == []

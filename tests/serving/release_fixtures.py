@@ -14,6 +14,7 @@ import pytest
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.ledger import Ledger
+from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
 from sluice.serving.releases import Releases
 
@@ -98,8 +99,9 @@ def copied(database: Path, folder: Path) -> str:
     return f"sqlite:///{shutil.copyfile(database, folder / 'mlflow.db')}"
 
 
-def open_workspace(root: Path, url: str) -> Workspace:
-    return Workspace(root, Registry(url, root / "mlartifacts"), Ledger(url))
+def open_workspace(root: Path, url: str, trust: Path | None = None) -> Workspace:
+    ledger = Ledger(url, "sluice", LedgerTrust(trust or root / "ledger"))
+    return Workspace(root, Registry(url, root / "mlartifacts"), ledger)
 
 
 def open_copy(root: Path, folder: Path) -> Workspace:
@@ -129,6 +131,7 @@ def released_template(empty_database: Path, tmp_path_factory: pytest.TempPathFac
 def released(released_template: Workspace, tmp_path: Path) -> Workspace:
     """Version 2 is champion, 1 previous champion, 3 registered. A database of its own; the files are shared."""
     root = released_template.root
-    found = open_workspace(root, copied(root / "mlflow.db", tmp_path))
+    trust = shutil.copytree(root / "ledger", tmp_path / "ledger")
+    found = open_workspace(root, copied(root / "mlflow.db", tmp_path), trust)
     found.verdicts.update(released_template.verdicts)
     return found

@@ -21,6 +21,7 @@ from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ledger import Ledger
+from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import Releases
@@ -90,7 +91,7 @@ def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pyte
 
     root = tmp_path_factory.mktemp("workspace")
     url = f"sqlite:///{root / 'mlflow.db'}"
-    registry, ledger = Registry(url, root / "mlartifacts"), Ledger(url)
+    registry, ledger = Registry(url, root / "mlartifacts"), Ledger(url, "sluice", LedgerTrust(root / "ledger"))
     releases = Releases(registry, ledger, root / "keys", actor="test")
     config = ServeConfig(port=free_port(), max_batch=4, max_tokens=400, request_timeout_s=600)
     server = Server(releases, registry.model_folder, config, state_folder=root / "state", key=KEY)

@@ -230,9 +230,10 @@ def test_mistakes_are_named(workspace: Workspace, verdict: Path, tmp_path: Path)
 
 def test_a_ledger_made_first_does_not_keep_mlflow_from_its_tables(tmp_path: Path, verdict: Path) -> None:
     from sluice.serving.ledger import Ledger
+    from sluice.serving.ledger_trust import LedgerTrust
 
     url = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    ledger = Ledger(url)
+    ledger = Ledger(url, "sluice", LedgerTrust(tmp_path / "ledger"))
     assert (
         Registry(url, tmp_path / "mlartifacts").register(write_model(tmp_path / "m", "m"), verdict, Evidence()) == "1"
     )
@@ -263,12 +264,11 @@ def test_artifacts_behind_a_server_are_downloaded_once_and_checked(
     registry = Registry(mlflow_server, "mlflow-artifacts:/", "remote", downloads=tmp_path / "downloads")
     version = registry.register(folder, verdict, Evidence(TAGS, {"bits_per_byte": 2.0}))
     registry.set_alias("champion", version)
-    registry.set_anchor(3, "abc")
     other = Registry(mlflow_server, "mlflow-artifacts:/", "remote", downloads=tmp_path / "downloads")
     fetched = other.model_folder(version)
     assert fetched.is_relative_to(tmp_path / "downloads") and model_hash(fetched) == model_hash(folder)
     assert other.verdict_path(version).read_bytes() == verdict.read_bytes()
-    assert other.alias("champion") == version and other.anchor() == (3, "abc")
+    assert other.alias("champion") == version
     assert other.versions()[0].metrics == {"bits_per_byte": 2.0}
     (fetched / "config.json").write_text("changed")
     with pytest.raises(ValueError, match="model hash"):

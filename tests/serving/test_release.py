@@ -20,7 +20,8 @@ from release_fixtures import (  # noqa: F401
     workspace,
 )
 
-from sluice.serving.ledger import Entry, LedgerBroken, LedgerConflict, RecordedEntry
+from sluice.serving.ledger import LedgerBroken, LedgerConflict
+from sluice.serving.ledger_chain import Entry, RecordedEntry
 from sluice.serving.registry import Registry
 from sluice.serving.release import Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
 from sluice.serving.releases import ReleaseRefused, Releases
@@ -295,29 +296,63 @@ def test_a_rollback_to_a_version_that_is_gone_writes_nothing(released: Workspace
     assert released.releases.rollback("errors", to="1").champion == "1"
 
 
-def test_a_broken_ledger_is_neither_followed_nor_written(released: Workspace) -> None:
-    with sa.create_engine(released.ledger.url).begin() as connection:
-        connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_DELETE")
-        connection.exec_driver_sql("DELETE FROM sluice_ledger WHERE sequence > 2")
-    assert released.ledger.verify().ok
-    assert released.releases.verify().broken_at == 3
-    for act in (released.releases.reconcile, lambda: released.releases.rollback("because")):
-        with pytest.raises(ValueError, match="broken at entry 3"):
+FORGED_ROLLBACK = (
+    "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
+    "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
+)
+FAULTS: dict[str, tuple[str, int]] = {
+    "forged": (FORGED_ROLLBACK, 5),
+    "edited": ("UPDATE sluice_ledger SET version = '1' WHERE sequence = 4", 3),
+    "cut off": ("DELETE FROM sluice_ledger WHERE sequence > 2", 2),
+    "emptied": ("DELETE FROM sluice_ledger", 0),
+    "key lost": ("", 5),
+}
+"""Fault of a ledger whose fifth and last entry proposes version 3 -> number of entries that a repair keeps."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_happens_to_the_ledger_a_command_leads_out(released: Workspace, fault: str) -> None:
+    released.propose("3")
+    server, before = released.releases, released.releases.state()
+    assert server.state() == before
+    statement, keep = FAULTS[fault]
+    if not statement:
+        released.ledger.trust.key_file.unlink()
+    else:
+        with sa.create_engine(released.ledger.url).begin() as connection:
+            for verb in ("UPDATE", "DELETE"):
+                connection.exec_driver_sql(f"DROP TRIGGER sluice_ledger_no_{verb}")
+            connection.exec_driver_sql(statement)
+    rows, aliases = released.releases.history(), released.aliases()
+    way_out = f"sluice history --repair {keep} "
+    # Who has verified an entry does not read it again: its own state stays right.
+    followers = [released.releases.state] if fault == "edited" else [released.releases.state, server.state]
+    acts = [server.reconcile, lambda: server.rollback("because"), lambda: server.drop("because")]
+    for act in (*followers, *acts, lambda: server.promote("because")):
+        with pytest.raises(LedgerBroken, match=way_out):
             act()
-    assert len(released.ledger.history()) == 2 and released.aliases()["champion"] == "2"
+    assert released.releases.history() == rows and released.aliases() == aliases
+    state = released.releases.repair(keep, "compared with the report of the last release")
+    kept = {5: ("2", "3"), 3: ("1", "2"), 2: ("1", None), 0: (None, None)}[keep]
+    assert (state.champion, state.challenger) == kept
+    # The server, which has followed the ledger all along, goes on with it.
+    assert server.state() == state and server.verify().ok
+    if state.challenger:
+        server.drop("not observed any more")
+    released.promote(released.register(f"after {fault}"))
+    assert server.state().champion == "4" == released.aliases()["champion"]
 
 
-def test_a_forged_row_is_not_followed(released: Workspace) -> None:
-    releases = released.releases
-    before = releases.state()
+def test_a_repair_is_refused_without_reason_need_or_sense(released: Workspace) -> None:
+    with pytest.raises(ReleaseRefused, match="a repair needs a reason"):
+        released.releases.repair(2, " ")
+    with pytest.raises(ValueError, match="is whole: there is nothing to repair"):
+        released.releases.repair(2, "to be sure")
     with sa.create_engine(released.ledger.url).begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
-            "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
-        )
-    for each in (releases, released.releases):
-        with pytest.raises(LedgerBroken, match=rf"broken at entry {before.sequence + 1}"):
-            each.state()
+        connection.exec_driver_sql(FORGED_ROLLBACK.replace('"to"', '"away"'))
+    with pytest.raises(ReleaseRefused, match=r"entries 1 to 5 are no history of a release .*keep fewer"):
+        released.releases.repair(5, "it looks right")
+    assert released.releases.repair(4, "a forged rollback").champion == "2"
 
 
 def test_a_conflict_is_decided_anew_in_the_new_state(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
