@@ -131,7 +131,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, unless it exists. It appears complete: of several, one writer wins."""
+    """Write a file that its owner alone can read, unless there is one. It appears complete; the first writer wins."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
