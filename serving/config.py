@@ -33,8 +33,8 @@ class ServeConfig(Block):
     """Upper limit of a request's max_tokens."""
     request_timeout_s: float = Field(60.0, gt=0)
     max_first_token_ms: float = Field(3000.0, gt=0)
-    """Longest wait for the first token, and for any token of a stream; the monitor's objective by default. If the
-    challenger is silent for longer, the champion answers. A longer wait counts as the version's fault.
+    """Longest wait for the first token, and for news after it; the monitor's objective by default. If the challenger is
+    silent for longer, the champion answers. A longer wait counts as the version's fault.
     """
     threads: int = Field(1, ge=1)
     """PyTorch threads of one engine."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sluice.monitoring.traffic.classify import CLIENT_GONE
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.config import CHALLENGER_SHARE
-from sluice.serving.engine.request import Finish, GenerationError, GenerationRequest, TokenEvent
+from sluice.serving.engine.request import SIGN_OF_LIFE_S, Finish, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.routing import Target, TrafficSource
 from sluice.serving.slots import Slots
 
@@ -30,7 +30,8 @@ class Backends(Protocol):
     def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         """Yield the answer's events: the first comes with the first token, the last has `finish`.
 
-        Raises GenerationError, or any error of the transport.
+        An answer that does not stream gives an empty event at least every SIGN_OF_LIFE_S. Raises GenerationError, or
+        any error of the transport.
         """
 
 
@@ -136,17 +137,16 @@ class FallbackCall:
         async with aclosing(self._backends.generate(attempt.target.version, request)) as events:
             while attempt.finish is None:
                 asked = time.monotonic()
-                # An answer that does not stream gives no sign between its first token and its end.
-                is_silence = request.stream or attempt.first_token_ms is None
-                until = min(limit, asked + self._max_wait_s) if is_silence and has_fallback else limit
+                is_between_signs = not request.stream and attempt.first_token_ms is not None
+                expected_s = SIGN_OF_LIFE_S if is_between_signs else 0.0
+                until = min(limit, asked + expected_s + self._max_wait_s) if has_fallback else limit
                 try:
                     async with asyncio.timeout(until - asked):
                         event = await anext(events)
                 except StopAsyncIteration:
                     raise BackendFailed("the answer ended early") from None
                 finally:
-                    if is_silence:
-                        attempt.wait_ms = max(attempt.wait_ms, 1e3 * (time.monotonic() - asked))
+                    attempt.wait_ms = max(attempt.wait_ms, 1e3 * (time.monotonic() - asked - expected_s))
                 if attempt.first_token_ms is None:
                     attempt.first_token_ms = attempt.wait_ms
                 attempt.text += event.text

@@ -45,7 +45,7 @@ class TrafficRecord:
     per_token_ms: Annotated[float | None, Column("double", drift="numeric", min_tokens=2)] = None
     """Mean time between tokens after the first."""
     wait_ms: Annotated[float | None, NUMBER] = None
-    """Longest time without news: until the first token, or between two tokens of a stream."""
+    """Longest time without news of the answer: until its first token, or after it."""
     total_ms: Annotated[float | None, NUMBER] = None
     prompt_tokens: Annotated[int, Column("int32", drift="numeric")] = 0
     completion_tokens: Annotated[int, Column("int32", drift="numeric")] = 0

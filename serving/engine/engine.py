@@ -18,6 +18,7 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.engine.model_runner import ModelRunner
 from sluice.serving.engine.outbox import Outbox
 from sluice.serving.engine.request import (
+    SIGN_OF_LIFE_S,
     EngineFailed,
     EngineStopped,
     GenerationError,
@@ -98,7 +99,8 @@ class LLMEngine:
                 self._outbox.add(sequence, TokenEvent(text, 1))
             else:
                 sequence.text += text
-                if sequence.sampled == 1:
+                if sequence.last_token - sequence.last_sign >= SIGN_OF_LIFE_S:
+                    sequence.last_sign = sequence.last_token
                     self._outbox.add(sequence, TokenEvent("", 0))
             self._runner.reread(sequence)
 

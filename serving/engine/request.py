@@ -6,6 +6,8 @@ from typing import Literal
 from sluice.model.text.chat_template import PromptMessage
 
 FinishReason = Literal["stop", "length"]
+SIGN_OF_LIFE_S = 0.5
+"""Time between the empty events of an answer that does not stream, so that one that hangs is told from a long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class GenerationRequest:
     prefix: str = ""
     """Beginning of the answer, from a version that failed: generation continues it."""
     stream: bool = True
-    """False: the first event, without text, says that the first token was sampled; the last one has the answer."""
+    """False: the last event has the answer; the ones before, without text, come with the first token and while more
+    are sampled (SIGN_OF_LIFE_S).
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One request on its way through the engine: its tokens, its text and its times."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Sequence:
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
+    last_sign: float = -math.inf
     """Times of a monotonic clock, in seconds."""
     slot: int = -1
     """Row of the key-value cache; -1 while the sequence waits."""

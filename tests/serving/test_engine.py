@@ -294,7 +294,11 @@ def test_an_engine_that_fails_is_told_from_one_that_is_stopped(folder: Path) -> 
     engine.stop()
 
 
-def test_an_answer_that_does_not_stream_tells_its_first_token(engine: LLMEngine) -> None:
+@pytest.mark.parametrize(("every_s", "signs"), [(math.inf, 1), (0.0, 5)], ids=["quick", "slow"])
+def test_an_answer_that_does_not_stream_gives_signs_of_life(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch, every_s: float, signs: int
+) -> None:
+    monkeypatch.setattr("sluice.serving.engine.engine.SIGN_OF_LIFE_S", every_s)
     delivered: list[TokenEvent | GenerationError] = []
     done = threading.Event()
 
@@ -305,8 +309,8 @@ def test_an_answer_that_does_not_stream_tells_its_first_token(engine: LLMEngine)
 
     engine.submit(request(stream=False, max_tokens=6), deliver)
     assert done.wait(WAIT_S)
-    begun, complete = delivered
-    assert begun == TokenEvent("", 0)
+    *begun, complete = delivered
+    assert begun == [TokenEvent("", 0)] * signs
     assert isinstance(complete, TokenEvent) and complete.text and complete.tokens == 6
 
 
