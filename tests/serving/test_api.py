@@ -4,8 +4,17 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sluice.serving.api import NEUTRAL, ApiError, ChatCompletionRequest, CompletionRequest, parse
+from sluice.serving.api import (
+    NEUTRAL,
+    WITHOUT_EFFECT,
+    ApiError,
+    ChatCompletionRequest,
+    CompletionRequest,
+    parse,
+)
 
 USER = {"role": "user", "content": "Who answers?"}
 MOST_TOKENS = 48
@@ -138,6 +147,25 @@ def test_a_body_that_is_no_request_is_said(body: bytes, message: str) -> None:
 def test_a_plain_completion_continues_one_text(prompt: Any) -> None:
     error = refusal({"prompt": prompt}, CompletionRequest)
     assert (error.status, error.param) == (400, "prompt")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["text", "user"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "role"]), inner),
+    max_leaves=6,
+)
+FIELDS = [*ChatCompletionRequest.model_fields, *CompletionRequest.model_fields, *NEUTRAL, *WITHOUT_EFFECT, "other"]
+
+
+@given(st.sampled_from(FIELDS), VALUES, st.sampled_from([ChatCompletionRequest, CompletionRequest]))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_no_value_is_more_than_a_refusal(name: str, value: Any, kind: Any) -> None:
+    body = {"messages": [USER]} if kind is ChatCompletionRequest else {"prompt": "x"}
+    try:
+        request, _ = parse(kind, json.dumps({**body, name: value}).encode(), MOST_TOKENS)
+        request.to_engine("id", MOST_TOKENS, 0)
+    except ApiError as error:
+        assert error.status in (400, 404) and len(error.message) < 400 and json.dumps(error.body)
 
 
 def test_what_openais_clients_send_is_read() -> None:
