@@ -16,7 +16,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.alerts import judge
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.drift import Drift, categorical_drift, correct, embedding_drift, numeric_drift
-from sluice.monitoring.report import MonitorReport, write_evidently, write_json
+from sluice.monitoring.report import MonitorReport, write_json, write_page
 from sluice.monitoring.slo import burn_rate_slos, error_rate_slo, finite_slo, latency_slo
 from sluice.monitoring.traffic.classify import CLASSES, JUDGED, classify
 from sluice.monitoring.traffic.files import scan_traffic
@@ -57,16 +57,7 @@ def monitor(
     report = assess(config, window, champion, now=now)
     judged = time.perf_counter()
     progress(2, STEPS, "writing the Evidently report")
-    page = write_evidently(
-        _answered(window.reference),
-        _answered(window.current),
-        out,
-        numeric=tested_columns("numeric"),
-        categorical=tested_columns("categorical"),
-        alpha=config.drift_alpha,
-        min_drift_share=config.min_drift_share,
-        now=now,
-    )
+    page = write_page(report, _answered(window.reference), _answered(window.current), out)
     timings = {"judge_s": judged - started, "evidently_s": time.perf_counter() - judged}
     report = report.model_copy(update={"evidently": page, "timings": timings})
     write_json(report, out)

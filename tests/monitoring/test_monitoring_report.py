@@ -1,8 +1,10 @@
 """Evidently's page on real traffic, with every way out of the machine shut."""
 
 import json
+import re
 import subprocess
 import sys
+from html import escape
 
 import pytest
 
@@ -58,6 +60,19 @@ def test_the_page_holds_every_column_and_needs_no_network(report_of, make_traffi
     for column in ("prompt_tokens", "completion_tokens", "first_token_ms", "mean_log_probability", "finish_reason"):
         assert column in page
     assert "<script src=" not in page
+    # The verdict's own tests, and no others.
+    assert "<title>Version 7: " in page
+    assert f"<h1>Version 7: {report['verdict']['outcome']}</h1>" in page
+    assert escape(report["verdict"]["reason"]) in page
+    assert all(escape(test["reason"]) in page for test in [*report["checks"], *report["drifts"]])
+    shown = re.findall(
+        r"Drift in column '(\w+)'\".*?Data drift (not )?detected\. .*?method: (\w+), .*?score: (.*?)\"", page
+    )
+    plotted = [drift for drift in report["drifts"] if drift["test"] != "mmd" and drift["value"] is not None]
+    assert {name: (bool(no), test, float(score)) for name, no, test, score in shown} == {
+        drift["metric"]: (drift["outcome"] == "pass", drift["test"], pytest.approx(drift["value"], abs=1e-3))
+        for drift in plotted
+    }
     kept = json.loads((tmp_path / "out" / "monitoring.json").read_text("utf-8"))
     assert kept == {key: value for key, value in report.items() if key != "timings"}
     assert report["timings"]["evidently_s"] > 0
