@@ -44,8 +44,9 @@ def classify(
     """
     wait, queue = max(_number(first_token_ms), _number(wait_ms)), _number(queue_ms)
     is_late = wait - queue > objective_ms
-    timed_out_in_queue = status == TIMED_OUT and not _number(first_token_ms) and queue > 0 and not is_late
-    if status == UNAVAILABLE or timed_out_in_queue:
+    # A request that began to be answered had its time taken by the queue only if it was long.
+    least_queue_ms = objective_ms if _number(first_token_ms) else 0.0
+    if status == UNAVAILABLE or (status == TIMED_OUT and not is_late and queue > least_queue_ms):
         return "capacity"
     if status >= 500 or (status < 400 and error):
         return "model_fault"

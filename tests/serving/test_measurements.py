@@ -90,6 +90,10 @@ def monitored(champion: Sequence[TrafficRecord]) -> tuple[str, dict[str, int], l
             {"status": 504, "error": "TimeoutError", "first_token_ms": 9.0, "wait_ms": 9.0, "queue_ms": 5.0},
             "model_fault",
         ),
+        (
+            {"status": 504, "error": "TimeoutError", "first_token_ms": 9.0, "wait_ms": 5000.0, "queue_ms": 4990.0},
+            "capacity",
+        ),
         ({"status": 499, "error": "ClientGone", "wait_ms": 9000.0, "queue_ms": 8900.0}, "client_left"),
         ({"status": 499, "error": "ClientGone", "wait_ms": 9000.0, "queue_ms": 100.0}, "model_fault"),
         ({"status": 503, "error": "EngineStopped"}, "capacity"),
