@@ -29,7 +29,7 @@ def find_outage(routes: Routes) -> Outage | None:
     if routes.champion:
         return None
     if routes.error:
-        return Outage("the release cannot be read", routes.error, "`sluice status` shows whether it can be read now")
+        return Outage("the release cannot be followed", routes.error, "`sluice status` shows the ledger")
     if not routes.release:
         return Outage("the server is starting", next_step="try again shortly", retry_after_s=SOON_S)
     champion = routes.release["champion"]

@@ -136,8 +136,10 @@ class Reconciler:
             self._failed[version] = self._failed[version][0], time.monotonic()
         try:
             folder = self._model_folder(version)
-        except ValueError as error:
-            self._failed[version] = str(error), time.monotonic()
+        except Exception as error:
+            # Whatever is wrong with one version, its store included, must not keep the others from being served.
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            self._failed[version] = f"{kind}{error}", time.monotonic()
             return
         gpus = {"num_gpus": GPU_SHARE} if ray.cluster_resources().get("GPU") else {}
         model = serve.deployment(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -235,6 +236,26 @@ def test_a_version_that_is_not_what_was_registered_is_not_loaded(world: World, m
         world.server._reconciler._releases = world.releases
     world.wait_until(lambda found: not found["deploy_errors"], "recovery")
     assert world.client.state()["ready"] == [state.champion]
+
+
+def test_on_a_forged_ledger_the_server_stays_where_it_was_and_says_so(world: World) -> None:
+    before = world.releases.state()
+    with sa.create_engine(f"sqlite:///{world.root / 'mlflow.db'}").begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
+            "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
+        )
+    way_out = f"sluice history --repair {before.sequence} "
+    world.wait_until(lambda state: way_out in state["error"], "the error")  # type: ignore[operator]
+    for path in ("/health", "/ready"):
+        answer = world.client._http.get(path)
+        assert (answer.status_code, "LedgerBroken" in answer.json()["warning"]) == (200, True)
+    assert 'sluice_release_error{kind="LedgerBroken"} 1.0' in world.client._http.get("/metrics").text
+    answer = world.client.complete("The quick", 4, 1, source="live")
+    assert (answer.status, answer.version) == (200, before.champion)
+    world.releases.repair(before.sequence, "a forged rollback")
+    world.wait_until(lambda state: not state["error"], "recovery")
+    assert world.client.state()["champion"] == before.champion
 
 
 class Wanting:

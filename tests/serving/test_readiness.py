@@ -30,7 +30,7 @@ def test_whoever_has_a_champion_is_ready_whatever_else_is_wrong() -> None:
             None,
             "LedgerBroken: entry 3",
             "",
-            "the release cannot be read: LedgerBroken: entry 3; `sluice status` shows whether it can be read now",
+            "the release cannot be followed: LedgerBroken: entry 3; `sluice status` shows the ledger",
             30,
         ),
         (ReleaseState(), "", "", "no version has been promoted yet; run `sluice run`, or `sluice promote`", 30),

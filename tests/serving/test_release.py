@@ -429,3 +429,30 @@ def test_whatever_version_is_deleted_a_command_leads_out(released: Workspace, go
         released.releases.drop("its files are gone")
     released.promote(released.register(f"after {sorted(gone)} went"))
     assert released.releases.state().champion == "4" == released.aliases()["champion"]
+
+
+@pytest.mark.parametrize("gone", [{"2"}, {"1"}, {"3"}, {"1", "2", "3"}])
+def test_whatever_files_are_gone_a_command_leads_out(released: Workspace, gone: set[str]) -> None:
+    """The same, of files that were removed behind the registry's back, and come back at last."""
+    released.propose("3")
+    folders = [released.registry.model_folder(version) for version in sorted(gone)]
+    for folder in folders:
+        folder.rename(folder.with_name("away"))
+    try:
+        if "3" in gone:
+            with pytest.raises(ValueError, match="files of version 3"):
+                released.releases.promote("the rollout went well")
+            released.releases.drop("its files are gone")
+        if "1" not in gone:
+            assert released.releases.rollback("the champion is gone").champion == "1"
+        else:
+            with pytest.raises(ReleaseRefused, match=r"version 1 cannot serve: .*; release a new version"):
+                released.releases.rollback("the champion is gone")
+            if released.releases.state().challenger:
+                released.releases.drop("judged against a champion that is gone")
+        released.promote(released.register(f"after the files of {sorted(gone)} went"))
+        assert released.releases.state().champion == "4" == released.aliases()["champion"]
+    finally:
+        for folder in folders:
+            folder.with_name("away").rename(folder)
+    assert released.releases.rollback("they are back", to="1" if "1" in gone else None).champion == "1"
