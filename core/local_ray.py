@@ -54,9 +54,10 @@ class LocalRay:
         self._is_stopping = False
         self._end: Future[str] = Future()
 
-    def start(self, *, attempt_s: float = ATTEMPT_S, tell: Callable[[str], None] = print) -> "LocalRay":
-        """Return once Ray is up. What a failed attempt left is removed; `tell` gets a line for every further attempt.
+    def start(self, *, attempt_s: float = ATTEMPT_S, tell: Callable[[str], None] | None = None) -> "LocalRay":
+        """Return once Ray is up. What a failed attempt left is removed.
 
+        `tell` gets a line for every further attempt; without it, the line goes to standard error.
         Raises ValueError where the temporary folder's name is too long, and RayFailed after the last attempt.
         """
         if fault := socket_path_fault(tempfile.gettempdir()):
@@ -64,7 +65,8 @@ class LocalRay:
         why = ""
         for attempt in range(1, ATTEMPTS + 1):
             if attempt > 1:
-                tell(f"Ray did not start: {why}; attempt {attempt} of {ATTEMPTS}")
+                line = f"Ray did not start: {why}; attempt {attempt} of {ATTEMPTS}"
+                print(line, file=sys.stderr, flush=True) if tell is None else tell(line)
             try:
                 process = self._launch()
                 found = _read_line(process, attempt_s)

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, NoReturn
 
 from sluice.components.stores import make_server, open_releases
@@ -45,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
         print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
         try:
-            server.wait()
+            # Ray prints the end of its log where it dies.
+            with (workspace.state / "ray.log").open("a") as log, redirect_stdout(log):
+                server.wait()
         except RayFailed as died:
             _end_now(server, f"{died}; `sluice serve` starts it again", status=1)
         finally:

@@ -5,11 +5,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_ray import FakeRay
 
 from sluice.components.events import read_events
+from sluice.components.workspace import Workspace
+from sluice.core.local_ray import RayFailed
+from sluice.pipelines.cli import main
+from sluice.pipelines.commands import serve
+from sluice.serving.config import ServeConfig
+from sluice.serving.release import ReleaseState
 
 RUN = """
 import os, signal, sys
@@ -102,3 +109,43 @@ def test_a_server_that_is_starting_ends_at_a_signal_and_leaves_nothing(tmp_path:
     assert complained == "sluice serve: interrupted while the server was starting\n"
     assert not fake.left()
     assert not (tmp_path / ".sluice" / "server.json").exists()
+
+
+class Dying:
+    """A server whose Ray dies once it serves."""
+
+    url = "http://127.0.0.1:8000"
+
+    def start(self) -> "Dying":
+        return self
+
+    def ready(self) -> None: ...
+
+    def wait(self) -> None:
+        print("the last lines of Ray's log")
+        raise RayFailed("Ray died: its raylet was killed by SIGKILL")
+
+    def kill(self) -> None:
+        print("killed")
+
+    def stop(self) -> None: ...
+
+
+def test_a_server_whose_ray_dies_ends_with_the_reason_and_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    workspace = Workspace(tmp_path)
+    workspace.state.mkdir()
+    monkeypatch.setattr(serve.os, "_exit", leave)
+    monkeypatch.setattr(serve, "find_workspace", lambda: workspace)
+    monkeypatch.setattr(serve, "override_block", lambda *_: ServeConfig())
+    monkeypatch.setattr(serve, "open_releases", lambda _: SimpleNamespace(state=lambda: ReleaseState(champion="1")))
+    monkeypatch.setattr(serve, "make_server", lambda *_: Dying())
+    with pytest.raises(SystemExit, match="1"):
+        main(["serve"])
+    shown = capsys.readouterr()
+    assert shown.err == "sluice serve: Ray died: its raylet was killed by SIGKILL; `sluice serve` starts it again\n"
+    assert shown.out.splitlines()[2:] == ["killed"]
