@@ -310,6 +310,15 @@ class RefineConfig(Block):
             )
         return names
 
+    @model_validator(mode="after")
+    def _quality_is_scored(self) -> "RefineConfig":
+        if self.min_quality is not None and self.quality_model is None:
+            raise ValueError(
+                f"min_quality {self.min_quality} needs quality_model, the classifier that scores it: train one with "
+                "`sluice data classifier`, or leave min_quality out"
+            )
+        return self
+
     @field_validator("contamination_ngrams")
     @classmethod
     def _descends(cls, value: list[int]) -> list[int]:

@@ -33,7 +33,7 @@ MOST_SENTENCE_SHARE = 0.4
 """Share of breaks after the end of a sentence or clause, of a text."""
 LEAST_SMALL_SHARE = 0.4
 """Share of lines after a break that begin with a small letter, in scripts with capitals."""
-MOST_CLAUSE_WORDS = 30
+MOST_CLAUSE_WORDS = 80
 """Words to a mark between clauses or sentences, on average, in scripts with capitals: lists of names have no marks."""
 LEAST_WORDS = 4
 """Words of a line, on average."""

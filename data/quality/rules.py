@@ -95,8 +95,9 @@ def breaches(columns: Mapping[str, ArrayLike], languages: Sequence[str], config:
             drops = np.fromiter((not is_wanted(language, wanted) for language in languages), np.bool_, len(languages))
         else:
             if rule.score not in columns:
-                hint = "set quality_model too" if rule.score == "quality" else "score the documents again"
-                raise ValueError(f"{rule.setting} is set, but the documents have no score {rule.score}: {hint}")
+                raise ValueError(
+                    f"{rule.setting} is set, but the documents have no score {rule.score}: score the documents again"
+                )
             values, limit = np.asarray(columns[rule.score], np.float32), np.float32(bound)
             drops = rule.applies_to(languages) & ~(values >= limit if rule.is_minimum else values <= limit)
         alone[rule.reason] = drops

@@ -61,14 +61,7 @@ def refine(
     nothing is kept.
     """
     started = time.perf_counter()
-    if config.min_quality is not None and config.quality_model is None:
-        raise ValueError(f"min_quality {config.min_quality} needs quality_model, the classifier that scores it")
-    sets = load_sets(config)
-    parts = (work or out / ".work") / fingerprint(config, documents, sets.fingerprint)
-    parts.mkdir(parents=True, exist_ok=True)
-    # Parts of other inputs or settings, and files that a crash left unfinished.
-    for stale in [*(path for path in parts.parent.iterdir() if path != parts), *parts.glob(".*")]:
-        remove(stale)
+    sets, parts = load_sets(config), work or out / ".work"
     tasks = plan_tasks(config, documents, parts, sets)
     with ExitStack() as stack:
         run = executor or stack.enter_context(lasting_workers())
@@ -107,7 +100,7 @@ def refine(
     if work is None:
         # The caller cannot do it later: the sketches are removed with the parts.
         report.remember()
-        shutil.rmtree(parts.parent)
+        shutil.rmtree(parts)
     return report
 
 
@@ -161,7 +154,14 @@ def load_sets(config: RefineConfig) -> EvaluationSets:
 
 
 def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: EvaluationSets) -> list[ScoreTask]:
-    """Group the raw shards into parts of about equal size, whatever the number of workers."""
+    """Group the raw shards into parts of about equal size, whatever the number of workers, each to be scored into the
+    folder of the inputs, settings and code in `work`; all else there is removed.
+    """
+    folder = work / fingerprint(config, documents, sets.fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Parts of other inputs or settings, and files that a crash left unfinished.
+    for stale in [*(path for path in work.iterdir() if path != folder), *folder.glob(".*")]:
+        remove(stale)
     shards = document_shards(documents)
     sizes = {path: path.stat().st_size for path in shards}
     wanted = min(max(sum(sizes.values()) // _PARTS, _LEAST_PART_BYTES), _MOST_PART_BYTES)
@@ -170,6 +170,6 @@ def plan_tasks(config: RefineConfig, documents: Path, work: Path, sets: Evaluati
     for shard in shards:
         group.append(shard)
         if sum(map(sizes.__getitem__, group)) >= wanted or shard == shards[-1]:
-            tasks.append(ScoreTask(tuple(group), len(tasks), work, config, sets))
+            tasks.append(ScoreTask(tuple(group), len(tasks), folder, config, sets))
             group = []
     return tasks

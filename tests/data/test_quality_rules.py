@@ -154,7 +154,7 @@ def test_the_threshold_itself_passes_and_nan_never_does(name: str):
     rule = next(rule for rule in RULES if rule.setting == name)
     bound = 7 if name in COUNTS else 0.3
     off: dict[str, object] = dict.fromkeys(THRESHOLDS)
-    config = RefineConfig.model_validate(off | {name: bound})
+    config = RefineConfig.model_validate(off | {"quality_model": "quality.safetensors", name: bound})
     # 0.3 has no exact binary form: in 32 bits it is larger than in 64.
     for exact in (bound, float(np.float32(bound))):
         assert first_breach({"characters": 1, rule.score: exact}, "en", config) is None
@@ -168,9 +168,9 @@ def test_the_threshold_itself_passes_and_nan_never_does(name: str):
 
 
 def test_a_threshold_whose_score_is_missing_is_refused():
-    config = RefineConfig(min_quality=0.5)
+    config = RefineConfig(min_quality=0.5, quality_model="quality.safetensors")
     columns = {name: [value] for name, value in score(PROSE).scores.items()}
-    with pytest.raises(ValueError, match=r"min_quality is set.* no score quality: set quality_model"):
+    with pytest.raises(ValueError, match=r"min_quality is set.* no score quality: score the documents again"):
         breaches(columns, ["en"], config)
 
 
@@ -192,7 +192,7 @@ documents = st.lists(
 configs = st.fixed_dictionaries(
     {name: st.sampled_from([None, 0, 1] if name in COUNTS - {"max_words"} else [None, 1]) for name in sorted(COUNTS)}
     | {name: st.sampled_from([None, 0.1, 0.3, 1.0]) for name in THRESHOLDS if name not in COUNTS}
-    | {"languages": st.sampled_from([None, [], ["en"], ["en", "de"]])}
+    | {"languages": st.sampled_from([None, [], ["en"], ["en", "de"]]), "quality_model": st.just("quality.safetensors")}
 ).map(RefineConfig.model_validate)
 
 

@@ -14,6 +14,14 @@ def test_a_threshold_is_a_finite_number(value: float) -> None:
         RefineConfig(max_symbol_word_ratio=value)
 
 
+def test_a_threshold_of_a_classifier_needs_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"min_quality 0\.5 needs quality_model.* train one with `sluice data classifier`"
+    ):
+        RefineConfig(min_quality=0.5)
+    assert RefineConfig(min_quality=0.5, quality_model="quality.safetensors").min_quality == 0.5
+
+
 @pytest.mark.parametrize(
     ("block", "settings"),
     [(RefineConfig, {"min_words": True}), (IngestConfig, {"sources": "a", "attempts": False})],
