@@ -30,7 +30,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     from sluice.model.evaluation.results import load_evaluation
     from sluice.model.evaluation.verdict import write_verdict
 
-    check_artifact(workspace.artifact("evaluate"))
+    check_artifact(workspace.artifact("evaluate"), rehash=True)
     bounds = load_block(workspace, GateConfig)
     candidate = load_evaluation(workspace.artifact("evaluate"), read_metrics(workspace, "evaluate")["timings"])
     champion = open_releases(workspace).state().champion

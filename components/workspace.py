@@ -115,7 +115,9 @@ class Workspace:
     @property
     def database_url(self) -> str:
         """MLflow's registry and the ledger, in one database (`SLUICE_DATABASE`: any SQLAlchemy URL)."""
-        return os.environ.get("SLUICE_DATABASE") or f"sqlite:///{self.state / 'mlflow.db'}"
+        # Of a URL's path SQLAlchemy decodes %20, and a ? ends it.
+        path = str(self.state / "mlflow.db").replace("%", "%25").replace("?", "%3f")
+        return os.environ.get("SLUICE_DATABASE") or f"sqlite:///{path}"
 
     @property
     def registry_artifacts(self) -> str:

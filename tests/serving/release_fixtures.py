@@ -11,6 +11,7 @@ from typing import Literal
 import pgserver
 import pytest
 
+from sluice.components.workspace import Workspace as RunWorkspace
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.ledger import Ledger
@@ -105,9 +106,9 @@ def open_workspace(root: Path, url: str, trust: Path | None = None) -> Workspace
 
 
 def open_copy(root: Path, folder: Path) -> Workspace:
-    """A copy of the workspace in `root`, as `cp -r` makes it, below `folder`."""
-    copy = shutil.copytree(root, folder / "copy")
-    return open_workspace(copy, f"sqlite:///{copy / 'mlflow.db'}")
+    """A copy of the workspace in `root`, as `cp -r` makes it, below `folder`, by a name that is hard to quote."""
+    copy = shutil.copytree(root, folder / "a copy, (v=1)? ü #%20" / ".sluice")
+    return open_workspace(copy, RunWorkspace(copy.parent).database_url)
 
 
 @pytest.fixture
