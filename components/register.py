@@ -53,7 +53,7 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
 
 
 def _evidence(workspace: Workspace, verdict: "Verdict") -> "Evidence":
-    """What the registry shows of the candidate beside its files; the files are written to artifacts/register."""
+    """Records that the registry shows beside the candidate's files; their files are written to artifacts/register."""
     from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
     from sluice.model.evaluation.report import REPORT_FILE, render
     from sluice.model.evaluation.results import RESULTS_FILE

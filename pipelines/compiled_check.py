@@ -1,4 +1,4 @@
-"""What a compiled pipeline must not have: a cluster takes it, and fails or goes wrong long afterwards."""
+"""Faults of a compiled pipeline that a cluster accepts, to fail or go wrong long afterwards."""
 
 import re
 from collections.abc import Iterator, Mapping

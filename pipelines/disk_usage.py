@@ -1,4 +1,4 @@
-"""What a workspace stores that grows from run to run, and what needs it."""
+"""Items that a workspace stores, run after run, and what needs them."""
 
 import json
 import stat
@@ -15,18 +15,18 @@ from sluice.components.workspace import Workspace
 from sluice.core.manifest import MANIFEST
 from sluice.core.mlflow_artifacts import local_folder
 from sluice.monitoring.config import MonitorConfig
-from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, Limits, StoredItem, decide
+from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, StoredItem, decide
 from sluice.pipelines.runner import latest_run, step_record
 from sluice.serving.registry import MODEL_FOLDER, VERDICT_FOLDER
 from sluice.serving.release import fold
 
 _HOUR_S = 3600.0
 _DIGITS = 16
-"""Of the sha256 of a download, in its name."""
+"""Digits of the sha256 of a download in its name."""
 
 
-def find_garbage(workspace: Workspace, monitor: MonitorConfig, limits: Limits = DEFAULT_LIMITS) -> list[GcDecision]:
-    """What of the workspace goes now by these limits, and what stays. Without MLflow, so it takes no seconds."""
+def find_garbage(workspace: Workspace, monitor: MonitorConfig, limits: GcLimits = DEFAULT_LIMITS) -> list[GcDecision]:
+    """Decide which items go now by these limits, and which stay. Without MLflow, so it takes no seconds."""
     now = time.time()
     return decide(find_items(workspace, monitor.window_hours, now), limits, now)
 
@@ -56,7 +56,7 @@ def _runs(workspace: Workspace) -> Iterator[StoredItem]:
 
 
 def _resumable(workspace: Workspace) -> Iterator[StoredItem]:
-    """What an interrupted step goes on from: of checkpoints the newest, if the last run has not come to their end."""
+    """Files from which an interrupted step resumes: checkpoints and parts read."""
     last = latest_run(workspace)
     events = read_events(last.events) if last else []
     for step, folder in (("pretrain", "checkpoints"), ("ingest", "read")):

@@ -23,18 +23,18 @@ class StoredItem:
     written: float
     """Time at which it was last written, in seconds since the epoch."""
     needed_by: str = ""
-    """What needs it; empty if nothing does."""
+    """The reason to keep it; empty if nothing needs it."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class GcLimits:
     """Bounds on what nothing needs."""
 
     max_age_days: float = 14.0
     max_bytes: float = 20e9
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = GcLimits()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class GcDecision:
     reason: str
 
 
-def decide(items: Iterable[StoredItem], limits: Limits, now: float) -> list[GcDecision]:
+def decide(items: Iterable[StoredItem], limits: GcLimits, now: float) -> list[GcDecision]:
     """Decide on every item; `now` is in seconds since the epoch."""
     decisions, total = [], 0.0
     # The newest first, so that the oldest are beyond the size.

@@ -40,7 +40,7 @@ _ABOUT = "Models released by sluice. The ledger decides which version serves (`s
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is recorded with a model: why it may serve, and what it was made from."""
+    """Records beside a registered model: why it may serve, and what it was made from."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -16,12 +16,12 @@ from sluice.data.refining.tables import EARLIER, PAIRS, SKETCHES, read_twins, sc
 from sluice.data.report import EVIDENCE, REPORT, RefineReport
 
 
-class Evidence(NamedTuple):
-    """What is known about the documents of a build."""
+class RefineEvidence(NamedTuple):
+    """Measurements of the documents of a build, from which it is decided which are kept."""
 
     corpus: Corpus
     sketches: list[SketchPart]
-    """Of each part, without shingles."""
+    """A part each, without shingles."""
     pairs: np.ndarray
     """Pairs of distinct ids, [n] of dtype PAIR."""
     earlier: dict[str, Duplicate]
@@ -45,12 +45,12 @@ def write_evidence(
                 shutil.copyfile(path, copied / path.name)
 
 
-def read_evidence(evidence: Path) -> Evidence:
+def read_evidence(evidence: Path) -> RefineEvidence:
     """Read what `write_evidence` wrote."""
     corpus = Corpus.open(score_parts(evidence))
     number = {corpus.ids[row]: number for number, row in enumerate(corpus.first_rows())}
     pairs = [(number[one], number[other], jaccard) for one, other, jaccard in read_twins(evidence / PAIRS)]
-    return Evidence(
+    return RefineEvidence(
         corpus,
         [SketchPart(evidence / SKETCHES.format(part)) for part in range(len(corpus.parts))],
         np.array(pairs, dtype=PAIR),

@@ -23,7 +23,7 @@ from sluice.model.training.worker import Job, join_group, run_worker
 
 Result = TypeVar("Result")
 _EVICTED = ("OutOfMemoryError", "low on memory")
-"""What Ray says of a process that its memory monitor killed."""
+"""Words in Ray's errors about a process that its memory monitor killed."""
 _RAY_ENDED_WITHIN_S = 2.0
 """Whoever works on Ray fails about as soon as Ray's end is seen."""
 

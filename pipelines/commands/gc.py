@@ -13,7 +13,7 @@ from sluice.data.card.numbers import size
 from sluice.monitoring.config import MonitorConfig
 from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.disk_usage import find_garbage
-from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, Limits, count_reasons, freed_bytes
+from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, count_reasons, freed_bytes
 from sluice.pipelines.options import add_json
 from sluice.pipelines.runner import is_going, only_run
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = find_workspace()
-    limits = Limits(arguments.older_than, arguments.max_size * 1e9)
+    limits = GcLimits(arguments.older_than, arguments.max_size * 1e9)
     # While a run is going, everything may be in use.
     with nullcontext() if arguments.dry_run else only_run(workspace):
         decisions = find_garbage(workspace, load_block(workspace, MonitorConfig), limits)

@@ -23,7 +23,7 @@ from sluice.core.manifest import write_manifest
 from sluice.pipelines.cli import main
 from sluice.pipelines.disk_usage import find_items
 from sluice.pipelines.doctor import GIB, Health, judge_garbage
-from sluice.pipelines.garbage import DAY_S, Limits, StoredItem, count_reasons, decide, freed_bytes
+from sluice.pipelines.garbage import DAY_S, GcLimits, StoredItem, count_reasons, decide, freed_bytes
 from sluice.pipelines.runner import only_run
 from sluice.pipelines.status import status
 
@@ -43,7 +43,7 @@ ITEMS = st.lists(
 
 @given(items=ITEMS, days=st.floats(0, 30), size=st.integers(0, 3000))
 def test_what_is_needed_stays_and_the_rest_is_young_and_small(items: list[StoredItem], days: float, size: int) -> None:
-    decisions = decide(items, Limits(days, size), NOW)
+    decisions = decide(items, GcLimits(days, size), NOW)
     assert sorted(map(id, items)) == sorted(id(decision.item) for decision in decisions)
     assert not any(decision.remove for decision in decisions if decision.item.needed_by)
     kept = [decision.item for decision in decisions if not decision.remove and not decision.item.needed_by]
@@ -55,7 +55,7 @@ def test_what_is_needed_stays_and_the_rest_is_young_and_small(items: list[Stored
 def test_age_comes_first_then_the_oldest_beyond_the_size() -> None:
     ages = {"new": 1, "middle": 5, "old": 9, "ancient": 20}
     items = [StoredItem("runs", name, (), 10, NOW - days * DAY_S) for name, days in ages.items()]
-    decisions = decide(items, Limits(14, 20), NOW)
+    decisions = decide(items, GcLimits(14, 20), NOW)
     assert {each.item.name: each.reason for each in decisions if each.remove} == {
         "old": "the oldest beyond 2e-08 GB",
         "ancient": "older than 14 days",
