@@ -104,12 +104,11 @@ def _is_abandoned(partial: Path, writer: str) -> bool:
         if named["pid_space"] != _pid_space():
             times = [each.lstat().st_mtime for each in (partial, *partial.rglob("*"))]
             return time.time() - max(times) > _ABANDONED_S
-        os.kill(int(named["pid"]), 0)
-    except ProcessLookupError:
-        return True
     except OSError:
-        pass  # another user's process, or a writer that has just finished
-    return False
+        return False  # a writer that has just finished
+    import psutil  # here, because it takes time and partial writes are rarely left
+
+    return not psutil.pid_exists(int(named["pid"]))
 
 
 @cache

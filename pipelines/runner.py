@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 import sluice
 from sluice.components.artifact import read_metrics
 from sluice.components.events import Tail, read_events
@@ -168,7 +170,7 @@ def only_run(workspace: Workspace) -> Iterator[IO[str]]:
         while not try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
-            if _alive(holder) or time.monotonic() > deadline:
+            if (holder.isdigit() and psutil.pid_exists(int(holder))) or time.monotonic() > deadline:
                 raise ValueError(
                     f"another run or promotion (process {holder or 'unknown'}) is going in {workspace.root}: wait for "
                     "it or end it"
@@ -187,17 +189,6 @@ def is_going(workspace: Workspace) -> bool:
         return False
     with path.open() as lock:
         return not try_lock(lock)
-
-
-def _alive(pid: str) -> bool:
-    """Return whether a process with this number lives."""
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: View) -> int:

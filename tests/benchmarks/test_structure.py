@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.structure import GOALS, ROOT, missed, missing_files, numbers
+from benchmarks.structure import GOALS, ROOT, Tree, fragments, missed, missing_files, numbers, repeated_classes
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,9 @@ def test_a_row_is_missed_where_any_figure_is_above_its_goal_or_absent() -> None:
 
 def test_listed_files_exist() -> None:
     assert missing_files(ROOT) == []
+
+
+def test_goals_of_names_and_docstrings_stay_met() -> None:
+    tree = Tree.read(ROOT)
+    assert fragments(tree) == []
+    assert len(repeated_classes(tree)) <= int(GOALS["class names defined more than once"])
