@@ -1,11 +1,13 @@
-"""The run's one Ray head, requested by the steps and started by the runner.
+"""Ray in a step: its environment, and the run's one Ray head, requested by the steps and started by the runner.
 
 The request is a file, so it crosses KFP and DVC; starting overlaps with the first steps, and a run with all steps
-cached never pays for it. On a cluster RAY_ADDRESS is set and nothing is requested.
+cached never pays for it. Where RAY_ADDRESS is set, nothing is requested; a step in a pod
+of its own starts its own Ray.
 """
 
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -17,6 +19,22 @@ HEAD_VARIABLE = "SLUICE_RAY_HEAD"
 _TIMEOUT_S = START_S + 30.0
 """More than all attempts to start it take together."""
 _POLL_S = 0.1
+
+
+def prepare_environment() -> None:
+    """Before any process of the run starts: one token for the head and everybody who connects to it."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Serve kills a proxy that has not come up within 5 s, which on a busy machine it may not have.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+
+
+def prepare_own_ray() -> None:
+    """The same for a command that starts Ray only for itself; a cluster that RAY_ADDRESS names has its own token."""
+    if not os.environ.get("RAY_ADDRESS"):
+        prepare_environment()
 
 
 def wanted_file(head: Path) -> Path:

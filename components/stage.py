@@ -20,6 +20,7 @@ import yaml
 from sluice.components.artifact import artifact_hash, check_artifact, plain, write_metrics
 from sluice.components.events import EventProgress, emit
 from sluice.components.params import BLOCKS, load_block
+from sluice.components.ray_head import prepare_own_ray
 from sluice.components.workspace import Workspace
 from sluice.core.failure import describe
 from sluice.core.manifest import file_hash, write_manifest
@@ -107,6 +108,7 @@ def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], An
 
 def main(step: str, work: Callable[[Stage], Any]) -> None:
     """Run `python -m sluice.components.<step>`; a failure ends it with one line on stderr."""
+    prepare_own_ray()
     try:
         run_content_step(Workspace.find(), step, work)
     except Exception as error:

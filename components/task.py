@@ -13,6 +13,7 @@ import sluice
 from sluice.components.events import EVENTS_VARIABLE, emit
 from sluice.components.file_hashes import with_hashes
 from sluice.components.params import Params, validate
+from sluice.components.ray_head import prepare_own_ray
 from sluice.components.stage import tree_hash
 from sluice.components.workspace import PARAMS_VARIABLE, WORKSPACE_VARIABLE, Workspace
 from sluice.core.account import name_user
@@ -44,6 +45,7 @@ def _prepare(root: Path, settings: str, step: str) -> Workspace:
     name_user()
     workspace = Workspace(root)
     os.environ[WORKSPACE_VARIABLE] = str(root)
+    prepare_own_ray()
     # The default lies in /var/tmp.
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"sluice-dvc-{os.getuid()}"))
     # Otherwise `python -m` in the workspace would take the code that lies there.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.params import load_block
-from sluice.components.ray_head import HEAD_VARIABLE
+from sluice.components.ray_head import HEAD_VARIABLE, prepare_environment
 from sluice.components.workspace import PARAMS_VARIABLE, Workspace
 from sluice.core.cpus import available_cores
 from sluice.core.out_of_memory import count_oom_kills, describe_kills
 from sluice.model.config import PretrainConfig
-from sluice.pipelines.ray_head import HeadOnRequest, prepare_environment
+from sluice.pipelines.ray_head import HeadOnRequest
 
 _RAY_ENDED_WITHIN_S = 2.0
 """A step that loses Ray fails about as soon as Ray's end is seen."""

@@ -1,8 +1,6 @@
 """The run's Ray head: started at the first request, shared by all steps, stopped with the run."""
 
 import json
-import os
-import secrets
 import threading
 from pathlib import Path
 
@@ -12,22 +10,6 @@ from sluice.core.files import atomic_write
 from sluice.core.local_ray import LocalRay
 
 _POLL_S = 0.1
-
-
-def prepare_environment() -> None:
-    """Before any process of the run starts: one token for the head and everybody who connects to it."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray Serve kills a proxy that has not come up within 5 s, which on a busy machine it may not have.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-
-
-def prepare_own_ray() -> None:
-    """The same for a command that starts Ray only for itself; a cluster that RAY_ADDRESS names has its own token."""
-    if not os.environ.get("RAY_ADDRESS"):
-        prepare_environment()
 
 
 class HeadOnRequest:

@@ -14,10 +14,10 @@ import pytest
 from kinds import FOLDERS, forbid_processes, kind_of
 from xdist.scheduler import LoadScopeScheduling
 
+from sluice.components.ray_head import prepare_environment
 from sluice.components.workspace import Workspace
 from sluice.core.local_ray import LocalRay
 from sluice.pipelines.compose import compose, write_params
-from sluice.pipelines.ray_head import prepare_environment
 
 # Before torch is imported anywhere: two threads a process on a two-core machine fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

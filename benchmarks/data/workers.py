@@ -70,8 +70,8 @@ def _phases(report: BuildReport) -> dict[str, float]:
 @contextmanager
 def ray_head() -> Iterator[None]:
     """A Ray head of this process with two CPUs, known to sluice.data.executor by RAY_ADDRESS."""
+    from sluice.components.ray_head import prepare_environment
     from sluice.core.local_ray import LocalRay
-    from sluice.pipelines.ray_head import prepare_environment
 
     prepare_environment()
     import ray  # fixes its authentication at import, so the token comes first

@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, NoReturn
 
+from sluice.components.ray_head import prepare_environment
 from sluice.components.stores import make_server, open_releases
 from sluice.core.files import try_lock
 from sluice.core.local_ray import RayFailed
 from sluice.pipelines.compose import find_workspace, override_block
 from sluice.pipelines.options import add_overrides
-from sluice.pipelines.ray_head import prepare_environment
 from sluice.serving.client import find_server
 from sluice.serving.config import ServeConfig
 

@@ -5,10 +5,10 @@ import json
 import math
 from pathlib import Path
 
+from sluice.components.ray_head import prepare_own_ray
 from sluice.components.workspace import Workspace
 from sluice.model.parallelism.optimizers import OPTIMIZERS
 from sluice.pipelines.options import add_trial_options
-from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.train_request import open_tokens, read_trial
 
 RESULT = "sweep.json"

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sluice.components.ray_head import prepare_own_ray
 from sluice.components.workspace import Workspace
 from sluice.core.cpus import available_cores
 from sluice.core.failure import StepFailed
 from sluice.core.files import write_json
 from sluice.pipelines.options import TRAINING_OVERRIDES, add_json, add_overrides
 from sluice.pipelines.progress_view import Followed
-from sluice.pipelines.ray_head import prepare_own_ray
 from sluice.pipelines.terminal import NoteView, open_view
 from sluice.pipelines.train_request import Request, restore_request
 from sluice.pipelines.train_run import (

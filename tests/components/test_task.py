@@ -62,6 +62,14 @@ def test_an_empty_volume_becomes_a_workspace_with_the_code_that_runs(root: Path,
     assert enter_task(str(volume / "main"), settings(root), "refine") == workspace
 
 
+def test_a_tasks_own_ray_has_a_token(root: Path, volume: Path) -> None:
+    """Ray asks for one, and runs in a process of its own, which makes none for others."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+    enter_task(str(volume / "main"), settings(root), "pretrain")
+    assert os.environ["RAY_AUTH_MODE"] == "token" and os.environ["RAY_AUTH_TOKEN"]
+
+
 def test_a_link_to_another_images_folder_is_made_anew(root: Path, volume: Path) -> None:
     (volume / "main").mkdir()
     (volume / "main" / "core").symlink_to(volume / "gone")

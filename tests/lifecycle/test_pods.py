@@ -60,6 +60,8 @@ def test_the_compiled_graph_ends_in_the_same_hashes_and_a_served_champion(
             record = json.loads((cluster.volume / "main" / ".sluice" / "server.json").read_text())
             assert record["host"] == "serving", "the rollout used the server that users meet, and left its record"
             assert server.process.poll() is None, server.log
+        with cluster.pod(["sluice", "doctor"], environment, name="doctor", scratch=scratch) as doctor:
+            doctor.wait(120)
     assert (outputs[rollout], outputs[monitor]) == ("promoted", "ok")
     lock = yaml.safe_load((cluster.volume / "main" / "dvc.lock").read_text())
     hashes = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}

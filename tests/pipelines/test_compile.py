@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pods
 import pytest
 import yaml
 
@@ -192,3 +193,29 @@ def test_the_clusters_settings_have_no_effect_on_other_commands(root: Path) -> N
             compose_without_files(Workspace(root), [override])
     params = compose_without_files(Workspace(root), ["profile=cluster"])
     assert {block.block_name for block in params.blocks} == {kind.block_name for kind in BLOCKS}
+
+
+@pytest.mark.process
+@pytest.mark.skipif(pods.why_not() != "", reason=f"no pod can run here: {pods.why_not()}")
+def test_a_content_step_runs_as_compiled_in_a_pod_and_again_on_new_data(
+    documents: Any, root: Path, tmp_path: Path
+) -> None:
+    """The image is read-only and the working folder, the user has no account, and the volume is empty but for texts."""
+    spec, platform = copy.deepcopy(documents)
+    settings = compose_without_files(Workspace(root), ["profile=tiny", "data.sources=../texts"], here=root).dump()
+    spec["root"]["inputDefinitions"]["parameters"]["settings"]["defaultValue"] = json.dumps(settings)
+    secrets = {("sluice", "database-url"): "sqlite:////workspace/registry.db", ("sluice", "api-key"): "k" * 32}
+    pipeline = pods.CompiledPipeline(spec, platform, secrets)
+    cluster = pods.Cluster(tmp_path, root)
+    with cluster.up():
+        texts = cluster.volume / "texts"
+        texts.mkdir()
+        (texts / "a.txt").write_text("One text.\n")
+        first = pipeline.run(cluster, "ingest", {})
+        (texts / "b.txt").write_text("Another text.\n")
+        second = pipeline.run(cluster, "ingest", {})
+    assert first != second
+    lock = yaml.safe_load((cluster.volume / "main" / "dvc.lock").read_text())
+    assert lock["stages"]["ingest"]["outs"][0]["md5"] == second
+    manifest = json.loads((cluster.volume / "main" / "artifacts" / "ingest" / "manifest.json").read_text())
+    assert manifest["report"]["documents"] == 2

@@ -70,7 +70,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import sluice.pipelines.commands.serve as command
 from sluice.components.workspace import Workspace
-from sluice.pipelines.ray_head import prepare_environment
+from sluice.components.ray_head import prepare_environment
 
 prepare_environment()
 from sluice.serving.config import ServeConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sluice.pipelines.ray_head import prepare_environment
+from sluice.components.ray_head import prepare_environment
 
 # Importing ray fixes its authentication mode, so the token has to be there before.
 prepare_environment()
