@@ -24,6 +24,7 @@ from sluice.model.training.worker import Job, join_group, run_worker
 Result = TypeVar("Result")
 _EVICTED = ("OutOfMemoryError", "low on memory")
 """Words in Ray's errors about a process that its memory monitor killed."""
+_RESUMES = "; the next run goes on from the newest checkpoint"
 _RAY_ENDED_WITHIN_S = 2.0
 """Whoever works on Ray fails about as soon as Ray's end is seen."""
 
@@ -87,7 +88,7 @@ def joined_ray(cpus: int | None = None) -> Iterator[None]:
             yield
         except Exception as error:
             if own is not None and (why := own.why_ended(_RAY_ENDED_WITHIN_S)):
-                raise TrainingFailed(why) from error
+                raise TrainingFailed(f"{why}{_RESUMES}") from error
             raise
         finally:
             ray.shutdown()
@@ -177,8 +178,7 @@ def _fit(job: Job, progress: Progress, *, gpu: bool, restarts: int, environment:
         own = [each for each in failures.values() if not _is_lost_peer(each)]
         died = bool(failures) and all(_raised(each) is None for each in own)
         if attempt == restarts or not died:
-            resumes = "; the next run goes on from the newest checkpoint" if died else ""
-            raise TrainingFailed(f"{_first_cause(failed, oom_kills)}{resumes}") from failed
+            raise TrainingFailed(f"{_first_cause(failed, oom_kills)}{_RESUMES if died else ''}") from failed
         note = f"a worker died: start {attempt + 2} of at most {restarts + 1}, from the newest checkpoint"
         progress(0, job.config.steps, Note(note))
 

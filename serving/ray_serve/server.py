@@ -134,6 +134,8 @@ class Server:
         if not ray.is_initialized():
             self._own_ray = LocalRay(log=self._state_folder / "ray.log")
             self._own_ray.start()
+            # Of this process alone: Ray's C++ would print every call that its death has cut off.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=self._own_ray.address, log_to_driver=False, logging_level=logging.ERROR)
         # Without this, notices of ordinary events fill the terminal.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
