@@ -101,7 +101,7 @@ def _title(report: MonitorReport) -> str:
 
 
 def _summary(report: MonitorReport) -> str:
-    """What was judged, the verdict, and every check and drift test, as HTML."""
+    """Page with the traffic judged, the verdict, and every check and drift test, as HTML."""
     since, until = (f"{datetime.fromtimestamp(each, UTC):%Y-%m-%d %H:%M:%S}" for each in (report.since, report.until))
     rows = "".join(
         f"<tr><td>{escape(check.metric)}</td><td>{check.outcome}</td><td>{escape(check.reason)}</td></tr>"

@@ -46,7 +46,7 @@ class LedgerCheck:
 
     @property
     def message(self) -> str:
-        """What is broken, and the commands that lead out."""
+        """The fault of a chain, and the commands that repair it."""
         if self.ok:
             return self.reason
         kept = f"keep entries 1 to {self.keep} as `sluice history` lists them" if self.keep else "begin a new history"

@@ -1,4 +1,4 @@
-"""What a ledger is verified against, outside of its database: the key of its hashes and the newest entry seen.
+"""Trust in a ledger, kept outside of its database: the key of its hashes and the newest entry seen.
 
 Somebody who can write the database alone can then neither forge an entry nor cut the chain at its end unseen.
 """
