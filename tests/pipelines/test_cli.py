@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -166,18 +165,17 @@ def test_an_unknown_option_shows_the_usage_of_its_own_command(capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("usage: sluice data build ")
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("said", "spins"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)]
 )
 def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
-    empty_workspace: Path, root: Path, said: dict[str, str], spins: str | None
+    empty_workspace: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], spins: str | None
 ) -> None:
-    environment = {
-        name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
-    }
-    code = "import os; from sluice.pipelines.cli import main; main(['status']); print(os.environ.get('GOMP_SPINCOUNT'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env=environment | said, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == str(spins)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        # Set first, so that the variable is restored whatever the command makes of it.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    main(["status"])
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
