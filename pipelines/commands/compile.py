@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sluice.components.params import BLOCKS, Params
 from sluice.components.workspace import Workspace
+from sluice.data.config import IngestConfig, without_secrets
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.rules import check
@@ -27,6 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     # Files are looked for where the steps run.
     params = compose_without_files(workspace, arguments.overrides, [ClusterConfig], here=workspace.root)
     check(params[PretrainConfig], params[ModelConfig], cuda=True)
+    for source in params[IngestConfig].given:
+        if "@" in urlsplit(source.uri).netloc:
+            raise ValueError(
+                f"data.sources: {without_secrets(source.uri)} is given with a user or password, which anybody who sees "
+                "the pipeline could read: give them as variables, such as cluster.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
+            )
     cluster = params[ClusterConfig]
     settings = Params(tuple(block for block in params.blocks if type(block) in BLOCKS))
     from sluice.pipelines.compile import compile_lifecycle

@@ -168,6 +168,7 @@ def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: An
         ("cluster.each.memory=lots", "memory"),
         ("cluster.each.timeout_s=0", "timeout_s"),
         ("cluster.secrets={SLUICE_API_KEY: sluice}", "sluice is no SECRET/KEY"),
+        ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user or password"),
         ("cluster.imag=x", "did you mean 'cluster.image'"),
     ],
 )
