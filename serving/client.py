@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,15 @@ class Client:
     def state(self) -> dict[str, Any]:
         """Return the routes in force, loaded versions, load errors and counts by version."""
         return _checked(self._http.get("/admin/state"))
+
+    def outage(self) -> str:
+        """Return why no champion answers, and what leads out; empty if one does."""
+        from sluice.serving.readiness import find_outage
+        from sluice.serving.routing import Routes
+
+        state = self.state()
+        found = find_outage(Routes(**{each.name: state[each.name] for each in fields(Routes)}))
+        return found.message if found else ""
 
     def wait_for_champion(self, version: str, timeout_s: float = 60.0) -> None:
         """Wait until `version` answers as the champion; TimeoutError names the version that does instead."""

@@ -14,6 +14,7 @@ import torch
 
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.auth import MAX_BODY_BYTES, hash_key
+from sluice.serving.client import Client
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
@@ -168,9 +169,12 @@ def test_a_champion_that_cannot_be_loaded_is_said_with_what_leads_out(backends: 
         world.client.headers["authorization"] = f"Bearer {KEY}"
         refused = await world.chat()
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
-        assert refused.json()["error"]["message"] == (
-            "version 3 cannot be loaded: /models/3 is gone; restore its files, or run `sluice rollback --to 1`"
-        )
+        message = "version 3 cannot be loaded: /models/3 is gone; restore its files, or run `sluice rollback --to 1`"
+        assert refused.json()["error"]["message"] == message
+        state = (await world.client.get("/admin/state")).json()
+        client = Client("http://gateway", KEY)
+        client.state = lambda: state  # type: ignore[method-assign]
+        assert client.outage() == message
 
     World(backends, Routes(deploy_errors={"3": "/models/3 is gone", "2": "gone"}, release=release)).run(work)
 

@@ -141,6 +141,7 @@ def test_the_server_answers_and_can_be_found(world: World, tmp_path: Path) -> No
     assert json.loads(server_file(world.root / "state").read_text())["pid"] == os.getpid()
     assert find_server(world.root / "state", "another key") is None
     assert find_server(world.root, KEY) is None
+    assert world.client.outage() == ""
     copied = server_file(shutil.copytree(world.root / "state", tmp_path / "state"))
     assert copied.exists() and find_server(copied.parent, KEY) is None, "it is the server of another workspace"
     with pytest.raises(ServerError, match="401: send the server's key"):
