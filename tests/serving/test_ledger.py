@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import shutil
 import stat
 import threading
 from collections.abc import Callable
@@ -311,6 +312,24 @@ def test_a_key_of_the_environment_goes_before_and_has_a_length(
     monkeypatch.setenv(KEY_VARIABLE, "short")
     with pytest.raises(ValueError, match="SLUICE_LEDGER_KEY has 5 characters, but a key of the ledger has 32 or more"):
         opened(url, trust)
+
+
+def test_a_copied_workspace_has_its_key_and_its_note(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    original = opened(f"sqlite:///{first / 'mlflow.db'}", LedgerTrust(first / "ledger"))
+    heads = fill(original, 2)
+    shutil.copytree(first, second)
+    copy = opened(f"sqlite:///{second / 'mlflow.db'}", LedgerTrust(second / "ledger"))
+    assert copy.verify().ok
+    # Both go on, each with a history of its own.
+    for ledger in (original, copy):
+        ledger.append(entry(ledger.url), expected_head=heads[2])
+        assert ledger.verify().ok
+    tamper(copy.url, "DELETE FROM sluice_ledger WHERE sequence > 1")
+    assert original.verify().ok and copy.verify().broken_at == 2
+    # Another database is another chain.
+    assert opened(f"sqlite:///{second / 'other.db'}", LedgerTrust(second / "ledger")).verify().ok
 
 
 def insert_plain(url: str, entries: int, model: str = "sluice") -> None:
