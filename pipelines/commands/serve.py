@@ -73,6 +73,8 @@ def _start(server: "Server") -> None:
     threading.Thread(target=start, name="start", daemon=True).start()
     try:
         ready.result()
+    except RayFailed as failed:
+        _end_now(server, str(failed), status=1)
     except KeyboardInterrupt:
         _end_now(server, "interrupted while the server was starting", status=130)
     except BaseException:

@@ -26,6 +26,7 @@ from sluice.serving.ray_serve.reconciler import CPU_SHARE, GATEWAY, PUSH_TIMEOUT
 from sluice.serving.ray_serve.replicas import VERSION_PREFIX, GatewayReplica
 
 MAX_ONGOING_REQUESTS = 1000
+_POLL_S = 0.2
 HEARTBEAT_TIMEOUT_S = 10.0
 """A gateway that got no routes for this long belongs to a server that was killed."""
 
@@ -86,11 +87,15 @@ class Server:
     def ready(self, timeout_s: float = 180.0) -> "Server":
         """Wait until the gateway answers and every version of the release has been loaded or has failed to load.
 
-        Raises TimeoutError naming what it waited for.
+        Raises TimeoutError naming what it waited for, and RayFailed if its own Ray dies meanwhile.
         """
-        if not self._reconciler.settled.wait(timeout_s):
-            waiting_for = self._reconciler.waiting_for
-            raise TimeoutError(f"the server was not ready within {timeout_s:.0f} s: waiting for {waiting_for}")
+        deadline = time.monotonic() + timeout_s
+        while not self._reconciler.settled.wait(_POLL_S):
+            if self._own_ray is not None and (why := self._own_ray.why_ended(0)):
+                raise RayFailed(why)
+            if time.monotonic() > deadline:
+                waiting_for = self._reconciler.waiting_for
+                raise TimeoutError(f"the server was not ready within {timeout_s:.0f} s: waiting for {waiting_for}")
         return self
 
     def wait(self) -> None:
@@ -102,6 +107,10 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server after finishing the requests in flight."""
+        if self._own_ray is not None and self._own_ray.why_ended(0) is not None:
+            # There is nothing left that could finish them, and asking it would hang.
+            self.kill()
+            return
         self._reconciler.stop()
         if self._published():
             server_file(self._state_folder).unlink(missing_ok=True)

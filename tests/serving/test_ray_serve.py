@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
+from sluice.core.local_ray import RayFailed
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
@@ -313,6 +315,27 @@ def test_a_port_that_is_taken_is_said() -> None:
             _check_port("127.0.0.1", port)
     with pytest.raises(ValueError, match="not an address of this machine"):
         _check_port("no.such.host.invalid", 8000)
+
+
+def test_a_server_whose_own_ray_died_says_so_and_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import serve
+
+    from sluice.serving.ray_serve.server import Server
+
+    stopped: list[bool] = []
+    own = SimpleNamespace(
+        why_ended=lambda timeout_s=None: "Ray died: its raylet was killed", stop=lambda: stopped.append(True)
+    )
+    monkeypatch.setattr(serve, "shutdown", pytest.fail)
+    server = Server(Wanting(None, "1"), Path, ServeConfig(), state_folder=tmp_path, key=KEY)
+    server._own_ray = own  # type: ignore[assignment]
+    for waiting in (server.ready, server.wait):
+        with pytest.raises(RayFailed, match="Ray died: its raylet was killed"):
+            waiting()
+    server.stop()
+    assert stopped == [True]
 
 
 def test_ray_serve_waits_for_a_slow_proxy(world: World) -> None:
