@@ -23,6 +23,7 @@ def model_card(name: str, verdict: Verdict, metrics: Mapping[str, Mapping[str, A
         **{label: f"`{tags[tag][:_HASH_DIGITS]}`" for tag, label in _ORIGIN.items() if tag in tags},
         "registered by": tags.get("user", ""),
     }
+    forced = f"It was released all the same, by force: {tags['forced']}" if "forced" in tags else ""
     compared = "no earlier champion to compare with" if verdict.is_first_version else "compared with the champion"
     return "\n".join(
         [
@@ -34,7 +35,7 @@ def model_card(name: str, verdict: Verdict, metrics: Mapping[str, Mapping[str, A
             "",
             "## Why it may serve" if verdict.outcome == "promote" else "## Why it may not serve",
             "",
-            f"The gate's verdict is **{verdict.outcome}** ({compared}; {verdict.correction}).",
+            f"The gate's verdict is **{verdict.outcome}** ({compared}; {verdict.correction}). {forced}".rstrip(),
             "",
             *_table(("check", "outcome"), [(check.reason, f"**{check.outcome}**") for check in verdict.checks]),
             "",

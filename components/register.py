@@ -39,7 +39,9 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     releases = open_releases(workspace)
     candidate = workspace.artifact("tune")
     check_artifact(candidate, rehash=True)
-    version = open_registry(workspace).register(candidate, workspace.verdict, _evidence(workspace, verdict))
+    version = open_registry(workspace).register(
+        candidate, workspace.verdict, _evidence(workspace, verdict, forced_reason)
+    )
     state = releases.reconcile()
     if version == state.champion:
         return {"outcome": "skipped", "version": "", "reason": f"v{version} is the champion already"}
@@ -52,7 +54,7 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
 
 
-def _evidence(workspace: Workspace, verdict: "Verdict") -> "Evidence":
+def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | None) -> "Evidence":
     """Records that the registry shows beside the candidate's files; their files are written to artifacts/register."""
     from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
     from sluice.model.evaluation.report import REPORT_FILE, render
@@ -64,6 +66,8 @@ def _evidence(workspace: Workspace, verdict: "Verdict") -> "Evidence":
     out.mkdir(parents=True, exist_ok=True)
     lineage = write_lineage(workspace, out)
     tags = {"verdict": verdict.outcome, "user": _user(), **lineage_tags(workspace, lineage)}
+    if forced_reason is not None and verdict.outcome != "promote":
+        tags["forced"] = forced_reason
     metrics = {step: read_metrics(workspace, step) for step in CONTENT_STEPS}
     card, page = out / "README.md", out / REPORT_FILE
     text = model_card(load_block(workspace, RegisterConfig).model_name, verdict, metrics, tags)

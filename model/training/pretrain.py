@@ -78,8 +78,9 @@ def pretrain(  # noqa: PLR0917
 
     Raises ValueError for settings or inputs that cannot be trained with, TrainingFailed for a run that failed.
     """
-    started = time.time()
+    started, settings = time.time(), config.model_dump(mode="json")
     if config.decay_from is not None:
+        # The model's lineage keeps the path as it was given: it does not depend on where the workspace lies.
         config = config.model_copy(update={"decay_from": str(Path(config.decay_from).resolve())})
     check(config, model, cuda=torch.cuda.is_available())
     if not (packed / "index.json").is_file():
@@ -101,7 +102,7 @@ def pretrain(  # noqa: PLR0917
         state=checkpoints.resolve() / fingerprint,
         others=same_runs(checkpoints.resolve(), fingerprint) if any_layout else [],
         lineage={
-            "pretrain": config.model_dump(mode="json"),
+            "pretrain": settings,
             "model": model.model_dump(mode="json"),
             "packed_sha256": file_hash(packed / "index.json"),
             "fingerprint": fingerprint,

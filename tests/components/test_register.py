@@ -69,6 +69,8 @@ def test_the_card_says_what_the_model_is_and_why_it_may_serve(outcome: str, head
     assert "| parameters | 137,024 |" in card and "| registered by | ada |" in card and "`c0ffeec0ffee`" in card
     assert r"| bits_per_byte 1.5 < 2 \| n=40 | **pass** |" in card
     assert "| training tokens |" not in card, "what is not known is left out"
+    assert "by force" not in card
+    assert "by force: a drill" in model_card("sluice", verdict, metrics, {"forced": "a drill"})
 
 
 def test_a_file_changed_without_a_change_of_size_is_found_where_the_artifact_is_acted_on(tmp_path: Path) -> None:

@@ -285,6 +285,7 @@ def test_a_branch_under_way_needs_its_plateau_no_more(
     again = pretrain_in(tmp_path, packed_corpus, branch)
     assert (first.timings["resumed_step"], again.timings["resumed_step"]) == (20, 22)
     assert (tmp_path / "out" / "training.jsonl").read_bytes() == whole
+    assert str(tmp_path) not in (tmp_path / "out" / "lineage.json").read_text(), "its lineage names no place"
 
 
 @pytest.mark.parametrize(
