@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from google.protobuf import json_format
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
-from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
-from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from sluice.components.params import Params
 from sluice.pipelines.cluster import ClusterConfig, place
@@ -39,7 +36,6 @@ def compile_lifecycle(cluster: ClusterConfig, settings: Params, out: Path) -> Co
     defaults = {"workspace": cluster.workspace, "settings": json.dumps(settings.dump())}
     compiler.Compiler().compile(graph, str(compiled.pipeline), pipeline_parameters=defaults)
     spec, platform = yaml.safe_load_all(compiled.pipeline.read_text())
-    _parse(spec, platform)
     if faults := find_faults(spec, platform):
         compiled.pipeline.unlink()
         raise ValueError("; ".join(faults))
@@ -53,11 +49,3 @@ def compile_lifecycle(cluster: ClusterConfig, settings: Params, out: Path) -> Co
         ),
     )
     return compiled
-
-
-def _parse(spec: dict, platform: dict) -> None:
-    """Read the documents as KFP's own server does, which refuses unknown fields."""
-    json_format.Parse(json.dumps(spec), PipelineSpec())
-    json_format.Parse(json.dumps(platform), PlatformSpec())
-    for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-        json_format.Parse(json.dumps(pod), KubernetesExecutorConfig())

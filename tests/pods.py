@@ -167,7 +167,11 @@ class Cluster:
         binds += [(path, path, True) for path in self.seen]
         binds += [
             (Path(sys.prefix), ROOT / ".venv", True),
-            *((own / name, Path("/etc", name), True) for name in ("hosts", "resolv.conf")),
+            *(
+                (own / path.name, path, True)
+                for path in map(Path, ("/etc/hosts", "/etc/resolv.conf"))
+                if path.is_file()
+            ),
         ]
         compilers = {Path(found).resolve() for tool in _COMPILERS if (found := shutil.which(tool))}
         binds += [(Path("/dev/null"), path, False) for path in sorted(compilers)]
