@@ -91,7 +91,7 @@ class Registry:
         """Register the model directory with its verdict and return the version.
 
         Idempotent: the same model with the same verdict is the same version, so a killed process may register again.
-        If local files of that version are missing or have changed, they are written again.
+        Local files of the model's versions that are missing or have changed are written again.
         """
         if not verdict_path.is_file():
             raise ValueError(f"{verdict_path}: there is no such verdict; run the gate first")
@@ -99,8 +99,11 @@ class Registry:
         if computed := sorted(identity.keys() & evidence.tags.keys()):
             raise ValueError(f"tags {computed} are computed from the files: leave them out")
         for found in self._search():
-            if (found.tags.get(MODEL_HASH), _verdict_hash(found)) == tuple(identity.values()):
-                self._restore(found, model_dir, verdict_path)
+            if found.tags.get(MODEL_HASH) != identity[MODEL_HASH]:
+                continue
+            self._restore(found, MODEL_FOLDER, model_dir)
+            if _verdict_hash(found) == identity[VERDICT_HASH]:
+                self._restore(found, VERDICT_FOLDER, verdict_path)
                 return str(found.version)
         run_id, artifact_uri = self._log_run(model_dir, verdict_path, evidence)
         if self._registered() is None:
@@ -206,19 +209,17 @@ class Registry:
             self._client.set_terminated(run_id, status)
         return run_id, run.info.artifact_uri
 
-    def _restore(self, version: "ModelVersion", model_dir: Path, verdict_path: Path) -> None:
-        """Write local files of the version again where they are missing or have changed."""
+    def _restore(self, version: "ModelVersion", part: str, source: Path) -> None:
+        """Write the version's local files `part` again from `source` where they are missing or have changed."""
         if self._folder is None:
             return
         try:
-            self._checked_model(version)
-            self._checked_verdict(version)
+            (self._checked_model if part == MODEL_FOLDER else self._checked_verdict)(version)
         except ValueError:
-            for part in (MODEL_FOLDER, VERDICT_FOLDER):
-                shutil.rmtree(self._local(version, part), ignore_errors=True)
-            files = self._files(self._local(version, MODEL_FOLDER).parent.as_uri())
-            files.log_artifacts(str(model_dir), MODEL_FOLDER)
-            files.log_artifact(str(verdict_path), VERDICT_FOLDER)
+            folder = self._local(version, part)
+            shutil.rmtree(folder, ignore_errors=True)
+            files = self._files(folder.parent.as_uri())
+            (files.log_artifacts if source.is_dir() else files.log_artifact)(str(source), part)
 
     def _files(self, artifact_uri: str) -> "ArtifactRepository":
         return artifact_files(artifact_uri, self._artifact_root, self._tracking_uri)

@@ -153,10 +153,11 @@ def test_lost_or_changed_files_are_written_again_by_registering_the_same_model(
         registry.model_folder(version)
     assert registry.register(folder, verdict, Evidence()) == version and registry.check_model(version)
     (kept.parent / "verdict" / "verdict.json").write_text("{}")
-    (kept / "left-over.safetensors").touch()
     assert registry.register(folder, verdict, Evidence()) == version
     assert registry.verdict_path(version).read_bytes() == verdict.read_bytes()
-    assert not (kept / "left-over.safetensors").exists()
+    shutil.rmtree(kept)
+    verdict.write_text(json.dumps({"outcome": "hold"}))
+    assert registry.register(folder, verdict, Evidence()) == "2" and registry.check_model(version)
 
 
 def test_files_that_do_not_match_their_lineage_are_neither_registered_nor_served(
