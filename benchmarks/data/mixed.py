@@ -77,15 +77,15 @@ def write_mixed(folder: Path, documents: int, size_bytes: int) -> int:
 def _pieces(texts: Iterator[str], size_bytes: int) -> Iterator[str]:
     """Cut texts between paragraphs into documents of about a size, on average of exactly this size."""
     paragraphs: list[str] = []
-    size, wanted = 0, size_bytes
+    size = too_much = 0
     for text in texts:
         for paragraph in text.strip("\n").split("\n\n"):
             paragraphs.append(paragraph)
             size += len(paragraph.encode()) + 2
-            if size >= wanted:
+            # The next ones are shorter by what this one is too long, but by at most half.
+            if size >= size_bytes - min(too_much, size_bytes // 2):
                 yield "\n\n".join(paragraphs) + "\n"
-                # The next one is shorter by what this one is too long.
-                paragraphs, size, wanted = [], 0, size_bytes - (size - wanted)
+                paragraphs, size, too_much = [], 0, too_much + size - size_bytes
 
 
 def _write(path: Path, kind: str, texts: Sequence[str]) -> None:
