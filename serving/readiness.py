@@ -35,6 +35,9 @@ def find_outage(routes: Routes) -> Outage | None:
     champion = routes.release["champion"]
     if champion is None:
         return Outage("no version has been promoted yet", next_step="run `sluice run`, or `sluice promote`")
+    if champion in routes.slow:
+        next_step = "`sluice doctor` shows whether memory or processors are short"
+        return Outage(f"version {champion} is still being loaded", routes.slow[champion], next_step)
     if champion not in routes.deploy_errors:
         return Outage(f"version {champion} is being loaded", next_step="try again shortly", retry_after_s=SOON_S)
     previous, earlier = routes.release["previous_champion"], routes.release["earlier_champions"]

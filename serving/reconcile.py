@@ -17,6 +17,8 @@ class ObservedVersions:
     """Version that failed to load or stopped working -> reason."""
     retry: Set[str] = frozenset()
     """Failed versions to load again now."""
+    slow: Mapping[str, str] = field(default_factory=dict)
+    """Version that takes long to load -> what is known of it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def plan_reconcile(release: ReleaseState, observed: ObservedVersions, routes: Ro
             challenger=release.challenger if is_challenged else None,
             challenger_weight=release.challenger_weight if is_challenged else 0,
             ready=tuple(sorted(observed.ready)),
+            slow={version: observed.slow[version] for version in wanted if version in observed.slow},
             deploy_errors={version: observed.failed[version] for version in wanted if version in observed.failed},
             release=asdict(release),
         ),

@@ -20,6 +20,8 @@ class Routes:
     """Percent of the traffic."""
     ready: tuple[str, ...] = ()
     """All loaded versions; the previous champion stays loaded, so that a rollback is instant."""
+    slow: dict[str, str] = field(default_factory=dict)
+    """Version that takes long to load -> what is known of it."""
     deploy_errors: dict[str, str] = field(default_factory=dict)
     """Version that could not be loaded -> reason."""
     release: dict[str, Any] = field(default_factory=dict)

@@ -32,6 +32,8 @@ DRAIN_S = 2.0
 """A version is deleted once it has been unneeded for this long, so that requests just routed to it have begun."""
 RETRY_S = 30.0
 """A version that failed to load is tried again after this time."""
+SLOW_LOAD_S = 120.0
+"""A version that is not loaded by then is reported, with what Ray says of it, and goes on loading."""
 PUSH_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
 CPU_SHARE, GPU_SHARE = 0.1, 0.1
@@ -70,6 +72,8 @@ class Reconciler:
         self._routes = Routes()
         self._failed: dict[str, tuple[str, float]] = {}
         """Version that failed to load -> reason and time (monotonic)."""
+        self._loading: dict[str, float] = {}
+        """Version that is being loaded -> since when (monotonic)."""
         self._unneeded: dict[str, float] = {}
         """Version that nothing needs -> since when (monotonic)."""
         self._stopping = threading.Event()
@@ -124,8 +128,14 @@ class Reconciler:
             self._failed.pop(version, None)
         for version in failed - self._failed.keys():
             self._failed[version] = _failure_reason(versions[version]), now
+        self._loading = {version: self._loading.get(version, now) for version in versions.keys() - ready - failed}
         return ObservedVersions(
-            loading=versions.keys() - ready - failed,
+            loading=self._loading.keys(),
+            slow={
+                version: f"not loaded within {SLOW_LOAD_S:.0f} s: {_failure_reason(versions[version])}"
+                for version, since in self._loading.items()
+                if now - since > SLOW_LOAD_S
+            },
             ready=ready,
             failed={version: reason for version, (reason, _) in self._failed.items()},
             retry={version for version, (_, at) in self._failed.items() if now - at > RETRY_S},
@@ -189,7 +199,7 @@ def push_routes(routes: Routes) -> None:
 
 
 def _failure_reason(found: ApplicationStatusOverview) -> str:
-    """Return the exception line from Ray Serve's messages about a failed application."""
+    """Return the exception line of Ray Serve's messages about an application, or all of them."""
     messages = [found.message, *(deployment.message for deployment in found.deployments.values())]
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if re.match(r"\w*(Error|Exception)\b", line)), " ".join(lines)[:500])

@@ -261,6 +261,22 @@ def test_on_a_forged_ledger_the_server_stays_where_it_was_and_says_so(world: Wor
     assert world.client.state()["champion"] == before.champion
 
 
+def test_a_version_that_is_still_not_loaded_is_said_with_what_ray_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+    from sluice.serving.ray_serve.reconciler import Reconciler
+
+    reconciler = Reconciler(world.releases, world.registry.model_folder, world.config, bool)
+    status = ApplicationStatusOverview(ApplicationStatus.DEPLOYING, "it waits for 1 CPU", 0.0, {})
+    assert reconciler._observe({"model-v7": status}).slow == {}
+    monkeypatch.setattr("sluice.serving.ray_serve.reconciler.SLOW_LOAD_S", -1.0)
+    observed = reconciler._observe({"model-v7": status})
+    assert (set(observed.loading), observed.slow) == ({"7"}, {"7": "not loaded within -1 s: it waits for 1 CPU"})
+    assert reconciler._observe({}).slow == {}
+
+
 class Wanting:
     """A release state of its own."""
 

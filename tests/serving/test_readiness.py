@@ -64,3 +64,12 @@ def test_every_outage_has_a_reason_and_a_next_step(
     release: ReleaseState | None, error: str, failed: str, message: str, retry_after_s: int
 ) -> None:
     assert outage(release, error, failed) == (message, retry_after_s)
+
+
+def test_a_champion_that_takes_long_is_not_promised_shortly() -> None:
+    slow = {"3": "not loaded within 120 s: Deployment 'model' has 1 replicas that wait for 1.0 CPU"}
+    found = find_outage(Routes(release=asdict(THREE), slow=slow))
+    assert found is not None and found.retry_after_s == 30
+    assert found.message == (
+        f"version 3 is still being loaded: {slow['3']}; `sluice doctor` shows whether memory or processors are short"
+    )

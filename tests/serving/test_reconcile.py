@@ -71,6 +71,12 @@ def test_the_predecessor_stands_in_for_a_champion_that_cannot_be_loaded() -> Non
     assert step.routes.deploy_errors == {"2": "damaged"}
 
 
+def test_what_takes_long_is_said_of_wanted_versions_alone() -> None:
+    observed = ObservedVersions(loading={"1", "2"}, slow={"1": "it waits for a CPU", "2": "it waits for a CPU"})
+    step = plan_reconcile(ReleaseState(champion="1"), observed, Routes())
+    assert step.routes.slow == {"1": "it waits for a CPU"} and step.waiting == ("1",)
+
+
 RELEASES = st.builds(
     lambda names, weight, roles: ReleaseState(
         champion=names[0] if roles > 0 else None,
