@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         print("starting Ray Serve ..", flush=True)
         server = make_server(workspace, config)
         _start(server)
-        key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
-        print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
-        if outage := server.client.outage():
-            print(f"no champion answers: {outage}", flush=True)
         try:
+            key = "$SLUICE_API_KEY" if os.environ.get("SLUICE_API_KEY") else workspace.state / "api_key"
+            print(f"serving at {server.url}  (page: {server.url}/  key: {key}  Ctrl-C ends it)", flush=True)
+            if outage := server.client.outage():
+                print(f"no champion answers: {outage}", flush=True)
             # Ray prints the end of its log where it dies.
             with (workspace.state / "ray.log").open("a") as log, redirect_stdout(log):
                 server.wait()

@@ -115,6 +115,7 @@ class Dying:
     """A server whose Ray dies once it serves."""
 
     url = "http://127.0.0.1:8000"
+    client = SimpleNamespace(outage=lambda: None)
 
     def start(self) -> "Dying":
         return self
