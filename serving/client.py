@@ -162,10 +162,12 @@ def wait_for_server(state_folder: Path, timeout_s: float) -> Client:
 def server_elsewhere(state_folder: Path) -> str | None:
     """Return the name of another machine whose server has published itself in this workspace."""
     try:
-        host = str(json.loads(server_file(state_folder).read_text())["host"])
-    except (OSError, ValueError, KeyError):
+        found = json.loads(server_file(state_folder).read_text())
+        host, place = str(found["host"]), Path(found["state_folder"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return None if host == socket.gethostname() else host
+    # One that names another folder came with a copy of the workspace.
+    return host if host != socket.gethostname() and place == state_folder.resolve() else None
 
 
 def _is_alive(pid: int) -> bool:

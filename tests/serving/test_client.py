@@ -67,6 +67,10 @@ def test_a_record_of_another_pod_is_no_server_of_this_one(state: Path, url: str)
     publish(state, url, "serving-7d9f")
     assert find_server(state) is None
     assert server_elsewhere(state) == "serving-7d9f"
+    copied = state.parent / "copy"
+    copied.mkdir()
+    server_file(copied).write_text(server_file(state).read_text())
+    assert server_elsewhere(copied) is None
 
 
 def test_a_server_on_a_cluster_is_found_by_its_services_address(
