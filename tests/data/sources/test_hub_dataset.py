@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
 from sluice.data.sources.ingest import ingest
+from sluice.data.sources.remote_hash import versions_sha256
 
 
 def test_rows_are_streamed_with_their_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -45,6 +47,22 @@ def test_the_library_itself_streams_a_data_set(tmp_path: Path, monkeypatch: pyte
     ingest(IngestConfig(sources=[Source(uri="hf:owner/name", split="test")]), tmp_path)
     found = [(each.text, each.metadata["path"]) for each in read_documents(tmp_path)]
     assert found == [(f"test {number}", f"test:{number + 1}") for number in range(3)]
+
+
+def test_a_new_commit_is_a_new_version_unless_one_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    commits = iter("ab")
+
+    def dataset_info(_: Any, repository: str, *, revision: str | None) -> Any:
+        assert (repository, revision) == ("owner/name", None)
+        return SimpleNamespace(sha=next(commits) * 40)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    newest = IngestConfig(sources="hf:owner/name")
+    assert versions_sha256(newest) != versions_sha256(newest)
+    assert versions_sha256(IngestConfig(sources=[Source(uri="hf:owner/name", revision="c" * 40)])) is None
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert versions_sha256(newest) is None
 
 
 def test_without_the_hub_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ import pytest
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
 from sluice.data.sources.ingest import ingest
+from sluice.data.sources.remote_hash import versions_sha256
 
 FILES = {
     "texts/a.md": b"# A\n\nFirst.\n",
@@ -129,9 +130,15 @@ def test_folders_globs_and_files_are_read(
 def test_an_object_of_s3_that_changed_is_fetched_again(s3: None, tmp_path: Path) -> None:
     import boto3
 
+    whole = IngestConfig(sources="s3://corpus/other")
+    before = versions_sha256(whole)
     assert taken(tmp_path, "s3://corpus/other/b.txt")[0] == {"b.txt": "Elsewhere.\n"}
+    assert versions_sha256(whole) == before
     boto3.client("s3").put_object(Bucket="corpus", Key="other/b.txt", Body=b"Now another.\n")
     assert taken(tmp_path, "s3://corpus/other/b.txt")[0] == {"b.txt": "Now another.\n"}
+    changed = versions_sha256(whole)
+    boto3.client("s3").put_object(Bucket="corpus", Key="other/c.txt", Body=b"One more.\n")
+    assert len({before, changed, versions_sha256(whole)}) == 3
 
 
 def test_an_object_of_gcs_is_fetched_once(gcs: list[str], tmp_path: Path) -> None:
