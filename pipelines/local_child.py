@@ -7,7 +7,6 @@ group ends with it, so a run leaves nothing behind that could disturb the next o
 
 import argparse
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -61,8 +60,8 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
 
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(run / "kfp"),
-        workspace_root=str(run / "kfp-workspace"),
+        pipeline_root=str(run / "kfp" / "outputs"),
+        workspace_root=str(run / "kfp" / "workspace"),
         raise_on_error=True,
     )
     try:
@@ -78,8 +77,6 @@ def run_lifecycle(workspace: Workspace, run: Path) -> None:
         raise
     finally:
         ray.stop()
-        for name in ("kfp", "kfp-workspace"):
-            shutil.rmtree(run / name, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Nothing of KFP, DVC or Ray is imported here.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
             code = _run_child(workspace, folder, lock, view)
         finally:
             view.close()
+            # What kfp.local leaves there; a run that is interrupted cannot remove it itself.
+            shutil.rmtree(folder.path / "kfp", ignore_errors=True)
         record = make_record(read_events(folder.events), workspace, time.time() - started)
         write_json(folder.record, record)
         _check(record, code, folder, oom_kills)

@@ -35,7 +35,6 @@ def lifecycle(workspace, settings):
     connect_to_head()
     os.kill(int((fake / "started").read_text().split()[0]), signal.SIGKILL)
     emit("pretrain", "failed", message="pretrain: StageCmdFailedError: exited with 1")
-    (run / "kfp").mkdir()
     raise RuntimeError("the task failed")
 
 graph.lifecycle = lambda: lifecycle

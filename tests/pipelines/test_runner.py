@@ -81,6 +81,20 @@ def test_a_refused_run_leaves_the_settings_of_the_one_that_is_going(tmp_path: Pa
     assert not list(workspace.runs.iterdir())
 
 
+def test_an_interrupted_run_leaves_none_of_kfps_temporary_folders(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(workspace: Workspace, folder: RunFolder, *_: object) -> int:
+        (folder.path / "kfp" / "workspace").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sluice.pipelines.runner._run_child", interrupted)
+    workspace = Workspace(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(workspace, compose(Workspace(root), ["profile=tiny"]))
+    assert [path.name for path in workspace.runs.glob("*/*")] == ["params.yaml"]
+
+
 def test_a_run_reads_its_own_copy_of_the_settings(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace, own = Workspace(tmp_path), tmp_path / "own.yaml"
     write_params(own, compose(Workspace(root), ["profile=tiny", "pretrain.steps=9"]))
