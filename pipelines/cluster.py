@@ -1,8 +1,11 @@
 """Where and with what each task of the compiled pipeline runs on Kubernetes."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sluice.components.workspace import STEPS
 from sluice.core.settings.block import Block
@@ -11,8 +14,19 @@ from sluice.serving.client import SERVER_VARIABLE
 if TYPE_CHECKING:  # it takes seconds
     from kfp.dsl import PipelineTask
 
-Cpu = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d+(\.\d+)?$|^\d+m$")]
-Bytes = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d+([KMGTPE]i?)?$")]
+
+def _cores(value: object) -> str:
+    # To Kubernetes, a limit of 0 is none.
+    if not re.fullmatch(r"[1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*|[1-9]\d*m", str(value), re.ASCII):
+        raise ValueError("must be a number of cores, such as 2 or 500m")
+    return str(value)
+
+
+def _size(value: object) -> str:
+    # Without a unit, 6 would be six bytes.
+    if not re.fullmatch(r"[1-9]\d*[MGTP]i?", str(value), re.ASCII):
+        raise ValueError("must be a size with its unit, such as 6Gi")
+    return str(value)
 
 
 def _as_text(value: object) -> str:
@@ -20,16 +34,20 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+Cores = Annotated[str, BeforeValidator(_cores)]
+Size = Annotated[str, BeforeValidator(_size)]
+
+
 class TaskConfig(Block):
     """Resources and limits of a task; requests equal limits, so that no task is evicted for what it was promised."""
 
-    cpu: Cpu = "2"
-    memory: Bytes = "6Gi"
-    shared_memory: Bytes = "2Gi"
+    cpu: Cores = "2"
+    memory: Size = "6Gi"
+    shared_memory: Size = "2Gi"
     """Size of /dev/shm, part of the memory. Ray keeps its objects there if it is three tenths of the memory, and on
     the disk otherwise; Kubernetes itself gives 64 MiB.
     """
-    scratch: Bytes = "8Gi"
+    scratch: Size = "8Gi"
     """Size of /tmp, which is all that a task may write besides the volume."""
     accelerator: str = "nvidia.com/gpu"
     """Resource name of the accelerators."""
@@ -82,6 +100,18 @@ class ClusterConfig(Block):
             if value.count("/") != 1:
                 raise ValueError(f"{variable}: {value} is no SECRET/KEY, such as sluice/api-key")
         return secrets
+
+    @model_validator(mode="after")
+    def _on_the_volume(self) -> Self:
+        """What is written elsewhere is gone with the pod."""
+        artifacts = urlsplit(self.environment.get("SLUICE_ARTIFACT_ROOT", ""))
+        folders = {"workspace": self.workspace}
+        if artifacts.scheme == "file":
+            folders["environment.SLUICE_ARTIFACT_ROOT"] = artifacts.path
+        for name, folder in folders.items():
+            if not PurePosixPath(folder).is_relative_to(self.mount):
+                raise ValueError(f"{name} {folder} is not on the volume: name a folder below mount, {self.mount}")
+        return self
 
     def task(self, step: str) -> TaskConfig:
         own = self.steps.get(step, TaskConfig())

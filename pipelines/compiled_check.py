@@ -4,27 +4,41 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_REGISTRY = re.compile(r"(?:localhost|[^/]*[.:][^/]*)/.+")
-"""As container runtimes read a name: otherwise its first part is a user of Docker Hub."""
+_IMAGE = re.compile(
+    r"(?P<registry>(?:localhost|[\w-]+(?:\.[\w-]+)+|[\w-]+(?=:))(?::\d+)?/)?"
+    r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::\w[\w.-]*)?(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+"""As container runtimes read a name: a first part without a dot or port is a user of Docker Hub."""
 _LIMITS = {"resourceCpuLimit": "cpu", "resourceMemoryLimit": "memory"}
+_ONLY_OUTPUT = "Output"
+"""KFP's name for the value of a component that returns one."""
 _CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 
 
 def find_faults(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> list[str]:
     """Faults of a compiled pipeline: the documents of its file, PipelineSpec and PlatformSpec."""
-    return [*_tasks(spec, platform), *_conditions(spec)]
+    return [*_images(spec), *_tasks(spec, platform), *_conditions(spec)]
+
+
+def _images(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Images without a registry, or of no name at all."""
+    containers = [executor.get("container", {}) for executor in spec["deploymentSpec"]["executors"].values()]
+    for image in sorted({container["image"] for container in containers if container}):
+        named = _IMAGE.fullmatch(image)
+        if named is None or not named["registry"]:
+            fault = "is no image's name" if named is None else "names no registry"
+            yield f"image {image} {fault}: cluster.image=REGISTRY/NAME@sha256:DIGEST"
 
 
 def _tasks(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Iterator[str]:
-    """Images without a registry, tasks without limits or a deadline."""
+    """Tasks without limits or a deadline."""
     pods = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     for name, executor in spec["deploymentSpec"]["executors"].items():
         task = name.removeprefix("exec-")
         container = executor.get("container")
         if container is None:
             continue
-        if not _REGISTRY.fullmatch(container["image"]):
-            yield f"{task}: image {container['image']} names no registry: cluster.image=REGISTRY/NAME@sha256:DIGEST"
         for field, resource in _LIMITS.items():
             if not container.get("resources", {}).get(field):
                 yield f"{task}: there is no {resource} limit: set cluster.each.{resource}"
@@ -34,10 +48,20 @@ def _tasks(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Iterator[str
 
 def _conditions(spec: Mapping[str, Any]) -> Iterator[str]:
     """Conditions on a named output: a local run takes neither branch of one, and reports success."""
-    for component in [spec["root"], *spec["components"].values()]:
+
+    def walk(component: Mapping[str, Any], passed: Mapping[str, str]) -> Iterator[str]:
+        """`passed`: input of the component -> the output that it comes from."""
         for name, task in component.get("dag", {}).get("tasks", {}).items():
-            given = task.get("inputs", {}).get("parameters", {})
+            outputs = {
+                channel: source["taskOutputParameter"]["outputParameterKey"]
+                if "taskOutputParameter" in source
+                else passed.get(source.get("componentInputParameter", ""), _ONLY_OUTPUT)
+                for channel, source in task.get("inputs", {}).get("parameters", {}).items()
+            }
             for channel in _CHANNEL.findall(task.get("triggerPolicy", {}).get("condition", "")):
-                output = given.get(channel, {}).get("taskOutputParameter", {}).get("outputParameterKey", "Output")
-                if output != "Output":
+                if (output := outputs.get(channel, _ONLY_OUTPUT)) != _ONLY_OUTPUT:
                     yield f"{name}: its condition reads the named output {output}: return one str, and compare that"
+            # The tasks of a condition or a loop.
+            yield from walk(spec["components"][task["componentRef"]["name"]], outputs)
+
+    yield from walk(spec["root"], {})

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from sluice.components.params import BLOCKS, Params
 from sluice.components.workspace import Workspace
@@ -13,6 +13,9 @@ from sluice.model.parallelism.rules import check
 from sluice.pipelines.cluster import ClusterConfig
 from sluice.pipelines.compose import compose_without_files
 from sluice.pipelines.options import add_overrides
+
+_CREDENTIALS = {"access_token", "api_key", "sig", "signature", "token", "x-amz-signature", "x-goog-signature"}
+"""Parameters of signed URLs and tokens."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     params = compose_without_files(workspace, arguments.overrides, [ClusterConfig], here=workspace.root)
     check(params[PretrainConfig], params[ModelConfig], cuda=True)
     for source in params[IngestConfig].given:
-        if "@" in urlsplit(source.uri).netloc:
+        if holds_credentials(source.uri):
             raise ValueError(
-                f"data.sources: {without_secrets(source.uri)} is given with a user or password, which anybody who sees "
-                "the pipeline could read: give them as variables, such as cluster.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
+                f"data.sources: {without_secrets(source.uri)} is given with a user, password, token or signature, "
+                "which anybody who sees the pipeline could read: give credentials as variables, such as "
+                "cluster.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
             )
     cluster = params[ClusterConfig]
     settings = Params(tuple(block for block in params.blocks if type(block) in BLOCKS))
@@ -45,3 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{compiled.pipeline}  submit it: kfp run create --experiment-name sluice --package-file {compiled.pipeline}")
     print(f"{compiled.manifest}  the same as resources of {cluster.namespace}, for kubectl apply")
     return 0
+
+
+def holds_credentials(uri: str) -> bool:
+    parts = urlsplit(uri)
+    return "@" in parts.netloc or any(name.lower() in _CREDENTIALS for name in parse_qs(parts.query))

@@ -127,30 +127,44 @@ def _without_platform(spec: Any, platform: Any) -> None:
     platform.clear()
 
 
-def _named_output(spec: Any, platform: Any) -> None:
-    channel = "pipelinechannel--gate-verdict"
-    source = {"taskOutputParameter": {"producerTask": "gate", "outputParameterKey": "verdict"}}
-    spec["components"]["comp-condition"] = {
-        "dag": {
-            "tasks": {
-                "tune": {
-                    "inputs": {"parameters": {channel: source}},
-                    "triggerPolicy": {"condition": f"inputs.parameter_values['{channel}'] == 'promote'"},
-                }
-            }
-        }
+def _of_no_name(spec: Any, platform: Any) -> None:
+    spec["deploymentSpec"]["executors"]["exec-tune"]["container"]["image"] = "https://registry.example.com/sluice:0.1.0"
+
+
+def _conditional(source: Any) -> dict[str, Any]:
+    """A task with a condition on a parameter from this source."""
+    return {
+        "componentRef": {"name": "comp-register"},
+        "inputs": {"parameters": {"pipelinechannel--gate-verdict": source}},
+        "triggerPolicy": {"condition": "inputs.parameter_values['pipelinechannel--gate-verdict'] == 'promote'"},
     }
+
+
+_VERDICT = {"taskOutputParameter": {"producerTask": "gate", "outputParameterKey": "verdict"}}
+
+
+def _named_output(spec: Any, platform: Any) -> None:
+    spec["root"]["dag"]["tasks"]["register"] = _conditional(_VERDICT)
+
+
+def _named_output_in_a_condition(spec: Any, platform: Any) -> None:
+    inner = _conditional({"componentInputParameter": "pipelinechannel--gate-verdict"})
+    spec["components"]["comp-condition"] = {"dag": {"tasks": {"inner": inner}}}
+    outer = {"componentRef": {"name": "comp-condition"}, "inputs": _conditional(_VERDICT)["inputs"]}
+    spec["root"]["dag"]["tasks"]["outer"] = outer
 
 
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (_without_registry, "tune: image sluice:0.1.0 names no registry"),
-        (_of_docker_hub, "tune: image team/sluice:0.1.0 names no registry"),
+        (_without_registry, "image sluice:0.1.0 names no registry"),
+        (_of_docker_hub, "image team/sluice:0.1.0 names no registry"),
+        (_of_no_name, "image https://registry.example.com/sluice:0.1.0 is no image's name"),
         (_without_limits, "tune: there is no memory limit"),
         (_without_deadline, "tune: there is no deadline"),
         (_without_platform, "ingest: there is no deadline"),
-        (_named_output, "tune: its condition reads the named output verdict"),
+        (_named_output, "register: its condition reads the named output verdict"),
+        (_named_output_in_a_condition, "inner: its condition reads the named output verdict"),
     ],
 )
 def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: Any, fault: str) -> None:
@@ -166,9 +180,14 @@ def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: An
         ("cluster.image=sluice:0.1.0", "image sluice:0.1.0 names no registry"),
         ("cluster.steps.pretrian.cpu=4", "there is no step pretrian"),
         ("cluster.each.memory=lots", "memory"),
+        ("cluster.each.memory=6", "must be a size with its unit, such as 6Gi"),
+        ("cluster.each.cpu=0", "must be a number of cores, such as 2 or 500m"),
         ("cluster.each.timeout_s=0", "timeout_s"),
+        ("cluster.workspace=/data/main", "workspace /data/main is not on the volume: name a folder below mount"),
+        ("cluster.environment.SLUICE_ARTIFACT_ROOT=file:///data", "SLUICE_ARTIFACT_ROOT /data is not on the volume"),
         ("cluster.secrets={SLUICE_API_KEY: sluice}", "sluice is no SECRET/KEY"),
-        ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user or password"),
+        ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user, password"),
+        ("data.sources=https://host/texts.csv?X-Amz-Signature=1f", "https://host/texts.csv is given with a user"),
         ("cluster.imag=x", "did you mean 'cluster.image'"),
     ],
 )
