@@ -88,10 +88,11 @@ def stale_partials(path: Path) -> list[Path]:
     """Partial writes of `path` that nobody will finish."""
     hidden = f".{path.name}."
     try:
-        partials = [each for each in path.parent.iterdir() if each.name.startswith(hidden)]
+        # Of names, because a path for each of many files takes several times as long.
+        partials = [name for name in os.listdir(path.parent) if name.startswith(hidden)]  # noqa: PTH208
     except OSError:
         return []
-    return [each for each in partials if _is_abandoned(each, each.name.removeprefix(hidden))]
+    return [path.with_name(name) for name in partials if _is_abandoned(path.with_name(name), name.removeprefix(hidden))]
 
 
 def _is_abandoned(partial: Path, writer: str) -> bool:

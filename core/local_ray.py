@@ -105,14 +105,18 @@ class LocalRay:
             if self._is_stopping:
                 raise RayFailed("Ray was stopped while it started")
             self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "sluice.core.ray_process", "--folder", str(self._folder), *self._options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "sluice.core.ray_process", "--folder", str(self._folder), *self._options],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    start_new_session=True,
+                )
+            except BaseException:
+                self._folder.rmdir()
+                raise
             return self._process
 
     def _watch(self, process: subprocess.Popen[str]) -> None:

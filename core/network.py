@@ -20,14 +20,14 @@ def connection_fault(url: str, timeout_s: float = CONNECT_S) -> str | None:
     if proxy:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     found: Future[str | None] = Future()
 
     def connect() -> None:
         try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
             socket.create_connection((host, port), timeout=timeout_s).close()
-        except OSError as error:
-            found.set_result(f"{host}: {error.strerror or error}")
+        except (OSError, ValueError) as error:  # the latter for what is no name or port
+            found.set_result(f"{host}: {getattr(error, 'strerror', None) or error}")
         else:
             found.set_result(None)
 

@@ -40,6 +40,18 @@ def test_a_start_that_fails_or_crashes_is_tried_again_and_leaves_nothing(fake: F
     assert "The current node timed out" in (fake.folder / "log").read_text()
 
 
+def test_a_process_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    (folder := tmp_path / "folder").mkdir()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(folder))
+    with pytest.raises(BlockingIOError):
+        LocalRay().start()
+    assert not folder.exists()
+
+
 @pytest.mark.process
 def test_the_last_failed_attempt_is_one_line_with_the_load_of_the_machine(fake: FakeRay) -> None:
     fake.plan(*["raise"] * ATTEMPTS)

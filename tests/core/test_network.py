@@ -23,6 +23,11 @@ def test_a_refusal_and_a_name_that_nobody_knows_are_told() -> None:
     assert str(connection_fault("https://no.such.host.invalid")).startswith("no.such.host.invalid: ")
 
 
+def test_what_is_no_name_or_port_is_told_at_once() -> None:
+    assert "label" in str(connection_fault(f"https://{'a' * 64}.example"))
+    assert str(connection_fault("http://127.0.0.1:abc")).startswith("127.0.0.1: Port could not be cast")
+
+
 def test_the_look_up_of_a_name_is_waited_for_no_longer_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = Event()
 
