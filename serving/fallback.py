@@ -120,7 +120,7 @@ class FallbackCall:
                 finally:
                     ended = time.monotonic()
                     self._slots.leave(place, ended)
-                    attempt.queue_ms = place.queue_ms(ended)
+                    attempt.queue_ms = self._slots.queue_ms(place, ended)
                     attempt.total_ms = attempt.total_ms or 1e3 * (ended - attempt.started)
         finally:
             self._write_records()
@@ -147,6 +147,7 @@ class FallbackCall:
                     raise BackendFailed("the answer ended early") from None
                 finally:
                     attempt.wait_ms = max(attempt.wait_ms, 1e3 * (time.monotonic() - asked - expected_s))
+                self._slots.note_event(attempt.target.version, time.monotonic())
                 if attempt.first_token_ms is None:
                     attempt.first_token_ms = attempt.wait_ms
                 attempt.text += event.text

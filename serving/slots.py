@@ -2,7 +2,8 @@
 
 An engine computes `max_batch` requests together, in the order of their arrival, and reports the time in its queue with
 the answer. For an attempt that ends without one, the gateway counts: an attempt is queued while as many earlier ones
-of its version are unfinished.
+of its version are unfinished, and the version gives events. Behind an engine that hangs nothing moves, so the wait is
+the version's own.
 """
 
 from collections import defaultdict
@@ -18,10 +19,6 @@ class Place:
     began: float | None = None
     """When a slot was free for it."""
 
-    def queue_ms(self, now: float) -> float:
-        """Return the time in the queue until `now`."""
-        return 1e3 * ((now if self.began is None else self.began) - self.entered)
-
 
 class Slots:
     """The lines of all versions, each for `size` slots."""
@@ -29,6 +26,7 @@ class Slots:
     def __init__(self, size: int) -> None:
         self._size = size
         self._lines: defaultdict[str, list[Place]] = defaultdict(list)
+        self._last_event: dict[str, float] = {}
 
     def enter(self, version: str, now: float) -> Place:
         """Return the last place in the version's line."""
@@ -43,3 +41,12 @@ class Slots:
         line.remove(place)
         for following in line[: self._size]:
             following.began = now if following.began is None else following.began
+
+    def note_event(self, version: str, now: float) -> None:
+        """Note an event of any attempt of the version."""
+        self._last_event[version] = now
+
+    def queue_ms(self, place: Place, now: float) -> float:
+        """Return the time in the queue until `now`, or until the version's last event."""
+        ended = min(now if place.began is None else place.began, self._last_event.get(place.version, place.entered))
+        return 1e3 * max(0.0, ended - place.entered)

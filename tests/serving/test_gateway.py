@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import torch
 
 from sluice.monitoring.traffic.record import TrafficRecord
+from sluice.serving import fallback
 from sluice.serving.auth import MAX_BODY_BYTES, hash_key
 from sluice.serving.client import Client
 from sluice.serving.config import ServeConfig
@@ -69,7 +71,7 @@ class Traffic:
 class World:
     """A gateway, what is behind it and a client in front of it."""
 
-    def __init__(self, backends: Backends, routes: Routes, config: ServeConfig = CONFIG) -> None:
+    def __init__(self, backends: fallback.Backends, routes: Routes, config: ServeConfig = CONFIG) -> None:
         self.backends, self.traffic, self.routes = backends, Traffic(), RouteTable(routes)
         self.app = create_app(backends, config, [hash_key(KEY)], self.traffic, self.routes)
         self.client = httpx.AsyncClient(
@@ -487,23 +489,42 @@ def test_a_setting_that_no_request_can_reach_is_refused() -> None:
         ServeConfig(request_timeout_s=2)
 
 
-def test_a_wait_in_the_queue_is_not_the_versions(backends: Backends) -> None:
-    """One slot: the second request leaves the queue, the first one leaves a version that is silent."""
+@pytest.mark.parametrize(("gives_events", "faults"), [(True, 1), (False, 2)])
+def test_a_wait_in_the_queue_is_not_the_versions_while_that_gives_events(
+    monkeypatch: pytest.MonkeyPatch, gives_events: bool, faults: int
+) -> None:
+    """One slot: both requests wait 10 s for a version that is silent, or answers the first one then."""
+    now, asked = 0.0, list[str]()
+    both_asked, ten_seconds_later, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(fallback, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
+
+    class OneSlot:
+        async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+            asked.append(request.request_id)
+            if len(asked) == 2:
+                both_asked.set()
+            elif gives_events:
+                await ten_seconds_later.wait()
+                yield TokenEvent("", 0)
+                answered.set()
+            await asyncio.Event().wait()
 
     async def work(world: World) -> None:
-        asking = []
-        for count in (1, 2):
-            asking.append(asyncio.create_task(world.chat()))
-            while backends.hanging < count:
-                await asyncio.sleep(0)
-        for expected, task in ((0, asking[1]), (1, asking[0])):
+        nonlocal now
+        asking = [asyncio.create_task(world.chat()) for _ in range(2)]
+        await both_asked.wait()
+        now = 10.0
+        ten_seconds_later.set()
+        if gives_events:
+            await answered.wait()
+        for task in reversed(asking):
             task.cancel()
-            await asyncio.wait({task})
-            measured = (await world.client.get("/admin/measurements?version=hangs")).json()
-            assert (measured["requests"], measured["errors"]) == (expected, expected)
+        await asyncio.wait(asking)
+        measured = (await world.client.get("/admin/measurements?version=1")).json()
+        assert (measured["requests"], measured["errors"]) == (faults, faults)
 
-    config = CONFIG.model_copy(update={"max_first_token_ms": 1e-6, "max_batch": 1})
-    World(backends, Routes(champion="hangs"), config).run(work)
+    config = CONFIG.model_copy(update={"max_first_token_ms": 3000.0, "max_batch": 1})
+    World(OneSlot(), Routes(champion="1"), config).run(work)
 
 
 def test_nobody_behind_a_champion_that_hangs(backends: Backends) -> None:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.monitor import Window, assess, with_class
-from sluice.monitoring.traffic.classify import JUDGED, classify_record
+from sluice.monitoring.traffic.classify import JUDGED, classify, classify_record
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.canary import Arms, RolloutDecision, RolloutState, decide
 from sluice.serving.config import RolloutConfig, ServeConfig
 from sluice.serving.measurements import RecentRequests
-from sluice.serving.slots import Slots
+from sluice.serving.slots import Place, Slots
 
 OBJECTIVE_MS = ServeConfig().max_first_token_ms
 COMPLETE: dict[str, Any] = {"completion_tokens": 10, "total_ms": 200.0, "mean_log_probability": -1.0}
@@ -122,12 +122,40 @@ def test_a_full_queue_is_not_the_models_fault() -> None:
 def test_an_attempt_is_queued_while_the_slots_are_taken() -> None:
     slots = Slots(2)
     first, second, third, fourth, other = (slots.enter(version, now) for now, version in enumerate("11112"))
+    slots.note_event("1", 20)
     slots.leave(second, 10)
-    assert [place.queue_ms(20) for place in (first, second, third, fourth, other)] == [0, 0, 8000, 17_000, 0]
+    assert [slots.queue_ms(place, 20) for place in (first, second, third, fourth, other)] == [0, 0, 8000, 17_000, 0]
+    slots.note_event("1", 30)
     slots.leave(fourth, 30)
     slots.leave(first, 40)
-    assert fourth.queue_ms(30) == 27_000 and third.queue_ms(50) == 8000
-    assert slots.enter("1", 50).queue_ms(60) == 0
+    assert slots.queue_ms(fourth, 30) == 27_000 and slots.queue_ms(third, 50) == 8000
+    assert slots.queue_ms(slots.enter("1", 50), 60) == 0
+
+
+def test_behind_a_version_without_events_nobody_is_queued() -> None:
+    slots = Slots(1)
+    running, waiting = slots.enter("1", 0), slots.enter("1", 1)
+    slots.note_event("2", 9)
+    assert slots.queue_ms(waiting, 9) == 0
+    slots.note_event("1", 4)
+    slots.leave(running, 9)
+    assert slots.queue_ms(waiting, 9) == 3000 and slots.queue_ms(slots.enter("1", 5), 9) == 0
+
+
+@pytest.mark.parametrize(("gives_events", "expected"), [(False, "model_fault"), (True, "capacity")])
+def test_a_version_that_hangs_is_at_fault_however_many_wait_for_it(gives_events: bool, expected: str) -> None:
+    slots, line, classes = Slots(8), list[Place](), []
+    for second in range(100):  # eight requests a second, each of which gives up after 3 s
+        if gives_events:
+            slots.note_event("1", second)
+        for place in [place for place in line if second - place.entered == 3]:
+            queue_ms = slots.queue_ms(place, second)
+            waited = {"first_token_ms": None, "wait_ms": 3000.1, "queue_ms": queue_ms, "objective_ms": OBJECTIVE_MS}
+            classes.append(classify(504, "TimeoutError", **waited))
+            slots.leave(place, second)
+            line.remove(place)
+        line += [slots.enter("1", second) for _ in range(8)]
+    assert set(classes[8:]) == {expected}
 
 
 def test_nothing_but_refusals_is_no_data_and_never_a_pass() -> None:
