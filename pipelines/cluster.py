@@ -9,7 +9,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sluice.components.workspace import STEPS
 from sluice.core.settings.block import Block
+from sluice.model.config import PretrainConfig
 from sluice.serving.client import SERVER_VARIABLE
+from sluice.serving.config import RolloutConfig
 
 if TYPE_CHECKING:  # it takes seconds
     from kfp.dsl import PipelineTask
@@ -116,6 +118,22 @@ class ClusterConfig(Block):
     def task(self, step: str) -> TaskConfig:
         own = self.steps.get(step, TaskConfig())
         return self.each.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
+
+def check_sizes(cluster: ClusterConfig, pretrain: PretrainConfig, rollout: RolloutConfig) -> None:
+    """Raise ValueError where a task is too small for the settings of its step."""
+    accelerators = cluster.task("pretrain").accelerators
+    if 0 < accelerators < pretrain.workers:
+        raise ValueError(
+            f"cluster.steps.pretrain.accelerators={accelerators} is less than pretrain.workers={pretrain.workers}, so "
+            "that all workers would train on the CPU: set them to the same number"
+        )
+    longest_s, timeout_s = len(rollout.weights) * rollout.step_timeout_s, cluster.task("rollout").timeout_s
+    if longest_s >= timeout_s:
+        raise ValueError(
+            f"cluster.steps.rollout.timeout_s={timeout_s} is not more than the {longest_s:g} s that the steps of the "
+            "rollout may take (rollout.weights, rollout.step_timeout_s): raise it"
+        )
 
 
 def place(task: "PipelineTask", cluster: ClusterConfig) -> None:

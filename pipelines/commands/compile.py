@@ -10,9 +10,10 @@ from sluice.data.config import IngestConfig, without_secrets
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.parallelism.rules import check
-from sluice.pipelines.cluster import ClusterConfig
+from sluice.pipelines.cluster import ClusterConfig, check_sizes
 from sluice.pipelines.compose import compose_without_files
 from sluice.pipelines.options import add_overrides
+from sluice.serving.config import RolloutConfig
 
 _CREDENTIALS = {"access_token", "api_key", "sig", "signature", "token", "x-amz-signature", "x-goog-signature"}
 """Parameters of signed URLs and tokens."""
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(
         parser,
         "as for run (profile=cluster, data.sources=s3://bucket/texts), and cluster.image=REGISTRY/sluice@sha256:.., "
-        "cluster.steps.pretrain.accelerators=1, .. as in conf/cluster; relative paths are from the workspace there",
+        "cluster.steps.pretrain.accelerators=2, .. as in conf/cluster; relative paths are from the workspace there",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "cluster.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
             )
     cluster = params[ClusterConfig]
+    check_sizes(cluster, params[PretrainConfig], params[RolloutConfig])
     settings = Params(tuple(block for block in params.blocks if type(block) in BLOCKS))
     from sluice.pipelines.compile import compile_lifecycle
 

@@ -188,6 +188,8 @@ def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: An
         ("cluster.secrets={SLUICE_API_KEY: sluice}", "sluice is no SECRET/KEY"),
         ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user, password"),
         ("data.sources=https://host/texts.csv?X-Amz-Signature=1f", "https://host/texts.csv is given with a user"),
+        ("cluster.steps.pretrain.accelerators=1", "accelerators=1 is less than pretrain.workers=2"),
+        ("rollout.step_timeout_s=2400", "cluster.steps.rollout.timeout_s=7200 is not more than the 7200 s"),
         ("cluster.imag=x", "did you mean 'cluster.image'"),
     ],
 )
