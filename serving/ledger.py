@@ -67,7 +67,7 @@ class Ledger:
     def __init__(self, url: str, model: str, trust: LedgerTrust) -> None:
         self.url, self.model, self.trust = url, model, trust
         self._table = LedgerTable(url)
-        self._chain = f"{model}-{hashlib.sha256(self._table.place.encode()).hexdigest()[:8]}"
+        self._chain = f"{model}-{hashlib.sha256(self._table.place_from(trust.folder).encode()).hexdigest()[:8]}"
         """File name of the chain's anchor."""
         if trust.key() is None:
             self._make_key()

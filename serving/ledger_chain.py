@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from sluice.core.canonical import canonical_json
 GENESIS = "0" * 64
 """The head of an empty chain."""
 _UNREADABLE = "unreadable"
-"""Key under which the text of details that are no JSON object is listed."""
+"""Key under which the text of details that are no object of plain JSON is listed."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,23 @@ def to_entry(row: Mapping[str, Any]) -> RecordedEntry:
     fields = {name: value for name, value in row.items() if name not in ("model", "details")}
     try:
         details = json.loads(row["details"])
-    except (ValueError, TypeError):
+        canonical_json(details)
+    except (ValueError, TypeError, RecursionError):
         details = None
     return RecordedEntry(**fields, details=details if isinstance(details, dict) else {_UNREADABLE: row["details"]})
 
 
 def readable(rows: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """Return the entries 1, 2, 3, .. up to the first that is missing or cannot be read."""
+    """Return the entries 1, 2, 3, .. up to the first that is missing or cannot be read, and so cannot be hashed."""
     found: list[Entry] = []
     for row in rows:
         entry = to_entry(row)
-        if entry.sequence != len(found) + 1 or _UNREADABLE in entry.details:
+        try:
+            entry_hash("", entry.sequence, entry, GENESIS, None)
+            is_dated = math.isfinite(entry.time)
+        except (ValueError, TypeError):
+            break
+        if entry.sequence != len(found) + 1 or _UNREADABLE in entry.details or not is_dated:
             break
         found.append(entry)
     return found

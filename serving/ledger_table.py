@@ -1,5 +1,6 @@
 """The ledger's table, in SQLite or PostgreSQL, and the triggers that refuse changes of its rows."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,11 +77,10 @@ class LedgerTable:
         self._engine = self._connect()
         self._create()
 
-    @property
-    def place(self) -> str:
-        """Name of the database, which does not change when a workspace is moved with its SQLite file."""
+    def place_from(self, folder: Path) -> str:
+        """Name of the database; of a SQLite file, its path from `folder`, which is the same where both are moved."""
         if self._kind == "sqlite":
-            return Path(self._address.database or "").name
+            return os.path.relpath(Path(self._address.database or "").resolve(), folder.resolve())
         return f"{self._address.host}:{self._address.port}/{self._address.database}"
 
     def rows(self, query: sa.Select) -> list[dict[str, Any]]:

@@ -43,9 +43,10 @@ class LedgerTrust:
         if given := os.environ.get(KEY_VARIABLE):
             key, place = given.encode(), KEY_VARIABLE
         elif self.key_file.is_file():
-            key, place = self.key_file.read_bytes().strip(), str(self.key_file)
+            key, place = self.key_file.read_bytes(), str(self.key_file)
         else:
             return None
+        key = key.strip()  # of a file's last newline, which secrets are often made with
         if len(key) < MIN_KEY_LENGTH:
             raise ValueError(f"{place} has {len(key)} characters, but a key of the ledger has {MIN_KEY_LENGTH} or more")
         return key

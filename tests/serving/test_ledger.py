@@ -307,7 +307,8 @@ def test_a_key_of_the_environment_goes_before_and_has_a_length(
     monkeypatch.setenv(KEY_VARIABLE, "of all pods " * 3)
     fill(opened(url, trust), 2)
     assert not trust.key_file.exists()
-    # Another pod has a folder of its own.
+    # Another pod has a folder of its own, and a secret that was made from a file.
+    monkeypatch.setenv(KEY_VARIABLE, "of all pods " * 3 + "\n")
     assert opened(url, LedgerTrust(tmp_path / "another pod")).verify().ok
     monkeypatch.setenv(KEY_VARIABLE, "short")
     with pytest.raises(ValueError, match="SLUICE_LEDGER_KEY has 5 characters, but a key of the ledger has 32 or more"):
@@ -329,7 +330,8 @@ def test_a_copied_workspace_has_its_key_and_its_note(tmp_path: Path) -> None:
     tamper(copy.url, "DELETE FROM sluice_ledger WHERE sequence > 1")
     assert original.verify().ok and copy.verify().broken_at == 2
     # Another database is another chain.
-    assert opened(f"sqlite:///{second / 'other.db'}", LedgerTrust(second / "ledger")).verify().ok
+    for other in (second / "other.db", tmp_path / Path(sa.make_url(copy.url).database or "").name):
+        assert opened(f"sqlite:///{other}", LedgerTrust(second / "ledger")).verify().ok
 
 
 def insert_plain(url: str, entries: int, model: str = "sluice") -> None:
@@ -365,6 +367,9 @@ def test_with_a_key_entries_without_one_are_kept_by_a_repair_alone(on_sqlite: Le
 FAULTS = {
     "edited": ["UPDATE sluice_ledger SET version = '9' WHERE sequence = 3"],
     "broken details": ["UPDATE sluice_ledger SET details = 'not json' WHERE sequence = 3"],
+    "details with NaN": ["""UPDATE sluice_ledger SET details = '{"percent": NaN}' WHERE sequence = 3"""],
+    "details nested deep": [f"UPDATE sluice_ledger SET details = '{'[' * 100_000}' WHERE sequence = 3"],
+    "infinite time": ["UPDATE sluice_ledger SET time = 9e999 WHERE sequence = 3"],
     "garbage": ["UPDATE sluice_ledger SET time = 1e300, hash = 'garbage' WHERE sequence = 3"],
     "removed": ["DELETE FROM sluice_ledger WHERE sequence = 3"],
     "cut off": ["DELETE FROM sluice_ledger WHERE sequence > 2"],
@@ -399,6 +404,9 @@ def test_a_repair_leads_out_of_every_fault_and_keeps_what_was_there(
         ledger.append(entry(), expected_head=before[-1].hash if before and fault == "key lost" else "0")
     with pytest.raises(ValueError, match="cannot keep entries 1 to 9: choose a number from 0 to "):
         ledger.repair(9, entry())
+    if fault in ("details with NaN", "details nested deep", "infinite time"):
+        with pytest.raises(ValueError, match="cannot keep entries 1 to 3: choose a number from 0 to 2"):
+            ledger.repair(3, entry())
     added = ledger.repair(kept, entry("", "repair"))
     assert ledger.verify().ok and opened(url, trust).verify().ok
     assert [each.version for each in ledger.history()] == [*map(str, range(1, kept + 1)), ""]
