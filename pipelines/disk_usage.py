@@ -4,6 +4,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,37 +95,40 @@ def _versions(workspace: Workspace) -> Iterator[StoredItem]:
     """Model files of the registry below the workspace; verdict, lineage and pages of a version stay in any case.
 
     A version is known by the hash of the model that its verdict names, so MLflow, which takes seconds to import, is not
-    asked. Artifacts at SLUICE_ARTIFACT_ROOT may be those of other workspaces, and stay.
+    asked. One that no ledger names stays, because its ledger may lie in another database (SLUICE_DATABASE). Artifacts
+    at SLUICE_ARTIFACT_ROOT may be those of other workspaces, and stay.
     """
     root = local_folder(workspace.registry_artifacts)
     if root is None or not root.is_dir() or not root.is_relative_to(workspace.state.resolve()):
         return
-    needed, trusted = _needed_models(workspace)
+    roles, trusted = _proposed_models(workspace)
     for model in sorted(root.glob(f"*/artifacts/{MODEL_FOLDER}")):
         reasons = [] if trusted else ["unknown: the ledger is broken, see `sluice history`"]
         # None where the registration was killed before it was complete.
         for verdict in sorted((model.parent / VERDICT_FOLDER).glob("*")):
             try:
                 judged = json.loads(verdict.read_text(encoding="utf-8"))["verdict"]["hashes"]["model"]
-                reasons.append(needed.get(judged, ""))
+                reasons.append(roles.get(judged, "unknown: no ledger in this database names it"))
             except (ValueError, KeyError, TypeError):
                 reasons.append(f"unknown: {verdict} cannot be read")
         yield _item("versions", model, name=model.parents[1].name, needed_by=next(filter(None, reasons), ""))
 
 
-def _needed_models(workspace: Workspace) -> tuple[dict[str, str], bool]:
-    """Hash of a model -> its role in the release of any registered model; and whether every ledger is whole."""
-    needed: dict[str, str] = {}
+def _proposed_models(workspace: Workspace) -> tuple[dict[str, str], bool]:
+    """Hash of every model that was proposed -> its role in a release, or ""; and whether every ledger is whole."""
+    found: dict[str, str] = {}
     trusted = True
     for ledger in open_ledgers(workspace):
         entries, check = ledger.read()
         state, trusted = fold(entries), trusted and check.ok
-        hashes = {entry.version: entry.details["model_hash"] for entry in entries if entry.action == "propose"}
         roles = dict.fromkeys(state.former_champions(), "rollback target")
         roles |= {version: "challenger in rollout" for version in (state.challenger,) if version}
         roles |= {version: "champion" for version in (state.champion,) if version}
-        needed |= {hashes[version]: role for version, role in roles.items() if version in hashes}
-    return needed, trusted
+        for entry in entries:
+            if entry.action == "propose":
+                model = entry.details["model_hash"]
+                found[model] = roles.get(entry.version) or found.get(model, "")
+    return found, trusted
 
 
 def _step_outputs(workspace: Workspace) -> Iterator[StoredItem]:
@@ -167,7 +171,11 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _item(kind: str, *paths: Path, name: str = "", needed_by: str = "") -> StoredItem:
-    files = [file.lstat() for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+    files = []
+    for file in (file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))):
+        # A running server may have renamed it meanwhile.
+        with suppress(FileNotFoundError):
+            files.append(file.lstat())
     size = sum(file.st_size for file in files if not stat.S_ISDIR(file.st_mode))
     written = max(file.st_mtime for file in (paths[0].lstat(), *files))
     return StoredItem(kind, name or paths[0].name, paths, size, written, needed_by)

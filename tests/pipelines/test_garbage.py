@@ -206,6 +206,9 @@ def test_versions_stay_where_it_is_not_known_what_needs_them(
     params = yaml.safe_load(workspace.params.read_text())
     workspace.params.write_text(yaml.safe_dump({**params, "register": {"model_name": "other"}}))
     assert needed() == ["", *roles]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SLUICE_DATABASE", f"sqlite:///{tmp_path / 'empty.db'}")
+        assert set(needed()) == {"unknown: no ledger in this database names it"}
     verdict = next(workspace.state.glob("mlartifacts/*/artifacts/verdict/*.json"))
     verdict.write_text("{")
     assert sum("cannot be read" in reason for reason in needed()) == 1
@@ -213,6 +216,25 @@ def test_versions_stay_where_it_is_not_known_what_needs_them(
     assert not any(reason in ("", *roles) for reason in needed())
     monkeypatch.setenv("SLUICE_ARTIFACT_ROOT", str(tmp_path / "shared"))
     assert needed() == []
+
+
+def test_a_file_that_a_server_renames_meanwhile_is_passed_over(
+    default_params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.params.write_text(default_params.read_text())
+    for name in ("a.parquet", ".b.parquet.partial"):
+        write_json(workspace.traffic / "hour=2026010100/version=1" / name, 1)
+    lstat = Path.lstat
+
+    def renamed(path: Path) -> os.stat_result:
+        if path.name.endswith(".partial"):
+            path.unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", renamed)
+    (item,) = find_items(workspace, 24, NOW)
+    assert (item.kind, item.size_bytes) == ("traffic", 2)
 
 
 class BROKEN:
