@@ -1,13 +1,13 @@
 """The outputs of a step: its artifact, verified by the manifest, and its metrics."""
 
 import hashlib
-import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from sluice.components.saved_files import read_mapping
 from sluice.components.workspace import Workspace
 from sluice.core.files import write_json
 from sluice.core.manifest import MANIFEST, file_hash
@@ -20,8 +20,9 @@ def write_metrics(workspace: Workspace, step: str, report: dict[str, Any], timin
 
 
 def read_metrics(workspace: Workspace, step: str) -> dict[str, Any]:
+    """Metrics of the last run of a step; empty if it has not run. Raises ValueError for a damaged file."""
     path = workspace.metrics(step)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_mapping(path, "remove it, and `sluice run` writes it again") if path.is_file() else {}
 
 
 def artifact_hash(folder: Path) -> str:
@@ -35,7 +36,7 @@ def check_artifact(folder: Path, *, rehash: bool = False) -> None:
     """
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} is missing or has no {MANIFEST}: `sluice run` makes it")
-    for entry in json.loads((folder / MANIFEST).read_text())["files"]:
+    for entry in read_mapping(folder / MANIFEST, f"remove {folder} and run again")["files"]:
         path = folder / entry["name"]
         size = path.stat().st_size if path.is_file() else None
         if size != entry["size_bytes"]:

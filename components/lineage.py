@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from sluice.components.params import BLOCKS, load_block
-from sluice.components.reproduce import content_hash
+from sluice.components.reproduce import content_hash, read_lock
 from sluice.components.workspace import Workspace
 from sluice.core.manifest import file_hash
 
@@ -15,7 +15,7 @@ from sluice.core.manifest import file_hash
 def write_lineage(workspace: Workspace, out: Path) -> list[Path]:
     """Copy params.yaml and dvc.lock to `out`, because the next run overwrites them, without the secrets of sources."""
     blocks = {kind.block_name: load_block(workspace, kind).shown() for kind in BLOCKS}
-    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text(encoding="utf-8"))
+    lock = read_lock(workspace)
     for stage in lock["stages"].values():
         for values in stage.get("params", {}).values():
             values.update({name: blocks[name] for name in values})

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from sluice.components.saved_files import read_mapping
 from sluice.components.workspace import Workspace
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
@@ -57,5 +57,5 @@ def load_block(workspace: Workspace, kind: type[AnyBlock]) -> AnyBlock:
     """One block of the workspace's params.yaml."""
     if not workspace.params.is_file():
         raise ValueError(f"{workspace.params} is missing: `sluice run` composes it from conf/")
-    values = yaml.safe_load(workspace.params.read_text()) or {}
+    values = read_mapping(workspace.params, "`sluice run` composes it again from conf/ and the same key=value")
     return validate_block(kind, values.get(kind.block_name) or {})

@@ -15,6 +15,7 @@ import yaml
 from sluice.components.artifact import read_metrics
 from sluice.components.events import EVENTS_VARIABLE, emit, read_events
 from sluice.components.params import load_block
+from sluice.components.saved_files import read_mapping
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
 from sluice.core.files import atomic_write
@@ -105,9 +106,16 @@ def _ask_for_versions(workspace: Workspace) -> None:
             partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
+def read_lock(workspace: Workspace) -> dict[str, Any]:
+    """DVC's record of each stage's settings, inputs and outputs. Raises ValueError if it is damaged."""
+    return read_mapping(
+        workspace.root / "dvc.lock",
+        "remove it; `sluice run` writes it again, and takes back steps that have run from its cache",
+    )
+
+
 def content_hash(workspace: Workspace, step: str) -> str:
-    lock = yaml.safe_load((workspace.root / "dvc.lock").read_text())
-    for out in lock["stages"][step]["outs"]:
+    for out in read_lock(workspace)["stages"][step]["outs"]:
         if out["path"] == f"artifacts/{step}":
             return str(out["md5"])
     raise StepFailed(f"dvc.lock has no artifacts/{step}")

@@ -131,7 +131,9 @@ class Workspace:
         if not path.exists():
             self.state.mkdir(parents=True, exist_ok=True)
             create_private(path, secrets.token_urlsafe(24).encode())
-        return path.read_text().strip()
+        if not (key := path.read_text().strip()):
+            raise ValueError(f"{path} is empty, which would let everybody in: remove it, and a new key is made")
+        return key
 
 
 def _first_folder(start: Path | None) -> Path:

@@ -10,6 +10,7 @@ import yaml
 from sluice.components.artifact import plain
 from sluice.components.file_hashes import with_hashes
 from sluice.components.params import BLOCKS, Params, load_block, validate, validate_block
+from sluice.components.saved_files import read_mapping
 from sluice.components.workspace import Workspace
 from sluice.core.files import atomic_write
 from sluice.core.settings.block import Block
@@ -19,6 +20,8 @@ from sluice.pipelines.overrides import check_overrides, is_mapping, read_value
 _HEADER = "# Composed from conf/ by `sluice run`; change conf/ or pass key=value rather than editing this file.\n"
 _OF_ONE_COMMAND = {"cluster"}
 """Groups whose block one command alone has; for others, their part of conf/ is left out."""
+_CORRECT = "correct it, or take it from the repository again"
+_BLOCK_NAMES = {kind.block_name for kind in BLOCKS}
 _PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 
 
@@ -102,7 +105,7 @@ def override_block(workspace: Workspace, kind: type[AnyBlock], overrides: Sequen
 def write_params(path: Path, params: Params) -> bool:
     """Write a params.yaml if it changes; True where it did."""
     text = render_params(params)
-    if path.is_file() and path.read_text() == text:
+    if path.is_file() and path.read_bytes() == text.encode():
         return False
     with atomic_write(path) as partial:
         partial.write_text(text)
@@ -129,7 +132,9 @@ def conf_groups(workspace: Workspace, kinds: Container[str] = ()) -> dict[str, l
 
     `kinds` are the blocks of the command.
     """
-    defaults = yaml.safe_load((workspace.conf / "config.yaml").read_text())["defaults"]
+    defaults = read_mapping(workspace.conf / "config.yaml", _CORRECT).get("defaults")
+    if not isinstance(defaults, list):
+        raise ValueError(f"{workspace.conf / 'config.yaml'} has no list `defaults`: {_CORRECT}")
     listed = {name for entry in defaults if isinstance(entry, dict) for name in entry}
     names = sorted(name for name in listed if name in kinds or name not in _OF_ONE_COMMAND)
     return {name: sorted(path.stem for path in (workspace.conf / name).glob("*.yaml")) for name in names}
@@ -140,9 +145,7 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
 
     `chosen` options replace those of the list, and an option's own `override /group: option` those of groups before it.
     """
-    from omegaconf import OmegaConf
-
-    root: Any = OmegaConf.load(conf / "config.yaml")
+    root = _load(conf / "config.yaml")
     defaults = list(root.pop("defaults"))
     values: list[Any] = []
     # As in Hydra, a file without `_self_` comes after its list.
@@ -156,7 +159,7 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
         for group, option in entry.items():
             if (name := chosen.get(group, option)) is not None:
                 path = conf / group / f"{name}.yaml"
-                found: Any = OmegaConf.load(path)
+                found = _load(path)
                 for choice in found.pop("defaults", []):
                     if choice == "_self_":
                         continue
@@ -173,5 +176,21 @@ def _conf_values(conf: Path, chosen: Mapping[str, str]) -> list[Any]:
                     chosen = {key.removeprefix("override /"): other for key, other in choice.items()} | dict(chosen)
                 package = _PACKAGE.search(path.read_text())
                 place = package[1] if package else group
+                if place == group and group not in {*_BLOCK_NAMES, *_OF_ONE_COMMAND}:
+                    fault = f"begin it with `# @package _global_`, as '{group}' is no block of settings"
+                    raise ValueError(f"{path}: {fault}: {_CORRECT}")
                 values.append(found if place == "_global_" else {place: found})
     return values[::-1]
+
+
+def _load(path: Path) -> Any:
+    """A file of conf/ as OmegaConf has it. Raises ValueError naming it if it is no mapping."""
+    from omegaconf import DictConfig, OmegaConf
+
+    try:
+        found = OmegaConf.load(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): {_CORRECT}") from None
+    if not isinstance(found, DictConfig):
+        raise ValueError(f"{path} is damaged (it is no mapping): {_CORRECT}")
+    return found

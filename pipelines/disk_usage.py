@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from sluice.components.events import read_events
+from sluice.components.reproduce import read_lock
 from sluice.components.stores import open_ledgers
 from sluice.components.workspace import Workspace
-from sluice.core.manifest import MANIFEST
+from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.core.mlflow_artifacts import local_folder
 from sluice.monitoring.config import MonitorConfig
 from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, StoredItem, decide
@@ -73,7 +72,7 @@ def _resumable(workspace: Workspace) -> Iterator[StoredItem]:
 def _caches(workspace: Workspace) -> Iterator[StoredItem]:
     # Without a network, others could not be had again.
     manifest = workspace.artifact("ingest") / MANIFEST
-    sources = json.loads(manifest.read_text())["report"]["sources"].values() if manifest.is_file() else ()
+    sources = read_manifest(manifest.parent)["report"]["sources"].values() if manifest.is_file() else ()
     current = [source["sha256"][:_DIGITS] for source in sources if source.get("sha256")]
     for path in _below(workspace.state / "downloads"):
         is_current = any(digest in path.name for digest in current)
@@ -151,7 +150,7 @@ def _step_outputs(workspace: Workspace) -> Iterator[StoredItem]:
 
 def _current_outputs(workspace: Workspace) -> Iterator[str]:
     path = workspace.root / "dvc.lock"
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    stages = read_lock(workspace)["stages"] if path.is_file() else {}
     for stage in stages.values():
         yield from (out["md5"] for out in stage.get("outs", []) if "md5" in out)
 

@@ -130,6 +130,8 @@ def find_server(state_folder: Path, key: str | None = None) -> Client | None:
     """
     try:
         key = key or os.environ.get("SLUICE_API_KEY") or (state_folder / "api_key").read_text().strip()
+        if not key:
+            return None
         if address := os.environ.get(SERVER_VARIABLE):
             client = Client(address, key)
             return client if client.answers() else None

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
+
+from sluice.core.failure import Failure
 
 LOCK_TIMEOUT_S = 30
 _SETUP_LOCK = 0x51_01CE
@@ -64,11 +66,15 @@ _BEGIN_REWRITING = {
 }
 
 
+class DatabaseFailed(Failure):
+    """The database does not answer, or is damaged, full or read-only."""
+
+
 class LedgerTable:
     """The table in the database at `url`; it is created if there is none.
 
-    Keeps no connection between calls, so it may be used after a fork. Raises ValueError for other databases, and
-    TimeoutError if the database stays locked for LOCK_TIMEOUT_S.
+    Keeps no connection between calls, so it may be used after a fork. Raises ValueError for other databases,
+    TimeoutError if the database stays locked for LOCK_TIMEOUT_S, and DatabaseFailed for its other faults.
     """
 
     def __init__(self, url: str) -> None:
@@ -84,7 +90,7 @@ class LedgerTable:
         return f"{self._address.host}:{self._address.port}/{self._address.database}"
 
     def rows(self, query: sa.Select) -> list[dict[str, Any]]:
-        with self._naming_locks(), self._engine.connect() as connection:
+        with self._naming_faults(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def insert(self, row: Mapping[str, Any]) -> None:
@@ -93,13 +99,13 @@ class LedgerTable:
         The transaction begins with the write, because SQLite cannot upgrade a reader to a writer once another process
         has written. The primary key decides between concurrent writers.
         """
-        with self._naming_locks(), self._engine.begin() as connection:
+        with self._naming_faults(), self._engine.begin() as connection:
             connection.execute(sa.insert(TABLE).values(dict(row)))
 
     @contextmanager
     def rewriting(self) -> Iterator[sa.Connection]:
         """A transaction that excludes all others and may change and delete rows."""
-        with self._naming_locks(), self._engine.begin() as connection:
+        with self._naming_faults(), self._engine.begin() as connection:
             for statement in _BEGIN_REWRITING[self._kind]:
                 connection.exec_driver_sql(statement)
             yield connection
@@ -120,7 +126,7 @@ class LedgerTable:
         return sa.create_engine(self._address, poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT_S})
 
     def _create(self) -> None:
-        with self._naming_locks(), self._engine.begin() as connection:
+        with self._naming_faults(), self._engine.begin() as connection:
             if self._kind == "sqlite":
                 # WAL lets readers continue while one process writes. The mode is stored in the file, so MLflow uses it
                 # too.
@@ -135,12 +141,16 @@ class LedgerTable:
                 connection.exec_driver_sql(guard)
 
     @contextmanager
-    def _naming_locks(self) -> Iterator[None]:
-        """Turn the drivers' lock timeouts into a TimeoutError that names the database."""
+    def _naming_faults(self) -> Iterator[None]:
+        """Turn the drivers' errors into one line that names the database; a taken sequence goes through."""
         try:
             yield
-        except OperationalError as error:
-            if "locked" not in str(error) and "lock timeout" not in str(error):
-                raise
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
             place = self._address.render_as_string(hide_password=True)
-            raise TimeoutError(f"the ledger in {place} stayed locked for {LOCK_TIMEOUT_S} s") from error
+            reason = " ".join(str(error.orig).split())
+            if "locked" in reason or "lock timeout" in reason:
+                raise TimeoutError(f"the ledger in {place} stayed locked for {LOCK_TIMEOUT_S} s") from error
+            way_out = "docs/operations.md has the ways out"
+            raise DatabaseFailed(f"the database {place} cannot be used: {reason}; {way_out}") from error

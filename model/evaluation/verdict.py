@@ -66,12 +66,12 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such key, so no verdict can be checked; run the gate here first") from None
+        raise ValueError(f"{path}: no such key, so no verdict can be checked; `sluice run` makes one") from None
     except ValueError:
         # The library's own message may quote the file, which is secret.
-        raise ValueError(f"{path}: not an Ed25519 private key; move it away and run the gate again") from None
+        raise ValueError(f"{path}: not an Ed25519 private key; move it away, and `sluice run` makes another") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"{path}: not an Ed25519 private key; move it away and run the gate again")
+        raise ValueError(f"{path}: not an Ed25519 private key; move it away, and `sluice run` makes another")
     return key
 
 
@@ -100,19 +100,19 @@ def read_verdict(path: Path, key_folder: Path) -> Verdict:
         # A file that is not its own canonical form (spaces, repeated keys) may read otherwise to a human than to us.
         canonical = content == canonical_json(document) + b"\n" and set(document) == {"verdict", "sha256", "signature"}
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such verdict; run the gate first") from None
+        raise ValueError(f"{path}: no such verdict; `sluice run` writes it") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a verdict ({type(error).__name__}); run the gate again") from error
+        raise ValueError(f"{path}: not a verdict ({type(error).__name__}); `sluice run` writes it again") from error
     if not canonical:
-        raise ValueError(f"{path}: not in canonical form, so changed after it was written; run the gate again")
+        raise ValueError(f"{path}: not in canonical form, so it was changed; `sluice run` writes it again")
     if hashlib.sha256(body).hexdigest() != digest:
-        raise ValueError(f"{path}: the sha256 does not match the verdict; run the gate again")
+        raise ValueError(f"{path}: the sha256 does not match the verdict; `sluice run` writes it again")
     public_key: Ed25519PublicKey = _load_key(key_folder / PRIVATE_KEY_FILE).public_key()
     try:
         public_key.verify(signature, body)
     except InvalidSignature:
-        raise ValueError(f"{path}: not signed by the key in {key_folder}; run the gate again") from None
+        raise ValueError(f"{path}: not signed by the key in {key_folder}; `sluice run` writes it again") from None
     try:
         return Verdict.model_validate(document["verdict"])
     except ValidationError as error:
-        raise ValueError(f"{path}: signed, but by another version of the schema; run the gate again") from error
+        raise ValueError(f"{path}: signed, but of another schema; `sluice run` writes it again") from error

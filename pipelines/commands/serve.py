@@ -36,9 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
     if open_releases(workspace).state().champion is None and not arguments.wait:
         raise ValueError("there is no champion to serve: `sluice run` makes one, and --wait waits for it")
     # One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it.
-    with (workspace.state / "serve.lock").open("w") as lock:
+    with (workspace.state / "serve.lock").open("a+") as lock:
         if not try_lock(lock):
-            raise ValueError("another `sluice serve` of this workspace is starting: wait for it or end it")
+            lock.seek(0)
+            raise ValueError(
+                f"another `sluice serve` of this workspace (process {lock.read().strip() or 'unknown'}) is starting or "
+                "does not answer: wait for it or end it"
+            )
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         prepare_environment()
         print("starting Ray Serve ..", flush=True)
         server = make_server(workspace, config)

@@ -146,8 +146,8 @@ class Server:
             # Of this process alone: Ray's C++ would print every call that its death has cut off.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=self._own_ray.address, log_to_driver=False, logging_level=logging.ERROR)
-        # Without this, notices of ordinary events fill the terminal.
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # Its notices and warnings, such as one of each replica that ended, would fill the terminal.
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(
             proxy_location="HeadOnly",
             http_options=HTTPOptions(host=self._config.host, port=self._config.port),

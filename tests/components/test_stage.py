@@ -14,6 +14,7 @@ from sluice.components.artifact import artifact_hash, check_artifact, read_metri
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EVENTS_VARIABLE, EventProgress, read_events
 from sluice.components.file_hashes import with_hashes
+from sluice.components.reproduce import read_lock
 from sluice.components.stage import Stage, run_content_step
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed, describe
@@ -91,6 +92,20 @@ def test_an_artifact_that_lost_a_byte_is_refused(workspace: Workspace) -> None:
         check_artifact(folder)
     with pytest.raises(ValueError, match=r"missing or has no manifest\.json"):
         check_artifact(workspace.artifact("refine"))
+
+
+@pytest.mark.parametrize("content", ["", "{garb", "[1]"])
+def test_damaged_records_of_a_step_are_named_with_the_way_out(workspace: Workspace, content: str) -> None:
+    run_content_step(workspace, "ingest", write_two_files)
+    workspace.metrics("ingest").write_text(content)
+    with pytest.raises(ValueError, match=r"ingest\.json is damaged .*: remove it, and `sluice run` writes it again"):
+        read_metrics(workspace, "ingest")
+    (workspace.artifact("ingest") / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged .*: remove .*artifacts/ingest and run again"):
+        check_artifact(workspace.artifact("ingest"))
+    (workspace.root / "dvc.lock").write_text(": : [" + content)
+    with pytest.raises(ValueError, match=r"dvc\.lock is damaged .*: remove it; `sluice run` writes it again"):
+        read_lock(workspace)
 
 
 def test_effects_say_how_they_ended(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

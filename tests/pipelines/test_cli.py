@@ -61,7 +61,7 @@ def test_every_module_of_commands_is_a_command(root: Path) -> None:
         (["serve"], "there is no champion"),
         (["serve", "pretrain.steps=3"], "only serve.key=value"),
         (["rollback"], "nothing"),
-        (["promote"], "run the gate first"),
+        (["promote"], "no such verdict; `sluice run` writes it"),
         (["promote", "--force"], "--reason"),
     ],
 )

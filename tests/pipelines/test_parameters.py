@@ -343,3 +343,31 @@ def test_what_conf_would_silently_ignore_is_refused(
     config.write_text(text.replace("  - _self_\n", ""))
     values = composing.compose_without_files(workspace, []).dump()
     assert values["refine"]["min_substring_words"] == 64 and values["refine"]["max_piece_copies"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("conf/config.yaml", b"", r"config\.yaml is empty: correct it"),
+        ("conf/config.yaml", b"defaults: 3", r"config\.yaml has no list `defaults`: correct it"),
+        ("conf/config.yaml", b"- data", r"config\.yaml is damaged \(it is no mapping\): correct it"),
+        ("conf/config.yaml", b"a: [1", r"config\.yaml is damaged \(while parsing .*: correct it"),
+        ("conf/config.yaml", b"a: \xff", r"config\.yaml is damaged \('utf-8' codec .*: correct it"),
+        ("conf/profile/tiny.yaml", b"", r"tiny\.yaml: begin it with `# @package _global_`, as 'profile' is no block"),
+        ("conf/profile/tiny.yaml", b"- 1", r"tiny\.yaml is damaged \(it is no mapping\): correct it"),
+        ("conf/profile/tiny.yaml", b"a: \xff", r"tiny\.yaml is damaged \('utf-8' codec .*: correct it"),
+    ],
+)
+def test_a_damaged_file_of_conf_is_named(copy: Workspace, name: str, content: bytes, message: str) -> None:
+    (copy.root / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        composing.compose_without_files(copy, ["profile=tiny"])
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1", b"pretrain: [", b"\xff", b"data:\n  sources: a\n  to"])
+def test_damaged_settings_of_a_run_are_named_and_composed_again(copy: Workspace, content: bytes) -> None:
+    copy.params.write_bytes(content)
+    with pytest.raises(ValueError, match=r"params\.yaml is (empty|damaged).*: `sluice run` composes it again"):
+        load_block(copy, PretrainConfig)
+    assert write_params(copy.params, composing.compose(copy, ["profile=tiny"]))
+    assert load_block(copy, PretrainConfig)

@@ -122,3 +122,14 @@ def test_a_repeated_rollout_says_what_became_of_its_own_version(
 
     monkeypatch.setattr(rollout, "open_releases", lambda _: Releases())
     assert rollout.rollout(Workspace(state.parent), version) == outcome
+
+
+def test_an_empty_key_opens_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLUICE_API_KEY")
+    workspace = Workspace(state.parent)
+    (state / "api_key").write_text("\n")
+    with pytest.raises(ValueError, match=r"api_key is empty, which would let everybody in: remove it"):
+        workspace.api_key()
+    assert find_server(state) is None
+    (state / "api_key").unlink()
+    assert len(workspace.api_key()) >= 32

@@ -16,7 +16,7 @@ from release_fixtures import postgresql  # noqa: F401
 
 from sluice.serving.ledger import Ledger, LedgerBroken, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, chained, entry_hash
-from sluice.serving.ledger_table import LedgerTable
+from sluice.serving.ledger_table import DatabaseFailed, LedgerTable
 from sluice.serving.ledger_trust import KEY_VARIABLE, LedgerTrust
 
 APPEND_ONLY = "append-only"
@@ -419,3 +419,18 @@ def test_a_repair_leads_out_of_every_fault_and_keeps_what_was_there(
         connection.exec_driver_sql("DELETE FROM sluice_ledger")
     with pytest.raises(ValueError, match="is whole: there is nothing to repair"):
         ledger.repair(1, entry())
+
+
+def test_a_damaged_database_is_one_line_that_names_it(tmp_path: Path, trust: LedgerTrust) -> None:
+    file = tmp_path / "mlflow.db"
+    url = f"sqlite:///{file}"
+    ledger = Ledger(url, "sluice", trust)
+    fill(ledger, 40)
+    with sa.create_engine(url).connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    file.write_bytes(file.read_bytes()[:4096])
+    with pytest.raises(DatabaseFailed, match=r"mlflow\.db cannot be used: database disk image is malformed; docs/"):
+        ledger.history()
+    file.write_bytes(b"not a database" * 400)
+    with pytest.raises(DatabaseFailed, match=r"mlflow\.db cannot be used: file is not a database; docs/"):
+        Ledger(url, "sluice", trust)
