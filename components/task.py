@@ -4,6 +4,7 @@ account, and nobody has set a working folder.
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sluice.components.events import EVENTS_VARIABLE, emit
 from sluice.components.file_hashes import with_hashes
 from sluice.components.params import Params, validate
 from sluice.components.ray_head import prepare_own_ray
+from sluice.components.reproduce import content_hash
 from sluice.components.stage import tree_hash
 from sluice.components.workspace import PARAMS_VARIABLE, WORKSPACE_VARIABLE, Workspace
 from sluice.core.account import name_user
@@ -27,14 +29,17 @@ _DVC_FILES = {
 }
 
 
-def enter_task(root: str, settings: str, step: str) -> Workspace:
+def enter_task(root: str, settings: str, step: str, inputs: Mapping[str, str] | None = None) -> Workspace:
     """Prepare this process and the workspace for a step; `settings` is the content of a params.yaml, as YAML or JSON.
 
-    Within `sluice run` the settings have been written and their files hashed already; in a pod, that happens here.
-    Raises StepFailed, such as for a workspace that has other code than this process.
+    `inputs` has the content hashes of the artifacts that this run's earlier steps made. Within `sluice run` the
+    settings have been written and their files hashed already; in a pod, that happens here. Raises StepFailed, such as
+    for a workspace that has other code than this process, or artifacts of another run.
     """
     try:
-        return _prepare(Path(root).absolute(), settings, step)
+        workspace = _prepare(Path(root).absolute(), settings, step)
+        check_inputs(workspace, inputs or {})
+        return workspace
     except Exception as error:
         message = describe(error)
         emit(step, "failed", message=message)
@@ -63,6 +68,16 @@ def _prepare(root: Path, settings: str, step: str) -> Workspace:
         os.environ[PARAMS_VARIABLE] = str(own / "params.yaml")
         os.environ[EVENTS_VARIABLE] = str(own / "events.jsonl")
     return workspace
+
+
+def check_inputs(workspace: Workspace, inputs: Mapping[str, str]) -> None:
+    """Raise ValueError where another run has replaced an artifact meanwhile."""
+    for step, expected in inputs.items():
+        if (found := content_hash(workspace, step)) != expected:
+            raise ValueError(
+                f"artifacts/{step} is {found}, and this run made {expected}: another run works in {workspace.root}; "
+                "give it a workspace of its own, or run one after the other"
+            )
 
 
 def share_code(workspace: Workspace) -> None:

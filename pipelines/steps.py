@@ -2,7 +2,8 @@
 else is in here.
 
 KFP sends only a component's own source to where it runs, so each body imports what it needs. `settings` is the text of
-params.yaml; the parameters named after steps carry the content hashes that make the graph's edges.
+params.yaml; the parameters named after steps carry the content hashes that make the graph's edges, and a step refuses
+artifacts that another run has put in their place.
 """
 
 from kfp import dsl
@@ -30,7 +31,8 @@ def refine(workspace: str, settings: str, ingest: str, metrics: dsl.Output[dsl.M
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "refine"), "refine")
+    entered = enter_task(workspace, settings, "refine", {"ingest": ingest})
+    done = reproduce(entered, "refine")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -40,7 +42,8 @@ def tokenizer(workspace: str, settings: str, refine: str, metrics: dsl.Output[ds
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "tokenizer"), "tokenizer")
+    entered = enter_task(workspace, settings, "tokenizer", {"refine": refine})
+    done = reproduce(entered, "tokenizer")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -50,7 +53,8 @@ def pack(workspace: str, settings: str, refine: str, tokenizer: str, metrics: ds
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "pack"), "pack")
+    entered = enter_task(workspace, settings, "pack", {"refine": refine, "tokenizer": tokenizer})
+    done = reproduce(entered, "pack")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -60,7 +64,8 @@ def pretrain(workspace: str, settings: str, pack: str, tokenizer: str, metrics: 
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "pretrain"), "pretrain")
+    entered = enter_task(workspace, settings, "pretrain", {"pack": pack, "tokenizer": tokenizer})
+    done = reproduce(entered, "pretrain")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -70,7 +75,8 @@ def tune(workspace: str, settings: str, pretrain: str, refine: str, metrics: dsl
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "tune"), "tune")
+    entered = enter_task(workspace, settings, "tune", {"pretrain": pretrain, "refine": refine})
+    done = reproduce(entered, "tune")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -80,7 +86,8 @@ def evaluate(workspace: str, settings: str, tune: str, refine: str, metrics: dsl
     from sluice.components.reproduce import reproduce
     from sluice.components.task import enter_task
 
-    done = reproduce(enter_task(workspace, settings, "evaluate"), "evaluate")
+    entered = enter_task(workspace, settings, "evaluate", {"tune": tune, "refine": refine})
+    done = reproduce(entered, "evaluate")
     metrics.metadata.update(done.numbers)
     return done.content_hash
 
@@ -90,7 +97,7 @@ def gate(workspace: str, settings: str, evaluate: str) -> str:
     from sluice.components.gate import gate
     from sluice.components.task import enter_task
 
-    return gate(enter_task(workspace, settings, "gate"))
+    return gate(enter_task(workspace, settings, "gate", {"evaluate": evaluate}))
 
 
 @component

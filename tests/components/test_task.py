@@ -62,6 +62,15 @@ def test_an_empty_volume_becomes_a_workspace_with_the_code_that_runs(root: Path,
     assert enter_task(str(volume / "main"), settings(root), "refine") == workspace
 
 
+def test_artifacts_of_another_run_are_refused(root: Path, volume: Path) -> None:
+    (volume / "main").mkdir()
+    lock = {"stages": {"refine": {"outs": [{"path": "artifacts/refine", "md5": "theirs.dir"}]}}}
+    (volume / "main" / "dvc.lock").write_text(yaml.safe_dump(lock))
+    enter_task(str(volume / "main"), settings(root), "tokenizer", {"refine": "theirs.dir"})
+    with pytest.raises(StepFailed, match=r"artifacts/refine is theirs.dir, and this run made ours.dir: another run"):
+        enter_task(str(volume / "main"), settings(root), "tokenizer", {"refine": "ours.dir"})
+
+
 def test_a_tasks_own_ray_has_a_token(root: Path, volume: Path) -> None:
     """Ray asks for one, and runs in a process of its own, which makes none for others."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
