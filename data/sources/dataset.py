@@ -24,10 +24,18 @@ def read_dataset(location: HubDataset, split: str, revision: str | None, origin:
         yield origin.of_fields(row, split, number, limits)
 
 
+def needs_hub(location: HubDataset) -> bool:
+    """Whether the library reads the hub: it takes a folder of that name first, and its cache where it is offline."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and not Path(location.repository).is_dir()
+
+
 def newest_commit(location: HubDataset, revision: str | None) -> str:
     """The commit that a branch or tag of the data set stands for. Raises ValueError where the hub does not answer."""
     from huggingface_hub import HfApi
 
+    _check_connection(location)
     try:
         with _quiet():
             return str(HfApi().dataset_info(location.repository, revision=revision).sha)
@@ -37,15 +45,9 @@ def newest_commit(location: HubDataset, revision: str | None) -> str:
 
 def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
     import datasets
-    from huggingface_hub import constants
 
-    # The library would try for most of a minute. A folder of that name it takes before the hub.
-    needs_hub = not constants.HF_HUB_OFFLINE and not Path(location.repository).is_dir()
-    if needs_hub and (fault := connection_fault(constants.ENDPOINT)):
-        raise ValueError(
-            f"data.sources: {location.name} cannot be read, because {constants.ENDPOINT} cannot be reached ({fault}); "
-            "check the connection to the hub, or download the data set elsewhere and give the files' path"
-        )
+    if needs_hub(location):
+        _check_connection(location)
     try:
         # Code of the data set is never run: the library refuses it by default.
         with _quiet():
@@ -56,6 +58,17 @@ def _rows(location: HubDataset, split: str, revision: str | None) -> Iterator[di
         raise
     except Exception as error:  # errors of the hub, the network and every file format
         raise _unavailable(location, f"split {split}", error) from error
+
+
+def _check_connection(location: HubDataset) -> None:
+    """Raise ValueError where the hub cannot be reached: the library would try for most of a minute."""
+    from huggingface_hub import constants
+
+    if fault := connection_fault(constants.ENDPOINT):
+        raise ValueError(
+            f"data.sources: {location.name} cannot be read, because {constants.ENDPOINT} cannot be reached ({fault}); "
+            "check the connection to the hub, or download the data set elsewhere and give the files' path"
+        )
 
 
 def _unavailable(location: HubDataset, part: str, error: Exception) -> ValueError:

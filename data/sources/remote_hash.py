@@ -30,9 +30,9 @@ def versions_sha256(config: IngestConfig) -> str | None:
             listed = remote.versions(Choice(tuple(source.include), tuple(source.exclude)))
             versions.append((location.name, listed))
         elif isinstance(location, HubDataset) and not _COMMIT.fullmatch(source.revision or ""):
-            if Path(location.repository).is_dir():
-                continue  # the library reads a folder of that name in place of the hub
-            from sluice.data.sources.dataset import newest_commit
+            from sluice.data.sources.dataset import needs_hub, newest_commit
 
+            if not needs_hub(location):
+                continue
             versions.append((location.name, [("", newest_commit(location, source.revision))]))
     return hashlib.sha256(json.dumps(versions).encode()).hexdigest() if versions else None

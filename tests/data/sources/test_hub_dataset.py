@@ -56,6 +56,8 @@ def test_a_new_commit_is_a_new_version_unless_one_is_pinned(tmp_path: Path, monk
         assert (repository, revision) == ("owner/name", None)
         return SimpleNamespace(sha=next(commits) * 40)
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("sluice.data.sources.dataset.connection_fault", lambda url: None)
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
     newest = IngestConfig(sources="hf:owner/name")
     assert versions_sha256(newest) != versions_sha256(newest)
@@ -63,6 +65,12 @@ def test_a_new_commit_is_a_new_version_unless_one_is_pinned(tmp_path: Path, monk
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert versions_sha256(newest) is None
+
+
+def test_no_version_is_asked_for_offline_where_the_library_reads_its_cache(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", pytest.fail)
+    assert versions_sha256(IngestConfig(sources="hf:owner/name")) is None
 
 
 def test_without_the_hub_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -102,6 +110,8 @@ def test_without_a_network_it_is_said_at_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("datasets.load_dataset", pytest.fail)
     with pytest.raises(
-        ValueError, match=r"hf:owner/name cannot be read, because .* cannot be reached \(127.0.0.1: Conn"
+        ValueError, match=(unreachable := r"hf:owner/name cannot be read, because .* be reached \(127.0.0.1: Conn")
     ):
         ingest(IngestConfig(sources="hf:owner/name"), tmp_path)
+    with pytest.raises(ValueError, match=unreachable):
+        versions_sha256(IngestConfig(sources="hf:owner/name"))
