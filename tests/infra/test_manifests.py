@@ -168,7 +168,11 @@ def test_a_rollout_reaches_the_server_before_the_first_champion_makes_it_ready()
 
 def test_the_network_policies_let_the_steps_do_their_work():
     policies = {each["metadata"]["name"]: each["spec"] for each in resources() if each["kind"] == "NetworkPolicy"}
-    assert policies["step"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "step"}}
+    # Drivers and Argo's own containers have no label of ours, and need names and the API of Kubernetes.
+    of_a_run = policies["workflow"]
+    expressions = [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]
+    assert of_a_run["podSelector"] == {"matchExpressions": expressions}
+    assert {port["port"] for rule in of_a_run["egress"] for port in rule.get("ports", [])} == {53, 443, 6443}
     assert policies["names-and-database"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/part-of": "sluice"}}
     is_rollout = {"matchLabels": {"app.kubernetes.io/component": "rollout"}}
     assert policies["rollout"]["podSelector"] == is_rollout
