@@ -41,5 +41,5 @@ def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
     """The workspace's server, not yet started. Importing it takes seconds, so it is imported here."""
     from sluice.serving.ray_serve.server import Server
 
-    releases, registry = open_releases(workspace), open_registry(workspace)
-    return Server(releases, registry.model_folder, config, state_folder=workspace.state, key=workspace.api_key())
+    releases = open_releases(workspace)
+    return Server(releases, releases.model_folder, config, state_folder=workspace.state, key=workspace.api_key())

@@ -158,9 +158,18 @@ class Registry:
         """Remove the alias."""
         self._client.delete_registered_model_alias(self.model_name, name)
 
-    def model_folder(self, version: str) -> Path:
-        """Return the local folder of the version's model (in place for local artifacts), after checking its hash."""
-        return self._checked_model(self._version(version))[0]
+    def model_folder(self, version: str, model_hash: str | None = None) -> Path:
+        """Return the local folder of the version's model (in place for local artifacts), after checking its hash.
+
+        The hash must be the registered one, and `model_hash` if that is given.
+        """
+        folder, actual = self._checked_model(self._version(version))
+        if model_hash not in (None, actual):
+            raise ValueError(
+                f"{folder} is model {actual[:12]}, but the ledger has version {version} as model {model_hash[:12]}: "
+                f"the registry was changed by somebody else than sluice; {_RESTORE}"
+            )
+        return folder
 
     def check_model(self, version: str) -> str:
         """Hash the version's files again, check the result against the registered hash and return it."""

@@ -44,6 +44,7 @@ class VersionStore(Protocol):
     def set_alias(self, name: str, version: str) -> None: ...
     def drop_alias(self, name: str) -> None: ...
     def check_model(self, version: str) -> str: ...
+    def model_folder(self, version: str, model_hash: str | None = None) -> Path: ...
     def verdict_path(self, version: str) -> Path: ...
 
 
@@ -69,6 +70,8 @@ class Releases:
         self._registry, self._ledger, self._key_folder = registry, ledger, key_folder
         self._actor, self._clock = actor, clock
         self._followed = ReleaseState(), GENESIS
+        self._model_hashes: dict[str, str] = {}
+        """Version -> hash of its model, by the entries followed."""
 
     def state(self) -> ReleaseState:
         """Return the present state from the ledger alone: cheap, without MLflow.
@@ -85,7 +88,19 @@ class Releases:
         if entries:
             state = reduce(apply, entries, state)
             self._followed = state, entries[-1].hash
+            proposals = [entry for entry in entries if entry.action == "propose"]
+            self._model_hashes |= {entry.version: entry.details["model_hash"] for entry in proposals}
         return state
+
+    def model_folder(self, version: str) -> Path:
+        """Return the local folder of the model with which the version was proposed, by the entries that `state` read.
+
+        The ledger decides which model that is: unlike its entries, the registry's own hash has no key. Raises
+        ValueError if the registry has another model.
+        """
+        if version not in self._model_hashes:
+            raise ValueError(f"version {version} was never proposed in the ledger of {self._ledger.model}")
+        return self._registry.model_folder(version, self._model_hashes[version])
 
     def history(self) -> list[RecordedEntry]:
         """Return all entries, oldest first, verified or not."""
@@ -144,7 +159,7 @@ class Releases:
         target = to or state.previous_champion
         if target in state.former_champions():
             try:
-                self._registry.check_model(target)
+                self.model_folder(target)
             except ValueError as error:
                 others = [each for each in reversed(state.former_champions()) if each not in (target, state.champion)]
                 way = f"roll back to another by --to {others[0]}" if others else "release a new version"

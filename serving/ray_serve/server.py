@@ -34,7 +34,7 @@ HEARTBEAT_TIMEOUT_S = 10.0
 class Server:
     """Ray Serve with the gateway, and the reconciler that makes it follow the release.
 
-    `model_folder` returns the local folder of a version (`sluice.serving.registry.Registry.model_folder`). While the
+    `model_folder` returns the local folder of a version (`sluice.serving.releases.Releases.model_folder`). While the
     server runs, `state_folder` holds `server.json`; traffic records go to `state_folder/traffic`. Connects to
     RAY_ADDRESS if it is set, otherwise starts a local Ray.
     """

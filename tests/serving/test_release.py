@@ -296,6 +296,29 @@ def test_a_rollback_to_a_version_that_is_gone_writes_nothing(released: Workspace
     assert released.releases.rollback("errors", to="1").champion == "1"
 
 
+def test_a_version_that_is_another_model_in_the_registry_neither_serves_nor_comes_back(released: Workspace) -> None:
+    """Somebody who can write the database alone gives version 2 the files and the hash of version 1."""
+    released.promote("3")
+    releases, before = released.releases, released.releases.state()
+    assert releases.state() == before and releases.model_folder("2") == released.registry.model_folder("2")
+    with sa.create_engine(released.ledger.url).begin() as connection:
+        for table, columns in (("model_versions", ("run_id", "source")), ("model_version_tags", ("value",))):
+            same = "AND them.key = us.key" if table.endswith("tags") else ""
+            for column in columns:
+                connection.exec_driver_sql(
+                    f"UPDATE {table} AS us SET {column} = (SELECT {column} FROM {table} AS them "
+                    f"WHERE them.version = 1 {same}) WHERE us.version = 2"
+                )
+    assert released.registry.model_folder("2") == released.registry.model_folder("1")
+    with pytest.raises(ValueError, match=r"but the ledger has version 2 as model \w{12}: the registry was changed"):
+        releases.model_folder("2")
+    with pytest.raises(ReleaseRefused, match=r"version 2 cannot serve: .*roll back to another by --to 1"):
+        releases.rollback("errors")
+    with pytest.raises(ValueError, match="version 9 was never proposed"):
+        releases.model_folder("9")
+    assert releases.state() == before
+
+
 FORGED_ROLLBACK = (
     "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
     "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
