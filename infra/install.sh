@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Creates $VENV and installs the locked tree into it. Takes the CPU build of torch on a machine without a GPU, where one is to be had.
+# Creates $VENV and installs the locked tree into it. Takes the CPU build of torch on a machine without a GPU, where one is to be had, or
+# the build that $TORCH_BACKEND names (cpu, cu130, ..): an image is built where no GPU is seen, and may run where one is.
 set -euo pipefail
 PYTHON=${PYTHON:-python3.11} VENV=${VENV:-.venv}
 
@@ -14,8 +15,11 @@ done
 install() { "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" "$@"; }
 torch=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' requirements.lock)
 if ! "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '$torch')" 2>/dev/null; then
+  if [ -n "${TORCH_BACKEND:-}" ]; then
+    echo "install: torch $torch, the build for $TORCH_BACKEND"
+    install --torch-backend="$TORCH_BACKEND" "torch==$torch"
   # pip, unlike uv, reads pip's configuration, where a machine may name a folder that holds the CPU build.
-  if ! command -v nvidia-smi >/dev/null && "$VENV/bin/python" -m pip install --quiet --no-deps "torch==$torch+cpu" 2>/dev/null; then
+  elif ! command -v nvidia-smi >/dev/null && "$VENV/bin/python" -m pip install --quiet --no-deps "torch==$torch+cpu" 2>/dev/null; then
     echo "install: torch $torch, the CPU build that pip found"
   elif UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=0 install --torch-backend=auto "torch==$torch" 2>/dev/null; then
     echo "install: torch $torch, the build that fits this machine"

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -233,6 +234,24 @@ def test_the_image_is_pinned_runs_as_nobody_and_installs_the_lock():
     assert "install -r requirements.lock" in (INFRA / "install.sh").read_text()
     ignored = (INFRA / "container" / "Dockerfile.dockerignore").read_text().split()
     assert {".git", ".venv", ".sluice"} <= set(ignored)
+
+
+@pytest.mark.process
+def test_an_image_for_accelerators_has_the_build_of_torch_that_is_named(tmp_path: Path):
+    """No GPU is seen where an image is built, so the build cannot be chosen by what is there."""
+    lines = (INFRA / "container" / "Dockerfile").read_text().splitlines()
+    (install,) = [number for number, line in enumerate(lines) if line.startswith("RUN ") and "install.sh" in line]
+    assert 'ARG TORCH_BACKEND=""' in lines[:install]
+    (tmp_path / "bin").mkdir()
+    stubs = {"python": 'case "$*" in *importlib*) exit 1 ;; esac', "uv": f'echo "$*" >> {tmp_path}/asked', "c++": ""}
+    for name, body in stubs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    environment = {"PATH": path, "PYTHON": "python", "VENV": str(tmp_path), "TORCH_BACKEND": "cu130"}
+    subprocess.run([INFRA / "install.sh"], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert any("--torch-backend=cu130 torch==" in line for line in asked[:1]), asked
 
 
 def exposed_metrics() -> set[str]:
