@@ -9,7 +9,7 @@ from sluice.components.artifact import artifact_hash, check_artifact, plain, rea
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.stores import open_registry, open_releases
+from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.files import atomic_write, write_json
 from sluice.core.settings.files import with_absolute_paths
@@ -33,10 +33,11 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     check_artifact(workspace.artifact("evaluate"), rehash=True)
     bounds = load_block(workspace, GateConfig)
     candidate = load_evaluation(workspace.artifact("evaluate"), read_metrics(workspace, "evaluate")["timings"])
-    champion = open_releases(workspace).state().champion
+    releases = open_releases(workspace)
+    champion = releases.state().champion
     baseline = None
     if champion is not None:
-        folder = _champion_evaluation(workspace, champion, candidate.hashes["model"])
+        folder = _champion_evaluation(workspace, releases.model_folder(champion), candidate.hashes["model"])
         baseline = load_evaluation(folder, json.loads((folder / _TIMINGS).read_text()))
     verdict = decide(candidate, baseline, bounds)
     verdict = verdict.model_copy(
@@ -55,15 +56,14 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: str) -> Path:
-    """Return the folder of the champion's evaluation on the candidate's items, measured once and kept.
+def _champion_evaluation(workspace: Workspace, champion: Path, candidate_hash: str) -> Path:
+    """Return the folder of the evaluation of the model `champion` on the candidate's items, measured once and kept.
 
     Where both are one model, it is a copy of the candidate's evaluation.
     """
     from sluice.model.directory import model_hash
 
-    folder = open_registry(workspace).model_folder(champion)
-    champion_hash = model_hash(folder)
+    champion_hash = model_hash(champion)
     key = f"{champion_hash[:16]}-{artifact_hash(workspace.artifact('evaluate'))[:16]}"
     kept = workspace.state / "evaluations" / key
     if not kept.is_dir():
@@ -78,6 +78,6 @@ def _champion_evaluation(workspace: Workspace, champion: str, candidate_hash: st
                 partial.mkdir()
                 config = with_absolute_paths(load_block(workspace, EvaluateConfig), workspace.root)
                 split, documents = load_block(workspace, PackConfig), workspace.artifact("refine")
-                report = plain(evaluate(config, folder, documents, split, partial, progress=EventProgress("gate")))
+                report = plain(evaluate(config, champion, documents, split, partial, progress=EventProgress("gate")))
                 write_json(partial / _TIMINGS, report["timings"])
     return kept

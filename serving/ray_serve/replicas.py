@@ -73,13 +73,16 @@ class RayBackends:
         self._handles: dict[str, DeploymentHandle] = {}
 
     async def connect(self, versions: tuple[str, ...]) -> None:
-        """Hold a connected handle for exactly these versions."""
-        for version in versions:
-            if version not in self._handles:
-                handle = await asyncio.to_thread(serve.get_app_handle, VERSION_PREFIX + version)
-                # The first call of a handle looks up its replicas. Made here, so that no request waits for it.
-                await asyncio.wait_for(handle.load.remote(), CONNECT_TIMEOUT_S)
-                self._handles[version] = handle
+        """Hold a handle for exactly these versions.
+
+        A version that does not answer in time is connected at its first request, so that it holds up no other's routes.
+        """
+        new = [version for version in versions if version not in self._handles]
+        for version in new:
+            self._handles[version] = await asyncio.to_thread(serve.get_app_handle, VERSION_PREFIX + version)
+        # The first call of a handle looks up its replicas. Made here, so that no request waits for it.
+        calls = [asyncio.wait_for(self._handles[version].load.remote(), CONNECT_TIMEOUT_S) for version in new]
+        await asyncio.gather(*calls, return_exceptions=True)
         for version in self._handles.keys() - set(versions):
             del self._handles[version]
 
