@@ -17,6 +17,7 @@ from sluice.core.mlflow_artifacts import local_folder
 from sluice.monitoring.config import MonitorConfig
 from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, StoredItem, decide
 from sluice.pipelines.runner import latest_run, step_record
+from sluice.serving.ledger_table import DatabaseFailed
 from sluice.serving.registry import MODEL_FOLDER, VERDICT_FOLDER
 from sluice.serving.release import fold
 
@@ -100,9 +101,14 @@ def _versions(workspace: Workspace) -> Iterator[StoredItem]:
     root = local_folder(workspace.registry_artifacts)
     if root is None or not root.is_dir() or not root.is_relative_to(workspace.state.resolve()):
         return
-    roles, trusted = _proposed_models(workspace)
+    try:
+        roles, trusted = _proposed_models(workspace)
+        unknown = "" if trusted else "unknown: the ledger is broken, see `sluice history`"
+    except DatabaseFailed as failure:
+        # A full disk is one of its faults, and the rest makes room.
+        roles, unknown = {}, f"unknown: {failure}"
     for model in sorted(root.glob(f"*/artifacts/{MODEL_FOLDER}")):
-        reasons = [] if trusted else ["unknown: the ledger is broken, see `sluice history`"]
+        reasons = [unknown] if unknown else []
         # None where the registration was killed before it was complete.
         for verdict in sorted((model.parent / VERDICT_FOLDER).glob("*")):
             try:

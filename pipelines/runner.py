@@ -156,8 +156,9 @@ def _check(record: dict[str, Any], code: int, folder: RunFolder, oom_kills: int 
     missing = [step["name"] for step in record["steps"] if step["state"] != "done"]
     if missing or code:
         raise StepFailed(
-            f"the run {describe_exit(code, oom_kills, count_oom_kills())} before "
-            f"{', '.join(missing) or 'its end'}; the same `sluice run` goes on from there (log: {folder.log})"
+            f"the run ended before {', '.join(missing) or 'it was complete'}: its process "
+            f"{describe_exit(code, oom_kills, count_oom_kills())}; the same `sluice run` goes on from there "
+            f"(log: {folder.log})"
         )
 
 

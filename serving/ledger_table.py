@@ -1,6 +1,7 @@
 """The ledger's table, in SQLite or PostgreSQL, and the triggers that refuse changes of its rows."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy.schema import CreateTable
 from sluice.core.failure import Failure
 
 LOCK_TIMEOUT_S = 30
+_FULL_BYTES = 2**20
+"""SQLite needs some room even to read."""
 _SETUP_LOCK = 0x51_01CE
 """Key of the PostgreSQL advisory lock under which the table and its triggers are created."""
 
@@ -152,5 +155,10 @@ class LedgerTable:
             reason = " ".join(str(error.orig).split())
             if "locked" in reason or "lock timeout" in reason:
                 raise TimeoutError(f"the ledger in {place} stayed locked for {LOCK_TIMEOUT_S} s") from error
+            if (
+                self._kind == "sqlite"
+                and shutil.disk_usage(Path(self._address.database or "").parent).free < _FULL_BYTES
+            ):
+                reason += " (its disk is full)"
             way_out = "docs/operations.md has the ways out"
             raise DatabaseFailed(f"the database {place} cannot be used: {reason}; {way_out}") from error

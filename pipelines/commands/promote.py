@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         version = register(workspace, forced_reason=forced)
         if not version:
             refusal = read_metrics(workspace, "register")["reason"]
-            print(f"not promoted: {refusal}; past the gate only with --force --reason ..", file=sys.stderr)
+            way_out = "; past the gate only with --force --reason .." if refusal.startswith("verdict ") else ""
+            print(f"not promoted: {refusal}{way_out}", file=sys.stderr)
             return 1
         outcome = rollout(workspace, version)
         print(f"v{version}: {outcome}: {read_metrics(workspace, 'rollout')['reason']}")

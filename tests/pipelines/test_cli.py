@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -179,3 +180,24 @@ def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
         monkeypatch.setenv(name, value)
     main(["status"])
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("verdict hold: too few", "not promoted: verdict hold: too few; past the gate only with --force --reason ..\n"),
+        ("v1 is the champion already", "not promoted: v1 is the champion already\n"),
+    ],
+)
+def test_promote_names_force_only_where_it_helps(
+    reason: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, replacement in {
+        "find_workspace": lambda: None,
+        "only_run": nullcontext,
+        "register": lambda workspace, forced_reason: "",
+        "read_metrics": lambda workspace, step: {"reason": reason},
+    }.items():
+        monkeypatch.setattr(f"sluice.pipelines.commands.promote.{name}", replacement)
+    assert main(["promote"]) == 1
+    assert capsys.readouterr().err == shown

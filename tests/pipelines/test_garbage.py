@@ -241,3 +241,16 @@ class BROKEN:
     """The check of a broken ledger."""
 
     ok = False
+
+
+def test_a_database_that_cannot_be_used_keeps_versions_and_nothing_else(
+    released: tuple[Workspace, ReleaseWorkspace],
+) -> None:
+    """A full disk is one of its faults: SQLite has no room even to read."""
+    workspace, _ = released
+    before = {(item.kind, item.name) for item in find_items(workspace, 24.0, NOW) if item.kind != "versions"}
+    (workspace.state / "mlflow.db").write_bytes(b"not a database" * 400)
+    items = find_items(workspace, 24.0, NOW)
+    assert {(item.kind, item.name) for item in items if item.kind != "versions"} == before
+    versions = [item.needed_by for item in items if item.kind == "versions"]
+    assert versions and all("file is not a database" in reason for reason in versions)

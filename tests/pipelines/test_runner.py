@@ -51,9 +51,11 @@ def test_success_is_every_steps_own_word(tmp_path: Path) -> None:
     workspace, folder = Workspace(tmp_path), RunFolder(tmp_path)
     whole = [e for step in STEPS for e in (event(step, "start", 0.0), event(step, "done", 1.0))]
     _check(make_record(whole, workspace, 1.0), 0, folder)
-    with pytest.raises(Exception, match=r"the run was killed by SIGKILL.* before monitor; the same `sluice run`"):
+    with pytest.raises(
+        Exception, match=r"the run ended before monitor: its process was killed by SIGKILL.*; the same `sluice run`"
+    ):
         _check(make_record(whole[:-1], workspace, 1.0), -9, folder, 0)
-    with pytest.raises(Exception, match="status 0 before monitor"):
+    with pytest.raises(Exception, match="before monitor: its process ended with status 0"):
         _check(make_record(whole[:-1], workspace, 1.0), 0, folder)
     with pytest.raises(Exception, match="before ingest"):
         _check(make_record([], workspace, 1.0), 0, folder)
