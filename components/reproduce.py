@@ -57,6 +57,8 @@ def reproduce(workspace: Workspace, step: str) -> Reproduced:
             # Whatever was written there meanwhile: DVC compares the settings that this run reads.
             with atomic_write(workspace.shown_params) as partial:
                 shutil.copyfile(workspace.params, partial)
+        if (workspace.root / "dvc.lock").is_file():
+            read_lock(workspace)
         from dvc.repo import Repo
 
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)

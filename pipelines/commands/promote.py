@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from sluice.components.artifact import read_metrics
+from sluice.components.ray_head import prepare_own_ray
 from sluice.components.register import register
 from sluice.components.rollout import rollout
 from sluice.pipelines.compose import find_workspace
@@ -22,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.force and not arguments.reason.strip():
         raise ValueError("--force needs --reason: say why, it goes into the ledger")
     forced = arguments.reason.strip() if arguments.force else None
+    # Without a live server, the rollout starts one.
+    prepare_own_ray()
     with only_run(workspace):
         version = register(workspace, forced_reason=forced)
         if not version:

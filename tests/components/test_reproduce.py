@@ -71,3 +71,11 @@ def test_a_step_that_the_system_kills_says_so_and_what_goes_on(done: Workspace, 
     (done.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
     with pytest.raises(StepFailed, match=rf"^ingest: its process {how}; the same `sluice run` goes on from there$"):
         reproduce(done, "ingest")
+
+
+def test_a_damaged_lock_is_named_before_anything_is_removed(done: Workspace) -> None:
+    lock = done.root / "dvc.lock"
+    lock.write_text(": : [")
+    with pytest.raises(StepFailed, match=r"dvc\.lock is damaged .*: remove it; `sluice run` writes it again"):
+        reproduce(done, "ingest")
+    assert done.artifact("ingest").is_dir()

@@ -192,12 +192,15 @@ def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
 def test_promote_names_force_only_where_it_helps(
     reason: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tokens: list[str] = []
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if "RAY" not in name})
     for name, replacement in {
         "find_workspace": lambda: None,
         "only_run": nullcontext,
-        "register": lambda workspace, forced_reason: "",
+        "register": lambda workspace, forced_reason: tokens.append(os.environ["RAY_AUTH_TOKEN"]) or "",
         "read_metrics": lambda workspace, step: {"reason": reason},
     }.items():
         monkeypatch.setattr(f"sluice.pipelines.commands.promote.{name}", replacement)
     assert main(["promote"]) == 1
     assert capsys.readouterr().err == shown
+    assert tokens[0], "the rollout's own Ray needs one"
