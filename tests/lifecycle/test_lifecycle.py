@@ -46,7 +46,7 @@ def test_version_carries_its_lineage(resumed: Checkout) -> None:
     kept = open_registry(resumed.workspace).model_folder(version.version).parent
     for name, tag in (("params.yaml", "params"), ("dvc.lock", "dvc_lock")):
         assert file_hash(kept / "lineage" / name) == version.tags[tag]
-    by_source = [value for name, value in version.metrics.items() if name.startswith("bits_per_byte/")]
+    by_source = [value for name, value in version.metrics.items() if name.startswith("bits_per_byte_by_source/")]
     assert by_source == [version.metrics["bits_per_byte"]], "this corpus is one source"
 
 
