@@ -1,8 +1,8 @@
 """Ray in a step: its environment, and the run's one Ray head, requested by the steps and started by the runner.
 
 The request is a file, so it crosses KFP and DVC; starting overlaps with the first steps, and a run with all steps
-cached never pays for it. Where RAY_ADDRESS is set, nothing is requested; a step in a pod
-of its own starts its own Ray.
+cached never pays for it. Where RAY_ADDRESS is set, nothing is requested; a step in a pod of
+its own starts its own Ray.
 """
 
 import json
@@ -29,6 +29,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray Serve kills a proxy that has not come up within 5 s, which on a busy machine it may not have.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # Ray's own handler of SIGTERM prints a C++ stack and aborts, where the command would end in order.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 
 
 def prepare_own_ray() -> None:

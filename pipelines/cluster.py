@@ -105,7 +105,7 @@ class ClusterConfig(Block):
 
     @model_validator(mode="after")
     def _on_the_volume(self) -> Self:
-        """What is written elsewhere is gone with the pod."""
+        """Refuse folders off the volume: what is written there is lost with the pod."""
         artifacts = urlsplit(self.environment.get("SLUICE_ARTIFACT_ROOT", ""))
         folders = {"workspace": self.workspace}
         if artifacts.scheme == "file":

@@ -163,7 +163,8 @@ class Cluster:
         root = own / "root"
         readable = {Path("/usr"), Path("/etc"), Path("/sys"), Path(sys.base_prefix), Path(sys.prefix)}
         links = {path: path.readlink() for path in map(Path, ("/bin", "/sbin", "/lib", "/lib64")) if path.is_symlink()}
-        binds = [(self.image, ROOT, True), *((path, path, True) for path in sorted(readable)), *writable]
+        # Those first, because the image's tree may lie below /tmp on this machine.
+        binds = [*writable, (self.image, ROOT, True), *((path, path, True) for path in sorted(readable))]
         binds += [(path, path, True) for path in self.seen]
         binds += [
             (Path(sys.prefix), ROOT / ".venv", True),

@@ -17,6 +17,7 @@ PLUMBING = {
     "sluice.core.failure",
     "sluice.components.ray_head",
     "sluice.components.params",
+    "sluice.components.saved_files",
     "sluice.components.stage",
     "sluice.components.workspace",
     "sluice.core.local_ray",
