@@ -3,8 +3,10 @@ account, and nobody has set a working folder.
 """
 
 import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def enter_task(root: str, settings: str, step: str, inputs: Mapping[str, str] | 
     settings have been written and their files hashed already; in a pod, that happens here. Raises StepFailed, such as
     for a workspace that has other code than this process, or artifacts of another run.
     """
+    remove_program(sys.argv)
     try:
         workspace = _prepare(Path(root).absolute(), settings, step)
         check_inputs(workspace, inputs or {})
@@ -44,6 +47,18 @@ def enter_task(root: str, settings: str, step: str, inputs: Mapping[str, str] | 
         message = describe(error)
         emit(step, "failed", message=message)
         raise StepFailed(f"{step}: {message}") from error
+
+
+def remove_program(arguments: Sequence[str]) -> None:
+    """Remove the temporary folder of a component's source, which KFP's command makes and leaves; it is loaded by now.
+
+    `arguments` are those of `kfp.dsl.executor_main`.
+    """
+    option = "--component_module_path"
+    if option in arguments[:-1]:
+        program = Path(arguments[arguments.index(option) + 1])
+        if {path.name for path in program.parent.iterdir()} <= {program.name, "__pycache__"}:
+            shutil.rmtree(program.parent)
 
 
 def _prepare(root: Path, settings: str, step: str) -> Workspace:

@@ -16,7 +16,7 @@ import yaml
 from sluice.components.events import EVENTS_VARIABLE, read_events
 from sluice.components.params import load_block
 from sluice.components.reproduce import _ask_for_versions
-from sluice.components.task import enter_task
+from sluice.components.task import enter_task, remove_program
 from sluice.components.workspace import PARAMS_VARIABLE, Workspace
 from sluice.core.account import name_user
 from sluice.core.failure import StepFailed
@@ -145,3 +145,17 @@ def test_new_files_of_a_remote_source_are_a_changed_setting_of_ingest(root: Path
     assert versions() not in {first, second}
     assert "data" in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["ingest"]["params"]
     memory.rm("/nightly", recursive=True)
+
+
+def test_the_folder_of_a_components_source_is_removed_and_no_other(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    for folder in (own, shared):
+        (folder / "__pycache__").mkdir(parents=True)
+        (folder / "ephemeral_component.py").write_text("")
+        remove = ["executor_main.py", "--component_module_path", str(folder / "ephemeral_component.py"), "--function"]
+        if folder == shared:
+            (folder / "notes.txt").write_text("of somebody")
+        remove_program(remove)
+    remove_program(["executor_main.py"])
+    assert not own.exists()
+    assert len(list(shared.iterdir())) == 3
