@@ -20,10 +20,11 @@ endif
 # Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-all check lock bench bench-data bench-model bench-train bench-structure clean help
+.PHONY: install run test test-all check lock bench bench-data bench-model bench-train bench-structure clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
+	@echo "make install  into .venv, and run nothing"
 	@echo "make test   install into .venv, then the tests of every package: unit and process"
 	@echo "make test-all  the same and the matrix: every training combination, every compiled architecture, benchmarks' tests"
 	@echo "make check  ruff, mypy, import-linter"
@@ -33,6 +34,8 @@ help:
 	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"
 	@echo "make bench-structure  measure the code's structure; writes the table in docs/architecture.md"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
+
+install: $(VENV)/.installed
 
 # A candidate that the gate holds or rejects ends the command with 3 or 4, which make shows as an error.
 run: $(VENV)/.installed
