@@ -64,17 +64,12 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
 
             client.wait_for_champion(report.version)
             # Enough for the monitoring's least sample, twice over.
-            count, since = 2 * load_block(workspace, MonitorConfig).min_records, time.time()
-            _replay(client, reference, count, config, "reference")
-            # The gateway's records reach the disk a moment after the answers.
-            deadline = time.monotonic() + _RECORDS_TIMEOUT_S
-            while save_reference(workspace.traffic, workspace.reference, report.version, since) < count:
-                if time.monotonic() > deadline:
-                    raise StepFailed(
-                        f"fewer than {count} traffic records of v{report.version} within {_RECORDS_TIMEOUT_S:.0f} s"
-                    )
-                time.sleep(_POLL_S)
-            _replay(client, bake, count, config, "bake")
+            count = 2 * load_block(workspace, MonitorConfig).min_records
+            since = _replay(client, reference, count, config, "reference")
+            _await_records(workspace, report.version, since, count)
+            save_reference(workspace.traffic, workspace.reference, report.version, since)
+            since = _replay(client, bake, count, config, "bake")
+            _await_records(workspace, report.version, since, count)
     return plain(report)
 
 
@@ -106,8 +101,9 @@ def a_server(workspace: Workspace) -> Iterator[Client]:
         yield server.client
 
 
-def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfig, note: str) -> None:
-    progress = EventProgress("rollout")
+def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfig, note: str) -> float:
+    """Have `count` requests answered; return when they began, in epoch seconds."""
+    progress, since = EventProgress("rollout"), time.time()
 
     def ask(number: int) -> None:
         client.complete(prompts[number % len(prompts)], config.max_tokens, config.seed + number)
@@ -115,3 +111,18 @@ def _replay(client: Client, prompts: list[str], count: int, config: RolloutConfi
     with ThreadPoolExecutor(config.concurrency) as pool:
         for done, _ in enumerate(pool.map(ask, range(count)), 1):
             progress(done, count, note)
+    return since
+
+
+def _await_records(workspace: Workspace, version: str, since: float, count: int) -> None:
+    """Wait until `count` replayed requests to `version` are in the traffic: they reach the disk after the answers."""
+    from sluice.monitoring.traffic.files import scan_traffic
+
+    deadline = time.monotonic() + _RECORDS_TIMEOUT_S
+    while True:
+        frame = scan_traffic(workspace.traffic, since, columns=("version", "source")).frame
+        if ((frame["version"] == version) & (frame["source"] == "replay")).sum() >= count:
+            return
+        if time.monotonic() > deadline:
+            raise StepFailed(f"fewer than {count} traffic records of v{version} within {_RECORDS_TIMEOUT_S:.0f} s")
+        time.sleep(_POLL_S)
