@@ -1,4 +1,4 @@
-"""Whether a server can be reached at all, before a client library tries again and again."""
+"""Check that a server can be reached at all, before a client library tries again and again."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ CONNECT_S = 5.0
 
 
 def connection_fault(url: str, timeout_s: float = CONNECT_S) -> str | None:
-    """Why nothing can connect to the server of `url`, or None where it accepts connections.
+    """Return why nothing can connect to the server of `url`, or None where it accepts connections.
 
     Where the environment names a proxy for it, the proxy is tried instead.
     """

@@ -1,4 +1,4 @@
-"""Whether the system killed processes because memory ran out, by the kernel's own counters."""
+"""Kills of processes for want of memory, by the kernel's own counters."""
 
 import re
 import signal
@@ -11,7 +11,7 @@ _OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def count_oom_kills() -> int | None:
-    """Processes killed for want of memory so far: in this process's cgroup, else on this machine; None if unknown."""
+    """Count the kills for want of memory so far, in this process's cgroup or else on this machine; None if unknown."""
     for path in (*_counters(), _VMSTAT):
         try:
             found = _OOM_KILL.search(path.read_text())
@@ -23,7 +23,7 @@ def count_oom_kills() -> int | None:
 
 
 def describe_exit(code: int, before: int | None, after: int | None) -> str:
-    """How a process ended by its exit code, with the number of out-of-memory kills before it started and after.
+    """Describe how a process ended by its exit code and the number of out-of-memory kills before it started and after.
 
     As in `was killed by SIGKILL: memory ran out (1 process killed by the kernel)`.
     """
@@ -45,7 +45,7 @@ def describe_exit(code: int, before: int | None, after: int | None) -> str:
 
 
 def describe_kills(before: int | None, after: int | None) -> str | None:
-    """That memory ran out, if the kernel killed processes for it meanwhile; None if not, or if nobody knows."""
+    """Say that memory ran out if the kernel killed processes for it meanwhile; None if not, or if nobody knows."""
     if before is None or after is None or after <= before:
         return None
     processes = "1 process" if after == before + 1 else f"{after - before} processes"

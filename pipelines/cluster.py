@@ -1,4 +1,4 @@
-"""Where and with what each task of the compiled pipeline runs on Kubernetes."""
+"""Settings of the compiled pipeline's tasks on Kubernetes: image, volume, resources, limits."""
 
 import re
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""Whether a champion answers, and if none does, why not and which command leads out. Pure: a function of the routes."""
+"""Readiness of the champion: why none answers, and which command leads out. Pure: a function of the routes."""
 
 from dataclasses import dataclass
 

@@ -30,7 +30,7 @@ _private = SimpleNamespace(worker=SimpleNamespace())
 
 
 class FakeRay:
-    """What the fake Ray is told to do, an attempt a word, and what it has started."""
+    """Instructions to the fake Ray, a word for each attempt, and the processes that it has started."""
 
     def __init__(self, folder: Path) -> None:
         """Make the module in `folder`, which becomes PYTHONPATH of the process that is to import it."""

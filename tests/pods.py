@@ -29,7 +29,7 @@ KFP_SCRATCH = dict.fromkeys(("/minio", "/s3", "/gcs", "/.local", "/.cache", "/.c
 """Empty folders that KFP's server mounts into every task."""
 _SUBNET = "10.77.0"
 _COMPILERS = ("c++", "g++", "gcc", "cc")
-"""What the last stage of the image does not have."""
+"""Programs that the last stage of the image does not have."""
 
 
 @cache
@@ -266,7 +266,7 @@ class CompiledPipeline:
         return given
 
     def command(self, task: str, outputs: Mapping[str, Any]) -> list[str]:
-        """The container's command, with the placeholder of the executor's input filled in."""
+        """The container's command, with the executor's input in the place of KFP's placeholder."""
         component = self.spec["components"][f"comp-{task}"]
         container = self.spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
         values = {}

@@ -100,7 +100,7 @@ class EvaluationSets:
 
     @cached_property
     def _occurs(self) -> np.ndarray:
-        """Whether an n-gram's hash begins with these bits, [2**bits] bool: rejects most n-grams of a clean document."""
+        """Filter by the first bits of an n-gram's hash, [2**bits] bool: it rejects most n-grams of a clean document."""
         bits = min(max(int(16 * len(self.hashes)).bit_length(), _LEAST_BITS), _MOST_BITS)
         table = np.zeros(1 << bits, dtype=bool)
         table[self.hashes >> np.uint64(64 - bits)] = True

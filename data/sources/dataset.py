@@ -25,7 +25,7 @@ def read_dataset(location: HubDataset, split: str, revision: str | None, origin:
 
 
 def needs_hub(location: HubDataset) -> bool:
-    """Whether the library reads the hub: it takes a folder of that name first, and its cache where it is offline."""
+    """Return whether the library reads the hub: it prefers a folder of that name, and offline its cache."""
     from huggingface_hub import constants
 
     return not constants.HF_HUB_OFFLINE and not Path(location.repository).is_dir()

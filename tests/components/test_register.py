@@ -1,4 +1,4 @@
-"""What is recorded with a version: the model card, and the lineage as files."""
+"""Records kept with a version: the model card, and the lineage as files."""
 
 from pathlib import Path
 

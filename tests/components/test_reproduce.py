@@ -1,4 +1,4 @@
-"""What DVC runs again, and what it does not."""
+"""Stages that DVC runs again, and those that it does not."""
 
 import os
 import shutil

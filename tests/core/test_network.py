@@ -1,4 +1,4 @@
-"""Whether a server can be reached, and why not, within seconds whatever hangs."""
+"""The check that a server can be reached answers within seconds, whatever hangs."""
 
 import socket
 from threading import Event

@@ -1,4 +1,4 @@
-"""What `sluice gc` removes, and that everything still works without it."""
+"""`sluice gc` removes what nothing needs, and everything still works without it."""
 
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 

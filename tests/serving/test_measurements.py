@@ -1,4 +1,4 @@
-"""What counts as evidence about a version: the class of an attempt, and the decisions that rest on it."""
+"""Evidence about a version: the class of an attempt, and the decisions that rest on it."""
 
 import math
 from collections.abc import Sequence

@@ -78,7 +78,7 @@ class World:
             time.sleep(0.05)
 
     def requests_by_status(self) -> Counter[str]:
-        """What the gateway has counted so far."""
+        """Counts of the gateway so far."""
         exposed = self.client._http.get("/metrics").text
         counted: Counter[str] = Counter()
         for family in text_string_to_metric_families(exposed):

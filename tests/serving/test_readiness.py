@@ -1,4 +1,4 @@
-"""Whether a champion answers, and if none does, what is said."""
+"""Readiness of the champion, and the message if none answers."""
 
 from dataclasses import asdict
 

@@ -65,7 +65,7 @@ def attend(call: AttentionCall) -> Tensor:
 
 
 def orderly(mask: AttentionMask) -> bool:
-    """Whether the kernels' own numbering of tokens gives the mask's distances. Reads the device once per mask."""
+    """Return whether the kernels' own numbering of tokens gives the mask's distances; reads the device once a mask."""
 
     def compare() -> bool:
         keys, queries = mask.key_positions, mask.query_positions

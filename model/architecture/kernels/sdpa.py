@@ -49,7 +49,7 @@ def attend(call: AttentionCall) -> Tensor:
 
 
 def shares_heads(device: str, dtype: torch.dtype, *, masked: bool) -> bool:
-    """Whether heads may share keys and values without falling back to torch's math path, which keeps every score: on a
-    GPU only its FlashAttention does, which supports neither masks nor float32.
+    """Return whether heads may share keys and values without falling back to torch's math path, which keeps every
+    score: on a GPU only its FlashAttention does, which supports neither masks nor float32.
     """
     return device == "cpu" or (not masked and dtype in (torch.float16, torch.bfloat16))
