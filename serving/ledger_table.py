@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
@@ -131,9 +132,7 @@ class LedgerTable:
     def _create(self) -> None:
         with self._naming_faults(), self._engine.begin() as connection:
             if self._kind == "sqlite":
-                # WAL lets readers continue while one process writes. The mode is stored in the file, so MLflow uses it
-                # too.
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                _use_wal(connection)
             elif sa.inspect(connection).has_table(TABLE.name):
                 return
             else:
@@ -162,3 +161,19 @@ class LedgerTable:
                 reason += " (its disk is full)"
             way_out = "docs/operations.md has the ways out"
             raise DatabaseFailed(f"the database {place} cannot be used: {reason}; {way_out}") from error
+
+
+def _use_wal(connection: sa.Connection) -> None:
+    """Let readers continue while one process writes. The mode is stored in the file, so MLflow uses it too.
+
+    SQLite does not wait for its busy timeout where two connections change the mode at once: one of them fails at once.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
