@@ -13,7 +13,7 @@ from sluice.core.check import finite_or_none
 
 RESULTS_FILE = "results.json"
 ITEMS_FILE = "items.jsonl"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Item:
     value: float
     """Not finite where the model did not produce a number."""
     weight: float = 1.0
+    cluster: str = ""
+    """What the item shares with others that are alike, its document; its own where it is empty."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Properties by which the gate may slice: source, language, task, .."""
+
+    @property
+    def unit(self) -> str:
+        """The independent unit that this item belongs to."""
+        return self.cluster or self.item
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,17 @@ class Evaluation:
 
 def item_lines(items: list[Item]) -> bytes:
     """Encode items.jsonl: rows in the order given, a value that is not finite as null."""
-    rows = [{"metric": i.metric, "item": i.item, "value": finite_or_none(i.value), "weight": i.weight} for i in items]
+    rows = [
+        {
+            "metric": i.metric,
+            "item": i.item,
+            "value": finite_or_none(i.value),
+            "weight": i.weight,
+            "cluster": i.cluster,
+            "metadata": dict(i.metadata),
+        }
+        for i in items
+    ]
     return b"".join(canonical_json(row) + b"\n" for row in rows)
 
 
@@ -84,5 +103,6 @@ def load_evaluation(folder: Path, timings: Mapping[str, float]) -> Evaluation:
     for line in rows.splitlines():
         row = json.loads(line)
         value = math.nan if row["value"] is None else float(row["value"])
-        items.setdefault(row["metric"], []).append(Item(row["metric"], row["item"], value, float(row["weight"])))
+        item = Item(row["metric"], row["item"], value, float(row["weight"]), row["cluster"], row["metadata"])
+        items.setdefault(item.metric, []).append(item)
     return Evaluation(results, {metric: tuple(found) for metric, found in items.items()}, timings)

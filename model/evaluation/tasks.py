@@ -29,6 +29,8 @@ class ChoiceItem:
     passages: tuple[str, ...]
     answer: int
     """Index of the passage that belongs under the heading, or follows the question."""
+    document: str = ""
+    """The document that question and answer are from; items of one document are alike."""
 
     @property
     def id(self) -> str:
@@ -71,7 +73,7 @@ def build_items(
         draw = random.Random(f"{seed}:{passage.rank}")
         texts = [passage.text, *(d.text for d in draw.sample(distractors, choices - 1))]
         draw.shuffle(texts)
-        built.append(ChoiceItem(passage.heading, tuple(texts), texts.index(passage.text)))
+        built.append(ChoiceItem(passage.heading, tuple(texts), texts.index(passage.text), passage.document))
     return built
 
 

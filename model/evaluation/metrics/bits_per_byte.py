@@ -40,9 +40,11 @@ def measure(subject: Subject) -> Measured:
             hashlib.sha256(text.encode()).hexdigest()[:32],
             round(value, DIGITS) if np.isfinite(value) else value,
             float(len(text.encode())),
+            cluster=name,
+            metadata={"source": held_out.sources[name]},
         )
-        for text, value in zip(
-            texts, document_bits(subject.model, subject.tokenizer, texts, subject.progress), strict=True
+        for (name, text), value in zip(
+            scored, document_bits(subject.model, subject.tokenizer, texts, subject.progress), strict=True
         )
     ]
     sources = [held_out.sources[name] for name, _ in scored]

@@ -36,7 +36,11 @@ def measure(subject: Subject) -> Measured:
         seed=config.seed,
     )
     answers = answer_items(subject.model, subject.tokenizer, questions, subject.progress)
-    items = [Item(NAME, question.id, answer) for question, answer in zip(questions, answers, strict=True)]
+    sources = subject.held_out.sources
+    items = [
+        Item(NAME, question.id, answer, cluster=question.document, metadata={"source": sources[question.document]})
+        for question, answer in zip(questions, answers, strict=True)
+    ]
     return Measured(items, {"choices": config.choices})
 
 

@@ -1,0 +1,89 @@
+"""What a suite needs of a model: likelihoods of continuations, and generated text.
+
+A model directory offers both, a served URL only generation. A suite is written against this interface, so it does not
+know which of them it measures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sluice.core.progress import Progress, no_progress
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+"""Plain text that the model continues, or a conversation that it answers in its own chat template."""
+
+
+@dataclass(frozen=True)
+class ContinuationRequest:
+    """A continuation to score, given the prompt before it."""
+
+    prompt: Prompt
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Likelihood of a continuation."""
+
+    nats: float
+    """Negative log-likelihood of the scored tokens; NaN where the logits are not finite."""
+    token_nats: tuple[float, ...]
+    """The same by token."""
+    tokens: tuple[str, ...]
+    """The scored tokens as text."""
+    scored_bytes: int
+    """Bytes of the continuation that were scored: fewer than all where the context cuts it."""
+    is_greedy: bool
+    """Whether greedy decoding would give these tokens."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A prompt to answer. Temperature 0 is greedy."""
+
+    prompt: Prompt
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer."""
+
+    text: str
+    """Without the stop string that ended it."""
+    tokens: int
+    finish_reason: Literal["stop", "length", "error"]
+    error: str = ""
+    """Why there is no answer, where finish_reason is `error`."""
+
+
+class EvaluatedModel(Protocol):
+    """A model under evaluation. Answers come in the order of the requests, and no answer depends on another."""
+
+    @property
+    def model_hash(self) -> str:
+        """sha256 of what answers: the files of a model directory, or the served version's."""
+
+    @property
+    def can_score(self) -> bool:
+        """Whether `score` is available; a served URL generates only."""
+
+    def score(
+        self, requests: Sequence[ContinuationRequest], progress: Progress = no_progress
+    ) -> list[Continuation]: ...
+
+    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]: ...
