@@ -1,0 +1,41 @@
+"""What a scorer is: a pure function from a model's answer and its sample to a score."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from sluice.model.evaluation.suites.samples import Sample
+
+TextScore = Callable[[str, Sample], float | None]
+
+
+@dataclass(frozen=True)
+class ChoiceLikelihood:
+    """Likelihood of one choice as the continuation of the question."""
+
+    nats: float
+    tokens: int
+    characters: int
+    bytes: int
+    """Of what was scored: less than the choice where the model's context cuts it."""
+    nats_alone: float
+    """The same of the choice without the question."""
+
+
+ChoiceScore = Callable[[tuple[ChoiceLikelihood, ...], Sample], float | None]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer under its name in a suite's YAML. Scores lie between 0 and 1, higher is better.
+
+    None is no score, such as of code that cannot be run here: the metric then has fewer rows than planned, which is
+    inconclusive. It is never a 0.
+    """
+
+    name: str
+    reads: Literal["text", "choices"]
+    """What the model does: `text` is generated, `choices` are scored by their likelihood."""
+    score: TextScore | ChoiceScore
+    needs: Literal["targets", "choices", "nothing"] = "targets"
+    """What every sample of the suite must have."""
