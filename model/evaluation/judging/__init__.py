@@ -1,0 +1,1 @@
+"""Judges, their agreement with people, rates corrected for their errors, and preferences."""
