@@ -49,7 +49,8 @@ class PromptEncoder:
         self._plain.encode_special_tokens = True
         self._template = None if template is None or template.source == CHAT_TEMPLATE else template
         self._vocab_size = vocab_size
-        self._before = start_ids(tokenizer)
+        self.start_ids = tuple(start_ids(tokenizer))
+        """Tokens that begin a text, such as bos; empty for models trained here."""
         ours = (self._special[END_OF_TURN], self._special[END_OF_TEXT])
         self.stop_ids = frozenset(stop_ids) | {token for token in ours if token is not None}
         """Tokens that end an answer."""
@@ -61,7 +62,7 @@ class PromptEncoder:
         otherwise, which precedes every document in training.
         """
         if isinstance(prompt, str):
-            return [*self._before, *self.encode_text(prompt)] or [self._id(END_OF_TEXT)]
+            return [*self.start_ids, *self.encode_text(prompt)] or [self._id(END_OF_TEXT)]
         if self._template is not None:
             special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
             messages = [PromptMessage(each.role, _as_text(each.content, special)) for each in prompt]
@@ -83,7 +84,8 @@ class PromptEncoder:
         are added unless they are there.
         """
         ids = self._with_special(text)
-        return ids if self._before and ids[: len(self._before)] == self._before else [*self._before, *ids]
+        begins = self.start_ids and tuple(ids[: len(self.start_ids)]) == self.start_ids
+        return ids if begins else [*self.start_ids, *ids]
 
     def encode_text(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
