@@ -45,7 +45,17 @@ def main() -> None:
     threading.Thread(target=end_with_parent, name="end_with_parent", daemon=True).start()
     oom_kills = count_oom_kills()
     try:
-        node = _start(arguments.folder, arguments.cpus, dashboard=arguments.dashboard)
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=arguments.cpus,
+            include_dashboard=arguments.dashboard,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            _temp_dir=str(arguments.folder),
+        )
+        node: Any = ray._private.worker._global_node
         channel.write(json.dumps({"address": node.gcs_address}) + "\n")
         while not (dead := [(name, ended) for name, ended in node.dead_processes() if name in _NEEDED]):
             time.sleep(_POLL_S)
@@ -82,21 +92,6 @@ def _members(session: int) -> list[psutil.Process]:
         except (OSError, psutil.Error):
             continue
     return found
-
-
-def _start(folder: Path, cpus: int | None, *, dashboard: bool) -> Any:
-    """Start Ray and return its node."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        _temp_dir=str(folder),
-    )
-    return ray._private.worker._global_node
 
 
 if __name__ == "__main__":

@@ -131,7 +131,12 @@ def _in_processes(
         while waiting or running:
             while waiting and len(running) < workers:
                 index, item = waiting.pop()
-                running[_submit(pool, function, item)] = index
+                # A worker that starts here inherits the mask: at Ctrl-C this process ends it, without a traceback.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    running[pool.submit(function, item)] = index
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
             processes = list((pool._processes or {}).values())
             done, _ = wait(running, timeout=patience_s, return_when=FIRST_COMPLETED)
             if not done:
@@ -149,15 +154,6 @@ def _in_processes(
         raise
     if lasting is None:
         here.end()
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """Submit a task; a worker that starts for it is ended by this process at Ctrl-C, without a traceback of its own."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Inherited by the worker.
-    try:
-        return pool.submit(function, item)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_ray(
@@ -197,21 +193,17 @@ def _failed(item: object, error: BaseException) -> TaskFailed:
 
 
 def _died(items: Sequence[object], processes: Sequence[BaseProcess], oom_kills: int | None) -> WorkerDied:
-    # The pool ends the other workers with SIGTERM; a worker that ended otherwise is the one that died.
     deadline = time.monotonic() + _JOIN_S
-    codes = [code for process in processes if (code := _exit_code(process, deadline)) not in {None, 0, -signal.SIGTERM}]
+    for process in processes:
+        # join() returns at once, without a code, while the pool's own thread is the one that reaps the process.
+        while process.exitcode is None and time.monotonic() < deadline:
+            process.join(timeout=_POLL_S)
+            time.sleep(_POLL_S)
+    # The pool ends the other workers with SIGTERM; a worker that ended otherwise is the one that died.
+    codes = [code for each in processes if (code := each.exitcode) not in {None, 0, -signal.SIGTERM}]
     is_signal = bool(codes) and codes[0] < 0
     how = describe_exit(codes[0], oom_kills, count_oom_kills()) if is_signal else "ended without an error message"
     return WorkerDied(f"a worker process {how} at {' or '.join(map(_name, items))}")
-
-
-def _exit_code(process: BaseProcess, deadline: float) -> int | None:
-    """Return the exit code; None if the process has not ended by the deadline."""
-    # join() returns at once, without a code, while the pool's own thread is the one that reaps the process.
-    while process.exitcode is None and time.monotonic() < deadline:
-        process.join(timeout=_POLL_S)
-        time.sleep(_POLL_S)
-    return process.exitcode
 
 
 def _stalled(items: Sequence[object], patience_s: float) -> TaskFailed:

@@ -114,20 +114,15 @@ class PretrainConfig(Block):
         """Number of data-parallel replicas; one if the model has more parts than there are workers."""
         return max(1, self.workers // (self.pipeline_stages * self.tensor_parallel))
 
-    def _suggestion(self) -> str:
-        """Advice for a micro_batch_size that divides; empty if there is none."""
-        share = self.batch_size // self.copies
-        if not share or self.batch_size % self.copies:
-            return ""
-        rows = max(each for each in range(1, min(share, self.micro_batch_size) + 1) if share % each == 0)
-        return f": micro_batch_size {rows} would do"
-
     @model_validator(mode="after")
     def _has_effect(self) -> "PretrainConfig":
         if self.batch_size % (self.copies * self.micro_batch_size):
+            share, rest = divmod(self.batch_size, self.copies)
+            fitting = [each for each in range(1, self.micro_batch_size + 1) if share and share % each == 0]
+            advice = f": micro_batch_size {fitting[-1]} would do" if fitting and not rest else ""
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of workers x micro_batch_size "
-                f"= {self.copies} x {self.micro_batch_size}{self._suggestion()}"
+                f"= {self.copies} x {self.micro_batch_size}{advice}"
             )
         if self.gradient_clip is not None and not OPTIMIZERS[self.optimizer].clips_gradients:
             raise ValueError(

@@ -141,7 +141,10 @@ def _step_outputs(workspace: Workspace) -> Iterator[StoredItem]:
     objects = {
         f"{path.parent.name}{path.name}": path for path in (workspace.root / ".dvc/cache/files/md5").glob("??/*")
     }
-    current = {name for output in _current_outputs(workspace) for name in (output, *_listed(objects.get(output)))}
+    has_lock = (workspace.root / "dvc.lock").is_file()
+    stages = read_lock(workspace)["stages"].values() if has_lock else ()
+    outputs = [out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out]
+    current = {name for output in outputs for name in (output, *_listed(objects.get(output)))}
     for name in sorted(current & objects.keys()):
         yield _item("step outputs", objects[name], needed_by="an artifact of the last run")
     left = objects.keys() - current
@@ -152,13 +155,6 @@ def _step_outputs(workspace: Workspace) -> Iterator[StoredItem]:
         left -= {name, *folders[name]}
     for name in sorted(left):
         yield _item("step outputs", objects[name])
-
-
-def _current_outputs(workspace: Workspace) -> Iterator[str]:
-    path = workspace.root / "dvc.lock"
-    stages = read_lock(workspace)["stages"] if path.is_file() else {}
-    for stage in stages.values():
-        yield from (out["md5"] for out in stage.get("outs", []) if "md5" in out)
 
 
 def _listed(path: Path | None) -> list[str]:

@@ -37,19 +37,17 @@ class AuthMiddleware:
         return await self._app(scope, _bounded(receive), send)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
-        if path not in self._open_paths and not self._is_known(headers.get(b"authorization", b"")):
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        found = hashlib.sha256(key.strip()).hexdigest()
+        # All keys are compared, each in constant time, so that timing reveals nothing.
+        known = [hmac.compare_digest(found, key_hash) for key_hash in self._key_hashes]
+        is_known = scheme.lower() == b"bearer" and any(known)
+        if path not in self._open_paths and not is_known:
             return ApiError(401, "send the server's key as `Authorization: Bearer KEY`", code="invalid_api_key")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return _too_large()
         return None
-
-    def _is_known(self, authorization: bytes) -> bool:
-        scheme, _, key = authorization.partition(b" ")
-        found = hashlib.sha256(key.strip()).hexdigest()
-        # All keys are compared, each in constant time, so that timing reveals nothing.
-        known = [hmac.compare_digest(found, key_hash) for key_hash in self._key_hashes]
-        return scheme.lower() == b"bearer" and any(known)
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -114,7 +114,9 @@ class FallbackCall:
                             yield event
                     return
                 except Exception as error:
-                    attempt.status, attempt.error = _status(error), type(error).__name__
+                    own = error.status if isinstance(error, GenerationError) else 502
+                    attempt.status = 504 if isinstance(error, TimeoutError) else own
+                    attempt.error = type(error).__name__
                     if target is self._targets[-1]:
                         raise
                 finally:
@@ -171,6 +173,7 @@ class FallbackCall:
         measured: dict[str, Any] = {"first_token_ms": attempt.first_token_ms, "queue_ms": attempt.queue_ms}
         if attempt.finish:
             measured = {name: getattr(attempt.finish, name) for name in MEASURED_BY_ENGINE}
+        prompt = self._request.prompt
         return TrafficRecord(
             **measured,
             wait_ms=attempt.wait_ms,
@@ -182,19 +185,7 @@ class FallbackCall:
             completion_tokens=attempt.tokens,
             status=status,
             error=attempt.error,
-            prompt_text=_prompt_text(self._request),
+            prompt_text=prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt),
             completion_text=attempt.text,
             source=self._source,
         )
-
-
-def _status(error: Exception) -> int:
-    if isinstance(error, TimeoutError):
-        return 504
-    return error.status if isinstance(error, GenerationError) else 502
-
-
-def _prompt_text(request: GenerationRequest) -> str:
-    if isinstance(request.prompt, str):
-        return request.prompt
-    return "\n".join(message.content for message in request.prompt)

@@ -29,7 +29,7 @@ from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
 from sluice.serving.auth import AuthMiddleware
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.request import Finish, GenerationError, TokenEvent
+from sluice.serving.engine.request import GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests, as_json
 from sluice.serving.readiness import Outage, find_outage
@@ -146,8 +146,11 @@ class Gateway:
             return EventStream(self._stream(call, event, events, reply), headers=self.headers(call, ignored))
         assert event.finish is not None, "the last event of an answer has its finish"
         self._count(call)
-        headers = self.headers(call, ignored) | {"server-timing": _server_timing(event.finish)}
-        return JSONResponse(reply.complete(event.text, event.finish), headers=headers)
+        finish = event.finish
+        durations = {"queue": finish.queue_ms, "first": finish.first_token_ms, "token": finish.per_token_ms}
+        timing = ", ".join(f"{name};dur={value:.3f}" for name, value in durations.items() if value is not None)
+        headers = self.headers(call, ignored) | {"server-timing": timing}
+        return JSONResponse(reply.complete(event.text, finish), headers=headers)
 
     async def _stream(
         self,
@@ -295,11 +298,6 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected %s", type(error).__name__)
         return JSONResponse(ApiError(500, "the gateway failed").body, 500)
-
-
-def _server_timing(finish: Finish) -> str:
-    durations = {"queue": finish.queue_ms, "first": finish.first_token_ms, "token": finish.per_token_ms}
-    return ", ".join(f"{name};dur={value:.3f}" for name, value in durations.items() if value is not None)
 
 
 async def _last(events: AsyncGenerator[TokenEvent, None]) -> TokenEvent:

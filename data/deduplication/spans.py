@@ -38,14 +38,10 @@ def cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
         gap = _GAP.match(rest, joint)
         assert gap is not None
         end = gap.end()
-        kept += [rest[position:start], _tidy(rest[start:end], at_start=not start, at_end=end == len(rest))]
+        kept.append(rest[position:start])
+        if end < len(rest):
+            space = rest[start:end]
+            breaks = 0 if not start else min(space.count("\n"), 2)
+            kept += [("\r\n" if "\r\n" in space else "\n") * breaks, space[space.rfind("\n") + 1 :]]
         position = end
     return "".join([*kept, rest[position:]])
-
-
-def _tidy(gap: str, *, at_start: bool, at_end: bool) -> str:
-    if at_end:
-        return ""
-    last_break = gap.rfind("\n") + 1
-    breaks = 0 if at_start else min(gap.count("\n"), 2)
-    return ("\r\n" if "\r\n" in gap else "\n") * breaks + gap[last_break:]

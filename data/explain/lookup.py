@@ -3,6 +3,7 @@
 import csv
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.data.document import printable
@@ -27,7 +28,13 @@ def find_documents(folder: Path, decisions: list[Row], name: str, here: Path) ->
 
 def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[Row]:
     """Return the document read from this path, or the only one whose path ends with it; ValueError for none or more."""
-    at = partial(rows_at, name=name, uris=_sources(folder), here=here)
+    # Packages, and a step's artifact, have no sources.
+    listed: list[Any] = []
+    if (folder / MANIFEST).is_file():
+        sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
+        listed = [sources] if isinstance(sources, str) else sources or []
+    uris = [each if isinstance(each, str) else each["uri"] for each in listed]
+    at = partial(rows_at, name=name, uris=uris, here=here)
     rejects: list[Row] = []
     table = folder / EVIDENCE / REJECTS
     if table.is_file():
@@ -51,12 +58,12 @@ def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[
         found, rejected = ([row for row in rows if is_ending(row)] for rows in (decisions, rejects))
     several = [*found, *rejected]
     if len({(row["source"], row.get("file", row["path"])) for row in several}) > 1:
-        listed = ", ".join(
+        shown = ", ".join(
             f"{row.get('id', 'rejected')[:12]} ({row['source']}, {row['path']})" for row in several[:_SHOWN]
         )
         more = f" and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
         what = "files" if any("id" not in row for row in several) else "documents"
-        raise ValueError(f"{name} names {len(several)} {what}: give the id of one, {listed}{more}")
+        raise ValueError(f"{name} names {len(several)} {what}: give the id of one, {shown}{more}")
     if rejected and not found:
         raise ValueError(f"{name} was never a document: {rejected[0]['reason']}")
     if not found:
@@ -65,12 +72,3 @@ def _at_path(folder: Path, decisions: list[Row], name: str, here: Path) -> list[
             "the path it was read from"
         )
     return found
-
-
-def _sources(folder: Path) -> list[str]:
-    """Return the URIs of the build's sources; none for packages, and for a step's artifact."""
-    if not (folder / MANIFEST).is_file():
-        return []
-    sources = read_manifest(folder).get("parameters", {}).get("data", {}).get("sources")
-    listed = [sources] if isinstance(sources, str) else sources or []
-    return [each if isinstance(each, str) else each["uri"] for each in listed]

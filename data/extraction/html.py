@@ -29,8 +29,10 @@ def html_blocks(text: str) -> list[Block]:
 
 def blocks_of(root: Element, skipped: Collection[Element] = ()) -> list[Block]:
     """Return the blocks of an element, without the `skipped` ones below it."""
+    # A superscript that is a number would be read as digits of the number before it.
+    exponents = (element for element in root.iter("sup") if _EXPONENT.match(_short_text(element)))
     # Read as one, not element by element.
-    atoms = {*line_rows(root, skipped), *root.iter("math"), *filter(_is_exponent, root.iter("sup"))}
+    atoms = {*line_rows(root, skipped), *root.iter("math"), *exponents}
     reader = _Reader()
     for event, element in walk(root, {*skipped, *atoms, *filter(_is_anchor, root.iter("a"))}):
         if event == "start":
@@ -44,11 +46,6 @@ def blocks_of(root: Element, skipped: Collection[Element] = ()) -> list[Block]:
     reader.flush()
     reader.flush_term()
     return reader.blocks
-
-
-def _is_exponent(element: Element) -> bool:
-    """Return whether a superscript is a number, which would be read as digits of the number before it."""
-    return bool(_EXPONENT.match(_short_text(element)))
 
 
 def _short_text(element: Element) -> str:
@@ -103,7 +100,13 @@ class _Reader:
         elif tag == "dt":
             self.flush_term()
         elif tag == "br":
-            self._line_break()
+            self.line_breaks += 1
+            if self.in_code:
+                self.words.append("\n")
+            elif self.line_breaks > 1:
+                self.flush()
+            else:
+                self.words.append(LINE_END)
         elif tag in ("code", "q") and not self.in_code:
             self.words.append("“" if tag == "q" else "`")
         self.add(element.text)
@@ -116,7 +119,11 @@ class _Reader:
         if is_code(element):
             self.in_code -= 1
             if not self.in_code:
-                self._flush_code()
+                text = "".join(self.words).strip("\n").rstrip()
+                self.words.clear()
+                self.flush_term()
+                if text.strip():
+                    self.blocks.append(Code(text))
         elif tag == "dt" and not self.in_code:
             self.term = one_line("".join(self.words))
             self.words.clear()
@@ -176,24 +183,8 @@ class _Reader:
             self.blocks.append(ListItem(self.term))
             self.term = ""
 
-    def _flush_code(self) -> None:
-        text = "".join(self.words).strip("\n").rstrip()
-        self.words.clear()
-        self.flush_term()
-        if text.strip():
-            self.blocks.append(Code(text))
-
     def _break(self) -> None:
         if not self.in_code:
             self.flush()
         elif self.words and not self.words[-1].endswith("\n"):
             self.words.append("\n")
-
-    def _line_break(self) -> None:
-        self.line_breaks += 1
-        if self.in_code:
-            self.words.append("\n")
-        elif self.line_breaks > 1:
-            self.flush()
-        else:
-            self.words.append(LINE_END)

@@ -185,7 +185,13 @@ class _Reader:
         elif treatment is Treatment.LIST_TABLE:
             yield from self._list_table(content, nesting)
         elif treatment is Treatment.TITLED:
-            yield from self._titled(argument, content, nesting)
+            # A signature (of several lines for overloads) is the heading of its description.
+            outer = self.level
+            if argument:
+                self.level = min(outer + 1, 6)
+                yield Heading(self.level, self.words(argument))
+            yield from self.blocks(content, nesting + 1)
+            self.level = outer
         elif treatment is Treatment.LABELLED:
             versioned = argument_is_version(name)
             version, _, rest = argument.partition(" ") if versioned else ("", "", argument)
@@ -196,15 +202,6 @@ class _Reader:
             if body and argument and treatment is Treatment.TABBED:
                 yield Paragraph(self.words(argument))
             yield from body
-
-    def _titled(self, argument: str, content: list[str], nesting: int) -> Iterator[Block]:
-        """Yield a signature (of several lines for overloads) as heading, and its description."""
-        outer = self.level
-        if argument:
-            self.level = min(outer + 1, 6)
-            yield Heading(self.level, self.words(argument))
-        yield from self.blocks(content, nesting + 1)
-        self.level = outer
 
     def _list_table(self, content: list[str], nesting: int) -> Iterator[Block]:
         row: list[list[str]] = []

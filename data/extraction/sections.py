@@ -83,13 +83,12 @@ def _headings(text: str) -> list[str]:
 
 
 def _continued(text: str) -> list[tuple[str, str]]:
-    return [(_last_words(before), after) for before, after in pairwise(passages(text))]
-
-
-def _last_words(passage: str) -> str:
-    tail = passage[-_PROMPT:]
-    cut_word = len(passage) > len(tail) and " " in tail
-    return tail.partition(" ")[2].strip() if cut_word else tail.strip()
+    found = []
+    for before, after in pairwise(passages(text)):
+        tail = before[-_PROMPT:]
+        cut_word = len(before) > len(tail) and " " in tail
+        found.append((tail.partition(" ")[2].strip() if cut_word else tail.strip(), after))
+    return found
 
 
 def prompts(text: str) -> list[str]:

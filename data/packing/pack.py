@@ -15,7 +15,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
 from sluice.data.document import read_documents
 from sluice.data.packing.held_out import HeldOutTable
-from sluice.data.packing.report import PackReport, SplitCounts
+from sluice.data.packing.report import PackReport
 from sluice.data.packing.shards import ShardWriter, TokenSequence
 from sluice.data.packing.training import Training, TrainingTable
 from sluice.data.split import SPLITS, Split, split_of
@@ -55,9 +55,14 @@ def pack(
     held_out: dict[Split, HeldOutTable] = {split: HeldOutTable() for split in SPLITS if split != "train"}
     table = _encode(config, documents, encoder, writers, held_out, progress)
     counts = {split: writer.close() for split, writer in writers.items()}
-    _check_not_empty(counts)
-    for split, held in held_out.items():
-        counts[split].sources = held.save(out, split)
+    if empty := [split for split, count in counts.items() if not count.documents]:
+        held = ", ".join(f"{split} {count.documents}" for split, count in counts.items())
+        raise ValueError(
+            f"no document falls into {' or '.join(empty)} ({held}): add documents, or raise pack.valid_fraction and "
+            "pack.test_fraction"
+        )
+    for split, table_of_split in held_out.items():
+        counts[split].sources = table_of_split.save(out, split)
     training = Training(config, table)
     report = PackReport(
         dtype=dtype.name,
@@ -122,13 +127,3 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _check_not_empty(counts: Mapping[Split, SplitCounts]) -> None:
-    empty = [split for split, count in counts.items() if not count.documents]
-    if empty:
-        held = ", ".join(f"{split} {count.documents}" for split, count in counts.items())
-        raise ValueError(
-            f"no document falls into {' or '.join(empty)} ({held}): add documents, or raise pack.valid_fraction and "
-            "pack.test_fraction"
-        )

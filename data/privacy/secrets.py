@@ -151,7 +151,10 @@ def secrets(text: str) -> Iterator[Range]:
         ranges += [(max(run.start() - _LONGEST_BEGINNING, 0), run.end()) for run in pattern.finditer(text)]
     runs = "\n".join(text[start:end] for start, end in ranges)
     finders: list[Callable[[str, int, int], Iterator[Range]]] = [
-        partial(_tokens, tokens=tokens) for tokens in _PLUGINS if re.search(tokens.sign, runs)
+        partial(_whole, pattern=pattern, is_exact=tokens.is_exact, is_signed=tokens.is_signed)
+        for tokens in _PLUGINS
+        if re.search(tokens.sign, runs)
+        for pattern in _patterns(tokens.module, tokens.plugin)
     ]
     if _YOUNGER_SIGN.search(runs):
         finders.append(partial(_whole, pattern=_YOUNGER))
@@ -203,11 +206,6 @@ def _private_keys(text: str) -> Iterator[Range]:
             assert footer is not None, "the body may be empty"
         if _KEY_LINE.search(text, end, footer.end()):
             yield start, footer.end()
-
-
-def _tokens(text: str, start: int, end: int, tokens: _Tokens) -> Iterator[Range]:
-    for pattern in _patterns(tokens.module, tokens.plugin):
-        yield from _whole(text, start, end, pattern, tokens.is_exact, tokens.is_signed)
 
 
 def _whole(  # noqa: PLR0917

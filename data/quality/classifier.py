@@ -92,7 +92,13 @@ def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> 
             )
     if both := sorted(by_id[0].keys() & by_id[1].keys()):
         raise ValueError(f"{len(both)} documents are both good and bad, the first of them {both[0]}: take them out")
-    splits = [_split(texts, seed) for texts in by_id]
+    splits = []
+    for texts in by_id:
+        # Held-out and training documents, by a hash of content id and seed.
+        order = sorted(texts, key=lambda identity: content_id(f"{seed} {identity}"))
+        proses = [Prose.of(texts[identity]) for identity in order]
+        held_out = len(proses) // _HELD_OUT
+        splits.append((proses[:held_out], proses[held_out:]))
     (held_good, train_good), (held_bad, train_bad) = splits
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000, random_state=seed)
     model.fit(_matrix([*train_good, *train_bad]), [1] * len(train_good) + [0] * len(train_bad))
@@ -110,14 +116,6 @@ def train(good: Iterable[str], bad: Iterable[str], out: Path, seed: int = 0) -> 
     about = json.dumps({"format": _FORMAT, "report": report.model_dump()}, sort_keys=True)
     save_file({"weights": model.coef_[0].astype(np.float32), "bias": bias}, out, metadata={"quality": about})
     return report
-
-
-def _split(texts: dict[str, str], seed: int) -> tuple[list[Prose], list[Prose]]:
-    """Split into held-out and training documents by a hash of content id and seed."""
-    order = sorted(texts, key=lambda identity: content_id(f"{seed} {identity}"))
-    proses = [Prose.of(texts[identity]) for identity in order]
-    held_out = len(proses) // _HELD_OUT
-    return proses[:held_out], proses[held_out:]
 
 
 def _matrix(proses: Sequence[Prose]):  # type: ignore[no-untyped-def]

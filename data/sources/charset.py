@@ -82,8 +82,14 @@ def decode(content: bytes, setting: str | None = None, declared: str | None = No
         except UnicodeDecodeError:
             encoding = guess(content)
             text = _decoded(content, encoding)
-    if "\0" in text or (encoding.name != "utf-8" and _is_mojibake(text)):
+    if "\0" in text:
         raise NotText("binary")
+    if encoding.name != "utf-8":
+        # Decoded noise has control and unassigned characters.
+        seen = text[:4096]
+        odd = sum(unicodedata.category(each) in ("Cc", "Cn", "Co", "Cs") and not each.isspace() for each in seen)
+        if _share(odd, seen) > _MOST_UNASSIGNED:
+            raise NotText("binary")
     return text, encoding
 
 
@@ -133,7 +139,10 @@ def guess(content: bytes) -> Encoding:
     if b"\0" in content or _share(len(content) - len(content.translate(None, _CONTROLS)), content) > _MOST_CONTROLS:
         raise NotText("binary")
     sample = _sample(content)
-    if _is_damaged_utf_8(sample):
+    as_utf_8 = sample.decode("utf-8", "replace")
+    wrong = as_utf_8.count("\ufffd")
+    # Bytes of other encodings form UTF-8 by chance alone; here most characters beyond ASCII are.
+    if len(_HIGH.findall(as_utf_8)) - wrong > 4 * wrong:
         raise NotText("damaged UTF-8 text")
     matches = list(from_bytes(sample, cp_isolation=list(_GUESSED)))
     if not matches:
@@ -161,13 +170,6 @@ def guess(content: bytes) -> Encoding:
     return Encoding(name, "guess", confidence)
 
 
-def _is_damaged_utf_8(content: bytes) -> bool:
-    """Return whether most characters beyond ASCII are UTF-8: bytes of other encodings form such by chance alone."""
-    text = content.decode("utf-8", "replace")
-    wrong = text.count("\ufffd")
-    return len(_HIGH.findall(text)) - wrong > 4 * wrong
-
-
 def _sample(content: bytes) -> bytes:
     """Return the lines that are not ASCII, up to a limit: whole lines, because half a character is an error."""
     lines, size = [], 0
@@ -185,13 +187,6 @@ def _high_lines(content: bytes) -> list[bytes]:
 
 def _share(count: int, content: bytes | str) -> float:
     return count / max(len(content), 1)
-
-
-def _is_mojibake(text: str) -> bool:
-    """Return whether a text has control and unassigned characters, as decoded noise has."""
-    seen = text[:4096]
-    odd = sum(unicodedata.category(each) in ("Cc", "Cn", "Co", "Cs") and not each.isspace() for each in seen)
-    return _share(odd, seen) > _MOST_UNASSIGNED
 
 
 class Recoded(io.RawIOBase):

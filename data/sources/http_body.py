@@ -87,7 +87,10 @@ def _decoded(content: bytes, encoding: str, max_bytes: int) -> bytes:
                     return content
                 found = gzip.GzipFile(fileobj=io.BytesIO(content)).read(max_bytes + 1)
             case "deflate":
-                found = _inflated(content, max_bytes + 1)
+                try:
+                    found = zlib.decompressobj().decompress(content, max_bytes + 1)
+                except zlib.error:  # some servers leave out the header
+                    found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, max_bytes + 1)
             case "br":
                 import brotli
 
@@ -105,10 +108,3 @@ def _decoded(content: bytes, encoding: str, max_bytes: int) -> bytes:
     if len(found) > max_bytes:
         raise Damaged(too_large(max_bytes))
     return bytes(found)
-
-
-def _inflated(content: bytes, most: int) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(content, most)
-    except zlib.error:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, most)

@@ -53,7 +53,9 @@ def read_parquet(  # noqa: PLR0917
                     yield origin.reject(shown, fault)
                 return
             # A row without a text may have turns.
-            turns = turns if text not in turns and _has_nulls(file, text) else []
+            known = [chunk.statistics for chunk in _chunks(file, text)]
+            has_nulls = not all(each and each.has_null_count and each.null_count == 0 for each in known)
+            turns = turns if text not in turns and has_nulls else []
             others = [
                 name
                 for name in schema.names
@@ -129,12 +131,6 @@ def ranges_of_parquet(path: Path, _shown: str, _origin: Origin, _limits: Limits,
             ranges.append(FileRange(start, number + 1, first, size))
             start, first, rows, size = number + 1, first + rows, 0, 0
     return ranges if first > 1 else []
-
-
-def _has_nulls(file: Any, text: str) -> bool:
-    """Return whether a column may have rows without a value."""
-    known = [chunk.statistics for chunk in _chunks(file, text)]
-    return not all(each and each.has_null_count and each.null_count == 0 for each in known)
 
 
 def _is_text(kind: Any) -> bool:

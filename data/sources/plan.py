@@ -118,7 +118,13 @@ def _units(  # noqa: PLR0917
     match location:
         case LocalFiles(top):
             if source.sha256:
-                _check_hash(location, source.sha256)
+                if not top.is_file():
+                    raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
+                if (found := file_hash(top)) != source.sha256:
+                    raise ValueError(
+                        f"data.sources: {location.name} has sha256 {found}, the source pins {source.sha256}; "
+                        "do not use it, or correct the pin"
+                    )
                 digests[origin.source] = source.sha256
             if not top.is_dir() and is_pipe(top):
                 return [input_unit(spool_input(top, spool, limits.file_bytes), top.name, origin, limits)]
@@ -156,14 +162,3 @@ def _units(  # noqa: PLR0917
             return [DatasetUnit(location, source.split, source.revision, origin, version=commit)]
         case Installed():
             return [InstalledUnit(config.fallback_bytes)]
-
-
-def _check_hash(location: LocalFiles, pinned: str) -> None:
-    if not location.top.is_file():
-        raise ValueError(f"data.sources: {location.name} is not one file; sha256 pins one file")
-    sha256 = file_hash(location.top)
-    if sha256 != pinned:
-        raise ValueError(
-            f"data.sources: {location.name} has sha256 {sha256}, the source pins {pinned}; "
-            "do not use it, or correct the pin"
-        )

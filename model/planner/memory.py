@@ -1,5 +1,6 @@
 """Memory of one device in training: weights, gradients, optimizer state and activations under each layout."""
 
+from collections import Counter
 from typing import Literal
 
 from sluice.model.architecture.config import TransformerConfig
@@ -72,8 +73,13 @@ def device_memory(
         offloaded += ["parameters_bytes"] if offload == "all" and layout.zero_stage == 3 else []
         host = sum(parts[name] for name in offloaded)
         parts |= dict.fromkeys(offloaded, 0)
-        gathers = layout.zero_stage == 3 and (layout.data > 1 or offload == "all")
-        passing = workspace + (_gathered_bytes(stage.weights, layout, dtype) if gathers else 0)
+        passing = workspace
+        if layout.zero_stage == 3 and (layout.data > 1 or offload == "all"):
+            # Weights are gathered while they are in use: those of the largest layer, or a table.
+            gathered: Counter[object] = Counter()
+            for weight in stage.weights:
+                gathered[weight.layer or weight.name] += weight.size // (layout.tensor if weight.divided else 1)
+            passing += max(gathered.values()) * WEIGHT_BYTES[dtype]
         # One micro-batch forward, one backward in turn (PipeDream-flush): stage i has begun pipeline - i of them.
         in_flight = min(layout.pipeline - number, micro_batches)
         kept = [
@@ -112,15 +118,6 @@ def device_memory(
             )
         )
     return max(found, key=lambda each: each.total_bytes)
-
-
-def _gathered_bytes(held: list[WeightSpec], layout: Layout, dtype: Dtype) -> int:
-    """Weights that ZeRO 3 gathers while they are in use: those of the largest layer, or a table."""
-    sizes: dict[object, int] = {}
-    for weight in held:
-        part = weight.layer or weight.name
-        sizes[part] = sizes.get(part, 0) + weight.size // (layout.tensor if weight.divided else 1)
-    return max(sizes.values()) * WEIGHT_BYTES[dtype]
 
 
 def _states(held: list[WeightSpec], layout: Layout, dtype: Dtype, optimizer: OptimizerName) -> dict[str, int]:

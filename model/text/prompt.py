@@ -128,7 +128,11 @@ def load_prompt_encoder(folder: Path, tokenizer: Tokenizer, vocab_size: int) -> 
 def special_ids(folder: Path, name: str) -> list[int]:
     """Ids that generation_config.json, or else config.json, has under `name`, such as eos_token_id."""
     found = (_read(folder / file).get(name) for file in (GENERATION, CONFIG))
-    return next((ids for each in found if (ids := _ids(each))), [])
+    for each in found:
+        values = each if isinstance(each, list) else [each]
+        if ids := [value for value in values if isinstance(value, int) and not isinstance(value, bool)]:
+            return ids
+    return []
 
 
 def document_end(folder: Path, tokenizer: Tokenizer) -> int:
@@ -148,11 +152,6 @@ def start_ids(tokenizer: Tokenizer) -> list[int]:
         if 0 in encoded.special_tokens_mask:
             return list(encoded.ids[: encoded.special_tokens_mask.index(0)])
     return []
-
-
-def _ids(value: Any) -> list[int]:
-    values = value if isinstance(value, list) else [value]
-    return [each for each in values if isinstance(each, int) and not isinstance(each, bool)]
 
 
 def _read(path: Path) -> dict[str, Any]:

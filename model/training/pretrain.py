@@ -196,13 +196,9 @@ def main() -> None:
         sys.exit("usage: torchrun --nproc-per-node N -m sluice.model.training.pretrain request.json")
     request = PretrainRequest.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     arguments = {name: getattr(request, name) for name in PretrainRequest.model_fields}
-    report = pretrain(**arguments, progress=_print_progress)
+    report = pretrain(**arguments, progress=lambda done, total, note: print(f"{done}/{total} {note}", file=sys.stderr))
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(report.model_dump_json() + "\n")
-
-
-def _print_progress(done: int, total: int, note: str) -> None:
-    sys.stderr.write(f"{done}/{total} {note}\n")
 
 
 if __name__ == "__main__":

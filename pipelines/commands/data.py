@@ -5,14 +5,13 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sluice.components.workspace import Workspace
-from sluice.core.settings.block import Block
 from sluice.data.config import IngestConfig, RefineConfig
 from sluice.pipelines.options import add_json, add_overrides, with_debug
 from sluice.pipelines.terminal import View, open_view
@@ -145,22 +144,18 @@ def _build(arguments: argparse.Namespace) -> None:
         ("masked", report["masked"]),
         ("joined", {f"lines of {name}": count for name, count in report["joined_lines"].items()}),
     ):
-        if any(counts.values()):
-            print(f"{title:<9} {_most_frequent(counts)}")
+        found = [(name, count) for name, count in counts.items() if count]
+        if found:
+            found.sort(key=lambda each: (-each[1], each[0]))
+            shown, rest = found[:_SHOWN_KINDS], found[_SHOWN_KINDS:]
+            more = f", and {sum(count for _, count in rest):,} of {len(rest)} other kinds" if rest else ""
+            print(f"{title:<9} {', '.join(f'{name} {count:,}' for name, count in shown)}{more}")
     left_out = [
         f"{some:,} of {seen:,} words of pages of {name}" for name, (some, seen) in report["words_left_out"].items()
     ]
     if left_out:
         print(f"left out  {', '.join(left_out)}")
     print(f"hash      {report['content_sha256']}\ncard      {Path(arguments.out) / 'card.html'}")
-
-
-def _most_frequent(counts: dict[str, int]) -> str:
-    """The kinds with the highest counts, and how many are not shown."""
-    ordered = sorted(((name, count) for name, count in counts.items() if count), key=lambda each: (-each[1], each[0]))
-    rest = ordered[_SHOWN_KINDS:]
-    more = f", and {sum(count for _, count in rest):,} of {len(rest)} other kinds" if rest else ""
-    return ", ".join(f"{name} {count:,}" for name, count in ordered[:_SHOWN_KINDS]) + more
 
 
 def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[IngestConfig, RefineConfig]:
@@ -172,7 +167,11 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
     from sluice.pipelines.overrides import did_you_mean
 
     blocks = {kind.block_name: kind for kind in (IngestConfig, RefineConfig)}
-    overrides = [each for override in arguments.overrides for each in _with_blocks(override, blocks)]
+    overrides: list[str] = []
+    for override in arguments.overrides:
+        # Every block that has the key: `workers=4` is for `data` and `refine`.
+        owners = [name for name, kind in blocks.items() if override.partition("=")[0] in kind.model_fields]
+        overrides += [f"{name}.{override}" for name in owners] or [override]
     for override in overrides:
         if override.startswith(("data.sources_sha256=", "data.versions_sha256=")):
             key = override.partition("=")[0]
@@ -193,13 +192,6 @@ def _settings(workspace: Workspace, arguments: argparse.Namespace) -> tuple[Inge
         ingest = validate_block(IngestConfig, ingest.model_dump(mode="json") | {"sources": arguments.source})
     against = with_hashes(RefineConfig.model_validate({"evaluation_sets": arguments.against}), here)
     return ingest, refine.model_copy(update={"evaluation_sets": [*refine.evaluation_sets, *against.evaluation_sets]})
-
-
-def _with_blocks(override: str, blocks: Mapping[str, type[Block]]) -> list[str]:
-    """Return `key=value` with each block that has the key: `workers=4` is for `data` and `refine`."""
-    key = override.partition("=")[0]
-    owners = [name for name, kind in blocks.items() if key in kind.model_fields]
-    return [f"{name}.{override}" for name in owners] or [override]
 
 
 def _refilter(arguments: argparse.Namespace) -> None:

@@ -2,18 +2,16 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
 
 from sluice.components.params import load_block
-from sluice.components.workspace import Workspace
 from sluice.core.files import remove
 from sluice.data.card.numbers import size
 from sluice.monitoring.config import MonitorConfig
 from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.disk_usage import find_garbage
-from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, count_reasons, freed_bytes
+from sluice.pipelines.garbage import DEFAULT_LIMITS, GcLimits, count_reasons, freed_bytes
 from sluice.pipelines.options import add_json
 from sluice.pipelines.runner import is_going, only_run
 
@@ -49,35 +47,31 @@ def run(arguments: argparse.Namespace) -> int:
             if path.exists():
                 raise ValueError(f"{path} cannot be removed: make it writable for this user, and run `sluice gc` again")
     if arguments.json:
-        print(json.dumps([_shown(workspace, decision) for decision in decisions], indent=2))
+        listed = [
+            {
+                "kind": decision.item.kind,
+                "paths": [str(path.relative_to(workspace.root)) for path in decision.item.paths],
+                "bytes": decision.item.size_bytes,
+                "remove": decision.remove,
+                "reason": decision.reason,
+            }
+            for decision in decisions
+        ]
+        print(json.dumps(listed, indent=2))
     else:
-        _print(decisions, "would free" if arguments.dry_run else "freed")
+        # A line for each kind of what goes, and of what stays.
+        for remove_them, verb in ((True, "free"), (False, "keep")):
+            those = [decision for decision in decisions if decision.remove == remove_them]
+            those.sort(key=lambda decision: decision.item.kind)
+            for kind, group in groupby(those, key=lambda decision: decision.item.kind):
+                found = list(group)
+                held = size(sum(decision.item.size_bytes for decision in found))
+                print(f"{verb}  {kind:<18} {held:>9}   {count_reasons(found)}")
+        freed = "would free" if arguments.dry_run else "freed"
+        print(f"{freed} {size(freed_bytes(decisions))} of {size(sum(each.item.size_bytes for each in decisions))}")
         if arguments.dry_run and is_going(workspace):
             print("a run is going: `sluice gc` removes nothing before it has ended")
     return 0
-
-
-def _print(decisions: Sequence[GcDecision], freed: str) -> None:
-    """Print a line for each kind of what goes and of what stays."""
-    for remove_them, verb in ((True, "free"), (False, "keep")):
-        chosen = [decision for decision in decisions if decision.remove == remove_them]
-        chosen.sort(key=lambda decision: decision.item.kind)
-        for kind, group in groupby(chosen, key=lambda decision: decision.item.kind):
-            found = list(group)
-            held = size(sum(decision.item.size_bytes for decision in found))
-            print(f"{verb}  {kind:<18} {held:>9}   {count_reasons(found)}")
-    print(f"{freed} {size(freed_bytes(decisions))} of {size(sum(each.item.size_bytes for each in decisions))}")
-
-
-def _shown(workspace: Workspace, decision: GcDecision) -> dict[str, object]:
-    item = decision.item
-    return {
-        "kind": item.kind,
-        "paths": [str(path.relative_to(workspace.root)) for path in item.paths],
-        "bytes": item.size_bytes,
-        "remove": decision.remove,
-        "reason": decision.reason,
-    }
 
 
 def _number(text: str) -> float:

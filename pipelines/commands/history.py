@@ -36,19 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2, default=str))
         return 0 if check.ok else 1
     for entry in entries:
+        try:
+            moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+        except (TypeError, ValueError, OverflowError, OSError):
+            # A forged row may hold anything.
+            moment = "?" * 19
         forced = "forced: " if entry.details.get("forced") else ""
         broken = "BROKEN  " if entry.sequence == check.broken_at else ""
         print(
-            f"{entry.sequence:>4}  {_moment(entry.time)}  {entry.action:<10} v{entry.version or '-':<4} "
+            f"{entry.sequence:>4}  {moment}  {entry.action:<10} v{entry.version or '-':<4} "
             f"{broken}{forced}{entry.reason}"
         )
     print(f"{check.entries} entries; hash chain {'whole' if check.ok else check.message}")
     return 0 if check.ok else 1
-
-
-def _moment(seconds: float) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    except (TypeError, ValueError, OverflowError, OSError):
-        # A forged row may hold anything.
-        return "?" * 19

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         "import": _convert,
         "export": _convert,
         "logits": _logits,
-        "generate": _generate,
+        "generate": lambda given: model_generate.run(given, _check_folder(given.folder)),
     }
     actions[arguments.action](arguments)
     return 0
@@ -207,7 +207,3 @@ def _check_ids(config: "TransformerConfig", ids: list[list[int]], source: list[l
                 raise ValueError(
                     f"{option}: row {number} has {len(row)} tokens, more than the context {config.context}"
                 )
-
-
-def _generate(arguments: argparse.Namespace) -> None:
-    model_generate.run(arguments, _check_folder(arguments.folder))

@@ -111,7 +111,12 @@ class Reconciler:
         step = plan_reconcile(self._release, self._observe(statuses), self._routes)
         for version in step.deploy:
             self._load(version)
-        self._delete(step.unneeded)
+        now = time.monotonic()
+        self._unneeded = {version: self._unneeded.get(version, now) for version in step.unneeded}
+        for version, since in self._unneeded.items():
+            if now - since > DRAIN_S:
+                self._failed.pop(version, None)
+                serve.delete(VERSION_PREFIX + version, _blocking=False)
         if gateway.status == ApplicationStatus.RUNNING:
             self._routes = step.routes if failure is None else _with_error(step.routes, failure)
             push_routes(self._routes)
@@ -162,14 +167,6 @@ class Reconciler:
             ray_actor_options={"num_cpus": CPU_SHARE, **gpus},
         )(ModelReplica)
         deploy(model.bind(str(folder), self._config.model_dump()), VERSION_PREFIX + version, None)
-
-    def _delete(self, unneeded: tuple[str, ...]) -> None:
-        now = time.monotonic()
-        self._unneeded = {version: self._unneeded.get(version, now) for version in unneeded}
-        for version, since in self._unneeded.items():
-            if now - since > DRAIN_S:
-                self._failed.pop(version, None)
-                serve.delete(VERSION_PREFIX + version, _blocking=False)
 
     def _report(self, error: Exception) -> None:
         """Put the error into the gateway's state, if the gateway can be reached."""

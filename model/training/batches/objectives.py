@@ -164,7 +164,13 @@ class Objective:
             counted = None if documents is None else Packed(tokens, documents).targets != IGNORED
         else:
             targets = tokens[:, :-1]
-            ids, counted = self._masked(targets, documents, numbers)
+            plain = np.ones(self.vocabulary, dtype=bool)
+            plain[list(self.special)] = False
+            ids, counted = mask_tokens(
+                targets, numbers, plain, mask_id=self.model_vocabulary - 1, fraction=self.fraction, seed=self.seed
+            )
+            # Padding is the end token, which is never plain.
+            assert documents is None or not (counted & (documents[:, :-1] == PADDING)).any()
         columns = (ids, targets, counted, None if seen is None else seen[:, :-1])
         tensors = (
             None if each is None else torch.from_numpy(np.ascontiguousarray(each)).reshape(-1, length)
@@ -176,18 +182,6 @@ class Objective:
         """Values of the targets, [rows, context], from `values` [rows, context + 1] of all tokens of a row."""
         assert self.name != "span", "its targets are not the tokens of the row"
         return torch.from_numpy(np.ascontiguousarray(values[:, 1:] if self.name == "causal" else values[:, :-1]))
-
-    def _masked(
-        self, tokens: np.ndarray, documents: np.ndarray | None, numbers: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        plain = np.ones(self.vocabulary, dtype=bool)
-        plain[list(self.special)] = False
-        ids, counted = mask_tokens(
-            tokens, numbers, plain, mask_id=self.model_vocabulary - 1, fraction=self.fraction, seed=self.seed
-        )
-        # Padding is the end token, which is never plain.
-        assert documents is None or not (counted & (documents[:, :-1] == PADDING)).any()
-        return ids, counted
 
     def _span(self, tokens: np.ndarray, numbers: np.ndarray, length: int) -> Batch:
         pieces = tokens.shape[1] // length

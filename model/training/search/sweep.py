@@ -94,8 +94,16 @@ def run_sweep(
         from ray.tune.schedulers import ASHAScheduler
 
         config = tried[0].config
+        plain = [
+            {
+                "model": each.model.model_dump(mode="json"),
+                "config": each.config.model_dump(mode="json"),
+                "rate": each.rate,
+            }
+            for each in tried
+        ]
         space = {
-            "candidate": tune.grid_search([_plain(each) for each in tried]),
+            "candidate": tune.grid_search(plain),
             "packed": [str(folder.resolve()) for folder in packed],
         }
         scheduler = ASHAScheduler(
@@ -114,14 +122,6 @@ def run_sweep(
         )
         results = run_in_thread(tuner.fit)
         return [_outcome(tried, results[place]) for place in range(len(results))]
-
-
-def _plain(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "model": candidate.model.model_dump(mode="json"),
-        "config": candidate.config.model_dump(mode="json"),
-        "rate": candidate.rate,
-    }
 
 
 def _read(plain: dict[str, Any]) -> Candidate:
