@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from sluice.components.workspace import STEPS
+from sluice.components.workspace import EFFECT_STEPS, STEPS
 from sluice.core.settings.block import Block
 from sluice.model.config import PretrainConfig
 from sluice.serving.client import SERVER_VARIABLE
@@ -36,6 +36,16 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _secrets(given: dict[str, str]) -> dict[str, str]:
+    for variable, value in given.items():
+        if value.count("/") != 1:
+            raise ValueError(f"{variable}: {value} is no SECRET/KEY, such as sluice/api-key")
+    return given
+
+
+SECRET_READERS: dict[str, tuple[str, ...]] = {"SLUICE_DATABASE": EFFECT_STEPS, "SLUICE_API_KEY": ("rollout",)}
+"""Variables of ours that are secret, and the steps that read them: the registry and the ledger, and the server."""
+
 Cores = Annotated[str, BeforeValidator(_cores)]
 Size = Annotated[str, BeforeValidator(_size)]
 
@@ -58,6 +68,8 @@ class TaskConfig(Block):
     """The pod is ended after this time."""
     retries: int = Field(default=2, ge=0)
     """Every step goes on from what it finished, so a lost pod costs its own work only."""
+    secrets: Annotated[dict[str, str], AfterValidator(_secrets)] = {}
+    """Environment variable -> SECRET/KEY."""
 
 
 class ClusterConfig(Block):
@@ -79,13 +91,11 @@ class ClusterConfig(Block):
     server: str = Field(pattern=r"^https?://")
     """Address of the server that users meet; the rollout measures its traffic."""
     environment: dict[str, Annotated[str, BeforeValidator(_as_text)]] = {}
-    secrets: dict[str, str] = {}
-    """Environment variable -> SECRET/KEY."""
     user: int = Field(10001, ge=1)
     group: int = Field(10001, ge=1)
     node_selector: dict[str, str] = {}
     each: TaskConfig = TaskConfig()
-    """Every task, unless `steps` says otherwise."""
+    """Every task, unless `steps` says otherwise; a step has these secrets and its own."""
     steps: dict[str, TaskConfig] = {}
 
     @field_validator("steps")
@@ -94,14 +104,6 @@ class ClusterConfig(Block):
         if unknown := sorted(set(steps) - set(STEPS)):
             raise ValueError(f"there is no step {unknown[0]}: the steps are {', '.join(STEPS)}")
         return steps
-
-    @field_validator("secrets")
-    @classmethod
-    def _has_key(cls, secrets: dict[str, str]) -> dict[str, str]:
-        for variable, value in secrets.items():
-            if value.count("/") != 1:
-                raise ValueError(f"{variable}: {value} is no SECRET/KEY, such as sluice/api-key")
-        return secrets
 
     @model_validator(mode="after")
     def _on_the_volume(self) -> Self:
@@ -117,7 +119,8 @@ class ClusterConfig(Block):
 
     def task(self, step: str) -> TaskConfig:
         own = self.steps.get(step, TaskConfig())
-        return self.each.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+        given = {name: getattr(own, name) for name in own.model_fields_set}
+        return self.each.model_copy(update=given | {"secrets": self.each.secrets | own.secrets})
 
 
 def check_sizes(cluster: ClusterConfig, pretrain: PretrainConfig, rollout: RolloutConfig) -> None:
@@ -154,7 +157,7 @@ def place(task: "PipelineTask", cluster: ClusterConfig) -> None:
     kubernetes.mount_pvc(task, cluster.volume, cluster.mount)
     kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=config.scratch)  # noqa: S108
     kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=config.shared_memory)  # noqa: S108
-    for variable, secret in cluster.secrets.items():
+    for variable, secret in config.secrets.items():
         name, key = secret.split("/")
         kubernetes.use_secret_as_env(task, name, {key: variable})
     kubernetes.set_security_context(task, run_as_user=cluster.user, run_as_group=cluster.group, run_as_non_root=True)

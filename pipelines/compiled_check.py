@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sluice.pipelines.cluster import SECRET_READERS
+
 _IMAGE = re.compile(
     r"(?P<registry>(?:localhost|[\w-]+(?:\.[\w-]+)+|[\w-]+(?=:))(?::\d+)?/)?"
     r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::\w[\w.-]*)?(?:@sha256:[0-9a-f]{64})?",
@@ -18,7 +20,8 @@ _CHANNEL = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 
 def find_faults(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> list[str]:
     """Faults of a compiled pipeline: the documents of its file, PipelineSpec and PlatformSpec."""
-    return [*_images(spec), *_tasks(spec, platform), *_conditions(spec)]
+    pods = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    return [*_images(spec), *_tasks(spec, pods), *_secrets(pods), *_conditions(spec)]
 
 
 def _images(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -31,9 +34,8 @@ def _images(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"image {image} {fault}: cluster.image=REGISTRY/NAME@sha256:DIGEST"
 
 
-def _tasks(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Iterator[str]:
+def _tasks(spec: Mapping[str, Any], pods: Mapping[str, Any]) -> Iterator[str]:
     """Tasks without limits or a deadline."""
-    pods = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     for name, executor in spec["deploymentSpec"]["executors"].items():
         task = name.removeprefix("exec-")
         container = executor.get("container")
@@ -44,6 +46,26 @@ def _tasks(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Iterator[str
                 yield f"{task}: there is no {resource} limit: set cluster.each.{resource}"
         if not int(pods.get(name, {}).get("activeDeadlineSeconds", 0)):
             yield f"{task}: there is no deadline: set cluster.each.timeout_s"
+
+
+def _secrets(pods: Mapping[str, Any]) -> Iterator[str]:
+    """Secrets of ours that a task has and does not read, or lacks although another one has them."""
+    given = {
+        name.removeprefix("exec-"): {
+            pair["envVar"] for secret in pod.get("secretAsEnv", []) for pair in secret["keyToEnv"]
+        }
+        for name, pod in pods.items()
+    }
+    for variable, readers in SECRET_READERS.items():
+        holders = [task for task in given if variable in given[task]]
+        for task in holders:
+            if task not in readers:
+                at = f"name it in cluster.steps.STEP.secrets of {', '.join(readers)} alone"
+                yield f"{task}: it is given the secret {variable}, which it does not read: {at}"
+        for task in readers if holders else ():
+            if task in given and task not in holders:
+                at = f"set cluster.steps.{task}.secrets.{variable}"
+                yield f"{task}: it has no {variable}, and {holders[0]} has: {at}"
 
 
 def _conditions(spec: Mapping[str, Any]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"data.sources: {without_secrets(source.uri)} is given with a user, password, token or signature, "
                 "which anybody who sees the pipeline could read: give credentials as variables, such as "
-                "cluster.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
+                "cluster.steps.ingest.secrets.AWS_ACCESS_KEY_ID=SECRET/KEY"
             )
     cluster = params[ClusterConfig]
     check_sizes(cluster, params[PretrainConfig], params[RolloutConfig])

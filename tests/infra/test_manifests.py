@@ -145,7 +145,9 @@ def test_the_compiled_pipeline_names_what_the_manifests_have():
     environment = {each["name"]: each for each in serving["containers"][0]["env"]}
     assert environment["SLUICE_WORKSPACE"]["value"] == conf["workspace"]
     assert environment["SLUICE_ARTIFACT_ROOT"]["value"] == conf["environment"]["SLUICE_ARTIFACT_ROOT"]
-    for variable, secret in conf["secrets"].items():
+    secrets = [pair for step in conf["steps"].values() for pair in step.get("secrets", {}).items()]
+    assert {variable for variable, _ in secrets} == {"SLUICE_DATABASE", "SLUICE_API_KEY"}
+    for variable, secret in secrets:
         reference = environment[variable]["valueFrom"]["secretKeyRef"]
         assert f"{reference['name']}/{reference['key']}" == secret
     assert serving["securityContext"]["runAsUser"] == ClusterConfig(**conf).user, "both write the volume"

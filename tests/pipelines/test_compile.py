@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sluice.components.params import BLOCKS, Params
-from sluice.components.workspace import STEPS, Workspace
+from sluice.components.workspace import EFFECT_STEPS, STEPS, Workspace
 from sluice.pipelines.cli import main
 from sluice.pipelines.cluster import ClusterConfig
 from sluice.pipelines.compiled_check import find_faults
@@ -25,6 +25,7 @@ OVERRIDES = [
     "cluster.steps.ingest.retries=0",
     "cluster.node_selector={pool: batch}",
     "cluster.pull_secret=registry",
+    "cluster.steps.ingest.secrets.AWS_ACCESS_KEY_ID=sluice/s3-id",
 ]
 
 
@@ -84,9 +85,14 @@ def test_every_task_says_where_and_with_what_it_runs(documents: Any, step: str) 
     sizes = resources["resourceMemoryLimit"], scratch["/dev/shm"]["sizeLimit"]
     memory, shared = (int(size.removesuffix("Gi")) for size in sizes)
     assert shared >= 0.3 * memory, "Ray would keep its objects on the disk"
-    keys = [(secret["secretName"], pair) for secret in pod["secretAsEnv"] for pair in secret["keyToEnv"]]
+    keys = [(secret["secretName"], pair) for secret in pod.get("secretAsEnv", []) for pair in secret["keyToEnv"]]
     secrets = {pair["envVar"]: (name, pair["secretKey"]) for name, pair in keys}
-    assert secrets == {"SLUICE_DATABASE": ("sluice", "database-url"), "SLUICE_API_KEY": ("sluice", "api-key")}
+    expected_secrets = {
+        **({"SLUICE_DATABASE": ("sluice", "database-url")} if step in EFFECT_STEPS else {}),
+        **({"SLUICE_API_KEY": ("sluice", "api-key")} if step == "rollout" else {}),
+        **({"AWS_ACCESS_KEY_ID": ("sluice", "s3-id")} if step == "ingest" else {}),
+    }
+    assert secrets == expected_secrets
     assert pod["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
     assert pod["nodeSelector"]["labels"] == {"pool": "batch"}
     assert [each["secretName"] for each in pod["imagePullSecret"]] == ["registry"]
@@ -131,6 +137,15 @@ def _of_no_name(spec: Any, platform: Any) -> None:
     spec["deploymentSpec"]["executors"]["exec-tune"]["container"]["image"] = "https://registry.example.com/sluice:0.1.0"
 
 
+def _with_the_registry(spec: Any, platform: Any) -> None:
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    pods["exec-refine"]["secretAsEnv"] = pods["exec-gate"]["secretAsEnv"]
+
+
+def _without_the_registry(spec: Any, platform: Any) -> None:
+    del platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-monitor"]["secretAsEnv"]
+
+
 def _conditional(source: Any) -> dict[str, Any]:
     """A task with a condition on a parameter from this source."""
     return {
@@ -163,6 +178,8 @@ def _named_output_in_a_condition(spec: Any, platform: Any) -> None:
         (_without_limits, "tune: there is no memory limit"),
         (_without_deadline, "tune: there is no deadline"),
         (_without_platform, "ingest: there is no deadline"),
+        (_with_the_registry, "refine: it is given the secret SLUICE_DATABASE, which it does not read"),
+        (_without_the_registry, "monitor: it has no SLUICE_DATABASE, and gate has"),
         (_named_output, "register: its condition reads the named output verdict"),
         (_named_output_in_a_condition, "inner: its condition reads the named output verdict"),
     ],
@@ -185,7 +202,11 @@ def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: An
         ("cluster.each.timeout_s=0", "timeout_s"),
         ("cluster.workspace=/data/main", "workspace /data/main is not on the volume: name a folder below mount"),
         ("cluster.environment.SLUICE_ARTIFACT_ROOT=file:///data", "SLUICE_ARTIFACT_ROOT /data is not on the volume"),
-        ("cluster.secrets={SLUICE_API_KEY: sluice}", "sluice is no SECRET/KEY"),
+        ("cluster.each.secrets={SLUICE_API_KEY: sluice}", "sluice is no SECRET/KEY"),
+        (
+            "cluster.each.secrets={SLUICE_API_KEY: sluice/api-key}",
+            "ingest: it is given the secret SLUICE_API_KEY, which it does not read",
+        ),
         ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user, password"),
         ("data.sources=https://host/texts.csv?X-Amz-Signature=1f", "https://host/texts.csv is given with a user"),
         ("cluster.steps.pretrain.accelerators=1", "accelerators=1 is less than pretrain.workers=2"),
@@ -227,6 +248,7 @@ def test_a_content_step_runs_as_compiled_in_a_pod_and_again_on_new_data(
     settings = compose_without_files(Workspace(root), ["profile=tiny", "data.sources=../texts"], here=root).dump()
     spec["root"]["inputDefinitions"]["parameters"]["settings"]["defaultValue"] = json.dumps(settings)
     secrets = {("sluice", "database-url"): "sqlite:////workspace/registry.db", ("sluice", "api-key"): "k" * 32}
+    secrets["sluice", "s3-id"] = "AKIA"
     pipeline = pods.CompiledPipeline(spec, platform, secrets)
     cluster = pods.Cluster(tmp_path, root)
     with cluster.up():
