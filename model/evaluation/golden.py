@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 import yaml
 from pydantic import ValidationError
-from tokenizers import Tokenizer
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
@@ -17,7 +16,8 @@ from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
 from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.transformer import Transformer
-from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_tokens, stop_ids
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, special_tokens
+from sluice.model.text.prompt import PromptEncoder
 
 _REPLACEMENT = "\ufffd"
 _LONG_ENOUGH_TO_VARY = 4  # tokens
@@ -91,19 +91,20 @@ def failed_checks(answer: Answer, special: frozenset[int]) -> list[str]:
 
 def run_golden(
     model: Transformer,
-    tokenizer: Tokenizer,
+    encoder: PromptEncoder,
     prompts: Sequence[GoldenPrompt],
     max_tokens: int,
     progress: Progress = no_progress,
 ) -> list[GoldenResult]:
     """Generate an answer to every prompt and check it."""
+    tokenizer, options = encoder.tokenizer, GenerationOptions(stop_ids=encoder.stop_ids)
     special = special_tokens(tokenizer)
     results = []
     for done, prompt in enumerate(prompts, start=1):
         render = chat_prompt if prompt.kind == "chat" else completion_prompt
         limit = min(max_tokens, model.config.context // 2)
-        ids = render(tokenizer, prompt.prompt, max_tokens=model.config.context - limit)
-        first, again = (generate(model, ids, limit, GenerationOptions(stop_ids=stop_ids(tokenizer))) for _ in range(2))
+        ids = render(encoder, prompt.prompt, max_tokens=model.config.context - limit)
+        first, again = (generate(model, ids, limit, options) for _ in range(2))
         with torch.inference_mode():
             logits = model(torch.tensor([[*ids, *first]], device=model.embedding.weight.device))
         text = tokenizer.decode(first, skip_special_tokens=False)

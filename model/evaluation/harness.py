@@ -19,6 +19,7 @@ from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
+from sluice.model.text.prompt import load_prompt_encoder
 
 
 class EvaluationReport(BaseModel):
@@ -46,7 +47,8 @@ def evaluate(
     started = time.perf_counter()
     held_out = read_held_out(documents, split)
     model, tokenizer = load_model(model_dir)
-    subject = Subject(model, tokenizer, held_out, config, progress)
+    encoder = load_prompt_encoder(model_dir, tokenizer, model.config.vocab_size)
+    subject = Subject(model, encoder, held_out, config, progress)
     timings = {"read_s": time.perf_counter() - started}
 
     measured: dict[str, Measured] = {}

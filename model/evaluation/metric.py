@@ -14,10 +14,9 @@ from sluice.model.config import EvaluateConfig, GateSettings
 from sluice.model.evaluation.results import Evaluation, Item
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from sluice.model.architecture.transformer import Transformer
     from sluice.model.evaluation.held_out import HeldOut
+    from sluice.model.text.prompt import PromptEncoder
 
 DIGITS = 6  # of a result: what lies beyond is noise of float32 sums
 
@@ -27,7 +26,7 @@ class Subject:
     """A model and the text to measure it on."""
 
     model: "Transformer"
-    tokenizer: "Tokenizer"
+    encoder: "PromptEncoder"
     held_out: "HeldOut"
     config: EvaluateConfig
     progress: Progress

@@ -12,7 +12,7 @@ from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest,
 from sluice.model.evaluation.likelihood import Span, span_likelihoods
 from sluice.model.text.chat_template import PromptMessage
 from sluice.model.text.detokenizer import Detokenizer, text_streams
-from sluice.model.text.prompt import document_end, load_prompt_encoder
+from sluice.model.text.prompt import load_prompt_encoder
 
 
 class ModelFolder:
@@ -26,7 +26,6 @@ class ModelFolder:
         if (kind := self.model.config.kind) != "decoder":
             raise ValueError(f"{folder}: a model of kind {kind} continues no text: name a decoder's directory")
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.folder = folder
         self._hash = model_hash(folder)
         self._encoder = load_prompt_encoder(folder, self.tokenizer, self.model.config.vocab_size)
         self._new_stream = text_streams(self.tokenizer)
@@ -96,12 +95,7 @@ class ModelFolder:
         """
         if not isinstance(prompt, str):
             return self._encoder.encode([PromptMessage(message.role, message.content) for message in prompt])
-        return self._encoder.encode(prompt) if prompt else self._document_start
-
-    @property
-    def _document_start(self) -> list[int]:
-        """Ids before the first token of a text that is scored in full."""
-        return list(self._encoder.start_ids) or [document_end(self.folder, self.tokenizer)]
+        return self._encoder.encode(prompt)
 
     def _span(self, request: ContinuationRequest) -> tuple[Span, bool]:
         """Tokens to score, and whether they are all of the continuation."""

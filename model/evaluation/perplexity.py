@@ -4,13 +4,10 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer
-
 from sluice.core.progress import Progress, no_progress
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
-from sluice.model.evaluation.prompts import document_start
-from sluice.model.text.prompt import encode_plain
+from sluice.model.text.prompt import PromptEncoder
 
 
 def windows(ids: Sequence[int], context: int) -> list[Span]:
@@ -30,7 +27,7 @@ def windows(ids: Sequence[int], context: int) -> list[Span]:
 
 
 def document_bits(
-    model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], progress: Progress = no_progress
+    model: Transformer, encoder: PromptEncoder, texts: Sequence[str], progress: Progress = no_progress
 ) -> list[float]:
     """Return the bits `model` needs for each of `texts`; each begins after the token that begins a document and is
     scored in full.
@@ -38,12 +35,12 @@ def document_bits(
     Of a text whose case, accents or white space its tokenizer changes (WordPiece), the bytes that are lost count as
     the others do on average. NaN for a text that changes otherwise: what is not encoded would cost nothing.
     """
-    start = document_start(tokenizer)
+    tokenizer, start = encoder.tokenizer, encoder.document_start
     spans: list[Span] = []
     owners: list[int] = []
     bits, scale = [0.0] * len(texts), [1.0] * len(texts)
     for index, text in enumerate(texts):
-        ids = encode_plain(tokenizer, text)
+        ids = encoder.encode_text(text)
         decoded = tokenizer.decode(ids, skip_special_tokens=False)
         if decoded != text and _letters(decoded) != _letters(text):
             scale[index] = math.nan

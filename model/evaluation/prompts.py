@@ -1,28 +1,9 @@
-"""Prompts in the format that a model trained here was tuned on; as plain text for the tokenizers of other models."""
+"""Prompts of the default evaluation: a document's beginning, and a question in the model's own chat template."""
 
 from tokenizers import Tokenizer
 
-from sluice.data.tokenization import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER
-from sluice.model.text.prompt import encode_plain, start_ids
-from sluice.model.tuning.chat import ChatTurn, render
-
-_OTHER_STARTS = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[CLS]", "</s>", "<|im_end|>", "<eos>")
-_OTHER_ENDS = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "[SEP]")
-"""Names that special tokens have in other families."""
-
-
-def document_start(tokenizer: Tokenizer) -> list[int]:
-    """Ids before a document: those that the tokenizer's post-processor adds, or else its end-of-text token.
-
-    Raises ValueError for a tokenizer without one.
-    """
-    if found := start_ids(tokenizer):
-        return found
-    named = (tokenizer.token_to_id(token) for token in (END_OF_TEXT, *_OTHER_STARTS))
-    token = next((each for each in named if each is not None), None)
-    if token is None:
-        raise ValueError(f"the tokenizer has no {END_OF_TEXT} to begin a document with; train it again")
-    return [token]
+from sluice.model.text.chat_template import PromptMessage
+from sluice.model.text.prompt import PromptEncoder
 
 
 def special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
@@ -30,28 +11,31 @@ def special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special)
 
 
-def chat_prompt(tokenizer: Tokenizer, content: str, max_tokens: int | None = None) -> list[int]:
-    """Encode `<|user|>content<|end|><|assistant|>`; the content is cut so that there are at most `max_tokens` ids.
+def chat_prompt(encoder: PromptEncoder, content: str, max_tokens: int | None = None) -> list[int]:
+    """Encode a question in the model's template, such as `<|user|>content<|end|><|assistant|>`; the content is cut so
+    that there are at most `max_tokens` ids.
 
-    A tokenizer without these tokens asks for the continuation of `content` and an empty line.
+    A model without a chat template is asked for the continuation of `content` and an empty line. Raises ValueError
+    where the template alone has more ids than that.
     """
-    answer = tokenizer.token_to_id(ASSISTANT)
-    if answer is None or any(tokenizer.token_to_id(token) is None for token in (USER, END_OF_TURN)):
-        start, content_ids = document_start(tokenizer), encode_plain(tokenizer, f"{content}\n\n")
-        return [*start, *(content_ids if max_tokens is None else content_ids[: max_tokens - len(start)])]
-    *content_ids, end = render(tokenizer, [ChatTurn("user", content)]).ids
-    if max_tokens is not None:
-        content_ids = content_ids[: max_tokens - 2]
-    return [*content_ids, end, answer]
+    if not encoder.has_chat:
+        ids = [*encoder.document_start, *encoder.encode_text(f"{content}\n\n")]
+        return ids if max_tokens is None else ids[:max_tokens]
+    ids = encoder.encode([PromptMessage("user", content)])
+    if max_tokens is None or len(ids) <= max_tokens:
+        return ids
+    content_ids = encoder.encode_text(content)
+    if not encoder.has_template:
+        user, end, assistant = encoder.encode([PromptMessage("user", "")])
+        return [user, *content_ids[: max_tokens - 3], end, assistant]
+    while len(ids) > max_tokens and content_ids:
+        content_ids = content_ids[: max_tokens - len(ids)]
+        ids = encoder.encode([PromptMessage("user", encoder.tokenizer.decode(content_ids))])
+    if len(ids) > max_tokens:
+        raise ValueError(f"the chat template alone has {len(ids)} tokens, more than the {max_tokens} of a prompt")
+    return ids
 
 
-def completion_prompt(tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> list[int]:
-    """Encode `<|endoftext|>text`, the beginning of a document."""
-    ids = [*document_start(tokenizer), *encode_plain(tokenizer, text)]
-    return ids if max_tokens is None else ids[:max_tokens]
-
-
-def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the tokens that end an answer."""
-    named = (tokenizer.token_to_id(token) for token in (END_OF_TEXT, END_OF_TURN, *_OTHER_ENDS))
-    return frozenset(token for token in named if token is not None)
+def completion_prompt(encoder: PromptEncoder, text: str, max_tokens: int | None = None) -> list[int]:
+    """Encode `text` as the beginning of a document, cut to `max_tokens` ids."""
+    return [*encoder.document_start, *encoder.encode_text(text)][:max_tokens]

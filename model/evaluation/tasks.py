@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
@@ -16,8 +15,9 @@ from sluice.model.architecture.transformer import Transformer
 from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.prompts import chat_prompt
-from sluice.model.text.prompt import encode_plain
+from sluice.model.text.prompt import PromptEncoder
 
+_REPLACEMENT = "\ufffd"  # what a character is decoded as that the cut has divided
 _POOL_PER_DISTRACTOR = 8  # passages nearest in length, among which the seed chooses
 
 
@@ -102,25 +102,28 @@ def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -
 
 
 def answer_items(
-    model: Transformer, tokenizer: Tokenizer, items: Sequence[ChoiceItem], progress: Progress = no_progress
+    model: Transformer, encoder: PromptEncoder, items: Sequence[ChoiceItem], progress: Progress = no_progress
 ) -> list[float]:
     """Return 1 or 0 for each item: whether the question favours the right passage most; NaN without finite logits.
 
-    A passage scores log p(passage | question) - log p(passage | empty question), by its bytes: the passage's own
+    A passage scores log p(passage | question) - log p(passage | empty question), by the bytes that are scored, which
+    are fewer than all where the context cuts the passage: the passage's own
     likelihood, which is independent of the question, cancels (Holtzman et al., arXiv 2104.08315). Tuning includes
     answers to an empty question, so the second term is in distribution.
     """
-    empty = chat_prompt(tokenizer, "")
+    empty = chat_prompt(encoder, "")
     spans: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     scores: list[list[tuple[int, int, int]]] = []
     for item in items:
-        prompt = chat_prompt(tokenizer, item.question, max_tokens=model.config.context // 2)
+        prompt = chat_prompt(encoder, item.question, max_tokens=model.config.context // 2)
         options = []
         for passage in item.passages:
+            whole = encoder.encode_text(passage)
             # One token more than the context: the last is only a target.
-            ids = tuple(encode_plain(tokenizer, passage)[: model.config.context + 1 - max(len(prompt), len(empty))])
+            ids = tuple(whole[: model.config.context + 1 - max(len(prompt), len(empty))])
+            kept = passage if len(ids) == len(whole) else encoder.tokenizer.decode(ids).rstrip(_REPLACEMENT)
             pair = [spans.setdefault((tuple(before), ids), len(spans)) for before in (prompt, empty)]
-            options.append((pair[0], pair[1], len(passage.encode())))
+            options.append((pair[0], pair[1], max(1, len(kept.encode()))))
         scores.append(options)
     scored = [Span(before + ids, len(before)) for before, ids in spans]
     nats = negative_log_likelihoods(model, scored, progress, "multiple choice")

@@ -40,31 +40,56 @@ class PromptEncoder:
         *,
         template: ChatTemplate | None = None,
         stop_ids: Collection[int] = (),
+        begin_id: int | None = None,
         vocab_size: int | None = None,
     ) -> None:
-        """`stop_ids` end an answer beside our own; ids of `vocab_size` and above are refused when they occur."""
+        """`stop_ids` end an answer beside our own, and `begin_id` begins a document where the tokenizer puts nothing
+        before one and lacks our end-of-text token. Ids of `vocab_size` and above are refused when they occur.
+        """
         self._special = {text: tokenizer.token_to_id(text) for text in (USER, ASSISTANT, END_OF_TURN, END_OF_TEXT)}
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._plain = Tokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._template = None if template is None or template.source == CHAT_TEMPLATE else template
         self._vocab_size = vocab_size
         self.start_ids = tuple(start_ids(tokenizer))
-        """Tokens that begin a text, such as bos; empty for models trained here."""
+        """Tokens that the tokenizer puts before every text, such as bos; empty for models trained here."""
+        begin = next((token for token in (self._special[END_OF_TEXT], begin_id) if token is not None), None)
+        self._document_start = self.start_ids or (() if begin is None else (begin,))
         ours = (self._special[END_OF_TURN], self._special[END_OF_TEXT])
         self.stop_ids = frozenset(stop_ids) | {token for token in ours if token is not None}
         """Tokens that end an answer."""
 
+    @property
+    def document_start(self) -> list[int]:
+        """Tokens before the first of a document. Raises ValueError where there are none."""
+        if not self._document_start:
+            raise ValueError(
+                f"the tokenizer has no {END_OF_TEXT} to begin a document with, and the model's files name no bos_token "
+                "and no eos_token: add one to tokenizer_config.json"
+            )
+        return list(self._document_start)
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether conversations can be encoded."""
+        ours = (self._special[text] for text in (USER, ASSISTANT, END_OF_TURN))
+        return self.has_template or all(token is not None for token in ours)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations follow a chat template other than that of models trained here."""
+        return self._template is not None
+
     def encode(self, prompt: str | Sequence[PromptMessage]) -> list[int]:
         """Return the token ids of a text to continue, or of a conversation up to the assistant's turn.
 
-        A text begins with the tokens that the tokenizer puts before one; an empty one becomes the end-of-text token
-        otherwise, which precedes every document in training.
+        A text begins with the tokens that the tokenizer puts before one; an empty one becomes what begins a document.
         """
         if isinstance(prompt, str):
-            return [*self.start_ids, *self.encode_text(prompt)] or [self._id(END_OF_TEXT)]
+            return [*self.start_ids, *self.encode_text(prompt)] or self.document_start
         if self._template is not None:
-            special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+            special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
             messages = [PromptMessage(each.role, _as_text(each.content, special)) for each in prompt]
             # The template writes the tokens that begin a text.
             return self._with_special(self._template.render(messages))
@@ -92,12 +117,12 @@ class PromptEncoder:
         return self._checked(self._plain.encode(text, add_special_tokens=False).ids)
 
     def _with_special(self, text: str) -> list[int]:
-        return self._checked(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._checked(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if self._vocab_size is not None and ids and (highest := max(ids)) >= self._vocab_size:
             raise ValueError(
-                f"the text has token {self._tokenizer.id_to_token(highest)!r} of id {highest}, which is outside the "
+                f"the text has token {self.tokenizer.id_to_token(highest)!r} of id {highest}, which is outside the "
                 f"model's vocabulary of 0 to {self._vocab_size - 1}"
             )
         return ids
@@ -116,11 +141,14 @@ def load_prompt_encoder(folder: Path, tokenizer: Tokenizer, vocab_size: int) -> 
     """Encoder of a model directory, with its chat template and every token that its files name as an end."""
     settings = _read(folder / TOKENIZER_FILES[1])
     template = folder / CHAT_TEMPLATE_FILE
-    ends = [*special_ids(folder, "eos_token_id"), tokenizer.token_to_id(special_texts(settings).get("eos_token", ""))]
+    named = special_texts(settings)
+    begins = [tokenizer.token_to_id(named.get("bos_token", "")), *special_ids(folder, "bos_token_id")]
+    ends = [*special_ids(folder, "eos_token_id"), tokenizer.token_to_id(named.get("eos_token", ""))]
     return PromptEncoder(
         tokenizer,
         template=chat_template(settings, template.read_text(encoding="utf-8") if template.is_file() else None),
         stop_ids={token for token in ends if token is not None},
+        begin_id=next((token for token in (*begins, *ends) if token is not None), None),
         vocab_size=vocab_size,
     )
 

@@ -12,6 +12,7 @@ from evaluation_fixtures import corpus, side_of, tiny_model, tokenizer, train  #
 
 from sluice.model.evaluation.golden import Answer, failed_checks, load_prompts, run_golden
 from sluice.model.evaluation.metrics.latency import measure_latency
+from sluice.model.text.prompt import PromptEncoder
 
 SOUND = Answer(ids=[5, 6, 7, 8], again=[5, 6, 7, 8], text="all is well", logits_finite=True, max_tokens=8)
 SPECIAL = frozenset({0, 1, 2, 3})
@@ -69,18 +70,20 @@ def test_a_file_of_another_form_is_refused_with_its_fault(content: str, reason: 
 def test_a_trained_model_passes_and_the_same_one_broken_fails(corpus, tokenizer):
     model = train(tiny_model(tokenizer), tokenizer, side_of(corpus, "train"), 150)
     prompts = [prompt for prompt in load_prompts(PROMPTS) if prompt.kind == "completion"]
-    assert [result.failed for result in run_golden(model, tokenizer, prompts, 16)] == [[]] * len(prompts)
+    assert [result.failed for result in run_golden(model, PromptEncoder(tokenizer), prompts, 16)] == [[]] * len(prompts)
     with torch.no_grad():
         model.norm.weight[0] = math.nan
-    assert all("finite_logits" in result.failed for result in run_golden(model, tokenizer, prompts, 16))
+    assert all("finite_logits" in result.failed for result in run_golden(model, PromptEncoder(tokenizer), prompts, 16))
 
 
 def test_prompts_longer_than_the_context_are_cut(tokenizer):
-    results = run_golden(tiny_model(tokenizer, context=16), tokenizer, load_prompts(PROMPTS), 32)
+    results = run_golden(tiny_model(tokenizer, context=16), PromptEncoder(tokenizer), load_prompts(PROMPTS), 32)
     assert len(results) == 12
 
 
 def test_latency_counts_prompts_times_rounds(tokenizer):
-    timings = measure_latency(tiny_model(tokenizer), tokenizer, ["one text", "another"], rounds=3, max_tokens=4)
+    timings = measure_latency(
+        tiny_model(tokenizer), PromptEncoder(tokenizer), ["one text", "another"], rounds=3, max_tokens=4
+    )
     assert timings["first_token_samples"] == 6 and timings["per_token_samples"] == 2
     assert 0 < timings["first_token_p50_ms"] <= timings["first_token_p95_ms"]

@@ -18,9 +18,9 @@ from sluice.model.evaluation.golden import GoldenPrompt, run_golden
 from sluice.model.evaluation.held_out import cut
 from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.perplexity import document_bits, windows
-from sluice.model.evaluation.prompts import chat_prompt, completion_prompt, stop_ids
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt
 from sluice.model.evaluation.tasks import ChoiceItem, answer_items
-from sluice.model.text.prompt import encode_plain, start_ids
+from sluice.model.text.prompt import PromptEncoder, encode_plain, start_ids
 
 
 @given(st.integers(0, 200), st.integers(2, 40))
@@ -57,15 +57,15 @@ def slow_bits(model, ids):
 def test_document_bits_agree_with_one_forward_pass_a_token(tokenizer):
     model = tiny_model(tokenizer, context=16)
     texts = [document_text(1), "Short.", "naïve 日本語"]
-    found = document_bits(model, tokenizer, texts)
+    found = document_bits(model, PromptEncoder(tokenizer), texts)
     for text, bits in zip(texts, found, strict=True):
         assert bits == pytest.approx(slow_bits(model, [0, *encode_plain(tokenizer, text)]), rel=1e-5)
 
 
 def test_a_documents_bits_do_not_depend_on_its_neighbours(tokenizer):
     model, texts = tiny_model(tokenizer), [document_text(n) for n in range(5)]
-    alone = [document_bits(model, tokenizer, [text])[0] for text in texts]
-    assert document_bits(model, tokenizer, texts) == pytest.approx(alone, rel=1e-6)
+    alone = [document_bits(model, PromptEncoder(tokenizer), [text])[0] for text in texts]
+    assert document_bits(model, PromptEncoder(tokenizer), texts) == pytest.approx(alone, rel=1e-6)
 
 
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(tokenizer):
@@ -74,7 +74,7 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(tokenizer):
         model.norm.weight.zero_()
     text = document_text(2)
     expected = len(encode_plain(tokenizer, text)) * math.log2(tokenizer.get_vocab_size())
-    assert document_bits(model, tokenizer, [text]) == [pytest.approx(expected, rel=1e-6)]
+    assert document_bits(model, PromptEncoder(tokenizer), [text]) == [pytest.approx(expected, rel=1e-6)]
 
 
 def test_quoted_special_tokens_cost_like_any_text(tokenizer):
@@ -85,8 +85,8 @@ def test_quoted_special_tokens_cost_like_any_text(tokenizer):
 @pytest.mark.parametrize("before", [False, True])
 def test_encoding_leaves_the_callers_tokenizer_as_it_is(tokenizer, before):
     tokenizer.encode_special_tokens = before
-    chat_prompt(tokenizer, "a <|end|>")
-    completion_prompt(tokenizer, "a <|end|>")
+    chat_prompt(PromptEncoder(tokenizer), "a <|end|>")
+    completion_prompt(PromptEncoder(tokenizer), "a <|end|>")
     assert tokenizer.encode_special_tokens is before
 
 
@@ -97,7 +97,7 @@ def test_a_tokenizer_that_loses_text_gets_nan_and_not_a_lower_score():
     lossy.decoder = decoders.Fuse()
     lossy.add_special_tokens(list(SPECIAL_TOKENS))
     model = tiny_model(lossy)
-    assert math.isnan(document_bits(model, lossy, ["abc DEF"])[0])
+    assert math.isnan(document_bits(model, PromptEncoder(lossy), ["abc DEF"])[0])
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -112,34 +112,36 @@ def test_a_text_costs_by_its_own_bytes_in_every_kind_of_tokenizer(name):
     # WordPiece puts a space before the comma's neighbours or not, but never loses a letter.
     assert lost == 1 or name == "wordpiece"
     expected = len(ids) * math.log2(made.get_vocab_size()) * max(1, lost)
-    assert document_bits(model, made, [text]) == [pytest.approx(expected, rel=1e-6)]
+    assert document_bits(model, PromptEncoder(made), [text]) == [pytest.approx(expected, rel=1e-6)]
 
 
 def test_unknown_characters_give_no_number():
     for name in ("unigram", "wordpiece"):
         made = TOKENIZERS[name]()
-        assert math.isnan(document_bits(tiny_model(made), made, ["the fox \u2603"])[0])
+        assert math.isnan(document_bits(tiny_model(made), PromptEncoder(made), ["the fox \u2603"])[0])
 
 
 @pytest.mark.parametrize("name", [name for name in TOKENIZERS if name != "byte-level"])
 def test_a_tokenizer_without_our_special_tokens_asks_in_plain_text(name):
     made = TOKENIZERS[name]()
     start = start_ids(made)
-    assert completion_prompt(made, "the fox") == [*start, *encode_plain(made, "the fox")]
-    assert chat_prompt(made, "the fox") == [*start, *encode_plain(made, "the fox\n\n")]
-    assert chat_prompt(made, "the fox jumps", max_tokens=3) == [*start, *encode_plain(made, "the fox jumps\n\n")[:2]]
-    assert stop_ids(made)
+    assert completion_prompt(PromptEncoder(made), "the fox") == [*start, *encode_plain(made, "the fox")]
+    assert chat_prompt(PromptEncoder(made), "the fox") == [*start, *encode_plain(made, "the fox\n\n")]
+    assert chat_prompt(PromptEncoder(made), "the fox jumps", max_tokens=3) == [
+        *start,
+        *encode_plain(made, "the fox jumps\n\n")[:2],
+    ]
     items = [ChoiceItem("the fox", ("quick dogs", "lazy answer"), 0)]
-    assert answer_items(tiny_model(made), made, items)[0] in (0.0, 1.0)
+    assert answer_items(tiny_model(made), PromptEncoder(made), items)[0] in (0.0, 1.0)
     golden = [GoldenPrompt(id="a", kind=kind, prompt="the fox") for kind in ("chat", "completion")]
-    assert len(run_golden(tiny_model(made), made, golden, 8)) == 2
+    assert len(run_golden(tiny_model(made), PromptEncoder(made), golden, 8)) == 2
 
 
 def test_broken_weights_give_no_number(tokenizer):
     model = tiny_model(tokenizer)
     with torch.no_grad():
         model.layers[0].attention_norm.weight[0] = math.nan
-    assert not math.isfinite(document_bits(model, tokenizer, [document_text(3)])[0])
+    assert not math.isfinite(document_bits(model, PromptEncoder(tokenizer), [document_text(3)])[0])
 
 
 def test_spans_keep_their_order_whatever_the_batches(tokenizer):

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from sluice.data.tokenization import CHAT_TEMPLATE
 from sluice.model.directory import load_tokenizer
+from sluice.model.evaluation.prompts import chat_prompt, completion_prompt
 from sluice.model.text.chat_template import ChatTemplate, PromptMessage, chat_template
 from sluice.model.text.prompt import PromptEncoder, load_prompt_encoder, special_ids, start_ids
 
@@ -158,3 +159,27 @@ def test_truncation_and_padding_of_a_tokenizer_lose_no_text(tmp_path: Path) -> N
 def test_a_chat_without_a_template_or_our_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the model has no chat template, and its tokenizer no <\|user\|>"):
         PromptEncoder(llama()).encode([PromptMessage("user", "hi")])
+
+
+def test_a_question_of_the_evaluation_is_in_the_model_s_own_template_and_cut_to_fit(tmp_path: Path) -> None:
+    saved(tmp_path, "llama", chat_template="{{ bos_token }}Q: {{ messages[0].content }}\nA:")
+    encoder = load_prompt_encoder(tmp_path, llama(), 400)
+    assert chat_prompt(encoder, "the fox") == encoder.encode([PromptMessage("user", "the fox")])
+    cut = chat_prompt(encoder, "the lazy dog " * 30, max_tokens=40)
+    assert len(cut) <= 40
+    text = llama().decode(cut, skip_special_tokens=False)
+    assert text.startswith("<s> Q: the lazy dog")
+    assert text.endswith("A:")
+    assert cut.count(1) == 1, "bos once"
+    with pytest.raises(ValueError, match="the chat template alone"):
+        chat_prompt(encoder, "the fox", max_tokens=2)
+
+
+def test_a_document_begins_with_the_token_that_the_files_name(tmp_path: Path) -> None:
+    """A tokenizer that puts nothing before a text, and has no end-of-text token of ours."""
+    tokenizer = llama()
+    tokenizer.post_processor = None
+    saved(tmp_path, "llama")
+    assert completion_prompt(load_prompt_encoder(tmp_path, tokenizer, 400), "fox")[0] == tokenizer.token_to_id("<s>")
+    with pytest.raises(ValueError, match="no bos_token"):
+        completion_prompt(PromptEncoder(tokenizer), "fox")

@@ -8,9 +8,10 @@ import random
 import torch
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 
+from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.prompts import chat_prompt
 from sluice.model.evaluation.tasks import ChoiceItem, answer_items, build_items
-from sluice.model.text.prompt import encode_plain
+from sluice.model.text.prompt import PromptEncoder, encode_plain
 
 DOCUMENTS = [(f"id{n}", document_text(n)) for n in range(40)]
 SETTINGS = {"items": 60, "choices": 4, "max_passage_bytes": 200, "seed": 1}
@@ -80,10 +81,10 @@ def test_a_model_that_reads_the_question_is_right_and_an_untrained_one_is_not(to
     words = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker")
     model = tiny_model(tokenizer, context=32)
     items = [_item(word, words) for word in words]
-    assert sum(answer_items(model, tokenizer, items)) < 6
+    assert sum(answer_items(model, PromptEncoder(tokenizer), items)) < 6
     # As tuning does: answers to their question, and to none.
     texts = [
-        [*chat_prompt(tokenizer, question), *encode_plain(tokenizer, _passage(word))]
+        [*chat_prompt(PromptEncoder(tokenizer), question), *encode_plain(tokenizer, _passage(word))]
         for word in words
         for question in (word, "")
     ]
@@ -96,7 +97,7 @@ def test_a_model_that_reads_the_question_is_right_and_an_untrained_one_is_not(to
         torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten(), ignore_index=0).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert sum(answer_items(model.eval(), tokenizer, items)) == 8
+    assert sum(answer_items(model.eval(), PromptEncoder(tokenizer), items)) == 8
 
 
 def _passage(word):
@@ -113,7 +114,7 @@ def _item(word, words):
 def test_long_questions_and_passages_are_cut_to_the_context(tokenizer):
     model = tiny_model(tokenizer, context=16)
     item = ChoiceItem("why " * 50, tuple(f"{letter} because " * 40 for letter in "abcd"), 2)
-    assert answer_items(model, tokenizer, [item])[0] in (0.0, 1.0)
+    assert answer_items(model, PromptEncoder(tokenizer), [item])[0] in (0.0, 1.0)
 
 
 def test_a_model_without_finite_logits_answers_nan(tokenizer):
@@ -121,10 +122,35 @@ def test_a_model_without_finite_logits_answers_nan(tokenizer):
     with torch.no_grad():
         model.norm.weight[0] = math.nan
     items = build_items(DOCUMENTS, **(SETTINGS | {"items": 3}))
-    assert all(map(math.isnan, answer_items(model, tokenizer, items)))
+    assert all(map(math.isnan, answer_items(model, PromptEncoder(tokenizer), items)))
 
 
 def test_item_ids_change_with_anything_asked():
     item = ChoiceItem("q", ("a", "b"), 0)
     others = [ChoiceItem("r", ("a", "b"), 0), ChoiceItem("q", ("b", "a"), 0), ChoiceItem("q", ("a", "b"), 1)]
     assert len({item.id, *(other.id for other in others)}) == 4
+
+
+def test_a_passage_cut_to_the_context_is_divided_by_the_bytes_that_were_scored(tokenizer):
+    model, encoder, context = tiny_model(tokenizer, context=48), PromptEncoder(tokenizer), 48
+    question, long = "the cache", "the cache stores what the worker reads and drops it when the router closes " * 20
+    before = [chat_prompt(encoder, text) for text in (question, "")]
+    space = context + 1 - max(map(len, before))
+
+    def gain(passage):
+        """What the question is worth for the passage, in nats, and the bytes of it that fit."""
+        ids = encode_plain(tokenizer, passage)[:space]
+        given, without = negative_log_likelihoods(model, [Span([*prompt, *ids], len(prompt)) for prompt in before])
+        return without - given, len(tokenizer.decode(ids).encode())
+
+    nats, scored = gain(long)
+    shorts = [f"{first} {second}." for first in ("queue", "schema", "token", "worker") for second in "abcdefgh"]
+    between = [
+        short
+        for short, (other, size) in zip(shorts, map(gain, shorts), strict=True)
+        if nats / len(long) < other / size < nats / scored or nats / scored < other / size < nats / len(long)
+    ]
+    assert between, "divided by all its bytes, the long passage would change places with these"
+    for short in between:
+        expected = float(nats / scored > gain(short)[0] / gain(short)[1])
+        assert answer_items(model, encoder, [ChoiceItem(question, (long, short), 0)]) == [expected]

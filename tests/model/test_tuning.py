@@ -12,6 +12,7 @@ from sluice.model.architecture.loss import cross_entropy_sum
 from sluice.model.config import TuneConfig
 from sluice.model.directory import load_model
 from sluice.model.evaluation.prompts import chat_prompt
+from sluice.model.text.prompt import PromptEncoder
 from sluice.model.training.batches.batch import Batch
 from sluice.model.tuning.chat import ChatTurn, collate, padding_id, render, render_pair
 from sluice.model.tuning.instruction import PairOrder, QuestionAnswer, make_pairs, tune
@@ -44,7 +45,7 @@ def test_only_the_answer_is_learned(tokenizer: Tokenizer) -> None:
     assert learned[-1] == tokenizer.token_to_id("<|end|>") and learned.count(learned[-1]) == 1
     assert tokenizer.decode(learned[:-1], skip_special_tokens=False) == "A check <|end|> of bounds."
     given = rendered.ids[: len(rendered.ids) - len(learned)]
-    assert given == chat_prompt(tokenizer, "What is a gate?"), "the layout that evaluation and serving prompt with"
+    assert given == chat_prompt(PromptEncoder(tokenizer), "What is a gate?"), "as evaluation and serving prompt"
 
 
 def test_layout_is_that_of_the_chat_template(tokenizer: Tokenizer) -> None:
@@ -127,7 +128,7 @@ def test_a_long_question_leaves_room_for_the_answer(tokenizer: Tokenizer) -> Non
     question, answer = "Where does the river end? " * 20, "It ends in a lake. " * 20
     rendered = render_pair(tokenizer, question, answer, max_tokens=40)
     assert len(rendered.ids) == 40 and sum(rendered.learned) == 19
-    assert rendered.ids[:20] == chat_prompt(tokenizer, question, max_tokens=21)[:20]
+    assert rendered.ids[:20] == chat_prompt(PromptEncoder(tokenizer), question, max_tokens=21)[:20]
 
 
 def test_without_stages_the_base_model_stays_as_it_is(base: Path, packed_corpus: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def measure(subject: Subject) -> Measured:
             metadata={"source": held_out.sources[name]},
         )
         for (name, text), value in zip(
-            scored, document_bits(subject.model, subject.tokenizer, texts, subject.progress), strict=True
+            scored, document_bits(subject.model, subject.encoder, texts, subject.progress), strict=True
         )
     ]
     sources = [held_out.sources[name] for name, _ in scored]

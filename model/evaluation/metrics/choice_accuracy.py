@@ -35,7 +35,7 @@ def measure(subject: Subject) -> Measured:
         max_passage_bytes=config.max_passage_bytes,
         seed=config.seed,
     )
-    answers = answer_items(subject.model, subject.tokenizer, questions, subject.progress)
+    answers = answer_items(subject.model, subject.encoder, questions, subject.progress)
     sources = subject.held_out.sources
     items = [
         Item(NAME, question.id, answer, cluster=question.document, metadata={"source": sources[question.document]})

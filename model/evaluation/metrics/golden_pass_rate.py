@@ -24,7 +24,7 @@ def measure(subject: Subject) -> Measured:
     from sluice.model.evaluation.golden import load_prompts, run_golden
 
     prompts, limit = load_prompts(Path(subject.config.golden_prompts)), subject.config.golden_max_tokens
-    results = run_golden(subject.model, subject.tokenizer, prompts, limit, subject.progress)
+    results = run_golden(subject.model, subject.encoder, prompts, limit, subject.progress)
     items = [Item(NAME, result.prompt.item_id, float(not result.failed)) for result in results]
     answers = [
         {"id": r.prompt.id, "kind": r.prompt.kind, "prompt": r.prompt.prompt, "answer": r.text, "failed": r.failed}

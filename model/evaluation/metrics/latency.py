@@ -19,9 +19,8 @@ from sluice.model.evaluation.metric import Measured, Metric, Subject
 from sluice.model.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from sluice.model.architecture.transformer import Transformer
+    from sluice.model.text.prompt import PromptEncoder
 
 NAME = "first_token_p95_ms"
 
@@ -34,7 +33,7 @@ def measure(subject: Subject) -> Measured:
     config = subject.config
     timings = measure_latency(
         subject.model,
-        subject.tokenizer,
+        subject.encoder,
         [text for _, text in subject.held_out.test[: config.latency_prompts]],
         rounds=config.latency_rounds,
         max_tokens=config.latency_max_tokens,
@@ -45,7 +44,7 @@ def measure(subject: Subject) -> Measured:
 
 def measure_latency(
     model: "Transformer",
-    tokenizer: "Tokenizer",
+    encoder: "PromptEncoder",
     texts: Sequence[str],
     *,
     rounds: int,
@@ -66,7 +65,7 @@ def measure_latency(
         generated = len(generate(model, prompt, tokens))
         return 1000 * (time.perf_counter() - started), generated
 
-    prompts = [completion_prompt(tokenizer, text, max_tokens=model.config.context // 2) for text in texts]
+    prompts = [completion_prompt(encoder, text, max_tokens=model.config.context // 2) for text in texts]
     for prompt in prompts[:1]:
         generate(model, prompt, max_tokens)  # the first call pays for allocations that no later one does
     first_ms: list[float] = []
