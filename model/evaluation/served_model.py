@@ -29,25 +29,24 @@ class ServedModel:
 
     can_score = False
 
-    def __init__(self, http: httpx.Client, name: str, *, wait: Callable[[float], object] = time.sleep) -> None:
-        """`http` has the server's address and key; `name` is sent as `model`."""
-        self._http, self._name, self._wait = http, name, wait
+    def __init__(self, http: httpx.Client, name: str = "", *, wait: Callable[[float], object] = time.sleep) -> None:
+        """`http` has the server's address and key; without the name of a model the server must have only one."""
+        self._http, self._wait = http, wait
+        self._name = name or _only_model(http)
         self._lock = threading.Lock()
         self._version: str | None = None
 
     @classmethod
     def connect(cls, url: str, *, key: str | None = None, timeout_s: float = TIMEOUT_S) -> "ServedModel":
-        """Connect to `URL[#MODEL]`; without a name the server must have one model. ValueError where it does not
-        answer.
-        """
+        """Connect to `URL[#MODEL]`. Raises ValueError where nothing answers."""
         address, _, name = url.partition("#")
         key = key or os.environ.get("SLUICE_API_KEY", "")
         http = httpx.Client(
             base_url=address.rstrip("/").removesuffix("/v1"),
             timeout=timeout_s,
-            headers=_HEADERS | ({"authorization": f"Bearer {key}"} if key else {}),
+            headers={"authorization": f"Bearer {key}"} if key else {},
         )
-        return cls(http, name or _only_model(http, address))
+        return cls(http, name)
 
     @property
     def model_hash(self) -> str:
@@ -110,7 +109,7 @@ class ServedModel:
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         for tries in range(_TRIES):
-            response = self._http.post(path, json=body)
+            response = self._http.post(path, json=body, headers=_HEADERS)
             if response.status_code not in _BUSY or tries == _TRIES - 1:
                 break
             told = response.headers.get("retry-after", "")
@@ -128,7 +127,8 @@ class ServedModel:
                 )
 
 
-def _only_model(http: httpx.Client, address: str) -> str:
+def _only_model(http: httpx.Client) -> str:
+    address = http.base_url
     try:
         response = http.get("/v1/models")
     except httpx.HTTPError as error:
@@ -139,7 +139,7 @@ def _only_model(http: httpx.Client, address: str) -> str:
         names = [str(each["id"]) for each in response.json()["data"]]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{address}/v1/models answers {response.status_code} and no list of models: name a server with OpenAI's API"
+            f"{address} answers {response.status_code} to /v1/models, without a list: name a server with OpenAI's API"
         ) from None
     if len(names) != 1:
         found = ", ".join(names) or "none"
