@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sluice.components.artifact import check_artifact, read_metrics
 from sluice.components.data_card import draw_data_card
 from sluice.components.effect import run_effect_step
+from sluice.components.evidence import policy_in_force
 from sluice.components.lineage import lineage_tags, write_lineage
 from sluice.components.model_card import model_card
 from sluice.components.params import BLOCKS, load_block
@@ -50,7 +51,8 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
         releases.drop(f"superseded by v{version} before its rollout ended")
     if state.challenger != version:
         reason = forced_reason or f"verdict promote: {verdict.reason}"
-        releases.propose(version, workspace.verdict, reason, forced=forced_reason is not None)
+        forced, policy = forced_reason is not None, policy_in_force(workspace).sha256
+        releases.propose(version, workspace.verdict, reason, forced, policy=policy)
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
 
 

@@ -100,10 +100,10 @@ def run_content_step(workspace: Workspace, step: str, work: Callable[[Stage], An
     )
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    if remember := getattr(worked, "remember", None):
-        remember()
     timings["work_seconds"] = time.perf_counter() - started
     write_metrics(workspace, step, report, timings)
+    if remember := getattr(worked, "remember", None):
+        remember()
 
 
 def main(step: str, work: Callable[[Stage], Any]) -> None:

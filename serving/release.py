@@ -58,6 +58,10 @@ class VerifiedVerdict:
     """Hash of the model that the gate judged."""
     registered_model: str
     """Hash of the model that would serve."""
+    baseline_model: str | None
+    """Hash of the champion with which the gate compared it, None where none served."""
+    policy: str
+    """sha256 of the policy by which it was judged."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class Intent:
     forced: bool = False
     verdict: VerifiedVerdict | None = None
     """Verdict of the version to propose or promote."""
+    champion_model: str | None = None
+    """Hash of the model that serves, None where none does."""
+    policy: str | None = None
+    """sha256 of the gate's policy in force, for a proposal."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ def _propose(state: ReleaseState, intent: Intent) -> Entry | Refusal:
         return Refusal(f"version {version} is the champion already")
     if version in state.rolled_back and not intent.forced:
         return Refusal(f"version {version} was rolled back: to retry it, force it with a reason")
-    if refusal := _refuse_verdict(version, verdict, intent.forced):
+    if refusal := _refuse_verdict(version, intent, intent.forced):
         return refusal
     details = {
         "forced": intent.forced,
@@ -170,17 +178,36 @@ def _propose(state: ReleaseState, intent: Intent) -> Entry | Refusal:
     return _entry(intent, version, details)
 
 
-def _refuse_verdict(version: str, verdict: VerifiedVerdict, forced: bool) -> Refusal | None:
+def _refuse_verdict(version: str, intent: Intent, forced: bool) -> Refusal | None:
+    verdict = intent.verdict
+    assert verdict is not None, f"{intent.action} re-checks the verdict"
     judged, registered = verdict.judged_model, verdict.registered_model
     if judged != registered:
         return Refusal(
             f"the verdict is about model {judged[:12]}, but version {version} is model {registered[:12]}: "
             "run the gate for this version; force does not help"
         )
-    if verdict.outcome != "promote" and not forced:
+    if forced:
+        return None
+    again = "judge it again by `sluice run`, or force it with a reason"
+    if verdict.outcome != "promote":
         return Refusal(
             f"the verdict of version {version} is {verdict.outcome}, not promote: "
             "to release it all the same, force it with a reason"
+        )
+    if verdict.baseline_model != intent.champion_model:
+        before, now = (
+            f"model {model[:12]}" if model else "no champion"
+            for model in (verdict.baseline_model, intent.champion_model)
+        )
+        return Refusal(
+            f"the verdict of version {version} compares it with {before}, but {now} serves now: the champion has "
+            f"changed since; {again}"
+        )
+    if intent.action == "propose" and verdict.policy != intent.policy:
+        return Refusal(
+            f"the verdict of version {version} is by policy {verdict.policy[:12] or 'none'}, but "
+            f"{(intent.policy or 'none')[:12]} is in force: a laxer policy lets nothing pass; {again}"
         )
     return None
 
@@ -200,7 +227,7 @@ def _on_challenger(state: ReleaseState, intent: Intent) -> Entry | Refusal:
         assert verdict is not None, "a promotion re-checks its verdict"
         if verdict.verdict_hash != state.challenger_verdict:
             return Refusal(f"version {challenger} was proposed with a different verdict from the registered one")
-        if refusal := _refuse_verdict(challenger, verdict, state.challenger_forced):
+        if refusal := _refuse_verdict(challenger, intent, state.challenger_forced):
             return refusal
     return _entry(intent, challenger, {})
 

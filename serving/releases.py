@@ -6,6 +6,7 @@ writes, `reconcile` repairs the aliases.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,14 +127,17 @@ class Releases:
         self._ledger.repair(keep, Entry(self._clock(), REPAIR, "", self._actor, reason))
         return self.reconcile()
 
-    def propose(self, version: str, verdict: Path, reason: str, forced: bool = False) -> ReleaseState:
-        """Make `version` the challenger at weight 0; `verdict` must be the one registered with it."""
+    def propose(self, version: str, verdict: Path, reason: str, forced: bool = False, *, policy: str) -> ReleaseState:
+        """Make `version` the challenger at weight 0; `verdict` must be the one registered with it.
+
+        `policy` is the sha256 of the gate's policy in force: a verdict by another one is refused.
+        """
         verified = self._verify_verdict(version)
         if not verdict.is_file():
             raise ValueError(f"{verdict}: there is no such verdict; run the gate first")
         if file_hash(verdict) != verified.verdict_hash:
             raise ReleaseRefused(f"{verdict} is not the verdict with which version {version} was registered")
-        return self._carry_out("propose", reason, version=version, forced=forced, verdict=verified)
+        return self._carry_out("propose", reason, version=version, forced=forced, verdict=verified, policy=policy)
 
     def set_weight(self, percent: int, reason: str = "", *, version: str | None = None) -> ReleaseState:
         """Send `percent` of the traffic to the challenger."""
@@ -201,13 +205,19 @@ class Releases:
             verdict_hash=file_hash(path),
             judged_model=verdict.hashes.get("model", ""),
             registered_model=self._registry.check_model(version),
+            baseline_model=verdict.baseline.model if verdict.baseline else None,
+            policy=verdict.policy.sha256 if verdict.policy else "",
         )
 
     def _carry_out(self, action: Action, reason: str, **wanted: Any) -> ReleaseState:
         intent = Intent(action, reason, self._clock(), self._actor, **wanted)
         for _ in range(MAX_TRIES):
             entries = self._verified_history()
-            decided = transition(fold(entries), intent)
+            state = fold(entries)
+            # As the ledger names them: unlike its entries, the registry's own hash has no key.
+            models = {each.version: each.details["model_hash"] for each in entries if each.action == "propose"}
+            champion = models[state.champion] if state.champion else None
+            decided = transition(state, replace(intent, champion_model=champion))
             if isinstance(decided, Refusal):
                 raise ReleaseRefused(decided.reason)
             try:

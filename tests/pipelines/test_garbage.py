@@ -92,11 +92,12 @@ def released(
     workspace.params.write_text(default_params.read_text())
 
     release = open_workspace(state, copied(empty_database, state))
-    versions = [release.register(text) for text in ("one", "two", "three", "four", "five")]
-    release.promote(*versions[:3])
-    release.propose(versions[4])
+    for text in ("one", "two", "three"):
+        release.promote(release.register(text))
+    four, five = release.register("four"), release.register("five")
+    release.propose(five)
     release.releases.drop("too slow")
-    release.propose(versions[3])
+    release.propose(four)
 
     (workspace.root / ".dvc").mkdir()
     (workspace.root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")

@@ -13,11 +13,14 @@ import pytest
 
 from sluice.components.workspace import Workspace as RunWorkspace
 from sluice.model.directory import model_hash
-from sluice.model.evaluation.verdict import Verdict, write_verdict
+from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, Verdict, write_verdict
 from sluice.serving.ledger import Ledger
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
 from sluice.serving.releases import Releases
+
+POLICY = PolicyIdentity(name="default", version="1", sha256="d" * 64)
+"""The policy in force."""
 
 
 def write_model(folder: Path, text: str) -> Path:
@@ -36,6 +39,8 @@ class Workspace:
     registry: Registry
     ledger: Ledger
     verdicts: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    """Hash of each version's model."""
     time_s: float = 1000.0
 
     @property
@@ -47,10 +52,20 @@ class Workspace:
         return Releases(self.registry, self.ledger, self.keys, actor="test", clock=lambda: self.time_s)
 
     def register(
-        self, text: str, outcome: Literal["promote", "hold", "reject"] = "promote", judged: str | None = None
+        self,
+        text: str,
+        outcome: Literal["promote", "hold", "reject"] = "promote",
+        judged: str | None = None,
+        over: str | None = None,
+        policy: PolicyIdentity = POLICY,
     ) -> str:
-        """Registers the model `text` with a signed verdict, of the model `judged` if that is another one."""
+        """Registers the model `text` with a signed verdict, of the model `judged` if that is another one.
+
+        `over` is the model with which the gate compared it, by default the champion.
+        """
         folder = write_model(self.root / "models" / text, text)
+        champion = self.releases.state().champion
+        baseline = model_hash(self.root / "models" / over) if over else self.models.get(champion or "")
         verdict = Verdict(
             outcome=outcome,
             reason=f"the gate says {outcome}",
@@ -58,16 +73,18 @@ class Workspace:
             confidence=0.95,
             correction="none",
             hashes={"model": judged or model_hash(folder)},
-            is_first_version=False,
+            is_first_version=baseline is None,
+            policy=policy,
+            baseline=ComparedModel(model=baseline) if baseline else None,
         )
         path = self.root / f"verdict-{text}.json"
         write_verdict(verdict, path, self.keys)
         version = self.registry.register(folder, path, Evidence({"git_commit": "0" * 40}, {"bits_per_byte": 2.5}))
-        self.verdicts[version] = path
+        self.verdicts[version], self.models[version] = path, model_hash(folder)
         return version
 
     def propose(self, version: str, forced: bool = False) -> None:
-        self.releases.propose(version, self.verdicts[version], "measured", forced)
+        self.releases.propose(version, self.verdicts[version], "measured", forced, policy=POLICY.sha256)
 
     def promote(self, *versions: str) -> None:
         for version in versions:
@@ -121,8 +138,9 @@ def workspace(empty_database: Path, tmp_path: Path) -> Workspace:
 def released_template(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     root = tmp_path_factory.mktemp("released")
     template = open_workspace(root, copied(empty_database, root))
-    versions = [template.register(text) for text in ("one", "two", "three")]
-    template.promote(*versions[:2])
+    for text in ("one", "two"):
+        template.promote(template.register(text))
+    template.register("three")
     with closing(sqlite3.connect(root / "mlflow.db")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return template
@@ -135,4 +153,5 @@ def released(released_template: Workspace, tmp_path: Path) -> Workspace:
     trust = shutil.copytree(root / "ledger", tmp_path / "ledger")
     found = open_workspace(root, copied(root / "mlflow.db", tmp_path), trust)
     found.verdicts.update(released_template.verdicts)
+    found.models.update(released_template.models)
     return found

@@ -17,10 +17,11 @@ import pytest
 import sqlalchemy as sa
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from release_fixtures import POLICY
 
 from sluice.core.local_ray import RayFailed
 from sluice.model.directory import model_hash
-from sluice.model.evaluation.verdict import Verdict, write_verdict
+from sluice.model.evaluation.verdict import ComparedModel, Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ledger import Ledger
@@ -50,7 +51,9 @@ class World:
     config: ServeConfig
 
     def register(self, folder: Path) -> str:
-        """Registers a model with a verdict that lets it pass."""
+        """Registers a model with a verdict that lets it pass the champion."""
+        champion = self.releases.state().champion
+        baseline = ComparedModel(model=model_hash(self.releases.model_folder(champion))) if champion else None
         verdict = Verdict(
             outcome="promote",
             reason="for the test",
@@ -58,7 +61,9 @@ class World:
             confidence=0.95,
             correction="none",
             hashes={"model": model_hash(folder)},
-            is_first_version=False,
+            is_first_version=baseline is None,
+            policy=POLICY,
+            baseline=baseline,
         )
         path = self.root / f"verdict-{folder.name}.json"
         write_verdict(verdict, path, self.root / "keys")
@@ -67,7 +72,7 @@ class World:
     def propose(self, folder: Path) -> str:
         """Registers a model and makes it the challenger."""
         version = self.register(folder)
-        self.releases.propose(version, self.registry.verdict_path(version), "for the test")
+        self.releases.propose(version, self.registry.verdict_path(version), "for the test", policy=POLICY.sha256)
         return version
 
     def wait_until(self, what: Callable[[dict[str, object]], bool], name: str) -> None:

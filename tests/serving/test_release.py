@@ -3,6 +3,7 @@
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 
 import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from release_fixtures import (  # noqa: F401
+    POLICY,
     Workspace,
     empty_database,
     open_workspace,
@@ -26,12 +28,16 @@ from sluice.serving.registry import Registry
 from sluice.serving.release import Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
 from sluice.serving.releases import ReleaseRefused, Releases
 
-GOOD = VerifiedVerdict(outcome="promote", verdict_hash="v", judged_model="m", registered_model="m")
+GOOD = VerifiedVerdict(
+    outcome="promote", verdict_hash="v", judged_model="m", registered_model="m", baseline_model=None, policy="p"
+)
 
 
 def intent(action: str, version: str | None = None, **more: object) -> Intent:
     verdict = GOOD if action in ("propose", "promote") else None
-    fields: dict[str, object] = {"verdict": verdict, "reason": "because", "time": 5.0, "actor": "test", **more}
+    fields: dict[str, object] = {
+        "verdict": verdict, "policy": "p", "reason": "because", "time": 5.0, "actor": "test", **more
+    }  # fmt: skip
     return Intent(action=action, version=version, **fields)  # type: ignore[arg-type]
 
 
@@ -137,6 +143,30 @@ def test_force_does_not_help_against_another_models_verdict() -> None:
         assert "force does not help" in refusal(ReleaseState(), intent("propose", "1", verdict=verdict, forced=forced))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"verdict": replace(GOOD, baseline_model="older")},
+            "model older, but no champion serves now: the champion has",
+        ),
+        ({"champion_model": "newer"}, "with no champion, but model newer serves now: the champion has changed"),
+        ({"policy": "strict"}, "by policy p, but strict is in force: a laxer policy"),
+        ({"policy": None}, "by policy p, but none is in force"),
+    ],
+)
+def test_a_verdict_over_another_champion_or_by_another_policy_needs_force(
+    change: dict[str, object], reason: str
+) -> None:
+    assert reason in refusal(ReleaseState(), intent("propose", "1", **change))
+    assert after(ReleaseState(), intent("propose", "1", forced=True, **change)).challenger == "1"
+
+
+def test_a_challenger_whose_champion_changed_is_not_promoted() -> None:
+    state = after(champions("1"), intent("propose", "2"))
+    assert "the champion has changed" in refusal(state, intent("promote", champion_model="newer"))
+
+
 def test_promotion_checks_the_evidence_again() -> None:
     state = after(ReleaseState(), intent("propose", "1"))
     assert "a different verdict" in refusal(state, intent("promote", verdict=replace(GOOD, verdict_hash="other")))
@@ -232,7 +262,8 @@ def test_a_process_killed_between_ledger_and_aliases_is_made_good(
 
 def test_a_release_on_postgresql(postgresql: str, tmp_path: Path) -> None:
     workspace = open_workspace(tmp_path, postgresql)
-    workspace.promote(workspace.register("one"), workspace.register("two"))
+    workspace.promote(workspace.register("one"))
+    workspace.promote(workspace.register("two"))
     assert workspace.releases.rollback("errors in production").champion == "1"
     assert workspace.aliases() == {"previous-champion": None, "champion": "1", "challenger": None}
     assert workspace.releases.verify().ok and len(workspace.releases.history()) == 5
@@ -253,6 +284,16 @@ def test_a_verdict_of_another_model_is_refused_always(workspace: Workspace) -> N
     assert workspace.releases.history() == []
 
 
+def test_a_verdict_from_before_the_champion_changed_is_refused(workspace: Workspace) -> None:
+    early = workspace.register("two")
+    workspace.promote(workspace.register("one"))
+    with pytest.raises(ReleaseRefused, match=r"with no champion, but model [0-9a-f]+ serves now"):
+        workspace.propose(early)
+    with pytest.raises(ReleaseRefused, match="a laxer policy lets nothing pass"):
+        workspace.propose(workspace.register("three", policy=POLICY.model_copy(update={"sha256": "1" * 64})))
+    workspace.propose(workspace.register("four"))
+
+
 def test_the_force_stands_in_the_ledger(workspace: Workspace) -> None:
     version = workspace.register("one", "reject")
     with pytest.raises(ReleaseRefused, match="verdict of version 1 is reject"):
@@ -266,14 +307,14 @@ def test_the_force_stands_in_the_ledger(workspace: Workspace) -> None:
 def test_evidence_that_changed_stops_a_proposal_and_a_promotion(workspace: Workspace) -> None:
     one, two = workspace.register("one"), workspace.register("two")
     with pytest.raises(ReleaseRefused, match="not the verdict with which version 1"):
-        workspace.releases.propose(one, workspace.verdicts[two], "mixed up")
+        workspace.releases.propose(one, workspace.verdicts[two], "mixed up", policy=POLICY.sha256)
     with pytest.raises(ValueError, match="no such verdict"):
-        workspace.releases.propose(one, workspace.root / "nothing.json", "mixed up")
+        workspace.releases.propose(one, workspace.root / "nothing.json", "mixed up", policy=POLICY.sha256)
     workspace.propose(one)
     (workspace.registry.model_folder(one) / "model.safetensors").write_text("other weights")
     with pytest.raises(ValueError, match="model hash"):
         workspace.releases.promote("went well")
-    (workspace.keys / "verdict-ed25519.pem").unlink()
+    shutil.rmtree(workspace.keys)
     with pytest.raises(ValueError, match="key"):
         workspace.propose(two)
     assert [entry.action for entry in workspace.releases.history()] == ["propose"]
@@ -380,7 +421,7 @@ def test_a_repair_is_refused_without_reason_need_or_sense(released: Workspace) -
 
 def test_a_conflict_is_decided_anew_in_the_new_state(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     released.releases.rollback("errors in production")
-    released.propose("3")
+    released.propose("3", forced=True)
     append = released.ledger.append
 
     def overtaken(entry: Entry, *, expected_head: str) -> RecordedEntry:

@@ -1,0 +1,134 @@
+"""Evaluations of a workspace: attested when they are measured, and verified before the gate reads them.
+
+The candidate's attestation lies in .sluice/attestations, because the artifact is content, and a signature is not: two
+workspaces make the same artifact and sign it with their own keys. Evaluations of other models are kept in
+.sluice/evaluations with theirs.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from sluice.components.artifact import plain, read_metrics
+from sluice.components.events import EventProgress
+from sluice.components.params import load_block
+from sluice.components.workspace import Workspace
+from sluice.core.canonical import canonical_json
+from sluice.core.files import atomic_write, write_json
+from sluice.core.manifest import read_manifest
+from sluice.core.settings.files import with_absolute_paths
+from sluice.data.config import PackConfig
+from sluice.model.config import EvaluateConfig, GateConfig
+from sluice.model.evaluation.evidence import (
+    TIMINGS_FILE,
+    attest,
+    attest_folder,
+    evidence_files,
+    verify,
+    verify_folder,
+)
+from sluice.model.evaluation.keys import trusted_keys
+from sluice.model.evaluation.results import RESULTS_FILE, Evaluation, load_evaluation
+from sluice.model.evaluation.verdict import PolicyIdentity
+
+
+def attest_candidate(workspace: Workspace) -> str:
+    """Sign artifacts/evaluate and its metrics, which have the timings. Returns the sha256 of the attestation."""
+    from sluice.model.directory import model_hash
+
+    return attest(
+        _candidate_files(workspace),
+        _candidate_attestation(workspace),
+        workspace.keys,
+        model=model_hash(workspace.artifact("tune")),
+        measured_by=_measurement(workspace),
+    )
+
+
+def candidate_evaluation(workspace: Workspace) -> Evaluation:
+    """The candidate's evaluation, verified. ValueError that names what was changed, and what to do."""
+    from sluice.model.directory import model_hash
+
+    folder = workspace.artifact("evaluate")
+    verify(
+        _candidate_files(workspace),
+        _candidate_attestation(workspace),
+        trusted_keys(workspace.keys),
+        model=model_hash(workspace.artifact("tune")),
+        redo=f"remove {folder} and run again",
+    )
+    return load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"])
+
+
+def evaluation_of(workspace: Workspace, model_folder: Path, *, step: str = "gate") -> Evaluation:
+    """The evaluation of another model on the candidate's items, measured once and kept.
+
+    It is kept by model, settings, data and code, and verified each time. ValueError as `candidate_evaluation`.
+    """
+    from sluice.model.directory import model_hash
+
+    other = model_hash(model_folder)
+    folder = _kept(workspace, other)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if other == model_hash(workspace.artifact("tune")):
+            keep_candidate(workspace)
+        else:
+            from sluice.model.evaluation.harness import evaluate
+
+            with atomic_write(folder) as partial:
+                partial.mkdir()
+                config = with_absolute_paths(load_block(workspace, EvaluateConfig), workspace.root)
+                split, documents = load_block(workspace, PackConfig), workspace.artifact("refine")
+                report = plain(evaluate(config, model_folder, documents, split, partial, progress=EventProgress(step)))
+                write_json(partial / TIMINGS_FILE, report["timings"])
+                attest_folder(partial, workspace.keys, model=other, measured_by=_measurement(workspace))
+    verify_folder(
+        folder,
+        trusted_keys(workspace.keys),
+        model=other,
+        measured_by=_measurement(workspace),
+        redo=f"remove {folder}, and the gate measures it again",
+    )
+    return load_evaluation(folder, json.loads((folder / TIMINGS_FILE).read_bytes()))
+
+
+def keep_candidate(workspace: Workspace) -> None:
+    """Keep the candidate's evaluation, which was verified, for the time when it is the champion."""
+    results = json.loads((workspace.artifact("evaluate") / RESULTS_FILE).read_bytes())
+    model = results["hashes"]["model"]
+    folder = _kept(workspace, model)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder) as partial:
+            shutil.copytree(workspace.artifact("evaluate"), partial)
+            write_json(partial / TIMINGS_FILE, read_metrics(workspace, "evaluate")["timings"])
+            attest_folder(partial, workspace.keys, model=model, measured_by=_measurement(workspace))
+
+
+def policy_in_force(workspace: Workspace) -> PolicyIdentity:
+    """The policy by which the settings have the gate judge."""
+    bounds = load_block(workspace, GateConfig).model_dump(mode="json")
+    return PolicyIdentity(name="settings", version="1", sha256=hashlib.sha256(canonical_json(bounds)).hexdigest())
+
+
+def _candidate_files(workspace: Workspace) -> dict[str, Path]:
+    metrics = workspace.metrics("evaluate")
+    return evidence_files(workspace.artifact("evaluate")) | {f"{metrics.parent.name}/{metrics.name}": metrics}
+
+
+def _candidate_attestation(workspace: Workspace) -> Path:
+    return workspace.state / "attestations" / "evaluate.json"
+
+
+def _kept(workspace: Workspace, model: str) -> Path:
+    return workspace.state / "evaluations" / f"{model[:16]}-{_measurement(workspace)[:16]}"
+
+
+def _measurement(workspace: Workspace) -> str:
+    """sha256 of what the candidate was measured with: settings, code and held-out documents, but not the model."""
+    manifest = read_manifest(workspace.artifact("evaluate"))
+    inputs = {name: each for name, each in manifest["inputs"].items() if name != "tune"}
+    measured_by = {"parameters": manifest["parameters"], "code": manifest["code_sha256"], "inputs": inputs}
+    return hashlib.sha256(canonical_json(measured_by)).hexdigest()
