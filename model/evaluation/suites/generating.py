@@ -1,0 +1,115 @@
+"""The part of a suite's run in which the model generates text."""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+from sluice.core.progress import Progress
+from sluice.model.evaluation.evaluated import EvaluatedModel, Generation, GenerationRequest, Prompt
+from sluice.model.evaluation.metric import rounded
+from sluice.model.evaluation.suites.perturbations import PERTURBATIONS, agreement
+from sluice.model.evaluation.suites.requests import prompts
+from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.scorer import TextScore
+from sluice.model.evaluation.suites.scorers import SCORERS
+from sluice.model.evaluation.suites.scorers.pass_at_k import pass_at_k
+from sluice.model.evaluation.suites.suite import Suite
+from sluice.model.evaluation.suites.suite_run import LONGEST_ERROR, Asked, SuiteRun
+
+
+def add_generated(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: Progress) -> None:
+    """Add what scorers of text say of the greedy answers, and of perturbed prompts and drawn answers where wanted."""
+    settings = asked.suite.settings
+    greedy = model.generate(_requests(asked.prompts, asked.suite), progress)
+    run.entry["failed"] = sum(answer.finish_reason == "error" for answer in greedy)
+    run.entry["unfinished"] = sum(answer.finish_reason == "length" for answer in greedy)
+    for row, answer in zip(run.answers, greedy, strict=True):
+        row.update(answer=answer.text, finish_reason=answer.finish_reason)
+        if answer.finish_reason == "error":
+            row["error"] = answer.error[:LONGEST_ERROR]
+    for name in settings.scorers:
+        if SCORERS[name].reads != "text":
+            continue
+        scores = _text_scores(name, asked.suite.samples, greedy)
+        run.items += asked.rows(settings.metric(name), scores, greedy)
+        for row, score in zip(run.answers, scores, strict=True):
+            row["scores"][name] = None if score is None else rounded(score)
+    _perturb(model, asked, run, greedy, progress=progress)
+    if settings.sampling is not None:
+        _sample(model, asked, run, progress)
+
+
+def _requests(
+    asked: Sequence[Prompt], suite: Suite, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
+) -> list[GenerationRequest]:
+    settings = suite.settings
+    return [
+        GenerationRequest(prompt, settings.max_tokens, tuple(settings.stop), temperature, top_p, seed)
+        for prompt in asked
+    ]
+
+
+def _text_scores(name: str, samples: Sequence[Sample], answers: Sequence[Generation]) -> list[float | None]:
+    """Score each answer; what failed is 0."""
+    score = cast(TextScore, SCORERS[name].score)
+    return [
+        0.0 if answer.finish_reason == "error" else score(answer.text, sample)
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+
+
+def _perturb(
+    model: EvaluatedModel, asked: Asked, run: SuiteRun, greedy: Sequence[Generation], *, progress: Progress
+) -> None:
+    """Add, by scorer, the score of perturbed prompts as METRIC.KIND, and their answers' agreement with the plain ones
+    as SUITE.KIND_agreement.
+    """
+    settings, samples = asked.suite.settings, asked.suite.samples
+    for kind in settings.perturbations:
+        changed = model.generate(_requests(prompts(asked.suite, PERTURBATIONS[kind]), asked.suite), progress)
+        same = agreement([answer.text for answer in greedy], [answer.text for answer in changed])
+        agreed: list[float | None] = [
+            0.0 if "error" in (ours.finish_reason, theirs.finish_reason) else each
+            for ours, theirs, each in zip(greedy, changed, same, strict=True)
+        ]
+        found = {f"{settings.name}.{kind}_agreement": agreed}
+        for name in settings.scorers:
+            if SCORERS[name].reads == "text":
+                found[f"{settings.metric(name)}.{kind}"] = _text_scores(name, samples, changed)
+        for metric, scores in found.items():
+            run.items += asked.rows(metric, scores, changed)
+            run.entry["planned"][metric] = len(scores)
+        for row, answer in zip(run.answers, changed, strict=True):
+            row.setdefault("perturbed", {})[kind] = answer.text
+
+
+def _sample(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: Progress) -> None:
+    """Add pass@k of drawn answers by the suite's first scorer of text, and the spread of its mean over the seeds."""
+    settings = asked.suite.settings
+    assert settings.sampling is not None
+    sampling = settings.sampling
+    scorer = next(name for name in settings.scorers if SCORERS[name].reads == "text")
+    by_seed: list[list[float | None]] = []
+    for seed in range(sampling.seed, sampling.seed + sampling.answers):
+        drawn = model.generate(
+            _requests(asked.prompts, asked.suite, sampling.temperature, sampling.top_p, seed), progress
+        )
+        by_seed.append(_text_scores(scorer, asked.suite.samples, drawn))
+        for row, answer in zip(run.answers, drawn, strict=True):
+            row.setdefault("drawn", []).append(answer.text)
+    for k in sampling.pass_at:
+        estimates = []
+        for scores in zip(*by_seed, strict=True):
+            known = [score for score in scores if score is not None]
+            estimates.append(pass_at_k(sum(score >= 1 for score in known), len(known), k))
+        name = f"{settings.name}.pass@{k}"
+        run.items += asked.rows(name, estimates)
+        run.entry["planned"][name] = len(estimates)
+    means = [sum(score or 0.0 for score in scores) / len(scores) for scores in by_seed]
+    center = sum(means) / len(means)
+    deviation = math.sqrt(sum((mean - center) ** 2 for mean in means) / (len(means) - 1))
+    run.entry["spread_over_seeds"] = {
+        "scorer": scorer,
+        "means": [rounded(mean) for mean in means],
+        "standard_deviation": rounded(deviation),
+    }

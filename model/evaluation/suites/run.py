@@ -1,0 +1,53 @@
+"""Run a suite: ask a model every sample and score the answers."""
+
+from datetime import date
+
+from sluice.core.progress import Progress, no_progress
+from sluice.model.evaluation.evaluated import EvaluatedModel
+from sluice.model.evaluation.suites.choosing import add_chosen
+from sluice.model.evaluation.suites.generating import add_generated
+from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts
+from sluice.model.evaluation.suites.scorers import SCORERS
+from sluice.model.evaluation.suites.suite import Suite
+from sluice.model.evaluation.suites.suite_run import Asked, SuiteRun
+
+
+def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Progress = no_progress) -> SuiteRun:
+    """Ask `model` every sample of `suite`.
+
+    An answer that failed counts as 0 and names its error; a choice without a number is NaN. Where the model cannot give
+    what a scorer reads (a served model has no likelihoods), the metric has no rows, which is inconclusive.
+    """
+    settings = suite.settings
+    asked = Asked(suite, prompts(suite))
+    run = SuiteRun()
+    run.answers = [
+        {
+            "suite": settings.name,
+            "id": sample.id,
+            "item": item_id(suite, sample, prompt),
+            "prompt": plain_prompt(prompt),
+            "targets": list(sample.targets) or [sample.choices[sample.key]] if sample.targets or sample.choices else [],
+            "scores": {},
+        }
+        for sample, prompt in zip(suite.samples, asked.prompts, strict=True)
+    ]
+    run.entry = {
+        "version": str(settings.version),
+        "sha256": settings.sha256,
+        "source": settings.source,
+        "licence": settings.licence,
+        "created": settings.created.isoformat(),
+        "refresh_by": settings.refresh_by.isoformat(),
+        "overdue": settings.is_overdue(today),
+        "high_risk": settings.high_risk,
+        "prompts": dict(prompt_hashes(settings, asked.prompts)),
+        "settings": settings.model_dump(mode="json", exclude={"name", "data", "sha256", "source", "licence"}),
+        "planned": {settings.metric(name): len(suite.samples) for name in settings.scorers},
+        "failed": 0,
+    }
+    if settings.generates:
+        add_generated(model, asked, run, progress)
+    if any(SCORERS[name].reads == "choices" for name in settings.scorers):
+        add_chosen(model, asked, run, progress)
+    return run
