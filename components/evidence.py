@@ -42,7 +42,7 @@ def attest_candidate(workspace: Workspace) -> str:
         _candidate_attestation(workspace),
         workspace.keys,
         model=model_hash(workspace.artifact("tune")),
-        measured_by=_measurement(workspace),
+        measured_by=measurement(workspace),
     )
 
 
@@ -69,7 +69,7 @@ def evaluation_of(workspace: Workspace, model_folder: Path, *, step: str = "gate
     from sluice.model.directory import model_hash
 
     other = model_hash(model_folder)
-    folder = _kept(workspace, other)
+    folder = kept_evaluation(workspace, other)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         if other == model_hash(workspace.artifact("tune")):
@@ -83,12 +83,12 @@ def evaluation_of(workspace: Workspace, model_folder: Path, *, step: str = "gate
                 split, documents = load_block(workspace, PackConfig), workspace.artifact("refine")
                 report = plain(evaluate(config, model_folder, documents, split, partial, progress=EventProgress(step)))
                 write_json(partial / TIMINGS_FILE, report["timings"])
-                attest_folder(partial, workspace.keys, model=other, measured_by=_measurement(workspace))
+                attest_folder(partial, workspace.keys, model=other, measured_by=measurement(workspace))
     verify_folder(
         folder,
         trusted_keys(workspace.keys),
         model=other,
-        measured_by=_measurement(workspace),
+        measured_by=measurement(workspace),
         redo=f"remove {folder}, and the gate measures it again",
     )
     return load_evaluation(folder, json.loads((folder / TIMINGS_FILE).read_bytes()))
@@ -98,13 +98,13 @@ def keep_candidate(workspace: Workspace) -> None:
     """Keep the candidate's evaluation, which was verified, for the time when it is the champion."""
     results = json.loads((workspace.artifact("evaluate") / RESULTS_FILE).read_bytes())
     model = results["hashes"]["model"]
-    folder = _kept(workspace, model)
+    folder = kept_evaluation(workspace, model)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as partial:
             shutil.copytree(workspace.artifact("evaluate"), partial)
             write_json(partial / TIMINGS_FILE, read_metrics(workspace, "evaluate")["timings"])
-            attest_folder(partial, workspace.keys, model=model, measured_by=_measurement(workspace))
+            attest_folder(partial, workspace.keys, model=model, measured_by=measurement(workspace))
 
 
 def policy_in_force(workspace: Workspace) -> PolicyIdentity:
@@ -122,11 +122,12 @@ def _candidate_attestation(workspace: Workspace) -> Path:
     return workspace.state / "attestations" / "evaluate.json"
 
 
-def _kept(workspace: Workspace, model: str) -> Path:
-    return workspace.state / "evaluations" / f"{model[:16]}-{_measurement(workspace)[:16]}"
+def kept_evaluation(workspace: Workspace, model: str) -> Path:
+    """Folder of the evaluation of the model with this hash."""
+    return workspace.state / "evaluations" / f"{model[:16]}-{measurement(workspace)[:16]}"
 
 
-def _measurement(workspace: Workspace) -> str:
+def measurement(workspace: Workspace) -> str:
     """sha256 of what the candidate was measured with: settings, code and held-out documents, but not the model."""
     manifest = read_manifest(workspace.artifact("evaluate"))
     inputs = {name: each for name, each in manifest["inputs"].items() if name != "tune"}

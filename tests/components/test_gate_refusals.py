@@ -1,0 +1,323 @@
+"""Ways of getting a model past the gate that it did not earn: each is refused by name.
+
+Every attack starts from a workspace whose candidate is promoted as it stands.
+"""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from release_fixtures import Workspace as Release
+from release_fixtures import copied, empty_database, open_workspace, write_model  # noqa: F401
+
+from sluice.components.artifact import write_metrics
+from sluice.components.evidence import attest_candidate, kept_evaluation, measurement, policy_in_force
+from sluice.components.gate import gate
+from sluice.components.workspace import Workspace
+from sluice.core.failure import StepFailed
+from sluice.core.files import write_json
+from sluice.core.manifest import read_manifest, write_manifest
+from sluice.model.directory import model_hash
+from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
+from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
+from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
+from sluice.model.evaluation.verdict import read_verdict, write_verdict
+
+Change = Callable[[list[Item]], list[Item]]
+
+
+class World:
+    """A workspace with a champion and a better candidate, whose evaluations are synthetic."""
+
+    def __init__(self, root: Path, database: Path | None = None) -> None:
+        self.workspace = Workspace(root)
+        state = self.workspace.state
+        url = copied(database, state) if database else f"sqlite:///{state / 'mlflow.db'}"
+        self.release: Release = open_workspace(state, url)
+
+    @property
+    def evaluation(self) -> Path:
+        return self.workspace.artifact("evaluate")
+
+    def judge(self) -> str:
+        """Outcome and reason of the gate, or its refusal."""
+        try:
+            outcome = gate(self.workspace)
+        except StepFailed as failure:
+            return str(failure)
+        return f"{outcome}: {read_verdict(self.workspace.verdict, self.workspace.keys).reason}"
+
+    def propose(self, folder: Path | None = None) -> str:
+        """Register the candidate with the verdict that lies there, and propose it; `proposed` or the refusal."""
+        registry, releases = self.release.registry, self.release.releases
+        try:
+            version = registry.register(folder or self.workspace.artifact("tune"), self.workspace.verdict, evidence())
+            policy = policy_in_force(self.workspace).sha256
+            releases.propose(version, self.workspace.verdict, "judged", policy=policy)
+        except ValueError as refusal:
+            return str(refusal)
+        return "proposed"
+
+    def remeasure(self, change: Change) -> None:
+        """Measure the candidate with other rows, attested as an honest measurement is."""
+        write_evaluation(self.evaluation, model_hash(self.workspace.artifact("tune")), change(items(0.0, seed=2)))
+        finish(self.workspace)
+
+    def edit_items(self, change: Change) -> None:
+        """Edit items.jsonl where it lies, and renew every hash that lies beside it."""
+        write_evaluation(self.evaluation, model_hash(self.workspace.artifact("tune")), change(items(0.0, seed=2)))
+        made = {name: each for name, each in read_manifest(self.evaluation).items() if name not in ("schema", "files")}
+        write_manifest(self.evaluation, **made)
+
+
+def evidence() -> Any:
+    from sluice.serving.registry import Evidence
+
+    return Evidence({"git_commit": "0" * 40})
+
+
+def items(worse_by: float, seed: int) -> list[Item]:
+    """Rows of a sound model whose documents need `worse_by` more bits a byte."""
+    draw = np.random.default_rng(99)
+    sizes = draw.integers(500, 8000, 160).astype(float)
+    level = 2.0 + worse_by + draw.normal(0, 0.2, 160) + np.random.default_rng(seed).normal(0, 0.005, 160)
+    right = draw.random(600) < 0.7
+    return [
+        *(Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}") for n in range(160)),
+        *(Item("choice_accuracy", f"q{n}", float(right[n]), 1.0, f"d{n % 160}") for n in range(600)),
+        *(Item("golden_pass_rate", f"g{n}", 1.0) for n in range(12)),
+    ]
+
+
+def write_evaluation(folder: Path, model: str, rows: list[Item]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = item_lines(rows)
+    names = ("bits_per_byte", "choice_accuracy", "golden_pass_rate")
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "hashes": {"model": model, "evaluation_set": "set", "items": hashlib.sha256(lines).hexdigest()},
+        "planned": {name: len([row for row in rows if row.metric == name]) for name in names},
+        "choices": 4,
+        "baselines": {},
+    }
+    (folder / ITEMS_FILE).write_bytes(lines)
+    write_json(folder / RESULTS_FILE, results)
+
+
+def finish(workspace: Workspace) -> None:
+    """Do what the evaluate step does after the measurement: manifest, metrics, attestation."""
+    facts = {"parameters": {"evaluate": {}}, "code_sha256": "c", "inputs": {"refine": "r", "tune": "t"}, "report": {}}
+    write_manifest(workspace.artifact("evaluate"), step="evaluate", **facts)
+    timings = {"first_token_p95_ms": 20.0, "first_token_samples": 96.0}
+    write_metrics(workspace, "evaluate", {}, timings)
+    attest_candidate(workspace)
+
+
+def keep_evaluation(workspace: Workspace, model: Path, worse_by: float, seed: int) -> Path:
+    """Keep the evaluation of another model, as the gate does once it has measured it."""
+    folder = kept_evaluation(workspace, model_hash(model))
+    write_evaluation(folder, model_hash(model), items(worse_by, seed))
+    write_json(folder / TIMINGS_FILE, {"first_token_p95_ms": 20.0, "first_token_samples": 96.0})
+    attest_folder(folder, workspace.keys, model=model_hash(model), measured_by=measurement(workspace))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(empty_database: Path, default_params: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("refusals")
+    Workspace(root).state.mkdir()
+    Workspace(root).shown_params.write_text(default_params.read_text())
+    world = World(root, empty_database)
+    write_model(world.workspace.artifact("tune"), "candidate")
+    world.remeasure(lambda rows: rows)
+    world.release.promote(world.release.register("champion"))
+    keep_evaluation(world.workspace, world.release.root / "models" / "champion", 0.0, seed=1)
+    return root
+
+
+@pytest.fixture
+def world(template: Path, tmp_path: Path) -> World:
+    world = World(shutil.copytree(template, tmp_path / "workspace"))
+    world.release.models["1"] = model_hash(world.release.root / "models" / "champion")
+    return world
+
+
+def test_the_candidate_is_promoted_as_it_stands(world: World) -> None:
+    assert world.judge().startswith("promote: ")
+    verdict = read_verdict(world.workspace.verdict, world.workspace.keys)
+    assert verdict.baseline and (verdict.baseline.version, verdict.baseline.model) == ("1", world.release.models["1"])
+    assert verdict.policy == policy_in_force(world.workspace)
+    assert verdict.time.endswith("+00:00") and verdict.key_id == signing_key(world.workspace.keys).id
+    before = world.workspace.verdict.read_bytes()
+    assert world.judge().startswith("promote: ") and world.workspace.verdict.read_bytes() == before, (
+        "killed and resumed"
+    )
+    assert world.propose() == "proposed"
+
+
+def nan(world: World) -> str:
+    world.remeasure(lambda rows: [*rows[:-1], Item("golden_pass_rate", "g11", math.nan)])
+    return world.judge()
+
+
+def emptied_set(world: World) -> str:
+    world.remeasure(lambda rows: [row for row in rows if row.metric != "choice_accuracy"])
+    return world.judge()
+
+
+def shrunk_set(world: World) -> str:
+    world.edit_items(lambda rows: rows[:100] + rows[200:])
+    return world.judge()
+
+
+def renamed_metric(world: World) -> str:
+    results = json.loads((world.evaluation / RESULTS_FILE).read_text())
+    results["planned"]["golden"] = results["planned"].pop("golden_pass_rate")
+    rows = items(0.0, seed=2)
+    write_evaluation(world.evaluation, results["hashes"]["model"], rows[:-12])
+    finish(world.workspace)
+    return world.judge()
+
+
+def another_models_baseline(world: World) -> str:
+    """The evaluation of a weak model lies where the champion's is kept."""
+    weak = write_model(world.workspace.root / "weak", "weak")
+    champions = kept_evaluation(world.workspace, world.release.models["1"])
+    shutil.rmtree(champions)
+    keep_evaluation(world.workspace, weak, 0.5, seed=3).rename(champions)
+    return world.judge()
+
+
+def baseline_of_other_settings(world: World) -> str:
+    champions = kept_evaluation(world.workspace, world.release.models["1"])
+    attest_folder(champions, world.workspace.keys, model=world.release.models["1"], measured_by="a shorter set")
+    return world.judge()
+
+
+def items_edited_with_their_hash_renewed(world: World) -> str:
+    def better(rows: list[Item]) -> list[Item]:
+        return [Item(row.metric, row.item, row.value * 0.9, row.weight, row.cluster) for row in rows]
+
+    world.edit_items(better)
+    return world.judge()
+
+
+def edited_latency(world: World) -> str:
+    path = world.workspace.metrics("evaluate")
+    path.write_text(path.read_text().replace("20.0", "10.0"))
+    return world.judge()
+
+
+def edited_latency_of_the_champion(world: World) -> str:
+    path = kept_evaluation(world.workspace, world.release.models["1"]) / TIMINGS_FILE
+    path.write_text(path.read_text().replace("20.0", "10.0"))
+    return world.judge()
+
+
+def file_added_to_the_evidence(world: World) -> str:
+    (kept_evaluation(world.workspace, world.release.models["1"]) / "more.jsonl").write_text("{}")
+    return world.judge()
+
+
+def no_attestation(world: World) -> str:
+    shutil.rmtree(world.workspace.state / "attestations")
+    return world.judge()
+
+
+def another_candidates_evaluation(world: World) -> str:
+    """The weights were exchanged after the evaluation."""
+    write_model(world.workspace.root / "weak", "weak")
+    shutil.copytree(world.workspace.root / "weak", world.workspace.artifact("tune"), dirs_exist_ok=True)
+    return world.judge()
+
+
+def edited_verdict(world: World) -> str:
+    world.remeasure(lambda rows: items(0.5, seed=4))
+    assert world.judge().startswith("reject: ")
+    document = json.loads(world.workspace.verdict.read_text())
+    document["verdict"]["outcome"] = "promote"
+    body = json.dumps(document["verdict"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    document["sha256"] = hashlib.sha256(body).hexdigest()
+    world.workspace.verdict.write_text(
+        json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    )
+    return world.propose()
+
+
+def another_versions_verdict(world: World) -> str:
+    assert world.judge().startswith("promote: ")
+    return world.propose(write_model(world.workspace.root / "weak", "weak"))
+
+
+def verdict_from_before_the_champion_changed(world: World) -> str:
+    assert world.judge().startswith("promote: ")
+    world.release.promote(world.release.register("newer"))
+    return world.propose()
+
+
+def laxer_policy(world: World) -> str:
+    assert world.judge().startswith("promote: ")
+    lax = read_verdict(world.workspace.verdict, world.workspace.keys)
+    assert lax.policy is not None
+    lax = lax.model_copy(update={"policy": lax.policy.model_copy(update={"name": "lax", "sha256": "1" * 64})})
+    write_verdict(lax, world.workspace.verdict, world.workspace.keys)
+    return world.propose()
+
+
+def swapped_signing_key(world: World) -> str:
+    other = world.workspace.root / "other"
+    signing_key(other)
+    shutil.copy(other / PRIVATE_KEY_FILE, world.workspace.keys / PRIVATE_KEY_FILE)
+    return world.judge()
+
+
+def evidence_signed_by_a_strangers_key(world: World) -> str:
+    """Both the private and the public key were exchanged after the measurement."""
+    shutil.rmtree(world.workspace.keys)
+    signing_key(world.workspace.keys)
+    return world.judge()
+
+
+ATTACKS: dict[Callable[[World], str], str] = {
+    nan: r"reject: .*golden_pass_rate.*NaN",
+    emptied_set: r"hold: .*choice_accuracy.* n=0",
+    shrunk_set: r"items.jsonl: has sha256 .* it was changed afterwards; remove .* and run again",
+    renamed_metric: r"hold: .*golden_pass_rate.* n=0",
+    another_models_baseline: r"attestation.json: measures model .*: another model's; .* gate measures it again",
+    baseline_of_other_settings: r"attestation.json: measured with other settings, data or code; remove",
+    items_edited_with_their_hash_renewed: r"items.jsonl: has sha256 .* it was changed afterwards; remove .* run again",
+    edited_latency: r"metrics/evaluate.json: has sha256 .* it was changed afterwards; remove .* and run again",
+    edited_latency_of_the_champion: r"timings.json: has sha256 .* it was changed afterwards; remove",
+    file_added_to_the_evidence: r"more.jsonl: not among the files that were measured",
+    no_attestation: r"no such attestation, so nobody vouches .* an earlier release or another workspace .* run again",
+    another_candidates_evaluation: r"evaluate.json: measures model .*: another model's; remove .* and run again",
+    edited_verdict: r"not signed by key .* so it was changed after it was signed",
+    another_versions_verdict: r"the verdict is about model .* but version 2 is model .* force does not help",
+    verdict_from_before_the_champion_changed: r"compares it with model .* the champion has changed since",
+    laxer_policy: r"is by policy 111111111111, but .* is in force: a laxer policy lets nothing pass",
+    swapped_signing_key: r"signed here: the key was swapped. Restore the earlier key",
+    evidence_signed_by_a_strangers_key: r"signed by key .* which is not trusted here",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_it_is_refused_by_name(world: World, attack: Callable[[World], str]) -> None:
+
+    said = attack(world)
+    assert re.search(ATTACKS[attack], said, re.DOTALL), said
+
+
+def test_evidence_of_an_earlier_key_is_read_after_a_rotation(world: World) -> None:
+    assert len(list((world.workspace.keys / TRUSTED_FOLDER).iterdir())) == 1
+    after = rotate(world.workspace.keys).id
+    assert world.judge().startswith("promote: ")
+    assert read_verdict(world.workspace.verdict, world.workspace.keys).key_id == after
