@@ -79,6 +79,8 @@ def test_wheel_holds_one_top_level_package_with_its_settings_and_pages(wheel: Pa
         "sluice/dvc.yaml",
         "sluice/requirements.lock",
         "sluice/conf/golden.yaml",
+        "sluice/conf/suites/arithmetic.yaml",
+        "sluice/conf/suites/arithmetic.jsonl",
         "sluice/model/evaluation/evaluation.html.j2",
         "sluice/serving/dashboard/index.html",
         "sluice/data/card/card.html.j2",
