@@ -1,4 +1,6 @@
-"""Source distributions: downloaded once, checked by hash, read as a stream. Nothing in them is run or unpacked."""
+"""Distributions of the package index: downloaded once, checked by hash, read as a stream. Nothing in them is run or
+unpacked.
+"""
 
 import os
 import tarfile
@@ -6,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Literal, NamedTuple, TypeVar
 
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, PyPISimple
@@ -35,17 +37,23 @@ def index_url() -> str:
 
 @dataclass(frozen=True)
 class Pin:
-    """A source distribution; without a hash, the package index provides it."""
+    """A distribution; without a hash, the package index provides it."""
 
     name: str
     version: str
     sha256: str | None = None
     setting: str = "data.packages"
     """Setting that contains the pin, for messages."""
+    kind: Literal["sdist", "wheel"] = "sdist"
+
+    @property
+    def suffix(self) -> str:
+        """End of the file's name; a wheel is one for every machine, and for Python 3 among others."""
+        return ".tar.gz" if self.kind == "sdist" else "-none-any.whl"
 
 
 def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None] = time.sleep) -> tuple[Path, str]:
-    """Return the path of the source distribution in `cache`, downloaded unless it is there, and its sha256.
+    """Return the path of the distribution in `cache`, downloaded unless it is there, and its sha256.
 
     Raises IndexUnreachable if the index does not answer, ValueError if it has no such file or one with another hash.
     """
@@ -80,7 +88,7 @@ def fetch(pin: Pin, cache: Path, attempts: int, *, pause: Callable[[float], None
 
 
 def _place(pin: Pin, sha256: str, cache: Path) -> Path:
-    return cache / f"{pin.name}-{pin.version}-{sha256[:16]}.tar.gz"
+    return cache / f"{pin.name}-{pin.version}-{sha256[:16]}{pin.suffix}"
 
 
 def _is_intact(path: Path, sha256: str) -> bool:
@@ -94,12 +102,12 @@ def _find(client: PyPISimple, pin: Pin) -> DistributionPackage:
         raise ValueError(f"{pin.name}: the package index has no such project; correct {pin.setting}") from error
     for distribution in page.packages:
         if (
-            distribution.package_type == "sdist"
+            distribution.package_type == pin.kind
             and distribution.version == pin.version
-            and distribution.filename.endswith(".tar.gz")
+            and distribution.filename.endswith(pin.suffix)
         ):
             return distribution
-    raise ValueError(f"{pin.name}=={pin.version}: the package index has no .tar.gz source distribution of it")
+    raise ValueError(f"{pin.name}=={pin.version}: the package index has no {pin.kind} of it that ends in {pin.suffix}")
 
 
 def _retried(action: Callable[[], Result], attempts: int, pause: Callable[[float], None]) -> Result:

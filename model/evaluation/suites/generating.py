@@ -50,10 +50,10 @@ def _requests(
 
 
 def _text_scores(name: str, samples: Sequence[Sample], answers: Sequence[Generation]) -> list[float | None]:
-    """Score each answer; what failed is 0."""
+    """Score each answer; what failed has the scorer's worst score."""
     score = cast(TextScore, SCORERS[name].score)
     return [
-        0.0 if answer.finish_reason == "error" else score(answer.text, sample)
+        SCORERS[name].worst if answer.finish_reason == "error" else score(answer.text, sample)
         for sample, answer in zip(samples, answers, strict=True)
     ]
 

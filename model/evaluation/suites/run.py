@@ -7,6 +7,7 @@ from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.suites.choosing import add_chosen
 from sluice.model.evaluation.suites.generating import add_generated
 from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts
+from sluice.model.evaluation.suites.scorer import agreement_entry
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.suite import Suite
 from sluice.model.evaluation.suites.suite_run import Asked, SuiteRun
@@ -15,8 +16,9 @@ from sluice.model.evaluation.suites.suite_run import Asked, SuiteRun
 def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Progress = no_progress) -> SuiteRun:
     """Ask `model` every sample of `suite`.
 
-    An answer that failed counts as 0 and names its error; a choice without a number is NaN. Where the model cannot give
-    what a scorer reads (a served model has no likelihoods), the metric has no rows, which is inconclusive.
+    An answer that failed has its scorer's worst score, and names its error; a choice without a number is NaN. Where the
+    model cannot give what a scorer reads (a served model has no likelihoods), the metric has no rows, which is
+    inconclusive.
     """
     settings = suite.settings
     asked = Asked(suite, prompts(suite))
@@ -45,6 +47,11 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
         "settings": settings.model_dump(mode="json", exclude={"name", "data", "sha256", "source", "licence"}),
         "planned": {settings.metric(name): len(suite.samples) for name in settings.scorers},
         "failed": 0,
+        "scorers": {
+            name: agreement_entry(agreed)
+            for name in settings.scorers
+            if (agreed := SCORERS[name].agreement) is not None
+        },
     }
     if settings.generates:
         add_generated(model, asked, run, progress)

@@ -47,6 +47,7 @@ FILES = {
 }
 ARCHIVE = sdist(FILES)
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+WHEEL = b"a wheel is not opened here"
 LIMITS = Limits(document_bytes=10**6, file_bytes=10**9, expansion=200)
 
 
@@ -55,6 +56,7 @@ class Index:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.others = ""
         self.fail: list[int] = []
         self.truncate = False
         self.digest = ""
@@ -67,9 +69,10 @@ class Index:
                 if index.fail:
                     self.send_error(index.fail.pop(0))
                 elif self.path == "/simple/guide/":
-                    self.answer(
-                        f'<a href="/files/guide-1.0.tar.gz{index.digest}">guide-1.0.tar.gz</a>'.encode(), "text/html"
-                    )
+                    ours = f'<a href="/files/guide-1.0.tar.gz{index.digest}">guide-1.0.tar.gz</a>'
+                    self.answer((index.others + ours).encode(), "text/html")
+                elif self.path.endswith("-none-any.whl"):
+                    self.answer(WHEEL, "application/zip")
                 elif self.path == "/files/guide-1.0.tar.gz":
                     self.answer(index.file, "application/gzip")
                 else:
@@ -130,6 +133,19 @@ def test_another_file_than_the_pinned_one_is_refused_and_not_kept(index: Index, 
     with pytest.raises(ValueError, match=f"guide==1.0: the downloaded file has sha256 .* pins {SHA256}"):
         fetch_now(pin(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_is_the_one_for_every_machine(index: Index, tmp_path: Path):
+    names = ("guide-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "guide-1.0-py3-none-any.whl")
+    pinned = Pin("guide", "1.0", hashlib.sha256(WHEEL).hexdigest(), kind="wheel")
+    index.others = f'<a href="/files/{names[0]}">{names[0]}</a>'
+    with pytest.raises(ValueError, match=r"the package index has no wheel of it that ends in -none-any\.whl"):
+        fetch(pinned, tmp_path, 1)
+    index.others += f'<a href="/files/{names[1]}">{names[1]}</a>'
+    path, _ = fetch(pinned, tmp_path, 1)
+    assert path.read_bytes() == WHEEL and path.suffix == ".whl"
+    asked = len(index.requests)
+    assert fetch(pinned, tmp_path, 1)[0] == path and len(index.requests) == asked
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Safety of a model: refusals, injected instructions, jailbreaks, personal data, memorized text, bias."""
