@@ -29,8 +29,11 @@ from sluice.model.evaluation.evidence import (
     verify_folder,
 )
 from sluice.model.evaluation.keys import trusted_keys
+from sluice.model.evaluation.lost_items import lost_items
+from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import RESULTS_FILE, Evaluation, load_evaluation
-from sluice.model.evaluation.verdict import PolicyIdentity
+from sluice.model.evaluation.verdict import PolicyIdentity, Verdict
 
 
 def attest_candidate(workspace: Workspace) -> str:
@@ -105,6 +108,14 @@ def keep_candidate(workspace: Workspace) -> None:
             shutil.copytree(workspace.artifact("evaluate"), partial)
             write_json(partial / TIMINGS_FILE, read_metrics(workspace, "evaluate")["timings"])
             attest_folder(partial, workspace.keys, model=model, measured_by=measurement(workspace))
+
+
+def write_page(workspace: Workspace, verdict: Verdict, path: Path) -> None:
+    """Write the evaluation page of the candidate with its verdict, and the items that it lost to the champion."""
+    folder = workspace.artifact("evaluate")
+    results, golden = (json.loads((folder / name).read_bytes()) for name in (RESULTS_FILE, ANSWERS_FILE))
+    lost = lost_items(folder, kept_evaluation(workspace, verdict.baseline.model)) if verdict.baseline else []
+    path.write_text(render(results, golden, verdict, lost), encoding="utf-8")
 
 
 def policy_in_force(workspace: Workspace) -> PolicyIdentity:

@@ -10,11 +10,18 @@ from typing import Any
 
 from sluice.components.artifact import artifact_hash, check_artifact
 from sluice.components.effect import run_effect_step
-from sluice.components.evidence import candidate_evaluation, evaluation_of, keep_candidate, policy_in_force
+from sluice.components.evidence import (
+    candidate_evaluation,
+    evaluation_of,
+    keep_candidate,
+    policy_in_force,
+    write_page,
+)
 from sluice.components.params import load_block
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.model.config import GateConfig
+from sluice.model.evaluation.report import REPORT_FILE
 from sluice.model.evaluation.verdict import ComparedModel, Verdict, read_verdict, write_verdict
 
 
@@ -45,6 +52,7 @@ def _work(workspace: Workspace, now: datetime) -> dict[str, Any]:
     if verdict.outcome == "promote":
         keep_candidate(workspace)
     sha256 = _write(verdict, workspace)
+    write_page(workspace, verdict, workspace.verdict.with_name(REPORT_FILE))
     return {
         "outcome": verdict.outcome,
         "reason": verdict.reason,

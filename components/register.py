@@ -1,7 +1,6 @@
 """Step 9, register: a candidate whose signed verdict promotes becomes a version of the registry and the challenger."""
 
 import getpass
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sluice.components.artifact import check_artifact, read_metrics
 from sluice.components.data_card import draw_data_card
 from sluice.components.effect import run_effect_step
-from sluice.components.evidence import policy_in_force
+from sluice.components.evidence import policy_in_force, write_page
 from sluice.components.lineage import lineage_tags, write_lineage
 from sluice.components.model_card import model_card
 from sluice.components.params import BLOCKS, load_block
@@ -58,13 +57,11 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
 
 def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | None) -> "Evidence":
     """Records that the registry shows beside the candidate's files; their files are written to artifacts/register."""
-    from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
-    from sluice.model.evaluation.report import REPORT_FILE, render
-    from sluice.model.evaluation.results import RESULTS_FILE
+    from sluice.model.evaluation.report import REPORT_FILE
     from sluice.model.training.telemetry.tracking import numbers, parameters
     from sluice.serving.registry import Evidence
 
-    out, evaluation = workspace.artifact("register"), workspace.artifact("evaluate")
+    out = workspace.artifact("register")
     out.mkdir(parents=True, exist_ok=True)
     lineage = write_lineage(workspace, out)
     tags = {"verdict": verdict.outcome, "user": _user(), **lineage_tags(workspace, lineage)}
@@ -74,8 +71,7 @@ def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | Non
     card, page = out / "README.md", out / REPORT_FILE
     text = model_card(load_block(workspace, RegisterConfig).model_name, verdict, metrics, tags)
     card.write_text(text, encoding="utf-8")
-    results, answers = (json.loads((evaluation / name).read_text()) for name in (RESULTS_FILE, ANSWERS_FILE))
-    page.write_text(render(results, answers, verdict), encoding="utf-8")
+    write_page(workspace, verdict, page)
     return Evidence(
         tags=tags,
         # Those of the evaluation by their own names, as the gate has them.

@@ -1,34 +1,44 @@
 """evaluation.html: one page without outside assets, the same bytes for the same results."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sluice.core.check import Check
+from sluice.model.evaluation import drawings
+from sluice.model.evaluation.explain import describe, summary_line
+from sluice.model.evaluation.lost_items import LostItem
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.verdict import Verdict
 
 REPORT_FILE = "evaluation.html"
 
 BASELINE_TITLES = {"ngram_order_5": "byte n-gram, order 5", "xz_9": "xz -9"}
-LEFT, WIDTH, ROW = 170, 480, 34  # of the bars, in pixels
+_KINDS = {
+    "difference": "candidate − champion",
+    "over_reference": "candidate − byte n-gram",
+    "budget": "candidate − anchor",
+    "tail": "share of documents much worse",
+    "lost": "answers lost",
+}
+"""What a check measures, by the end of its name."""
+_RATES = {"tail": "{:.1%}".format, "lost": "{:.0f}".format}
+"""Numbers of checks that are not in the metric's unit."""
+_CHECK = re.compile(rf"(?P<metric>.+?)(?:_(?P<kind>{'|'.join(_KINDS)}))?(?:\[(?P<slice>.+)\])?")
 
 
-def render(results: Mapping[str, Any], golden: Sequence[Mapping[str, Any]], verdict: Verdict | None = None) -> str:
-    """Render the page for results.json and golden.json, with the gate's checks where there is a verdict."""
+def render(
+    results: Mapping[str, Any],
+    golden: Sequence[Mapping[str, Any]],
+    verdict: Verdict | None = None,
+    lost: Sequence[LostItem] = (),
+) -> str:
+    """Render the page for results.json and golden.json.
+
+    With a verdict, it has the gate's checks; `lost` are items that the champion answered and the candidate did not.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    titles = dict(BASELINE_TITLES)
-    shows: dict[str, Callable[[float], str]] = {}
-    for metric in METRICS:
-        difference = f"{metric.name}_difference"
-        titles |= {metric.name: metric.title, difference: f"{metric.title}, candidate − champion"}
-        shows |= {metric.name: metric.show, difference: metric.show}
-
-    def number(value: float | None, metric: str = "") -> str:
-        return "none" if value is None else shows.get(metric, "{:.3f}".format)(value)
-
-    def interval(ends: Sequence[float | None] | None, metric: str = "") -> str:
-        return f"{number(ends[0], metric)} to {number(ends[1], metric)}" if ends else "exact"
 
     # Prompts and answers are text of strangers and of a model: everything is escaped.
     page = Environment(
@@ -39,23 +49,76 @@ def render(results: Mapping[str, Any], golden: Sequence[Mapping[str, Any]], verd
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page.filters |= {"number": number, "interval": interval, "title": lambda name: titles.get(name, name)}
+    page.filters |= {"number": number, "interval": interval, "title": title, "kind": kind, "draw": drawings.draw_check}
+    checks = verdict.checks if verdict else []
     return page.get_template("evaluation.html.j2").render(
-        results=results, golden=golden, verdict=verdict, bars=_bars(results), left=LEFT, width=WIDTH, row=ROW
+        results=results,
+        golden=golden,
+        verdict=verdict,
+        summary=summary_line(verdict) if verdict else "",
+        compared=_compared(verdict) if verdict else [],
+        checks=sorted((each for each in checks if "[" not in each.metric), key=_order),
+        slices=sorted((each for each in checks if "[" in each.metric), key=_order),
+        lost=lost,
+        bars=drawings.draw_bars(results),
+        plots=_plots(results),
+        size=drawings,
     )
 
 
-def _bars(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the bars of bits per byte in pixels from the left edge of the chart, the model's with its interval."""
-    own = results["metrics"]["bits_per_byte"]
-    entries = [("this model", own["value"], own["interval"])]
-    entries += [(name, baseline["bits_per_byte"], None) for name, baseline in results["baselines"].items()]
-    known = [end for _, value, ends in entries for end in (value, *(ends or ())) if end is not None]
-    scale = WIDTH / max(known, default=1.0)
-    bars = []
-    for name, value, ends in entries:
-        length = None if value is None else scale * value
-        whisker = None if ends is None or None in ends else [scale * end for end in ends]
-        reach = None if length is None else max([length, *(whisker or [])[1:]])
-        bars.append({"name": name, "value": value, "length": length, "whisker": whisker, "reach": reach})
-    return bars
+def number(value: float | None, metric: str = "") -> str:
+    """Show a number in the unit of a metric or of a check."""
+    parts = _CHECK.fullmatch(metric)
+    shows: dict[str, Callable[[float], str]] = {each.name: each.show for each in METRICS}
+    default = shows.get(parts["metric"] if parts else "", "{:.3f}".format)
+    return "none" if value is None else _RATES.get((parts and parts["kind"]) or "", default)(value)
+
+
+def interval(ends: Sequence[float | None] | None, metric: str = "") -> str:
+    """Show an interval; an end that is not bounded as an open one."""
+    if not ends:
+        return "exact"
+    low, high = (number(end, metric) if end is not None else "" for end in ends)
+    return f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else "none"
+
+
+def title(name: str) -> str:
+    """Return the title of a metric or of the metric of a check, with the slice where there is one."""
+    parts = _CHECK.fullmatch(name)
+    titles = BASELINE_TITLES | {metric.name: metric.title for metric in METRICS}
+    found = titles.get(name) or titles.get(parts["metric"] if parts else name, parts["metric"] if parts else name)
+    return f"{found}, {parts['slice']}" if parts and parts["slice"] else found
+
+
+def kind(name: str) -> str:
+    """Say what a check measures of its metric."""
+    parts = _CHECK.fullmatch(name)
+    return _KINDS.get((parts and parts["kind"]) or "", "candidate − champion" if "[" in name else "the candidate alone")
+
+
+def _order(check: Check) -> int:
+    return ("fail", "inconclusive", "pass").index(check.outcome)
+
+
+def _compared(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return what the verdict rests on, as pairs of name and value."""
+    found = [("Candidate", f"model {verdict.hashes.get('model', '')[:12]}")]
+    if verdict.baseline:
+        found.append(("Compared with", describe(verdict.baseline.version, verdict.baseline.model, "champion")))
+    if verdict.anchor:
+        found.append(("Budget from", describe(verdict.anchor.version, verdict.anchor.model, "anchor")))
+    if verdict.policy:
+        policy = verdict.policy
+        found.append(("Policy", f"{policy.name} {policy.version} ({policy.sha256[:12]})"))
+    found += [("Judged at", verdict.time)] if verdict.time else []
+    found += [("Signed by", f"key {verdict.key_id}")] if verdict.key_id else []
+    return [*found, ("Errors", verdict.correction)]
+
+
+def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the reliability plots of the suites whose choices have likelihoods."""
+    return [
+        {"suite": name, "scorer": scorer, **found, "bars": drawings.draw_reliability(found["bins"])}
+        for name, suite in results.get("suites", {}).items()
+        for scorer, found in suite.get("calibration", {}).items()
+    ]

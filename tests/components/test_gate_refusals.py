@@ -29,6 +29,7 @@ from sluice.core.manifest import read_manifest, write_manifest
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
 from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
+from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
 from sluice.model.evaluation.verdict import read_verdict, write_verdict
 
@@ -106,9 +107,12 @@ def write_evaluation(folder: Path, model: str, rows: list[Item]) -> None:
         "schema_version": SCHEMA_VERSION,
         "hashes": {"model": model, "evaluation_set": "set", "items": hashlib.sha256(lines).hexdigest()},
         "planned": {name: len([row for row in rows if row.metric == name]) for name in names},
+        "metrics": {},
+        "confidence": 0.95,
         "choices": 4,
         "baselines": {},
     }
+    write_json(folder / ANSWERS_FILE, [])
     (folder / ITEMS_FILE).write_bytes(lines)
     write_json(folder / RESULTS_FILE, results)
 

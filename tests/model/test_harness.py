@@ -80,7 +80,7 @@ def test_every_source_has_its_own_bits_per_byte_which_make_up_the_whole(tmp_path
     assert report.bits_per_byte_by_source == {name: each["value"] for name, each in found.items()}
     assert len(set(report.bits_per_byte_by_source.values())) == 2
     page = (out / "evaluation.html").read_text()
-    assert "<td>manual</td>" in page and "<td>wiki</td>" in page
+    assert ">manual</td>" in page and ">wiki</td>" in page
 
 
 def test_results_say_what_was_measured(corpus, models, evaluated):

@@ -1,0 +1,44 @@
+"""A verdict in plain words: what decided, and what would be needed for another outcome."""
+
+from sluice.model.evaluation.verdict import Verdict
+
+
+def summary_line(verdict: Verdict) -> str:
+    """Say in one sentence what decided."""
+    of = len(verdict.checks)
+    failed = sum(check.outcome == "fail" for check in verdict.checks)
+    undecided = sum(check.outcome == "inconclusive" for check in verdict.checks)
+    if verdict.outcome == "promote":
+        return f"All {of} checks pass."
+    if verdict.outcome == "reject":
+        return f"{failed} of {of} checks {'fails' if failed == 1 else 'fail'}: the candidate is shown to break a bound."
+    if undecided:
+        return f"{undecided} of {of} checks {'is' if undecided == 1 else 'are'} undecided, and none fails."
+    return f"Nothing to decide: {verdict.reason}."
+
+
+def explain(verdict: Verdict) -> list[str]:
+    """Return the lines of an explanation."""
+    meaning = {
+        "promote": "The candidate may ship: every check shows that its bound is kept.",
+        "hold": "The candidate stays where it is: the data show neither that it may ship nor that it may not.",
+        "reject": "The candidate may not ship.",
+    }
+    lines = [f"{verdict.outcome}: {summary_line(verdict)}", meaning[verdict.outcome]]
+    if verdict.baseline is not None:
+        lines.append(f"It was compared with {describe(verdict.baseline.version, verdict.baseline.model, 'champion')}.")
+    else:
+        lines.append("There was no champion to compare it with.")
+    if verdict.anchor is not None:
+        anchor = describe(verdict.anchor.version, verdict.anchor.model, "anchor")
+        lines.append(f"Its total loss was counted from {anchor}.")
+    for outcome, title in (("fail", "Shown to be broken"), ("inconclusive", "Missing"), ("pass", "Kept")):
+        reasons = [check.reason for check in verdict.checks if check.outcome == outcome]
+        if reasons:
+            lines += ["", f"{title}:", *(f"  {reason}" for reason in reasons)]
+    return lines
+
+
+def describe(version: str, model: str, role: str) -> str:
+    """Name a compared model."""
+    return f"the {role}, version {version} (model {model[:12]})" if version else f"the {role}, model {model[:12]}"
