@@ -24,16 +24,22 @@ from sluice.serving.release import fold
 _HOUR_S = 3600.0
 _DIGITS = 16
 """Digits of the sha256 of a download in its name."""
+_FORMER = "former champions"
+"""Kind of the versions that served before the rollback targets."""
 
 
 def find_garbage(workspace: Workspace, monitor: MonitorConfig, limits: GcLimits = DEFAULT_LIMITS) -> list[GcDecision]:
     """Decide which items go now by these limits, and which stay. Without MLflow, so it takes no seconds."""
     now = time.time()
-    return decide(find_items(workspace, monitor.window_hours, now), limits, now)
+    return decide(find_items(workspace, monitor.window_hours, now, limits.rollback_targets), limits, now)
 
 
-def find_items(workspace: Workspace, window_hours: float, now: float) -> list[StoredItem]:
+def find_items(
+    workspace: Workspace, window_hours: float, now: float, rollback_targets: int = DEFAULT_LIMITS.rollback_targets
+) -> list[StoredItem]:
     """All stored items; monitoring reads the traffic of the last `window_hours` before `now` (epoch seconds).
+
+    Of the former champions the last `rollback_targets` are needed.
 
     What the next run has to have is no item: settings, artifacts, keys, the database and the reference traffic.
     """
@@ -42,7 +48,7 @@ def find_items(workspace: Workspace, window_hours: float, now: float) -> list[St
         *_resumable(workspace),
         *_caches(workspace),
         *_traffic(workspace, now - window_hours * _HOUR_S),
-        *_versions(workspace),
+        *_versions(workspace, rollback_targets),
         *_step_outputs(workspace),
     ]
 
@@ -91,7 +97,7 @@ def _traffic(workspace: Workspace, since: float) -> Iterator[StoredItem]:
         yield replace(item, needed_by="monitoring, whose window it is in" if item.written >= since else "")
 
 
-def _versions(workspace: Workspace) -> Iterator[StoredItem]:
+def _versions(workspace: Workspace, rollback_targets: int) -> Iterator[StoredItem]:
     """Model files of the registry below the workspace; verdict, lineage and pages of a version stay in any case.
 
     A version is known by the hash of the model that its verdict names, so MLflow, which takes seconds to import, is not
@@ -102,7 +108,7 @@ def _versions(workspace: Workspace) -> Iterator[StoredItem]:
     if root is None or not root.is_dir() or not root.is_relative_to(workspace.state.resolve()):
         return
     try:
-        roles, trusted = _proposed_models(workspace)
+        roles, trusted = _proposed_models(workspace, rollback_targets)
         unknown = "" if trusted else "unknown: the ledger is broken, see `sluice history`"
     except DatabaseFailed as failure:
         # A full disk is one of its faults, and the rest makes room.
@@ -116,17 +122,20 @@ def _versions(workspace: Workspace) -> Iterator[StoredItem]:
                 reasons.append(roles.get(judged, "unknown: no ledger in this database names it"))
             except (ValueError, KeyError, TypeError):
                 reasons.append(f"unknown: {verdict} cannot be read")
-        yield _item("versions", model, name=model.parents[1].name, needed_by=next(filter(None, reasons), ""))
+        reason = next(filter(None, reasons), "")
+        kind, needed_by = (_FORMER, "") if reason == _FORMER else ("versions", reason)
+        yield _item(kind, model, name=model.parents[1].name, needed_by=needed_by)
 
 
-def _proposed_models(workspace: Workspace) -> tuple[dict[str, str], bool]:
+def _proposed_models(workspace: Workspace, rollback_targets: int) -> tuple[dict[str, str], bool]:
     """Hash of every model that was proposed -> its role in a release, or ""; and whether every ledger is whole."""
     found: dict[str, str] = {}
     trusted = True
     for ledger in open_ledgers(workspace):
         entries, check = ledger.read()
         state, trusted = fold(entries), trusted and check.ok
-        roles = dict.fromkeys(state.former_champions(), "rollback target")
+        former = state.former_champions()
+        roles = dict.fromkeys(former, _FORMER) | dict.fromkeys(former[-rollback_targets:], "rollback target")
         roles |= {version: "challenger in rollout" for version in (state.challenger,) if version}
         roles |= {version: "champion" for version in (state.champion,) if version}
         for entry in entries:

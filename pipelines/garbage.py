@@ -1,7 +1,7 @@
 """Which stored items of a workspace `sluice gc` removes. Pure.
 
 An item is a cache, a former result or a record. One that something needs stays, whatever its age and size; of the
-others go the old ones, then the oldest until the rest is small enough.
+others go the old ones, those that are too large by themselves, then the oldest until the rest is small enough.
 """
 
 from collections import Counter
@@ -32,6 +32,8 @@ class GcLimits:
 
     max_age_days: float = 14.0
     max_bytes: float = 20e9
+    rollback_targets: int = 3
+    """Former champions that are needed, the latest ones: a rollback goes to the last of them."""
 
 
 DEFAULT_LIMITS = GcLimits()
@@ -46,15 +48,18 @@ class GcDecision:
 
 def decide(items: Iterable[StoredItem], limits: GcLimits, now: float) -> list[GcDecision]:
     """Decide on every item; `now` is in seconds since the epoch."""
-    decisions, total = [], 0.0
+    decisions, total, full = [], 0.0, False
+    most = f"{limits.max_bytes / 1e9:g} GB"
     # The newest first, so that the oldest are beyond the size.
     for item in sorted(items, key=lambda item: (-item.written, item.kind, item.name)):
         if item.needed_by:
             decisions.append(GcDecision(item, False, item.needed_by))
         elif now - item.written > limits.max_age_days * DAY_S:
             decisions.append(GcDecision(item, True, f"older than {limits.max_age_days:g} days"))
-        elif total + item.size_bytes > limits.max_bytes:
-            decisions.append(GcDecision(item, True, f"the oldest beyond {limits.max_bytes / 1e9:g} GB"))
+        elif item.size_bytes > limits.max_bytes:
+            decisions.append(GcDecision(item, True, f"larger than {most}"))
+        elif full := full or total + item.size_bytes > limits.max_bytes:
+            decisions.append(GcDecision(item, True, f"the oldest beyond {most}"))
         else:
             total += item.size_bytes
             decisions.append(GcDecision(item, False, f"at most {limits.max_age_days:g} days old"))

@@ -166,9 +166,17 @@ class Releases:
                 self.model_folder(target)
             except ValueError as error:
                 others = [each for each in reversed(state.former_champions()) if each not in (target, state.champion)]
-                way = f"roll back to another by --to {others[0]}" if others else "release a new version"
+                other = next(filter(self._is_whole, others), None)
+                way = f"roll back to another by --to {other}" if other else "release a new version"
                 raise ReleaseRefused(f"version {target} cannot serve: {error}; {way}") from None
         return self._carry_out("rollback", reason, version=version or state.champion, to=target)
+
+    def _is_whole(self, version: str) -> bool:
+        try:
+            self.model_folder(version)
+        except ValueError:
+            return False
+        return True
 
     def reconcile(self) -> ReleaseState:
         """Move MLflow's aliases to the ledger's state. Idempotent. A version that was deleted there gets none.

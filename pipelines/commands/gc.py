@@ -32,12 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help=f"of the rest, remove the oldest beyond this (default: {DEFAULT_LIMITS.max_bytes / 1e9:g})",
     )
+    parser.add_argument(
+        "--rollback-targets",
+        type=_count,
+        default=DEFAULT_LIMITS.rollback_targets,
+        metavar="N",
+        help=f"keep the last N former champions (default: {DEFAULT_LIMITS.rollback_targets}); earlier ones go by age "
+        "and size, and no rollback reaches them then",
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     workspace = find_workspace()
-    limits = GcLimits(arguments.older_than, arguments.max_size * 1e9)
+    limits = GcLimits(arguments.older_than, arguments.max_size * 1e9, arguments.rollback_targets)
     # While a run is going, everything may be in use.
     with nullcontext() if arguments.dry_run else only_run(workspace):
         decisions = find_garbage(workspace, load_block(workspace, MonitorConfig), limits)
@@ -72,6 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.dry_run and is_going(workspace):
             print("a run is going: `sluice gc` removes nothing before it has ended")
     return 0
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1: without any, there is no way back")
+    return value
 
 
 def _number(text: str) -> float:

@@ -50,6 +50,8 @@ def test_what_is_needed_stays_and_the_rest_is_young_and_small(items: list[Stored
     assert sum(item.size_bytes for item in kept) <= size
     assert all(NOW - item.written <= days * DAY_S for item in kept)
     assert all(decision.reason for decision in decisions)
+    beyond = [each.item.written for each in decisions if each.reason.startswith("the oldest beyond")]
+    assert all(item.written >= max(beyond, default=0) for item in kept), "older ones stayed in place of newer ones"
 
 
 def test_age_comes_first_then_the_oldest_beyond_the_size() -> None:
@@ -63,6 +65,17 @@ def test_age_comes_first_then_the_oldest_beyond_the_size() -> None:
     assert freed_bytes(decisions) == 20
     kept = count_reasons(each for each in decisions if not each.remove)
     assert kept == "2 at most 14 days old"
+
+
+def test_an_item_beyond_the_whole_size_takes_no_other_with_it() -> None:
+    sizes = {"huge": 50, "new": 10, "middle": 15, "old": 5}
+    items = [StoredItem("runs", name, (), size, NOW - age) for age, (name, size) in enumerate(sizes.items())]
+    decisions = decide(items, GcLimits(14, 20), NOW)
+    assert {each.item.name: each.reason for each in decisions if each.remove} == {
+        "huge": "larger than 2e-08 GB",
+        "middle": "the oldest beyond 2e-08 GB",
+        "old": "the oldest beyond 2e-08 GB",
+    }
 
 
 def test_doctor_says_what_could_be_freed() -> None:
@@ -181,6 +194,26 @@ def test_after_gc_status_serving_rollback_and_the_next_run_still_work(
     shutil.rmtree(workspace.artifact("ingest"))
     reproduce(workspace, "ingest")
     assert (workspace.artifact("ingest") / "own.txt").read_text() == "now"
+
+
+def test_of_former_champions_the_last_ones_stay(
+    released: tuple[Workspace, ReleaseWorkspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, _ = released
+    limits = ["--older-than", "0", "--max-size", "0", "--rollback-targets"]
+    with pytest.raises(SystemExit):
+        main(["gc", *limits, "0"])
+    assert "there is no way back" in capsys.readouterr().err
+    assert main(["gc", *limits, "1"]) == 0
+    said = capsys.readouterr().out
+    assert "free  former champions" in said and "1 rollback target\n" in said
+    registry = open_registry(workspace)
+    assert all(registry.check_model(version) for version in ("2", "3", "4"))
+    with pytest.raises(ValueError, match=r"version 1 cannot serve: .* is gone.*; roll back to another by --to 2"):
+        open_releases(workspace).rollback("a drill", to="1")
+    assert open_releases(workspace).rollback("a drill").champion == "2"
+    with pytest.raises(ValueError, match=r"version 1 cannot serve: .* is gone.*; release a new version"):
+        open_releases(workspace).rollback("a drill")
 
 
 def state_model(release: ReleaseWorkspace, text: str) -> Path:
