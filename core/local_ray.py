@@ -5,16 +5,17 @@ processes to end, and the next attempt begins in a fresh process.
 """
 
 import json
+import logging
 import os
 import select
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sluice.core.failure import Failure
@@ -139,6 +140,32 @@ class LocalRay:
             # What it could not end itself, because it was killed or hangs.
             end_session(process.pid, self._folder)
             process.wait()
+
+
+def connect(address: str) -> None:
+    """Connect this process to a cluster of its own. Ray prints nothing of its death here, which the caller reports."""
+    import ray
+
+    # Ray's C++ would print every call that is cut off. It announces the variable where it first reads it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _without_stderr():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    # And its Python the last lines of the raylet's log.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what is written to file descriptor 2, by C++ too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def socket_path_fault(temporary: str) -> str | None:

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from sluice.core.local_ray import LocalRay
+from sluice.core.local_ray import LocalRay, connect
 from sluice.core.out_of_memory import count_oom_kills, describe_kills
 from sluice.core.progress import Note, Progress
 from sluice.model.training.errors import TrainingFailed, TrainingInterrupted
@@ -45,7 +46,7 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
         dist.barrier()  # no rank may still be removing the last result when rank 0 writes the new one
         run_worker(job, progress)
     elif os.environ.get("RAY_ADDRESS") or job.config.workers > 1:
-        with joined_ray(job.config.workers):
+        with joined_ray(job.config.workers, job.state / "ray.log"):
             import ray
 
             # Defaults that Ray Train reads from this process's environment; values of the user stay.
@@ -68,8 +69,9 @@ def launch(job: Job, progress: Progress, *, restarts: int = 0) -> dict[str, Any]
 
 
 @contextmanager
-def joined_ray(cpus: int | None = None) -> Iterator[None]:
-    """Ray inside: the cluster that this process is in or RAY_ADDRESS names, else one of `cpus` (all) that ends with it.
+def joined_ray(cpus: int | None = None, log: Path | None = None) -> Iterator[None]:
+    """Ray inside: the cluster that this process is in or RAY_ADDRESS names, else one of `cpus` (all) that ends with it
+    and prints to `log`, or to standard error.
 
     SIGTERM and Ctrl-C keep their handlers, inside and after it. Raises TrainingInterrupted where SIGTERM comes
     while Ray is joined, and TrainingFailed where a cluster of our own dies.
@@ -80,11 +82,24 @@ def joined_ray(cpus: int | None = None) -> Iterator[None]:
         with _signals_kept():
             yield
         return
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
     # Never a cluster that happens to run on this host.
-    own = None if os.environ.get("RAY_ADDRESS") else LocalRay(cpus).start()
+    own = None if os.environ.get("RAY_ADDRESS") else LocalRay(cpus, log=log).start()
     with _signals_kept():
         try:
-            _connect(os.environ["RAY_ADDRESS"] if own is None else own.address)
+            try:
+                with _signals_kept():
+                    if own is None:
+                        level = logging.WARNING
+                        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=level)
+                    else:
+                        connect(own.address)
+            except SystemExit as ended:
+                # Ray's own handler of SIGTERM ends the process with the signal's number.
+                if ended.code != signal.SIGTERM:
+                    raise
+                raise TrainingInterrupted("stop requested while Ray was starting") from None
             yield
         except Exception as error:
             if own is not None and (why := own.why_ended(_RAY_ENDED_WITHIN_S)):
@@ -94,19 +109,6 @@ def joined_ray(cpus: int | None = None) -> Iterator[None]:
             ray.shutdown()
             if own is not None:
                 own.stop()
-
-
-def _connect(address: str) -> None:
-    import ray
-
-    try:
-        with _signals_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except SystemExit as ended:
-        # Ray's own handler of SIGTERM ends the process with the signal's number.
-        if ended.code != signal.SIGTERM:
-            raise
-        raise TrainingInterrupted("stop requested while Ray was starting") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from sluice.core.files import write_json
-from sluice.core.local_ray import LocalRay, RayFailed
+from sluice.core.local_ray import LocalRay, RayFailed, connect
 from sluice.serving.auth import hash_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
@@ -143,9 +143,7 @@ class Server:
         if not ray.is_initialized():
             self._own_ray = LocalRay(log=self._state_folder / "ray.log")
             self._own_ray.start()
-            # Of this process alone: Ray's C++ would print every call that its death has cut off.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(address=self._own_ray.address, log_to_driver=False, logging_level=logging.ERROR)
+            connect(self._own_ray.address)
         # Its notices and warnings, such as one of each replica that ended, would fill the terminal.
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(

@@ -132,3 +132,32 @@ def test_a_temporary_folder_too_deep_for_sockets_is_refused_before_ray_starts(
     with pytest.raises(ValueError, match="too long for Ray"):
         LocalRay().start()
     assert not list(deep.iterdir())
+
+
+_RAYLET_DIES = """
+import sys, time
+from pathlib import Path
+import psutil
+from sluice.core.local_ray import LocalRay, connect
+
+log = Path(sys.argv[1])
+own = LocalRay(cpus=1, log=log).start()
+connect(own.address)
+is_own = lambda each: each.name() == "raylet" and any(own._folder.name in word for word in each.cmdline())
+next(filter(is_own, psutil.Process(own._process.pid).children(recursive=True))).kill()
+print(own.why_ended(60))
+deadline = time.monotonic() + 60
+while "Raylet is terminated" not in log.read_text() and time.monotonic() < deadline:
+    time.sleep(0.1)
+own.stop()
+"""
+
+
+@pytest.mark.process
+def test_rays_own_account_of_its_death_is_in_its_log_alone(tmp_path: Path) -> None:
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32}
+    command = [sys.executable, "-c", _RAYLET_DIES, str(tmp_path / "ray.log")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("Ray died: its raylet was killed by SIGKILL") and done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert "Raylet is terminated" in (tmp_path / "ray.log").read_text()

@@ -89,7 +89,7 @@ def run_sweep(
     they run in their order, and the same ones end. A cluster is used where RAY_ADDRESS names one, else one is started
     for the sweep. Raises RuntimeError naming the candidate that failed.
     """
-    with joined_ray():
+    with joined_ray(log=state / "ray.log"):
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
 

@@ -200,12 +200,13 @@ def test_gpus_are_used_by_all_workers_or_hidden_from_all(
     for name in ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr(launch, "joined_ray", lambda cpus: nullcontext())
+    monkeypatch.setattr(launch, "joined_ray", lambda cpus, log: nullcontext())
     monkeypatch.setattr(ray, "nodes", lambda: [None])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4, "GPU": gpus} if gpus else {"CPU": 4})
     monkeypatch.setattr(launch, "_fit", fit)
     task = job(tmp_path)
     task.config.workers, task.result = workers, tmp_path / "result.json"
+    task.state = tmp_path
     launch.launch(task, no_progress)
     assert (seen["gpu"], seen["environment"]) == (uses, hidden)
 
