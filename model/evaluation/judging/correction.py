@@ -49,8 +49,11 @@ class CorrectedRate:
     """What the judge measured."""
 
 
-def effective_counts(passed: Sequence[bool], clusters: Sequence[str] | None = None) -> Counts:
-    """Count successes. Where items share clusters, both counts are divided by the design effect (Kish, 1965)."""
+def effective_counts(passed: Sequence[float], clusters: Sequence[str] | None = None) -> Counts:
+    """Count successes, a value between 0 and 1 as that share of one.
+
+    Where items share clusters, both counts are divided by the design effect (Kish, 1965).
+    """
     values = np.asarray(passed, dtype=np.float64)
     n = len(values)
     if clusters is None or n == 0:
