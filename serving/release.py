@@ -42,6 +42,11 @@ class ReleaseState:
         """Return what a rollback may restore, oldest first."""
         return (*self.earlier_champions, self.previous_champion) if self.previous_champion else ()
 
+    @property
+    def first_champion(self) -> str | None:
+        """The first version that was promoted, from which the gate counts its budgets."""
+        return next(iter((*self.former_champions(), self.champion)))
+
     def aliases(self) -> dict[str, str | None]:
         """Return MLflow alias -> version, in the order in which they are moved: the rollback target comes first."""
         return {PREVIOUS_CHAMPION: self.previous_champion, CHAMPION: self.champion, CHALLENGER: self.challenger}

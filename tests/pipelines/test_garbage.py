@@ -196,23 +196,26 @@ def test_after_gc_status_serving_rollback_and_the_next_run_still_work(
     assert (workspace.artifact("ingest") / "own.txt").read_text() == "now"
 
 
-def test_of_former_champions_the_last_ones_stay(
+def test_of_former_champions_the_first_and_the_last_ones_stay(
     released: tuple[Workspace, ReleaseWorkspace], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspace, _ = released
+    workspace, release = released
+    release.releases.drop("too slow")
+    release.promote(release.register("six"))
     limits = ["--older-than", "0", "--max-size", "0", "--rollback-targets"]
     with pytest.raises(SystemExit):
         main(["gc", *limits, "0"])
     assert "there is no way back" in capsys.readouterr().err
     assert main(["gc", *limits, "1"]) == 0
     said = capsys.readouterr().out
-    assert "free  former champions" in said and "1 rollback target\n" in said
+    assert "free  former champions" in said and "1 rollback target" in said
+    assert "1 the gate, whose budgets count from it" in said
     registry = open_registry(workspace)
-    assert all(registry.check_model(version) for version in ("2", "3", "4"))
-    with pytest.raises(ValueError, match=r"version 1 cannot serve: .* is gone.*; roll back to another by --to 2"):
-        open_releases(workspace).rollback("a drill", to="1")
-    assert open_releases(workspace).rollback("a drill").champion == "2"
-    with pytest.raises(ValueError, match=r"version 1 cannot serve: .* is gone.*; release a new version"):
+    assert all(registry.check_model(version) for version in ("1", "3", "6"))
+    with pytest.raises(ValueError, match=r"version 2 cannot serve: .* is gone.*; roll back to another by --to 3"):
+        open_releases(workspace).rollback("a drill", to="2")
+    assert open_releases(workspace).rollback("a drill").champion == "3"
+    with pytest.raises(ValueError, match=r"version 2 cannot serve: .* is gone.*; roll back to another by --to 1"):
         open_releases(workspace).rollback("a drill")
 
 
