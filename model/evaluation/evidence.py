@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sluice.core.manifest import file_hash
 from sluice.model.evaluation.keys import TrustedKeys, signing_key
 from sluice.model.evaluation.report import REPORT_FILE
+from sluice.model.evaluation.review.selection import REVIEW_FILE
 from sluice.model.evaluation.signed_document import read_signed, write_signed
 from sluice.model.evaluation.verdict import VERDICT_FILE
 
@@ -20,8 +21,8 @@ ATTESTATION_FILE = "attestation.json"
 TIMINGS_FILE = "timings.json"
 NESTED = ("baseline", "anchor")
 """Folders of other models' evaluations within one; each has an attestation of its own."""
-_DERIVED = {ATTESTATION_FILE, REPORT_FILE, VERDICT_FILE}
-"""Files of the folder that are made from the evidence."""
+_DERIVED = {ATTESTATION_FILE, REPORT_FILE, VERDICT_FILE, REVIEW_FILE}
+"""Files of the folder that are made from the evidence; those that the gate reads are signed themselves."""
 _KIND = "attestation"
 
 
