@@ -31,6 +31,7 @@ from sluice.model.evaluation.evidence import (
 from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.lost_items import lost_items
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import RESULTS_FILE, Evaluation, load_evaluation
 from sluice.model.evaluation.verdict import PolicyIdentity, Verdict
@@ -118,10 +119,15 @@ def write_page(workspace: Workspace, verdict: Verdict, path: Path) -> None:
     path.write_text(render(results, golden, verdict, lost), encoding="utf-8")
 
 
+def gate_policy(workspace: Workspace) -> Policy:
+    """The policy that the settings name. ValueError where the file is missing or wrong."""
+    return load_policy(Path(with_absolute_paths(load_block(workspace, GateConfig), workspace.root).policy))
+
+
 def policy_in_force(workspace: Workspace) -> PolicyIdentity:
-    """The policy by which the settings have the gate judge."""
-    bounds = load_block(workspace, GateConfig).model_dump(mode="json")
-    return PolicyIdentity(name="settings", version="1", sha256=hashlib.sha256(canonical_json(bounds)).hexdigest())
+    """Name and hash of the policy by which the settings have the gate judge."""
+    policy = gate_policy(workspace)
+    return PolicyIdentity(name=policy.name, version=str(policy.version), sha256=policy.sha256)
 
 
 def _candidate_files(workspace: Workspace) -> dict[str, Path]:

@@ -13,14 +13,13 @@ from sluice.components.effect import run_effect_step
 from sluice.components.evidence import (
     candidate_evaluation,
     evaluation_of,
+    gate_policy,
     keep_candidate,
     policy_in_force,
     write_page,
 )
-from sluice.components.params import load_block
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
-from sluice.model.config import GateConfig
 from sluice.model.evaluation.report import REPORT_FILE
 from sluice.model.evaluation.verdict import ComparedModel, Verdict, read_verdict, write_verdict
 
@@ -35,12 +34,12 @@ def _work(workspace: Workspace, now: datetime) -> dict[str, Any]:
     from sluice.model.evaluation.gate import decide
 
     check_artifact(workspace.artifact("evaluate"), rehash=True)
-    bounds = load_block(workspace, GateConfig)
+    policy = gate_policy(workspace)
     candidate = candidate_evaluation(workspace)
     releases = open_releases(workspace)
     champion = releases.state().champion
     baseline = evaluation_of(workspace, releases.model_folder(champion)) if champion is not None else None
-    verdict = decide(candidate, baseline, bounds)
+    verdict = decide(candidate, baseline, policy)
     verdict = verdict.model_copy(
         update={
             "hashes": {**verdict.hashes, "evaluate_artifact": artifact_hash(workspace.artifact("evaluate"))},

@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-_RESAMPLES_AT_ONCE = 1_000  # bounds the weight matrix: 1,000 x items doubles
-
 
 class Interval(NamedTuple):
     """Two-sided confidence interval; both ends NaN where an input was not finite."""
@@ -22,12 +20,6 @@ class Interval(NamedTuple):
 
 
 UNDEFINED = Interval(float("nan"), float("nan"))
-
-
-def bonferroni(confidence: float, intervals: int) -> float:
-    """Return the confidence that each of `intervals` needs for `confidence` in all of them together."""
-    assert 0 < confidence < 1 and intervals >= 1
-    return 1 - (1 - confidence) / intervals
 
 
 def wilson_interval(successes: int, n: int, confidence: float) -> Interval:
@@ -65,34 +57,6 @@ def quantile_interval(values: ArrayLike, quantile: float, confidence: float) -> 
     return estimate, Interval(low, high)
 
 
-def ratio_interval(numerators: Floats, denominators: Floats, confidence: float, resamples: int, seed: int) -> Interval:
-    """Bootstrap interval of sum(numerators) / sum(denominators), items drawn with replacement.
-
-    numerators, denominators: [items]. With bits over bytes this is bits per byte with the document as the unit;
-    with the difference of two models' bits on the same documents it is the paired interval of their difference.
-    The percentiles are widened to Student's t for few items (Hesterberg, arXiv 1411.5279).
-    The resamples depend on (items, resamples, seed) alone, so raising a numerator never lowers an end.
-    """
-    from scipy.special import ndtr, stdtrit
-
-    assert numerators.shape == denominators.shape and numerators.ndim == 1
-    items = len(numerators)
-    if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()) or not (denominators > 0).all():
-        return UNDEFINED
-    if items < 2:
-        return Interval(-np.inf, np.inf)
-    generator = np.random.default_rng(seed)
-    share = np.full(items, 1 / items)
-    ratios = np.empty(resamples)
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        stop = min(start + _RESAMPLES_AT_ONCE, resamples)
-        drawn = generator.multinomial(items, share, size=stop - start).astype(np.float64)
-        ratios[start:stop] = (drawn @ numerators) / (drawn @ denominators)
-    tail = float(ndtr(np.sqrt(items / (items - 1)) * stdtrit(items - 1, (1 - confidence) / 2)))
-    low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Interval(float(low), float(high))
-
-
 def mcnemar_exact(candidate_only: int, champion_only: int) -> float:
     """Two-sided exact p-value that both models are right equally often.
 
@@ -104,16 +68,29 @@ def mcnemar_exact(candidate_only: int, champion_only: int) -> float:
     return float(binomtest(candidate_only, discordant).pvalue) if discordant else 1.0
 
 
-def tango_score(candidate_only: int, champion_only: int, n: int, difference: float) -> float:
+def tango_score(candidate_only: float, champion_only: float, n: float, difference: float) -> float:
     """Score statistic of H0: rate(candidate) - rate(champion) = difference (Tango, 1998, equations 8-11)."""
     linear = (2 * n - candidate_only + champion_only) * difference - candidate_only - champion_only
     constant = -champion_only * difference * (1 - difference)
-    champion_only_rate = (np.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    champion_only_rate = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
     variance = n * (2 * champion_only_rate + difference * (1 - difference))
     surplus = candidate_only - champion_only - n * difference
     if variance <= 0:
-        return 0.0 if surplus == 0 else float(np.copysign(np.inf, surplus))
-    return float(surplus / np.sqrt(variance))
+        return 0.0 if surplus == 0 else math.copysign(math.inf, surplus)
+    return surplus / math.sqrt(variance)
+
+
+def paired_score_limit(candidate_only: float, champion_only: float, n: float, z: float) -> float:
+    """Difference of rates at which Tango's score is |z|: the upper limit for positive `z`, the lower for negative.
+
+    The counts may be effective ones, and so fractions.
+    """
+    inside, outside = (candidate_only - champion_only) / n, math.copysign(1.0, z)
+    for _ in range(50):  # halves [-1, 1] below 1e-15
+        middle = (inside + outside) / 2
+        reached = abs(tango_score(candidate_only, champion_only, n, middle)) >= abs(z)
+        inside, outside = (inside, middle) if reached else (middle, outside)
+    return (inside + outside) / 2
 
 
 def paired_rate_interval(candidate_only: int, champion_only: int, n: int, confidence: float) -> Interval:
@@ -127,17 +104,7 @@ def paired_rate_interval(candidate_only: int, champion_only: int, n: int, confid
     if n == 0:
         return Interval(-1.0, 1.0)
     z = float(ndtri((1 + confidence) / 2))
-    estimate = (candidate_only - champion_only) / n
-
-    def crossing(outside: float, target: float) -> float:
-        inside = estimate
-        for _ in range(60):  # halves [-1, 1] below 1e-17
-            middle = (inside + outside) / 2
-            reached = abs(tango_score(candidate_only, champion_only, n, middle)) >= target
-            inside, outside = (inside, middle) if reached else (middle, outside)
-        return (inside + outside) / 2
-
-    return Interval(crossing(-1.0, z), crossing(1.0, z))
+    return Interval(*(paired_score_limit(candidate_only, champion_only, n, each) for each in (-z, z)))
 
 
 def percentile(samples: Floats, q: float) -> float:

@@ -1,7 +1,6 @@
 """Settings of training, tuning, evaluation and gate. Imports no torch: commands validate them before loading it."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -175,29 +174,15 @@ class EvaluateConfig(Block):
     latency_rounds: int = Field(4, ge=1)
     """Measurements per latency prompt; prompts x rounds are the samples that the gate counts."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(10_000, ge=100)
     seed: int = 1234
 
 
-class GateSettings(Block):
-    """Settings of the verdict that all metrics share; each metric adds its bounds (sluice.model.evaluation.metrics)."""
+class GateConfig(Block):
+    """The policy by which the gate judges (sluice.model.evaluation.policy)."""
 
     block_name: ClassVar[str] = "gate"
 
-    min_samples: int = Field(30, ge=1)
-    """With fewer items a check is `inconclusive`, which holds the candidate."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Joint confidence of all intervals of a verdict."""
-    resamples: int = Field(10_000, ge=100)
-    seed: int = 1234
-
-
-if TYPE_CHECKING:
-    GateConfig = GateSettings
-else:
-
-    def __getattr__(name: str) -> Any:
-        """Compose GateConfig on first use: metrics are code of the evaluation alone, no other stage depends on them."""
-        if name == "GateConfig":
-            return import_module("sluice.model.evaluation.metrics").GateConfig
-        raise AttributeError(name)
+    policy: Annotated[str, NamesFile(sha256="policy_sha256")] = "conf/gate/default.yaml"
+    """YAML file of bounds, required suites and slices."""
+    policy_sha256: str | None = None
+    """Hash of the file. Filled in when the settings are composed."""

@@ -36,6 +36,8 @@ def mistake(model: type[BaseModel], errors: ValidationError, prefix: Sequence[st
         return f"{key}: {message}" if key else message
     if error["type"] == "missing":
         return f"{key} is missing in {spelled(error['input'])}"
+    if _is_model(at) and error["type"] == "value_error":
+        return f"{key}: {message}"
     if _is_model(at) or (error["type"] == "dict_type" and get_origin(at) is dict):
         return f"{key}: must be {_kind(at)}, and is {spelled(error['input'])}"
     said = f"{message[:1].lower()}{message[1:]}"

@@ -1,52 +1,133 @@
-"""The gate: a pure decision over a candidate's evaluation, the champion's, and the bounds.
+"""The gate: a pure decision over a candidate's evaluation, the champion's, a pinned anchor's, and a policy.
 
-Every metric (sluice.model.evaluation.metrics) gives a check of the candidate and, where there is a champion, of their
-paired difference. A check with an interval passes or fails where the whole interval lies on one side of the bound;
-where it straddles the bound, or data is missing, it is inconclusive. One failure rejects, one inconclusive check holds,
-and only a pass of all promotes. So the chance of a wrong promote or reject is that of an interval missing its true
-value, which Bonferroni's correction keeps below 1 - confidence over all intervals together.
+| check | when | passes where |
+|---|---|---|
+| `<metric>` | the policy has a floor | the one-sided limit keeps the floor |
+| `<metric>_over_reference` | first version, `beat_reference` | the reference is shown to be worse, paired |
+| `<metric>_difference` | champion, `margin` | the candidate is shown to be worse by less than the margin, paired |
+| `<metric>_tail` | champion, `tail` | the share of documents that lose much is shown to be small |
+| `<metric>_lost` | champion, `max_lost` | no more answers are lost |
+| `<metric>_budget` | champion, `budget` | as `_difference`, against the anchor |
+| `<metric>[key=value]` | champion, slices | see sluice.model.evaluation.slices |
+
+Promote needs a pass of every check. A candidate that breaks one bound has to pass that check by chance, so each is
+one-sided at the policy's alpha without correction, and alpha bounds the chance of a wrong promotion (intersection-union
+test, Berger 1982). Reject needs one bound that is shown to be broken; there any one error is enough, so Holm's method
+corrects over all checks, and alpha bounds the chance of a wrong rejection. NaN and values without sampling error fail
+as they are. Between the two the candidate is held.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
-from sluice.core.intervals import bonferroni
-from sluice.model.config import GateSettings
+from sluice.core.check import Check
+from sluice.model.evaluation.finding import Finding, holm
+from sluice.model.evaluation.item_checks import (
+    Rule,
+    check_agreement,
+    check_difference,
+    check_floor,
+    check_lost,
+    check_reference,
+    check_tail,
+)
+from sluice.model.evaluation.metric import Metric
 from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
+from sluice.model.evaluation.slices import check_slices
 from sluice.model.evaluation.verdict import Verdict
 
 
-def decide(candidate: Evaluation, champion: Evaluation | None, bounds: GateSettings) -> Verdict:
-    """Promote, hold or reject `candidate`; `champion` is None while nothing serves yet. `bounds` is a GateConfig."""
-    # Counted from the metrics, never from the data at hand: losing data must not narrow an interval.
-    intervals = sum(metric.intervals for metric in METRICS)
-    if champion is not None:
-        intervals += sum(metric.paired_intervals for metric in METRICS)
-    confidence = bonferroni(bounds.confidence, intervals)
+def decide(
+    candidate: Evaluation, baseline: Evaluation | None, policy: Policy, *, anchor: Evaluation | None = None
+) -> Verdict:
+    """Promote, hold or reject `candidate`.
 
-    checks = [metric.check(candidate, bounds, confidence) for metric in METRICS]
-    hashes = dict(candidate.hashes)
-    if champion is not None:
-        checks += [metric.compare(candidate, champion, bounds, confidence) for metric in METRICS if metric.compare]
-        hashes |= {f"champion_{name}": value for name, value in champion.hashes.items()}
+    `baseline` is the champion's evaluation on the same items, None while nothing serves yet. `anchor` is that of the
+    pinned version against which the policy's budgets count; while none is pinned, the champion is the anchor.
+    """
+    by_name = {metric.name: metric for metric in METRICS}
+    bounds = {**policy.metrics, **policy.suites}
+    rules = {
+        name: Rule(name, each, each.alpha or policy.alpha, by_name[name].show if name in by_name else "{:.3f}".format)
+        for name, each in bounds.items()
+    }
+    findings: list[Finding] = []
+    for name, rule in rules.items():
+        metric = by_name.get(name)
+        if rule.policy.scorer is not None and (fault := check_agreement(candidate.results, rule, policy.min_kappa)):
+            findings.append(fault)
+            continue
+        findings += _check_alone(candidate, rule, metric, is_first=baseline is None)
+        if baseline is not None:
+            findings += _compare(candidate, baseline, anchor, rule)
+    not_judged: list[str] = []
+    for wanted in policy.slices:
+        if baseline is not None:
+            slices = check_slices(candidate, baseline, rules[wanted.metric], wanted)
+            findings += slices.findings
+            not_judged += slices.not_judged
 
-    outcome: Literal["promote", "hold", "reject"]
+    checks = _reject_by_holm(findings, policy.alpha)
     failed = [check.reason for check in checks if check.outcome == "fail"]
     undecided = [check.reason for check in checks if check.outcome == "inconclusive"]
-    if champion is not None and champion.hashes["model"] == candidate.hashes["model"]:
+    outcome: Literal["promote", "hold", "reject"]
+    if baseline is not None and baseline.hashes["model"] == candidate.hashes["model"]:
         outcome, reason = "hold", f"model {candidate.hashes['model'][:12]} is already the champion"
     elif failed:
         outcome, reason = "reject", "; ".join(failed)
-    elif undecided:
-        outcome, reason = "hold", "; ".join(undecided)
+    elif undecided or not checks:
+        outcome, reason = "hold", "; ".join(undecided) or f"policy {policy.name} checks nothing; give it bounds"
     else:
         outcome, reason = "promote", "; ".join(check.reason for check in checks)
+    if not_judged:
+        reason += f" (not judged: {', '.join(not_judged)})"
+
+    hashes = {**candidate.hashes, "policy": policy.sha256}
+    for prefix, other in (("champion", baseline), ("anchor", anchor)):
+        hashes |= {f"{prefix}_{name}": value for name, value in other.hashes.items()} if other is not None else {}
     return Verdict(
         outcome=outcome,
         reason=reason,
         checks=checks,
-        confidence=bounds.confidence,
-        correction=f"Bonferroni over {intervals} intervals: each at {confidence:.2%}",
+        confidence=1 - policy.alpha,
+        correction=f"promote: each check one-sided at {policy.alpha:.1%}; reject: Holm over {len(findings)} checks",
         hashes=hashes,
-        is_first_version=champion is None,
+        is_first_version=baseline is None,
     )
+
+
+def _check_alone(candidate: Evaluation, rule: Rule, metric: Metric | None, *, is_first: bool) -> Iterator[Finding]:
+    """Checks that need no other model. A suite has no `metric`: all about it is in the policy."""
+    floor = metric.floor(candidate, rule.policy) if metric is not None else rule.policy.floor
+    if floor is not None:
+        own = metric.check if metric is not None else None
+        yield own(candidate, rule.policy) if own is not None else check_floor(candidate, rule, floor)
+    if is_first and rule.policy.beat_reference and metric is not None and metric.reference is not None:
+        yield check_reference(candidate, rule, metric.reference(candidate))
+
+
+def _compare(candidate: Evaluation, champion: Evaluation, anchor: Evaluation | None, rule: Rule) -> Iterator[Finding]:
+    """Checks against the champion, and of the budget against the anchor."""
+    bounds = rule.policy
+    if bounds.margin is not None:
+        yield check_difference(f"{rule.rows}_difference", candidate, champion, rule, bounds.margin)
+    if bounds.tail is not None:
+        yield check_tail(candidate, champion, rule, bounds.tail)
+    if bounds.max_lost is not None:
+        yield check_lost(candidate, champion, rule, bounds.max_lost)
+    if bounds.budget is not None:
+        other, owner = (champion, "champion") if anchor is None else (anchor, "anchor")
+        yield check_difference(f"{rule.rows}_budget", candidate, other, rule, bounds.budget, owner=owner)
+
+
+def _reject_by_holm(findings: list[Finding], alpha: float) -> list[Check]:
+    """Let those checks fail whose bound is shown to be broken, all checks taken together."""
+    adjusted = holm([finding.p_bad for finding in findings])
+    return [
+        finding.check.model_copy(update={"outcome": "fail", "reason": finding.check.reason.partition(";")[0]})
+        if p <= alpha
+        else finding.check
+        for finding, p in zip(findings, adjusted, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""A metric: what it measures of a model, how it summarizes it, and which checks the gate makes of it."""
+"""A metric: what it measures of a model, how it summarizes it, and by which bounds the gate judges it by default."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sluice.core.check import Check, finite_or_none
-from sluice.core.intervals import Interval, ratio_interval
+from sluice.core.check import finite_or_none
+from sluice.core.clustered import interval
+from sluice.core.intervals import Interval
 from sluice.core.progress import Progress
-from sluice.model.config import EvaluateConfig, GateSettings
+from sluice.model.config import EvaluateConfig
+from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.item_checks import estimate
+from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Evaluation, Item
 
 if TYPE_CHECKING:
@@ -53,19 +57,17 @@ class Metric:
 
     name: str
     title: str
-    bounds: type[GateSettings]
-    """The settings of the gate that this metric adds, as optional keys of the block `gate`."""
+    policy: MetricPolicy
+    """Default bounds and scale; a policy file may change each."""
     measure: Callable[[Subject], Measured]
-    check: Callable[[Evaluation, Any, float], Check]
-    """(evaluation, bounds, confidence of an interval) -> check of the absolute bound."""
-    compare: Callable[[Evaluation, Evaluation, Any, float], Check] | None = None
-    """(candidate, champion, bounds, confidence of an interval) -> check of the paired difference."""
-    intervals: int = 0
-    """Confidence intervals in `check`."""
-    paired_intervals: int = 0
-    """Confidence intervals in `compare`."""
+    floor: Callable[[Evaluation, MetricPolicy], float | None] = lambda evaluation, policy: policy.floor
+    """The absolute bound, where it depends on the evaluation: chance of a multiple choice."""
+    reference: Callable[[Evaluation], Mapping[str, float]] | None = None
+    """Values of a reference by item (a byte n-gram model), which a first version must beat."""
+    check: Callable[[Evaluation, MetricPolicy], Finding] | None = None
+    """The check of the absolute bound of a metric without items; None: the gate's own check of the items."""
     summarize: Callable[[Sequence[Item], EvaluateConfig], dict[str, Any]] | None = None
-    """Items -> value, n and interval in results.json; None for a metric without items."""
+    """Items -> value, n, clusters and interval in results.json; None for a metric without items."""
     report: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda results: {}
     """results.json -> the figures of the step's report."""
     headline: Sequence[str] = ()
@@ -73,9 +75,17 @@ class Metric:
     show: Callable[[float], str] = "{:.3f}".format
 
 
-def summary(value: float, n: int, interval: Interval | None) -> dict[str, Any]:
+def summarize(items: Sequence[Item], policy: MetricPolicy, confidence: float) -> dict[str, Any]:
+    """Summarize sum(value) / sum(weight) with its interval by cluster."""
+    finite = all(math.isfinite(item.value) for item in items)
+    found = estimate(items, policy)
+    ends = interval(found, (1 - confidence) / 2) if finite else Interval(math.nan, math.nan)
+    return summary(found.value, found.n, ends) | {"clusters": found.clusters}
+
+
+def summary(value: float, n: int, ends: Interval | None) -> dict[str, Any]:
     """Return a metric's entry in results.json."""
-    return {"value": rounded(value), "n": n, "interval": [rounded(end) for end in interval] if interval else None}
+    return {"value": rounded(value), "n": n, "interval": [rounded(end) for end in ends] if ends else None}
 
 
 def rounded(value: float) -> float | None:
@@ -86,10 +96,3 @@ def rounded(value: float) -> float | None:
 def mean(items: Sequence[Item]) -> float:
     """Return the mean value of the items, NaN without items."""
     return sum(item.value for item in items) / len(items) if items else math.nan
-
-
-def bootstrap(items: Sequence[Item], config: EvaluateConfig) -> dict[str, Any]:
-    """Summarize sum(value) / sum(weight) with its bootstrap interval."""
-    values, weights = np.array([i.value for i in items]), np.array([i.weight for i in items])
-    interval = ratio_interval(values, weights, config.confidence, config.resamples, config.seed)
-    return summary(float(values.sum() / weights.sum()), len(items), interval)

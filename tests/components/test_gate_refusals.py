@@ -93,7 +93,10 @@ def items(worse_by: float, seed: int) -> list[Item]:
     level = 2.0 + worse_by + draw.normal(0, 0.2, 160) + np.random.default_rng(seed).normal(0, 0.005, 160)
     right = draw.random(600) < 0.7
     return [
-        *(Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}") for n in range(160)),
+        *(
+            Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}", {"source": f"s{n % 4}"})
+            for n in range(160)
+        ),
         *(Item("choice_accuracy", f"q{n}", float(right[n]), 1.0, f"d{n % 160}") for n in range(600)),
         *(Item("golden_pass_rate", f"g{n}", 1.0) for n in range(12)),
     ]
@@ -136,8 +139,10 @@ def keep_evaluation(workspace: Workspace, model: Path, worse_by: float, seed: in
 
 
 @pytest.fixture(scope="module")
-def template(empty_database: Path, default_params: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(empty_database: Path, default_params: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    policies = root / "conf" / "gate"
     root = tmp_path_factory.mktemp("refusals")
+    shutil.copytree(policies, root / "conf" / "gate")
     Workspace(root).state.mkdir()
     Workspace(root).shown_params.write_text(default_params.read_text())
     world = World(root, empty_database)
@@ -209,7 +214,7 @@ def baseline_of_other_settings(world: World) -> str:
 
 def items_edited_with_their_hash_renewed(world: World) -> str:
     def better(rows: list[Item]) -> list[Item]:
-        return [Item(row.metric, row.item, row.value * 0.9, row.weight, row.cluster) for row in rows]
+        return [Item(row.metric, row.item, row.value * 0.9, row.weight, row.cluster, row.metadata) for row in rows]
 
     world.edit_items(better)
     return world.judge()

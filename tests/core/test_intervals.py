@@ -11,12 +11,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from sluice.core.intervals import (
-    bonferroni,
     mcnemar_exact,
     paired_rate_interval,
     percentile,
     quantile_interval,
-    ratio_interval,
     wilson_interval,
 )
 
@@ -102,63 +100,6 @@ def test_paired_rate_interval_covers_the_true_difference():
     intervals = [paired_rate_interval(int(b), int(c), n, 0.9) for _, b, c, _ in draws]
     covered = np.mean([low <= -0.05 <= high for low, high in intervals])
     assert 0.87 <= covered <= 0.94
-
-
-def test_ratio_interval_covers_the_true_ratio_with_few_items():
-    generator, trials = np.random.default_rng(1), 300
-    hits = 0
-    for _ in range(trials):
-        sizes = generator.integers(200, 8000, 30).astype(float)
-        low, high = ratio_interval(sizes * generator.gamma(20, 2.5 / 20, 30), sizes, 0.9, 400, 7)
-        hits += low <= 2.5 <= high
-    assert 0.86 <= hits / trials <= 0.95
-
-
-def test_ratio_interval_agrees_with_scipys_bootstrap():
-    generator = np.random.default_rng(2)
-    sizes = generator.uniform(500, 8000, 200)
-    bits = sizes * generator.normal(2.2, 0.4, 200)
-    reference = stats.bootstrap(
-        (bits, sizes),
-        lambda b, s, axis: b.sum(axis) / s.sum(axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=5000,
-        rng=np.random.default_rng(3),
-    ).confidence_interval
-    assert ratio_interval(bits, sizes, 0.95, 5000, 4) == pytest.approx((reference.low, reference.high), abs=0.006)
-
-
-def test_pairing_shows_a_difference_that_two_separate_intervals_hide():
-    generator = np.random.default_rng(5)
-    sizes = np.full(120, 4000.0)
-    champion = sizes * generator.normal(2.5, 0.5, 120)
-    candidate = champion - sizes * generator.normal(0.03, 0.02, 120)
-    apart = [ratio_interval(bits, sizes, 0.95, 2000, 1) for bits in (candidate, champion)]
-    assert apart[0].high > apart[1].low
-    assert ratio_interval(candidate - champion, sizes, 0.95, 2000, 1).high < -0.02
-
-
-@given(st.lists(st.floats(0, 10), min_size=2, max_size=8), st.data())
-def test_ratio_interval_never_falls_when_a_numerator_rises(values, data):
-    numerators = np.array(values)
-    raised = numerators + np.array(data.draw(st.lists(st.floats(0, 5), min_size=len(values), max_size=len(values))))
-    before, after = (ratio_interval(x, np.ones(len(values)), 0.9, 200, 3) for x in (numerators, raised))
-    assert after.low >= before.low - 1e-12 and after.high >= before.high - 1e-12
-
-
-def test_ratio_interval_is_repeatable_undefined_for_nan_and_endless_for_one_item():
-    ones = np.ones(5)
-    assert ratio_interval(np.arange(5.0), ones, 0.9, 200, 3) == ratio_interval(np.arange(5.0), ones, 0.9, 200, 3)
-    assert all(map(math.isnan, ratio_interval(np.array([1.0, np.nan]), np.ones(2), 0.9, 200, 3)))
-    assert all(map(math.isnan, ratio_interval(ones, np.zeros(5), 0.9, 200, 3)))
-    assert ratio_interval(np.ones(1), np.ones(1), 0.9, 200, 3) == (-np.inf, np.inf)
-
-
-def test_bonferroni_splits_the_error():
-    assert bonferroni(0.95, 1) == pytest.approx(0.95)
-    assert bonferroni(0.95, 4) == pytest.approx(0.9875)
 
 
 def test_percentile_is_an_observed_sample():

@@ -1,51 +1,84 @@
 """The gate's rules, and the laws they obey whatever the data."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
-from sluice.model.config import GateConfig
+from sluice.model.evaluation.finding import holm
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation, Item
 
 BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE = "bits_per_byte", "choice_accuracy", "golden_pass_rate"
 WORSE = {BITS_PER_BYTE: lambda value: value * 1.1, CHOICE_ACCURACY: lambda value: 0.0, GOLDEN_RATE: lambda value: 0.0}
 """A worse value of one item, by metric with items."""
 ROWS = sorted(WORSE)
-COMPARED = [metric.name for metric in METRICS if metric.compare]
+COMPARED = [BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE]
 """Metrics whose check reads the champion's items."""
-BOUNDS = GateConfig(resamples=400, max_choice_accuracy_drop=0.1)
+POLICY = Policy(name="test", version=1)
+NAMES = {
+    "alone": [BITS_PER_BYTE, CHOICE_ACCURACY, GOLDEN_RATE, "first_token_p95_ms"],
+    "first": ["bits_per_byte_over_reference"],
+    "compared": [
+        "bits_per_byte_difference",
+        "bits_per_byte_tail",
+        "bits_per_byte_budget",
+        "choice_accuracy_difference",
+        "choice_accuracy_budget",
+        "golden_pass_rate_lost",
+    ],
+}
 RANK = {"reject": 0, "hold": 1, "promote": 2}
+DOCUMENTS = 90
+QUESTIONS = 300
 
 
-def evaluation(bits=2.2, correct=150, golden=12, model="a", seed=0, documents=60, questions=300, p95=20.0, samples=64):
-    """Evidence whose bits per byte scatter about `bits`, with `correct` right answers."""
+def policy(**bounds):
+    """The default policy with other bounds: `bits_per_byte={"margin": 0.01}`."""
+    return Policy(name="test", version=1, metrics=bounds)
+
+
+def evaluation(
+    bits=2.2, correct=150, golden=12, model="a", seed=0, documents=DOCUMENTS, questions=QUESTIONS, p95=20.0, samples=64
+):
+    """Evidence whose bits per byte scatter about `bits`, with `correct` right answers; the n-gram model needs 2.6."""
     generator = np.random.default_rng(99)
     sizes = generator.integers(500, 8000, documents).astype(float)
-    level = bits + generator.normal(0, 0.3, documents) + np.random.default_rng(seed).normal(0, 0.01, documents)
+    spread, level = generator.normal(0, 0.3, documents), np.random.default_rng(seed).normal(0, 0.01, documents)
+    level += bits + spread
+    about = [{"source": f"s{i % 3}"} for i in range(documents)]
     rows = {
-        BITS_PER_BYTE: [Item(BITS_PER_BYTE, f"d{i}", level[i] * sizes[i], sizes[i]) for i in range(documents)],
+        BITS_PER_BYTE: [
+            Item(BITS_PER_BYTE, f"d{i}", level[i] * sizes[i], sizes[i], f"d{i}", about[i]) for i in range(documents)
+        ],
         CHOICE_ACCURACY: [Item(CHOICE_ACCURACY, f"q{i}", float(i < correct)) for i in range(questions)],
         GOLDEN_RATE: [Item(GOLDEN_RATE, f"g{i}", float(i < golden)) for i in range(12)],
     }
+    ngram = {f"d{i}": (2.6 + spread[i]) * sizes[i] for i in range(documents)}
     return Evaluation(
         results={
             "hashes": {"model": model, "evaluation_set": "s"},
             "planned": {metric: len(items) for metric, items in rows.items()},
             "choices": 4,
+            "baselines": {"ngram_order_5": {"bits_by_item": ngram}},
         },
         items={metric: tuple(items) for metric, items in rows.items()},
         timings={"first_token_p95_ms": p95, "first_token_samples": samples},
     )
 
 
-def correction(intervals):
-    return f"Bonferroni over {intervals} intervals: each at {1 - 0.05 / intervals:.2%}"
+def moved(whole, bits, model="c"):
+    """The same evidence with `bits` more per byte in every document, and another model's hash."""
+    items = tuple(replace(item, value=item.value + bits * item.weight) for item in whole.items[BITS_PER_BYTE])
+    results = {**whole.results, "hashes": {**whole.hashes, "model": model}}
+    return replace(whole, results=results).with_items(BITS_PER_BYTE, items)
 
 
 def outcome_of(verdict, metric):
@@ -54,77 +87,271 @@ def outcome_of(verdict, metric):
 
 def test_every_metric_with_items_is_covered_here():
     assert [metric.name for metric in METRICS if metric.summarize] == ROWS
-    assert len(METRICS) >= 4 and len(COMPARED) >= 2
+    assert [metric.name for metric in METRICS] == NAMES["alone"]
 
 
 def test_a_sound_first_version_is_promoted():
-    verdict = decide(evaluation(), None, BOUNDS)
-    assert verdict.outcome == "promote" and verdict.is_first_version
-    assert [check.outcome for check in verdict.checks] == ["pass"] * len(METRICS)
-    assert verdict.correction == correction(sum(metric.intervals for metric in METRICS))
+    verdict = decide(evaluation(), None, POLICY)
+    assert verdict.outcome == "promote" and verdict.is_first_version, verdict.reason
+    assert {check.metric for check in verdict.checks} == {*NAMES["alone"], *NAMES["first"]}
+    assert verdict.correction == "promote: each check one-sided at 5.0%; reject: Holm over 5 checks"
+    assert all(check.clusters for check in verdict.checks if check.interval)
+    assert verdict.hashes["policy"] == POLICY.sha256
 
 
 def test_an_equal_model_is_promoted_over_the_champion():
-    verdict = decide(evaluation(model="b", seed=1), evaluation(), BOUNDS)
-    assert verdict.outcome == "promote" and not verdict.is_first_version
-    assert verdict.correction == correction(sum(metric.intervals + metric.paired_intervals for metric in METRICS))
+    verdict = decide(evaluation(model="b", seed=1), evaluation(), POLICY)
+    assert verdict.outcome == "promote" and not verdict.is_first_version, verdict.reason
+    assert {check.metric for check in verdict.checks} == {*NAMES["alone"], *NAMES["compared"]}
     assert verdict.hashes["model"] == "b" and verdict.hashes["champion_model"] == "a"
-    assert outcome_of(verdict, "choice_accuracy_difference").baseline == 0.5
+    found = outcome_of(verdict, "choice_accuracy_difference")
+    assert (found.baseline, found.clusters) == (0.5, QUESTIONS) and "n=300, clusters=300" in found.reason
 
 
 def test_the_champion_itself_is_held():
-    verdict = decide(evaluation(), evaluation(), BOUNDS)
+    verdict = decide(evaluation(), evaluation(), POLICY)
     assert verdict.outcome == "hold" and "is already the champion" in verdict.reason
 
 
 def test_an_untrained_model_is_rejected_with_the_comparison():
-    verdict = decide(evaluation(bits=7.9, correct=74, golden=0), None, BOUNDS)
+    verdict = decide(evaluation(bits=7.9, correct=74, golden=0), None, POLICY)
     assert verdict.outcome == "reject"
-    assert verdict.reason.startswith("bits_per_byte 7.9") and "> 3.000, n=60" in verdict.reason
+    assert verdict.reason.startswith("bits_per_byte 7.8") and "> 3.000, n=90, clusters=90" in verdict.reason
     assert "golden_pass_rate 0.000 < 1.000, n=12" in verdict.reason
 
 
 @pytest.mark.parametrize(
     ("change", "metric", "outcome"),
     [
-        ({"bits": 2.99}, BITS_PER_BYTE, "hold"),
-        ({"correct": 85}, CHOICE_ACCURACY, "hold"),
+        ({"bits": 3.03}, BITS_PER_BYTE, "hold"),
+        ({"bits": 2.59}, "bits_per_byte_over_reference", "promote"),
+        ({"bits": 2.6}, "bits_per_byte_over_reference", "hold"),
+        ({"bits": 2.7}, "bits_per_byte_over_reference", "reject"),
+        ({"correct": 80}, CHOICE_ACCURACY, "hold"),
         ({"correct": 40}, CHOICE_ACCURACY, "reject"),
         ({"golden": 11}, GOLDEN_RATE, "reject"),
-        ({"p95": BOUNDS.max_first_token_p95_ms + 1}, "first_token_p95_ms", "reject"),
+        ({"p95": 3001}, "first_token_p95_ms", "reject"),
         ({"p95": math.nan}, "first_token_p95_ms", "reject"),
         ({"samples": 0, "p95": math.nan}, "first_token_p95_ms", "hold"),
         ({"samples": 16}, "first_token_p95_ms", "hold"),
-        ({"documents": 12}, BITS_PER_BYTE, "hold"),
+        ({"documents": 79}, BITS_PER_BYTE, "hold"),
         ({"questions": 20, "correct": 20}, CHOICE_ACCURACY, "hold"),
     ],
 )
 def test_absolute_bounds(change, metric, outcome):
-    verdict = decide(evaluation(**change), None, BOUNDS)
-    assert verdict.outcome == outcome
-    assert outcome_of(verdict, metric).outcome == {"hold": "inconclusive", "reject": "fail"}[outcome]
+    bounds = policy(bits_per_byte={"beat_reference": False}) if metric == BITS_PER_BYTE else POLICY
+    verdict = decide(evaluation(**change), None, bounds)
+    assert verdict.outcome == outcome, verdict.reason
+    expected = {"hold": "inconclusive", "reject": "fail", "promote": "pass"}[outcome]
+    assert outcome_of(verdict, metric).outcome == expected
     assert metric in verdict.reason
 
 
+def test_a_reference_that_is_missing_for_some_documents_holds():
+    first = evaluation()
+    bits = dict(first.results["baselines"]["ngram_order_5"]["bits_by_item"])
+    del bits["d3"]
+    results = {**first.results, "baselines": {"ngram_order_5": {"bits_by_item": bits}}}
+    verdict = decide(replace(first, results=results), None, POLICY)
+    assert verdict.outcome == "hold" and "1 of 90 items have no reference" in verdict.reason
+
+
 def test_a_model_worse_than_the_champion_is_rejected_within_the_absolute_bounds():
-    verdict = decide(evaluation(bits=2.3, model="b", seed=1), evaluation(), BOUNDS)
+    verdict = decide(evaluation(bits=2.3, model="b", seed=1), evaluation(), POLICY)
     assert verdict.outcome == "reject"
     assert outcome_of(verdict, BITS_PER_BYTE).outcome == "pass"
-    assert verdict.reason.startswith("bits_per_byte_difference +0.099 [") and "> +0.020, n=60 (2." in verdict.reason
+    assert verdict.reason.startswith("bits_per_byte_difference +0.09")
+    assert "> +0.020, n=90, clusters=90 (2." in verdict.reason
 
 
 def test_a_champion_measured_on_other_items_is_no_comparison():
     champion = evaluation()
-    renamed = tuple(replace(item, item=f"x{item.item}") for item in champion.items[BITS_PER_BYTE])
-    verdict = decide(evaluation(model="b"), champion.with_items(BITS_PER_BYTE, renamed), BOUNDS)
-    assert verdict.outcome == "hold"
-    assert "champion shares 0 of 60 items; evaluate it on this set" in verdict.reason
+    for change in ({"item": "x"}, {"weight": 1e4}, {"cluster": "x"}):
+        other = tuple(replace(item, **change) if item.item == "d5" else item for item in champion.items[BITS_PER_BYTE])
+        verdict = decide(evaluation(model="b"), champion.with_items(BITS_PER_BYTE, other), POLICY)
+        assert verdict.outcome == "hold"
+        assert "bits_per_byte: champion shares 89 of 90 items; evaluate it on this set" in verdict.reason
+
+
+def test_items_that_occur_twice_are_no_larger_sample():
+    candidate = evaluation(model="b", seed=1)
+    twice = (*candidate.items[CHOICE_ACCURACY][:-1], candidate.items[CHOICE_ACCURACY][0])
+    verdict = decide(candidate.with_items(CHOICE_ACCURACY, twice), evaluation(), POLICY)
+    assert verdict.outcome == "hold" and "choice_accuracy: 1 of 300 items occur twice" in verdict.reason
 
 
 def test_the_order_of_rows_says_nothing():
     candidate, champion = evaluation(model="b", seed=1), evaluation()
     turned = champion.with_items(BITS_PER_BYTE, champion.items[BITS_PER_BYTE][::-1])
-    assert decide(candidate, turned, BOUNDS) == decide(candidate, champion, BOUNDS)
+    assert decide(candidate, turned, POLICY) == decide(candidate, champion, POLICY)
+
+
+def test_a_few_documents_that_lose_much_are_seen_behind_an_equal_mean():
+    champion = evaluation()
+    items = list(moved(champion, -0.02).items[BITS_PER_BYTE])
+    for i in range(12):
+        items[i] = replace(items[i], value=items[i].value + 0.25 * items[i].weight)
+    bounds = policy(bits_per_byte={"margin": 0.2, "budget": None})
+    verdict = decide(moved(champion, 0).with_items(BITS_PER_BYTE, tuple(items)), champion, bounds)
+    assert outcome_of(verdict, "bits_per_byte_difference").outcome == "pass"
+    assert verdict.outcome == "hold" and "bits_per_byte_tail 13.3%" in verdict.reason
+    assert "(12 worse by over 0.2)" in verdict.reason
+
+
+def test_an_answer_that_the_champion_had_may_not_be_lost():
+    champion = evaluation(golden=11)
+    lost = tuple(
+        replace(item, value=float(item.item != "g0")) for item in evaluation().items[GOLDEN_RATE]
+    )  # one lost, one won: the rate is the same
+    candidate = evaluation(model="b", seed=1).with_items(GOLDEN_RATE, lost)
+    verdict = decide(candidate, champion, policy(golden_pass_rate={"floor": 0.9}))
+    assert outcome_of(verdict, GOLDEN_RATE).outcome == "pass"
+    assert verdict.outcome == "reject" and "golden_pass_rate_lost 1 > 0, n=11" in verdict.reason
+
+
+def test_small_losses_of_many_releases_are_stopped_by_the_budget():
+    anchor = evaluation()
+    champion, released = anchor, 0
+    for number in range(1, 21):
+        candidate = moved(anchor, 0.005 * number, model=f"v{number}")
+        verdict = decide(candidate, champion, POLICY, anchor=anchor)
+        assert outcome_of(verdict, "bits_per_byte_difference").outcome == "pass", "each alone is within the margin"
+        if verdict.outcome != "promote":
+            break
+        champion, released = candidate, number
+    assert 5 <= released <= 8, "8 releases lose 0.04, which is the budget"
+    assert verdict.outcome != "promote" and "bits_per_byte_budget" in verdict.reason
+    assert verdict.hashes["anchor_model"] == "a"
+    assert decide(candidate, champion, POLICY).outcome == "promote", "which nobody sees without the anchor"
+
+
+def test_an_anchor_on_other_items_holds():
+    verdict = decide(moved(evaluation(), 0), evaluation(), POLICY, anchor=evaluation(documents=85))
+    assert verdict.outcome == "hold" and "bits_per_byte: anchor shares" in verdict.reason
+
+
+SLICED = {"metric": BITS_PER_BYTE, "key": "source", "margin": 0.05, "min_clusters": 20}
+
+
+def sliced(**changes):
+    return Policy(name="test", version=1, slices=[{**SLICED, **changes}])
+
+
+def worse_slice(bits, source="s1"):
+    """A candidate that is worse by `bits` in one source and better in the others, and its champion."""
+    champion = evaluation()
+    items = tuple(
+        replace(item, value=item.value + (bits if item.metadata["source"] == source else -bits / 2) * item.weight)
+        for item in evaluation(seed=1).items[BITS_PER_BYTE]
+    )
+    return moved(champion, 0).with_items(BITS_PER_BYTE, items), champion
+
+
+def test_a_slice_that_is_shown_to_be_worse_rejects_behind_an_equal_mean():
+    verdict = decide(*worse_slice(0.1), sliced())
+    assert outcome_of(verdict, "bits_per_byte_difference").outcome == "pass"
+    assert verdict.outcome == "reject" and verdict.reason.startswith("bits_per_byte[source=s1] +0.09")
+    assert decide(*worse_slice(0.0525), sliced()).outcome == "promote", "not shown, and not required"
+    required = decide(*worse_slice(0.0525), sliced(required=["s1"]))
+    assert required.outcome == "hold" and "bits_per_byte[source=s1] +0.04" in required.reason
+    assert decide(*worse_slice(0.01), sliced(required=["s0", "s1"])).outcome == "promote"
+
+
+def test_a_slice_with_few_documents_is_named_and_inconclusive_where_it_is_required():
+    verdict = decide(*worse_slice(0.01), sliced(min_clusters=31))
+    assert verdict.outcome == "promote" and "(not judged: bits_per_byte[source=s0] clusters=30 < 31" in verdict.reason
+    assert decide(*worse_slice(0.01), sliced(min_clusters=31, required=["s0"])).outcome == "hold"
+    missing = decide(*worse_slice(0.01), sliced(required=["s9"]))
+    assert missing.outcome == "hold" and "bits_per_byte[source=s9] clusters=0 < 20" in missing.reason
+    unknown = decide(*worse_slice(0.01), sliced(key="language"))
+    assert unknown.outcome == "hold" and "no item has language in its metadata" in unknown.reason
+
+
+def with_suite(whole, name, values, each=2, **results):
+    items = tuple(Item(name, f"{name}{i}", value, 1.0, f"c{i // each}") for i, value in enumerate(values))
+    planned = {**whole.results["planned"], name: len(items)}
+    return replace(whole, results={**whole.results, "planned": planned, **results}).with_items(name, items)
+
+
+def suites(**given):
+    return Policy(name="test", version=1, suites=given)
+
+
+SAFETY = {"kind": "safety", "direction": "lower", "floor": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("harmful", "n", "outcome"), [(0, 300, "promote"), (0, 100, "hold"), (6, 300, "hold"), (60, 300, "reject")]
+)
+def test_a_rate_of_harm_must_be_shown_to_be_low(harmful, n, outcome):
+    values = (np.arange(n) < harmful).astype(float)
+    verdict = decide(with_suite(evaluation(), "refusals", values, each=1), None, suites(refusals=SAFETY))
+    assert verdict.outcome == outcome
+    assert (outcome == "promote") or verdict.reason.startswith("refusals ")
+
+
+def test_a_suite_that_the_policy_names_must_be_there():
+    verdict = decide(evaluation(), None, suites(arithmetic={"floor": 0.3}))
+    assert verdict.outcome == "hold" and verdict.reason == "arithmetic n=0 of 0 planned items"
+    values = np.ones(100)
+    wrong = with_suite(evaluation(), "arithmetic", 2 * values)
+    assert "values are not all in [0, 1]" in decide(wrong, None, suites(arithmetic={"floor": 0.3})).reason
+    assert decide(with_suite(evaluation(), "arithmetic", values), None, suites(arithmetic={"floor": 0.3})).outcome == (
+        "promote"
+    )
+
+
+def test_a_judge_decides_only_if_it_agrees_with_people():
+    bounds = suites(helpful={"kind": "quality", "scorer": "judge", "floor": 0.5})
+    for scorers, reason in (
+        ({}, "scorer judge has no kappa"),
+        ({"judge": {"kappa_low": 0.59}}, "scorer judge has kappa_low 0.59"),
+        ({"judge": {"kappa_low": math.nan}}, "scorer judge has no kappa"),
+        ({"judge": {"kappa_low": None}}, "scorer judge has no kappa"),
+    ):
+        verdict = decide(with_suite(evaluation(), "helpful", np.ones(100), scorers=scorers), None, bounds)
+        assert verdict.outcome == "hold" and reason in verdict.reason
+    agreed = with_suite(evaluation(), "helpful", np.ones(100), scorers={"judge": {"kappa_low": 0.6}})
+    assert decide(agreed, None, bounds).outcome == "promote"
+
+
+def test_a_hold_says_how_many_items_would_decide():
+    verdict = decide(evaluation(correct=80), None, POLICY)
+    n = int(re.search(r"about ([\d,]+) items", verdict.reason)[1].replace(",", ""))
+    assert 900 < n < 10_000
+    more = evaluation(correct=round(80 * n / 300), questions=n)
+    assert decide(more, None, POLICY).outcome == "promote"
+
+
+def test_rejections_are_corrected_for_the_number_of_checks_and_promotions_are_not():
+    """At a p-value of 0.02 one bound alone would be broken, and among ten checks it is not."""
+    candidate, champion = evaluation(model="b", seed=1), evaluation()
+    for bits in np.linspace(0.02, 0.03, 21):
+        worse = moved(candidate, bits)
+        verdict = decide(worse, champion, policy(bits_per_byte={"budget": None, "tail": None}))
+        check = outcome_of(verdict, "bits_per_byte_difference")
+        if verdict.outcome == "hold" and check.interval[0] > check.bound:
+            break
+    else:
+        pytest.fail("no difference lies between alpha and Holm's level")
+    alone = policy(
+        bits_per_byte={"budget": None, "tail": None, "floor": None},
+        choice_accuracy={"floor": None, "margin": None, "budget": None},
+        golden_pass_rate={"floor": None, "max_lost": None},
+        first_token_p95_ms={"floor": None},
+    )
+    assert decide(worse, champion, alone).outcome == "reject"
+
+
+@pytest.mark.parametrize("p_values", [[], [0.3], [0.04, 0.01, 0.03, 1.0], [0.01, 0.01, 0.5], [1.0, 0.9, 0.02]])
+def test_holm_agrees_with_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]) if p_values else [])
+
+
+def test_a_policy_without_bounds_promotes_nothing():
+    off = {"floor": None, "margin": None, "budget": None, "tail": None, "max_lost": None, "beat_reference": False}
+    empty = policy(**{metric.name: off for metric in METRICS})
+    assert decide(evaluation(), None, empty).reason == "policy test checks nothing; give it bounds"
 
 
 evidence = st.builds(
@@ -139,9 +366,13 @@ evidence = st.builds(
 champions = st.one_of(st.none(), st.builds(evaluation, bits=st.floats(1.5, 3.3), correct=st.integers(60, 200)))
 
 
+anchors = st.one_of(st.none(), st.builds(evaluation, bits=st.floats(2.0, 2.4)))
+policies = st.sampled_from([POLICY, sliced(required=["s2"]), policy(bits_per_byte={"beat_reference": False})])
+
+
 @settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 11), st.booleans(), st.booleans())
-def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_weight, in_champion):
+@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 11), st.booleans(), st.booleans(), policies)
+def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_weight, in_champion, bounds):
     def spoil(whole):
         items = list(whole.items[metric])
         items[index] = replace(items[index], **{"weight" if in_weight else "value": math.nan})
@@ -151,36 +382,58 @@ def test_a_nan_anywhere_never_promotes(candidate, champion, metric, index, in_we
         champion = spoil(champion)
     else:
         candidate = spoil(candidate)
-    verdict = decide(candidate, champion, BOUNDS)
+    verdict = decide(candidate, champion, bounds)
     assert verdict.outcome != "promote"
     assert "NaN" in verdict.reason or "already the champion" in verdict.reason
 
 
 @settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 59), st.booleans())
-def test_removing_data_never_promotes(candidate, champion, metric, keep, from_champion):
+@given(evidence, champions, st.sampled_from(ROWS), st.integers(0, 59), st.booleans(), policies)
+def test_removing_data_never_promotes(candidate, champion, metric, keep, from_champion, bounds):
     if from_champion and champion is not None and metric in COMPARED:
-        champion = champion.with_items(metric, champion.items[metric][:keep])
+        champion = champion.with_items(metric, champion.items[metric][: min(keep, 11)])
     else:
         candidate = candidate.with_items(metric, candidate.items[metric][: min(keep, 11)])
-    assert decide(candidate, champion, BOUNDS).outcome != "promote"
+    assert decide(candidate, champion, bounds).outcome != "promote"
 
 
-@settings(max_examples=40, deadline=None)
-@given(evidence, champions, st.sampled_from(ROWS), st.data())
-def test_a_worse_candidate_never_fares_better(candidate, champion, metric, data):
+@settings(max_examples=60, deadline=None)
+@given(evidence, champions, st.sampled_from(ROWS), st.data(), policies)
+def test_a_worse_candidate_never_fares_better(candidate, champion, metric, data, bounds):
     items = list(candidate.items[metric])
     for index in data.draw(st.sets(st.integers(0, len(items) - 1), min_size=1)):
         items[index] = replace(items[index], value=WORSE[metric](items[index].value))
-    before = decide(candidate, champion, BOUNDS)
-    after = decide(candidate.with_items(metric, tuple(items)), champion, BOUNDS)
+    before = decide(candidate, champion, bounds)
+    after = decide(candidate.with_items(metric, tuple(items)), champion, bounds)
+    assert RANK[after.outcome] <= RANK[before.outcome] or before.outcome == "reject", (before.reason, after.reason)
+
+
+@settings(max_examples=40, deadline=None)
+@given(evidence, champions, anchors, st.floats(0, 0.3), st.integers(0, 60))
+def test_a_candidate_that_is_worse_throughout_never_fares_better(candidate, champion, anchor, bits, lost):
+    worse = moved(candidate, bits, candidate.hashes["model"])
+    right = [i for i in candidate.items[CHOICE_ACCURACY] if i.value]
+    gone = {i.item for i in right[: lost + 1]}
+    answers = tuple(replace(i, value=0.0) if i.item in gone else i for i in candidate.items[CHOICE_ACCURACY])
+    before = decide(candidate, champion, POLICY, anchor=anchor)
+    after = decide(worse.with_items(CHOICE_ACCURACY, answers), champion, POLICY, anchor=anchor)
     assert RANK[after.outcome] <= RANK[before.outcome]
 
 
+@settings(max_examples=30, deadline=None)
+@given(evidence, champions, st.floats(0.005, 0.2), st.floats(0.1, 0.95))
+def test_a_smaller_alpha_decides_less(candidate, champion, alpha, share):
+    loose, strict = (Policy(name="test", version=1, alpha=each) for each in (alpha, alpha * share))
+    before, after = (decide(candidate, champion, each).outcome for each in (loose, strict))
+    assert before == after or after == "hold"
+
+
 @settings(max_examples=20, deadline=None)
-@given(evidence, champions)
-def test_promote_means_every_check_passed(candidate, champion):
-    verdict = decide(candidate, champion, BOUNDS)
+@given(evidence, champions, policies)
+def test_promote_means_every_check_passed(candidate, champion, bounds):
+    verdict = decide(candidate, champion, bounds)
     if verdict.outcome == "promote":
         assert all(check.outcome == "pass" for check in verdict.checks)
-    assert len(verdict.checks) == len(METRICS) + (0 if champion is None else len(COMPARED))
+    if bounds == POLICY:
+        names = NAMES["first"] if champion is None else NAMES["compared"]
+        assert sorted(check.metric for check in verdict.checks) == sorted(NAMES["alone"] + names)

@@ -9,11 +9,12 @@ import pytest
 from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_of, tokenizer  # noqa: F401
 from safetensors.torch import load_file, save_file
 
-from sluice.model.config import EvaluateConfig, GateConfig
+from sluice.model.config import EvaluateConfig
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.harness import evaluate
 from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import Item, item_lines, load_evaluation
 
@@ -26,16 +27,23 @@ CONFIG = EvaluateConfig(
     latency_prompts=4,
     latency_max_tokens=3,
     latency_rounds=2,
-    resamples=500,
 )
-LENIENT = GateConfig(
-    max_bits_per_byte=7.5,
-    min_choice_accuracy_over_chance=-0.25,
-    max_choice_accuracy_drop=0.9,
-    max_bits_per_byte_increase=0.1,
-    min_golden_pass_rate=0.0,
-    min_samples=8,
-    resamples=500,
+LENIENT = Policy(
+    name="lenient",
+    version=1,
+    metrics={
+        "bits_per_byte": {
+            "floor": 7.5,
+            "margin": 0.1,
+            "budget": 0.2,
+            "tail": None,
+            "beat_reference": False,
+            "min_clusters": 8,
+        },
+        "choice_accuracy": {"floor": -0.25, "margin": 0.9, "budget": 0.9, "min_clusters": 8},
+        "golden_pass_rate": {"floor": 0.0, "max_lost": None},
+        "first_token_p95_ms": {"min_clusters": 8},
+    },
 )
 
 
@@ -168,5 +176,5 @@ def test_the_page_needs_nothing_from_outside_and_escapes_what_a_model_says(evalu
     said = [{"prompt": "<script>", "answer": "<img src=x>", "failed": ["not_empty"], "id": "a", "kind": "chat"}]
     page = render(results, said, verdict)
     assert "<script" not in page and "<img" not in page and "http" not in page and "url(" not in page
-    assert "&lt;script&gt;" in page and f"Bonferroni over {sum(each.intervals for each in METRICS)} intervals" in page
+    assert "&lt;script&gt;" in page and verdict.correction in page
     assert f"{report.bits_per_byte:.3f}" in page and "byte n-gram, order 5" in page

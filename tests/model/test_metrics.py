@@ -4,12 +4,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-import yaml
-
 from sluice.core.check import compare_exact
-from sluice.model.config import GateConfig
-from sluice.model.evaluation import gate, metrics
+from sluice.model.evaluation import gate, metrics, policy
+from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.results import Evaluation
 
@@ -22,21 +20,13 @@ def test_every_file_is_a_metric_in_the_order_of_the_names():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
 
-def test_the_settings_of_the_gate_are_those_of_its_metrics(default_params):
-    assert GateConfig().shown() == yaml.safe_load(default_params.read_text())["gate"]
-    for metric in METRICS:
-        assert set(metric.bounds.model_fields) <= set(GateConfig.model_fields)
-    with pytest.raises(ValueError, match="max_bits_per_byte"):
-        GateConfig(max_bits_per_byte=0)
+def test_a_metric_more_is_in_every_policy_and_is_checked(monkeypatch):
+    def check(evaluation, bounds):
+        return Finding(compare_exact("answers", 0.0, bounds.floor, good="above", n=1))
 
-
-def test_a_metric_more_is_checked_and_its_intervals_are_corrected_for(monkeypatch):
-    def check(evaluation, bounds, confidence):
-        return compare_exact("answers", 0.0, 1.0, good="above", n=1)
-
-    added = replace(METRICS[-1], name="answers", check=check, intervals=2)
+    added = replace(METRICS[-1], name="answers", check=check, policy=MetricPolicy(floor=1.0))
     monkeypatch.setattr(gate, "METRICS", [added])
+    monkeypatch.setattr(policy, "DEFAULTS", {"answers": added.policy})
     results = {"hashes": {"model": "a", "evaluation_set": "s"}, "planned": {}}
-    verdict = gate.decide(Evaluation(results, {}), None, GateConfig())
+    verdict = gate.decide(Evaluation(results, {}), None, policy.Policy(name="p", version=1))
     assert (verdict.outcome, verdict.reason) == ("reject", "answers 0.000 < 1.000, n=1")
-    assert verdict.correction == "Bonferroni over 2 intervals: each at 97.50%"

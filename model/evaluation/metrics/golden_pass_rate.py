@@ -4,20 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from sluice.core.check import Check, compare_exact
-from sluice.model.config import EvaluateConfig, GateSettings
-from sluice.model.evaluation.item_checks import unusable
+from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation.metric import Measured, Metric, Subject, mean, summary
-from sluice.model.evaluation.results import Evaluation, Item
+from sluice.model.evaluation.metric_policy import MetricPolicy
+from sluice.model.evaluation.results import Item
 
 NAME = "golden_pass_rate"
 ANSWERS_FILE = "golden.json"
 
-
-class Bounds(GateSettings):
-    min_golden_pass_rate: float = Field(1.0, ge=0, le=1)
+POLICY = MetricPolicy(kind="golden", floor=1.0, max_lost=0)
 
 
 def measure(subject: Subject) -> Measured:
@@ -42,22 +37,13 @@ def report(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"golden_pass_rate": rate["value"], "golden_prompts": rate["n"]}
 
 
-def check(evaluation: Evaluation, bounds: Bounds, confidence: float) -> Check:
-    bound = bounds.min_golden_pass_rate
-    if fault := unusable(NAME, evaluation, NAME, bound, min_samples=1):
-        return fault
-    items = evaluation.items[NAME]
-    return compare_exact(NAME, mean(items), bound, good="above", n=len(items))
-
-
 METRIC = Metric(
     name=NAME,
     title="Golden prompts",
-    bounds=Bounds,
+    policy=POLICY,
     measure=measure,
     summarize=summarize,
     report=report,
     headline=("golden_pass_rate",),
-    check=check,
     show="{:.1%}".format,
 )

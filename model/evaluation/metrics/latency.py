@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
-from sluice.core.check import Check, compare_exact, not_finite, too_few
+from sluice.core.check import compare_exact, not_finite, too_few
 from sluice.core.intervals import percentile
 from sluice.core.progress import Progress, no_progress
-from sluice.model.config import GateSettings
+from sluice.model.evaluation.finding import Finding
 from sluice.model.evaluation.metric import Measured, Metric, Subject
+from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "first_token_p95_ms"
 
-
-class Bounds(GateSettings):
-    max_first_token_p95_ms: float = Field(3000.0, gt=0)
+POLICY = MetricPolicy(direction="lower", scale="mean", floor=3000.0, min_clusters=30)
 
 
 def measure(subject: Subject) -> Measured:
@@ -90,16 +88,17 @@ def _summary(name: str, samples_ms: Sequence[float]) -> dict[str, float]:
     }
 
 
-def check(evaluation: Evaluation, bounds: Bounds, confidence: float) -> Check:
-    value, bound = evaluation.timings.get(NAME, np.nan), bounds.max_first_token_p95_ms
-    n, least = int(evaluation.timings.get("first_token_samples", 0)), max(bounds.min_samples, 1)
-    if n < least:
-        return too_few(NAME, n, least, bound)
+def check(evaluation: Evaluation, policy: MetricPolicy) -> Finding:
+    assert policy.floor is not None, "the gate skips a metric without a floor"
+    value, bound = evaluation.timings.get(NAME, np.nan), policy.floor
+    n = int(evaluation.timings.get("first_token_samples", 0))
+    if n < policy.min_clusters:
+        return Finding(too_few(NAME, n, policy.min_clusters, bound))
     if not np.isfinite(value):
-        return not_finite(NAME, n, n, bound)
-    return compare_exact(NAME, value, bound, good="below", n=n, show="{:.0f} ms".format)
+        return Finding(not_finite(NAME, n, n, bound))
+    return Finding(compare_exact(NAME, value, bound, good="below", n=n, show="{:.0f} ms".format))
 
 
 METRIC = Metric(
-    name=NAME, title="First token, p95", bounds=Bounds, measure=measure, check=check, show="{:.0f} ms".format
+    name=NAME, title="First token, p95", policy=POLICY, measure=measure, check=check, show="{:.0f} ms".format
 )

@@ -1,0 +1,60 @@
+"""Slices of a metric by a key of its items' metadata: a part of the data may not get much worse unseen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.item_checks import Rule, check_difference, not_paired, undecided
+from sluice.model.evaluation.policy import SlicePolicy
+from sluice.model.evaluation.results import Evaluation
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Findings by slice, and what was not judged."""
+
+    findings: Sequence[Finding]
+    not_judged: Sequence[str]
+
+
+def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted: SlicePolicy) -> Slices:
+    """Compare candidate and champion in every slice of one metric.
+
+    A required slice must be shown to be worse by less than the margin. Any other only must not be shown to be worse by
+    more: a few documents cannot show that they are not, and would hold every candidate.
+    """
+    rows, key = wanted.metric, wanted.key
+    rule = replace(rule, policy=rule.policy.model_copy(update={"min_clusters": 2}))
+    if fault := not_paired(f"{rows}[{key}]", candidate, champion, rule, wanted.margin):
+        return Slices([Finding(fault)], ())
+    value_of = {item.item: item.metadata.get(key) for item in candidate.items[rows]}
+    values = sorted({value for value in value_of.values() if value is not None} | set(wanted.required))
+    if not values:
+        reason = f"{rows}[{key}]: no item has {key} in its metadata; name another key in the policy"
+        return Slices([Finding(undecided(f"{rows}[{key}]", reason, wanted.margin, 0))], ())
+    findings, not_judged = [], []
+    for value in values:
+        metric, required = f"{rows}[{key}={value}]", value in wanted.required
+        members = {item for item, has in value_of.items() if has == value}
+        ours, theirs = (_only(each, rows, members) for each in (candidate, champion))
+        clusters = len({item.unit for item in ours.items[rows]})
+        if clusters < wanted.min_clusters:
+            reason = f"{metric} clusters={clusters} < {wanted.min_clusters}"
+            if required:
+                findings.append(Finding(undecided(metric, reason, wanted.margin, len(members))))
+            else:
+                not_judged.append(reason)
+            continue
+        found = check_difference(metric, ours, theirs, rule, wanted.margin)
+        if not required and found.check.outcome == "inconclusive":
+            reason = f"{found.check.reason.partition(';')[0]}; not shown to be worse"
+            found = replace(found, check=found.check.model_copy(update={"outcome": "pass", "reason": reason}))
+        findings.append(found)
+    return Slices(findings, not_judged)
+
+
+def _only(evaluation: Evaluation, rows: str, members: set[str]) -> Evaluation:
+    """The evaluation with those items of one metric alone, all of them planned."""
+    kept = tuple(item for item in evaluation.items[rows] if item.item in members)
+    planned = {**evaluation.results["planned"], rows: len(kept)}
+    return replace(evaluation, results={**evaluation.results, "planned": planned}).with_items(rows, kept)

@@ -1,0 +1,82 @@
+"""Policy files: complete by the metrics' defaults, and refused in one line that names file and key."""
+
+import pytest
+
+from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.policy import Policy, load_policy
+
+
+def write(tmp_path, text):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["default", "tiny"])
+def test_the_policies_that_are_shipped_can_be_read(root, name):
+    found = load_policy(root / "conf" / "gate" / f"{name}.yaml")
+    assert found.name == name and set(found.metrics) == {metric.name for metric in METRICS}
+    if name == "default":
+        assert found.metrics == {metric.name: metric.policy for metric in METRICS}
+
+
+def test_a_file_changes_single_bounds_and_its_hash(tmp_path):
+    head = "name: strict\nversion: 2\n"
+    default = load_policy(write(tmp_path, head))
+    found = load_policy(write(tmp_path, f"{head}metrics:\n  bits_per_byte: {{margin: 0.01}}\n"))
+    changed = default.metrics["bits_per_byte"].model_copy(update={"margin": 0.01})
+    assert found.metrics == {**default.metrics, "bits_per_byte": changed}
+    assert found.sha256 != default.sha256 == Policy(name="strict", version=2).sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "metrics:\n  bits_per_bite: {margin: 1}\n",
+            "unknown metric 'bits_per_bite' in `metrics`: allowed are bits_per",
+        ),
+        ("metrics:\n  bits_per_byte: {margins: 1}\n", "unknown key 'metrics.bits_per_byte.margins': allowed are alpha"),
+        (
+            "metrics:\n  bits_per_byte: {margin: much}\n",
+            "metrics.bits_per_byte.margin=much: input should be a valid num",
+        ),
+        ("metrics:\n  bits_per_byte: {margin: -1}\n", "metrics.bits_per_byte.margin=-1: input should be greater than"),
+        ("metrics:\n  bits_per_byte: {floor: .nan}\n", "metrics.bits_per_byte.floor=nan: input should be a finite num"),
+        ("metrics:\n  bits_per_byte: {beat_reference: 2}\n", "metrics.bits_per_byte.beat_reference=2: input should be"),
+        ("metrics:\n  bits_per_byte: 3\n", "metrics.bits_per_byte: must be {"),
+        ("metrics: 3\n", "metrics: must be {NAME: "),
+        ("metrics: [bits_per_byte]\n", "metrics: must be {NAME: "),
+        ("suites: {a: {kind: quality, floor: 0.5}}\n", "kind quality needs `scorer`"),
+        ("suites: {a: {kind: safety, floor: 0.5}}\n", "kind safety is a rate of harm"),
+        ("suites: {a: {scorer: judge}}\n", "scorer judge has no effect with kind regression"),
+        ("suites: {a: {tail: {beyond: 1, share: 0.5}}}\n", "tail has no effect with scale rate"),
+        ("suites: {bits_per_byte: {floor: 1}}\n", "'bits_per_byte' is a metric: put it into `metrics`"),
+        (
+            "slices: [{metric: bits, key: source, margin: 1}]\n",
+            "unknown metric 'bits' in `slices`: allowed are bits_per",
+        ),
+        ("slices: [{metric: bits_per_byte, margin: 1}]\n", "slices.0.key is missing"),
+        ("alpha: 0.7\n", "alpha=0.7: input should be less than 0.5"),
+        ("alpha: true\n", "alpha true is no number"),
+        ("name: again\n", "key 'name' is given twice"),
+        ("metrics:\n  a: 1\n  a: 2\n", "key 'a' is given twice"),
+        ("limits: {}\n", "unknown key 'limits': allowed are alpha, metrics"),
+        ("- 3\n", "is not a policy: "),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(tmp_path, text, says):
+    path = write(tmp_path, f"name: n\nversion: 1\n{text}")
+    with pytest.raises(ValueError) as caught:
+        load_policy(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and says in message and "\n" not in message
+
+
+def test_a_file_that_is_no_policy_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.yaml: no such policy; name a YAML file such as"):
+        load_policy(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match=r"policy\.yaml is not a policy: it must be a mapping"):
+        load_policy(write(tmp_path, "just text\n"))
+    with pytest.raises(ValueError, match=r"policy\.yaml: name is missing"):
+        load_policy(write(tmp_path, "version: 1\n"))
