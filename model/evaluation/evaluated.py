@@ -29,6 +29,10 @@ class ContinuationRequest:
 
     prompt: Prompt
     continuation: str
+    starts_document: bool = False
+    """Whether a prompt of plain text is the beginning of a document: the model reads before it what it read there in
+    training.
+    """
 
 
 @dataclass(frozen=True)

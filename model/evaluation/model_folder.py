@@ -111,6 +111,9 @@ class ModelFolder:
             if not prompt or len(ids) <= start:
                 # Nothing before, or the tokens of prompt and continuation are not to be told apart.
                 ids = [*before, *self._encoder.encode_text(request.prompt[len(prompt) :] + request.continuation)]
+            if request.starts_document and prompt and not self._encoder.start_ids:
+                begin = self._encoder.document_start
+                before, ids, start = [*begin, *before], [*begin, *ids], start + len(begin)
         else:
             before = self.encode(request.prompt)
             ids, start = [*before, *self._encoder.encode_text(request.continuation)], len(before)

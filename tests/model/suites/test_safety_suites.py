@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from suite_fixtures import RuleModel, asked
+from suites.suite_fixtures import RuleModel, asked
 
 from sluice.model.evaluation.evaluated import ContinuationRequest, Generation, GenerationRequest
 from sluice.model.evaluation.suites.requests import prompts
