@@ -67,6 +67,7 @@ class Cache:
             if value is not None and not 1 <= value <= config.context:
                 raise ValueError(f"{name} {value} must be between 1 and the model's context {config.context}")
         self.config, self.kinds, self.slots = config, config.layer_kinds, slots
+        self._dtype, self._quantized = dtype, quantized
         self.max_length = config.context if max_length is None else max_length
         self.lengths = torch.zeros(slots, dtype=torch.int64)
         self._written = torch.zeros(slots, dtype=torch.int64)
@@ -122,6 +123,31 @@ class Cache:
         for old, new in zip(self._held(source), self._held(target), strict=True):
             new.copy_(old)
         self.reset(torch.tensor([source]))
+
+    def branch(self, slots: Tensor) -> "Cache":
+        """Return a cache whose slot i holds a copy of the sequence in `slots[i]` ([n] int64, repeats allowed), so that
+        several sequences can go on from one.
+        """
+        names = slots.tolist()
+        self._check_slots(names)
+        made = Cache(
+            self.config,
+            len(names),
+            self.max_length,
+            self._dtype,
+            self.source_mask.device,
+            quantized=self._quantized,
+            source_length=self.source_length or None,
+        )
+        index, longest = slots.to(self.source_mask.device), int(self._written[names].max())
+        for store, copy in zip(self.stores, made.stores, strict=True):
+            copy.take(store, index, longest)
+        for store, copy in zip(self.source_stores, made.source_stores, strict=True):
+            copy.take(store, index, self.source_length)
+        made.source_mask.copy_(self.source_mask[index])
+        for counts in ("lengths", "source_lengths", "_written"):
+            getattr(made, counts).copy_(getattr(self, counts)[names])
+        return made
 
     def _held(self, slot: int) -> Iterator[Tensor]:
         """Views of all that may differ from zero in a slot."""

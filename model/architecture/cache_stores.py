@@ -230,6 +230,12 @@ class AttentionStore:
         """Views of what a slot of `length` tokens holds."""
         yield from (part[slot].narrow(1, 0, min(length, part.shape[2])) for part in self.tensors)
 
+    def take(self, other: "AttentionStore | StateStore", slots: Tensor, length: int) -> None:
+        """Copy the first `length` tokens of `slots` [n] of another store of this kind into slots 0 to n - 1."""
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
+            places = min(length, mine.shape[2])
+            mine.narrow(2, 0, places).copy_(theirs.narrow(2, 0, places)[slots])
+
     def extend(self, rows: StepRows, plan: WritePlan, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store new [batch, seq, kv_heads, head]; return the keys and values that `plan.mask` covers."""
         return self._extend(self.keys, rows, plan, keys), self._extend(self.values, rows, plan, values)
@@ -286,6 +292,11 @@ class StateStore:
     def held(self, slot: int, length: int) -> Iterator[Tensor]:
         """Views of what a slot holds, whatever its length."""
         yield from (tensor[slot] for tensor in self.tensors)
+
+    def take(self, other: "AttentionStore | StateStore", slots: Tensor, length: int) -> None:
+        """Copy the states of `slots` [n] of another store of this kind into slots 0 to n - 1, whatever their length."""
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
+            mine.copy_(theirs[slots])
 
     def read(self, index: slice | Tensor) -> SequenceState:
         return SequenceState(self.conv[index], self.state[index])
