@@ -5,6 +5,7 @@ monitoring compares later traffic with, the second is the first traffic that is 
 """
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from sluice.components.ray_head import connect_to_head
 from sluice.components.stores import make_server, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
+from sluice.core.files import holding_lock, lock_holder
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.client import SERVER_VARIABLE, Client, find_server, server_elsewhere, server_file, wait_for_server
 from sluice.serving.config import RolloutConfig, ServeConfig
@@ -28,6 +30,7 @@ from sluice.serving.config import RolloutConfig, ServeConfig
 _SERVER_TIMEOUT_S = 600.0
 """A Deployment may just be starting, for the first champion."""
 _RECORDS_TIMEOUT_S = 60.0
+_LOCK_TIMEOUT_S = 120.0
 _POLL_S = 0.5
 
 
@@ -54,7 +57,7 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
         return {"outcome": "dropped", "reason": f"v{version} is no longer the challenger (`sluice history`); {serving}"}
     config = load_block(workspace, RolloutConfig)
     canary, reference, bake = split_prompts(held_out_prompts(workspace))
-    with a_server(workspace) as client:
+    with _only_rollout(workspace, version), a_server(workspace) as client:
         if version == state.champion:
             report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
         else:
@@ -71,6 +74,22 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
             since = _replay(client, bake, count, config, "bake")
             _await_records(workspace, report.version, since, count)
     return plain(report)
+
+
+@contextmanager
+def _only_rollout(workspace: Workspace, version: str) -> Iterator[None]:
+    """Hold the workspace's rollout; TimeoutError names who has it. That of a lost pod is soon free."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    holder = f"v{version} (process {os.getpid()} on {socket.gethostname()})"
+    while True:
+        with holding_lock(workspace.rollout_lock, holder) as held:
+            if held:
+                yield
+                return
+        if time.monotonic() > deadline:
+            other = lock_holder(workspace.rollout_lock)
+            raise TimeoutError(f"the rollout of {other} is going: wait for it, and run the step again")
+        time.sleep(_POLL_S)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sluice
-from sluice.core.files import create_private
+from sluice.core.files import create_private, read_private
 
 CONTENT_STEPS = ("ingest", "refine", "tokenizer", "pack", "pretrain", "tune", "evaluate")
 """Deterministic: DVC stages."""
@@ -123,6 +123,16 @@ class Workspace:
     def registry_artifacts(self) -> str:
         return os.environ.get("SLUICE_ARTIFACT_ROOT") or (self.state / "mlartifacts").as_uri()
 
+    @property
+    def serve_lock(self) -> Path:
+        """Its lock is held by a server that starts or runs."""
+        return self.state / "serve.lock"
+
+    @property
+    def rollout_lock(self) -> Path:
+        """Its lock is held by the process that measures a rollout, also in another pod of the same volume."""
+        return self.state / "rollout.lock"
+
     def api_key(self) -> str:
         """`SLUICE_API_KEY`, else a key made once and kept readable by the owner alone."""
         if key := os.environ.get("SLUICE_API_KEY"):
@@ -131,7 +141,7 @@ class Workspace:
         if not path.exists():
             self.state.mkdir(parents=True, exist_ok=True)
             create_private(path, secrets.token_urlsafe(24).encode())
-        if not (key := path.read_text().strip()):
+        if not (key := read_private(path).decode().strip()):
             raise ValueError(f"{path} is empty, which would let everybody in: remove it, and a new key is made")
         return key
 

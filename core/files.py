@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,21 @@ def create_private(path: Path, content: bytes) -> None:
         fresh.unlink()
 
 
+def read_private(path: Path) -> bytes:
+    """Return the content of a file that its owner alone can read; ValueError names another user who owns it."""
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        try:
+            owner = path.owner()
+        except (KeyError, OSError):
+            owner = "another user"
+        raise ValueError(
+            f"{path} cannot be read, as it belongs to {owner}: run the command as that user, or give it to this one "
+            f"(chown {os.getuid()} {shlex.quote(str(path))})"
+        ) from None
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -183,6 +199,25 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding_lock(path: Path, holder: str) -> Iterator[bool]:
+    """Hold the lock of a file, in which `holder` is then written; yields False if another process holds it."""
+    with path.open("a+") as file:
+        if held := try_lock(file):
+            file.truncate(0)
+            file.write(holder)
+            file.flush()
+        yield held
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return what the holder of a file's lock wrote there, or `unknown`; None if nobody holds it."""
+    if not path.is_file():
+        return None
+    with path.open() as file:
+        return None if try_lock(file) else file.read().strip() or "unknown"
 
 
 def try_lock(file: IO[str] | int) -> bool:

@@ -23,7 +23,7 @@ from sluice.components.events import Tail, read_events
 from sluice.components.params import Params
 from sluice.components.workspace import STEPS, Workspace
 from sluice.core.failure import StepFailed
-from sluice.core.files import try_lock, write_json
+from sluice.core.files import lock_holder, try_lock, write_json
 from sluice.core.out_of_memory import count_oom_kills, describe_exit
 from sluice.pipelines.compose import write_params
 from sluice.pipelines.terminal import View, open_view
@@ -31,6 +31,7 @@ from sluice.pipelines.terminal import View, open_view
 _POLL_S = 0.1
 _LOCK_WAIT_S = 20.0
 _GRACE_S = 10.0
+_TIME_LENGTH = len("20260101-000000")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,23 @@ class RunFolder:
 
 def latest_run(workspace: Workspace) -> RunFolder | None:
     """Names are times, so the last by name is the last by time."""
-    folders = sorted(path for path in workspace.runs.glob("*") if path.is_dir())
-    return RunFolder(folders[-1]) if folders else None
+    folders = [path for path in workspace.runs.glob("*") if path.is_dir()]
+    return RunFolder(max(folders, key=lambda path: _order(path.name))) if folders else None
+
+
+def _order(name: str) -> tuple[str, int]:
+    """Key by which names of runs are in order: their time, and the number of runs that have it."""
+    started, number = name[:_TIME_LENGTH], name[_TIME_LENGTH + 1 :]
+    return started, int(number) if number.isdigit() else 0
+
+
+def name_run(workspace: Workspace, now: str) -> str:
+    """Return a name after those of all earlier runs, also within a second and after the clock was set back."""
+    last = latest_run(workspace)
+    if last is None or _order(last.path.name) < (now, 0):
+        return now
+    started, number = _order(last.path.name)
+    return f"{started}-{number + 1}"
 
 
 def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
@@ -67,10 +83,7 @@ def run_pipeline(workspace: Workspace, params: Params) -> dict[str, Any]:
     line, and ValueError while another run is going, whose settings stay as they are.
     """
     with only_run(workspace) as lock:
-        # A run that fails at once may be followed by another within the second.
-        started_at = time.strftime("%Y%m%d-%H%M%S")
-        names = (started_at, *(f"{started_at}-{number}" for number in range(1, 100)))
-        folder = RunFolder(next(path for name in names if not (path := workspace.runs / name).exists()))
+        folder = RunFolder(workspace.runs / name_run(workspace, time.strftime("%Y%m%d-%H%M%S")))
         folder.path.mkdir(parents=True)
         write_params(folder.params, params)
         write_params(workspace.params, params)
@@ -188,11 +201,7 @@ def only_run(workspace: Workspace) -> Iterator[IO[str]]:
 
 def is_going(workspace: Workspace) -> bool:
     """Return whether a run holds the workspace's lock, which the system releases with its last process."""
-    path = workspace.state / "run.lock"
-    if not path.is_file():
-        return False
-    with path.open() as lock:
-        return not try_lock(lock)
+    return lock_holder(workspace.state / "run.lock") is not None
 
 
 def _run_child(workspace: Workspace, folder: RunFolder, lock: IO[str], view: View) -> int:

@@ -9,7 +9,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sluice.core.files import create_private, write_json
+from sluice.core.files import create_private, read_private, write_json
 
 KEY_VARIABLE = "SLUICE_LEDGER_KEY"
 """Environment variable with the key, for processes that share a database but no folder."""
@@ -43,12 +43,16 @@ class LedgerTrust:
         if given := os.environ.get(KEY_VARIABLE):
             key, place = given.encode(), KEY_VARIABLE
         elif self.key_file.is_file():
-            key, place = self.key_file.read_bytes(), str(self.key_file)
+            key, place = read_private(self.key_file), str(self.key_file)
         else:
             return None
         key = key.strip()  # of a file's last newline, which secrets are often made with
         if len(key) < MIN_KEY_LENGTH:
-            raise ValueError(f"{place} has {len(key)} characters, but a key of the ledger has {MIN_KEY_LENGTH} or more")
+            raise ValueError(
+                f"{place} has {len(key)} characters, but a key of the ledger has {MIN_KEY_LENGTH} or more: put back "
+                "the key with which the ledger was written; if it is lost, take this one away, and `sluice history` "
+                "shows how to repair the ledger"
+            )
         return key
 
     def make_key(self) -> bytes:

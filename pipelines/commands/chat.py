@@ -1,11 +1,13 @@
 """`sluice chat`: chat with the served model in the terminal."""
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 
 from sluice.components.workspace import Workspace
-from sluice.serving.client import Client, find_server
+from sluice.core.files import lock_holder, read_private
+from sluice.serving.client import SERVER_VARIABLE, Client, find_server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    client = find_server(Workspace.find().state)
+    workspace = Workspace.find()
+    client = find_server(workspace.state)
     if client is None:
+        if address := os.environ.get(SERVER_VARIABLE):
+            raise ValueError(
+                f"no server answers at {SERVER_VARIABLE}={address} with this key: start it, or correct one of the two"
+            )
+        if (workspace.state / "api_key").is_file():
+            read_private(workspace.state / "api_key")
+        if (process := lock_holder(workspace.serve_lock)) is not None:
+            raise ValueError(
+                f"the server of this workspace (process {process}) is starting: ask again once `sluice serve` says "
+                "where it serves"
+            )
         raise ValueError("no server of this workspace answers: start one with `sluice serve` in another terminal")
     if arguments.message is not None:
         _answer(client, [{"role": "user", "content": arguments.message}], arguments.max_tokens)

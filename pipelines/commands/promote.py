@@ -7,6 +7,7 @@ from sluice.components.artifact import read_metrics
 from sluice.components.ray_head import prepare_own_ray
 from sluice.components.register import register
 from sluice.components.rollout import rollout
+from sluice.core.files import lock_holder
 from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.runner import only_run
 
@@ -26,6 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     # Without a live server, the rollout starts one.
     prepare_own_ray()
     with only_run(workspace):
+        # That of a pipeline in a cluster, which holds no lock of a run.
+        if (holder := lock_holder(workspace.rollout_lock)) is not None:
+            raise ValueError(
+                f"the rollout of {holder} is going: wait for it, or drop its challenger by `sluice rollout abort`"
+            )
         version = register(workspace, forced_reason=forced)
         if not version:
             refusal = read_metrics(workspace, "register")["reason"]

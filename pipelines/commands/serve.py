@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sluice.components.ray_head import prepare_environment
 from sluice.components.stores import make_server, open_releases
-from sluice.core.files import try_lock
+from sluice.core.files import holding_lock, lock_holder
 from sluice.core.local_ray import RayFailed
 from sluice.pipelines.compose import find_workspace, override_block
 from sluice.pipelines.options import add_overrides
@@ -36,16 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     if open_releases(workspace).state().champion is None and not arguments.wait:
         raise ValueError("there is no champion to serve: `sluice run` makes one, and --wait waits for it")
     # One a workspace, from the first moment: two that start at once would share the port, as Ray Serve binds it.
-    with (workspace.state / "serve.lock").open("a+") as lock:
-        if not try_lock(lock):
-            lock.seek(0)
+    with holding_lock(workspace.serve_lock, str(os.getpid())) as held:
+        if not held:
             raise ValueError(
-                f"another `sluice serve` of this workspace (process {lock.read().strip() or 'unknown'}) is starting or "
-                "does not answer: wait for it or end it"
+                f"another `sluice serve` of this workspace (process {lock_holder(workspace.serve_lock)}) is starting "
+                "or does not answer: wait for it or end it"
             )
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
         prepare_environment()
         print("starting Ray Serve ..", flush=True)
         server = make_server(workspace, config)

@@ -163,7 +163,9 @@ class Reconciler:
             max_ongoing_requests=2 * (self._config.max_batch + self._config.max_queued),
             graceful_shutdown_timeout_s=self._config.request_timeout_s,
             max_constructor_retry_count=2,
+            # Three in a row that fail: a replica that hangs is replaced after half a minute, not one and a half.
             health_check_period_s=5,
+            health_check_timeout_s=5,
             ray_actor_options={"num_cpus": CPU_SHARE, **gpus},
         )(ModelReplica)
         deploy(model.bind(str(folder), self._config.model_dump()), VERSION_PREFIX + version, None)

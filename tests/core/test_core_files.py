@@ -12,7 +12,17 @@ import pytest
 
 import sluice.data.deduplication.sketch
 from sluice.core.failure import describe
-from sluice.core.files import atomic_write, copy_tree, naming, remove, stale_partials
+from sluice.core.files import (
+    atomic_write,
+    copy_tree,
+    create_private,
+    holding_lock,
+    lock_holder,
+    naming,
+    read_private,
+    remove,
+    stale_partials,
+)
 from sluice.data.config import RefineConfig
 from sluice.data.deduplication.sketch import sketch, write_sketches
 from sluice.data.deduplication.sketch_store import SketchPart
@@ -189,3 +199,28 @@ def test_a_failure_of_the_system_is_one_line_without_its_class(tmp_path: Path) -
     assert describe(OSError("the database is away")) == "OSError: the database is away"
     copied = OSError(errno.ENOSPC, "No space left on device", "from", None, str(tmp_path / "to"))
     assert describe(copied).startswith(f"{tmp_path}/to: No space left on device, on the file system /")
+
+
+def test_a_private_file_of_another_user_names_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "api_key"
+    create_private(path, b"secret")
+    assert read_private(path) == b"secret"
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # root, which tests may be, can read everything
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match=rf"api_key cannot be read, as it belongs to {path.owner()}: .*chown"):
+        read_private(path)
+
+
+def test_a_lock_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    assert lock_holder(path) is None
+    with holding_lock(path, "process 1") as held:
+        assert held and lock_holder(path) == "process 1"
+        with holding_lock(path, "process 2") as second:
+            assert not second
+        assert lock_holder(path) == "process 1"
+    assert lock_holder(path) is None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sluice.components.workspace import Workspace
+from sluice.core.files import holding_lock
 from sluice.pipelines.cli import COMMANDS, build_parser, main, parse
 from sluice.pipelines.commands.run import exit_status
 
@@ -190,12 +192,12 @@ def test_waiting_threads_sleep_sooner_unless_the_user_has_said_what_they_do(
     ],
 )
 def test_promote_names_force_only_where_it_helps(
-    reason: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reason: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokens: list[str] = []
     monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if "RAY" not in name})
     for name, replacement in {
-        "find_workspace": lambda: None,
+        "find_workspace": lambda: Workspace(tmp_path),
         "only_run": nullcontext,
         "register": lambda workspace, forced_reason: tokens.append(os.environ["RAY_AUTH_TOKEN"]) or "",
         "read_metrics": lambda workspace, step: {"reason": reason},
@@ -204,3 +206,31 @@ def test_promote_names_force_only_where_it_helps(
     assert main(["promote"]) == 1
     assert capsys.readouterr().err == shown
     assert tokens[0], "the rollout's own Ray needs one"
+
+
+def test_promote_waits_for_a_pipelines_rollout(empty_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It holds no lock of a run, being in a pod of the same volume."""
+    lock = Workspace(empty_workspace).rollout_lock
+    lock.parent.mkdir(exist_ok=True)
+    with holding_lock(lock, "v7 (process 1 on sluice-rollout)") as held:
+        assert held
+        assert main(["promote"]) == 1
+    said = capsys.readouterr().err
+    assert "the rollout of v7 (process 1 on sluice-rollout) is going" in said and "`sluice rollout abort`" in said
+    assert main(["promote"]) == 1
+    assert "no such verdict" in capsys.readouterr().err
+
+
+def test_chat_tells_a_server_that_starts_from_none(
+    empty_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = Workspace(empty_workspace).serve_lock
+    lock.parent.mkdir(exist_ok=True)
+    with holding_lock(lock, "1234"):
+        assert main(["chat", "--message", "hello"]) == 1
+    assert "(process 1234) is starting: ask again once" in capsys.readouterr().err
+    assert main(["chat", "--message", "hello"]) == 1
+    assert "start one with `sluice serve`" in capsys.readouterr().err
+    monkeypatch.setenv("SLUICE_SERVER", "http://127.0.0.1:1")
+    assert main(["chat", "--message", "hello"]) == 1
+    assert "no server answers at SLUICE_SERVER=http://127.0.0.1:1 with this key" in capsys.readouterr().err

@@ -12,7 +12,16 @@ from sluice.components.params import load_block
 from sluice.components.workspace import STEPS, Workspace
 from sluice.model.config import PretrainConfig
 from sluice.pipelines.compose import compose, write_params
-from sluice.pipelines.runner import RunFolder, _check, make_record, only_run, run_pipeline, step_record
+from sluice.pipelines.runner import (
+    RunFolder,
+    _check,
+    latest_run,
+    make_record,
+    name_run,
+    only_run,
+    run_pipeline,
+    step_record,
+)
 from sluice.pipelines.summary import outside_share
 from sluice.pipelines.terminal import BarView, LineView, clock
 
@@ -175,3 +184,16 @@ def test_a_bar_tells_the_time_left_by_the_pace_of_the_steps(step_s: float) -> No
 
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (4.21, 185)] == ["4.2 s", "3 min 05 s"]
+
+
+def test_the_last_run_is_the_last_one_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for now, name in (
+        ("20260102-000000", "20260102-000000"),
+        *(("20260102-000000", f"20260102-000000-{number}") for number in range(1, 12)),
+        ("20260101-120000", "20260102-000000-12"),
+        ("20260103-000000", "20260103-000000"),
+    ):
+        assert name_run(workspace, now) == name
+        (workspace.runs / name).mkdir(parents=True)
+        assert latest_run(workspace) == RunFolder(workspace.runs / name)

@@ -313,6 +313,11 @@ def test_a_key_of_the_environment_goes_before_and_has_a_length(
     monkeypatch.setenv(KEY_VARIABLE, "short")
     with pytest.raises(ValueError, match="SLUICE_LEDGER_KEY has 5 characters, but a key of the ledger has 32 or more"):
         opened(url, trust)
+    monkeypatch.delenv(KEY_VARIABLE)
+    trust.folder.mkdir(parents=True, exist_ok=True)
+    trust.key_file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"hmac.key has 0 characters, .*: put back the key .* `sluice history` shows"):
+        opened(url, trust)
 
 
 def test_a_copied_workspace_has_its_key_and_its_note(tmp_path: Path) -> None:
