@@ -24,7 +24,6 @@ from sluice.core.check import Check
 from sluice.model.evaluation.finding import Finding, holm
 from sluice.model.evaluation.item_checks import (
     Rule,
-    check_agreement,
     check_difference,
     check_floor,
     check_lost,
@@ -36,6 +35,7 @@ from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
 from sluice.model.evaluation.slices import check_slices
+from sluice.model.evaluation.suite_checks import barred
 from sluice.model.evaluation.verdict import Verdict
 
 
@@ -56,7 +56,7 @@ def decide(
     findings: list[Finding] = []
     for name, rule in rules.items():
         metric = by_name.get(name)
-        if rule.policy.scorer is not None and (fault := check_agreement(candidate.results, rule, policy.min_kappa)):
+        if fault := barred(candidate.results, rule, policy.min_kappa):
             findings.append(fault)
             continue
         findings += _check_alone(candidate, rule, metric, is_first=baseline is None)

@@ -164,15 +164,15 @@ def check_reference(evaluation: Evaluation, rule: Rule, reference: Mapping[str, 
     return _judge_pair(metric, items, others, rule, 0.0)
 
 
-def check_agreement(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding | None:
+def check_agreement(results: Mapping[str, Any], rule: Rule, scorer: str, min_kappa: float) -> Finding | None:
     """Return the finding that the rows' scorer may not decide, or None where it agrees enough with people."""
-    kappa = results.get("scorers", {}).get(rule.policy.scorer, {}).get("kappa_low")
+    kappa = results.get("scorers", {}).get(scorer, {}).get("kappa_low")
     measured = isinstance(kappa, int | float) and math.isfinite(kappa)
     if measured and kappa >= min_kappa:
         return None
     shown = f"kappa_low {kappa:.2f}" if measured else "no kappa"
     reason = (
-        f"{rule.rows}: scorer {rule.policy.scorer} has {shown} against people and needs {min_kappa:.2f}; label more "
+        f"{rule.rows}: scorer {scorer} has {shown} against people and needs {min_kappa:.2f}; label more "
         "items, or take the suite out of the policy"
     )
     return Finding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))

@@ -50,8 +50,9 @@ def report(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def floor(evaluation: Evaluation, policy: MetricPolicy) -> float | None:
-    """Chance, and what the policy wants above it."""
-    return None if policy.floor is None else 1 / evaluation.results["choices"] + policy.floor
+    """Chance, and what the policy wants above it. An evaluation of suites alone has no choices, and no rows."""
+    choices = evaluation.results.get("choices")
+    return policy.floor if policy.floor is None or choices is None else 1 / choices + policy.floor
 
 
 METRIC = Metric(
