@@ -1,13 +1,13 @@
 """A model directory under evaluation, trained here or imported, with special tokens and template of its own files."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 
 from sluice.core.progress import Progress, no_progress
-from sluice.model.architecture.generation import GenerationOptions, stream
 from sluice.model.directory import load_model, model_hash
+from sluice.model.evaluation.decoding import PendingAnswer, decode
 from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest, Prompt
 from sluice.model.evaluation.likelihood import Span, span_likelihoods
 from sluice.model.text.chat_template import PromptMessage
@@ -58,36 +58,48 @@ class ModelFolder:
         return results
 
     def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
-        """Answer the requests. A prompt that fills the context, or that the chat template refuses, is an error."""
-        answers = []
-        for request in requests:
-            answers.append(self._answer(request))
-            progress(len(answers), len(requests), "answers")
-        return answers
-
-    def _answer(self, request: GenerationRequest) -> Generation:
-        context = self.model.config.context
-        try:
-            ids = self.encode(request.prompt)
-        except ValueError as error:
-            return Generation("", 0, "error", str(error))
-        if len(ids) >= context:
-            return Generation(
-                "", 0, "error", f"the prompt has {len(ids)} tokens, and the context of {context} no space for an answer"
+        """Answer the requests, many at a time. A prompt that fills the context or that the chat template refuses is an
+        error, and so are logits that are not finite.
+        """
+        texts = [_Text(Detokenizer(self._new_stream(), request.stop), self._encoder.stop_ids) for request in requests]
+        answers: dict[int, PendingAnswer] = {}
+        errors: dict[int, str] = {}
+        for index, (request, text) in enumerate(zip(requests, texts, strict=True)):
+            try:
+                ids = self._prompt(request)
+            except ValueError as error:
+                errors[index] = str(error)
+                continue
+            answers[index] = PendingAnswer(
+                ids,
+                min(request.max_tokens, self.model.config.context - len(ids)),
+                text.push,
+                request.temperature,
+                request.top_p,
+                request.seed,
             )
-        options = GenerationOptions(request.temperature, request.top_p, seed=request.seed)
-        detokenizer = Detokenizer(self._new_stream(), request.stop)
-        text, tokens, ended = "", 0, False
-        for token in stream(self.model, ids, request.max_tokens, options):
-            tokens += 1
-            ended = token in self._encoder.stop_ids
-            if ended:
-                break
-            text += detokenizer.push(token)
-            if detokenizer.stopped:
-                break
-        text += detokenizer.flush()
-        return Generation(text, tokens, "stop" if ended or detokenizer.stopped else "length")
+        ended = 0
+
+        def finished() -> None:
+            nonlocal ended
+            ended += 1
+            progress(ended, len(answers), "answers")
+
+        decode(self.model, list(answers.values()), finished)
+        errors |= {index: "the model's logits are not finite" for index, answer in answers.items() if answer.failed}
+        return [
+            Generation("", 0, "error", errors[index])
+            if index in errors
+            else Generation(text.whole(), answers[index].sampled, "stop" if text.stopped else "length")
+            for index, text in enumerate(texts)
+        ]
+
+    def _prompt(self, request: GenerationRequest) -> list[int]:
+        """Token ids of a prompt that leaves space for an answer. ValueError for another."""
+        ids, context = self.encode(request.prompt), self.model.config.context
+        if len(ids) >= context:
+            raise ValueError(f"the prompt has {len(ids)} tokens, and the context of {context} no space for an answer")
+        return ids
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; plain text begins with what begins a text, a conversation with what its template
@@ -129,3 +141,27 @@ class ModelFolder:
         stream = self._new_stream()
         texts = [stream.push(token) for token in ids]
         return (*texts[:-1], texts[-1] + stream.flush())
+
+
+class _Text:
+    """Text of one answer, which ends at a stop token or before a stop string."""
+
+    def __init__(self, detokenizer: Detokenizer, stop_ids: Collection[int]) -> None:
+        self._detokenizer, self._stop_ids = detokenizer, stop_ids
+        self._parts: list[str] = []
+        self.stopped = False
+
+    def push(self, token: int) -> bool:
+        """Add a token; return whether the answer ends."""
+        if token in self._stop_ids:
+            self.stopped = True
+        else:
+            self._parts.append(self._detokenizer.push(token))
+            self.stopped = self._detokenizer.stopped
+        return self.stopped
+
+    def whole(self) -> str:
+        """The complete text."""
+        text = "".join((*self._parts, self._detokenizer.flush()))
+        self.stopped = self.stopped or self._detokenizer.stopped
+        return text
