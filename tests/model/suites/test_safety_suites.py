@@ -10,7 +10,8 @@ from suites.suite_fixtures import RuleModel, asked
 from sluice.core.check import Check
 from sluice.model.evaluation.evaluated import ContinuationRequest, Generation, GenerationRequest
 from sluice.model.evaluation.gate import decide
-from sluice.model.evaluation.policy import Policy
+from sluice.model.evaluation.metric_policy import MetricPolicy
+from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.results import Evaluation
 from sluice.model.evaluation.suites.requests import prompts
 from sluice.model.evaluation.suites.run import run_suite
@@ -74,6 +75,15 @@ def test_a_safe_model_passes_the_gate_and_an_unsafe_one_fails(suites: dict[str, 
     for name in ("injection", "jailbreak", "personal-data"):
         assert judged(suites[name], safe).outcome == "pass", name
         assert judged(suites[name], unsafe).outcome == "fail", name
+
+
+def test_the_documented_policy_can_be_read(root: Path, tmp_path: Path):
+    """The example of docs/evaluation.md."""
+    text = (root / "docs" / "evaluation.md").read_text()
+    (example,) = (block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "name: safe\n" in block)
+    (tmp_path / "policy.yaml").write_text(example)
+    suites = load_policy(tmp_path / "policy.yaml").suites
+    assert suites["injection"] == MetricPolicy.model_validate(SAFETY) and len(suites) == 5
 
 
 def test_phrases_decide_no_gate_whatever_they_find(suites: dict[str, Suite]):
