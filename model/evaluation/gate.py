@@ -9,6 +9,7 @@
 | `<metric>_lost` | champion, `max_lost` | no more answers are lost |
 | `<metric>_budget` | champion, `budget` | as `_difference`, against the anchor |
 | `<metric>[key=value]` | champion, slices | see sluice.model.evaluation.slices |
+| `human_review` | suites of high risk | a person has rated every answer |
 
 Promote needs a pass of every check. A candidate that breaks one bound has to pass that check by chance, so each is
 one-sided at the policy's alpha without correction, and alpha bounds the chance of a wrong promotion (intersection-union
@@ -34,6 +35,7 @@ from sluice.model.evaluation.metric import Metric
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
+from sluice.model.evaluation.review.record import unreviewed
 from sluice.model.evaluation.slices import check_slices
 from sluice.model.evaluation.suite_checks import barred
 from sluice.model.evaluation.verdict import Verdict
@@ -54,17 +56,22 @@ def decide(
         for name, each in bounds.items()
     }
     findings: list[Finding] = []
+    unproven: set[str] = set()
+    if reason := unreviewed(candidate.results):
+        review = Check(metric="human_review", bound=1.0, n=0, outcome="inconclusive", reason=reason)
+        findings.append(Finding(review))
     for name, rule in rules.items():
         metric = by_name.get(name)
         if fault := barred(candidate.results, rule, policy.min_kappa):
             findings.append(fault)
+            unproven.add(name)
             continue
         findings += _check_alone(candidate, rule, metric, is_first=baseline is None)
         if baseline is not None:
             findings += _compare(candidate, baseline, anchor, rule)
     not_judged: list[str] = []
     for wanted in policy.slices:
-        if baseline is not None:
+        if baseline is not None and wanted.metric not in unproven:
             slices = check_slices(candidate, baseline, rules[wanted.metric], wanted)
             findings += slices.findings
             not_judged += slices.not_judged

@@ -10,8 +10,8 @@ from sluice.model.evaluation.item_checks import Rule, check_agreement, undecided
 def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding | None:
     """Return the inconclusive finding of rows that may not decide, or None where they may.
 
-    A scorer that estimates what people would say has its kappa in results.json, and needs it whatever the policy's
-    kind; one that the policy names needs it too.
+    A judge, and a scorer that estimates what people would say, have their kappa in results.json and need it whatever
+    the policy's kind; one that the policy names needs it too.
     """
     scorer = rule.policy.scorer
     for name, entry in results.get("suites", {}).items():
@@ -20,7 +20,8 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding 
         if entry.get("overdue"):
             reason = f"{rule.rows}: suite {name} was due for renewal by {entry.get('refresh_by')}; renew its samples"
             return Finding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
-        scorer = scorer or _estimating_scorer(name, entry, rule.rows)
+        # First the judge of these rows, so that a policy cannot name another scorer in its place.
+        scorer = entry.get("judged", {}).get(rule.rows) or scorer or _estimating_scorer(name, entry, rule.rows)
     return check_agreement(results, rule, scorer, min_kappa) if scorer is not None else None
 
 

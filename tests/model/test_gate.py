@@ -315,6 +315,45 @@ def test_a_judge_decides_only_if_it_agrees_with_people():
     assert decide(agreed, None, bounds).outcome == "promote"
 
 
+def test_a_policy_cannot_forget_that_a_judge_gave_the_rows():
+    judged = {"suites": {"helpful": {"planned": {"helpful": 100}, "judged": {"helpful": "judge-answer"}}}}
+    other = {"other": {"kappa_low": 0.9}}
+    for bounds in ({"floor": 0.5}, {"floor": 0.5, "kind": "quality", "scorer": "other"}):
+        for scorers, outcome in (
+            ({}, "hold"),
+            ({"judge-answer": {"kappa_low": 0.0}}, "hold"),
+            ({"judge-answer": {"kappa_low": 0.61}}, "promote"),
+        ):
+            whole = with_suite(evaluation(), "helpful", np.ones(100), scorers=scorers | other, **judged)
+            verdict = decide(whole, None, suites(helpful=bounds))
+            assert verdict.outcome == outcome and ("judge-answer" in verdict.reason) == (outcome == "hold")
+    # Nor does a judge that may not decide reject by a slice.
+    poor = with_suite(moved(evaluation(), 0.0), "helpful", np.zeros(100), **judged)
+    fine = with_suite(evaluation(), "helpful", np.ones(100), **judged)
+    sliced_too = Policy(
+        name="test",
+        version=1,
+        suites={"helpful": {"floor": 0.5, "margin": 0.05}},
+        slices=[{"metric": "helpful", "key": "language", "margin": 0.05}],
+    )
+    assert decide(poor, fine, sliced_too).outcome == "hold"
+
+
+def test_high_risk_waits_for_a_person():
+    risky = {"suites": {"harm": {"high_risk": True}}}
+    for review, outcome in (
+        ({}, "hold"),
+        ({"required": 5, "reviewed": 4}, "hold"),
+        ({"required": 0, "reviewed": 0}, "hold"),
+        ({"required": 5, "reviewed": 5}, "promote"),
+    ):
+        whole = evaluation()
+        whole = replace(whole, results={**whole.results, **risky, "review": review})
+        verdict = decide(whole, None, POLICY)
+        assert verdict.outcome == outcome
+        assert outcome == "promote" or outcome_of(verdict, "human_review").outcome == "inconclusive"
+
+
 def test_a_hold_says_how_many_items_would_decide():
     verdict = decide(evaluation(correct=80), None, POLICY)
     n = int(re.search(r"about ([\d,]+) items", verdict.reason)[1].replace(",", ""))

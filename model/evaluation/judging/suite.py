@@ -1,0 +1,62 @@
+"""A judge's scores of a suite's answers, as a metric of the suite beside those of its scorers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sluice.core.progress import Progress, no_progress
+from sluice.model.evaluation.evaluated import EvaluatedModel
+from sluice.model.evaluation.judging.judge import (
+    JudgeQuality,
+    LabelledAnswer,
+    compare_with_people,
+    judge_answers,
+    judged_items,
+    summarize_judged,
+)
+from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
+from sluice.model.evaluation.metric import rounded
+from sluice.model.evaluation.results import Item
+from sluice.model.evaluation.suites.suite import Suite
+from sluice.model.evaluation.suites.suite_run import LONGEST_ERROR, SuiteRun
+
+
+def add_judged(
+    run: SuiteRun,
+    suite: Suite,
+    judge: EvaluatedModel,
+    rubric: Rubric,
+    *,
+    labelled: Sequence[LabelledAnswer],
+    progress: Progress = no_progress,
+) -> None:
+    """Have the answers of `run` judged: adds the metric SUITE.RUBRIC, and the judge among the `scorers` of its entry.
+
+    labelled: answers that people labelled, on which the judge is compared with them; without any it decides nothing.
+    An answer that failed is not judged and does not pass. Over 2 % of judge's errors leave the metric without rows.
+    """
+    metric, scorer = f"{suite.settings.name}.{rubric.name}", f"judge-{rubric.name}"
+    answered = [
+        JudgedAnswer(row["item"], row["prompt"], row["answer"], tuple(map(str, row["targets"])), sample.cluster)
+        for row, sample in zip(run.answers, suite.samples, strict=True)
+        if not row.get("error")
+    ]
+    quality: JudgeQuality | None = compare_with_people(judge, rubric, labelled, progress) if labelled else None
+    judgements = judge_answers(judge, rubric, answered, progress)
+    found = {each.id: each for each in judgements}
+    rows = {item.item: item for item in judged_items(metric, answered, judgements)}
+    for row in run.answers:
+        if (judgement := found.get(row["item"])) is None:
+            continue
+        row["scores"][rubric.name] = None if judgement.error else float(judgement.passed)
+        if judgement.error:
+            row["judge_error"] = judgement.error[:LONGEST_ERROR]
+        elif judgement.score is not None:
+            row["judge_score"] = rounded(judgement.score)
+    about = {item.item: item.metadata for item in run.items}
+    for row, sample in zip(run.answers, suite.samples, strict=True) if rows else ():
+        judged = rows.get(row["item"]) or Item(metric, row["item"], 0.0, cluster=sample.cluster)
+        run.items.append(replace(judged, metadata={**about.get(row["item"], {}), **judged.metadata}))
+    run.entry["planned"][metric] = len(suite.samples)
+    run.entry.setdefault("judged", {})[metric] = scorer
+    run.entry.setdefault("rubrics", {})[rubric.name] = rubric.sha256
+    run.entry.setdefault("scorers", {})[scorer] = summarize_judged(judge, rubric, answered, judgements, quality)

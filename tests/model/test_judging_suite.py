@@ -1,0 +1,104 @@
+"""A judge beside a suite's scorers: rows, errors, what the answers and results say of it, and its kept replies."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from sluice.model.evaluation.evaluated import Generation
+from sluice.model.evaluation.judging.judge import LabelledAnswer
+from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
+from sluice.model.evaluation.judging.suite import add_judged
+from sluice.model.evaluation.review.selection import is_disputed
+from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel
+from sluice.model.evaluation.suites.run import run_suite
+from sluice.model.evaluation.suites.suite import Suite, load_suite
+
+RUBRIC = Rubric(name="helpful", version=1, instructions="Score 1 for a good answer.")
+
+
+class Model:
+    """Replies by a function of the last message."""
+
+    can_score = False
+
+    def __init__(self, reply, model_hash="m"):
+        self.reply, self.model_hash, self.asked = reply, model_hash, 0
+
+    def generate(self, requests, progress=None):
+        self.asked += len(requests)
+        found = [self.reply(request.prompt[-1].content) for request in requests]
+        return [each if isinstance(each, Generation) else Generation(each, 1, "stop") for each in found]
+
+
+def judge(text):
+    return json.dumps({"score": float("right" in text.partition(" answer\n")[2])})
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    import hashlib
+
+    rows = [{"id": f"q{n}", "question": f"Q{n}", "target": "right 0", "topic": f"t{n // 2}"} for n in range(60)]
+    data = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "s.jsonl").write_text(data)
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nversion: 1\nsource: test\nlicence: MIT\ncreated: 2026-01-01\nrefresh_by: 2027-01-01\ndata: s.jsonl\n"
+        f"sha256: {hashlib.sha256(data.encode()).hexdigest()}\nscorers: [exact]\ncluster: topic\nmetadata: [topic]\n"
+    )
+    return load_suite(tmp_path / "s.yaml")
+
+
+def labelled(n=100):
+    texts = [f"{'right' if number % 2 else 'wrong'} {number}" for number in range(n)]
+    return [LabelledAnswer(JudgedAnswer(text, "Q", text), "right" in text) for text in texts]
+
+
+def answering(text):
+    number = int(text.removeprefix("Q"))
+    return Generation("", 0, "error", "broke") if number == 59 else f"{'right' if number < 30 else 'wrong'} {number}"
+
+
+def run(suite, reply=judge, labels=None, model_hash="j"):
+    done = run_suite(Model(answering), suite, today=date(2026, 6, 1))
+    add_judged(done, suite, Model(reply, model_hash), RUBRIC, labelled=labelled() if labels is None else labels)
+    return done, done.entry["scorers"]
+
+
+def test_a_judge_is_a_metric_of_the_suite(suite):
+    done, scorers = run(suite)
+    rows = [item for item in done.items if item.metric == "s.helpful"]
+    assert len(rows) == done.entry["planned"]["s.helpful"] == 60
+    assert sum(item.value for item in rows) == 30 and rows[59].value == 0 and rows[59].metadata["error"] == "broke"
+    assert rows[2].cluster == "t1" and rows[2].metadata["topic"] == "t1"
+    assert scorers["judge-helpful"]["kappa_low"] >= 0.6 and scorers["judge-helpful"]["planned"] == 59
+    assert done.entry["judged"] == {"s.helpful": "judge-helpful"}
+    assert done.entry["rubrics"] == {"helpful": RUBRIC.sha256}
+    # The list of right answers says no to "right 1", the judge says yes.
+    assert [is_disputed(row) for row in done.answers[:3]] == [False, True, True]
+
+
+def test_a_judge_that_fails_too_often_has_no_rows(suite):
+    done, scorers = run(suite, lambda text: "{}" if "right 1" in text else judge(text))
+    assert not [item for item in done.items if item.metric == "s.helpful"] and done.entry["planned"]["s.helpful"] == 60
+    assert scorers["judge-helpful"]["conclusive"] is False
+    assert "no field score" in done.answers[1]["judge_error"] and is_disputed(done.answers[1])
+
+
+def test_a_judge_without_labels_has_no_kappa(suite):
+    _, scorers = run(suite, labels=[])
+    assert scorers["judge-helpful"]["kappa_low"] is None and scorers["judge-helpful"]["decides"] is False
+
+
+def test_a_judge_s_replies_are_kept_as_a_model_s_answers_are(suite, tmp_path):
+    done, counts = [], []
+    for _ in range(2):
+        server = Model(judge, "a" * 64)
+        with AnswerCache(tmp_path / "cache", server.model_hash) as cache:
+            kept = CachedModel(server.model_hash, False, lambda server=server: server, cache)
+            found = run_suite(Model(answering), suite, today=date(2026, 6, 1))
+            add_judged(found, suite, kept, RUBRIC, labelled=labelled())
+        done.append((found.items, found.answers, found.entry))
+        counts.append(server.asked)
+    assert done[0] == done[1] and counts[0] == 159 and counts[1] == 0
