@@ -145,9 +145,13 @@ def map_users(pid: int) -> None:
         users = groups = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
     else:
         users, groups = f"{NOBODY} {uid} 1\n", f"{NOBODY} {gid} 1\n"
-        (proc / "setgroups").write_text("deny")
-    (proc / "uid_map").write_text(users)
-    (proc / "gid_map").write_text(groups)
+    try:
+        if uid != 0:
+            (proc / "setgroups").write_text("deny")
+        (proc / "uid_map").write_text(users)
+        (proc / "gid_map").write_text(groups)
+    except OSError as error:
+        raise OSError(error.errno, f"mapping user {uid} to nobody: {error.strerror}") from error
 
 
 def build_root(task: Task) -> None:
