@@ -38,6 +38,7 @@ COMMANDS = {
     "data": "build clean documents, explain why one was dropped, apply new thresholds, compare builds, draw the card",
     "model": "import and export transformers' models; logits and text of a model directory",
     "review": "have people rate an evaluation's high-risk and disputed answers, blinded",
+    "incident": "turn an incident into an item of a suite, so that it is evaluated from then on",
     "gc": "remove old caches, runs and versions that neither the champion, a rollback nor the last run needs",
     "doctor": "check this machine and say what to fix",
 }
