@@ -17,24 +17,25 @@ from sluice.components.workspace import Workspace
 from sluice.core.canonical import canonical_json
 from sluice.core.files import atomic_write, write_json
 from sluice.core.manifest import read_manifest
-from sluice.core.settings.files import with_absolute_paths
+from sluice.core.settings.files import hash_files, with_absolute_paths
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig
 from sluice.model.evaluation.evidence import (
     TIMINGS_FILE,
+    AttestedEvaluation,
     attest,
     attest_folder,
     evidence_files,
+    open_evaluation,
     verify,
-    verify_folder,
 )
 from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.lost_items import lost_items
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
 from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.report import render
-from sluice.model.evaluation.results import RESULTS_FILE, Evaluation, load_evaluation
-from sluice.model.evaluation.verdict import PolicyIdentity, Verdict
+from sluice.model.evaluation.results import RESULTS_FILE, load_evaluation
+from sluice.model.evaluation.verdict import Verdict
 
 
 def attest_candidate(workspace: Workspace) -> str:
@@ -50,23 +51,23 @@ def attest_candidate(workspace: Workspace) -> str:
     )
 
 
-def candidate_evaluation(workspace: Workspace) -> Evaluation:
+def candidate_evaluation(workspace: Workspace) -> AttestedEvaluation:
     """The candidate's evaluation, verified. ValueError that names what was changed, and what to do."""
     from sluice.model.directory import model_hash
 
     folder = workspace.artifact("evaluate")
-    verify(
+    attestation = verify(
         _candidate_files(workspace),
         _candidate_attestation(workspace),
         trusted_keys(workspace.keys),
         model=model_hash(workspace.artifact("tune")),
         redo=f"remove {folder} and run again",
     )
-    return load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"])
+    return AttestedEvaluation(load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"]), attestation)
 
 
-def evaluation_of(workspace: Workspace, model_folder: Path, *, step: str = "gate") -> Evaluation:
-    """The evaluation of another model on the candidate's items, measured once and kept.
+def evaluation_of(workspace: Workspace, model_folder: Path, version: str) -> AttestedEvaluation:
+    """The evaluation of another version's model on the candidate's items, measured once and kept.
 
     It is kept by model, settings, data and code, and verified each time. ValueError as `candidate_evaluation`.
     """
@@ -85,17 +86,19 @@ def evaluation_of(workspace: Workspace, model_folder: Path, *, step: str = "gate
                 partial.mkdir()
                 config = with_absolute_paths(load_block(workspace, EvaluateConfig), workspace.root)
                 split, documents = load_block(workspace, PackConfig), workspace.artifact("refine")
-                report = plain(evaluate(config, model_folder, documents, split, partial, progress=EventProgress(step)))
+                report = plain(
+                    evaluate(config, model_folder, documents, split, partial, progress=EventProgress("gate"))
+                )
                 write_json(partial / TIMINGS_FILE, report["timings"])
                 attest_folder(partial, workspace.keys, model=other, measured_by=measurement(workspace))
-    verify_folder(
+    return open_evaluation(
         folder,
         trusted_keys(workspace.keys),
+        redo=f"remove {folder}, and the gate measures it again",
         model=other,
         measured_by=measurement(workspace),
-        redo=f"remove {folder}, and the gate measures it again",
+        version=version,
     )
-    return load_evaluation(folder, json.loads((folder / TIMINGS_FILE).read_bytes()))
 
 
 def keep_candidate(workspace: Workspace) -> None:
@@ -119,15 +122,11 @@ def write_page(workspace: Workspace, verdict: Verdict, path: Path) -> None:
     path.write_text(render(results, golden, verdict, lost), encoding="utf-8")
 
 
-def gate_policy(workspace: Workspace) -> Policy:
-    """The policy that the settings name. ValueError where the file is missing or wrong."""
-    return load_policy(Path(with_absolute_paths(load_block(workspace, GateConfig), workspace.root).policy))
-
-
-def policy_in_force(workspace: Workspace) -> PolicyIdentity:
-    """Name and hash of the policy by which the settings have the gate judge."""
-    policy = gate_policy(workspace)
-    return PolicyIdentity(name=policy.name, version=str(policy.version), sha256=policy.sha256)
+def policy_in_force(workspace: Workspace) -> Policy:
+    """The policy that the settings name. ValueError where its file changed since they were composed."""
+    block = load_block(workspace, GateConfig)
+    hash_files(GateConfig, block.model_dump(mode="json"), workspace.root, composing=False)
+    return load_policy(Path(with_absolute_paths(block, workspace.root).policy))
 
 
 def _candidate_files(workspace: Workspace) -> dict[str, Path]:

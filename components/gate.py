@@ -13,15 +13,17 @@ from sluice.components.effect import run_effect_step
 from sluice.components.evidence import (
     candidate_evaluation,
     evaluation_of,
-    gate_policy,
     keep_candidate,
     policy_in_force,
     write_page,
 )
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
+from sluice.model.evaluation.evidence import AttestedEvaluation
+from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.report import REPORT_FILE
-from sluice.model.evaluation.verdict import ComparedModel, Verdict, read_verdict, write_verdict
+from sluice.model.evaluation.verdict import Verdict, read_verdict, write_verdict
+from sluice.serving.releases import Releases
 
 
 def gate(root: str | Path | Workspace) -> str:
@@ -31,23 +33,21 @@ def gate(root: str | Path | Workspace) -> str:
 
 
 def _work(workspace: Workspace, now: datetime) -> dict[str, Any]:
-    from sluice.model.evaluation.gate import decide
+    from sluice.model.evaluation.judgement import judge
 
     check_artifact(workspace.artifact("evaluate"), rehash=True)
-    policy = gate_policy(workspace)
+    policy = policy_in_force(workspace)
     candidate = candidate_evaluation(workspace)
     releases = open_releases(workspace)
-    champion = releases.state().champion
-    baseline = evaluation_of(workspace, releases.model_folder(champion)) if champion is not None else None
-    verdict = decide(candidate, baseline, policy)
-    verdict = verdict.model_copy(
-        update={
-            "hashes": {**verdict.hashes, "evaluate_artifact": artifact_hash(workspace.artifact("evaluate"))},
-            "policy": policy_in_force(workspace),
-            "baseline": ComparedModel(model=baseline.hashes["model"], version=champion or "") if baseline else None,
-            "time": now.isoformat(timespec="seconds"),
-        }
-    )
+    state = releases.state()
+    baseline = anchor = None
+    if state.champion is not None:
+        baseline = evaluation_of(workspace, releases.model_folder(state.champion), state.champion)
+        pinned = policy.anchor or state.first_champion or state.champion
+        anchor = baseline if pinned == state.champion else _anchor(workspace, releases, pinned, policy)
+    verdict = judge(candidate, baseline, policy, anchor=anchor, now=now)
+    artifact = {"evaluate_artifact": artifact_hash(workspace.artifact("evaluate"))}
+    verdict = verdict.model_copy(update={"hashes": verdict.hashes | artifact})
     if verdict.outcome == "promote":
         keep_candidate(workspace)
     sha256 = _write(verdict, workspace)
@@ -55,11 +55,24 @@ def _work(workspace: Workspace, now: datetime) -> dict[str, Any]:
     return {
         "outcome": verdict.outcome,
         "reason": verdict.reason,
-        "champion": champion,
-        "is_champion": baseline is not None and baseline.hashes["model"] == candidate.hashes["model"],
+        "champion": state.champion,
+        "is_champion": baseline is not None and baseline.model == candidate.model,
         "checks": {check.metric: check.outcome for check in verdict.checks},
         "verdict_sha256": sha256,
     }
+
+
+def _anchor(workspace: Workspace, releases: Releases, version: str, policy: Policy) -> AttestedEvaluation | None:
+    """The evaluation of the pinned version; None where the policy has no budget to count from it."""
+    if all(bounds.budget is None for bounds in (*policy.metrics.values(), *policy.suites.values())):
+        return None
+    try:
+        return evaluation_of(workspace, releases.model_folder(version), version)
+    except ValueError as error:
+        raise ValueError(
+            f"version {version}, from which the budgets of policy {policy.name} count, cannot be measured: {error}; "
+            "restore it, or name another version by `anchor` in the policy"
+        ) from error
 
 
 def _write(verdict: Verdict, workspace: Workspace) -> str:

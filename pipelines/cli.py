@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "estimate parameters, FLOPs, memory, time and cost of a model and a run, before anything is spent",
     "serve": "serve the champion (and a challenger in rollout) on an OpenAI-style API, until Ctrl-C",
     "chat": "talk to the served model",
+    "gate": "judge an evaluation by a policy; explain and verify verdicts",
     "promote": "release the candidate of the last run: register, canary rollout, champion",
     "rollout": "end a rollout: drop the challenger, the champion serves alone",
     "rollback": "restore an earlier champion; a running server follows at once",

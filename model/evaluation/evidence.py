@@ -5,14 +5,19 @@ edits the items renews it; a signature over the files does, timings included, an
 and the settings and code that measured it.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sluice.core.canonical import canonical_json
 from sluice.core.manifest import file_hash
 from sluice.model.evaluation.keys import TrustedKeys, signing_key
 from sluice.model.evaluation.report import REPORT_FILE
+from sluice.model.evaluation.results import Evaluation, load_evaluation
 from sluice.model.evaluation.review.selection import REVIEW_FILE
 from sluice.model.evaluation.signed_document import read_signed, write_signed
 from sluice.model.evaluation.verdict import VERDICT_FILE
@@ -39,6 +44,26 @@ class Attestation(BaseModel):
     files: dict[str, str]
     """sha256 by file name."""
     key_id: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was signed."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+@dataclass(frozen=True)
+class AttestedEvaluation:
+    """An evaluation whose files were verified."""
+
+    evaluation: Evaluation
+    attestation: Attestation
+    version: str = ""
+    """The model's version in the registry, where it has one."""
+
+    @property
+    def model(self) -> str:
+        """Hash of the model that was measured."""
+        return self.attestation.model
 
 
 def evidence_files(folder: Path) -> dict[str, Path]:
@@ -103,12 +128,24 @@ def verify(
 def verify_folder(
     folder: Path, trusted: TrustedKeys, *, redo: str, model: str | None = None, measured_by: str | None = None
 ) -> Attestation:
-    """Verify an evaluation folder whose attestation lies beside the files. ValueError as `verify`."""
-    return verify(
-        evidence_files(folder),
-        folder / ATTESTATION_FILE,
-        trusted,
-        redo=redo,
-        model=model,
-        measured_by=measured_by,
-    )
+    """Verify an evaluation folder whose timings and attestation lie beside the files. ValueError as `verify`."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such evaluation; {redo}")
+    path = folder / ATTESTATION_FILE
+    return verify(evidence_files(folder), path, trusted, redo=redo, model=model, measured_by=measured_by)
+
+
+def open_evaluation(
+    folder: Path,
+    trusted: TrustedKeys,
+    *,
+    redo: str,
+    model: str | None = None,
+    measured_by: str | None = None,
+    version: str = "",
+) -> AttestedEvaluation:
+    """Verify and read such a folder. ValueError as `verify`."""
+    attestation = verify_folder(folder, trusted, redo=redo, model=model, measured_by=measured_by)
+    path = folder / TIMINGS_FILE
+    timings = json.loads(path.read_bytes()) if path.is_file() else {}
+    return AttestedEvaluation(load_evaluation(folder, timings), attestation, version)

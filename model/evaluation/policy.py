@@ -60,6 +60,8 @@ class Policy(Block):
     suites: dict[str, MetricPolicy] = {}
     """By suite, or `suite.scorer`: a suite that is named must be in the evaluation."""
     slices: tuple[SlicePolicy, ...] = ()
+    anchor: str | None = None
+    """Version of the registry from which the budgets count; null: the first one that was promoted."""
 
     @model_validator(mode="before")
     @classmethod

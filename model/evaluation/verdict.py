@@ -43,8 +43,8 @@ class SuiteIdentity(_Part):
 
     sha256: str
     version: str = ""
-    prompts_sha256: str = ""
-    """Hash of the prompt template and rubric, where the suite has them."""
+    prompts: dict[str, str] = {}
+    """Hashes of its prompt template and rubrics, by name."""
 
 
 class ComparedModel(_Part):
@@ -76,7 +76,7 @@ class Verdict(_Part):
     anchor: ComparedModel | None = None
     """The pinned version that bounds the sum of small losses."""
     evidence: dict[str, str] = {}
-    """sha256 of the attestation of each evaluation read: candidate, baseline, anchor."""
+    """sha256 of the attestation of each evaluation that was read: candidate, baseline, anchor."""
     time: str = ""
     """When the gate judged, ISO 8601 in UTC."""
     key_id: str = ""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from release_fixtures import Workspace as Release
 from release_fixtures import copied, empty_database, open_workspace, write_model  # noqa: F401
 
@@ -25,13 +26,14 @@ from sluice.components.gate import gate
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import write_json
-from sluice.core.manifest import read_manifest, write_manifest
+from sluice.core.manifest import file_hash, read_manifest, write_manifest
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
+from sluice.model.evaluation.judging.agreement import cohens_kappa
 from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
-from sluice.model.evaluation.verdict import read_verdict, write_verdict
+from sluice.model.evaluation.verdict import read_verdict
 
 Change = Callable[[list[Item]], list[Item]]
 
@@ -68,10 +70,19 @@ class World:
             return str(refusal)
         return "proposed"
 
-    def remeasure(self, change: Change) -> None:
+    def remeasure(self, change: Change, kappa_low: float | None = None) -> None:
         """Measure the candidate with other rows, attested as an honest measurement is."""
-        write_evaluation(self.evaluation, model_hash(self.workspace.artifact("tune")), change(items(0.0, seed=2)))
+        rows = change(items(0.0, seed=2))
+        write_evaluation(self.evaluation, model_hash(self.workspace.artifact("tune")), rows, kappa_low)
         finish(self.workspace)
+
+    def use_policy(self, text: str) -> None:
+        """Name another policy in the settings."""
+        path = self.workspace.conf / "gate" / "own.yaml"
+        path.write_text(text)
+        params = yaml.safe_load(self.workspace.shown_params.read_text())
+        params["gate"] = {"policy": "conf/gate/own.yaml", "policy_sha256": file_hash(path)}
+        self.workspace.shown_params.write_text(yaml.safe_dump(params))
 
     def edit_items(self, change: Change) -> None:
         """Edit items.jsonl where it lies, and renew every hash that lies beside it."""
@@ -94,7 +105,7 @@ def items(worse_by: float, seed: int) -> list[Item]:
     right = draw.random(600) < 0.7
     return [
         *(
-            Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}", {"source": f"s{n % 4}"})
+            Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}", {"source": "ab"[n % 2]})
             for n in range(160)
         ),
         *(Item("choice_accuracy", f"q{n}", float(right[n]), 1.0, f"d{n % 160}") for n in range(600)),
@@ -102,10 +113,10 @@ def items(worse_by: float, seed: int) -> list[Item]:
     ]
 
 
-def write_evaluation(folder: Path, model: str, rows: list[Item]) -> None:
+def write_evaluation(folder: Path, model: str, rows: list[Item], kappa_low: float | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = item_lines(rows)
-    names = ("bits_per_byte", "choice_accuracy", "golden_pass_rate")
+    names = {"bits_per_byte", "choice_accuracy", "golden_pass_rate", *(row.metric for row in rows)}
     results = {
         "schema_version": SCHEMA_VERSION,
         "hashes": {"model": model, "evaluation_set": "set", "items": hashlib.sha256(lines).hexdigest()},
@@ -114,6 +125,7 @@ def write_evaluation(folder: Path, model: str, rows: list[Item]) -> None:
         "confidence": 0.95,
         "choices": 4,
         "baselines": {},
+        "scorers": {"always": {"kappa_low": kappa_low}},
     }
     write_json(folder / ANSWERS_FILE, [])
     (folder / ITEMS_FILE).write_bytes(lines)
@@ -139,11 +151,10 @@ def keep_evaluation(workspace: Workspace, model: Path, worse_by: float, seed: in
 
 
 @pytest.fixture(scope="module")
-def template(empty_database: Path, default_params: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    policies = root / "conf" / "gate"
-    root = tmp_path_factory.mktemp("refusals")
-    shutil.copytree(policies, root / "conf" / "gate")
+def template(root: Path, empty_database: Path, default_params: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    conf, root = root / "conf", tmp_path_factory.mktemp("refusals")
     Workspace(root).state.mkdir()
+    shutil.copytree(conf / "gate", Workspace(root).conf / "gate")
     Workspace(root).shown_params.write_text(default_params.read_text())
     world = World(root, empty_database)
     write_model(world.workspace.artifact("tune"), "candidate")
@@ -164,7 +175,9 @@ def test_the_candidate_is_promoted_as_it_stands(world: World) -> None:
     assert world.judge().startswith("promote: ")
     verdict = read_verdict(world.workspace.verdict, world.workspace.keys)
     assert verdict.baseline and (verdict.baseline.version, verdict.baseline.model) == ("1", world.release.models["1"])
-    assert verdict.policy == policy_in_force(world.workspace)
+    policy = policy_in_force(world.workspace)
+    assert verdict.policy and (verdict.policy.name, verdict.policy.sha256) == ("default", policy.sha256)
+    assert verdict.anchor == verdict.baseline and set(verdict.evidence) == {"candidate", "baseline", "anchor"}
     assert verdict.time.endswith("+00:00") and verdict.key_id == signing_key(world.workspace.keys).id
     before = world.workspace.verdict.read_bytes()
     assert world.judge().startswith("promote: ") and world.workspace.verdict.read_bytes() == before, (
@@ -273,12 +286,26 @@ def verdict_from_before_the_champion_changed(world: World) -> str:
     return world.propose()
 
 
+def policy_file_made_laxer(world: World) -> str:
+    path = world.workspace.conf / "gate" / "default.yaml"
+    path.write_text(path.read_text().replace("alpha: 0.05", "alpha: 0.4"))
+    return world.judge()
+
+
+def judge_that_always_passes(world: World) -> str:
+    kappa = cohens_kappa(["yes"] * 120, ["yes", "no"] * 60)
+    world.remeasure(
+        lambda rows: [*rows, *(Item("helpful", f"h{n}", 1.0) for n in range(120))], kappa_low=kappa.interval[0]
+    )
+    world.use_policy("{name: own, version: 1, suites: {helpful: {kind: quality, scorer: always, floor: 0.5}}}")
+    return world.judge()
+
+
 def laxer_policy(world: World) -> str:
+    before = world.workspace.shown_params.read_text()
+    world.use_policy("{name: lax, version: 1, metrics: {bits_per_byte: {margin: 5.0}}}")
     assert world.judge().startswith("promote: ")
-    lax = read_verdict(world.workspace.verdict, world.workspace.keys)
-    assert lax.policy is not None
-    lax = lax.model_copy(update={"policy": lax.policy.model_copy(update={"name": "lax", "sha256": "1" * 64})})
-    write_verdict(lax, world.workspace.verdict, world.workspace.keys)
+    world.workspace.shown_params.write_text(before)
     return world.propose()
 
 
@@ -312,7 +339,9 @@ ATTACKS: dict[Callable[[World], str], str] = {
     edited_verdict: r"not signed by key .* so it was changed after it was signed",
     another_versions_verdict: r"the verdict is about model .* but version 2 is model .* force does not help",
     verdict_from_before_the_champion_changed: r"compares it with model .* the champion has changed since",
-    laxer_policy: r"is by policy 111111111111, but .* is in force: a laxer policy lets nothing pass",
+    laxer_policy: r"is by policy .*, but .* is in force: a laxer policy lets nothing pass",
+    policy_file_made_laxer: r"default.yaml",
+    judge_that_always_passes: r"hold: helpful: scorer always has kappa_low -?0.0. against people and needs 0.60",
     swapped_signing_key: r"signed here: the key was swapped. Restore the earlier key",
     evidence_signed_by_a_strangers_key: r"signed by key .* which is not trusted here",
 }

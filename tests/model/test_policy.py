@@ -61,7 +61,7 @@ def test_a_file_changes_single_bounds_and_its_hash(tmp_path):
         ("alpha: true\n", "alpha true is no number"),
         ("name: again\n", "key 'name' is given twice"),
         ("metrics:\n  a: 1\n  a: 2\n", "key 'a' is given twice"),
-        ("limits: {}\n", "unknown key 'limits': allowed are alpha, metrics"),
+        ("limits: {}\n", "unknown key 'limits': allowed are alpha, anchor, metrics"),
         ("- 3\n", "is not a policy: "),
     ],
 )

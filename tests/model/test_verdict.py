@@ -43,7 +43,7 @@ def verdict():
         hashes={"model": "ab" * 32},
         is_first_version=False,
         policy=PolicyIdentity(name="default", version="1", sha256="cd" * 32),
-        suites={"capitals": SuiteIdentity(sha256="ef" * 32, version="2", prompts_sha256="01" * 32)},
+        suites={"capitals": SuiteIdentity(sha256="ef" * 32, version="2", prompts={"template": "01" * 32})},
         baseline=ComparedModel(model="23" * 32, version="3"),
         time="2026-01-01T12:00:00Z",
     )
