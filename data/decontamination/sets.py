@@ -6,7 +6,7 @@ cut or dropped; the shorter ones are only counted, because an edited copy leaves
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,17 +63,29 @@ class EvaluationSets:
         usable item.
         """
         names = set_names(paths)
-        found: dict[int, list[tuple[int, np.ndarray]]] = {}
-        counts, ignored = {}, {}
-        for place, (name, path) in enumerate(sorted(names.items())):
-            units = [_units([prepare(string) for string in item], ngrams) for item in read_items(path)]
-            counts[name] = sum(map(bool, units))
-            ignored[name] = len(units) - counts[name]
-            if not counts[name]:
+        items = {
+            name: [[prepare(string) for string in item] for item in read_items(path)] for name, path in names.items()
+        }
+        index = cls.of_items(items, ngrams)
+        for name, path in names.items():
+            if not index.counts[name]:
                 raise ValueError(
-                    f"evaluation set {path} has {len(units)} items, none of {SHORTEST_ITEM} words or more: "
+                    f"evaluation set {path} has {len(items[name])} items, none of {SHORTEST_ITEM} words or more: "
                     "it would match nothing; correct the file or remove it from evaluation_sets"
                 )
+        return index
+
+    @classmethod
+    def of_items(
+        cls, items: Mapping[str, Sequence[Sequence[str]]], ngrams: Sequence[int] = (13, 8)
+    ) -> "EvaluationSets":
+        """Index items, given as their strings, by the name of their set. `ngrams` descend."""
+        found: dict[int, list[tuple[int, np.ndarray]]] = {}
+        counts, ignored = {}, {}
+        for place, name in enumerate(sorted(items)):
+            units = [_units(item, ngrams) for item in items[name]]
+            counts[name] = sum(map(bool, units))
+            ignored[name] = len(units) - counts[name]
             for words, lengths in (unit for item in units for unit in item):
                 for length, hashes in _ngrams(words, lengths):
                     member = 2 * place + (length < lengths[0])
@@ -88,7 +100,7 @@ class EvaluationSets:
         hashes, members = hashes[is_new], members[is_new]
         distinct, starts = np.unique(hashes, return_index=True)
         bounds = np.append(starts, len(members)).astype(np.int64)
-        return cls(tuple(sorted(names)), distinct, bounds, members, tuple(sorted(found)), counts, ignored)
+        return cls(tuple(sorted(items)), distinct, bounds, members, tuple(sorted(found)), counts, ignored)
 
     @property
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from script_fixtures import ARTICLES
 
+from sluice.data.decontamination.contaminated import contaminated_items
 from sluice.data.decontamination.policy import actionable, count_documents, count_ngrams
 from sluice.data.decontamination.sets import EvaluationSets, find
 from sluice.data.decontamination.spans import SharedSpan, character_spans
@@ -306,3 +307,11 @@ def test_a_text_without_a_shared_ngram_has_no_span(elsewhere: EvaluationSets, te
     assert len(word_spans(mixed)) == len(word_hashes(mixed))
     assert spans(mixed, elsewhere) == []
     assert bool(every_span(mixed, elsewhere)) == (shared >= 8)
+
+
+def test_items_that_stand_in_documents_are_told_from_those_too_short_to_be_searched() -> None:
+    question = "Which of the seven ancient wonders of the world stood in the harbour of Alexandria in Egypt?"
+    items = {"copied": [question, "the lighthouse"], "own": ["How many sides has a regular heptagon?"], "short": ["2?"]}
+    documents = ["Nothing here.", f"Quiz night. {question.upper()} Answer below."]
+    assert contaminated_items(items, documents) == ({"copied"}, {"short"})
+    assert contaminated_items({}, documents) == (set(), set())
