@@ -1,6 +1,6 @@
 """Settings of training, tuning, evaluation and gate. Imports no torch: commands validate them before loading it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -153,6 +153,19 @@ class TuneConfig(Block):
     seed: int = 1234
 
 
+class SuiteFile(Block):
+    """A suite that is run beside the metrics, by its YAML file."""
+
+    path: Annotated[str, NamesFile(sha256="sha256")]
+    sha256: str | None = None
+    """Hash of the file, which pins the samples. Filled in when the settings are composed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class EvaluateConfig(Block):
     """Evaluation of a candidate, on held-out (test split) text only."""
 
@@ -173,6 +186,8 @@ class EvaluateConfig(Block):
     latency_max_tokens: int = Field(32, ge=2)
     latency_rounds: int = Field(4, ge=1)
     """Measurements per latency prompt; prompts x rounds are the samples that the gate counts."""
+    suites: Annotated[list[SuiteFile], NamesFile()] = []
+    """YAML files of suites, such as conf/suites/arithmetic.yaml."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     seed: int = 1234
 

@@ -1,6 +1,5 @@
 """Model directory in Hugging Face layout: transformers loads what it can express. Never a pickle."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -27,10 +26,18 @@ from sluice.model.huggingface import (
     to_huggingface,
     write_config,
 )
+from sluice.model.model_files import (
+    CHAT_TEMPLATE_FILE,
+    CONFIG,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    existing,
+    model_hash,  # noqa: F401  for those that load models, and need not know where it comes from
+    read_json,
+    weight_files,
+)
 
-CONFIG, WEIGHTS, LINEAGE, GENERATION = "config.json", "model.safetensors", "lineage.json", "generation_config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
+LINEAGE, GENERATION = "lineage.json", "generation_config.json"
 BESIDE = (
     *TOKENIZER_FILES,
     CHAT_TEMPLATE_FILE,
@@ -41,7 +48,6 @@ BESIDE = (
     "tokenizer.model",
 )
 """Files beside configuration and weights that belong to a model and are copied unchanged."""
-_INDEX = "model.safetensors.index.json"
 _HASHED = (CONFIG, WEIGHTS, *TOKENIZER_FILES)
 _STOP_TOKENS = ("<|endoftext|>", "<|end|>")
 _PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
@@ -77,7 +83,7 @@ def save_continued(folder: Path, model: Transformer, base: Path, lineage: dict[s
     """
     stored = read_stored(base)
     assert model.config == stored.config, "a continued model has its base's configuration"
-    _existing(base / TOKENIZER_FILES[0])
+    existing(base / TOKENIZER_FILES[0])
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, stored.content)
     state = model.state_dict()
@@ -127,7 +133,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32) -> tuple
     """
     check_files(folder)
     model = load_transformer(folder, dtype)
-    return model, load_tokenizer(_existing(folder / "tokenizer.json"))
+    return model, load_tokenizer(existing(folder / "tokenizer.json"))
 
 
 def load_transformer(folder: Path, dtype: torch.dtype | None = torch.float32) -> Transformer:
@@ -209,18 +215,8 @@ def check_files(folder: Path) -> None:
     if not isinstance(files, dict):
         raise ValueError(f"{folder / LINEAGE} is damaged: 'files' is not an object")
     for name, expected in files.items():
-        if file_hash(_existing(folder / name)) != expected:
+        if file_hash(existing(folder / name)) != expected:
             raise ValueError(f"{folder / name} is not the file that was saved (sha256 differs): restore the directory")
-
-
-def model_hash(folder: Path) -> str:
-    """sha256 hex over config, weights, tokenizer and chat template, the files that determine the model's answers."""
-    digest = hashlib.sha256()
-    weights = [path.name for path in weight_files(folder)]
-    optional = [name for name in (TOKENIZER_FILES[1], CHAT_TEMPLATE_FILE) if (folder / name).is_file()]
-    for name in (CONFIG, *weights, TOKENIZER_FILES[0], *optional):
-        digest.update(f"{name} {file_hash(_existing(folder / name))}\n".encode())
-    return digest.hexdigest()
 
 
 def save_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -232,17 +228,6 @@ def write_lineage(folder: Path, lineage: dict[str, Any], names: Iterable[str]) -
     """Write lineage.json: the origin of the model, and the sha256 of the files of these names."""
     files = {name: file_hash(folder / name) for name in sorted(names)}
     write_json(folder / LINEAGE, {**lineage, "files": files})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError naming a file that is missing, damaged or no object."""
-    try:
-        content = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: not a JSON object")
-    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -261,24 +246,3 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
             raise ValueError(f"weight '{twice[0]}' is in {path.name} and in a file before it")
         state |= shard
     return state
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model directory. ValueError for one that is missing, and for a damaged index."""
-    if (folder / WEIGHTS).is_file() or not (folder / _INDEX).is_file():
-        return [_existing(folder / WEIGHTS)]
-    names = read_json(folder / _INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{_INDEX} is damaged: weight_map names no files")
-    shards = sorted(set(names.values()))
-    if outside := [name for name in shards if Path(name).name != name]:
-        raise ValueError(f"{_INDEX} names {outside[0]!r}, which is no file of this directory")
-    return [_existing(folder / name) for name in shards]
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        below = path.parent / "model"
-        hint = f"; name {below}" if (below / CONFIG).is_file() else ""
-        raise ValueError(f"{path} does not exist: not a model directory, or an incomplete one{hint}")
-    return path

@@ -15,6 +15,7 @@ from sluice.components.workspace import Workspace
 from sluice.core.manifest import MANIFEST, read_manifest
 from sluice.core.mlflow_artifacts import local_folder
 from sluice.monitoring.config import MonitorConfig
+from sluice.pipelines.evaluation import EVALUATION_CACHE
 from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, StoredItem, decide
 from sluice.pipelines.runner import latest_run, step_record
 from sluice.serving.ledger_table import DatabaseFailed
@@ -84,7 +85,7 @@ def _caches(workspace: Workspace) -> Iterator[StoredItem]:
     for path in _below(workspace.state / "downloads"):
         is_current = any(digest in path.name for digest in current)
         yield _item("downloads", path, needed_by="a source of the last run" if is_current else "")
-    for name in ("scored", "evaluations"):
+    for name in ("scored", "evaluations", EVALUATION_CACHE):
         for path in _below(workspace.state / name):
             yield _item(name, path)
     for path in (workspace.root / "artifacts").glob(".*.partial"):

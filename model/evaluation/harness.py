@@ -1,26 +1,37 @@
-"""The evaluate step: measure every metric of a model on held-out documents, and write the artifact."""
+"""Evaluate a model: measure metrics on held-out text, run suites, and write the evaluation folder."""
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sluice.core.canonical import canonical_json
+from sluice.core.manifest import file_hash
 from sluice.core.progress import Progress, no_progress
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig
-from sluice.model.directory import load_model, model_hash
+from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.held_out import read_held_out
-from sluice.model.evaluation.metric import Measured, Subject
+from sluice.model.evaluation.lost_items import ANSWERS_FILE
+from sluice.model.evaluation.measurement_cache import MeasurementCache
+from sluice.model.evaluation.metric import Measured
 from sluice.model.evaluation.metrics import METRICS
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
+from sluice.model.evaluation.plan import Candidate, Plan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
-from sluice.model.text.prompt import load_prompt_encoder
+from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel, code_hash
+from sluice.model.evaluation.suites.contamination import add_contamination
+from sluice.model.evaluation.suites.run import run_suite
+from sluice.model.evaluation.suites.suite import load_suite
+from sluice.model.evaluation.suites.suite_run import SuiteRun
+from sluice.model.evaluation.suites.summary import summarize_suite_metric
 
 
 class EvaluationReport(BaseModel):
@@ -40,48 +51,128 @@ def evaluate(
     split: PackConfig,
     out: Path,
     *,
+    today: date | None = None,
     progress: Progress = no_progress,
 ) -> EvaluationReport:
-    """Measure the model in `model_dir` on the test split of `documents`.
+    """Measure the model in `model_dir` on the test split of `documents`, and by the suites of the settings.
 
     Writes results.json, items.jsonl, the metrics' own files and evaluation.html into `out`, the same bytes for the same
-    inputs. ValueError for a damaged model and for a corpus without a test or a train document.
+    inputs. ValueError for a damaged model or suite, and for a corpus without a test or a train document.
     """
     started = time.perf_counter()
     held_out = read_held_out(documents, split)
-    model, tokenizer = load_model(model_dir)
-    encoder = load_prompt_encoder(model_dir, tokenizer, model.config.vocab_size)
-    subject = Subject(model, encoder, held_out, config, progress)
-    timings = {"read_s": time.perf_counter() - started}
-
-    measured: dict[str, Measured] = {}
-    for metric in METRICS:
-        started = time.perf_counter()
-        measured[metric.name] = metric.measure(subject)
-        timings |= {f"{metric.name}_s": time.perf_counter() - started, **measured[metric.name].timings}
-
-    hashes = {
-        "model": model_hash(model_dir),
-        "tokenizer": hashlib.sha256((model_dir / "tokenizer.json").read_bytes()).hexdigest(),
-        "data": held_out.data_hash,
-    }
-    results = write_artifact(config, out, hashes, measured)
+    suites = tuple(load_suite(Path(each.path)) for each in config.suites)
+    plan = Plan(config, held_out, suites, training_texts=tuple(held_out.train) if suites else ())
+    read_s = time.perf_counter() - started
+    results, timings = run_plan(Candidate(model_dir), plan, out, today=today or date.today(), progress=progress)
     figures: dict[str, Any] = {}
     for metric in METRICS:
         figures |= metric.report(results)
-    return EvaluationReport(timings=timings, **figures)
+    if suites:
+        by_suite = [name for entry in results["suites"].values() for name in entry["planned"]]
+        figures["suites"] = {name: results["metrics"][name]["value"] for name in by_suite}
+    return EvaluationReport(timings={"read_s": read_s, **timings}, **figures)
+
+
+def run_plan(
+    candidate: Candidate,
+    plan: Plan,
+    out: Path,
+    *,
+    today: date,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Make the plan's measurements and write the evaluation folder. Returns the content of results.json, and timings.
+
+    With `cache`, answers and measurements are kept in that folder, and those that are there are not made again.
+    """
+    timings: dict[str, float] = {}
+    measured: dict[str, Measured] = {}
+    if plan.held_out is not None:
+        measured = _measure(candidate, plan, timings, cache, progress)
+    runs: dict[str, SuiteRun] = {}
+    with ExitStack() as stack:
+        model: EvaluatedModel = candidate.model if cache is None else _cached(candidate, cache, stack)
+        for suite in plan.suites:
+            started = time.perf_counter()
+            runs[suite.settings.name] = run_suite(model, suite, today=today, progress=progress)
+            timings[f"{suite.settings.name}_s"] = time.perf_counter() - started
+        for task, data in plan.tasks.items():
+            from sluice.model.evaluation.lm_eval import run_task
+
+            started = time.perf_counter()
+            runs[task] = SuiteRun(*run_task(model, task, data))
+            timings[f"{task}_s"] = time.perf_counter() - started
+    if plan.training_texts:
+        for run in runs.values():
+            add_contamination(run, plan.training_texts)
+    hashes = {"model": candidate.model_hash}
+    if not candidate.is_served:
+        hashes["tokenizer"] = file_hash(candidate.folder / "tokenizer.json")
+    if plan.held_out is not None:
+        hashes["data"] = plan.held_out.data_hash
+    return write_artifact(plan.config, out, hashes, measured, runs), timings
+
+
+def _measure(
+    candidate: Candidate, plan: Plan, timings: dict[str, float], cache: Path | None, progress: Progress
+) -> dict[str, Measured]:
+    """Measure every metric, or take it from the cache."""
+    assert plan.held_out is not None
+    golden = file_hash(Path(plan.config.golden_prompts))
+    about = {
+        "model": candidate.model_hash,
+        "code": code_hash(),
+        "data": plan.held_out.data_hash,
+        "test": hashlib.sha256(canonical_json([name for name, _ in plan.held_out.test])).hexdigest(),
+        "golden_prompts": golden,
+        "settings": plan.config.model_dump(mode="json", exclude={"suites", "golden_prompts"}),
+    }
+    kept = MeasurementCache(cache / "measurements", about) if cache is not None else None
+    measured: dict[str, Measured] = {}
+    subject = None
+    for metric in METRICS:
+        started = time.perf_counter()
+        found = kept.get(metric.name) if kept is not None else None
+        if found is None:
+            subject = subject or candidate.subject(plan.held_out, plan.config, progress)
+            found = metric.measure(subject)
+            if kept is not None:
+                kept.put(metric.name, found)
+        measured[metric.name] = found
+        timings |= {f"{metric.name}_s": time.perf_counter() - started, **found.timings}
+    return measured
+
+
+def _cached(candidate: Candidate, cache: Path, stack: ExitStack) -> CachedModel:
+    answers = stack.enter_context(AnswerCache(cache / "answers", candidate.model_hash))
+    is_local = not candidate.is_served
+    can_score = is_local or candidate.model.can_score
+    return CachedModel(candidate.model_hash, can_score, lambda: candidate.model, answers, keeps_errors=is_local)
 
 
 def write_artifact(
-    config: EvaluateConfig, out: Path, hashes: dict[str, str], measured: dict[str, Measured]
+    config: EvaluateConfig,
+    out: Path,
+    hashes: dict[str, str],
+    measured: Mapping[str, Measured],
+    runs: Mapping[str, SuiteRun] | None = None,
 ) -> dict[str, Any]:
-    """Write the artifact and return the content of results.json."""
+    """Write the evaluation folder and return the content of results.json."""
+    runs = runs or {}
     summarized = {
-        metric.name: (measured[metric.name].items, metric.summarize) for metric in METRICS if metric.summarize
+        metric.name: (measured[metric.name].items, metric.summarize)
+        for metric in METRICS
+        if metric.summarize and metric.name in measured
     }
     items = [item for rows, _ in summarized.values() for item in rows]
+    items += [item for run in runs.values() for item in run.items]
     lines = item_lines(items)
     evaluation_set = sorted([item.metric, item.item, item.weight] for item in items)
+    by_suite = {name: planned for run in runs.values() for name, planned in run.entry["planned"].items()}
+    if twice := by_suite.keys() & summarized.keys():
+        raise ValueError(f"suite metric {min(twice)} has the name of a metric: rename the suite")
     results = {
         "schema_version": SCHEMA_VERSION,
         "hashes": {
@@ -89,17 +180,23 @@ def write_artifact(
             "evaluation_set": hashlib.sha256(canonical_json(evaluation_set)).hexdigest(),
             "items": hashlib.sha256(lines).hexdigest(),
         },
-        "planned": {name: len(rows) for name, (rows, _) in summarized.items()},
+        "planned": {name: len(rows) for name, (rows, _) in summarized.items()} | by_suite,
         "confidence": config.confidence,
-        "metrics": {name: summarize(rows, config) for name, (rows, summarize) in summarized.items()},
+        "metrics": {name: summarize(rows, config) for name, (rows, summarize) in summarized.items()}
+        | {name: summarize_suite_metric([i for i in items if i.metric == name], config) for name in by_suite},
+        "suites": {name: run.entry for name, run in runs.items()},
+        "scorers": {name: found for run in runs.values() for name, found in run.entry.get("scorers", {}).items()},
     }
     files: dict[str, Any] = {}
     for found in measured.values():
         results |= found.results
         files |= found.files
     (out / ITEMS_FILE).write_bytes(lines)
+    if runs:
+        rows = [canonical_json(answer) + b"\n" for run in runs.values() for answer in run.answers]
+        (out / ANSWERS_FILE).write_bytes(b"".join(rows))
     for name, content in {RESULTS_FILE: results, **files}.items():
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         (out / name).write_text(text + "\n", encoding="utf-8")
-    (out / REPORT_FILE).write_text(render(results, files[ANSWERS_FILE]), encoding="utf-8")
+    (out / REPORT_FILE).write_text(render(results, files.get(GOLDEN_FILE, [])), encoding="utf-8")
     return results

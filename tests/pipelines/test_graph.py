@@ -37,7 +37,7 @@ PLUMBING = {
 The traffic record's columns bound a setting of the monitor.
 """
 
-METRICS = "sluice.model.evaluation.metrics"
+REGISTRIES = {"sluice.model.evaluation.metrics", "sluice.model.evaluation.suites.scorers"}
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +97,10 @@ def test_each_stage_depends_on_all_the_code_it_runs(root: Path, stages: dict[str
     for step, stage in stages.items():
         stage_module = f"sluice.components.{step}"
         needed = {stage_module} | graph.find_upstream_modules(stage_module)
-        if METRICS in needed:
-            # The registry imports its files by name, which a graph of imports does not show.
-            needed |= graph.find_children(METRICS)
-            needed |= {each for metric in graph.find_children(METRICS) for each in graph.find_upstream_modules(metric)}
+        # The registries import their files by name, which a graph of imports does not show.
+        for registry in REGISTRIES & needed:
+            needed |= graph.find_children(registry)
+            needed |= {each for child in graph.find_children(registry) for each in graph.find_upstream_modules(child)}
         needed = {name for name in needed - PLUMBING if not _is_settings(name)}
         files = {_file(root, name) for name in needed} - {None}
         covered = {path for path in files if any(path == dep or path.startswith(f"{dep}/") for dep in stage["deps"])}

@@ -126,6 +126,8 @@ class CachedModel:
     can_score: bool
     open: Callable[[], EvaluatedModel]
     cache: AnswerCache
+    keeps_errors: bool = False
+    """Whether an error would be the same again, such as a prompt beyond the context of a model directory."""
 
     def score(self, requests: Sequence[ContinuationRequest], progress: Progress = no_progress) -> list[Continuation]:
         def restore(row: dict[str, Any]) -> Continuation:
@@ -158,9 +160,8 @@ class CachedModel:
             kept = [self.cache.get(key) for key in keys]
             if any(row is None for row in kept):
                 answers = ask(chunk)
-                # An error may pass: it is asked again the next time.
-                good = [(k, asdict(a)) for k, a in zip(keys, answers, strict=True) if not getattr(a, "error", "")]
-                self.cache.put(good)
+                pairs = zip(keys, map(asdict, answers), strict=True)
+                self.cache.put((key, row) for key, row in pairs if self.keeps_errors or not row.get("error"))
                 found += answers
             else:
                 found += [restore(row) for row in kept if row is not None]

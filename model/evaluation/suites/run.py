@@ -6,7 +6,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.suites.choosing import add_chosen
 from sluice.model.evaluation.suites.generating import add_generated
-from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts
+from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts, question
 from sluice.model.evaluation.suites.scorer import agreement_entry
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.suite import Suite
@@ -31,6 +31,8 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
             "prompt": plain_prompt(prompt),
             "targets": list(sample.targets) or [sample.choices[sample.key]] if sample.targets or sample.choices else [],
             "scores": {},
+            # A text holds its examples too, which may themselves stand in training text.
+            **({} if settings.chat or not settings.few_shot else {"question": question(settings, sample)}),
         }
         for sample, prompt in zip(suite.samples, asked.prompts, strict=True)
     ]

@@ -1,0 +1,65 @@
+"""What is evaluated: a model, opened when something has to be asked of it, and the measurements to make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sluice.core.progress import Progress
+from sluice.model.config import EvaluateConfig
+from sluice.model.evaluation.evaluated import EvaluatedModel
+from sluice.model.evaluation.held_out import HeldOut
+from sluice.model.evaluation.metric import Subject
+
+if TYPE_CHECKING:
+    from sluice.model.evaluation.suites.suite import Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The measurements."""
+
+    config: EvaluateConfig
+    held_out: HeldOut | None = None
+    """Text for the metrics; None: suites and tasks alone."""
+    suites: tuple["Suite", ...] = ()
+    tasks: Mapping[str, Path] = field(default_factory=dict)
+    """Tasks of lm-eval, with the folder of their data."""
+    training_texts: tuple[str, ...] = ()
+    """What the model may have been trained on: items that stand in it are scored apart."""
+
+
+class Candidate:
+    """A model directory or a served URL. A directory is loaded at first use, so that kept answers need no weights."""
+
+    def __init__(self, name: str | Path) -> None:
+        self.is_served = isinstance(name, str) and name.startswith(("http://", "https://"))
+        self.name = name
+
+    @property
+    def folder(self) -> Path:
+        assert not self.is_served
+        return Path(self.name)
+
+    @cached_property
+    def model(self) -> EvaluatedModel:
+        from sluice.model.evaluation.open_model import open_model
+
+        return open_model(self.name)
+
+    @cached_property
+    def model_hash(self) -> str:
+        from sluice.model.model_files import model_hash
+
+        return self.model.model_hash if self.is_served else model_hash(self.folder)
+
+    def subject(self, held_out: HeldOut, config: EvaluateConfig, progress: Progress) -> Subject:
+        """Return the directory's model as the metrics measure it."""
+        from sluice.model.evaluation.model_folder import ModelFolder
+        from sluice.model.text.prompt import load_prompt_encoder
+
+        assert isinstance(self.model, ModelFolder)
+        model = self.model.model
+        encoder = load_prompt_encoder(self.folder, self.model.tokenizer, model.config.vocab_size)
+        return Subject(model, encoder, held_out, config, progress)

@@ -1,0 +1,117 @@
+"""`sluice evaluate`: measure a model directory or a served model, alone or beside a baseline."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from sluice.pipelines.options import add_json, add_overrides
+
+_SECONDS_BETWEEN = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL_DIR|URL", help="a model directory, or the URL of an OpenAI-style server"
+    )
+    parser.add_argument("--baseline", metavar="DIR|URL", help="a second model, measured the same way into OUT/baseline")
+    parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="FILE|NAME|lm-eval:TASK",
+        help="a suite's YAML file, the name of one of conf/suites, a set in a pinned wheel (humaneval), or a task of "
+        "lm-eval (repeatable; default: the metrics of the lifecycle on --data, and our own small suites)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="held-out text: a refined folder, a folder of texts or a text file; for lm-eval: the tasks' data",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to write; an earlier evaluation there is replaced"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="ask and measure everything again, and keep nothing")
+    add_overrides(parser, "evaluate.key=value, and pack.key=value for the split of a refined folder")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sluice.components.workspace import Workspace
+    from sluice.model.evaluation.plan import Candidate
+    from sluice.pipelines.evaluation import EVALUATION_CACHE, evaluate_into, make_plan
+
+    workspace = Workspace.find_or_default()
+    data = Path(arguments.data) if arguments.data else None
+    candidate = Candidate(arguments.model)
+    baseline = Candidate(arguments.baseline) if arguments.baseline else None
+    plan = make_plan(workspace, arguments.suite, data, arguments.overrides, is_served=candidate.is_served)
+    found = evaluate_into(
+        Path(arguments.out),
+        workspace,
+        plan,
+        candidate,
+        baseline,
+        today=date.today(),
+        cache=None if arguments.no_cache else workspace.state / EVALUATION_CACHE,
+        progress=_Progress(),
+    )
+    if arguments.json:
+        print(json.dumps({"results": found.results, "baseline": found.baseline}, sort_keys=True))
+        return 0
+    for line in table(found.results, found.baseline):
+        print(line)
+    print(f"evaluation in {arguments.out}")
+    return 0
+
+
+class _Progress:
+    """Prints a line to stderr every ten seconds: standard output is for the result."""
+
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        if time.monotonic() - self._shown >= _SECONDS_BETWEEN:
+            self._shown = time.monotonic()
+            print(f"{note} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def table(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield a line for each metric: value, interval, items, independent clusters, and the baseline's value."""
+    head = ("metric", "value", f"{results['confidence']:.0%} interval", "items", "clusters")
+    rows: list[tuple[str, ...]] = [(*head, "baseline") if baseline else head]
+    for name, metric in results["metrics"].items():
+        rows.append(_row(name, metric, results["planned"][name]))
+        if baseline:
+            rows[-1] = (*rows[-1], _number(baseline["metrics"].get(name, {}).get("value")))
+        if clean := metric.get("without_contaminated"):
+            planned = results["planned"][name] - metric["contaminated_items"]
+            if metric["contaminated_items"]:
+                rows.append(_row("  without contaminated items", clean, planned) + (("",) if baseline else ()))
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+    for name, suite in results["suites"].items():
+        if suite.get("overdue"):
+            yield f"{name}: due for renewal since {suite['refresh_by']}, so its checks are inconclusive"
+        for metric, reason in suite.get("unscored", {}).items():
+            yield f"{metric}: {reason}"
+        if suite.get("failed"):
+            yield f"{name}: {suite['failed']} answers failed, and count as wrong"
+
+
+def _row(name: str, metric: Mapping[str, Any], planned: int) -> tuple[str, ...]:
+    ends = metric["interval"]
+    interval = "" if not ends or None in ends else f"{_number(ends[0])} to {_number(ends[1])}"
+    items = str(metric["n"]) if metric["n"] == planned else f"{metric['n']} of {planned}"
+    return name, _number(metric["value"]), interval, items, str(metric.get("clusters", ""))
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -1,0 +1,157 @@
+"""One evaluation by command: which suites and text, where the kept answers are, and the signed folder."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sluice
+from sluice.components.workspace import Workspace
+from sluice.core.canonical import canonical_json
+from sluice.core.files import atomic_write, write_json
+from sluice.core.progress import Progress
+
+if TYPE_CHECKING:
+    from sluice.model.evaluation.plan import Candidate, Plan
+    from sluice.model.evaluation.suites.suite import Suite
+
+DEFAULT_SUITES = ("arithmetic", "instructions", "facts")
+"""Names in conf/suites of what is run beside the metrics where no suite is named."""
+EVALUATION_CACHE = "evaluation-cache"
+"""Folder of kept answers and measurements in a workspace's state."""
+BASELINE = "baseline"
+_LM_EVAL = "lm-eval:"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Content of results.json of a model, and of the baseline where there is one."""
+
+    results: Mapping[str, Any]
+    baseline: Mapping[str, Any] | None = None
+
+
+def find_suite(name: str, workspace: Workspace) -> "Suite":
+    """Load a suite by its YAML file, by its name in conf/suites, or by the name of a set in a pinned wheel.
+
+    Names of the workspace's own conf/ come before those of the package. ValueError for an unknown one, with those that
+    there are.
+    """
+    from sluice.model.evaluation.suites.suite import load_suite
+
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return load_suite(Path(name))
+    folders = [workspace.conf / "suites", Path(sluice.__file__).parent / "conf" / "suites"]
+    for folder in folders:
+        if (path := folder / f"{name}.yaml").is_file():
+            return load_suite(path)
+    from sluice.model.evaluation.sets.registry import SETS, named_suite
+
+    if name in SETS:
+        return named_suite(name, workspace.state / "downloads")
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} | SETS.keys())
+    raise ValueError(f"no suite is named {name}: use {', '.join(known)}, lm-eval:TASK, or a suite's YAML file")
+
+
+def make_plan(
+    workspace: Workspace, names: Sequence[str], data: Path | None, overrides: Sequence[str], *, is_served: bool
+) -> "Plan":
+    """Return what to measure: the named suites and tasks, or without names the metrics on `data` and our own suites.
+
+    A served model gives no likelihoods, so by default it gets the suites that generate. ValueError for what is missing
+    or wrong.
+    """
+    from sluice.core.settings.files import with_absolute_paths
+    from sluice.data.config import PackConfig
+    from sluice.data.document import read_documents
+    from sluice.data.split import split_of
+    from sluice.model.config import EvaluateConfig
+    from sluice.model.evaluation.held_out import read_data
+    from sluice.model.evaluation.plan import Plan
+    from sluice.pipelines.compose import compose_without_files
+
+    params = compose_without_files(workspace, overrides)
+    config, split = with_absolute_paths(params[EvaluateConfig], workspace.root), params[PackConfig]
+    tasks = [name.removeprefix(_LM_EVAL) for name in names if name.startswith(_LM_EVAL)]
+    if tasks and data is None:
+        raise ValueError(
+            "lm-eval reads a task's data from --data DIR, laid out as the hub's names: DIR/allenai/ai2_arc/README.md "
+            "and JSONL beside it"
+        )
+    wanted = [name for name in names if not name.startswith(_LM_EVAL)] if names else list(DEFAULT_SUITES)
+    suites = [find_suite(name, workspace) for name in wanted]
+    if len({suite.settings.name for suite in suites}) < len(suites):
+        raise ValueError(f"two of the suites have one name: {', '.join(suite.settings.name for suite in suites)}")
+    plan = Plan(config, None, tuple(suites), {task: data for task in tasks if data is not None})
+    if not names and is_served:
+        return replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
+    if not names and data is None:
+        raise ValueError(
+            "the default suite measures held-out text: name it by --data (a refined folder, a folder of texts or a "
+            "text file), or name suites by --suite"
+        )
+    if data is not None and any(data.glob("documents-*.jsonl*")):
+        train = tuple(each.text for each in read_documents(data) if split_of(each.id, split) == "train")
+        plan = replace(plan, training_texts=train)
+    return replace(plan, held_out=read_data(data, split)) if data is not None and not names else plan
+
+
+def evaluate_into(
+    out: Path,
+    workspace: Workspace,
+    plan: "Plan",
+    candidate: "Candidate",
+    baseline: "Candidate | None",
+    *,
+    today: date,
+    cache: Path | None,
+    progress: Progress,
+) -> Evaluated:
+    """Evaluate both models and write the signed folder, with the baseline's in it.
+
+    A folder of an earlier evaluation is replaced. ValueError for another one that is not empty.
+    """
+    from sluice.model.evaluation.results import RESULTS_FILE
+
+    if out.exists() and not (out / RESULTS_FILE).is_file() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} is there and no evaluation: name another folder, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as partial:
+        partial.mkdir()
+        results = _evaluate(partial, workspace, plan, candidate, today=today, cache=cache, progress=progress)
+        other = None
+        if baseline is not None:
+            (partial / BASELINE).mkdir()
+            other = _evaluate(
+                partial / BASELINE, workspace, plan, baseline, today=today, cache=cache, progress=progress
+            )
+    return Evaluated(results, other)
+
+
+def _evaluate(
+    folder: Path,
+    workspace: Workspace,
+    plan: "Plan",
+    candidate: "Candidate",
+    *,
+    today: date,
+    cache: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
+    from sluice.model.evaluation.harness import run_plan
+    from sluice.model.evaluation.suites.cache import code_hash
+
+    results, timings = run_plan(candidate, plan, folder, today=today, cache=cache, progress=progress)
+    write_json(folder / TIMINGS_FILE, timings)
+    measured_by = {
+        "settings": plan.config.model_dump(mode="json"),
+        "code": code_hash(),
+        "data": results["hashes"].get("data"),
+        "suites": {name: [entry["sha256"], entry["settings"]] for name, entry in results["suites"].items()},
+    }
+    digest = hashlib.sha256(canonical_json(measured_by)).hexdigest()
+    attest_folder(folder, workspace.keys, model=candidate.model_hash, measured_by=digest)
+    return results

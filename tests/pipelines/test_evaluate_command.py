@@ -1,0 +1,160 @@
+"""`sluice evaluate`: a signed folder from a model directory, the same bytes every time, and nothing measured twice."""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of  # noqa: F401
+from suites.suite_fixtures import sums, write_suite
+
+from sluice.model.evaluation import open_model
+from sluice.model.evaluation.evidence import verify_folder
+from sluice.model.evaluation.keys import trusted_keys
+from sluice.model.evaluation.results import load_evaluation
+from sluice.model.evaluation.suites import cache
+from sluice.pipelines.cli import main
+
+SMALL = [
+    f"pack.test_fraction={SPLIT.test_fraction}",
+    f"pack.valid_fraction={SPLIT.valid_fraction}",
+    "evaluate.documents=12",
+    "evaluate.max_document_bytes=400",
+    "evaluate.multiple_choice_items=12",
+    "evaluate.max_passage_bytes=150",
+    "evaluate.golden_max_tokens=4",
+    "evaluate.latency_prompts=2",
+    "evaluate.latency_max_tokens=2",
+    "evaluate.latency_rounds=1",
+]
+CONTENT = ("answers.jsonl", "evaluation.html", "golden.json", "items.jsonl", "results.json")
+
+
+@pytest.fixture(scope="module")
+def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(corpus, tmp_path_factory.mktemp("evaluated") / "model", steps=5)
+
+
+@pytest.fixture(autouse=True)
+def no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder outside every workspace, with a cache of its own."""
+    monkeypatch.delenv("SLUICE_WORKSPACE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CONTENT}
+
+
+def test_the_default_suite_repeats_to_the_byte_and_asks_nothing_again(
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(model), "--data", str(corpus / "refine"), "--out", "one"]
+    assert main([*command, *SMALL]) == 0
+    shown = capsys.readouterr().out
+    for name in ("bits_per_byte", "choice_accuracy", "golden_pass_rate", "arithmetic", "facts.choice_byte"):
+        assert name in shown
+    verify_folder(tmp_path / "one", trusted_keys(tmp_path / "cache" / "sluice" / "keys"), redo="evaluate again")
+    evaluation = load_evaluation(tmp_path / "one", {})
+    assert evaluation.planned("arithmetic") == len(evaluation.items["arithmetic"]) == 40
+    suite = evaluation.results["suites"]["arithmetic"]
+    assert {
+        "sha256",
+        "version",
+        "source",
+        "licence",
+        "refresh_by",
+        "prompts",
+        "planned",
+        "contamination",
+    } <= suite.keys()
+    first = contents(tmp_path / "one")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model is opened again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(open_model, "open_model", refuse)
+        assert main([*command, *SMALL, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"]["planned"] == evaluation.results["planned"]
+    assert contents(tmp_path / "one") == first
+    # Neither are the batches part of the result.
+    monkeypatch.setattr(cache, "_GENERATIONS_AT_ONCE", 3)
+    monkeypatch.setattr(cache, "_CONTINUATIONS_AT_ONCE", 7)
+    assert main([*command[:-1], "two", *SMALL, "--no-cache"]) == 0
+    assert contents(tmp_path / "two") == first
+
+
+def test_a_suite_alone_needs_no_data_and_has_a_baseline(corpus: Path, model: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite", sums(), max_tokens=3, stop=["\n"])
+    other = saved_model(corpus, tmp_path / "other", seed=1, steps=1)
+    command = ["evaluate", str(model), "--baseline", str(other), "--suite", str(suite), "--suite", "facts"]
+    assert main([*command, "--out", "out"]) == 0
+    found = {name: load_evaluation(tmp_path / "out" / name, {}) for name in (".", "baseline")}
+    assert found["."].hashes["model"] != found["baseline"].hashes["model"]
+    for evaluation in found.values():
+        assert set(evaluation.results["suites"]) == {"sums", "facts"} and evaluation.planned("sums") == 4
+    pairs = [{(i.metric, i.item, i.weight) for rows in each.items.values() for i in rows} for each in found.values()]
+    assert pairs[0] == pairs[1]
+
+
+def test_items_that_stand_in_the_training_text_are_scored_apart(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = side_of(corpus, "train")[0].split("\n\n")[3]
+    rows = [
+        {"id": "copied", "question": copied, "target": "1"},
+        {"id": "own", "question": "How many sides has a regular heptagon that somebody drew on a wall?", "target": "7"},
+    ]
+    suite = write_suite(tmp_path / "suite", rows, max_tokens=2)
+    command = ["evaluate", str(model), "--suite", str(suite), "--data", str(corpus / "refine"), "--out", "out"]
+    assert main([*command, *SMALL[:2]]) == 0
+    evaluation = load_evaluation(tmp_path / "out", {})
+    assert [item.metadata["contaminated"] for item in evaluation.items["sums"]] == ["yes", "no"]
+    entry = evaluation.results["metrics"]["sums"]
+    assert (entry["n"], entry["contaminated_items"], entry["without_contaminated"]["n"]) == (2, 1, 1)
+    assert "without contaminated items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_text_is_measured_by_half_of_it(model: Path, tmp_path: Path, form: str) -> None:
+    texts = [document_text(number) for number in range(100, 112)]
+    data = tmp_path / "notes"
+    if form == "folder":
+        data.mkdir()
+        for place, text in enumerate(texts):
+            (data / f"{place}.md").write_text(text)
+    else:
+        data.write_text("\n\n".join(texts))
+    assert main(["evaluate", str(model), "--data", str(data), "--out", "out", *SMALL[2:]]) == 0
+    documents = load_evaluation(tmp_path / "out", {}).items["bits_per_byte"]
+    assert len(documents) >= 2 and {item.metadata["source"] for item in documents} == {"notes"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "name it by --data"),
+        (["--suite", "nonsense"], "no suite is named nonsense: use arithmetic, "),
+        (["--suite", "no/suite.yaml"], "cannot be read"),
+        (["--suite", "lm-eval:arc_easy"], "laid out as the hub's names"),
+        (["--suite", "facts", "--suite", "facts"], "one name"),
+        (["--data", "nowhere"], "no such file or folder"),
+        (["--data", "empty"], "0 texts"),
+        (["--suite", "facts", "--out", "full"], "is there and no evaluation"),
+        (["--suite", "facts", "evaluate.document=1"], "evaluate.document"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    model: Path, tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    out = [] if "--out" in arguments else ["--out", "out"]
+    assert main(["evaluate", str(model), *out, *arguments]) == 1
+    assert reason in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert (tmp_path / "full" / "notes.txt").read_text() == "mine" and not (tmp_path / "out").exists()
