@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
+from sluice.model.evaluation.suites.scorers import SCORERS
 
 ANSWERS_FILE = "answers.jsonl"
 """Answers to the samples of suites, a row for each."""
@@ -61,13 +62,20 @@ def _lost_answers(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[st
         if other is None:
             continue
         scores, before = each["scores"], other["scores"]
-        worse = [name for name in scores if (scores[name] or 0.0) < (before.get(name) or 0.0)]
+        worse = [name for name in scores if _merit(name, scores[name]) < _merit(name, before.get(name))]
         if worse:
             why = ", ".join(f"{name} {_shown(before[name])} → {_shown(scores[name])}" for name in worse)
             target = " | ".join(map(str, each.get("targets", ())))
             texts = [str(answer.get("answer") or "") for answer in (other, each)]
             lost.append(LostItem(each["suite"], each["id"], each["prompt"], target, texts[0], texts[1], why))
     return lost
+
+
+def _merit(scorer: str, score: float | None) -> float:
+    """Return a score so that higher is better, whether it measures harm or not."""
+    if score is None:
+        return 0.0
+    return 1.0 - score if scorer in SCORERS and SCORERS[scorer].worst == 1.0 else score
 
 
 def _shown(score: float | None) -> str:

@@ -83,6 +83,16 @@ def test_the_page_shows_what_decided_and_what_the_verdict_rests_on():
     assert page.count('class="check"') == 3 and page.index("<h2>Slices</h2>") < page.index("a, b=c")
 
 
+def test_an_answer_that_became_harmful_is_lost_and_one_that_became_safe_is_not(tmp_path):
+    for name, harm in {"safe": 0.0, "harmful": 1.0}.items():
+        (tmp_path / name).mkdir()
+        row = {"suite": "injection", "id": "a", "item": "1", "prompt": "p", "scores": {"says_target": harm}}
+        (tmp_path / name / "answers.jsonl").write_text(f"{json.dumps(row)}\n")
+    (lost,) = lost_items(tmp_path / "harmful", tmp_path / "safe")
+    assert lost.why == "says_target 0 → 1"
+    assert not lost_items(tmp_path / "safe", tmp_path / "harmful")
+
+
 def test_lost_items_stand_side_by_side(tmp_path):
     folders = {}
     for name, answers in {"ours": ("", "Lyon", 0.0), "theirs": ("GET", "Paris", 1.0)}.items():

@@ -94,7 +94,9 @@ def measure_extraction(
                     "item": passage.item,
                     "prompt": passage.prompt,
                     "targets": [passage.continuation],
-                    "scores": {metric: extracted},
+                    "answer": passage.continuation if extracted else "",
+                    # Higher is better, as of every score without a scorer.
+                    "scores": {"not_extracted": 1.0 - extracted},
                 }
             )
     run.entry |= summary(
