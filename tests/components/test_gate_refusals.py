@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from release_fixtures import Workspace as Release
 from release_fixtures import copied, empty_database, open_workspace, write_model  # noqa: F401
+from synthetic_evaluations import TIMINGS, items, write_evaluation
 
 from sluice.components.artifact import write_metrics
 from sluice.components.evidence import attest_candidate, kept_evaluation, measurement, policy_in_force
@@ -31,8 +31,7 @@ from sluice.model.directory import model_hash
 from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
 from sluice.model.evaluation.judging.agreement import cohens_kappa
 from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
-from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
+from sluice.model.evaluation.results import RESULTS_FILE, Item
 from sluice.model.evaluation.verdict import read_verdict
 
 Change = Callable[[list[Item]], list[Item]]
@@ -97,47 +96,11 @@ def evidence() -> Any:
     return Evidence({"git_commit": "0" * 40})
 
 
-def items(worse_by: float, seed: int) -> list[Item]:
-    """Rows of a sound model whose documents need `worse_by` more bits a byte."""
-    draw = np.random.default_rng(99)
-    sizes = draw.integers(500, 8000, 160).astype(float)
-    level = 2.0 + worse_by + draw.normal(0, 0.2, 160) + np.random.default_rng(seed).normal(0, 0.005, 160)
-    right = draw.random(600) < 0.7
-    return [
-        *(
-            Item("bits_per_byte", f"d{n}", level[n] * sizes[n], sizes[n], f"d{n}", {"source": "ab"[n % 2]})
-            for n in range(160)
-        ),
-        *(Item("choice_accuracy", f"q{n}", float(right[n]), 1.0, f"d{n % 160}") for n in range(600)),
-        *(Item("golden_pass_rate", f"g{n}", 1.0) for n in range(12)),
-    ]
-
-
-def write_evaluation(folder: Path, model: str, rows: list[Item], kappa_low: float | None = None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = item_lines(rows)
-    names = {"bits_per_byte", "choice_accuracy", "golden_pass_rate", *(row.metric for row in rows)}
-    results = {
-        "schema_version": SCHEMA_VERSION,
-        "hashes": {"model": model, "evaluation_set": "set", "items": hashlib.sha256(lines).hexdigest()},
-        "planned": {name: len([row for row in rows if row.metric == name]) for name in names},
-        "metrics": {},
-        "confidence": 0.95,
-        "choices": 4,
-        "baselines": {},
-        "scorers": {"always": {"kappa_low": kappa_low}},
-    }
-    write_json(folder / ANSWERS_FILE, [])
-    (folder / ITEMS_FILE).write_bytes(lines)
-    write_json(folder / RESULTS_FILE, results)
-
-
 def finish(workspace: Workspace) -> None:
     """Do what the evaluate step does after the measurement: manifest, metrics, attestation."""
     facts = {"parameters": {"evaluate": {}}, "code_sha256": "c", "inputs": {"refine": "r", "tune": "t"}, "report": {}}
     write_manifest(workspace.artifact("evaluate"), step="evaluate", **facts)
-    timings = {"first_token_p95_ms": 20.0, "first_token_samples": 96.0}
-    write_metrics(workspace, "evaluate", {}, timings)
+    write_metrics(workspace, "evaluate", {}, {**TIMINGS})
     attest_candidate(workspace)
 
 
@@ -145,7 +108,7 @@ def keep_evaluation(workspace: Workspace, model: Path, worse_by: float, seed: in
     """Keep the evaluation of another model, as the gate does once it has measured it."""
     folder = kept_evaluation(workspace, model_hash(model))
     write_evaluation(folder, model_hash(model), items(worse_by, seed))
-    write_json(folder / TIMINGS_FILE, {"first_token_p95_ms": 20.0, "first_token_samples": 96.0})
+    write_json(folder / TIMINGS_FILE, TIMINGS)
     attest_folder(folder, workspace.keys, model=model_hash(model), measured_by=measurement(workspace))
     return folder
 

@@ -34,6 +34,10 @@ ROWS = {
         "import sluice.model.evaluation.gate",
         ["datatrove", "jinja2", "pandas", "scipy", "tokenizers", "torch"],
     ),
+    "judging an evaluation, and its verdict": (
+        "import sluice.pipelines.commands.gate, sluice.model.evaluation.judgement, sluice.model.evaluation.lost_items",
+        ["datatrove", "jinja2", "mlflow", "pandas", "ray", "scipy", "tokenizers", "torch"],
+    ),
     "a heavy one, so that the check can fail": ("import json.tool", ["argparse"]),
 }
 """By name: what runs in a fresh interpreter, and the modules that it must not have loaded."""
