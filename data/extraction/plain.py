@@ -25,6 +25,8 @@ FULL_BREAKS, MOST_NOT_FULL_SHARE = 5, 0.2
 """So many breaks are full, and of the others at most this share is not."""
 LEAST_FULL_SHARE = 0.8
 """Share of full breaks of a block that is joined at them."""
+NEAR_EQUAL = 0.8
+"""Width of a line as a share of the longest one, from which on they are equally long."""
 LEAST_BLOCK_WIDTH = 0.6
 """A block of lines that are shorter than this share of the margin, such as an address, is no evidence."""
 MOST_EQUAL_STARTS = 1 / 3
@@ -59,6 +61,7 @@ _ALONE = re.compile(
 _COLUMNS = re.compile(r"\t| {3}|\|")
 _CLAUSE_MARK = re.compile(r"[.!?…:;,–—。！？；：，、،؟।॥][\"'”’»」』）)]*(?:\s|\Z)")
 _CLAUSE_END = re.compile(r"[.!?…:;,。！？；：，、،؟।॥][\"'”’»」』）)]*\Z")
+_SENTENCE_END = re.compile(r"[.!?…:。！？：؟।॥][\"'”’»」』）)]*\Z")
 _SYMBOL = re.compile(r"[\d\[\]{}<>=+*/\\|_#$%&@^~`\"]")
 _MARGIN_KEPT = 10
 """One line of so many may be wider than the margin."""
@@ -86,15 +89,21 @@ class _Block:
         return [width(line) + 1 + width(first_word(after.lstrip())) > margin for line, after in pairwise(self.lines)]
 
     def is_joined(self, margin: float) -> bool:
-        """Return whether most breaks are full, and a longer block is not one of verse, in which each line begins with a
-        capital letter or ends a clause.
+        """Return whether most breaks are full, and a longer block is neither verse nor a list without markers.
+
+        Each line of verse begins with a capital letter or ends a clause. Lines of a list begin with the same word, or
+        the last one is as long as the others and ends no sentence.
         """
         full = self.full(margin)
-        is_verse = len(full) >= LEAST_BREAKS and (
+        starts = Counter(first_word(line.lstrip()) for line in self.lines)
+        widths = [*map(width, self.lines)]
+        is_verse_or_list = len(full) >= LEAST_BREAKS and (
             all(line.lstrip()[:1].isupper() for line in self.lines[1:])
             or all(_CLAUSE_END.search(line.rstrip()) for line in self.lines[:-1])
+            or max(starts.values()) > max(MOST_EQUAL_STARTS * len(self.lines), 2)
+            or (min(widths) >= NEAR_EQUAL * max(widths) and not _SENTENCE_END.search(self.lines[-1].rstrip()))
         )
-        return sum(full) >= LEAST_FULL_SHARE * len(full) and not is_verse
+        return sum(full) >= LEAST_FULL_SHARE * len(full) and not is_verse_or_list
 
 
 def unwrap(text: str, *, force: bool = False) -> Unwrapped:

@@ -34,7 +34,7 @@ def read_parquet(  # noqa: PLR0917
     A row group that is damaged is one reject, and the next one is read.
     """
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     if packing:
         raise Damaged("Parquet inside another compression: unpack it")
@@ -43,8 +43,11 @@ def read_parquet(  # noqa: PLR0917
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             schema = file.schema_arrow
             twice = {name for name in schema.names if schema.names.count(name) > 1}
-            turns = [name for name in TURN_FIELDS if name in schema.names]
-            text = origin.text_field if origin.text_field in schema.names or not turns else turns[0]
+            # Columns without a single value, whose type a writer could not infer.
+            nothing = {name for name, kind in zip(schema.names, schema.types, strict=True) if types.is_null(kind)}
+            turns = [name for name in TURN_FIELDS if name in schema.names and name not in nothing]
+            has_text = origin.text_field in schema.names and not (origin.text_field in nothing and turns)
+            text = origin.text_field if has_text or not turns else turns[0]
             fault = several_columns(text) if text in twice else _fault(file, path, text, limits)
             if fault is None and not _is_text(schema.field(text).type):
                 fault = f"column `{text}` is {schema.field(text).type}, not a string"
@@ -68,7 +71,7 @@ def read_parquet(  # noqa: PLR0917
             is_dictionary = any(pyarrow.types.is_dictionary(schema.field(name).type) for name in columns)
             longest = _largest_page(path, [chunk for name in columns for chunk in _chunks(file, name)])
             rows = _MOST_ROWS if is_dictionary else max(1, min(_MOST_ROWS, _BATCH_BYTES // max(longest, 1)))
-            others_in_file = [name for name in dict.fromkeys(schema.names) if name not in columns]
+            others_in_file = [name for name in dict.fromkeys(schema.names) if name not in {*columns, *nothing}]
             left_out = others_in_file if origin.fields.names is None else []
             following = 1 if part is None else part.first
             for group in range(file.num_row_groups) if part is None else range(part.start, part.end):

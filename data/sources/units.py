@@ -1,6 +1,6 @@
 """The units that a source is read in, such as a file; each can be read in any process, and in any order."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sluice.data.privacy import mask
@@ -30,6 +30,8 @@ class FileUnit:
     link: str | None = None
     """The link that led to it out of the source's folder; in a range, only in the first."""
     part: FileRange | None = None
+    state: str = field(default="", repr=False)
+    """`_state` of the file where it may change; the version has more, such as the time of its last link."""
 
     @classmethod
     def of(cls, path: Path, shown: str, origin: Origin, chosen: bool, link: str | None = None) -> "FileUnit":
@@ -39,12 +41,25 @@ class FileUnit:
         except OSError:
             return cls(str(path.absolute()), shown, origin, chosen, 0, "missing", link)
         version = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        return cls(str(path.absolute()), shown, origin, chosen, status.st_size, version, link)
+        return cls(str(path.absolute()), shown, origin, chosen, status.st_size, version, link, state=_state(path))
 
     def read(self, limits: Limits) -> Read:
+        """Read the file. If it is changed or replaced meanwhile, the last row, which may be half of one, is a reject;
+        so is a range of a file that has changed since it was cut into ranges.
+        """
         if self.link is not None:
             yield Noted(f"file outside of the source's folder, through the link {mask(self.link)[0]}")
-        yield from read_file(Path(self.path), self.shown, self.origin, limits, self.part, chosen=self.chosen)
+        path, last = Path(self.path), None
+        expected = self.state if self.part is not None and self.state else _state(path)
+        if _state(path) == expected:
+            for each in read_file(path, self.shown, self.origin, limits, self.part, chosen=self.chosen):
+                if last is not None:
+                    yield last
+                last = each
+        if _state(path) != expected:
+            yield self.origin.reject(self.shown, "changed while it was read")
+        elif last is not None:
+            yield last
 
     def split(self, limits: Limits, size_bytes: int) -> "list[FileUnit]":
         """Return ranges of about this size that give the same when read in order; the file itself if it has none."""
@@ -53,6 +68,15 @@ class FileUnit:
             return [self]
         units = [replace(self, part=each, size_bytes=each.size_bytes, link=None) for each in ranges]
         return [replace(units[0], link=self.link), *units[1:]]
+
+
+def _state(path: Path) -> str:
+    """Size, time of the last change and inode of a file; empty if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def test_nothing_else_of_a_wrapped_text_is_joined():
         assert LANGUAGES["en"] in found
         if f"\n\n{text}\n\n" not in found:
             joined.add(name)
-    # Inside of prose only the form of a block speaks: one of equally long lines of many words is joined.
-    assert joined == {"python with a long docstring", "bare log", "csv of words"}
+    # The docstring is prose.
+    assert joined == {"python with a long docstring"}
 
 
 def test_paragraphs_that_begin_with_an_indent_are_told_apart_without_blank_lines():

@@ -365,6 +365,12 @@ KEPT = {
             rename the option that names the folder of results
             drop the support of python versions before three ten
             """,
+        "orders in small letters, as long as lines of prose": """
+            carry the ledger of the lower lock up to the office of the house
+            paint the rail of the upper lock before the boats come in autumn
+            grease the wheels of both gates and write the date into the book
+            clear the leaves from the screen that stands before the turbine
+            """,
     }.items()
 }
 

@@ -19,10 +19,11 @@ from pyarrow import parquet
 from sluice.core.manifest import read_manifest
 from sluice.data.build import build
 from sluice.data.config import IngestConfig, RefineConfig
+from sluice.data.document import Document
 from sluice.data.report import add_count
 from sluice.data.sources import ingest as ingest_module
-from sluice.data.sources import parts
-from sluice.data.sources.formats import ranges_of
+from sluice.data.sources import parts, units
+from sluice.data.sources.formats import ranges_of, read_file
 from sluice.data.sources.ingest import IngestReport, ingest
 from sluice.data.sources.limits import Limits
 from sluice.data.sources.origin import Origin
@@ -30,6 +31,7 @@ from sluice.data.sources.parts import DONE, ReadTask
 from sluice.data.sources.units import FileUnit
 
 LIMITS = Limits(document_bytes=80, file_bytes=10**6, expansion=200)
+WIDE = Limits(document_bytes=10**6, file_bytes=10**8, expansion=200)
 ORIGIN = Origin("local", "MIT")
 
 LINES = st.sampled_from(
@@ -241,3 +243,52 @@ def test_counts_of_many_names_do_not_depend_on_the_parts(names: list[str], cuts:
         assert merged == IngestReport.merged([counted(names)])
         assert sum(merged.fields.values()) == len(names)
         assert len(merged.fields) <= 4
+
+
+def _cut_off(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size - 10)
+
+
+def _rewritten(path: Path) -> None:
+    other = path.with_suffix(".other")
+    other.write_bytes(b"x" * path.stat().st_size)
+    other.replace(path)
+
+
+def _appended(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b'{"text": "half of')
+
+
+@pytest.mark.parametrize("change", [_cut_off, _rewritten, _appended])
+def test_a_file_changed_while_it_is_read_is_a_reject_by_name_without_half_rows(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    rows = [{"text": f"row {number} " + "y" * 60} for number in range(10_000)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = FileUnit.of(path, "a.jsonl", ORIGIN, chosen=False)
+    first, second = whole.split(WIDE, path.stat().st_size // 2)
+    reading = whole.read(WIDE)
+    begun = [next(reading) for _ in range(3)]
+    change(path)
+    *read, last = [*begun, *reading]
+    assert (last.path, last.reason) == ("a.jsonl", "changed while it was read")
+    assert [each.text for each in read if isinstance(each, Document)] == [row["text"] for row in rows[: len(read)]]
+    # Where a range of it begins is no longer known.
+    assert [each.reason for each in second.read(WIDE)] == ["changed while it was read"]
+    assert [each.reason for each in first.read(WIDE)] == ["changed while it was read"]
+
+
+def test_a_text_changed_while_it_is_read_is_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("A whole text.\n")
+
+    def then_replaced(*arguments: Any, **options: Any) -> Any:
+        yield from read_file(*arguments, **options)
+        path.write_text("Another text.\n")
+
+    monkeypatch.setattr(units, "read_file", then_replaced)
+    [only] = FileUnit.of(path, "a.txt", ORIGIN, chosen=False).read(LIMITS)
+    assert only.reason == "changed while it was read"

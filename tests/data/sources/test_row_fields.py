@@ -287,3 +287,16 @@ def test_a_row_without_a_text_beside_its_turns_is_read_alike_in_parquet_and_json
         assert one.metadata | {"path": ""} == other.metadata | {"path": ""}
     [neither] = read(tmp_path / "b.parquet", table({"text": pa.array([None], pa.string()), "messages": [None]}))
     assert neither.reason == "empty"
+
+
+def test_a_column_without_a_type_is_no_column(tmp_path: Path) -> None:
+    """A writer that saw nulls alone could infer no type."""
+    nothing = pa.nulls(2)
+    found = read(tmp_path / "a.parquet", table({"id": ["a", "b"], "text": nothing, "messages": [TURNS, TURNS[:1]]}))
+    assert shown(found) == [SPOKEN, "user: How\nmany?"]
+    assert [each.metadata["fields"]["id"] for each in found] == ["a", "b"]
+    assert all("left_out" not in each.metadata for each in found)
+    found = read(tmp_path / "b.parquet", table({"text": ["one", "two"], "messages": nothing, "url": nothing}))
+    assert shown(found) == ["one", "two"] and all("left_out" not in each.metadata for each in found)
+    [alone] = read(tmp_path / "c.parquet", table({"text": nothing, "messages": nothing}))
+    assert alone.reason == "column `text` is null, not a string"
