@@ -156,6 +156,9 @@ def figure(results: ModelResults) -> Figure:
     columns = 2
     rows = -(-len(results.training) // columns)
     drawn = Figure(figsize=(9, 2.7 * rows), layout="constrained")
+    drawn.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr, call-arg]
+    # Once: below each of them it is wider than they are.
+    drawn.supxlabel(f"tokens a second; line: {BEST:g} times transformers {DEFAULT}", fontsize=9)
     grid = drawn.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(results.training) :]:
         axes.set_visible(False)
@@ -163,6 +166,5 @@ def figure(results: ModelResults) -> Figure:
         rates = {name: each.rate for name, each in compared.candidates.items()}
         rate_bars(axes, rates, BEST * compared.default.rate)
         axes.set_title(f"{compared.shape} parameters, rows of {compared.sequence} tokens", fontsize=9)
-        axes.set_xlabel(f"tokens a second; line: {BEST:g} times transformers {DEFAULT}", fontsize=8)
         axes.tick_params(labelsize=8)
     return drawn

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,12 @@ class RemoteError:
 
 class VersionNotLoaded(GenerationError):
     """The version could not be loaded; `/admin/state` gives the reason."""
+
+    status = 502
+
+
+class ReplicaFailed(GenerationError):
+    """The replica that had the request stopped answering, and is being replaced."""
 
     status = 502
 
@@ -71,6 +77,8 @@ class RayBackends:
 
     def __init__(self) -> None:
         self._handles: dict[str, DeploymentHandle] = {}
+        self._failures: dict[str, asyncio.Future[None]] = {}
+        """Done once the version's replica has failed: Ray would let its requests wait until they time out."""
 
     async def connect(self, versions: tuple[str, ...]) -> None:
         """Hold a handle for exactly these versions.
@@ -86,14 +94,31 @@ class RayBackends:
         for version in self._handles.keys() - set(versions):
             del self._handles[version]
 
+    def fail(self, versions: Collection[str]) -> None:
+        """End the requests of versions whose replica failed."""
+        for version in self._failures.keys() & versions:
+            self._failures.pop(version).set_result(None)
+
     async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         """Yield the answer's events from the replica of `version`."""
         if version not in self._handles:
             raise VersionNotLoaded(f"version {version} is not loaded")
+        failure = self._failures.setdefault(version, asyncio.get_running_loop().create_future())
         call = self._handles[version].options(stream=True).generate.remote(request)
         response = cast("DeploymentResponseGenerator[TokenEvent | RemoteError]", call)
         try:
-            async for event in response:
+            while True:
+                following = asyncio.ensure_future(anext(response, None))
+                try:
+                    either: set[asyncio.Future[Any]] = {following, failure}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                    if not following.done():
+                        raise ReplicaFailed(f"version {version} stopped answering, and is being replaced: try again")
+                    event = following.result()
+                finally:
+                    following.cancel()
+                if event is None:
+                    return
                 if isinstance(event, RemoteError):
                     raise ERRORS.get(event.kind, EngineStopped)(event.message)
                 yield event
@@ -119,6 +144,7 @@ class GatewayReplica:
         self._last_heartbeat = time.monotonic()
         await self._backends.connect(routes.ready)
         self._routes.current = routes
+        self._backends.fail(routes.deploy_errors.keys())
 
     async def seconds_since_heartbeat(self) -> float:
         """Seconds since a reconciler last pushed routes."""

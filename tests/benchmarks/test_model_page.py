@@ -1,5 +1,6 @@
 """A section that hides no miss, candidates that are named when they fail, and weights that both libraries share."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import get_args
@@ -246,3 +247,14 @@ def _comparison(cases: dict[str, Case], ours_s: float) -> Comparison:
 def _measured(case: Case, seconds: float, check: list[float]) -> Measured:
     started = Started(parameters=1, import_bytes=1, warm_up_s=1.0, check=check)
     return Measured(case=case, started=started, rounds=[Round(seconds=seconds, units=1000, peak_bytes=10**9)])
+
+
+def test_titles_and_labels_of_the_picture_neither_overlap_nor_leave_it():
+    drawn = figure(_results(ours_s=0.4))
+    drawn.draw_without_rendering()
+    whole = drawn.bbox
+    texts = [text for axes in drawn.axes if axes.get_visible() for text in (axes.title, *axes.get_yticklabels())]
+    assert drawn._supxlabel is not None
+    boxes = [text.get_window_extent() for text in [*texts, drawn._supxlabel] if text.get_text()]
+    assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1 for box in boxes)
+    assert not [(one, other) for one, other in itertools.combinations(boxes, 2) if one.overlaps(other)]
