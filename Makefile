@@ -75,7 +75,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh
 
 # CUDA wheels are left to torch's own pins: the lock must serve machines with and without a GPU.
 lock: $(VENV)/.installed
-	$(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra cluster --no-annotate \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra cluster --extra eval --no-annotate \
 	  $$(for name in triton cuda-bindings cuda-toolkit cuda-pathfinder nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
 	    nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	    nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx; do echo --no-emit-package $$name; done) \

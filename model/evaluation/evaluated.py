@@ -33,6 +33,10 @@ class ContinuationRequest:
     """Whether a prompt of plain text is the beginning of a document: the model reads before it what it read there in
     training.
     """
+    whole: bool = False
+    """Score all of a continuation that is longer than the context, by windows that overlap by half of it. Otherwise
+    its end is cut.
+    """
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class GenerationRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    cut_prompt: bool = False
+    """Cut a prompt at its beginning so that max_tokens fit behind it. Otherwise a prompt that fills the context is an
+    error, and an answer ends with the context. A served model does not cut.
+    """
 
 
 @dataclass(frozen=True)

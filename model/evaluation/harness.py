@@ -102,7 +102,7 @@ def run_plan(
             from sluice.model.evaluation.lm_eval import run_task
 
             started = time.perf_counter()
-            runs[task] = SuiteRun(*run_task(model, task, data))
+            runs[task] = SuiteRun(*run_task(model, task, data, progress=progress))
             timings[f"{task}_s"] = time.perf_counter() - started
     if plan.training_texts:
         for run in runs.values():

@@ -10,6 +10,7 @@ from sluice.model.directory import load_model, model_hash
 from sluice.model.evaluation.decoding import PendingAnswer, decode
 from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest, Prompt
 from sluice.model.evaluation.likelihood import Span, span_likelihoods
+from sluice.model.evaluation.perplexity import windows
 from sluice.model.text.chat_template import PromptMessage
 from sluice.model.text.detokenizer import Detokenizer, text_streams
 from sluice.model.text.prompt import load_prompt_encoder
@@ -39,21 +40,19 @@ class ModelFolder:
         """Score the continuations. A prompt that does not fit the context before its continuation is cut at its
         beginning, and a continuation longer than the context at its end. ValueError for an empty continuation.
         """
-        spans = [self._span(request) for request in requests]
-        likelihoods = span_likelihoods(self.model, [span for span, _ in spans], progress)
+        asked = [self._tokens(request) for request in requests]
+        spans = [self._spans(request, tokens) for request, tokens in zip(requests, asked, strict=True)]
+        found = iter(span_likelihoods(self.model, [span for own in spans for span in own], progress))
         results = []
-        for request, (span, whole), found in zip(requests, spans, likelihoods, strict=True):
-            tokens = self._texts(span.ids[span.start :])
+        for request, tokens, own in zip(requests, asked, spans, strict=True):
+            parts = [next(found) for _ in own]
+            nats = tuple(value for part in parts for value in part.token_nats)
+            texts = self._texts(tokens.ids[tokens.start :][: len(nats)])
             # WordPiece drops case and white space, so the text of the tokens counts only where the end is missing.
-            text = request.continuation if whole else "".join(tokens)
+            is_whole = len(nats) == len(tokens.ids) - tokens.start
+            text = request.continuation if is_whole else "".join(texts)
             results.append(
-                Continuation(
-                    nats=sum(found.token_nats),
-                    token_nats=tuple(found.token_nats),
-                    tokens=tokens,
-                    scored_bytes=len(text.encode()),
-                    is_greedy=found.is_greedy,
-                )
+                Continuation(sum(nats), nats, texts, len(text.encode()), all(part.is_greedy for part in parts))
             )
         return results
 
@@ -97,6 +96,14 @@ class ModelFolder:
     def _prompt(self, request: GenerationRequest) -> list[int]:
         """Token ids of a prompt that leaves space for an answer. ValueError for another."""
         ids, context = self.encode(request.prompt), self.model.config.context
+        most = context - request.max_tokens
+        if request.cut_prompt and len(ids) > most:
+            begin = self._encoder.start_ids
+            if most <= len(begin):
+                raise ValueError(
+                    f"an answer of {request.max_tokens} tokens leaves no space in the context of {context}"
+                )
+            return [*begin, *ids[len(ids) - most + len(begin) :]]
         if len(ids) >= context:
             raise ValueError(f"the prompt has {len(ids)} tokens, and the context of {context} no space for an answer")
         return ids
@@ -109,32 +116,36 @@ class ModelFolder:
             return self._encoder.encode([PromptMessage(message.role, message.content) for message in prompt])
         return self._encoder.encode(prompt)
 
-    def _span(self, request: ContinuationRequest) -> tuple[Span, bool]:
-        """Tokens to score, and whether they are all of the continuation."""
-        context = self.model.config.context
+    def _tokens(self, request: ContinuationRequest) -> Span:
+        """All tokens of a request, however many."""
         if not request.continuation:
             raise ValueError("an empty continuation has no likelihood")
-        if isinstance(request.prompt, str):
-            # A token may begin with the white space at the prompt's end, so it belongs to the continuation.
-            prompt = request.prompt.rstrip()
-            before = self.encode(prompt)
-            ids = self.encode(request.prompt + request.continuation)
-            start = len(before)
-            if not prompt or len(ids) <= start:
-                # Nothing before, or the tokens of prompt and continuation are not to be told apart.
-                ids = [*before, *self._encoder.encode_text(request.prompt[len(prompt) :] + request.continuation)]
-            if request.starts_document and prompt and not self._encoder.start_ids:
-                begin = self._encoder.document_start
-                before, ids, start = [*begin, *before], [*begin, *ids], start + len(begin)
-        else:
+        if not isinstance(request.prompt, str):
             before = self.encode(request.prompt)
-            ids, start = [*before, *self._encoder.encode_text(request.continuation)], len(before)
+            return Span([*before, *self._encoder.encode_text(request.continuation)], len(before))
+        # A token may begin with the white space at the prompt's end, so it belongs to the continuation.
+        prompt = request.prompt.rstrip()
+        before = self.encode(prompt)
+        ids = self.encode(request.prompt + request.continuation)
+        if not prompt or len(ids) <= len(before):
+            # Nothing before, or the tokens of prompt and continuation are not to be told apart.
+            ids = [*before, *self._encoder.encode_text(request.prompt[len(prompt) :] + request.continuation)]
+        begin = []
+        if request.starts_document and prompt and not self._encoder.start_ids:
+            begin = self._encoder.document_start
+        return Span([*begin, *ids], len(begin) + len(before))
+
+    def _spans(self, request: ContinuationRequest, tokens: Span) -> list[Span]:
+        """What the model reads to score a request's tokens: one span, or windows."""
+        context, before, scored = self.model.config.context, tokens.ids[: tokens.start], tokens.ids[tokens.start :]
+        if request.whole and len(scored) > context:
+            return windows([before[-1], *scored], context)
         # The last token is only a target, so a span has one token more than the model reads.
-        scored = ids[start:][:context]
-        if start > (kept := context + 1 - len(scored)):
-            begin = list(self._encoder.start_ids[:kept])
-            before = [*begin, *before[start - kept + len(begin) :]]
-        return Span([*before, *scored], len(before)), len(scored) == len(ids) - start
+        scored = scored[:context]
+        if tokens.start > (kept := context + 1 - len(scored)):
+            begin = self._encoder.start_ids[:kept]
+            before = [*begin, *before[tokens.start - kept + len(begin) :]]
+        return [Span([*before, *scored], len(before))]
 
     def _texts(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Text of each token; joined they are the whole text, so of a character's tokens the last has it."""

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from tokenizer_fixtures import byte_level, llama
 
 from sluice.model.architecture.config import ModelConfig, TransformerConfig
-from sluice.model.architecture.generation import generate
+from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import save_model
 from sluice.model.evaluation.evaluated import ContinuationRequest, GenerationRequest, Message
 from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.model.evaluation.open_model import open_model
+from sluice.model.evaluation.perplexity import document_bits
+from sluice.model.text.prompt import PromptEncoder
 
 WORDS = ("quick fox", " jumps over", " the lazy", " dog; it leaves", " when its answer", " is complete! 12", " Größe")
 CHAT = (Message("user", "Is it naïve?"),)
@@ -93,6 +95,24 @@ def test_a_long_continuation_is_cut_and_divided_by_what_was_scored(model: ModelF
     assert text.startswith("".join(found.tokens))
 
 
+def test_a_long_text_can_be_scored_whole_by_overlapping_windows(model: ModelFolder) -> None:
+    text = "The quick brown fox doesn't jump. " * 12
+    (found,) = model.score([ContinuationRequest("", text, whole=True)])
+    (bits,) = document_bits(model.model, PromptEncoder(model.tokenizer), [text])
+    assert len(found.token_nats) > model.model.config.context
+    assert found.nats == pytest.approx(bits * math.log(2), abs=1e-3)
+    assert ("".join(found.tokens), found.scored_bytes) == (text, len(text))
+
+
+def test_a_prompt_can_be_cut_to_make_space_for_its_answer(model: ModelFolder) -> None:
+    prompt = "The quick brown fox. " * 40
+    (cut,) = model.generate([GenerationRequest(prompt, 20, cut_prompt=True)])
+    tail = model.encode(prompt)[-44:]
+    assert cut.text == model.tokenizer.decode(generate(model.model, tail, 20, GenerationOptions(stop_ids=[0, 3])))
+    (none,) = model.generate([GenerationRequest("dog", 64, cut_prompt=True)])
+    assert "leaves no space" in none.error
+
+
 def test_a_long_prompt_is_cut_at_its_beginning(model: ModelFolder) -> None:
     prompt = "The quick brown fox. " * 40 + "Its lazy"
     (found,) = model.score([ContinuationRequest(prompt, " dogs")])
@@ -165,7 +185,8 @@ def test_another_family_s_model_begins_with_its_bos_once_and_uses_its_template(t
         assert ids.count(bos) == 1
     assert made.tokenizer.decode(made.encode(CHAT)).endswith("[answer]")
     (found,) = made.score([ContinuationRequest("dog " * 100, " fox")])
-    cut, _ = made._span(ContinuationRequest("dog " * 100, " fox"))
+    request = ContinuationRequest("dog " * 100, " fox")
+    (cut,) = made._spans(request, made._tokens(request))
     assert cut.ids[0] == bos
     assert len(cut.ids) == 65
     assert found.scored_bytes == 4

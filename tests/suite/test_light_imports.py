@@ -38,6 +38,11 @@ ROWS = {
         "import sluice.pipelines.commands.gate, sluice.model.evaluation.judgement, sluice.model.evaluation.lost_items",
         ["datatrove", "jinja2", "mlflow", "pandas", "ray", "scipy", "tokenizers", "torch"],
     ),
+    "suites and models under evaluation": (
+        "import sluice.model.evaluation.lm_eval, sluice.model.evaluation.harness\n"
+        "from sluice.pipelines.commands import evaluate",
+        ["lm_eval", "evaluate", "datasets", "transformers"],
+    ),
     "a heavy one, so that the check can fail": ("import json.tool", ["argparse"]),
 }
 """By name: what runs in a fresh interpreter, and the modules that it must not have loaded."""
