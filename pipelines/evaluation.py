@@ -56,7 +56,12 @@ def find_suite(name: str, workspace: Workspace) -> "Suite":
 
 
 def make_plan(
-    workspace: Workspace, names: Sequence[str], data: Path | None, overrides: Sequence[str], *, is_served: bool
+    workspace: Workspace,
+    names: Sequence[str],
+    data: Path | None,
+    overrides: Sequence[str],
+    *,
+    is_served: bool,
 ) -> "Plan":
     """Return what to measure: the named suites and tasks, or without names the metrics on `data` and our own suites.
 
@@ -70,6 +75,8 @@ def make_plan(
     from sluice.model.config import EvaluateConfig
     from sluice.model.evaluation.held_out import read_data
     from sluice.model.evaluation.plan import Plan
+    from sluice.model.evaluation.suites.retrieval import NAME as RETRIEVAL
+    from sluice.model.evaluation.suites.retrieval import retrieval_suite
     from sluice.pipelines.compose import compose_without_files
 
     params = compose_without_files(workspace, overrides)
@@ -81,13 +88,15 @@ def make_plan(
             "and JSONL beside it"
         )
     wanted = [name for name in names if not name.startswith(_LM_EVAL)] if names else list(DEFAULT_SUITES)
+    asks_retrieval = not names or RETRIEVAL in wanted
+    wanted = [name for name in wanted if name != RETRIEVAL]
     suites = [find_suite(name, workspace) for name in wanted]
     if len({suite.settings.name for suite in suites}) < len(suites):
         raise ValueError(f"two of the suites have one name: {', '.join(suite.settings.name for suite in suites)}")
     plan = Plan(config, None, tuple(suites), {task: data for task in tasks if data is not None})
     if not names and is_served:
-        return replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
-    if not names and data is None:
+        plan = replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
+    elif not names and data is None:
         raise ValueError(
             "the default suite measures held-out text: name it by --data (a refined folder, a folder of texts or a "
             "text file), or name suites by --suite"
@@ -95,7 +104,16 @@ def make_plan(
     if data is not None and any(data.glob("documents-*.jsonl*")):
         train = tuple(each.text for each in read_documents(data) if split_of(each.id, split) == "train")
         plan = replace(plan, training_texts=train)
-    return replace(plan, held_out=read_data(data, split)) if data is not None and not names else plan
+    if data is None or tasks or (names and not asks_retrieval):
+        if asks_retrieval and names:
+            raise ValueError("retrieval asks for sections of held-out text: name it by --data")
+        return plan
+    held_out = read_data(data, split)
+    if (retrieval := retrieval_suite(held_out.test, seed=config.seed)) is not None:
+        plan = replace(plan, suites=(*plan.suites, retrieval))
+    elif names:
+        raise ValueError(f"{data}: too few held-out sections for retrieval; add text, or raise pack.test_fraction")
+    return plan if names or is_served else replace(plan, held_out=held_out)
 
 
 def evaluate_into(

@@ -9,6 +9,7 @@ from sluice.model.evaluation.suites.generating import add_generated
 from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts, question
 from sluice.model.evaluation.suites.scorer import agreement_entry
 from sluice.model.evaluation.suites.scorers import SCORERS
+from sluice.model.evaluation.suites.scorers.retrieval import recall_at_k, reciprocal_rank
 from sluice.model.evaluation.suites.suite import Suite
 from sluice.model.evaluation.suites.suite_run import Asked, SuiteRun
 
@@ -59,4 +60,17 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
         add_generated(model, asked, run, progress)
     if any(SCORERS[name].reads == "choices" for name in settings.scorers):
         add_chosen(model, asked, run, progress)
+    if settings.recall_at:
+        _add_ranking(asked, run)
     return run
+
+
+def _add_ranking(asked: Asked, run: SuiteRun) -> None:
+    """Add recall@k and the mean reciprocal rank of the samples' rankings, which no model made."""
+    settings = asked.suite.settings
+    rankings = [(sample.fields["ranked"], sample.fields["relevant"]) for sample in asked.suite.samples]
+    found = {f"{settings.name}.recall@{k}": [recall_at_k(*each, k) for each in rankings] for k in settings.recall_at}
+    found[f"{settings.name}.mrr"] = [reciprocal_rank(*each) for each in rankings]
+    for metric, values in found.items():
+        run.items += asked.rows(metric, values)
+        run.entry["planned"][metric] = len(values)

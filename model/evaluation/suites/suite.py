@@ -85,6 +85,9 @@ class SuiteSettings(Block):
     perturbations: list[Literal["typos", "case", "format"]] = []
     """Answered also with prompts perturbed so, for the agreement with the plain prompts' answers."""
     sampling: Sampling | None = None
+    recall_at: list[int] = []
+    """The k of recall@k, beside the mean reciprocal rank, for samples with a ranking: `ranked` and `relevant`, lists of
+    ids."""
 
     @model_validator(mode="after")
     def _belong_together(self) -> "SuiteSettings":
@@ -100,6 +103,8 @@ class SuiteSettings(Block):
             raise ValueError(
                 "sampling, stop and perturbations are for scorers of text: no scorer of this suite reads any"
             )
+        if min(self.recall_at, default=1) < 1:
+            raise ValueError("each k of recall_at is at least 1")
         if "" in self.stop:
             raise ValueError("an empty stop string would end every answer at once: leave it out")
         prompt_fields(self.prompt)
@@ -123,6 +128,7 @@ class SuiteSettings(Block):
             key=self.key,
             cluster=self.cluster,
             metadata=tuple(self.metadata),
+            ids=("ranked", "relevant") if self.recall_at else (),
             tolerance=self.tolerance,
         )
 

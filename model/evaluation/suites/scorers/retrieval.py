@@ -1,8 +1,14 @@
-"""Retrieval: whether the right source is found, cited, and what of the answer it supports."""
+"""Retrieval: whether the right source is found, cited, and what of the answer it supports.
+
+The scorers read two fields of a sample: `shown`, the numbered sources of its prompt as {id, text}, and `relevant`, the
+ids of those that answer it.
+"""
 
 import re
 from collections.abc import Collection, Sequence
 
+from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.scorers.rouge import common_length
 from sluice.model.evaluation.suites.words import words
 
@@ -53,3 +59,25 @@ def supported(answer: str, source: str) -> float:
     ours = [words(sentence) for sentence in sentences(answer)]
     found = sum(common_length(each, theirs) >= _FOUND * len(each) for each in ours)
     return found / len(ours) if ours else 0.0
+
+
+def cited_source(answer: str, sample: Sample) -> float | None:
+    """Return 1 where the answer cites a relevant source and none that was not shown; None for samples without."""
+    if not {"shown", "relevant"} <= sample.fields.keys():
+        return None
+    return cites(answer, [source["id"] for source in sample.fields["shown"]], sample.fields["relevant"])
+
+
+def supported_sentences(answer: str, sample: Sample) -> float | None:
+    """Return the share of sentences that stand in the sources that the answer cites; 0 for one that cites none."""
+    if "shown" not in sample.fields:
+        return None
+    shown = sample.fields["shown"]
+    cited = [shown[number - 1]["text"] for number in citations(answer) if 1 <= number <= len(shown)]
+    return supported(answer, "\n\n".join(cited))
+
+
+SCORERS = (
+    Scorer("cited_source", "text", cited_source, needs="nothing"),
+    Scorer("supported_sentences", "text", supported_sentences, needs="nothing"),
+)
