@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
-from sluice.model.evaluation.suites.scorers import SCORERS
 
 ANSWERS_FILE = "answers.jsonl"
 """Answers to the samples of suites, a row for each."""
@@ -73,6 +72,9 @@ def _lost_answers(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[st
 
 def _merit(scorer: str, score: float | None) -> float:
     """Return a score so that higher is better, whether it measures harm or not."""
+    # Some scorers import what the gate, which imports this file, does without.
+    from sluice.model.evaluation.suites.scorers import SCORERS
+
     if score is None:
         return 0.0
     return 1.0 - score if scorer in SCORERS and SCORERS[scorer].worst == 1.0 else score
