@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from sluice.components.artifact import plain
 from sluice.components.file_hashes import with_hashes
 from sluice.components.params import BLOCKS, Params, load_block, validate, validate_block
 from sluice.components.saved_files import read_mapping
@@ -57,15 +56,7 @@ def compose_without_files(
 
     try:
         # Every field's own default, without the blocks' rules: only the composed whole has to be legal.
-        defaults = {
-            name: {
-                field: plain(default) if isinstance(default, Block) else default
-                for field, info in kind.model_fields.items()
-                if not info.is_required()
-                for default in [info.get_default(call_default_factory=True)]
-            }
-            for name, kind in kinds.items()
-        }
+        defaults = {name: kind.model_construct().model_dump(mode="json") for name, kind in kinds.items()}
         conf = _conf_values(workspace.conf, {key: option for key, option in given.items() if key in groups})
         composed = OmegaConf.merge(defaults, *conf)
         for key, text in given.items():
@@ -104,7 +95,7 @@ def override_block(workspace: Workspace, kind: type[AnyBlock], overrides: Sequen
 
 def write_params(path: Path, params: Params) -> bool:
     """Write a params.yaml if it changes; True where it did."""
-    text = render_params(params)
+    text = _HEADER + yaml.safe_dump(params.dump(), sort_keys=False, allow_unicode=True)
     if path.is_file() and path.read_bytes() == text.encode():
         return False
     with atomic_write(path) as partial:
@@ -121,10 +112,6 @@ def find_workspace() -> Workspace:
     if not workspace.params.is_file():
         write_params(workspace.params, compose(workspace, []))
     return workspace
-
-
-def render_params(params: Params) -> str:
-    return _HEADER + yaml.safe_dump(params.dump(), sort_keys=False, allow_unicode=True)
 
 
 def conf_groups(workspace: Workspace, kinds: Container[str] = ()) -> dict[str, list[str]]:

@@ -82,22 +82,6 @@ def is_mapping(kind: type[Block], field: str) -> bool:
     return field in kind.model_fields and get_origin(kind.model_fields[field].annotation) is dict
 
 
-def names_file(kind: type[Block], field: str) -> bool:
-    """Return whether a field's value is a path, or a list of them."""
-    info = kind.model_fields.get(field)
-    return info is not None and any(isinstance(marker, NamesFile) for marker in info.metadata)
-
-
-def is_path(text: str) -> bool:
-    """Return whether a path field's value is one path as it stands: it exists, or is no null, list or quotation."""
-    if text != "null" and text[0] not in "[{'\"":
-        return True
-    try:
-        return Path(text).exists()
-    except OSError:
-        return False  # A list may be longer than the name of any file.
-
-
 def read_value(kind: type[Block], field: str, text: str) -> Any:
     """The value of `field=text` in OmegaConf's grammar, such as 3, null, [a, b] and {weight: 2}; else ValueError."""
     from omegaconf import OmegaConf
@@ -105,8 +89,14 @@ def read_value(kind: type[Block], field: str, text: str) -> Any:
 
     # A shell leaves the tilde of `key=~/texts` alone, and the grammar has none. Interpolation waits for all values.
     text = str(Path(text).expanduser()) if text.startswith("~/") else text
-    if not text or "${" in text or ((names_path := names_file(kind, field)) and is_path(text)):
+    if not text or "${" in text:
         return text
+    markers = kind.model_fields[field].metadata if field in kind.model_fields else []
+    if names_path := any(isinstance(marker, NamesFile) for marker in markers):
+        # One path as it stands, unless it is null, a list or a quotation that is no file's name.
+        with suppress(OSError):  # A list may be longer than the name of any file.
+            if (text != "null" and text[0] not in "[{'\"") or Path(text).exists():
+                return text
     try:
         if text.startswith("{") and is_mapping(kind, field):
             # OmegaConf knows no quoted names; YAML does, and wants a space after the colon of `{name:value}`.
