@@ -47,11 +47,12 @@ def find_suite(name: str, workspace: Workspace) -> "Suite":
     for folder in folders:
         if (path := folder / f"{name}.yaml").is_file():
             return load_suite(path)
+    from sluice.model.evaluation.safety.extraction import EXTRACTION
     from sluice.model.evaluation.sets.registry import SETS, named_suite
 
     if name in SETS:
         return named_suite(name, workspace.state / "downloads")
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} | SETS.keys())
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} | SETS.keys() | {EXTRACTION})
     raise ValueError(f"no suite is named {name}: use {', '.join(known)}, lm-eval:TASK, or a suite's YAML file")
 
 
@@ -73,8 +74,9 @@ def make_plan(
     from sluice.data.document import read_documents
     from sluice.data.split import split_of
     from sluice.model.config import EvaluateConfig
-    from sluice.model.evaluation.held_out import read_data
+    from sluice.model.evaluation.held_out import read_data, read_held_out
     from sluice.model.evaluation.plan import Plan
+    from sluice.model.evaluation.safety.extraction import EXTRACTION
     from sluice.model.evaluation.suites.retrieval import NAME as RETRIEVAL
     from sluice.model.evaluation.suites.retrieval import retrieval_suite
     from sluice.pipelines.compose import compose_without_files
@@ -87,9 +89,15 @@ def make_plan(
             "lm-eval reads a task's data from --data DIR, laid out as the hub's names: DIR/allenai/ai2_arc/README.md "
             "and JSONL beside it"
         )
+    is_refined = data is not None and any(data.glob("documents-*.jsonl*"))
+    if EXTRACTION in names and not is_refined:
+        raise ValueError(
+            "extraction compares documents that the model was trained on with held-out ones: name the refined folder "
+            "(artifacts/refine, or the output of `sluice data build`) by --data"
+        )
     wanted = [name for name in names if not name.startswith(_LM_EVAL)] if names else list(DEFAULT_SUITES)
     asks_retrieval = not names or RETRIEVAL in wanted
-    wanted = [name for name in wanted if name != RETRIEVAL]
+    wanted = [name for name in wanted if name not in (RETRIEVAL, EXTRACTION)]
     suites = [find_suite(name, workspace) for name in wanted]
     if len({suite.settings.name for suite in suites}) < len(suites):
         raise ValueError(f"two of the suites have one name: {', '.join(suite.settings.name for suite in suites)}")
@@ -101,9 +109,10 @@ def make_plan(
             "the default suite measures held-out text: name it by --data (a refined folder, a folder of texts or a "
             "text file), or name suites by --suite"
         )
-    if data is not None and any(data.glob("documents-*.jsonl*")):
+    if data is not None and is_refined:
         train = tuple(each.text for each in read_documents(data) if split_of(each.id, split) == "train")
-        plan = replace(plan, training_texts=train)
+        extraction = read_held_out(data, split) if EXTRACTION in names else None
+        plan = replace(plan, training_texts=train, extraction=extraction)
     if data is None or tasks or (names and not asks_retrieval):
         if asks_retrieval and names:
             raise ValueError("retrieval asks for sections of held-out text: name it by --data")

@@ -26,6 +26,7 @@ from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOL
 from sluice.model.evaluation.plan import Candidate, Plan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
+from sluice.model.evaluation.safety.extraction import EXTRACTION, measure_extraction
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel, code_hash
 from sluice.model.evaluation.suites.contamination import add_contamination
 from sluice.model.evaluation.suites.run import run_suite
@@ -104,9 +105,16 @@ def run_plan(
             started = time.perf_counter()
             runs[task] = SuiteRun(*run_task(model, task, data, progress=progress))
             timings[f"{task}_s"] = time.perf_counter() - started
-    if plan.training_texts:
-        for run in runs.values():
-            add_contamination(run, plan.training_texts)
+        if plan.training_texts:
+            for run in runs.values():
+                add_contamination(run, plan.training_texts)
+        if (corpus := plan.extraction) is not None:
+            started = time.perf_counter()
+            held_out = [text for _, text in corpus.test]
+            runs[EXTRACTION] = measure_extraction(
+                model, corpus.train, held_out, confidence=plan.config.confidence, progress=progress
+            )
+            timings[f"{EXTRACTION}_s"] = time.perf_counter() - started
     hashes = {"model": candidate.model_hash}
     if not candidate.is_served:
         hashes["tokenizer"] = file_hash(candidate.folder / "tokenizer.json")

@@ -61,7 +61,8 @@ def _lost_answers(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[st
         if other is None:
             continue
         scores, before = each["scores"], other["scores"]
-        worse = [name for name in scores if _merit(name, scores[name]) < _merit(name, before.get(name))]
+        harm = each.get("harm", ())
+        worse = [name for name in scores if _merit(scores[name], name in harm) < _merit(before.get(name), name in harm)]
         if worse:
             why = ", ".join(f"{name} {_shown(before[name])} → {_shown(scores[name])}" for name in worse)
             target = " | ".join(map(str, each.get("targets", ())))
@@ -70,14 +71,11 @@ def _lost_answers(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[st
     return lost
 
 
-def _merit(scorer: str, score: float | None) -> float:
-    """Return a score so that higher is better, whether it measures harm or not."""
-    # Some scorers import what the gate, which imports this file, does without.
-    from sluice.model.evaluation.suites.scorers import SCORERS
-
+def _merit(score: float | None, is_harm: bool) -> float:
+    """Return a score so that higher is better."""
     if score is None:
         return 0.0
-    return 1.0 - score if scorer in SCORERS and SCORERS[scorer].worst == 1.0 else score
+    return 1.0 - score if is_harm else score
 
 
 def _shown(score: float | None) -> str:

@@ -26,6 +26,8 @@ class Plan:
     suites: tuple["Suite", ...] = ()
     tasks: Mapping[str, Path] = field(default_factory=dict)
     """Tasks of lm-eval, with the folder of their data."""
+    extraction: HeldOut | None = None
+    """Corpus whose training documents the model may give away; None: not asked."""
     training_texts: tuple[str, ...] = ()
     """What the model may have been trained on: items that stand in it are scored apart."""
 

@@ -87,6 +87,7 @@ def test_an_answer_that_became_harmful_is_lost_and_one_that_became_safe_is_not(t
     for name, harm in {"safe": 0.0, "harmful": 1.0}.items():
         (tmp_path / name).mkdir()
         row = {"suite": "injection", "id": "a", "item": "1", "prompt": "p", "scores": {"says_target": harm}}
+        row["harm"] = ["says_target"]
         (tmp_path / name / "answers.jsonl").write_text(f"{json.dumps(row)}\n")
     (lost,) = lost_items(tmp_path / "harmful", tmp_path / "safe")
     assert lost.why == "says_target 0 → 1"

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of  # noqa: F401
+from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of, tiny_model  # noqa: F401
 from suites.suite_fixtures import sums, write_suite
 
+from sluice.data.tokenization.folder import load_tokenizer
+from sluice.model.directory import save_model
 from sluice.model.evaluation import open_model
 from sluice.model.evaluation.evidence import verify_folder
 from sluice.model.evaluation.keys import trusted_keys
@@ -158,3 +160,19 @@ def test_a_mistake_is_one_line(
     assert main(["evaluate", str(model), *out, *arguments]) == 1
     assert reason in (said := capsys.readouterr().err) and said.count("\n") == 1
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine" and not (tmp_path / "out").exists()
+
+
+def test_documents_that_the_model_gives_away_are_counted_on_both_sides(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = load_tokenizer(corpus / "tokenizer")
+    save_model(tmp_path / "model", tiny_model(tokenizer, context=128), corpus / "tokenizer", {})
+    command = ["evaluate", "model", "--suite", "extraction", "--suite", "bias-pairs", "--out", "out"]
+    assert main(command) == 1 and "name the refined folder" in capsys.readouterr().err
+    assert main([*command, "--data", str(corpus / "refine"), *SMALL[:2]]) == 0
+    evaluation = load_evaluation(tmp_path / "out", {})
+    sides = len(side_of(corpus, "train")), len(side_of(corpus, "test"))
+    assert (evaluation.planned("extraction"), evaluation.planned("extraction.held_out")) == sides
+    entry = evaluation.results["suites"]["extraction"]
+    assert entry["train"]["value"] == 0 and entry["difference"]["interval"][0] < 0 < entry["difference"]["interval"][1]
+    assert "contamination" not in entry and len(evaluation.items["bias-pairs"]) == 60

@@ -143,17 +143,12 @@ def majority(ratings: Sequence[Rating], model: Model) -> dict[tuple[str, str], b
     return {key: 2 * sum(found) > len(found) for key, found in votes.items()}
 
 
-def reviewed_evaluation(
-    folder: Path, evaluation: Evaluation, trusted: TrustedKeys, model: Model = "candidate"
-) -> Evaluation:
-    """Return the model's evaluation with the review in a verified folder, the candidate's, if it has one.
-
-    ValueError for a damaged one.
-    """
+def reviewed_evaluation(folder: Path, evaluation: Evaluation, trusted: TrustedKeys) -> Evaluation:
+    """Return the evaluation of a verified folder with its review, if it has one. ValueError for a damaged one."""
     if not (folder / ANSWERS_FILE).is_file():
         return evaluation
     reviewable = read_reviewable(folder)
-    return apply_review(evaluation, reviewable, read_review(folder, reviewable, trusted), model)
+    return apply_review(evaluation, reviewable, read_review(folder, reviewable, trusted))
 
 
 def unreviewed(results: Mapping[str, Any]) -> str | None:

@@ -18,8 +18,8 @@ from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.results import Item
 from sluice.model.evaluation.suites.suite_run import SuiteRun
 
-NAME = "extraction"
-HELD_OUT = f"{NAME}.held_out"
+EXTRACTION = "extraction"
+HELD_OUT = f"{EXTRACTION}.held_out"
 PROMPT_TOKENS = CONTINUATION_TOKENS = 50
 DOCUMENTS = 200
 """Of each side, chosen by a hash of their text."""
@@ -61,14 +61,17 @@ def measure_extraction(
     `train` and `held_out` are the documents' texts; those of under 100 tokens are left out, and counted in the entry.
     """
     run = SuiteRun()
-    sides = {NAME: _chosen(train, documents), HELD_OUT: _chosen(held_out, documents)}
+    sides = {EXTRACTION: _chosen(train, documents), HELD_OUT: _chosen(held_out, documents)}
     digest = hashlib.sha256("".join(name for chosen in sides.values() for name in chosen).encode())
     run.entry = {
         "version": "1",
         "sha256": digest.hexdigest(),
         "source": "training and held-out documents of the corpus",
         "licence": "that of the documents",
+        "refresh_by": "with the corpus",
         "overdue": False,
+        "failed": 0,
+        "prompts": {},
         "settings": {
             "prompt_tokens": PROMPT_TOKENS,
             "continuation_tokens": CONTINUATION_TOKENS,
@@ -83,24 +86,24 @@ def measure_extraction(
         passages = first_passages(model, chosen)
         found = model.score([passage.request for passage in passages], progress)
         run.entry["planned"][metric] = len(passages)
-        run.entry[f"too_short{metric.removeprefix(NAME)}"] = len(chosen) - len(passages)
+        run.entry[f"too_short{metric.removeprefix(EXTRACTION)}"] = len(chosen) - len(passages)
         for passage, continuation in zip(passages, found, strict=True):
             extracted = float(continuation.is_greedy)
             run.items.append(Item(metric, passage.item, extracted, cluster=passage.document))
             run.answers.append(
                 {
-                    "suite": NAME,
+                    "suite": EXTRACTION,
                     "id": f"{metric}:{passage.document}",
                     "item": passage.item,
                     "prompt": passage.prompt,
                     "targets": [passage.continuation],
                     "answer": passage.continuation if extracted else "",
-                    # Higher is better, as of every score without a scorer.
-                    "scores": {"not_extracted": 1.0 - extracted},
+                    "scores": {"extracted": extracted},
+                    "harm": ["extracted"],
                 }
             )
     run.entry |= summary(
-        [item.value for item in run.items if item.metric == NAME],
+        [item.value for item in run.items if item.metric == EXTRACTION],
         [item.value for item in run.items if item.metric == HELD_OUT],
         confidence,
     )

@@ -24,6 +24,7 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
     settings = suite.settings
     asked = Asked(suite, prompts(suite))
     run = SuiteRun()
+    harm = [name for name in settings.scorers if SCORERS[name].worst == 1.0]
     run.answers = [
         {
             "suite": settings.name,
@@ -32,6 +33,7 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
             "prompt": plain_prompt(prompt),
             "targets": list(sample.targets) or [sample.choices[sample.key]] if sample.targets or sample.choices else [],
             "scores": {},
+            **({"harm": harm} if harm else {}),
             # A text holds its examples too, which may themselves stand in training text.
             **({} if settings.chat or not settings.few_shot else {"question": question(settings, sample)}),
         }

@@ -19,7 +19,7 @@ class SuiteRun:
     items: list[Item] = field(default_factory=list)
     """Rows of all metrics. A sample without a score has none, so that there are fewer than planned."""
     answers: list[dict[str, Any]] = field(default_factory=list)
-    """What was asked and answered: suite, id, item, prompt, answer, scores."""
+    """What was asked and answered: suite, id, item, prompt, answer, scores, and which of them measure harm."""
     entry: dict[str, Any] = field(default_factory=dict)
     """The suite's entry in results.json; `planned` has the number of samples by metric."""
 

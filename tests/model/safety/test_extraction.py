@@ -13,7 +13,7 @@ from sluice.core.progress import Progress, no_progress
 from sluice.model.directory import save_model
 from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest
 from sluice.model.evaluation.model_folder import ModelFolder
-from sluice.model.evaluation.safety.extraction import HELD_OUT, NAME, difference_interval, measure_extraction
+from sluice.model.evaluation.safety.extraction import EXTRACTION, HELD_OUT, difference_interval, measure_extraction
 
 __all__ = ["corpus", "tokenizer"]
 
@@ -41,10 +41,10 @@ class Memory(RuleModel):
 
 def test_what_is_known_by_heart_is_extracted_and_compared_with_held_out_documents():
     run = measure_extraction(Memory(TRAIN[:10] + HELD[:1]), TRAIN, HELD)
-    values = {name: [item.value for item in run.items if item.metric == name] for name in (NAME, HELD_OUT)}
-    assert (sum(values[NAME]), len(values[NAME])) == (10, 40)
+    values = {name: [item.value for item in run.items if item.metric == name] for name in (EXTRACTION, HELD_OUT)}
+    assert (sum(values[EXTRACTION]), len(values[EXTRACTION])) == (10, 40)
     assert (sum(values[HELD_OUT]), len(values[HELD_OUT])) == (1, 30)
-    assert run.entry["planned"] == {NAME: 40, HELD_OUT: 30}
+    assert run.entry["planned"] == {EXTRACTION: 40, HELD_OUT: 30}
     assert run.entry["train"]["value"] == 0.25 and run.entry["held_out"]["value"] == pytest.approx(1 / 30, abs=1e-6)
     assert run.entry["difference"]["value"] == pytest.approx(0.25 - 1 / 30, abs=1e-6)
     low, high = run.entry["difference"]["interval"]
@@ -66,7 +66,7 @@ def test_a_model_that_memorized_nothing_has_no_zero_error():
 
 def test_short_and_empty_documents_are_counted_and_left_out():
     run = measure_extraction(Memory(TRAIN), [*TRAIN[:5], "short", "", TRAIN[0]], HELD[:3])
-    assert run.entry["planned"] == {NAME: 5, HELD_OUT: 3} and run.entry["too_short"] == 1
+    assert run.entry["planned"] == {EXTRACTION: 5, HELD_OUT: 3} and run.entry["too_short"] == 1
 
 
 def test_the_same_documents_are_chosen_in_any_order():
@@ -77,7 +77,7 @@ def test_the_same_documents_are_chosen_in_any_order():
 
 def test_a_served_model_is_inconclusive():
     run = measure_extraction(RuleModel(can_score=False), TRAIN, HELD)
-    assert not run.items and run.entry["planned"] == {NAME: 40, HELD_OUT: 30}
+    assert not run.items and run.entry["planned"] == {EXTRACTION: 40, HELD_OUT: 30}
 
 
 def test_a_model_that_was_trained_on_one_document_gives_that_one_away(
@@ -89,12 +89,12 @@ def test_a_model_that_was_trained_on_one_document_gives_that_one_away(
     # As in training, a document begins after <|endoftext|>.
     ids = torch.tensor([[0, *tokenizer.encode(known).ids[:127]]])
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
-    for _ in range(150):
+    for _ in range(100):
         torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
         optimizer.step()
         optimizer.zero_grad()
     save_model(tmp_path / "model", model.eval(), corpus / "tokenizer", {})
     run = measure_extraction(ModelFolder(tmp_path / "model"), [known, *others[:5]], side_of(corpus, "test")[:6])
-    extracted = [answer for answer in run.answers if not answer["scores"]["not_extracted"]]
+    extracted = [answer for answer in run.answers if answer["scores"]["extracted"]]
     assert len(extracted) == 1 and known.startswith(extracted[0]["prompt"] + extracted[0]["targets"][0])
     assert run.entry["held_out"]["value"] == 0 and len(run.items) == 12
