@@ -37,6 +37,7 @@ COMMANDS = {
     "sweep": "find the best learning rate and shape by short runs, of which the worse end early",
     "scaling": "fit a power law to a ladder of small runs, and size the next budget",
     "evaluate": "measure a model directory or a served model by metrics and suites, alone or beside a baseline",
+    "suite": "draw prompts of real traffic into a suite, masked",
     "data": "build clean documents, explain why one was dropped, apply new thresholds, compare builds, draw the card",
     "model": "import and export transformers' models; logits and text of a model directory",
     "review": "have people rate an evaluation's high-risk and disputed answers, blinded",

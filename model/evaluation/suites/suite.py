@@ -16,6 +16,9 @@ from sluice.model.evaluation.suites.perturbations import PERTURBATIONS
 from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, Sample, SampleFields, read_samples
 from sluice.model.evaluation.suites.scorers import SCORERS
 
+NAME_PATTERN = "[a-z0-9][a-z0-9_-]*"
+"""Names of suites; a dot ends the name in a metric's."""
+
 
 class Sampling(Block):
     """Answers drawn beside the greedy one, for pass@k and the spread over seeds."""
@@ -39,7 +42,7 @@ class Sampling(Block):
 class SuiteSettings(Block):
     """Content of a suite's YAML file."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=f"^{NAME_PATTERN}$")
     """Names the suite's metrics: NAME, or NAME.SCORER where there are several scorers."""
     version: int | str
     source: str = Field(min_length=1)
