@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model_generate.add_dtype(action)
 
+    action = add("surprisal", "show how many bits each token of a text costs a model, on a page that colours the text")
+    action.add_argument("folder", metavar="DIR", help="a model directory")
+    action.add_argument("text", metavar="FILE", help="a UTF-8 text file")
+    action.add_argument("--out", metavar="FILE.html", help="page to write (default: none)")
+
     action = add("generate", "continue a prompt, and print the continuation; the same seed gives the same text")
     model_generate.add_arguments(action)
 
@@ -72,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         "import": _convert,
         "export": _convert,
         "logits": _logits,
+        "surprisal": _surprisal,
         "generate": lambda given: model_generate.run(given, _check_folder(given.folder)),
     }
     actions[arguments.action](arguments)
@@ -112,6 +118,39 @@ def _convert(arguments: argparse.Namespace) -> None:
         print(f"tokenizer.json has {done.extra_tokens} tokens more than the model: text with one of them is refused")
     if is_import and not (out / "tokenizer.json").is_file():
         print("no tokenizer.json came with it: logits needs none, generate does")
+
+
+def _surprisal(arguments: argparse.Namespace) -> None:
+    folder, path = _check_folder(arguments.folder), Path(arguments.text)
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no UTF-8 text that can be read: {error}") from None
+    if arguments.out and Path(arguments.out).is_dir():
+        raise ValueError(f"--out {arguments.out} is a folder: name a file")
+    from sluice.core.check import finite_or_none
+    from sluice.model.evaluation.open_model import open_model
+    from sluice.model.evaluation.surprisal import render_surprisal, surprisal
+
+    tokens = surprisal(open_model(folder), text)
+    if arguments.out:
+        Path(arguments.out).write_text(render_surprisal(tokens, path.name), encoding="utf-8")
+    nats, size = sum(token.nats for token in tokens), len(text.encode())
+    bits = sum(token.bits for token in tokens)
+    if arguments.json:
+        rows = [
+            {"text": each.text, "nats": finite_or_none(each.nats), "bits": finite_or_none(each.bits)} for each in tokens
+        ]
+        print(
+            json.dumps(
+                {"nats": finite_or_none(nats), "bits": finite_or_none(bits), "bytes": size, "tokens": rows},
+                ensure_ascii=False,
+            )
+        )
+        return
+    print(f"{len(tokens)} tokens, {size} bytes, {nats:.1f} nats, {bits:.1f} bits, {bits / size:.3f} bits per byte")
+    if arguments.out:
+        print(f"page: {arguments.out}")
 
 
 def _check_folder(name: str) -> Path:

@@ -433,3 +433,19 @@ def test_a_damaged_tokenizer_is_refused_as_it_comes(
     (damaged / "tokenizer.json").write_text(content)
     assert "tokenizer.json is damaged" in refused(["model", "import", str(damaged), str(tmp_path / "ours")], capsys)
     assert not (tmp_path / "ours").exists()
+
+
+def test_surprisal_prints_sums_and_colours_a_page(mistral: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["model", "import", str(mistral), str(tmp_path / "ours")]) == 0
+    text, page = tmp_path / "text.txt", tmp_path / "page.html"
+    text.write_text("the gate opens and the gate opens")
+    capsys.readouterr()
+    assert main(["model", "surprisal", str(tmp_path / "ours"), str(text), "--out", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["tokens"]) == 7
+    assert found["nats"] == pytest.approx(sum(token["nats"] for token in found["tokens"]))
+    assert found["bits"] == pytest.approx(found["nats"] / np.log(2))
+    assert page.read_text().count('title="') == 7
+    text.write_bytes(b"\xff")
+    assert main(["model", "surprisal", str(tmp_path / "ours"), str(text)]) == 1
+    assert "is no UTF-8 text" in capsys.readouterr().err

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sluice.data.document import encodes
-
 LETTERED_CHOICES = "lettered_choices"
 """Name in a prompt's template of the choices as lines `A. text`."""
 _LONGEST_METADATA = 200  # characters; what is longer is text and no property to slice by
@@ -124,6 +122,8 @@ def _row(line: bytes, *, is_first: bool) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
+    from sluice.data.document import encodes  # reads documents, which the gate's decision does not
+
     if not encodes(json.dumps(row, ensure_ascii=False)):
         raise ValueError("half of a surrogate pair, which is no character")
     return row
