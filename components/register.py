@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def register(root: str | Path | Workspace, forced_reason: str | None = None) -> 
 
 
 def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
+    from sluice.model.evaluation.prompt_texts import evaluation_prompts
     from sluice.model.evaluation.verdict import read_verdict
 
     verdict = read_verdict(workspace.verdict, workspace.keys)
@@ -39,9 +41,11 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     releases = open_releases(workspace)
     candidate = workspace.artifact("tune")
     check_artifact(candidate, rehash=True)
-    version = open_registry(workspace).register(
-        candidate, workspace.verdict, _evidence(workspace, verdict, forced_reason)
-    )
+    registry = open_registry(workspace)
+    evidence = _evidence(workspace, verdict, forced_reason)
+    prompts = registry.keep_prompts(evaluation_prompts(workspace.artifact("evaluate")))
+    tags = {**evidence.tags, "prompts": ", ".join(f"{name}/{number}" for name, number in prompts.items())}
+    version = registry.register(candidate, workspace.verdict, replace(evidence, tags=tags))
     state = releases.reconcile()
     if version == state.champion:
         return {"outcome": "skipped", "version": "", "reason": f"v{version} is the champion already"}

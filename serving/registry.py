@@ -6,6 +6,7 @@ evidence, all artifacts of one MLflow run that also has metrics and settings. Lo
 imported at first use.
 """
 
+import hashlib
 import logging
 import os
 import shutil
@@ -32,7 +33,9 @@ MODEL_HASH, VERDICT_HASH = "model_hash", "verdict_sha256"
 """Tags that every version has, computed from its files, besides its lineage (git_commit, dvc_lock, data, ..)."""
 _EARLIER_VERDICT_HASH = "verdict"
 """Tag with the hash of the verdict in versions of earlier releases; now the outcome has that name."""
-_AT_ONCE, _LONGEST_DESCRIPTION = 100, 5000
+PROMPT_HASH = "sha256"
+"""Tag of a prompt's version."""
+_AT_ONCE, _LONGEST_DESCRIPTION, _LONGEST_PROMPT = 100, 5000, 100_000
 """The most that MLflow takes in a request, and in its database."""
 _RESTORE = "restore it from a backup, or let `sluice promote` register the same model again"
 _ABOUT = "Models released by sluice. The ledger decides which version serves (`sluice history`); the aliases follow it."
@@ -119,6 +122,23 @@ class Registry:
         version = str(created.version)
         self._client.update_run(run_id, name=f"{self.model_name} v{version}")
         return version
+
+    def keep_prompts(self, prompts: Mapping[str, str]) -> dict[str, int]:
+        """Keep each text as a version of the prompt MODEL-NAME in MLflow's prompt registry; return versions by name.
+
+        A version has the tag `sha256` of its text. A text that has a version already gets no second one.
+        """
+        kept = {}
+        for name, text in sorted(prompts.items()):
+            digest, full = hashlib.sha256(text.encode()).hexdigest(), f"{self.model_name}-{name}"
+            known = self._client.search_prompt_versions(full) if self._client.get_prompt(full) is not None else []
+            same = [version.version for version in known if version.tags.get(PROMPT_HASH) == digest]
+            if not same:
+                # What is too long for the registry is cut there; the hash is that of the whole text.
+                created = self._client.register_prompt(full, text[:_LONGEST_PROMPT], tags={PROMPT_HASH: digest})
+                same = [created.version]
+            kept[name] = int(max(same))
+        return kept
 
     def versions(self) -> list[VersionInfo]:
         """Return all versions, oldest first."""

@@ -42,6 +42,7 @@ def test_version_carries_its_lineage(resumed: Checkout) -> None:
     assert version.aliases == ("champion",)
     assert {"git_commit", "dvc_lock", "params", "data", "tokenizer", "model_hash"} <= set(version.tags)
     assert len(version.tags["git_commit"]) == 40
+    assert "golden/1" in version.tags["prompts"]
     assert version.tags["verdict"] == "promote" and "bits_per_byte" in version.description
     kept = open_registry(resumed.workspace).model_folder(version.version).parent
     for name, tag in (("params.yaml", "params"), ("dvc.lock", "dvc_lock")):

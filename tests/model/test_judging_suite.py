@@ -10,6 +10,7 @@ from sluice.model.evaluation.evaluated import Generation
 from sluice.model.evaluation.judging.judge import LabelledAnswer
 from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
 from sluice.model.evaluation.judging.suite import add_judged
+from sluice.model.evaluation.prompt_texts import evaluation_prompts
 from sluice.model.evaluation.review.selection import is_disputed
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel
 from sluice.model.evaluation.suites.run import run_suite
@@ -66,7 +67,7 @@ def run(suite, reply=judge, labels=None, model_hash="j"):
     return done, done.entry["scorers"]
 
 
-def test_a_judge_is_a_metric_of_the_suite(suite):
+def test_a_judge_is_a_metric_of_the_suite(suite, tmp_path):
     done, scorers = run(suite)
     rows = [item for item in done.items if item.metric == "s.helpful"]
     assert len(rows) == done.entry["planned"]["s.helpful"] == 60
@@ -74,7 +75,13 @@ def test_a_judge_is_a_metric_of_the_suite(suite):
     assert rows[2].cluster == "t1" and rows[2].metadata["topic"] == "t1"
     assert scorers["judge-helpful"]["kappa_low"] >= 0.6 and scorers["judge-helpful"]["planned"] == 59
     assert done.entry["judged"] == {"s.helpful": "judge-helpful"}
-    assert done.entry["rubrics"] == {"helpful": RUBRIC.sha256}
+    assert done.entry["prompts"]["rubric-helpful"] == RUBRIC.sha256
+    (tmp_path / "results.json").write_text(json.dumps({"suites": {"s": done.entry}}))
+    golden = {"id": "g", "kind": "chat", "prompt": "Hi", "answer": "Hello", "failed": []}
+    (tmp_path / "golden.json").write_text(json.dumps([golden]))
+    texts = evaluation_prompts(tmp_path)
+    assert json.loads(texts.pop("golden")) == [{"id": "g", "kind": "chat", "prompt": "Hi"}]
+    assert texts["s"] == "{question}" and "Score 1 for a good answer." in texts["s.rubric.helpful"] and len(texts) == 2
     # The list of right answers says no to "right 1", the judge says yes.
     assert [is_disputed(row) for row in done.answers[:3]] == [False, True, True]
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -50,6 +51,24 @@ def test_local_artifacts_are_used_in_place(workspace: Workspace) -> None:
     version = workspace.register("one")
     folder = workspace.registry.model_folder(version)
     assert folder.is_relative_to(workspace.root / "mlartifacts") and folder == workspace.registry.model_folder(version)
+
+
+def test_prompts_are_versions_by_their_text(workspace: Workspace) -> None:
+    registry = workspace.registry
+    assert registry.keep_prompts({}) == {}
+    assert registry.keep_prompts({"capitals": "What is {x}?", "capitals.rubric.answer": "Score"}) == {
+        "capitals": 1,
+        "capitals.rubric.answer": 1,
+    }
+    assert registry.keep_prompts({"capitals": "Say {x}."}) == {"capitals": 2}
+    assert registry.keep_prompts({"capitals": "What is {x}?"}) == {"capitals": 1}
+    assert (
+        registry.keep_prompts({"long": "x" * 200_000}) == registry.keep_prompts({"long": "x" * 200_000}) == {"long": 1}
+    )
+    kept = registry._client.get_prompt_version(f"{registry.model_name}-capitals", 2)
+    assert kept.template == "Say {x}." and kept.tags["sha256"] == hashlib.sha256(b"Say {x}.").hexdigest()
+    # A prompt is no model, and gets no alias.
+    assert registry.versions() == [] and registry.aliases() == {}
 
 
 def test_registering_again_gives_the_same_version(workspace: Workspace, verdict: Path) -> None:

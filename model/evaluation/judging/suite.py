@@ -58,5 +58,7 @@ def add_judged(
         run.items.append(replace(judged, metadata={**about.get(row["item"], {}), **judged.metadata}))
     run.entry["planned"][metric] = len(suite.samples)
     run.entry.setdefault("judged", {})[metric] = scorer
-    run.entry.setdefault("rubrics", {})[rubric.name] = rubric.sha256
+    run.entry.setdefault("rubrics", {})[rubric.name] = {"sha256": rubric.sha256, "text": rubric.system_prompt("MARK")}
+    # The verdict has these hashes.
+    run.entry["prompts"] = {**run.entry["prompts"], f"rubric-{rubric.name}": rubric.sha256}
     run.entry.setdefault("scorers", {})[scorer] = summarize_judged(judge, rubric, answered, judgements, quality)
