@@ -8,9 +8,10 @@ workspaces make the same artifact and sign it with their own keys. Evaluations o
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from sluice.components.artifact import plain, read_metrics
+from sluice.components.artifact import artifact_hash, plain, read_metrics
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
@@ -35,6 +36,8 @@ from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
 from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import RESULTS_FILE, load_evaluation
+from sluice.model.evaluation.review.record import reviewed_evaluation
+from sluice.model.evaluation.review.selection import REVIEW_FILE
 from sluice.model.evaluation.verdict import Verdict
 
 
@@ -63,7 +66,14 @@ def candidate_evaluation(workspace: Workspace) -> AttestedEvaluation:
         model=model_hash(workspace.artifact("tune")),
         redo=f"remove {folder} and run again",
     )
-    return AttestedEvaluation(load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"]), attestation)
+    evaluation = load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"])
+    reviewed = reviewed_evaluation(folder, evaluation, trusted_keys(workspace.keys), record=review_record(workspace))
+    return AttestedEvaluation(reviewed, attestation)
+
+
+def review_record(workspace: Workspace) -> Path:
+    """Path of the review of the candidate's answers. It is signed, and so no part of the artifact."""
+    return workspace.state / "reviews" / f"{artifact_hash(workspace.artifact('evaluate'))[:16]}.json"
 
 
 def evaluation_of(workspace: Workspace, model_folder: Path, version: str) -> AttestedEvaluation:
@@ -91,7 +101,7 @@ def evaluation_of(workspace: Workspace, model_folder: Path, version: str) -> Att
                 )
                 write_json(partial / TIMINGS_FILE, report["timings"])
                 attest_folder(partial, workspace.keys, model=other, measured_by=measurement(workspace))
-    return open_evaluation(
+    found = open_evaluation(
         folder,
         trusted_keys(workspace.keys),
         redo=f"remove {folder}, and the gate measures it again",
@@ -99,6 +109,7 @@ def evaluation_of(workspace: Workspace, model_folder: Path, version: str) -> Att
         measured_by=measurement(workspace),
         version=version,
     )
+    return replace(found, evaluation=reviewed_evaluation(folder, found.evaluation, trusted_keys(workspace.keys)))
 
 
 def keep_candidate(workspace: Workspace) -> None:
@@ -110,6 +121,8 @@ def keep_candidate(workspace: Workspace) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as partial:
             shutil.copytree(workspace.artifact("evaluate"), partial)
+            if (record := review_record(workspace)).is_file():
+                shutil.copyfile(record, partial / REVIEW_FILE)
             write_json(partial / TIMINGS_FILE, read_metrics(workspace, "evaluate")["timings"])
             attest_folder(partial, workspace.keys, model=model, measured_by=measurement(workspace))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sluice.pipelines.options import add_json, with_debug
 
 if TYPE_CHECKING:
+    from sluice.components.workspace import Workspace
     from sluice.model.evaluation.review.selection import Reviewable
 
 
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "write a sheet of answers to rate, without names of models and with personal data masked"
     exporting = actions.add_parser("export", help=text, description=text, parents=[with_debug()])
-    exporting.add_argument("folder", metavar="EVAL_DIR", help="the --out of `sluice evaluate`")
+    exporting.add_argument("folder", metavar="EVAL_DIR", help="the --out of `sluice evaluate`, or artifacts/evaluate")
     exporting.add_argument("--out", required=True, metavar="FILE", help="sheet to write: .csv or .jsonl")
     exporting.add_argument("--items", type=int, metavar="N", help="at most N items, those of high risk first")
     add_json(exporting)
@@ -28,28 +29,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sluice.components.workspace import Workspace
+    from sluice.model.evaluation.review.selection import read_reviewable
 
-    folder, keys = Path(arguments.folder), Workspace.find_or_default().keys
-    reviewable = _verified(folder, keys)
+    folder, workspace = Path(arguments.folder), Workspace.find_or_default()
+    record = _verified(folder, workspace)
+    reviewable = read_reviewable(folder)
     if arguments.action == "export":
-        _export(arguments, reviewable, keys)
+        _export(arguments, reviewable, workspace.keys)
     else:
-        _import(arguments, folder, reviewable, keys)
+        _import(arguments, record, reviewable, workspace.keys)
     return 0
 
 
-def _verified(folder: Path, keys: Path) -> "Reviewable":
-    """Read what is to be reviewed, after the evidence was verified."""
+def _verified(folder: Path, workspace: "Workspace") -> Path:
+    """Verify the evidence, and return the path of its review."""
+    from sluice.components.evidence import candidate_evaluation, review_record
     from sluice.model.evaluation.evidence import verify_folder
     from sluice.model.evaluation.keys import trusted_keys
-    from sluice.model.evaluation.review.selection import BASELINE_FOLDER, read_reviewable
+    from sluice.model.evaluation.review.selection import BASELINE_FOLDER, REVIEW_FILE
 
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: name the --out of `sluice evaluate`")
+        raise ValueError(f"{folder} is not a folder: name the --out of `sluice evaluate`, or artifacts/evaluate")
+    if (folder / "manifest.json").is_file():
+        if folder.resolve() != workspace.artifact("evaluate").resolve():
+            raise ValueError(f"{folder} is no evaluation of this workspace: name {workspace.artifact('evaluate')}")
+        candidate_evaluation(workspace)
+        return review_record(workspace)
     for each in (folder, folder / BASELINE_FOLDER):
         if each == folder or each.is_dir():
-            verify_folder(each, trusted_keys(keys), redo="evaluate again with `sluice evaluate`")
-    return read_reviewable(folder)
+            verify_folder(each, trusted_keys(workspace.keys), redo="evaluate again with `sluice evaluate`")
+    return folder / REVIEW_FILE
 
 
 def _export(arguments: argparse.Namespace, reviewable: "Reviewable", keys: Path) -> None:
@@ -79,7 +88,7 @@ def _export(arguments: argparse.Namespace, reviewable: "Reviewable", keys: Path)
     print(f"then: sluice review import {arguments.folder} FILE")
 
 
-def _import(arguments: argparse.Namespace, folder: Path, reviewable: "Reviewable", keys: Path) -> None:
+def _import(arguments: argparse.Namespace, record: Path, reviewable: "Reviewable", keys: Path) -> None:
     from sluice.model.evaluation.keys import trusted_keys
     from sluice.model.evaluation.review.ratings import read_ratings
     from sluice.model.evaluation.review.record import merge, read_review, write_review
@@ -88,8 +97,8 @@ def _import(arguments: argparse.Namespace, folder: Path, reviewable: "Reviewable
     new = read_ratings(Path(arguments.file), blind(reviewable, review_key(keys)))
     if not new:
         raise ValueError(f"{arguments.file} has no ratings: fill in rater, rating_1 and, where it has two, the others")
-    ratings = merge(read_review(folder, reviewable, trusted_keys(keys)), new)
-    summary = write_review(folder, reviewable, ratings, keys)
+    ratings = merge(read_review(record, reviewable, trusted_keys(keys)), new)
+    summary = write_review(record, reviewable, ratings, keys)
     if arguments.json:
         print(json.dumps({"imported": len(new), **summary}))
         return

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from sluice.model.evaluation.results import Evaluation, Item
-from sluice.model.evaluation.review.ratings import Rating, read_ratings
-from sluice.model.evaluation.review.record import apply_review, majority, merge, summarize, unreviewed
+from sluice.model.evaluation.review.ratings import read_ratings
+from sluice.model.evaluation.review.record import Rating, apply_review, majority, merge, summarize, unreviewed
 from sluice.model.evaluation.review.selection import Reviewable, ReviewItem, select
 from sluice.model.evaluation.review.sheet import FILLED, SHOWN, blind, defuse, review_key, write_sheet
 

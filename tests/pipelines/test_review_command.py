@@ -9,6 +9,7 @@ import pytest
 
 from sluice.components.workspace import Workspace
 from sluice.core.canonical import canonical_json
+from sluice.core.manifest import file_hash
 from sluice.model.evaluation.evidence import attest_folder, verify_folder
 from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.results import Item, item_lines, load_evaluation
@@ -97,6 +98,9 @@ def test_a_review_goes_out_and_comes_back(
     # The record lies beside the evidence, which stays as it was measured.
     verify_folder(evaluation, trusted, redo="")
     seen = reviewed_evaluation(evaluation, load_evaluation(evaluation, {}), trusted)
+    assert seen.hashes["review"] == file_hash(evaluation / REVIEW_FILE)
+    baseline = reviewed_evaluation(evaluation, load_evaluation(evaluation / "baseline", {}), trusted, "baseline")
+    assert [item.value for item in baseline.items["risky.review"]] == [0] * 6
     assert unreviewed(seen.results) is None and seen.results["review"]["required"] == 6
     assert [item.value for item in seen.items["risky.review"]] == [1] * 6
 

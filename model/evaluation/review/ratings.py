@@ -5,33 +5,18 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sluice.model.evaluation.review.selection import Model
+from sluice.model.evaluation.review.record import Better, Rating
 from sluice.model.evaluation.review.sheet import FILLED, FORMATS, BlindedItem
 
 RATINGS = {"pass": True, "fail": False}
 BETTER = ("first", "second", "tie")
-Better = Literal["candidate", "baseline", "tie"]
 
 _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _NEEDED = ("id", *FILLED)
 _SHOWN_PROBLEMS = 10
-
-
-@dataclass(frozen=True)
-class Rating:
-    """What one rater says of one item."""
-
-    suite: str
-    item: str
-    rater: str
-    passed: Mapping[Model, bool]
-    """By model."""
-    better: Better | None
-    """None where there is one answer."""
 
 
 class _LineError(Exception):

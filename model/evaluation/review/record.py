@@ -1,16 +1,16 @@
 """The signed record of a review beside an evaluation, what it says, and its weight against judges."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from sluice.core.manifest import file_hash
 from sluice.model.evaluation.judging.agreement import krippendorffs_alpha
 from sluice.model.evaluation.judging.preferences import Outcome, Preference, win_rate
 from sluice.model.evaluation.keys import TrustedKeys, signing_key
 from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.results import Evaluation, Item
-from sluice.model.evaluation.review.ratings import Rating
 from sluice.model.evaluation.review.selection import (
     REVIEW_FILE,
     Model,
@@ -20,11 +20,26 @@ from sluice.model.evaluation.review.selection import (
 )
 from sluice.model.evaluation.signed_document import read_signed, write_signed
 
+Better = Literal["candidate", "baseline", "tie"]
+
 _KIND = "review"
 _REDO = "import the review again with `sluice review import`"
 
 
-def write_review(folder: Path, reviewable: Reviewable, ratings: Sequence[Rating], key_folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rating:
+    """What one rater says of one item."""
+
+    suite: str
+    item: str
+    rater: str
+    passed: Mapping[Model, bool]
+    """By model."""
+    better: Better | None
+    """None where there is one answer."""
+
+
+def write_review(path: Path, reviewable: Reviewable, ratings: Sequence[Rating], key_folder: Path) -> dict[str, Any]:
     """Write the signed record of all ratings so far, and return its summary."""
     summary = summarize(reviewable, ratings)
     rows = [
@@ -38,20 +53,19 @@ def write_review(folder: Path, reviewable: Reviewable, ratings: Sequence[Rating]
         for each in sorted(ratings, key=lambda each: (each.suite, each.item, each.rater))
     ]
     content = {"schema_version": 1, "evaluation": reviewable.evaluation, "summary": summary, "ratings": rows}
-    write_signed(folder / REVIEW_FILE, _KIND, content, signing_key(key_folder))
+    write_signed(path, _KIND, content, signing_key(key_folder))
     return summary
 
 
-def read_review(folder: Path, reviewable: Reviewable, trusted: TrustedKeys) -> list[Rating]:
+def read_review(path: Path, reviewable: Reviewable, trusted: TrustedKeys) -> list[Rating]:
     """Return the ratings so far, none without a record. ValueError for one that was changed or is of other answers."""
-    path = folder / REVIEW_FILE
     if not path.is_file():
         return []
     content = read_signed(path, _KIND, trusted, _REDO)
     if content.get("schema_version") != 1:
         raise ValueError(f"{path}: of another schema; {_REDO}")
     if content["evaluation"] != reviewable.evaluation:
-        raise ValueError(f"{path}: reviews other answers than those of {folder}: remove it, export and review again")
+        raise ValueError(f"{path}: reviews other answers than those of the evaluation: remove it and review again")
     return [Rating(**each) for each in content["ratings"]]
 
 
@@ -143,12 +157,28 @@ def majority(ratings: Sequence[Rating], model: Model) -> dict[tuple[str, str], b
     return {key: 2 * sum(found) > len(found) for key, found in votes.items()}
 
 
-def reviewed_evaluation(folder: Path, evaluation: Evaluation, trusted: TrustedKeys) -> Evaluation:
-    """Return the evaluation of a verified folder with its review, if it has one. ValueError for a damaged one."""
+def reviewed_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    trusted: TrustedKeys,
+    model: Model = "candidate",
+    *,
+    record: Path | None = None,
+) -> Evaluation:
+    """Return the model's evaluation with the review of a verified folder, the candidate's, if it has one.
+
+    `record` is the review's file; None: review.json in the folder. ValueError for a damaged one, and for one of other
+    answers.
+    """
+    record = record or folder / REVIEW_FILE
     if not (folder / ANSWERS_FILE).is_file():
         return evaluation
     reviewable = read_reviewable(folder)
-    return apply_review(evaluation, reviewable, read_review(folder, reviewable, trusted))
+    ratings = read_review(record, reviewable, trusted)
+    if ratings:  # the verdict names the review that it rests on
+        results = {**evaluation.results, "hashes": {**evaluation.hashes, "review": file_hash(record)}}
+        evaluation = replace(evaluation, results=results)
+    return apply_review(evaluation, reviewable, ratings, model)
 
 
 def unreviewed(results: Mapping[str, Any]) -> str | None:
