@@ -1,6 +1,9 @@
 """A judgement: verified evaluations and a policy in, a complete verdict out."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Any
 
 from sluice.model.evaluation.evidence import AttestedEvaluation
 from sluice.model.evaluation.gate import decide
@@ -28,7 +31,7 @@ def judge(
             check_planned(other.evaluation, f"the {role}")
             check_same_suites(candidate.evaluation, other.evaluation, role)
     verdict = decide(
-        candidate.evaluation,
+        as_of(candidate.evaluation, now.date()),
         baseline.evaluation if baseline else None,
         policy,
         anchor=anchor.evaluation if anchor else None,
@@ -44,6 +47,18 @@ def judge(
             "time": now.isoformat(timespec="seconds"),
         }
     )
+
+
+def as_of(evaluation: Evaluation, today: date) -> Evaluation:
+    """Return the evaluation with the suites overdue that are so today, whenever they were measured."""
+    suites: Mapping[str, Mapping[str, Any]] = evaluation.results.get("suites", {})
+    dated = {
+        name: {**suite, "overdue": bool(suite.get("overdue")) or today.isoformat() > suite["refresh_by"]}
+        if "refresh_by" in suite
+        else suite
+        for name, suite in suites.items()
+    }
+    return replace(evaluation, results={**evaluation.results, "suites": dated})
 
 
 def check_planned(evaluation: Evaluation, owner: str) -> None:

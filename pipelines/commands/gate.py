@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def _check(arguments: argparse.Namespace, keys: Path) -> int:
     from sluice.model.evaluation.judgement import judge
     from sluice.model.evaluation.keys import trusted_keys
     from sluice.model.evaluation.policy import load_policy
+    from sluice.model.evaluation.review.record import reviewed_evaluation
     from sluice.model.evaluation.verdict import VERDICT_FILE, read_verdict, write_verdict
 
     folder, policy = Path(arguments.folder), load_policy(Path(arguments.policy))
@@ -78,7 +80,12 @@ def _check(arguments: argparse.Namespace, keys: Path) -> int:
         for name in NESTED
         if (folder / name).is_dir()
     }
-    verdict = judge(candidate, others.get("baseline"), policy, anchor=others.get("anchor"), now=datetime.now(UTC))
+    candidate = replace(candidate, evaluation=reviewed_evaluation(folder, candidate.evaluation, trusted))
+    baseline = others.get("baseline")
+    if baseline is not None:
+        seen = reviewed_evaluation(folder, baseline.evaluation, trusted, "baseline")
+        baseline = replace(baseline, evaluation=seen)
+    verdict = judge(candidate, baseline, policy, anchor=others.get("anchor"), now=datetime.now(UTC))
     path = folder / VERDICT_FILE
     write_verdict(verdict, path, keys)
     verdict = read_verdict(path, keys)

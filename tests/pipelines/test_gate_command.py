@@ -151,3 +151,19 @@ def test_evaluations_of_other_suites_are_not_compared(
     assert "capitals plans 40 items, and suite capitals has 120" in check(capsys, evaluation, code=1)
     with_suite(evaluation, "1" * 64, 0, 0)
     assert "suite capitals has no items" in check(capsys, evaluation, code=1)
+
+
+def test_a_suite_is_overdue_by_the_day_of_the_judgement(
+    capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path, tmp_path: Path
+) -> None:
+    rows = [*items(0.0, seed=2), *(Item("capitals", f"c{n}", 1.0) for n in range(120))]
+    suite = {"sha256": "1" * 64, "version": "1", "planned": {"capitals": 120}, "overdue": False}
+    (tmp_path / "policy.yaml").write_text("{name: own, version: 2, suites: {capitals: {floor: 0.5}}, metrics: {}}")
+    for refresh_by, code in (("2999-01-01", 0), ("2020-01-01", 3)):
+        write_evaluation(evaluation, "a" * 64, rows)
+        results = json.loads((evaluation / RESULTS_FILE).read_text())
+        results["suites"] = {"capitals": {**suite, "refresh_by": refresh_by}}
+        write_json(evaluation / RESULTS_FILE, results)
+        attest_folder(evaluation, keys, model="a" * 64, measured_by="m")
+        said = check(capsys, evaluation, code=code)
+        assert ("capitals was due for renewal by 2020-01-01" in said) == (code == 3)
