@@ -67,7 +67,13 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     convert(model, arguments.dtype)
     encoder = load_prompt_encoder(folder, tokenizer, model.config.vocab_size)
     prompt, beside = _prompt(arguments, folder, model, tokenizer, encoder)
-    _note_length(arguments, model, prompt)
+    free = model.config.context - len(prompt)
+    if 0 < free < arguments.max_tokens and model.config.kind != "encoder":
+        print(
+            f"--max-tokens {arguments.max_tokens} exceeds the {free} tokens that fit beside the {len(prompt)} of the "
+            f"prompt, in a context of {model.config.context}",
+            file=sys.stderr,
+        )
     decoder = None
     if arguments.compile:
         decoder = CompiledDecoder(model)
@@ -147,16 +153,6 @@ def _prompt(
     if not read:
         raise ValueError(f"--prompt {arguments.prompt!r} has no token: give some text to begin with")
     return prompt, beside
-
-
-def _note_length(arguments: argparse.Namespace, model: "Transformer", prompt: list[int]) -> None:
-    free = model.config.context - len(prompt)
-    if 0 < free < arguments.max_tokens and model.config.kind != "encoder":
-        print(
-            f"--max-tokens {arguments.max_tokens} exceeds the {free} tokens that fit beside the {len(prompt)} of the "
-            f"prompt, in a context of {model.config.context}",
-            file=sys.stderr,
-        )
 
 
 def check_sampling(arguments: argparse.Namespace) -> None:

@@ -73,7 +73,9 @@ class Client:
         started = time.perf_counter()
         response = self._http.post("/v1/completions", json=body, headers=headers)
         total_ms = 1e3 * (time.perf_counter() - started)
-        timing = _server_timing(response.headers.get("server-timing", ""))
+        # Durations in ms, such as `first;dur=3.1, total;dur=9`.
+        parts = [part.partition(";dur=") for part in response.headers.get("server-timing", "").split(",")]
+        timing = {name.strip(): float(value) for name, _, value in parts if value}
         return Completion(
             version=response.headers.get("x-sluice-version", ""),
             arm=response.headers.get("x-sluice-arm", ""),
@@ -190,9 +192,3 @@ def _checked(response: httpx.Response) -> Any:
             message = response.text[:200]
         raise ServerError(f"{response.status_code}: {message}")
     return response.json()
-
-
-def _server_timing(header: str) -> dict[str, float]:
-    """Parse the durations in ms of a Server-Timing header (`first;dur=3.1, total;dur=9`)."""
-    parts = (part.split(";dur=") for part in header.split(",") if ";dur=" in part)
-    return {name.strip(): float(value) for name, value in parts}

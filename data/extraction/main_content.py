@@ -73,7 +73,9 @@ def _furniture(root: Element, seen: dict[Element, Size]) -> set[Element]:
         if event == "end" or element in titled:
             continue
         # Inside an article or between paragraphs, these may have a title, a note or the source of a quotation.
-        is_inside = content_tags or _is_among_paragraphs(element)
+        beside = [each.tag for each in (element.getprevious(), element.getnext()) if each is not None]
+        is_among = element.tag == "aside" and len(beside) == 2 and any(tag in _PARAGRAPHS for tag in beside)
+        is_inside = content_tags or is_among
         named_by_tag = element.tag in _AROUND_CONTENT and (not is_inside or seen[element].link_share > _LINKED)
         name = str(element.tag) if named_by_tag else furniture_name(element)
         most = max(half, seen[root].unlinked - _LEAST_ARTICLE) if name == COMMENTS else half
@@ -84,12 +86,6 @@ def _furniture(root: Element, seen: dict[Element, Size]) -> set[Element]:
             content_tags -= element.tag in _CONTENT_TAGS
     rest = seen[root].unlinked - total.total()
     return {e for e, name in found.items() if total[name] <= half or (name == COMMENTS and rest >= _LEAST_ARTICLE)}
-
-
-def _is_among_paragraphs(element: Element) -> bool:
-    before, after = element.getprevious(), element.getnext()
-    between = element.tag == "aside" and before is not None and after is not None
-    return between and (before.tag in _PARAGRAPHS or after.tag in _PARAGRAPHS)
 
 
 def _titles(root: Element, seen: dict[Element, Size]) -> Iterator[Element]:

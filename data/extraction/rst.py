@@ -196,7 +196,13 @@ class _Reader:
             versioned = argument_is_version(name)
             version, _, rest = argument.partition(" ") if versioned else ("", "", argument)
             body = list(self.blocks([*([rest] if rest else []), *content], nesting + 1))
-            yield from _led_by(f"{label_of(name, version)}:", body)
+            label = f"{label_of(name, version)}:"
+            # Before the first paragraph; without blocks, it is dropped.
+            if body and isinstance(body[0], Paragraph):
+                body[0] = Paragraph(f"{label} {body[0].text}")
+            elif body:
+                yield Paragraph(label)
+            yield from body
         else:
             body = list(self.blocks(content, nesting + 1))
             if body and argument and treatment is Treatment.TABBED:
@@ -280,15 +286,6 @@ def _as_item(lead: str, blocks: list[Block]) -> Iterator[Block]:
     elif text:
         yield ListItem(" ".join(text))
     yield from rest
-
-
-def _led_by(label: str, blocks: list[Block]) -> Iterator[Block]:
-    """Put the label before the first paragraph; without blocks, drop it."""
-    if blocks and isinstance(blocks[0], Paragraph):
-        blocks[0] = Paragraph(f"{label} {blocks[0].text}")
-    elif blocks:
-        yield Paragraph(label)
-    yield from blocks
 
 
 def _code(lines: list[str]) -> Code:

@@ -86,7 +86,15 @@ class PackedTokens:
             self._owners = np.load(folder / f"{split}.documents.npy", mmap_mode="r")
         self._sources: np.ndarray | None = None
         if self.sources:
-            self._sources = _load_sources(folder / f"{split}.sources.npy", self.documents)
+            path = folder / f"{split}.sources.npy"
+            if not path.is_file():
+                raise ValueError(f"{path} does not exist, though index.json names sources: pack again")
+            self._sources = np.load(path, mmap_mode="r")
+            if self._sources.shape != (self.documents,):
+                raise ValueError(
+                    f"{path} numbers the sources of {len(self._sources)} documents, and there are {self.documents}: "
+                    "pack again"
+                )
         if len(self.sequence) != counts["tokens"] or int(self.offsets[-1]) != counts["tokens"]:
             raise ValueError(
                 f"{folder} holds {len(self.sequence)} {split} tokens, index.json says {counts['tokens']}: pack again"
@@ -133,18 +141,6 @@ class PackedTokens:
         """Return the source number of each of the tokens [start, start + length), [length] int64."""
         assert self._sources is not None, f"the sources of the {self.split} side are not known"
         return np.asarray(self._sources[self.document_ids(start, length)])
-
-
-def _load_sources(path: Path, documents: int) -> np.ndarray:
-    """Read the source numbers, [documents] int64. Raises ValueError if the file is missing or of other documents."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, though index.json names sources: pack again")
-    sources = np.load(path, mmap_mode="r")
-    if sources.shape != (documents,):
-        raise ValueError(
-            f"{path} numbers the sources of {len(sources)} documents, and there are {documents}: pack again"
-        )
-    return sources
 
 
 class TokenSequence:

@@ -219,15 +219,12 @@ def _whole(  # noqa: PLR0917
         is_inside = first > 0 and (text[first - 1].isalnum() or text[first - 1] in "_-")
         if is_inside or (is_exact and rest[0]) or _STAND_IN.search(match[0]):
             continue
-        if re.search("[0-9]", match[0]) or (is_signed and _is_no_name(match[0])):
+        # Letters alone after a token's beginning must be no compound of words and no stand-in (`hf_AAAA..`).
+        beginning = next((each for each in _BEGINNINGS if each in match[0]), "")
+        letters = match[0].partition(beginning)[2] if beginning else match[0]
+        is_no_name = is_signed and not _NAME.fullmatch(letters) and _entropy(letters) >= _LEAST_ENTROPY
+        if is_no_name or re.search("[0-9]", match[0]):
             yield first, rest.end()
-
-
-def _is_no_name(token: str) -> bool:
-    """Return whether the letters after a token's beginning are no compound of words and no stand-in (`hf_AAAA..`)."""
-    beginning = next((each for each in _BEGINNINGS if each in token), "")
-    letters = token.partition(beginning)[2] if beginning else token
-    return not _NAME.fullmatch(letters) and _entropy(letters) >= _LEAST_ENTROPY
 
 
 def _web_tokens(text: str, start: int, end: int) -> Iterator[Range]:

@@ -138,7 +138,14 @@ def guess(content: bytes) -> Encoding:
 
     if b"\0" in content or _share(len(content) - len(content.translate(None, _CONTROLS)), content) > _MOST_CONTROLS:
         raise NotText("binary")
-    sample = _sample(content)
+    # Lines that are not ASCII, up to a limit: whole ones, because half a character is an error.
+    lines, size = [], 0
+    for line in _high_lines(content):
+        lines.append(line)
+        size += len(line)
+        if size >= _SAMPLE_BYTES:
+            break
+    sample = b"\n".join(lines)
     as_utf_8 = sample.decode("utf-8", "replace")
     wrong = as_utf_8.count("\ufffd")
     # Bytes of other encodings form UTF-8 by chance alone; here most characters beyond ASCII are.
@@ -168,17 +175,6 @@ def guess(content: bytes) -> Encoding:
     if confidence < MIN_CONFIDENCE:
         raise NotText(f"not UTF-8 text, perhaps {name}: set encoding={name} to read it so")
     return Encoding(name, "guess", confidence)
-
-
-def _sample(content: bytes) -> bytes:
-    """Return the lines that are not ASCII, up to a limit: whole lines, because half a character is an error."""
-    lines, size = [], 0
-    for line in _high_lines(content):
-        lines.append(line)
-        size += len(line)
-        if size >= _SAMPLE_BYTES:
-            break
-    return b"\n".join(lines)
 
 
 def _high_lines(content: bytes) -> list[bytes]:

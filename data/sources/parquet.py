@@ -101,9 +101,13 @@ def _documents(  # noqa: PLR0917
     may_be_long = batch.nbytes > limits.document_bytes
     fields = [batch.column(name) for name in others]
     for place, value in enumerate(batch.column(text)):
-        if may_be_long and _size(value) > limits.document_bytes:
-            yield origin.reject(shown, too_large(limits.document_bytes), number + place)
-            continue
+        if may_be_long:
+            # The UTF-8 bytes, without a conversion to a Python string; of a dictionary's entry, those of its value.
+            held = getattr(value, "value", value)
+            stored = held.as_buffer() if hasattr(held, "as_buffer") else None
+            if stored is not None and stored.size > limits.document_bytes:
+                yield origin.reject(shown, too_large(limits.document_bytes), number + place)
+                continue
         try:
             content = value.as_py()
         except UnicodeDecodeError:
@@ -205,10 +209,3 @@ def _largest_page(path: Path, chunks: list[Any]) -> int:
             return max(chain.from_iterable(page_sizes(file, chunk) for chunk in chunks), default=0)
         except ValueError:
             return _BATCH_BYTES
-
-
-def _size(value: Any) -> int:
-    """Return the UTF-8 bytes of a string without converting it to a Python string."""
-    value = getattr(value, "value", value)  # the value of a dictionary entry
-    content = value.as_buffer() if hasattr(value, "as_buffer") else None
-    return 0 if content is None else content.size

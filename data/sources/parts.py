@@ -98,7 +98,13 @@ def plan_parts(
         # What has no version is read on its own, for it is read again each time.
         ends = following is None or None in (pair[1].version, following[1].version)
         if ends or size + following[1].size_bytes > PART_BYTES or len(group) >= PART_UNITS:
-            key = _key(group, limits, documents_per_shard)
+            # Empty if a version is not known.
+            key, versions = "", [unit.version for _, unit in group]
+            if None not in versions:
+                known = zip(group, versions, strict=True)
+                described = [f"{source} {unit!r} {version}" for (source, unit), version in known]
+                whole = json.dumps([_code(), repr(limits), documents_per_shard, described])
+                key = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:16]
             tasks.append(ReadTask(tuple(group), limits, documents_per_shard, work, key, len(tasks)))
             group, size = [], 0
     return tasks
@@ -170,15 +176,6 @@ def _counted(found: Read, part: PartReport, source: int, table: Any) -> Iterator
             if "encoding_by" in fields:
                 add_count(report.encodings, f"{fields['encoding']} ({fields['encoding_by']})")
             yield each
-
-
-def _key(units: Sequence[tuple[int, Unit]], limits: Limits, documents_per_shard: int) -> str:
-    versions = [unit.version for _, unit in units]
-    if None in versions:
-        return ""
-    described = [f"{source} {unit!r} {known}" for (source, unit), known in zip(units, versions, strict=True)]
-    whole = json.dumps([_code(), repr(limits), documents_per_shard, described])
-    return hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @cache

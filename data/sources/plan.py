@@ -59,7 +59,17 @@ def plan(config: IngestConfig, cache: Path, spool: Path, progress: Progress) -> 
     """
     made = ReadPlan()
     if not config.given:
-        _plan_packages(config, cache, progress, made)
+        archives, made.fallback_reason = fetch_packages(config, cache, progress)
+        if made.fallback_reason is not None:
+            made.names.append("installed:")
+            made.units.append((0, InstalledUnit(config.fallback_bytes)))
+            return made
+        for number, (package, archive) in enumerate(zip(config.packages, archives, strict=True)):
+            origin = package_origin(package, config)
+            made.names.append(origin.source)
+            choice = Choice(tuple(package.include), tuple(package.exclude))
+            unit = DistributionUnit(archive, choice, origin, archive.stat().st_size, package.sha256)
+            made.units.append((number, unit))
         return made
     # All are located first, to report a mistake in the last before anything is read.
     located = [(source, locate(source)) for source in config.given]
@@ -73,20 +83,6 @@ def plan(config: IngestConfig, cache: Path, spool: Path, progress: Progress) -> 
         made.units += [(number, unit) for unit in units]
         progress(number + 1, len(located), f"found {len(units)} files in {location.name}")
     return made
-
-
-def _plan_packages(config: IngestConfig, cache: Path, progress: Progress, made: ReadPlan) -> None:
-    archives, made.fallback_reason = fetch_packages(config, cache, progress)
-    if made.fallback_reason is not None:
-        made.names.append("installed:")
-        made.units.append((0, InstalledUnit(config.fallback_bytes)))
-        return
-    for number, (package, archive) in enumerate(zip(config.packages, archives, strict=True)):
-        origin = package_origin(package, config)
-        made.names.append(origin.source)
-        choice = Choice(tuple(package.include), tuple(package.exclude))
-        unit = DistributionUnit(archive, choice, origin, archive.stat().st_size, package.sha256)
-        made.units.append((number, unit))
 
 
 def _origin(config: IngestConfig, source: Source, location: Location, alone: bool) -> Origin:

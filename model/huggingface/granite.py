@@ -37,22 +37,18 @@ def read(fields: Fields) -> dict[str, Any]:
 
 
 def write(config: TransformerConfig) -> dict[str, Any]:
+    # The divisor is a whole number if the scale is the inverse of one, since rounding twice may miss it.
+    divisor, whole = 1 / config.logit_scale, float(round(1 / config.logit_scale))
     written = {
         **write_common(config),
         "attention_bias": config.attention_bias == "all",
         "attention_multiplier": config.attention_scale or config.head_width**-0.5,
         "embedding_multiplier": config.embedding_scale,
-        "logits_scaling": _inverse(config.logit_scale),
+        "logits_scaling": whole if whole and 1 / whole == config.logit_scale else divisor,
         "mlp_bias": config.feedforward_bias,
         "residual_multiplier": config.residual_scale,
     }
     return without_derived_head(written)
-
-
-def _inverse(scale: float) -> float:
-    """The divisor whose inverse is `scale`: a whole number if one is, since rounding twice may miss it."""
-    whole = float(round(1 / scale))
-    return whole if whole and 1 / whole == scale else 1 / scale
 
 
 GRANITE = Family("granite", "GraniteForCausalLM", read, write, weights, _FIELDS, unused=UNUSED, copies=COPIES)

@@ -153,7 +153,19 @@ class Objective:
         assert context % length == 0, f"sequences of {length} in a context of {context}"
         if self.name == "span":
             assert documents is None, "check_objective refuses such a run"
-            return self._span(tokens[:, :-1], numbers, length)
+            pieces = context // length
+            source, target = corrupt_spans(
+                tokens[:, :-1].reshape(-1, length),
+                (numbers[:, None] * pieces + np.arange(pieces)).ravel(),
+                last_id=self.model_vocabulary - 1,
+                eos=self.eos,
+                fraction=self.fraction,
+                mean_span=self.mean_span,
+                seed=self.seed,
+            )
+            # The decoder reads the target one place late, behind an end token.
+            shifted = np.concatenate([np.full((len(target), 1), self.eos), target[:, :-1]], axis=1)
+            return Batch(torch.from_numpy(shifted), torch.from_numpy(target), source=torch.from_numpy(source))
         seen = documents
         if seen is not None and not self.isolate:
             # What only fills a row stays apart even so.
@@ -182,21 +194,6 @@ class Objective:
         """Values of the targets, [rows, context], from `values` [rows, context + 1] of all tokens of a row."""
         assert self.name != "span", "its targets are not the tokens of the row"
         return torch.from_numpy(np.ascontiguousarray(values[:, 1:] if self.name == "causal" else values[:, :-1]))
-
-    def _span(self, tokens: np.ndarray, numbers: np.ndarray, length: int) -> Batch:
-        pieces = tokens.shape[1] // length
-        source, target = corrupt_spans(
-            tokens.reshape(-1, length),
-            (numbers[:, None] * pieces + np.arange(pieces)).ravel(),
-            last_id=self.model_vocabulary - 1,
-            eos=self.eos,
-            fraction=self.fraction,
-            mean_span=self.mean_span,
-            seed=self.seed,
-        )
-        # The decoder reads the target one place late, behind an end token.
-        ids = np.concatenate([np.full((len(target), 1), self.eos), target[:, :-1]], axis=1)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(target), source=torch.from_numpy(source))
 
 
 def check_objective(config: PretrainConfig, model: ModelConfig, layout: str) -> None:
