@@ -96,8 +96,9 @@ def signing_key(folder: Path) -> SigningKey:
 
 def rotate(folder: Path) -> SigningKey:
     """Replace the key that signs by a new one. Earlier public keys stay trusted."""
-    if (folder / PRIVATE_KEY_FILE).exists():
+    if (folder / PRIVATE_KEY_FILE).exists() and not _trusted_files(folder):
         signing_key(folder)  # writes down the public key of a folder of an earlier release
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = Ed25519PrivateKey.generate()
     # Trusted first: killed in between, the folder still has a key that signs and whose signatures are accepted.
     _trust(folder, key.public_key())

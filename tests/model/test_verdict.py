@@ -159,12 +159,17 @@ def test_a_swapped_key_signs_nothing_and_verifies_nothing(tmp_path, verdict):
     path, keys, others = tmp_path / "verdict.json", tmp_path / "keys", tmp_path / "others"
     write_verdict(verdict, path, keys)
     own, other = signing_key(keys).id, signing_key(others).id
+    shutil.copy(keys / TRUSTED_FOLDER / f"{own}.pem", tmp_path / "own.pem")
     shutil.copy(others / TRUSTED_FOLDER / f"{other}.pem", keys / TRUSTED_FOLDER / f"{own}.pem")
     with pytest.raises(ValueError, match=f"{own}.pem holds key {other}: it was swapped"):
         read_verdict(path, keys)
     shutil.copy(others / PRIVATE_KEY_FILE, keys / PRIVATE_KEY_FILE)
     with pytest.raises(ValueError, match=f"this is key {other}, but {own} signed here: the key was swapped"):
         write_verdict(verdict, path, keys)
+    shutil.copy(tmp_path / "own.pem", keys / TRUSTED_FOLDER / f"{own}.pem")
+    after = rotate(keys).id
+    assert after not in (own, other) and signing_key(keys).id == after, "on purpose"
+    assert read_verdict(path, keys).key_id == own
 
 
 def test_a_key_folder_of_an_earlier_release_has_the_private_key_alone(tmp_path, verdict):
