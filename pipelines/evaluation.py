@@ -1,6 +1,7 @@
 """One evaluation by command: which suites and text, where the kept answers are, and the signed folder."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -56,6 +57,11 @@ def find_suite(name: str, workspace: Workspace) -> "Suite":
     raise ValueError(f"no suite is named {name}: use {', '.join(known)}, lm-eval:TASK, or a suite's YAML file")
 
 
+def _incidents(workspace: Workspace) -> list[str]:
+    """Return the suite of the workspace's incidents (`sluice incident add`), once it has one."""
+    return ["incidents"] if (workspace.conf / "suites" / "incidents.yaml").is_file() else []
+
+
 def make_plan(
     workspace: Workspace,
     names: Sequence[str],
@@ -75,6 +81,7 @@ def make_plan(
     from sluice.data.split import split_of
     from sluice.model.config import EvaluateConfig
     from sluice.model.evaluation.held_out import read_data, read_held_out
+    from sluice.model.evaluation.judging.judge_server import URL_VARIABLE, JudgeServer
     from sluice.model.evaluation.plan import Plan
     from sluice.model.evaluation.safety.extraction import EXTRACTION
     from sluice.model.evaluation.suites.retrieval import NAME as RETRIEVAL
@@ -95,13 +102,19 @@ def make_plan(
             "extraction compares documents that the model was trained on with held-out ones: name the refined folder "
             "(artifacts/refine, or the output of `sluice data build`) by --data"
         )
-    wanted = [name for name in names if not name.startswith(_LM_EVAL)] if names else list(DEFAULT_SUITES)
+    wanted = (
+        [name for name in names if not name.startswith(_LM_EVAL)]
+        if names
+        else [*DEFAULT_SUITES, *_incidents(workspace)]
+    )
     asks_retrieval = not names or RETRIEVAL in wanted
     wanted = [name for name in wanted if name not in (RETRIEVAL, EXTRACTION)]
     suites = [find_suite(name, workspace) for name in wanted]
     if len({suite.settings.name for suite in suites}) < len(suites):
         raise ValueError(f"two of the suites have one name: {', '.join(suite.settings.name for suite in suites)}")
-    plan = Plan(config, None, tuple(suites), {task: data for task in tasks if data is not None})
+    wants_judge = any(suite.judging is not None for suite in suites) and os.environ.get(URL_VARIABLE)
+    judge = JudgeServer.from_environment() if wants_judge else None
+    plan = Plan(config, None, tuple(suites), {task: data for task in tasks if data is not None}, judge=judge)
     if not names and is_served:
         plan = replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
     elif not names and data is None:

@@ -18,6 +18,7 @@ from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.held_out import read_held_out
+from sluice.model.evaluation.judging.suite import add_judged
 from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
@@ -93,11 +94,15 @@ def run_plan(
     if plan.held_out is not None:
         measured = _measure(candidate, plan, timings, cache, progress)
     runs: dict[str, SuiteRun] = {}
+    judge: EvaluatedModel | None = None
     with ExitStack() as stack:
         model: EvaluatedModel = candidate.model if cache is None else _cached(candidate, cache, stack)
         for suite in plan.suites:
             started = time.perf_counter()
             runs[suite.settings.name] = run_suite(model, suite, today=today, progress=progress)
+            if suite.judging is not None:
+                judge = judge or _judge(plan, cache, stack)
+                add_judged(runs[suite.settings.name], suite, judge, progress)
             timings[f"{suite.settings.name}_s"] = time.perf_counter() - started
         for task, data in plan.tasks.items():
             from sluice.model.evaluation.lm_eval import run_task
@@ -151,6 +156,15 @@ def _measure(
         measured[metric.name] = found
         timings |= {f"{metric.name}_s": time.perf_counter() - started, **found.timings}
     return measured
+
+
+def _judge(plan: Plan, cache: Path | None, stack: ExitStack) -> EvaluatedModel | None:
+    """Return the plan's judge, whose replies are kept as a model's answers are."""
+    judge = plan.judge
+    if judge is None or cache is None:
+        return judge
+    kept = stack.enter_context(AnswerCache(cache / "answers", judge.model_hash))
+    return CachedModel(judge.model_hash, False, lambda: judge, kept)
 
 
 def _cached(candidate: Candidate, cache: Path, stack: ExitStack) -> CachedModel:

@@ -30,6 +30,8 @@ class Plan:
     """Corpus whose training documents the model may give away; None: not asked."""
     training_texts: tuple[str, ...] = ()
     """What the model may have been trained on: items that stand in it are scored apart."""
+    judge: EvaluatedModel | None = None
+    """Judge of the suites that want one; None: what it would score has no rows."""
 
 
 class Candidate:

@@ -1,6 +1,7 @@
 """A judge beside a suite's scorers: rows, errors, what the answers and results say of it, and its kept replies."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sluice.model.evaluation.prompt_texts import evaluation_prompts
 from sluice.model.evaluation.review.selection import is_disputed
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel
 from sluice.model.evaluation.suites.run import run_suite
-from sluice.model.evaluation.suites.suite import Suite, load_suite
+from sluice.model.evaluation.suites.suite import Judging, Suite, load_suite
 
 RUBRIC = Rubric(name="helpful", version=1, instructions="Score 1 for a good answer.")
 
@@ -61,9 +62,10 @@ def answering(text):
     return Generation("", 0, "error", "broke") if number == 59 else f"{'right' if number < 30 else 'wrong'} {number}"
 
 
-def run(suite, reply=judge, labels=None, model_hash="j"):
+def run(suite, reply=judge, labels=None):
+    labels = labelled() if labels is None else labels
     done = run_suite(Model(answering), suite, today=date(2026, 6, 1))
-    add_judged(done, suite, Model(reply, model_hash), RUBRIC, labelled=labelled() if labels is None else labels)
+    add_judged(done, replace(suite, judging=Judging(RUBRIC, tuple(labels))), reply and Model(reply, "j"))
     return done, done.entry["scorers"]
 
 
@@ -105,7 +107,60 @@ def test_a_judge_s_replies_are_kept_as_a_model_s_answers_are(suite, tmp_path):
         with AnswerCache(tmp_path / "cache", server.model_hash) as cache:
             kept = CachedModel(server.model_hash, False, lambda server=server: server, cache)
             found = run_suite(Model(answering), suite, today=date(2026, 6, 1))
-            add_judged(found, suite, kept, RUBRIC, labelled=labelled())
+            add_judged(found, replace(suite, judging=Judging(RUBRIC, tuple(labelled()))), kept)
         done.append((found.items, found.answers, found.entry))
         counts.append(server.asked)
     assert done[0] == done[1] and counts[0] == 159 and counts[1] == 0
+
+
+def test_without_a_judge_the_metric_has_no_rows(suite):
+    done, _ = run(suite, None)
+    assert not [item for item in done.items if item.metric == "s.helpful"]
+    assert done.entry["planned"]["s.helpful"] == 60 and "set SLUICE_JUDGE_URL" in done.entry["unscored"]["s.helpful"]
+
+
+def judged_suite(suite, tmp_path, judge):
+    path = tmp_path / "s.yaml"
+    path.write_text(path.read_text() + f"judge: {json.dumps(judge)}\n")
+    return path
+
+
+def test_a_suite_names_its_rubric_and_pins_its_labels(suite, tmp_path):
+    import hashlib
+
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(
+        '{"prompt": "Q", "answer": "a", "passed": true}\n\n{"prompt": "Q", "answer": "b", "passed": false}\n'
+    )
+    pin = hashlib.sha256(labels.read_bytes()).hexdigest()
+    path = judged_suite(suite, tmp_path, {"rubric": "answer", "labels": "labels.jsonl", "labels_sha256": pin})
+    found = load_suite(path).judging
+    assert found.rubric.name == "answer" and [each.passed for each in found.labelled] == [True, False]
+    assert {each.answer.cluster for each in found.labelled} == {"Q"}
+    labels.write_text(labels.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"labels\.jsonl: its sha256 is"):
+        load_suite(path)
+    for text, said in (
+        ('{"prompt": "Q", "answer": "a", "passed": 1}', "line 1: passed is no true or false"),
+        ('{"prompt": "Q"}', "line 1: answer is no text"),
+        ("[1]", "line 1: prompt is no text"),
+        ("{", "line 1: not JSON"),
+        ("", "has no labelled answers"),
+    ):
+        labels.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            load_suite(path)
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({"rubric": "nothing"}, "nothing is no rubric: name a YAML file, or one of answer, better, refusal"),
+        ({"rubric": "better"}, "compares pairs: name one of kind score"),
+        ({"rubric": "answer", "labels": "l.jsonl"}, "labels and labels_sha256 belong together"),
+        ({"rubric": "answer", "labels": "l.jsonl", "labels_sha256": "0" * 64}, "l.jsonl cannot be read"),
+    ],
+)
+def test_a_wrong_judge_is_refused(suite, tmp_path, judge, said):
+    with pytest.raises(ValueError, match=said):
+        load_suite(judged_suite(suite, tmp_path, judge))

@@ -4,12 +4,15 @@
 
 import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of, tiny_model  # noqa: F401
 from suites.suite_fixtures import sums, write_suite
 
+from sluice.components.workspace import Workspace
 from sluice.data.tokenization.folder import load_tokenizer
 from sluice.model.directory import save_model
 from sluice.model.evaluation import open_model
@@ -18,6 +21,7 @@ from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.results import load_evaluation
 from sluice.model.evaluation.suites import cache
 from sluice.pipelines.cli import main
+from sluice.pipelines.evaluation import make_plan
 
 SMALL = [
     f"pack.test_fraction={SPLIT.test_fraction}",
@@ -47,8 +51,8 @@ def no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CONTENT}
+def contents(folder: Path, *names: str) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names or CONTENT}
 
 
 def test_the_default_suite_repeats_to_the_byte_and_asks_nothing_again(
@@ -176,3 +180,71 @@ def test_documents_that_the_model_gives_away_are_counted_on_both_sides(
     entry = evaluation.results["suites"]["extraction"]
     assert entry["train"]["value"] == 0 and entry["difference"]["interval"][0] < 0 < entry["difference"]["interval"][1]
     assert "contamination" not in entry and len(evaluation.items["bias-pairs"]) == 60
+
+
+class _Judge(BaseHTTPRequestHandler):
+    """Gives 5 to an answer with `good` in it, and 1 to any other."""
+
+    asked: list[str] = []
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = body["messages"][-1]["content"].rpartition(" answer\n")[2]
+        self.asked.append(said)
+        reply = json.dumps({"reason": "so", "score": 5 if "good" in said else 1})
+        content = json.dumps({"choices": [{"message": {"content": reply}, "finish_reason": "stop"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_a_judge_scores_a_suite_over_http_and_is_asked_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "suite" / "labels.jsonl"
+    labels.parent.mkdir()
+    rows = [
+        {"prompt": f"Q{n}", "answer": f"{'good' if n % 2 else 'poor'} {n}", "passed": n % 2 == 1} for n in range(60)
+    ]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pin = hashlib.sha256(labels.read_bytes()).hexdigest()
+    judge = {"rubric": "answer", "labels": labels.name, "labels_sha256": pin}
+    suite = write_suite(labels.parent, sums(), max_tokens=3, judge=judge)
+    command = ["evaluate", str(model), "--suite", str(suite), "--out", "out"]
+    assert main(command) == 0
+    assert "no judge: set SLUICE_JUDGE_URL" in capsys.readouterr().out
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Judge) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        monkeypatch.setenv("SLUICE_JUDGE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+        monkeypatch.setenv("SLUICE_JUDGE_MODEL", "judge-1")
+        try:
+            assert main(command) == 0
+            first = contents(tmp_path / "out", "answers.jsonl", "items.jsonl", "results.json")
+            asked = len(_Judge.asked)
+            assert main(command) == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == len(_Judge.asked) == 64
+    assert contents(tmp_path / "out", "answers.jsonl", "items.jsonl", "results.json") == first
+    found = load_evaluation(tmp_path / "out", {})
+    assert found.planned("sums.answer") == len(found.items["sums.answer"]) == 4
+    assert found.results["scorers"]["judge-answer"]["kappa_low"] >= 0.6
+    assert found.results["suites"]["sums"]["judged"] == {"sums.answer": "judge-answer"}
+    assert "rubric-answer" in found.results["suites"]["sums"]["prompts"]
+    assert "sums.answer" in capsys.readouterr().out
+
+
+def test_an_incident_is_among_what_is_measured_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_WORKSPACE", str(tmp_path))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "conf" / "config.yaml").write_text("defaults: []\n")
+    assert main(["incident", "add", "--prompt", "Q", "--expected", "a", "--reason", "r"]) == 0
+    plan = make_plan(Workspace(tmp_path), [], None, ["data.sources=[text]"], is_served=True)
+    assert [suite.settings.name for suite in plan.suites] == ["arithmetic", "instructions", "incidents"]

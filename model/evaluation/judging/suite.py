@@ -1,40 +1,41 @@
 """A judge's scores of a suite's answers, as a metric of the suite beside those of its scorers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.judging.judge import (
     JudgeQuality,
-    LabelledAnswer,
     compare_with_people,
     judge_answers,
     judged_items,
     summarize_judged,
 )
-from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
+from sluice.model.evaluation.judging.judge_server import MODEL_VARIABLE, URL_VARIABLE
+from sluice.model.evaluation.judging.rubric import JudgedAnswer
 from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.results import Item
 from sluice.model.evaluation.suites.suite import Suite
 from sluice.model.evaluation.suites.suite_run import LONGEST_ERROR, SuiteRun
 
 
-def add_judged(
-    run: SuiteRun,
-    suite: Suite,
-    judge: EvaluatedModel,
-    rubric: Rubric,
-    *,
-    labelled: Sequence[LabelledAnswer],
-    progress: Progress = no_progress,
-) -> None:
+def add_judged(run: SuiteRun, suite: Suite, judge: EvaluatedModel | None, progress: Progress = no_progress) -> None:
     """Have the answers of `run` judged: adds the metric SUITE.RUBRIC, and the judge among the `scorers` of its entry.
 
-    labelled: answers that people labelled, on which the judge is compared with them; without any it decides nothing.
-    An answer that failed is not judged and does not pass. Over 2 % of judge's errors leave the metric without rows.
+    Without answers that people labelled, the judge decides nothing; without a judge (None) the metric has no rows. An
+    answer that failed is not judged and does not pass. Over 2 % of judge's errors leave the metric without rows.
     """
+    assert suite.judging is not None
+    rubric, labelled = suite.judging.rubric, suite.judging.labelled
     metric, scorer = f"{suite.settings.name}.{rubric.name}", f"judge-{rubric.name}"
+    run.entry["planned"][metric] = len(suite.samples)
+    run.entry.setdefault("judged", {})[metric] = scorer
+    run.entry.setdefault("rubrics", {})[rubric.name] = {"sha256": rubric.sha256, "text": rubric.system_prompt("MARK")}
+    # The verdict has these hashes.
+    run.entry["prompts"] = {**run.entry["prompts"], f"rubric-{rubric.name}": rubric.sha256}
+    if judge is None:
+        run.entry.setdefault("unscored", {})[metric] = f"no judge: set {URL_VARIABLE} and {MODEL_VARIABLE}"
+        return
     answered = [
         JudgedAnswer(row["item"], row["prompt"], row["answer"], tuple(map(str, row["targets"])), sample.cluster)
         for row, sample in zip(run.answers, suite.samples, strict=True)
@@ -56,9 +57,4 @@ def add_judged(
     for row, sample in zip(run.answers, suite.samples, strict=True) if rows else ():
         judged = rows.get(row["item"]) or Item(metric, row["item"], 0.0, cluster=sample.cluster)
         run.items.append(replace(judged, metadata={**about.get(row["item"], {}), **judged.metadata}))
-    run.entry["planned"][metric] = len(suite.samples)
-    run.entry.setdefault("judged", {})[metric] = scorer
-    run.entry.setdefault("rubrics", {})[rubric.name] = {"sha256": rubric.sha256, "text": rubric.system_prompt("MARK")}
-    # The verdict has these hashes.
-    run.entry["prompts"] = {**run.entry["prompts"], f"rubric-{rubric.name}": rubric.sha256}
     run.entry.setdefault("scorers", {})[scorer] = summarize_judged(judge, rubric, answered, judgements, quality)

@@ -12,6 +12,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sluice.core.manifest import file_hash
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
+from sluice.model.evaluation.judging.judge import LabelledAnswer
+from sluice.model.evaluation.judging.labelled import read_labelled
+from sluice.model.evaluation.judging.rubric import Rubric, find_rubric, load_rubric
 from sluice.model.evaluation.suites.perturbations import PERTURBATIONS
 from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, Sample, SampleFields, read_samples
 from sluice.model.evaluation.suites.scorers import SCORERS
@@ -37,6 +40,23 @@ class Sampling(Block):
         if min(values) < 1:
             raise ValueError("each k is at least 1")
         return values
+
+
+class JudgeSettings(Block):
+    """A judge beside the scorers; `sluice evaluate` asks the one that SLUICE_JUDGE_URL and SLUICE_JUDGE_MODEL name."""
+
+    rubric: str = Field(min_length=1)
+    """A YAML file, relative to the suite's, or one that comes with sluice: answer, refusal."""
+    labels: str | None = None
+    """JSONL file of answers that people labelled, relative to the suite's; without it the judge decides nothing."""
+    labels_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Of the labels."""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "JudgeSettings":
+        if (self.labels is None) != (self.labels_sha256 is None):
+            raise ValueError("labels and labels_sha256 belong together: name both")
+        return self
 
 
 class SuiteSettings(Block):
@@ -88,6 +108,7 @@ class SuiteSettings(Block):
     perturbations: list[Literal["typos", "case", "format"]] = []
     """Answered also with prompts perturbed so, for the agreement with the plain prompts' answers."""
     sampling: Sampling | None = None
+    judge: JudgeSettings | None = None
     recall_at: list[int] = []
     """The k of recall@k, beside the mean reciprocal rank, for samples with a ranking: `ranked` and `relevant`, lists of
     ids."""
@@ -108,6 +129,8 @@ class SuiteSettings(Block):
             )
         if min(self.recall_at, default=1) < 1:
             raise ValueError("each k of recall_at is at least 1")
+        if self.judge is not None and not self.generates:
+            raise ValueError("a judge reads text: no scorer of this suite has the model write any")
         if "" in self.stop:
             raise ValueError("an empty stop string would end every answer at once: leave it out")
         prompt_fields(self.prompt)
@@ -144,11 +167,21 @@ class SuiteSettings(Block):
 
 
 @dataclass(frozen=True)
+class Judging:
+    """The rubric of a suite's judge, and answers that people labelled by it."""
+
+    rubric: Rubric
+    labelled: tuple[LabelledAnswer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Suite:
     """A suite that was read and checked."""
 
     settings: SuiteSettings
     samples: tuple[Sample, ...]
+    judging: Judging | None = None
+    """What a judge of the answers is told, and compared with."""
 
 
 def prompt_fields(template: str) -> tuple[str, ...]:
@@ -189,4 +222,20 @@ def load_suite(path: Path) -> Suite:
             f"{data}: its sha256 is {found}, and {path} pins {settings.sha256}: restore the file, or raise the suite's "
             "version and pin the new hash"
         )
-    return Suite(settings, read_samples(data, settings.fields))
+    return Suite(settings, read_samples(data, settings.fields), _judging(path, settings.judge))
+
+
+def _judging(path: Path, judge: JudgeSettings | None) -> Judging | None:
+    if judge is None:
+        return None
+    own = path.parent / judge.rubric
+    rubric = load_rubric(own if own.is_file() else find_rubric(judge.rubric))
+    if rubric.kind != "score":
+        raise ValueError(f"{path}: judge.rubric={judge.rubric} compares pairs: name one of kind score")
+    if judge.labels is None:
+        return Judging(rubric)
+    labels = path.parent / judge.labels
+    labelled = read_labelled(labels)
+    if (found := file_hash(labels)) != judge.labels_sha256:
+        raise ValueError(f"{labels}: its sha256 is {found}, and {path} pins {judge.labels_sha256}: restore or pin it")
+    return Judging(rubric, labelled)
