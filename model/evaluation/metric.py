@@ -90,7 +90,7 @@ def summary(value: float, n: int, ends: Interval | None) -> dict[str, Any]:
 
 def rounded(value: float) -> float | None:
     """Round to the digits of a result; None where it is not finite."""
-    return finite_or_none(round(value, DIGITS) if np.isfinite(value) else value)
+    return finite_or_none(round(value, DIGITS) + 0.0 if np.isfinite(value) else value)  # -0.0 is 0
 
 
 def mean(items: Sequence[Item]) -> float:

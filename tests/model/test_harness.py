@@ -2,14 +2,17 @@
 
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 
+import hashlib
 import json
 import math
+from datetime import date
 
 import pytest
 from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_of, tokenizer  # noqa: F401
 from safetensors.torch import load_file, save_file
+from suites.suite_fixtures import sums, write_suite
 
-from sluice.model.config import EvaluateConfig
+from sluice.model.config import EvaluateConfig, SuiteFile
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.harness import evaluate
@@ -178,3 +181,23 @@ def test_the_page_needs_nothing_from_outside_and_escapes_what_a_model_says(evalu
     assert "<script" not in page and "<img" not in page and "http" not in page and "url(" not in page
     assert "&lt;script&gt;" in page and verdict.correction in page
     assert f"{report.bits_per_byte:.3f}" in page and "byte n-gram, order 5" in page
+
+
+def test_suites_of_the_settings_are_part_of_the_artifact(corpus, models, tmp_path):
+    suite = write_suite(tmp_path / "suite", sums(), max_tokens=2)
+    config = CONFIG.model_copy(update={"suites": [SuiteFile(path=str(suite))]})
+    out = tmp_path / "out"
+    out.mkdir()
+    report = evaluate(config, models["trained"], corpus / "refine", SPLIT, out, today=date(2026, 6, 1))
+    found = load_evaluation(out, {})
+    assert found.planned("sums") == len(found.items["sums"]) == 4
+    assert (
+        found.results["suites"]["sums"]["sha256"]
+        == hashlib.sha256((suite.parent / "suite.jsonl").read_bytes()).hexdigest()
+    )
+    assert report.suites == {"sums": found.results["metrics"]["sums"]["value"]}
+    assert len((out / "answers.jsonl").read_text().splitlines()) == 4
+    overdue = tmp_path / "overdue"
+    overdue.mkdir()
+    evaluate(config, models["trained"], corpus / "refine", SPLIT, overdue, today=date(2028, 1, 1))
+    assert load_evaluation(overdue, {}).results["suites"]["sums"]["overdue"]

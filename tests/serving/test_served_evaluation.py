@@ -1,15 +1,19 @@
 """A served URL is evaluated like a folder: its greedy answers, through gateway and engine, are the folder's."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from suites.suite_fixtures import sums, write_suite
 from test_gateway import KEY, Backends, Traffic
 
 from sluice.model.evaluation.evaluated import GenerationRequest, Message
 from sluice.model.evaluation.open_model import open_model
 from sluice.model.evaluation.served_model import ServedModel
+from sluice.pipelines.cli import main
 from sluice.serving.auth import hash_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
@@ -77,3 +81,22 @@ def test_a_limit_of_the_server_is_an_error_of_one_answer(server: TestClient) -> 
     (found,) = ServedModel(server, "sluice").generate([GenerationRequest("A request", 25)])
     assert found.finish_reason == "error"
     assert "max_tokens 25 exceeds this server's limit of 24" in found.error
+
+
+def test_the_command_evaluates_a_url_like_its_folder(
+    server: TestClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServedModel, "connect", lambda url, key=None: ServedModel(server, "sluice"))
+    suite = write_suite(tmp_path / "suite", sums(), max_tokens=8, stop=["e"])
+    found = {}
+    for name in (str(folder), "http://gateway"):
+        out = tmp_path / hashlib.sha256(name.encode()).hexdigest()
+        command = ["evaluate", name, "--suite", str(suite), "--suite", "facts", "--no-cache", "--out", str(out)]
+        assert main(command) == 0
+        results = json.loads((out / "results.json").read_text())
+        answers = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+        found[name] = [row["answer"] for row in answers if row["suite"] == "sums"]
+    assert found[str(folder)] == found["http://gateway"] and len(found["http://gateway"]) == 4
+    # A URL gives no likelihoods: its choices are planned and have no rows, which is inconclusive.
+    assert results["planned"]["facts.choice_byte"] == 30 and results["metrics"]["facts.choice_byte"]["n"] == 0
+    assert "likelihoods" in results["suites"]["facts"]["unscored"]["facts.choice_byte"]

@@ -28,8 +28,8 @@ NAME = "retrieval"
 QUESTIONS = 30
 _RECALL_AT = [1, 5]
 _RANKED = 10  # of the ranking that a sample keeps
-_SHOWN = 3
-_SHORTEST, _LONGEST = 80, 300  # bytes of a section
+_SHOWN = 2
+_SHORTEST, _LONGEST = 80, 200  # bytes of a section: two of them leave space for an answer in a context of 256 tokens
 _PROMPT = (
     "Answer from the sources below, and cite them by their numbers, such as [1].\n\n{sources}\n\nQuestion: {question}"
 )
