@@ -39,12 +39,11 @@ from sluice.model.evaluation.results import RESULTS_FILE, load_evaluation
 from sluice.model.evaluation.review.record import reviewed_evaluation
 from sluice.model.evaluation.review.selection import REVIEW_FILE
 from sluice.model.evaluation.verdict import Verdict
+from sluice.model.model_files import model_hash
 
 
 def attest_candidate(workspace: Workspace) -> str:
     """Sign artifacts/evaluate and its metrics, which have the timings. Returns the sha256 of the attestation."""
-    from sluice.model.directory import model_hash
-
     return attest(
         _candidate_files(workspace),
         _candidate_attestation(workspace),
@@ -56,8 +55,6 @@ def attest_candidate(workspace: Workspace) -> str:
 
 def candidate_evaluation(workspace: Workspace) -> AttestedEvaluation:
     """The candidate's evaluation, verified. ValueError that names what was changed, and what to do."""
-    from sluice.model.directory import model_hash
-
     folder = workspace.artifact("evaluate")
     attestation = verify(
         _candidate_files(workspace),
@@ -81,8 +78,6 @@ def evaluation_of(workspace: Workspace, model_folder: Path, version: str) -> Att
 
     It is kept by model, settings, data and code, and verified each time. ValueError as `candidate_evaluation`.
     """
-    from sluice.model.directory import model_hash
-
     other = model_hash(model_folder)
     folder = kept_evaluation(workspace, other)
     if not folder.is_dir():
