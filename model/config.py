@@ -186,6 +186,8 @@ class EvaluateConfig(Block):
     latency_max_tokens: int = Field(32, ge=2)
     latency_rounds: int = Field(4, ge=1)
     """Measurements per latency prompt; prompts x rounds are the samples that the gate counts."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """Price of the machine, in any currency; with it the money for 1,000 answers is reported."""
     suites: Annotated[list[SuiteFile], NamesFile()] = []
     """YAML files of suites, such as conf/suites/arithmetic.yaml."""
     confidence: float = Field(0.95, gt=0.5, lt=1)

@@ -153,6 +153,7 @@ def evaluate_into(
 
     A folder of an earlier evaluation is replaced. ValueError for another one that is not empty.
     """
+    from sluice.model.evaluation.harness import time_in_turns
     from sluice.model.evaluation.results import RESULTS_FILE
 
     if out.exists() and not (out / RESULTS_FILE).is_file() and (out.is_file() or any(out.iterdir())):
@@ -160,12 +161,16 @@ def evaluate_into(
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
         partial.mkdir()
-        results = _evaluate(partial, workspace, plan, candidate, today=today, cache=cache, progress=progress)
+        own: dict[str, float] = {}
+        theirs: dict[str, float] = {}
+        if baseline is not None:
+            own, theirs = time_in_turns([candidate, baseline], plan, cache=cache, progress=progress)
+        results = _evaluate(partial, workspace, plan, candidate, own, today=today, cache=cache, progress=progress)
         other = None
         if baseline is not None:
             (partial / BASELINE).mkdir()
             other = _evaluate(
-                partial / BASELINE, workspace, plan, baseline, today=today, cache=cache, progress=progress
+                partial / BASELINE, workspace, plan, baseline, theirs, today=today, cache=cache, progress=progress
             )
     return Evaluated(results, other)
 
@@ -175,17 +180,19 @@ def _evaluate(
     workspace: Workspace,
     plan: "Plan",
     candidate: "Candidate",
+    timed: Mapping[str, float],
     *,
     today: date,
     cache: Path | None,
     progress: Progress,
 ) -> dict[str, Any]:
+    """Evaluate one model. `timed` are timings that were measured in turns with another's, in place of its own."""
     from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
     from sluice.model.evaluation.harness import run_plan
     from sluice.model.evaluation.suites.cache import code_hash
 
     results, timings = run_plan(candidate, plan, folder, today=today, cache=cache, progress=progress)
-    write_json(folder / TIMINGS_FILE, timings)
+    write_json(folder / TIMINGS_FILE, {**timings, **timed})
     measured_by = {
         "settings": plan.config.model_dump(mode="json"),
         "code": code_hash(),

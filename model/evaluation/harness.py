@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -22,7 +22,7 @@ from sluice.model.evaluation.judging.suite import add_judged
 from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
-from sluice.model.evaluation.metrics import METRICS
+from sluice.model.evaluation.metrics import METRICS, latency
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
 from sluice.model.evaluation.plan import Candidate, Plan
 from sluice.model.evaluation.report import REPORT_FILE, render
@@ -133,16 +133,7 @@ def _measure(
 ) -> dict[str, Measured]:
     """Measure every metric, or take it from the cache."""
     assert plan.held_out is not None
-    golden = file_hash(Path(plan.config.golden_prompts))
-    about = {
-        "model": candidate.model_hash,
-        "code": code_hash(),
-        "data": plan.held_out.data_hash,
-        "test": hashlib.sha256(canonical_json([name for name, _ in plan.held_out.test])).hexdigest(),
-        "golden_prompts": golden,
-        "settings": plan.config.model_dump(mode="json", exclude={"suites", "golden_prompts"}),
-    }
-    kept = MeasurementCache(cache / "measurements", about) if cache is not None else None
+    kept = MeasurementCache(cache / "measurements", _about(candidate, plan)) if cache is not None else None
     measured: dict[str, Measured] = {}
     subject = None
     for metric in METRICS:
@@ -165,6 +156,43 @@ def _judge(plan: Plan, cache: Path | None, stack: ExitStack) -> EvaluatedModel |
         return judge
     kept = stack.enter_context(AnswerCache(cache / "answers", judge.model_hash))
     return CachedModel(judge.model_hash, False, lambda: judge, kept)
+
+
+def _about(candidate: Candidate, plan: Plan) -> dict[str, Any]:
+    """All that a measurement of a metric depends on."""
+    assert plan.held_out is not None
+    return {
+        "model": candidate.model_hash,
+        "code": code_hash(),
+        "data": plan.held_out.data_hash,
+        "test": hashlib.sha256(canonical_json([name for name, _ in plan.held_out.test])).hexdigest(),
+        "golden_prompts": file_hash(Path(plan.config.golden_prompts)),
+        "settings": plan.config.model_dump(mode="json", exclude={"suites", "golden_prompts"}),
+    }
+
+
+def time_in_turns(
+    candidates: Sequence[Candidate], plan: Plan, *, cache: Path | None = None, progress: Progress = no_progress
+) -> list[dict[str, float]]:
+    """Return the timings of models that are to be compared, measured in turns; none where a plan or a model has no
+    latency to measure. With `cache`, timings of the same models are kept.
+    """
+    if plan.held_out is None or any(candidate.is_served for candidate in candidates):
+        return [{} for _ in candidates]
+    about = [_about(candidate, plan) for candidate in candidates]
+    kept = [
+        MeasurementCache(cache / "measurements", {**each, "in_turns": [other["model"] for other in about]})
+        for each in about
+        if cache is not None
+    ]
+    found = [each.get(latency.NAME) for each in kept]
+    if not found or None in found:
+        held_out = plan.held_out
+        measured = latency.measure_in_turns([each.subject(held_out, plan.config, progress) for each in candidates])
+        for each, one in zip(kept, measured, strict=False):
+            each.put(latency.NAME, one)
+        return [dict(one.timings) for one in measured]
+    return [dict(one.timings) for one in found if one is not None]
 
 
 def _cached(candidate: Candidate, cache: Path, stack: ExitStack) -> CachedModel:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from evaluation_fixtures import corpus, side_of, tiny_model, tokenizer, train  # noqa: F401
 
+from sluice.model.architecture.cache import Cache
 from sluice.model.evaluation.golden import Answer, failed_checks, load_prompts, run_golden
 from sluice.model.evaluation.metrics.latency import measure_latency
 from sluice.model.text.prompt import PromptEncoder
@@ -82,8 +83,42 @@ def test_prompts_longer_than_the_context_are_cut(tokenizer):
 
 
 def test_latency_counts_prompts_times_rounds(tokenizer):
-    timings = measure_latency(
-        tiny_model(tokenizer), PromptEncoder(tokenizer), ["one text", "another"], rounds=3, max_tokens=4
+    (timings,) = measure_latency(
+        [(tiny_model(tokenizer), PromptEncoder(tokenizer))], ["one text", "another"], rounds=3, max_tokens=4
     )
     assert timings["first_token_samples"] == 6 and timings["per_token_samples"] == 2
-    assert 0 < timings["first_token_p50_ms"] <= timings["first_token_p95_ms"]
+    for name in ("first_token", "per_token", "answer"):
+        p50, p95, p99 = (timings[f"{name}_p{share}_ms"] for share in (50, 95, 99))
+        assert 0 < p50 <= p95 <= p99
+    assert "price_per_1000_answers" not in timings
+
+
+def test_costs_of_models_are_measured_in_turns_by_their_own_tokens(tokenizer, monkeypatch):
+    """A clock that counts generated tokens: a second each, for the second model two."""
+    encoder = PromptEncoder(tokenizer)
+    models = [tiny_model(tokenizer), tiny_model(tokenizer, context=32)]
+    order, now = [], [0.0]
+
+    def counted(model, prompt, tokens):
+        order.append(models.index(model))
+        now[0] += tokens * (1 + models.index(model))
+        return [0] * tokens
+
+    monkeypatch.setattr("sluice.model.architecture.generation.generate", counted)
+    one, two = measure_latency(
+        [(model, encoder) for model in models],
+        ["one text", "another"],
+        rounds=2,
+        max_tokens=5,
+        price_per_hour=7.2,
+        clock=lambda: now[0],
+    )
+    assert order == [0, 1] * 7, "one to warm up, two rounds of two prompts, two whole answers"
+    assert (one["first_token_p95_ms"], one["per_token_p50_ms"], one["answer_p99_ms"]) == (1000, 1000, 5000)
+    assert (two["first_token_p95_ms"], two["answer_p50_ms"]) == (2000, 10_000)
+    assert (one["tokens_per_s"], two["tokens_per_s"]) == (1.0, 0.5)
+    # 7.2 an hour are 0.002 a second: 5 s and 10 s an answer.
+    assert one["price_per_1000_answers"] == pytest.approx(10.0)
+    assert two["price_per_1000_answers"] == pytest.approx(20.0)
+    weights = sum(weight.nbytes for weight in models[0].parameters())
+    assert one["memory_bytes"] == weights + Cache(models[0].config, 1).size_bytes > two["memory_bytes"]
