@@ -124,16 +124,18 @@ class Cache:
             new.copy_(old)
         self.reset(torch.tensor([source]))
 
-    def branch(self, slots: Tensor) -> "Cache":
+    def branch(self, slots: Tensor, max_length: int | None = None) -> "Cache":
         """Return a cache whose slot i holds a copy of the sequence in `slots[i]` ([n] int64, repeats allowed), so that
-        several sequences can go on from one.
+        several sequences can go on from one. `max_length` is at least this cache's, which is the default.
         """
+        if max_length is not None and max_length < self.max_length:
+            raise ValueError(f"max_length {max_length} must be at least {self.max_length}, that of the sequences")
         names = slots.tolist()
         self._check_slots(names)
         made = Cache(
             self.config,
             len(names),
-            self.max_length,
+            max_length or self.max_length,
             self._dtype,
             self.source_mask.device,
             quantized=self._quantized,

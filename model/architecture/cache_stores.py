@@ -231,9 +231,12 @@ class AttentionStore:
         yield from (part[slot].narrow(1, 0, min(length, part.shape[2])) for part in self.tensors)
 
     def take(self, other: "AttentionStore | StateStore", slots: Tensor, length: int) -> None:
-        """Copy the first `length` tokens of `slots` [n] of another store of this kind into slots 0 to n - 1."""
+        """Copy the first `length` tokens of `slots` [n] of another store of this kind into slots 0 to n - 1.
+
+        A ring buffer with space for longer sequences has the tokens of shorter ones at the same places.
+        """
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
-            places = min(length, mine.shape[2])
+            places = min(length, theirs.shape[2])
             mine.narrow(2, 0, places).copy_(theirs.narrow(2, 0, places)[slots])
 
     def extend(self, rows: StepRows, plan: WritePlan, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,12 +116,10 @@ class _Reader:
             done += sum(len(node.members) for node in nodes)
             progress(done, len(inputs), note)
         forks = [tree for tree in trees if tree.children]
-        longest = max((tree.longest for tree in forks), default=0)
-        for nodes in _batches(forks, rows=max(1, self._cache_tokens // max(longest, 1))):
-            # Padding takes places too.
-            room = min(self._model.config.context, max(node.longest for node in nodes) + _PADDING_AT_ONCE // 4)
-            dtype = self._model.embedding.weight.dtype
-            yield from self._descend(nodes, Cache(self._model.config, len(nodes), room, dtype, self._device))
+        for nodes in _batches(forks, most=self._cache_tokens):
+            width = nodes[0].tokens
+            cache = Cache(self._model.config, len(nodes), width, self._model.embedding.weight.dtype, self._device)
+            yield from self._descend(nodes, cache)
             done += sum(len(node.members) for node in nodes)
             progress(done, len(inputs), note)
 
@@ -130,10 +128,12 @@ class _Reader:
         yield self._score(nodes, self._hidden(nodes, cache))
         below = [(child, slot) for slot, node in enumerate(nodes) for child in node.children]
         slot_of = {id(child): slot for child, slot in below}
-        rows = max(1, self._cache_tokens // cache.max_length)
-        for batch in _batches([child for child, _ in below], rows=rows, room=cache.max_length):
-            branch = cache.branch(torch.tensor([slot_of[id(child)] for child in batch]))
-            yield from self._descend(batch, branch)
+        context = self._model.config.context
+        for batch in _batches([child for child, _ in below], most=self._cache_tokens, room=context):
+            # Padding takes places too.
+            length = max(cache.max_length, max(node.begin for node in batch) + batch[0].tokens)
+            slots = torch.tensor([slot_of[id(child)] for child in batch])
+            yield from self._descend(batch, cache.branch(slots, length))
 
     def _hidden(self, nodes: Sequence[PrefixNode], cache: Cache | None = None) -> Tensor:
         """Final hidden states [nodes, longest, hidden] of the nodes' tokens."""
@@ -190,25 +190,27 @@ class _Reader:
 
 
 def _batches(
-    nodes: Sequence[PrefixNode], rows: int | None = None, room: int | None = None
+    nodes: Sequence[PrefixNode], most: int | None = None, room: int | None = None
 ) -> Iterator[list[PrefixNode]]:
     """Yield nodes of similar length together, so that little of a batch is padding.
 
-    rows: most nodes of a batch. room: most positions of a node with its padding.
+    most: positions of all nodes of a batch from the beginnings of their sequences on. room: those of one node, with its
+    padding.
     """
     batch: list[PrefixNode] = []
-    real = 0
+    real = longest = 0
     for node in sorted(nodes, key=lambda node: (-node.tokens, node.members[0])):
+        longest = max(longest, node.begin)
         if batch:
-            width, size = batch[0].tokens, (len(batch) + 1) * batch[0].tokens
+            width, rows = batch[0].tokens, len(batch) + 1
             if (
-                size > _TOKENS_AT_ONCE
-                or size > (real + node.tokens) * 9 / 8 + _PADDING_AT_ONCE
-                or (rows is not None and len(batch) == rows)
-                or (room is not None and node.begin + width > room)
+                rows * width > _TOKENS_AT_ONCE
+                or rows * width > (real + node.tokens) * 9 / 8 + _PADDING_AT_ONCE
+                or (most is not None and rows * (longest + width) > most)
+                or (room is not None and longest + width > room)
             ):
                 yield batch
-                batch, real = [], 0
+                batch, real, longest = [], 0, node.begin
         batch.append(node)
         real += node.tokens
     if batch:
