@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sluice
 from sluice.components.workspace import Workspace
@@ -15,6 +15,7 @@ from sluice.core.files import atomic_write, write_json
 from sluice.core.progress import Progress
 
 if TYPE_CHECKING:
+    from sluice.model.evaluation.judging.judge_server import JudgeServer
     from sluice.model.evaluation.plan import Candidate, Plan
     from sluice.model.evaluation.suites.suite import Suite
 
@@ -165,14 +166,26 @@ def evaluate_into(
         theirs: dict[str, float] = {}
         if baseline is not None:
             own, theirs = time_in_turns([candidate, baseline], plan, cache=cache, progress=progress)
-        results = _evaluate(partial, workspace, plan, candidate, own, today=today, cache=cache, progress=progress)
         other = None
         if baseline is not None:
+            # First, because a judge compares the candidate's answers with its.
             (partial / BASELINE).mkdir()
             other = _evaluate(
                 partial / BASELINE, workspace, plan, baseline, theirs, today=today, cache=cache, progress=progress
             )
+            plan = replace(plan, beside=partial / BASELINE, judge_is=_judge_is(plan.judge, candidate, baseline))
+        results = _evaluate(partial, workspace, plan, candidate, own, today=today, cache=cache, progress=progress)
     return Evaluated(results, other)
+
+
+def _judge_is(
+    judge: "JudgeServer | None", candidate: "Candidate", baseline: "Candidate"
+) -> Literal["candidate", "baseline"] | None:
+    if judge is None:
+        return None
+    if candidate.is_served and judge.is_served_at(str(candidate.name)):
+        return "candidate"
+    return "baseline" if baseline.is_served and judge.is_served_at(str(baseline.name)) else None
 
 
 def _evaluate(

@@ -18,7 +18,7 @@ from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation.evaluated import EvaluatedModel
 from sluice.model.evaluation.held_out import read_held_out
-from sluice.model.evaluation.judging.suite import add_judged
+from sluice.model.evaluation.judging.suite import add_compared, add_judged
 from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
@@ -103,6 +103,11 @@ def run_plan(
             if suite.judging is not None:
                 judge = judge or _judge(plan, cache, stack)
                 add_judged(runs[suite.settings.name], suite, judge, progress)
+                if judge is not None and suite.judging.compare is not None and plan.beside is not None:
+                    lines = (plan.beside / ANSWERS_FILE).read_text(encoding="utf-8").splitlines()
+                    rows = [json.loads(line) for line in lines]
+                    own = plan.judge_is
+                    add_compared(runs[suite.settings.name], suite, judge, rows, own=own, progress=progress)
             timings[f"{suite.settings.name}_s"] = time.perf_counter() - started
         for task, data in plan.tasks.items():
             from sluice.model.evaluation.lm_eval import run_task

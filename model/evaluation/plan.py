@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sluice.core.progress import Progress
 from sluice.model.config import EvaluateConfig
@@ -13,6 +13,7 @@ from sluice.model.evaluation.held_out import HeldOut
 from sluice.model.evaluation.metric import Subject
 
 if TYPE_CHECKING:
+    from sluice.model.evaluation.judging.judge_server import JudgeServer
     from sluice.model.evaluation.suites.suite import Suite
 
 
@@ -30,8 +31,12 @@ class Plan:
     """Corpus whose training documents the model may give away; None: not asked."""
     training_texts: tuple[str, ...] = ()
     """What the model may have been trained on: items that stand in it are scored apart."""
-    judge: EvaluatedModel | None = None
+    judge: "JudgeServer | None" = None
     """Judge of the suites that want one; None: what it would score has no rows."""
+    judge_is: Literal["candidate", "baseline"] | None = None
+    """Which of the evaluated models is the judge, if one is."""
+    beside: Path | None = None
+    """Evaluation folder of the baseline, with whose answers the judge compares; None: not compared."""
 
 
 class Candidate:

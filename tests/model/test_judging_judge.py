@@ -384,6 +384,9 @@ def test_the_environment_names_the_judge():
     other = JudgeServer.from_environment(
         {"SLUICE_JUDGE_URL": "http://h/", "SLUICE_JUDGE_MODEL": "n", "SLUICE_JUDGE_KEY": "k"}
     )
+    assert (
+        found.is_served_at("http://h/v1/#m") and found.is_served_at("http://h") and not found.is_served_at("http://h#n")
+    )
     assert len(found.model_hash) == 64 and found.model_hash != other.model_hash
     with pytest.raises(ValueError, match="set SLUICE_JUDGE_URL"):
         JudgeServer.from_environment({})

@@ -10,7 +10,7 @@ import pytest
 from sluice.model.evaluation.evaluated import Generation
 from sluice.model.evaluation.judging.judge import LabelledAnswer
 from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
-from sluice.model.evaluation.judging.suite import add_judged
+from sluice.model.evaluation.judging.suite import add_compared, add_judged
 from sluice.model.evaluation.prompt_texts import evaluation_prompts
 from sluice.model.evaluation.review.selection import is_disputed
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel
@@ -156,7 +156,8 @@ def test_a_suite_names_its_rubric_and_pins_its_labels(suite, tmp_path):
     ("judge", "said"),
     [
         ({"rubric": "nothing"}, "nothing is no rubric: name a YAML file, or one of answer, better, refusal"),
-        ({"rubric": "better"}, "compares pairs: name one of kind score"),
+        ({"rubric": "better"}, "rubric better is of kind pair: name one of kind score"),
+        ({"rubric": "answer", "compare": "refusal"}, "rubric refusal is of kind score: name one of kind pair"),
         ({"rubric": "answer", "labels": "l.jsonl"}, "labels and labels_sha256 belong together"),
         ({"rubric": "answer", "labels": "l.jsonl", "labels_sha256": "0" * 64}, "l.jsonl cannot be read"),
     ],
@@ -164,3 +165,28 @@ def test_a_suite_names_its_rubric_and_pins_its_labels(suite, tmp_path):
 def test_a_wrong_judge_is_refused(suite, tmp_path, judge, said):
     with pytest.raises(ValueError, match=said):
         load_suite(judged_suite(suite, tmp_path, judge))
+
+
+def test_answers_are_compared_with_the_baseline_s_in_both_orders(suite):
+    first = Model(lambda text: json.dumps({"better": "first"}) if "first answer" in text else judge(text))
+    pair = Rubric(name="pair", version=1, kind="pair", instructions="Prefer the right answer.")
+
+    def fair(text):
+        if "first answer" not in text:
+            return judge(text)
+        ours, theirs = text.split("second answer")
+        return json.dumps({"better": "first" if "right" in ours else "second" if "right" in theirs else "tie"})
+
+    compared = replace(suite, judging=Judging(RUBRIC, tuple(labelled()), pair))
+    baseline = run_suite(Model(lambda text: f"never {text}"), suite, today=date(2026, 6, 1))
+    for asked, flipped, won in ((first, 59, 0.5), (Model(fair), 0, (30 + 29 / 2) / 59)):
+        done = run_suite(Model(answering), suite, today=date(2026, 6, 1))
+        add_judged(done, compared, asked)
+        add_compared(done, compared, asked, baseline.answers, own="baseline")
+        entry = done.entry["compared"]
+        assert (entry["pairs"], entry["flipped"], entry["win_rate"]) == (59, flipped, pytest.approx(won))
+        assert entry["win_rate_interval"][0] < won < entry["win_rate_interval"][1]
+        assert sum(bool(row.get("flipped")) for row in done.answers) == flipped
+        assert (entry["prefers_own"] is None) == (flipped == 59)
+        assert done.entry["prompts"]["rubric-pair"] == pair.sha256
+        json.dumps(entry, allow_nan=False)

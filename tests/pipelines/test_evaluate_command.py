@@ -7,6 +7,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of, tiny_model  # noqa: F401
@@ -182,8 +183,13 @@ def test_documents_that_the_model_gives_away_are_counted_on_both_sides(
     assert "contamination" not in entry and len(evaluation.items["bias-pairs"]) == 60
 
 
+def found_in(folder: Path) -> dict[str, Any]:
+    suite: dict[str, Any] = load_evaluation(folder, {}).results["suites"]["sums"]
+    return suite
+
+
 class _Judge(BaseHTTPRequestHandler):
-    """Gives 5 to an answer with `good` in it, and 1 to any other."""
+    """Gives 5 to an answer with `good` in it, and 1 to any other; of two answers it prefers the first."""
 
     asked: list[str] = []
 
@@ -192,9 +198,10 @@ class _Judge(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        said = body["messages"][-1]["content"].rpartition(" answer\n")[2]
-        self.asked.append(said)
-        reply = json.dumps({"reason": "so", "score": 5 if "good" in said else 1})
+        asked = body["messages"][-1]["content"]
+        self.asked.append(asked)
+        said = asked.rpartition(" answer\n")[2]
+        reply = json.dumps({"reason": "so", "score": 5 if "good" in said else 1, "better": "first"})
         content = json.dumps({"choices": [{"message": {"content": reply}, "finish_reason": "stop"}]}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(content)))
@@ -203,7 +210,7 @@ class _Judge(BaseHTTPRequestHandler):
 
 
 def test_a_judge_scores_a_suite_over_http_and_is_asked_once(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = tmp_path / "suite" / "labels.jsonl"
     labels.parent.mkdir()
@@ -212,9 +219,10 @@ def test_a_judge_scores_a_suite_over_http_and_is_asked_once(
     ]
     labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pin = hashlib.sha256(labels.read_bytes()).hexdigest()
-    judge = {"rubric": "answer", "labels": labels.name, "labels_sha256": pin}
+    judge = {"rubric": "answer", "labels": labels.name, "labels_sha256": pin, "compare": "better"}
     suite = write_suite(labels.parent, sums(), max_tokens=3, judge=judge)
-    command = ["evaluate", str(model), "--suite", str(suite), "--out", "out"]
+    other = saved_model(corpus, tmp_path / "other", seed=1, steps=1)
+    command = ["evaluate", str(model), "--baseline", str(other), "--suite", str(suite), "--out", "out"]
     assert main(command) == 0
     assert "no judge: set SLUICE_JUDGE_URL" in capsys.readouterr().out
     with ThreadingHTTPServer(("127.0.0.1", 0), _Judge) as server:
@@ -230,9 +238,14 @@ def test_a_judge_scores_a_suite_over_http_and_is_asked_once(
         finally:
             server.shutdown()
             thread.join()
-    assert asked == len(_Judge.asked) == 64
+    compared = found_in(tmp_path / "out")["compared"]
+    different = compared["flipped"]
+    assert compared["pairs"] == 4 and different > 0 and compared["decided"] == 0 and compared["win_rate"] == 0.5
+    # The labelled answers once, four answers of each model, and each pair of different answers in both orders.
+    assert len(_Judge.asked) == asked and asked <= 60 + 8 + 2 * different
     assert contents(tmp_path / "out", "answers.jsonl", "items.jsonl", "results.json") == first
     found = load_evaluation(tmp_path / "out", {})
+    assert "compared" not in found_in(tmp_path / "out" / "baseline")
     assert found.planned("sums.answer") == len(found.items["sums.answer"]) == 4
     assert found.results["scorers"]["judge-answer"]["kappa_low"] >= 0.6
     assert found.results["suites"]["sums"]["judged"] == {"sums.answer": "judge-answer"}

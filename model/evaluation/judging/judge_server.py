@@ -63,6 +63,11 @@ class JudgeServer:
         url, model, key = (environment.get(name, "") for name in (URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE))
         return cls(url, model, key)
 
+    def is_served_at(self, name: str) -> bool:
+        """Return whether `name`, URL[#MODEL], is this judge's model."""
+        url, _, model = name.partition("#")
+        return url.rstrip("/").removesuffix("/v1") == self._url and model in ("", self._model)
+
     @property
     def model_hash(self) -> str:
         """sha256 of address and model name: a server does not show its weights."""

@@ -1,6 +1,8 @@
 """A judge's scores of a suite's answers, as a metric of the suite beside those of its scorers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import EvaluatedModel
@@ -12,6 +14,8 @@ from sluice.model.evaluation.judging.judge import (
     summarize_judged,
 )
 from sluice.model.evaluation.judging.judge_server import MODEL_VARIABLE, URL_VARIABLE
+from sluice.model.evaluation.judging.pairwise import AnswerPair, judge_pairs, summarize_pairs
+from sluice.model.evaluation.judging.preferences import Outcome, Preference, win_rate
 from sluice.model.evaluation.judging.rubric import JudgedAnswer
 from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.results import Item
@@ -30,9 +34,10 @@ def add_judged(run: SuiteRun, suite: Suite, judge: EvaluatedModel | None, progre
     metric, scorer = f"{suite.settings.name}.{rubric.name}", f"judge-{rubric.name}"
     run.entry["planned"][metric] = len(suite.samples)
     run.entry.setdefault("judged", {})[metric] = scorer
-    run.entry.setdefault("rubrics", {})[rubric.name] = {"sha256": rubric.sha256, "text": rubric.system_prompt("MARK")}
-    # The verdict has these hashes.
-    run.entry["prompts"] = {**run.entry["prompts"], f"rubric-{rubric.name}": rubric.sha256}
+    # The verdict has these hashes. Both models' runs name the rubric of comparisons, whichever of them is compared.
+    used = [rubric, *([suite.judging.compare] if suite.judging.compare is not None else [])]
+    run.entry["rubrics"] = {each.name: {"sha256": each.sha256, "text": each.system_prompt("MARK")} for each in used}
+    run.entry["prompts"] = {**run.entry["prompts"], **{f"rubric-{each.name}": each.sha256 for each in used}}
     if judge is None:
         run.entry.setdefault("unscored", {})[metric] = f"no judge: set {URL_VARIABLE} and {MODEL_VARIABLE}"
         return
@@ -58,3 +63,44 @@ def add_judged(run: SuiteRun, suite: Suite, judge: EvaluatedModel | None, progre
         judged = rows.get(row["item"]) or Item(metric, row["item"], 0.0, cluster=sample.cluster)
         run.items.append(replace(judged, metadata={**about.get(row["item"], {}), **judged.metadata}))
     run.entry.setdefault("scorers", {})[scorer] = summarize_judged(judge, rubric, answered, judgements, quality)
+
+
+def add_compared(
+    run: SuiteRun,
+    suite: Suite,
+    judge: EvaluatedModel,
+    baseline: Sequence[Mapping[str, Any]],
+    *,
+    own: Literal["candidate", "baseline"] | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Compare the answers of `run` with the baseline's: adds `compared` to its entry, and `flipped` to its answers.
+
+    baseline: rows of the other model's answers. Answers that failed are not compared. own: the model that is the judge.
+    """
+    assert suite.judging is not None and suite.judging.compare is not None
+    theirs = {row["item"]: row for row in baseline if row["suite"] == suite.settings.name and not row.get("error")}
+    pairs = [
+        AnswerPair(row["item"], row["prompt"], row["answer"], theirs[row["item"]]["answer"], sample.cluster)
+        for row, sample in zip(run.answers, suite.samples, strict=True)
+        if row["item"] in theirs and not row.get("error")
+    ]
+    judgements = judge_pairs(judge, suite.judging.compare, pairs, progress)
+    found = {each.id: each for each in judgements}
+    for row in run.answers:
+        if row["item"] in found and found[row["item"]].flipped:
+            row["flipped"] = True
+    outcomes: dict[str | None, Outcome] = {"candidate": "first", "baseline": "second", "tie": "tie"}
+    preferences = [
+        Preference("candidate", "baseline", outcomes[judgement.winner], pair.cluster or pair.id)
+        for pair, judgement in zip(pairs, judgements, strict=True)
+        if judgement.winner is not None
+    ]
+    summary = summarize_pairs(pairs, judgements, own=own)
+    won = win_rate(preferences, "candidate") if summary["conclusive"] and preferences else None
+    run.entry["compared"] = {
+        "judge": judge.model_hash,
+        **summary,
+        "win_rate": won.value if won else None,
+        "win_rate_interval": list(won.interval) if won else None,
+    }

@@ -51,6 +51,8 @@ class JudgeSettings(Block):
     """JSONL file of answers that people labelled, relative to the suite's; without it the judge decides nothing."""
     labels_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Of the labels."""
+    compare: str | None = None
+    """Rubric by which answers are compared with the baseline's, in both orders: a YAML file, or `better`."""
 
     @model_validator(mode="after")
     def _pinned(self) -> "JudgeSettings":
@@ -172,6 +174,8 @@ class Judging:
 
     rubric: Rubric
     labelled: tuple[LabelledAnswer, ...] = ()
+    compare: Rubric | None = None
+    """Rubric by which answers are compared with the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -228,14 +232,20 @@ def load_suite(path: Path) -> Suite:
 def _judging(path: Path, judge: JudgeSettings | None) -> Judging | None:
     if judge is None:
         return None
-    own = path.parent / judge.rubric
-    rubric = load_rubric(own if own.is_file() else find_rubric(judge.rubric))
-    if rubric.kind != "score":
-        raise ValueError(f"{path}: judge.rubric={judge.rubric} compares pairs: name one of kind score")
+    rubric = _rubric(path, judge.rubric, "score")
+    compare = _rubric(path, judge.compare, "pair") if judge.compare is not None else None
     if judge.labels is None:
-        return Judging(rubric)
+        return Judging(rubric, compare=compare)
     labels = path.parent / judge.labels
     labelled = read_labelled(labels)
     if (found := file_hash(labels)) != judge.labels_sha256:
         raise ValueError(f"{labels}: its sha256 is {found}, and {path} pins {judge.labels_sha256}: restore or pin it")
-    return Judging(rubric, labelled)
+    return Judging(rubric, labelled, compare)
+
+
+def _rubric(path: Path, name: str, kind: str) -> Rubric:
+    own = path.parent / name
+    rubric = load_rubric(own if own.is_file() else find_rubric(name))
+    if rubric.kind != kind:
+        raise ValueError(f"{path}: the judge's rubric {name} is of kind {rubric.kind}: name one of kind {kind}")
+    return rubric
