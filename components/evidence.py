@@ -23,6 +23,7 @@ from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig
 from sluice.model.evaluation.evidence import (
     TIMINGS_FILE,
+    Attestation,
     AttestedEvaluation,
     attest,
     attest_folder,
@@ -53,16 +54,19 @@ def attest_candidate(workspace: Workspace) -> str:
     )
 
 
+def is_attested(workspace: Workspace) -> bool:
+    """Return whether a key that is trusted here signed the candidate's evaluation as it lies there."""
+    try:
+        _verify_candidate(workspace)
+    except ValueError:
+        return False
+    return True
+
+
 def candidate_evaluation(workspace: Workspace) -> AttestedEvaluation:
     """The candidate's evaluation, verified. ValueError that names what was changed, and what to do."""
+    attestation = _verify_candidate(workspace)
     folder = workspace.artifact("evaluate")
-    attestation = verify(
-        _candidate_files(workspace),
-        _candidate_attestation(workspace),
-        trusted_keys(workspace.keys),
-        model=model_hash(workspace.artifact("tune")),
-        redo=f"remove {folder} and run again",
-    )
     evaluation = load_evaluation(folder, read_metrics(workspace, "evaluate")["timings"])
     reviewed = reviewed_evaluation(folder, evaluation, trusted_keys(workspace.keys), record=review_record(workspace))
     return AttestedEvaluation(reviewed, attestation)
@@ -135,6 +139,16 @@ def policy_in_force(workspace: Workspace) -> Policy:
     block = load_block(workspace, GateConfig)
     hash_files(GateConfig, block.model_dump(mode="json"), workspace.root, composing=False)
     return load_policy(Path(with_absolute_paths(block, workspace.root).policy))
+
+
+def _verify_candidate(workspace: Workspace) -> Attestation:
+    return verify(
+        _candidate_files(workspace),
+        _candidate_attestation(workspace),
+        trusted_keys(workspace.keys),
+        model=model_hash(workspace.artifact("tune")),
+        redo="`sluice run` measures again",
+    )
 
 
 def _candidate_files(workspace: Workspace) -> dict[str, Path]:

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from release_fixtures import write_model
+from synthetic_evaluations import items, write_evaluation
 
 from sluice.components.artifact import write_metrics
+from sluice.components.evidence import attest_candidate
 from sluice.components.reproduce import reproduce
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
+from sluice.core.manifest import write_manifest
+from sluice.model.model_files import model_hash
 
 
 @pytest.fixture
@@ -71,6 +76,26 @@ def test_a_step_that_the_system_kills_says_so_and_what_goes_on(done: Workspace, 
     (done.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ingest": stage}}))
     with pytest.raises(StepFailed, match=rf"^ingest: its process {how}; the same `sluice run` goes on from there$"):
         reproduce(done, "ingest")
+
+
+@pytest.mark.process
+def test_an_evaluation_that_nobody_here_attested_is_measured_again(done: Workspace) -> None:
+    """As after an upgrade, or in a workspace whose `.sluice` was lost."""
+    from dvc.repo import Repo
+
+    write_model(done.artifact("tune"), "candidate")
+    write_evaluation(done.artifact("evaluate"), model_hash(done.artifact("tune")), items(0.0, seed=1))
+    write_manifest(done.artifact("evaluate"), parameters={}, code_sha256="c", inputs={})
+    write_metrics(done, "evaluate", {}, {})
+    shutil.copytree(done.artifact("evaluate"), done.root / "kept")
+    stage = {"cmd": "cp -r kept artifacts/evaluate && touch again", "params": ["data"], "outs": ["artifacts/evaluate"]}
+    (done.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
+    with Repo(str(done.root)) as repo:
+        repo.commit("evaluate", force=True)
+    attest_candidate(done)
+    assert reproduce(done, "evaluate").cached and not (done.root / "again").exists()
+    shutil.rmtree(done.state / "attestations")
+    assert not reproduce(done, "evaluate").cached and (done.root / "again").exists()
 
 
 def test_a_damaged_lock_is_named_before_anything_is_removed(done: Workspace) -> None:
