@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sluice.core.clustered import design_effect
 from sluice.core.intervals import Interval
 
 
@@ -60,17 +61,9 @@ def effective_counts(passed: Sequence[float], clusters: Sequence[str] | None = N
         return Counts(float(values.sum()), n)
     if len(clusters) != n:
         raise ValueError(f"{len(clusters)} clusters for {n} items: name one for each item")
-    groups = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)[1]
-    count = int(groups.max()) + 1
-    # As in Agresti and Coull, so that a sample without a failure has a design effect too.
-    rate = (values.sum() + 2) / (n + 4)
-    sums = np.bincount(groups, weights=values - rate)
-    sizes = np.bincount(groups)
-    if 0 < values.sum() < n and count > 1:
-        effect = (sums**2).sum() * count / (count - 1) / (n * rate * (1 - rate))
-    else:
-        effect = (sizes**2).sum() / n  # nothing to estimate the correlation from: items of a cluster are one
-    effect = max(effect, 1.0)
+    groups = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+    rate = values.mean()
+    effect = design_effect(values - rate, float(n * rate * (1 - rate)), groups)
     return Counts(float(values.sum() / effect), n / effect)
 
 

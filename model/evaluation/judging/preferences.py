@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.core.clustered import ClusteredRate, interval
 from sluice.core.intervals import Floats, Interval
-from sluice.model.evaluation.judging.correction import effective_counts
 
 Outcome = Literal["first", "second", "tie"]
 
@@ -63,16 +63,9 @@ def win_rate(preferences: Sequence[Preference], model: str, confidence: float = 
         values.append(0.5 if each.outcome == "tie" else float(won))
     if not values:
         raise ValueError(f"{model} has no preferences: a win rate needs at least one")
-    prompts = [each.prompt for each in preferences]
-    counts, clusters, value = effective_counts(values, prompts), len(set(prompts)), sum(values) / len(values)
-    ends = Interval(0.0, 1.0)
-    if clusters > 1:
-        from scipy.special import stdtrit
-
-        t2, n = float(stdtrit(clusters - 1, (1 + confidence) / 2)) ** 2, counts.trials
-        middle, spread = value + t2 / (2 * n), np.sqrt(t2 * (value * (1 - value) / n + t2 / (4 * n * n)))
-        ends = Interval(float((middle - spread) / (1 + t2 / n)), float((middle + spread) / (1 + t2 / n)))
-    return WinRate(value, ends, values.count(1.0), values.count(0.0), values.count(0.5), clusters)
+    rate = ClusteredRate(np.array(values), _prompt_numbers(preferences))
+    ends = interval(rate, (1 - confidence) / 2)
+    return WinRate(rate.value, ends, values.count(1.0), values.count(0.0), values.count(0.5), rate.clusters)
 
 
 def bradley_terry(preferences: Sequence[Preference], confidence: float = 0.95) -> dict[str, Strength]:
