@@ -15,6 +15,7 @@ from sluice.model.directory import save_model
 from sluice.model.evaluation.evaluated import Generation
 from sluice.model.evaluation.lm_eval import run_task
 from sluice.model.evaluation.model_folder import ModelFolder
+from sluice.pipelines.cli import main
 
 TOPICS = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker")
 LONG = " ".join(map(document_text, range(12)))
@@ -161,3 +162,22 @@ def test_an_answer_that_failed_stays_in_the_denominator(model: ModelFolder, data
     assert answers[0]["error"] == "time-out"
     first, _ = (item for item in items if item.metric == "gsm8k.exact_match.strict-match")
     assert (first.value, first.metadata["error"]) == (0.0, "time-out")
+
+
+def test_the_command_runs_a_task_into_a_signed_folder(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SLUICE_WORKSPACE", raising=False)
+    command = ["evaluate", str(folder), "--suite", "lm-eval:arc_easy", "--suite", "lm-eval:wikitext"]
+    assert main([*command, "--data", str(data), "--out", "out"]) == 0
+    assert "arc_easy.acc_norm" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["planned"]["arc_easy.acc"] == 12
+    bits = results["metrics"]["wikitext.bits_per_byte"]
+    assert bits["n"] == 3
+    assert bits["value"] == pytest.approx(results["suites"]["wikitext"]["aggregates"]["bits_per_byte"], abs=1e-5)
+    assert {"answers.jsonl", "evaluation.html"} <= {each.name for each in (tmp_path / "out").iterdir()}
+    assert main([*command, "--data", str(data), "--out", "again"]) == 0
+    assert (tmp_path / "again/items.jsonl").read_bytes() == (tmp_path / "out/items.jsonl").read_bytes()

@@ -26,4 +26,6 @@ def summarize_suite_metric(items: Sequence[Item], config: EvaluateConfig) -> dic
 def _summarize(items: Sequence[Item], config: EvaluateConfig) -> dict[str, Any]:
     if not items:
         return summary(math.nan, 0, None) | {"clusters": 0}
-    return summarize(items, MetricPolicy(scale="rate"), config.confidence)
+    # Most are shares of right answers; a task of lm-eval also has bits over bytes, which no rate's interval fits.
+    is_rate = all(item.weight == 1.0 and not (item.value < 0 or item.value > 1) for item in items)
+    return summarize(items, MetricPolicy(scale="rate" if is_rate else "mean"), config.confidence)
