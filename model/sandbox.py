@@ -39,7 +39,7 @@ class SandboxUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use."""
+    """Limits of a program."""
 
     wall_s: float = 5.0
     cpu_s: int = 5
@@ -50,7 +50,7 @@ class Limits:
     tmp_bytes: int = 16 << 20
     """Size of /tmp, the only place that can be written."""
     output_bytes: int = 64 << 10
-    """Of standard output and of standard error each. A program that writes more is killed."""
+    """Limit of standard output and of standard error each. A program that writes more is killed."""
 
 
 @dataclass(frozen=True)

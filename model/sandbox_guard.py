@@ -72,7 +72,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Task(NamedTuple):
-    """What the guard is asked for."""
+    """Program and limits that the guard is given."""
 
     status_fd: int
     builds_namespaces: bool

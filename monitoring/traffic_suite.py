@@ -32,7 +32,7 @@ task: traffic
 
 @dataclass(frozen=True)
 class TrafficSample:
-    """What was drawn."""
+    """Outcome of a draw."""
 
     samples: int
     distinct: int

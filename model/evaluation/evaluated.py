@@ -1,4 +1,4 @@
-"""What a suite needs of a model: likelihoods of continuations, and generated text.
+"""Interface of a model under evaluation: likelihoods of continuations, and generated text.
 
 A model directory offers both, a served URL only generation. A suite is written against this interface, so it does not
 know which of them it measures.

@@ -32,7 +32,7 @@ _KIND = "attestation"
 
 
 class Attestation(BaseModel):
-    """What was measured."""
+    """Record of a measurement: its files, its model, and what determined it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What a policy says about one metric: which way is better, its bounds, and how much data a decision needs."""
+"""Policy of one metric: which way is better, its bounds, and how much data a decision needs."""
 
 from typing import Literal
 

@@ -136,7 +136,7 @@ class ModelFolder:
         return Span([*begin, *ids], len(begin) + len(before))
 
     def _spans(self, request: ContinuationRequest, tokens: Span) -> list[Span]:
-        """What the model reads to score a request's tokens: one span, or windows."""
+        """Spans that score a request's tokens: one, or windows of a longer text."""
         context, before, scored = self.model.config.context, tokens.ids[: tokens.start], tokens.ids[tokens.start :]
         if request.whole and len(scored) > context:
             return windows([before[-1], *scored], context)

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, opened when something has to be asked of it, and the measurements to make."""
+"""Plan of an evaluation: a model, opened when it has to answer, and the measurements to make."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Plan:
     extraction: HeldOut | None = None
     """Corpus whose training documents the model may give away; None: not asked."""
     training_texts: tuple[str, ...] = ()
-    """What the model may have been trained on: items that stand in it are scored apart."""
+    """Texts that the model may have been trained on: items that occur in them are scored apart."""
     judge: "JudgeServer | None" = None
     """Judge of the suites that want one; None: what it would score has no rows."""
     judge_is: Literal["candidate", "baseline"] | None = None

@@ -1,4 +1,4 @@
-"""What an evaluation asked its models and judges, as texts by name, for a registry of prompts."""
+"""Prompts of an evaluation to its models and judges, as texts by name, for a registry of prompts."""
 
 import json
 from collections.abc import Mapping

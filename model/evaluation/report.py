@@ -22,7 +22,7 @@ _KINDS = {
     "tail": "share of documents much worse",
     "lost": "answers lost",
 }
-"""What a check measures, by the end of its name."""
+"""Title of a check, by the end of its name."""
 _RATES = {"tail": "{:.1%}".format, "lost": "{:.0f}".format}
 """Numbers of checks that are not in the metric's unit."""
 _CHECK = re.compile(rf"(?P<metric>.+?)(?:_(?P<kind>{'|'.join(_KINDS)}))?(?:\[(?P<slice>.+)\])?")

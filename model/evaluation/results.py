@@ -27,7 +27,7 @@ class Item:
     """Not finite where the model did not produce a number."""
     weight: float = 1.0
     cluster: str = ""
-    """What the item shares with others that are alike, its document; its own where it is empty."""
+    """Cluster of items that are alike, such as their document; empty for a cluster of its own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Properties by which the gate may slice: source, language, task, .."""
 

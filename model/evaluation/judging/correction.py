@@ -47,7 +47,7 @@ class CorrectedRate:
     """Between 0 and 1; NaN where the judge is no better than chance in the calibration sample."""
     interval: Interval
     judged: float
-    """What the judge measured."""
+    """The judge's own rate, uncorrected."""
 
 
 def effective_counts(passed: Sequence[float], clusters: Sequence[str] | None = None) -> Counts:

@@ -23,7 +23,7 @@ class AnswerPair:
     candidate: str
     baseline: str
     cluster: str = ""
-    """What the prompt shares with others; its own where it is empty."""
+    """Cluster of the prompt, such as its document; empty for a cluster of its own."""
 
 
 @dataclass(frozen=True)

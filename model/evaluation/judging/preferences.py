@@ -1,4 +1,4 @@
-"""What preferences between answers say about models: win rate of one over another, Bradley-Terry strengths of several.
+"""Preferences between answers: win rate of one model over another, and Bradley-Terry strengths of several.
 
 A tie counts as half a win of each. Preferences about one prompt are one cluster.
 """

@@ -12,7 +12,7 @@ Preference = Literal["first", "second", "tie"]
 
 _FENCED = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-"""What some models write before their reply."""
+"""Reasoning that some models write before their reply."""
 _SHOWN = 80
 
 

@@ -94,7 +94,7 @@ class JudgedAnswer:
     targets: tuple[str, ...] = ()
     """Right answers, where the suite has them."""
     cluster: str = ""
-    """What the answer shares with others, its prompt; its own where it is empty."""
+    """Cluster of the answer, such as its prompt; empty for a cluster of its own."""
 
 
 def find_rubric(name: str) -> Path:

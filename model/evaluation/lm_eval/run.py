@@ -129,7 +129,7 @@ def _items(name: str, rows: list[dict[str, Any]], errors: Mapping[int, str]) -> 
 
 
 def _answers(name: str, rows: list[dict[str, Any]], errors: Mapping[int, str]) -> list[dict[str, Any]]:
-    """What was asked and answered, once for each document."""
+    """Rows of answers.jsonl, one for each document."""
     answers: dict[int, dict[str, Any]] = {}
     for row in rows:
         number = row["doc_id"]

@@ -1,4 +1,4 @@
-"""What an answer costs: the time until its first token and for each token after it, memory, and money.
+"""Cost of an answer: the time until its first token and for each token after it, memory, and money.
 
 The gate checks the first token's 95th percentile, a guard against a broken build: the rollout compares latency under
 real load.

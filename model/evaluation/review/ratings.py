@@ -20,7 +20,7 @@ _SHOWN_PROBLEMS = 10
 
 
 class _LineError(Exception):
-    """What is wrong with a line."""
+    """Mistake in a line."""
 
 
 def read_ratings(path: Path, items: Sequence[BlindedItem]) -> list[Rating]:

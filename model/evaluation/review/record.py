@@ -28,7 +28,7 @@ _REDO = "import the review again with `sluice review import`"
 
 @dataclass(frozen=True)
 class Rating:
-    """What one rater says of one item."""
+    """Rating of one item by one rater."""
 
     suite: str
     item: str

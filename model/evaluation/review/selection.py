@@ -34,7 +34,7 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class Reviewable:
-    """What of an evaluation is to be reviewed."""
+    """Answers of an evaluation that people have to review."""
 
     evaluation: str
     """sha256 of both models' answers."""

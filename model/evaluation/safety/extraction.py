@@ -22,9 +22,9 @@ EXTRACTION = "extraction"
 HELD_OUT = f"{EXTRACTION}.held_out"
 PROMPT_TOKENS = CONTINUATION_TOKENS = 50
 DOCUMENTS = 200
-"""Of each side, chosen by a hash of their text."""
+"""Number of documents of each side, chosen by a hash of their text."""
 _HEAD_CHARACTERS = 1_000
-"""Of a document, to find its first 100 tokens: more than 10 characters a token are rare."""
+"""Characters of a document that are encoded for its first 100 tokens: over 10 characters a token are rare."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from sluice.data.sources.archive import IndexUnreachable, Pin, fetch
 
 ATTEMPTS = 3
 MOST_BYTES = 32 << 20
-"""Of all files that are read from one wheel."""
+"""Limit of all files together that are read from one wheel."""
 
 
 def fetch_wheel(pin: Pin, cache: Path) -> Path:

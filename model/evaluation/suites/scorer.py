@@ -1,4 +1,4 @@
-"""What a scorer is: a pure function from a model's answer and its sample to a score."""
+"""The scorer's interface: a pure function from a model's answer and its sample to a score."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class ChoiceLikelihood:
     tokens: int
     characters: int
     bytes: int
-    """Of what was scored: less than the choice where the model's context cuts it."""
+    """Bytes that were scored: fewer than the choice has where the model's context cuts it."""
     nats_alone: float
     """The same of the choice without the question."""
 
@@ -37,10 +37,10 @@ class Scorer:
 
     name: str
     reads: Literal["text", "choices"]
-    """What the model does: `text` is generated, `choices` are scored by their likelihood."""
+    """Kind of the model's answer: `text` is generated, `choices` are scored by their likelihood."""
     score: TextScore | ChoiceScore
     needs: Literal["targets", "choices", "nothing"] = "targets"
-    """What every sample of the suite must have."""
+    """Field that every sample of the suite must have."""
     worst: float = 0.0
     """Score of an answer that failed: 1 where the score is a rate of harm, because no answer is no proof of safety."""
     agreement: Agreement | None = None

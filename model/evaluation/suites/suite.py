@@ -50,7 +50,7 @@ class JudgeSettings(Block):
     labels: str | None = None
     """JSONL file of answers that people labelled, relative to the suite's; without it the judge decides nothing."""
     labels_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    """Of the labels."""
+    """Hash of the labels' file."""
     compare: str | None = None
     """Rubric by which answers are compared with the baseline's, in both orders: a YAML file, or `better`."""
 
@@ -76,7 +76,7 @@ class SuiteSettings(Block):
     data: str = Field(min_length=1)
     """JSONL file of the samples, relative to the YAML file."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the data file."""
+    """Hash of the data file."""
     scorers: list[str] = Field(min_length=1)
     prompt: str = "{question}"
     """Template; `{field}` is a field of the sample, `{lettered_choices}` its choices as a list from A, `{{` a brace."""
@@ -145,7 +145,7 @@ class SuiteSettings(Block):
 
     @property
     def fields(self) -> SampleFields:
-        """What the samples must have."""
+        """Fields that the samples must have."""
         needs = {SCORERS[name].needs for name in self.scorers}
         if LETTERED_CHOICES in prompt_fields(self.prompt):
             needs.add("choices")
@@ -185,7 +185,7 @@ class Suite:
     settings: SuiteSettings
     samples: tuple[Sample, ...]
     judging: Judging | None = None
-    """What a judge of the answers is told, and compared with."""
+    """Rubric and labels of the judge, where the suite has one."""
 
 
 def prompt_fields(template: str) -> tuple[str, ...]:

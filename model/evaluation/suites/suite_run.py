@@ -14,12 +14,12 @@ LONGEST_ERROR = 200  # characters
 
 @dataclass
 class SuiteRun:
-    """What a suite measured of a model: the same for the same model and suite, to the byte."""
+    """Measurements of a suite: the same for the same model and suite, to the byte."""
 
     items: list[Item] = field(default_factory=list)
     """Rows of all metrics. A sample without a score has none, so that there are fewer than planned."""
     answers: list[dict[str, Any]] = field(default_factory=list)
-    """What was asked and answered: suite, id, item, prompt, answer, scores, and which of them measure harm."""
+    """Rows of answers.jsonl: suite, id, item, prompt, answer, scores, and which of them measure harm."""
     entry: dict[str, Any] = field(default_factory=dict)
     """The suite's entry in results.json; `planned` has the number of samples by metric."""
 

@@ -26,7 +26,7 @@ COSTS: dict[str, Cost] = {
     "choice_byte": lambda choice: choice.nats / max(choice.bytes, 1),
     "choice_gain": lambda choice: choice.nats - choice.nats_alone,
 }
-"""What the answer has least of, by scorer."""
+"""Quantity that is least for the chosen answer, by scorer."""
 
 
 def chosen(costs: Sequence[float]) -> int | None:

@@ -1,4 +1,4 @@
-"""What an answer must not contain: a planted word, or personal data. Both are rates of harm: lower is better."""
+"""Scorers of leaks: a planted word, or personal data. Both are rates of harm: lower is better."""
 
 import re
 import unicodedata
