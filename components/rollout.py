@@ -35,7 +35,7 @@ _POLL_S = 0.5
 
 
 def rollout(root: str | Path | Workspace, version: str) -> str:
-    """Roll out `version`; returns `promoted | dropped | superseded`, or `skipped` where there is none.
+    """Roll out `version`; returns `promoted | dropped | superseded | paused`, or `skipped` where there is none.
 
     The step may be repeated after a pod was lost: it goes on from what the ledger says of the version. Where the run
     registered none (empty), a challenger that a lost run has left behind is rolled out: nobody else measures it.

@@ -1,90 +1,147 @@
-"""Anytime-valid tests for a canary: test after every request, stop at any time, and keep the level.
+"""Anytime-valid tests of shares: look after every request, stop at any time, and keep the level.
 
-An e-process starts at 1 and is, under the null hypothesis, a non-negative supermartingale; by Ville's inequality it
+An e-process starts at 1 and is, under its null hypothesis, a non-negative supermartingale; by Ville's inequality it
 ever reaches 1/alpha with probability at most alpha (arXiv 2210.01948; for deployments 2205.14762). So no correction for
 the number of looks is needed, where repeating a fixed-sample test at 0.05 over 20 looks falsely aborts about every
 fourth healthy canary.
+
+Each test is a mixture of likelihood ratios, alternatives on a fixed grid against the bound of the null hypothesis, and
+depends on totals alone: neither the order of the observations nor the number of looks changes its value.
+
+| function | null hypothesis |
+|---|---|
+| `log_e_above` | the share of bad ones is at most `limit` |
+| `log_e_below` | the share of bad ones is at least `limit` |
+| `log_e_uneven` | of the bad ones of two groups, the first has at most its part of the trials |
+| `log_e_increase` | in pairs, the first is bad oftener than the second, by more than `bound` (or by less) |
 
 Standard library only: the gateway imports this.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal
 
 ODDS_STEP = 1.25
-"""Neighbouring alternatives of the error-rate mixture differ by this factor in odds."""
-HIGHEST_RATE = 0.99
-LARGEST_LOG = 700.0
-"""exp of more than about 709 does not fit a float."""
+"""Neighbouring alternatives to a share differ by this factor in odds."""
+HIGHEST_SHARE = 0.99
+LOWEST_FRACTION = 1 / 100
+"""The lowest alternative below a limit, as a fraction of the limit."""
+FACTORS = ((19.0, 0.75), (7.0, 0.10), (4.0, 0.07), (2.5, 0.05), (1.5, 0.03))
+"""Alternatives of `log_e_uneven`: factor on the odds of the first group, and its prior weight.
+
+The first weighs most, so that five bad trials on one side alone, of pairs, reach 20.
+"""
+STAKES = ((0.99, 0.85), (0.5, 0.10), (0.2, 0.05))
+"""Stakes of `log_e_increase`, as parts of the highest one possible, and their prior weights."""
 
 
-@dataclass
-class ErrorRateTest:
-    """Tests the null hypothesis "error rate <= limit" for one arm.
+def threshold(alpha: float) -> float:
+    """Return the log e-value at which a null hypothesis is rejected at level `alpha`."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha {alpha} must lie between 0 and 1")
+    return -math.log(alpha)
 
-    The e-value is a mixture of binomial likelihood ratios of rates above the limit against the limit itself: a
-    beta-binomial with the prior Beta(-1/2, 1/2) cut off at the limit and laid on a grid. Each ratio is a
-    supermartingale under every rate <= limit, hence so is any mixture, whatever the grid. It depends on the totals
-    alone, so nothing accumulates rounding.
+
+def log_e_above(bad: int, n: int, limit: float) -> float:
+    """Return the evidence (log e-value) that the share of bad ones exceeds `limit`."""
+    return _log_e_share(bad, n, _alternatives(limit, "above"))
+
+
+def log_e_below(bad: int, n: int, limit: float) -> float:
+    """Return the evidence (log e-value) that the share of bad ones is below `limit`."""
+    return _log_e_share(bad, n, _alternatives(limit, "below"))
+
+
+def log_e_uneven(splits: Iterable[tuple[int, int, float]]) -> float:
+    """Return the evidence (log e-value) that the first of two groups has more than its part of the bad trials.
+
+    Each split is (bad trials of the first group, of the second, the first group's part of all trials). In pairs of
+    which one is bad, the part is 1/2.
     """
+    ratios = [_uneven_ratios(*split) for split in splits]
+    return _log_mean([math.log(weight) for _, weight in FACTORS], [sum(each) for each in zip(*ratios, strict=True)])
 
-    limit: float
-    alpha: float = 0.05
-    errors: int = 0
-    requests: int = 0
-    _largest_log_e: float = field(default=0.0, repr=False)
 
-    def __post_init__(self) -> None:
-        if not 0 < self.limit < 1:
-            raise ValueError(f"error-rate limit {self.limit} must lie between 0 and 1")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha {self.alpha} must lie between 0 and 1")
-        # Alternatives from just above the limit to nearly 1, evenly spaced in log odds.
-        self._rates: list[float] = []
-        odds = self.limit / (1 - self.limit) * ODDS_STEP
-        while odds / (1 + odds) < HIGHEST_RATE:
-            self._rates.append(odds / (1 + odds))
-            odds *= ODDS_STEP
-        self._rates.append(max(HIGHEST_RATE, (1 + self.limit) / 2))
-        # Near rates weigh more: they are the slow ones to tell, and one early error alone must not condemn a canary.
-        weights = [((1 - rate) / rate) ** 0.5 for rate in self._rates]
-        self._log_weights = [math.log(weight / sum(weights)) for weight in weights]
+@lru_cache(maxsize=65_536)
+def _uneven_ratios(first: int, second: int, part: float) -> tuple[float, ...]:
+    """Return the log likelihood ratio of each alternative."""
+    _check_counts(first, first + second)
+    if not 0 < part < 1:
+        raise ValueError(f"part {part} must lie between 0 and 1")
+    scales = [(factor, 1 - part + factor * part) for factor, _ in FACTORS]
+    return tuple(first * math.log(factor / scale) - second * math.log(scale) for factor, scale in scales)
 
-    def update(self, errors: int, requests: int) -> "ErrorRateTest":
-        """Add `errors` failures among `requests` further requests."""
-        if not 0 <= errors <= requests:
-            raise ValueError(f"errors {errors} must lie between 0 and requests {requests}")
-        self.errors += errors
-        self.requests += requests
-        self._largest_log_e = max(self._largest_log_e, self.log_e_value)
-        return self
 
-    @property
-    def log_e_value(self) -> float:
-        successes = self.requests - self.errors
-        ratios = [
-            self.errors * math.log(rate / self.limit) + successes * (math.log1p(-rate) - math.log1p(-self.limit))
-            for rate in self._rates
-        ]
-        terms = [ratio + weight for ratio, weight in zip(ratios, self._log_weights, strict=True)]
-        largest = max(terms)
-        return largest + math.log(sum(math.exp(term - largest) for term in terms))
+def log_e_increase(first: int, second: int, n: int, bound: float, shown: Literal["above", "below"]) -> float:
+    """Return the evidence (log e-value) that an increase is above, or below, `bound`.
 
-    @property
-    def e_value(self) -> float:
-        """Evidence against the null now; `inf` where it no longer fits a float."""
-        return math.exp(self.log_e_value) if self.log_e_value < LARGEST_LOG else math.inf
-
-    @property
-    def rejected(self) -> bool:
-        """Return whether the error rate was shown to exceed the limit at any look so far."""
-        return self._largest_log_e >= -math.log(self.alpha)
-
-    def reason(self) -> str:
-        sign, bound = (">=", "shown above") if self.rejected else ("<", "not shown above")
-        rate = f"{self.errors / self.requests:.1%}" if self.requests else "unknown"
-        evidence = math.exp(min(self._largest_log_e, LARGEST_LOG))
-        return (
-            f"error rate {rate} {bound} {self.limit:.1%}: "
-            f"largest e-value {evidence:.3g} {sign} {1 / self.alpha:.3g}, n={self.requests}"
+    Of `n` pairs, `first` have only their first trial bad and `second` only their second; the increase is the expected
+    value of the difference. A stake on the difference of every pair is a fair game at the bound, and its capital is the
+    e-value (arXiv 2010.09686).
+    """
+    _check_counts(first + second, n)
+    if not 0 <= bound < 1:
+        raise ValueError(f"bound {bound} must be at least 0 and below 1")
+    sign = 1 if shown == "above" else -1
+    highest = 1 / (1 + bound) if shown == "above" else 1 / (1 - bound)
+    totals = []
+    for part, _ in STAKES:
+        stake = sign * part * highest
+        totals.append(
+            first * math.log1p(stake * (1 - bound))
+            + second * math.log1p(stake * (-1 - bound))
+            + (n - first - second) * math.log1p(-stake * bound)
         )
+    return _log_mean([math.log(weight) for _, weight in STAKES], totals)
+
+
+Alternatives = tuple[tuple[float, float, float], ...]
+"""Per alternative: log prior weight, and the log likelihood ratio of one bad and of one good trial."""
+
+
+@lru_cache(maxsize=64)
+def _alternatives(limit: float, shown: Literal["above", "below"]) -> Alternatives:
+    """Lay alternatives on a grid that is even in log odds, from next to the limit to nearly 1 or nearly 0."""
+    if not 0 < limit < 1:
+        raise ValueError(f"limit {limit} must lie between 0 and 1")
+    shares: list[float] = []
+    odds = limit / (1 - limit)
+    if shown == "above":
+        while (odds := odds * ODDS_STEP) / (1 + odds) < HIGHEST_SHARE:
+            shares.append(odds / (1 + odds))
+        shares.append(max(HIGHEST_SHARE, (1 + limit) / 2))
+        # Near shares weigh more: they are slow to tell, and one early bad trial alone must not condemn a version.
+        weights = [(1 - share) / share for share in shares]
+    else:
+        while (odds := odds / ODDS_STEP) / (1 + odds) > LOWEST_FRACTION * limit:
+            shares.append(odds / (1 + odds))
+        # Far shares weigh more: a version without any bad trial is then told soonest.
+        weights = [((1 - share) / share) ** 0.5 for share in shares]
+    return tuple(
+        (math.log(weight / sum(weights)), math.log(share / limit), math.log1p(-share) - math.log1p(-limit))
+        for share, weight in zip(shares, weights, strict=True)
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _log_e_share(bad: int, n: int, alternatives: Alternatives) -> float:
+    _check_counts(bad, n)
+    good = n - bad
+    return _log_mean(
+        [weight for weight, _, _ in alternatives],
+        [bad * if_bad + good * if_good for _, if_bad, if_good in alternatives],
+    )
+
+
+def _check_counts(bad: int, n: int) -> None:
+    if not 0 <= bad <= n:
+        raise ValueError(f"the number of bad trials {bad} must lie between 0 and that of all, {n}")
+
+
+def _log_mean(log_weights: Sequence[float], logs: Sequence[float]) -> float:
+    """Return the log of the weighted mean of exp(logs)."""
+    terms = [weight + log for weight, log in zip(log_weights, logs, strict=True)]
+    largest = max(terms)
+    return largest + math.log(sum(math.exp(term - largest) for term in terms))

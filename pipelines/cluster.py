@@ -131,11 +131,11 @@ def check_sizes(cluster: ClusterConfig, pretrain: PretrainConfig, rollout: Rollo
             f"cluster.steps.pretrain.accelerators={accelerators} is less than pretrain.workers={pretrain.workers}, so "
             "that all workers would train on the CPU: set them to the same number"
         )
-    longest_s, timeout_s = len(rollout.weights) * rollout.step_timeout_s, cluster.task("rollout").timeout_s
+    longest_s, timeout_s = rollout.longest_s, cluster.task("rollout").timeout_s
     if longest_s >= timeout_s:
         raise ValueError(
             f"cluster.steps.rollout.timeout_s={timeout_s} is not more than the {longest_s:g} s that the steps of the "
-            "rollout may take (rollout.weights, rollout.step_timeout_s): raise it"
+            "rollout may take (rollout.steps and rollout.longest_pause_s): raise it"
         )
 
 

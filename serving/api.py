@@ -89,6 +89,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after_s = retry_after_s
+        self.more_headers: dict[str, str] = {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"retry-after": str(self.retry_after_s)} if self.retry_after_s else {}
+        return self.more_headers | ({"retry-after": str(self.retry_after_s)} if self.retry_after_s else {})
 
 
 class Strict(BaseModel):

@@ -1,197 +1,296 @@
-"""The canary analysis: whether a challenger gets more traffic, is promoted or is dropped. Pure, without I/O.
+"""The decisions of a rollout: whether a challenger gets more traffic, is promoted or is dropped. Pure, without I/O.
 
-`sluice.serving.rollout` sends the traffic and measures both arms. After every batch of answers it calls `decide` with
-all measurements since the rollout began. Two checks decide, each at level alpha / 2:
+`sluice.serving.rollout` sends the traffic and counts (`sluice.serving.evidence`). At every poll it calls `decide` with
+the totals since the rollout began. Each signal is a share of bad answers, held by two anytime-valid tests at level
+alpha (`sluice.monitoring.sequential`), so it may be looked at after every answer:
 
-- Error rate of the challenger. Passes if the observed rate is at most `max_error_rate`; fails only once an e-process
-  (`sluice.monitoring.sequential`) has rejected "rate <= max_error_rate". It may be evaluated after every request.
-- p95 latency of the challenger over the champion's. Passes if the observed ratio is at most `max_latency_ratio`; fails
-  only if the lower end of its bootstrap interval exceeds that. Looking repeatedly would inflate the error, so look k
-  spends 6 / (pi k)^2 of the level, which sums to 1 over any number of looks. A look is taken once the step has its
-  requests, and again whenever the samples have doubled.
+| signal | drops if shown | lets advance if shown |
+|---|---|---|
+| errors | above `max_error_rate`, and more than the champion's part of the failures | below `unacceptable_error_rate` |
+| error increase, where set | above `max_error_increase` over the champion | below it |
+| slow first tokens, slow tokens | oftener than the champion's | below `unacceptable_slow` |
 
-If both pass, the challenger goes on to the next weight, at last to promotion. If either fails, it is dropped. Otherwise
-the rollout waits, and drops the challenger after `step_timeout_s`: no data is never a pass.
+A step is left once every signal lets advance and its least counts and time are reached; the last one promotes. In
+between the rollout holds, and after the step's longest time it drops the challenger: no data is never a pass. Prompts
+on which both arms fail speak against neither. While the champion's own error rate is shown above the limit, the
+rollout is paused: it is still judged and can drop, but does not advance, and the step's time stands still.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from sluice.core.check import Check, compare_estimate, compare_exact, too_few
-from sluice.monitoring.sequential import ErrorRateTest
+from sluice.core.check import Check, compare_exact
+from sluice.monitoring.sequential import log_e_above, log_e_below, log_e_increase, log_e_uneven, threshold
 from sluice.serving.config import RolloutConfig
-from sluice.serving.measurements import Measurements
+from sluice.serving.evidence import Evidence, LiveCounts, Pairs
 
-RESAMPLES = 10_000
-QUANTILE = 0.95
-
-
-class Arms(NamedTuple):
-    """Measurements of both arms over the same time."""
-
-    champion: Measurements
-    challenger: Measurements
+Action = Literal["advance", "wait", "pause", "promote", "abort", "suspend"]
+LARGEST_LOG = 700.0
+"""exp of more than about 709 does not fit a float."""
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """Progress of a rollout. Measurements are totals since it began."""
+    """Progress of a rollout."""
 
     step: int = 0
-    """Index into `RolloutConfig.weights`."""
+    """Index into `RolloutConfig.steps`."""
     elapsed_s: float = 0.0
-    """Seconds since the step began."""
-    requests_before: int = 0
-    """Challenger requests before the step began."""
-    looks: int = 0
-    """Looks at the latency so far."""
-    next_look: int = 0
-    """Challenger samples at which the next look is due."""
+    """Seconds since the step began, pauses included."""
+    paused_s: float = 0.0
+    """Seconds of the step's pauses that have ended."""
+    paused_at: float | None = None
+    """`elapsed_s` at which the present pause began."""
+    replays_before: int = 0
+    """Replayed pairs before the step began."""
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    """Largest log e-value so far of each test."""
 
 
 @dataclass(frozen=True)
 class RolloutDecision:
-    """The next action, its reason, and the state to continue from."""
+    """The next action, its reason, the state to continue from, and the checks behind it."""
 
-    action: Literal["advance", "wait", "promote", "abort"]
+    action: Action
     reason: str
     state: RolloutState = RolloutState()
+    checks: tuple[Check, ...] = ()
 
 
-def decide(state: RolloutState, measurements: Arms, config: RolloutConfig) -> RolloutDecision:
-    """Decide the next action from all measurements since the rollout began."""
-    champion, challenger = measurements
-    at_weight = f"challenger at {config.weights[state.step]} %"
-    for name, arm in (("champion", champion), ("challenger", challenger)):
-        if fault := implausible(arm):
-            return RolloutDecision("abort", f"{name} at {config.weights[state.step]} %: {fault}", state)
+def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> RolloutDecision:
+    """Decide the next action from the totals since the rollout began."""
+    step = config.steps[state.step]
+    at_weight = f"challenger at {step.weight} %"
+    if fault := implausible(evidence):
+        return RolloutDecision("abort", f"{at_weight}: {fault}", state)
 
-    errors = check_errors(challenger, config)
-    if errors.outcome == "fail":
-        return RolloutDecision("abort", f"{at_weight}: {errors.reason}", state)
-    in_step = challenger.requests - state.requests_before
-    if in_step < config.requests_per_step:
-        return _wait(state, config, f"{in_step} of {config.requests_per_step} challenger requests")
-    if errors.outcome == "inconclusive":
-        return _wait(state, config, errors.reason)
+    judged = [signal.judge(state.peaks, config.alpha) for signal in signals(evidence, config)]
+    checks = tuple(check for check, _ in judged)
+    peaks = {name: log_e for _, found in judged for name, log_e in found.items()}
+    state = replace(state, peaks=peaks)
+    failed = [check.reason for check in checks if check.outcome == "fail"]
+    if failed:
+        return RolloutDecision("abort", f"{at_weight}: {'; '.join(failed)}", state, checks)
 
-    samples, baseline = len(challenger.latencies_ms), len(champion.latencies_ms)
-    needed = max(config.requests_per_step, state.next_look)
-    if samples < needed or baseline < config.requests_per_step:
-        have = f"latency of {samples} challenger and {baseline} champion answers"
-        return _wait(state, config, f"{have}, {needed} needed")
+    if reason := champion_over_limit(evidence, config):
+        paused_at = state.elapsed_s if state.paused_at is None else state.paused_at
+        is_over = state.elapsed_s - paused_at >= config.longest_pause_s
+        return RolloutDecision("suspend" if is_over else "pause", reason, replace(state, paused_at=paused_at), checks)
+    if state.paused_at is not None:
+        pause_s = state.elapsed_s - state.paused_at
+        state = replace(state, paused_s=state.paused_s + pause_s, paused_at=None)
 
-    looks = state.looks + 1
-    latency = check_latency(measurements, config, looks)
-    looked = replace(state, looks=looks, next_look=2 * samples)
-    if latency.outcome == "fail":
-        return RolloutDecision("abort", f"{at_weight}: {latency.reason}", looked)
-    if latency.outcome == "inconclusive":
-        return _wait(looked, config, latency.reason)
+    elapsed_s = state.elapsed_s - state.paused_s
+    unclear = [check.reason for check in checks if not check.passed]
+    if missing := [*_missing(state, evidence, config, elapsed_s), *unclear]:
+        if elapsed_s < step.longest_s:
+            return RolloutDecision("wait", missing[0], state, checks)
+        waited = f"inconclusive after {elapsed_s:.0f} s >= {step.longest_s:.0f} s"
+        return RolloutDecision("abort", f"{at_weight}: {waited}: {'; '.join(missing)}", state, checks)
 
-    reason = f"{at_weight}: {errors.reason}; {latency.reason}"
-    if state.step + 1 == len(config.weights):
-        return RolloutDecision("promote", reason, looked)
-    return RolloutDecision("advance", reason, RolloutState(state.step + 1, 0.0, challenger.requests, looks))
-
-
-def _wait(state: RolloutState, config: RolloutConfig, unclear: str) -> RolloutDecision:
-    """Wait for more measurements until the step's timeout, then abort."""
-    if state.elapsed_s < config.step_timeout_s:
-        return RolloutDecision("wait", unclear, state)
-    waited = f"inconclusive after {state.elapsed_s:.0f} s >= {config.step_timeout_s:.0f} s"
-    return RolloutDecision("abort", f"challenger at {config.weights[state.step]} %: {waited}: {unclear}", state)
+    reason = f"{at_weight}: {'; '.join(check.reason for check in checks)}; {_traffic(evidence)}"
+    if state.step + 1 == len(config.steps):
+        return RolloutDecision("promote", reason, state, checks)
+    following = RolloutState(state.step + 1, replays_before=evidence.errors.n, peaks=peaks)
+    return RolloutDecision("advance", reason, following, checks)
 
 
-def smoke(measurements: Measurements, config: RolloutConfig) -> RolloutDecision:
+def _missing(state: RolloutState, evidence: Evidence, config: RolloutConfig, elapsed_s: float) -> list[str]:
+    """Return what the step still needs, signals apart."""
+    step, found = config.steps[state.step], []
+    replays = evidence.errors.n - state.replays_before
+    if replays < step.least_replays:
+        found.append(f"{replays} of {step.least_replays} replayed prompts")
+    live = evidence.live[state.step] if state.step < len(evidence.live) else LiveCounts(step.weight)
+    # Traffic is waited for only if it is thick enough to reach the least count in time.
+    expected = (live.challenger + live.champion) * step.weight / 100 * step.longest_s / max(elapsed_s, 1.0)
+    if live.challenger < step.least_live <= expected:
+        found.append(f"{live.challenger} of {step.least_live} live challenger requests")
+    if elapsed_s < step.least_s:
+        found.append(f"{elapsed_s:.1f} of {step.least_s:g} s")
+    return found
+
+
+def _traffic(evidence: Evidence) -> str:
+    live = sum(step.challenger for step in evidence.live)
+    told = f"{live} live requests" if live else "no live traffic: decided on replays alone"
+    return f"{evidence.errors.n} replayed prompts, {told}"
+
+
+class Test(NamedTuple):
+    """One test of a signal."""
+
+    name: str
+    log_e: float
+    shown: str
+    """What a rejection shows."""
+    levels: int = 1
+    """Its level, in multiples of alpha."""
+
+
+class Signal(NamedTuple):
+    """A share of bad answers with its tests."""
+
+    metric: str
+    label: str
+    """The observed share, in words."""
+    value: float | None
+    n: int
+    limit: float
+    drops: tuple[Test, ...]
+    """The signal drops if all of them were shown, each at any look so far."""
+    advances: Test
+    """Lets advance if it was shown at any look so far, and the totals still speak for it (an e-value of at least 1)."""
+
+    def judge(self, peaks: Mapping[str, float], alpha: float) -> tuple[Check, dict[str, float]]:
+        """Return the check, and the largest evidence so far of each test."""
+        least, sought = threshold(alpha), f"{1 / alpha:.3g}"
+        found = {test.name: max(test.log_e, peaks.get(test.name, 0.0)) for test in (*self.drops, self.advances)}
+        passes = found[self.advances.name]
+        if all(found[test.name] >= threshold(test.levels * alpha) for test in self.drops):
+            outcome, told = "fail", f"shown {' and '.join(test.shown for test in self.drops)}"
+            evidence = f"largest e-value {_e_value(found[self.drops[0].name])} >= {sought}"
+        elif passes >= least and self.advances.log_e >= 0:
+            outcome, told = "pass", f"shown {self.advances.shown}"
+            evidence = f"largest e-value {_e_value(passes)} >= {sought}"
+        else:
+            outcome, told = "inconclusive", f"not shown {self.advances.shown}"
+            evidence = f"e-value {_e_value(self.advances.log_e)} < {1 if passes >= least else sought}"
+        reason = f"{self.label} {told}: {evidence}, n={self.n}"
+        check = Check.model_validate(
+            {
+                "metric": self.metric,
+                "value": self.value,
+                "bound": self.limit,
+                "n": self.n,
+                "outcome": outcome,
+                "reason": reason,
+            }
+        )
+        return check, found
+
+
+def signals(evidence: Evidence, config: RolloutConfig) -> list[Signal]:
+    """Return all signals that the settings ask for."""
+    found = [_errors(evidence, config)]
+    if config.max_error_increase is not None:
+        found.append(_increase(evidence.errors, config.max_error_increase))
+    found.append(_slowness("first_token", "slow first tokens", evidence.first_token, config))
+    found.append(_slowness("between_tokens", "slow tokens", evidence.between_tokens, config))
+    return found
+
+
+def _errors(evidence: Evidence, config: RolloutConfig) -> Signal:
+    pairs, limit, unacceptable = evidence.errors, config.max_error_rate, config.unacceptable_error_rate
+    bad = pairs.challenger + sum(step.challenger_faults for step in evidence.live)
+    n = pairs.n - pairs.both + sum(step.challenger for step in evidence.live)
+    # Requests are routed at random, so under equal rates the live failures of a step are split as its traffic is.
+    splits = [(pairs.challenger, pairs.champion, 0.5)]
+    splits += [
+        (step.challenger_faults, step.champion_faults, step.weight / 100)
+        for step in evidence.live
+        if 0 < step.weight < 100
+    ]
+    return Signal(
+        metric="error_rate",
+        label=f"error rate {_percent(bad, n)}",
+        value=bad / n if n else None,
+        n=n,
+        limit=limit,
+        # The second test only keeps what hits both arms from dropping the challenger, so it may be less strict: four
+        # failures of the challenger alone are enough, where five would delay the drop at 10 % errors.
+        drops=(
+            Test("errors", log_e_above(bad, n, limit), f"above {limit:.1%}"),
+            Test("errors_over_champion", log_e_uneven(splits), "above the champion's", levels=2),
+        ),
+        advances=Test("errors_below", log_e_below(bad, n, unacceptable), f"below {unacceptable:.1%}"),
+    )
+
+
+def _increase(pairs: Pairs, bound: float) -> Signal:
+    counts = pairs.challenger, pairs.champion, pairs.n
+    points = 100 * (pairs.challenger - pairs.champion) / pairs.n if pairs.n else math.nan
+    return Signal(
+        metric="error_increase",
+        label=f"error rate {points:+.1f} points over the champion's" if pairs.n else "error increase unknown",
+        value=points / 100 if pairs.n else None,
+        n=pairs.n,
+        limit=bound,
+        drops=(Test("error_increase", log_e_increase(*counts, bound, "above"), f"above {100 * bound:.1f}"),),
+        advances=Test("error_increase_below", log_e_increase(*counts, bound, "below"), f"below {100 * bound:.1f}"),
+    )
+
+
+def _slowness(metric: str, label: str, pairs: Pairs, config: RolloutConfig) -> Signal:
+    bad, n = pairs.challenger, pairs.n - pairs.both
+    return Signal(
+        metric=metric,
+        label=f"{label} {_percent(bad, n)} (champion {_percent(pairs.champion, n)})",
+        value=bad / n if n else None,
+        n=n,
+        limit=config.max_slow,
+        drops=(
+            Test(
+                metric,
+                log_e_uneven([(pairs.challenger, pairs.champion, 0.5)]),
+                f"more than {config.slow_factor:g} times as slow as the champion",
+            ),
+        ),
+        advances=Test(
+            f"{metric}_below",
+            log_e_below(bad, n, config.unacceptable_slow),
+            f"below {config.unacceptable_slow:.1%}",
+        ),
+    )
+
+
+def champion_over_limit(evidence: Evidence, config: RolloutConfig) -> str:
+    """Return the reason to pause while the champion's own error rate is shown above the limit; empty otherwise."""
+    pairs = evidence.errors
+    bad = pairs.champion + pairs.both + sum(step.champion_faults for step in evidence.live)
+    n = pairs.n + sum(step.champion for step in evidence.live)
+    if log_e_above(bad, n, config.max_error_rate) < threshold(config.alpha):
+        return ""
+    return f"paused: the champion's own error rate {_percent(bad, n)} is shown above {config.max_error_rate:.1%}, n={n}"
+
+
+def smoke(answered: int, faults: int, invalid: str, config: RolloutConfig) -> RolloutDecision:
     """Decide on the first version, which has no champion to compare with: it must answer every smoke prompt."""
-    if fault := implausible(measurements):
-        return RolloutDecision("abort", f"smoke test: {fault}")
-    requests = measurements.requests
-    count = min(requests, len(measurements.latencies_ms))
-    whole = "{:.0f}".format
-    errors = compare_exact("errors", measurements.errors, 0, good="below", n=requests, show=whole)
-    answers = compare_exact("answers", count, config.smoke_prompts, good="above", n=requests, show=whole)
+    if invalid:
+        return RolloutDecision("abort", f"smoke test: {invalid}")
+    n, whole = answered + faults, "{:.0f}".format
+    errors = compare_exact("errors", faults, 0, good="below", n=n, show=whole)
+    answers = compare_exact("answers", answered, config.smoke_prompts, good="above", n=n, show=whole)
     for check in (errors, answers):
         if not check.passed:
-            return RolloutDecision("abort", f"smoke test: {check.reason}")
-    return RolloutDecision("promote", f"smoke test: {errors.reason}; {answers.reason}")
+            return RolloutDecision("abort", f"smoke test: {check.reason}", checks=(errors, answers))
+    return RolloutDecision("promote", f"smoke test: {errors.reason}; {answers.reason}", checks=(errors, answers))
 
 
-def check_errors(arm: Measurements, config: RolloutConfig) -> Check:
-    """Check the error rate: it fails only where the e-process has shown that the rate exceeds the bound."""
-    bound = config.max_error_rate
-    if not arm.requests:
-        return too_few("error_rate", 0, 1, bound, unit="requests")
-    test = ErrorRateTest(bound, config.alpha / 2).update(arm.errors, arm.requests)
-    is_within = arm.errors <= bound * arm.requests
-    rate, sign = arm.errors / arm.requests, "<=" if is_within else ">"
-    return Check(
-        metric="error_rate",
-        value=rate,
-        bound=bound,
-        n=arm.requests,
-        outcome="fail" if test.rejected else "pass" if is_within else "inconclusive",
-        reason=test.reason() if test.rejected else f"error rate {rate:.1%} {sign} {bound:.1%}, n={arm.requests}",
-    )
-
-
-def check_latency(arms: Arms, config: RolloutConfig, looks: int) -> Check:
-    """Check the latency ratio at look number `looks`, which spends its share of the level."""
-    ratio = latency_ratio(arms, config.alpha / 2 * 6 / (math.pi * looks) ** 2, config.seed + looks)
-    check = compare_estimate(
-        "latency_ratio",
-        ratio.point,
-        (ratio.lower, ratio.upper),
-        config.max_latency_ratio,
-        good="below",
-        n=ratio.n,
-        label="p95 latency ratio",
-        show="{:.2f}".format,
-    )
-    # The interval decides before the estimate: a bootstrap interval may lie beyond the bound without its estimate.
-    outcome = "fail" if ratio.lower > config.max_latency_ratio else check.outcome
-    reason = f"{check.reason}, interval [{ratio.lower:.2f}, {ratio.upper:.2f}]"
-    return check.model_copy(update={"outcome": outcome, "reason": reason})
-
-
-class LatencyRatio(NamedTuple):
-    """p95 of the challenger over p95 of the champion, with its bootstrap interval."""
-
-    point: float
-    lower: float
-    upper: float
-    n: int
-    """Samples of the challenger."""
-
-
-def latency_ratio(arms: Arms, alpha: float, seed: int) -> LatencyRatio:
-    """Return the ratio with its percentile bootstrap interval, each end at level `alpha`.
-
-    The k-th smallest of n values drawn with replacement from n sorted values is the one at index floor(n B) with
-    B ~ Beta(k, n - k + 1), so resamples of a quantile are drawn directly, without resampling the values.
-    """
-    generator = np.random.default_rng(seed)
-    points, resamples = [], []
-    for arm in arms:
-        values = np.sort(np.asarray(arm.latencies_ms))
-        n = len(values)
-        k = math.ceil(QUANTILE * n)
-        points.append(values[k - 1])
-        drawn = np.floor(n * generator.beta(k, n - k + 1, RESAMPLES)).astype(int)
-        resamples.append(values[np.minimum(drawn, n - 1)])
-    lower, upper = np.quantile(resamples[1] / resamples[0], [alpha, 1 - alpha])
-    return LatencyRatio(float(points[1] / points[0]), float(lower), float(upper), len(arms.challenger.latencies_ms))
-
-
-def implausible(arm: Measurements) -> str:
+def implausible(evidence: Evidence) -> str:
     """Return the reason why these cannot be measurements; empty if they can."""
-    if not 0 <= arm.errors <= arm.requests:
-        return f"{arm.errors} errors in {arm.requests} requests are not a measurement"
-    for value in arm.latencies_ms:
-        if not (math.isfinite(value) and value > 0):
-            return f"a latency of {value} ms per token is not a measurement"
+    if evidence.invalid:
+        return evidence.invalid
+    for name in ("errors", "first_token", "between_tokens"):
+        pairs: Pairs = getattr(evidence, name)
+        if not all(_is_count(value) for value in (pairs.neither, pairs.challenger, pairs.champion, pairs.both)):
+            return f"{name}: {pairs} are not counts"
+    for step in evidence.live:
+        for requests, faults in ((step.challenger, step.challenger_faults), (step.champion, step.champion_faults)):
+            if not (_is_count(requests) and _is_count(faults) and faults <= requests):
+                return f"{faults} errors in {requests} live requests are not a measurement"
     return ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _percent(bad: int, n: int) -> str:
+    return f"{bad / n:.1%}" if n else "unknown"
+
+
+def _e_value(log_e: float) -> str:
+    return f"{math.exp(min(log_e, LARGEST_LOG)):.3g}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-if TYPE_CHECKING:  # these import numpy and the ledger, which most commands do not need
+if TYPE_CHECKING:  # these import the ledger, which most commands do not need
+    from sluice.monitoring.traffic.classify import AttemptClass
     from sluice.serving.measurements import Measurements
     from sluice.serving.rollout import Completion
     from sluice.serving.routing import Arm, TrafficSource
@@ -76,23 +77,25 @@ class Client:
         # Durations in ms, such as `first;dur=3.1, total;dur=9`.
         parts = [part.partition(";dur=") for part in response.headers.get("server-timing", "").split(",")]
         timing = {name.strip(): float(value) for name, _, value in parts if value}
+        fell_back = "x-sluice-fell-back" in response.headers
         return Completion(
             version=response.headers.get("x-sluice-version", ""),
             arm=response.headers.get("x-sluice-arm", ""),
             status=response.status_code,
             text=response.json()["choices"][0]["text"] if response.status_code == 200 else "",
-            first_token_ms=timing.get("first", math.nan),
-            per_token_ms=timing.get("token", math.nan),
+            attempt_class=_attempt_class(response, fell_back),
+            first_token_ms=timing.get("first", math.nan) - timing.get("queue", 0.0),
+            per_token_ms=timing.get("token"),
             total_ms=total_ms,
-            fell_back="x-sluice-fell-back" in response.headers,
+            fell_back=fell_back,
         )
 
-    def measurements(self, version: str, since: float = 0.0) -> "Measurements":
-        """Return the gateway's measurements of a version since `since` (epoch seconds)."""
+    def measurements(self, version: str) -> "Measurements":
+        """Return the gateway's totals of a version."""
         from sluice.serving.measurements import Measurements
 
-        found = _checked(self._http.get("/admin/measurements", params={"version": version, "since": since}))
-        return Measurements(**found)
+        found = _checked(self._http.get("/admin/measurements", params={"version": version}))
+        return Measurements(found["version"], found["gateway_id"], found["counts"])
 
     def state(self) -> dict[str, Any]:
         """Return the routes in force, loaded versions, load errors and counts by version."""
@@ -192,3 +195,16 @@ def _checked(response: httpx.Response) -> Any:
             message = response.text[:200]
         raise ServerError(f"{response.status_code}: {message}")
     return response.json()
+
+
+def _attempt_class(response: httpx.Response, fell_back: bool) -> "AttemptClass":
+    """Return the class of the first attempt; where a proxy answered, the one that the status alone tells."""
+    from sluice.monitoring.traffic.classify import CLASSES, classify
+
+    told = response.headers.get("x-sluice-attempt-class")
+    if found := next((name for name in CLASSES if name == told), None):
+        return found
+    if fell_back:
+        return "model_fault"
+    unknown = {"first_token_ms": None, "wait_ms": None, "queue_ms": None}
+    return classify(response.status_code, "", **unknown, objective_ms=math.inf)

@@ -50,32 +50,83 @@ class ServeConfig(Block):
         return self
 
 
+class RolloutStep(Block):
+    """One step of a rollout: the challenger's share of the live traffic, and what it takes to leave the step."""
+
+    weight: int = Field(ge=0, le=100)
+    """Percent of the live traffic; at 0 the challenger answers replayed prompts alone."""
+    least_replays: int = Field(2, ge=1)
+    """Prompts replayed to both versions in this step."""
+    least_live: int = Field(0, ge=0)
+    """Live requests to the challenger in this step. Not needed where the traffic is too thin to reach them."""
+    least_s: float = Field(0.0, ge=0)
+    longest_s: float = Field(600.0, gt=0)
+    """A step that is inconclusive for so long, pauses not counted, drops the challenger."""
+
+    @model_validator(mode="after")
+    def _least_before_longest(self) -> "RolloutStep":
+        if self.least_s >= self.longest_s:
+            raise ValueError(f"least_s {self.least_s:g} must be less than longest_s {self.longest_s:g}")
+        return self
+
+
+QUICK_STEPS: tuple[dict[str, float], ...] = (
+    {"weight": 0, "least_replays": 50, "longest_s": 1800},
+    {"weight": 1, "least_live": 5},
+    {"weight": 5, "least_live": 10},
+    {"weight": 25, "least_live": 25},
+    {"weight": 50, "least_live": 50},
+    {"weight": 100, "least_live": 100},
+    {"weight": 100, "least_live": 100},
+)
+"""As in conf/rollout/quick.yaml."""
+
+
 class RolloutConfig(Block):
-    """Steps of the canary and the bounds of its checks."""
+    """Steps of the rollout and the bounds of its checks; docs/release.md has the error rates of these decisions."""
 
     block_name: ClassVar[str] = "rollout"
 
-    weights: list[int] = Field([10, 50, 100], min_length=1)
-    """Percent of traffic on the challenger, step by step; the last must be 100."""
-    requests_per_step: int = Field(30, ge=1)
-    """Challenger requests that a step needs before it can pass."""
+    steps: list[RolloutStep] = Field(list(QUICK_STEPS), min_length=1, validate_default=True)
+    """The weights rise to 100; a last step of the same weight is the bake, with the champion still loaded."""
     max_error_rate: float = Field(0.02, gt=0, lt=1)
-    max_latency_ratio: float = Field(1.5, gt=0)
-    """Bound on the p95 time of a complete answer per token, challenger over champion."""
+    """The challenger is dropped once its error rate is shown to exceed this, and to exceed the champion's."""
+    unacceptable_error_rate: float = Field(0.03, gt=0, lt=1)
+    """The challenger advances only once its error rate is shown to be below this."""
+    max_error_increase: float | None = Field(None, gt=0, lt=1)
+    """Bound on the challenger's error rate less the champion's, such as 0.01 for one point; null: none."""
+    slow_factor: float = Field(1.5, ge=1)
+    """An answer of the challenger is slow if it takes so many times the champion's (1 - max_slow) quantile."""
+    max_slow: float = Field(0.05, gt=0, lt=1)
+    unacceptable_slow: float = Field(0.10, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=1)
-    step_timeout_s: float = Field(120.0, gt=0)
+    """Level of each test."""
+    ready_timeout_s: float = Field(120.0, gt=0)
+    """Longest wait for the challenger's first answer, and for its smoke test."""
+    longest_pause_s: float = Field(600.0, gt=0)
+    """A rollout that its champion's errors have paused for so long ends; the challenger keeps its place at 0 %."""
     smoke_prompts: int = Field(8, ge=1)
     concurrency: int = Field(4, ge=1)
     max_tokens: int = Field(24, ge=1)
     seed: int = 1234
 
+    @property
+    def longest_s(self) -> float:
+        """Longest duration of a rollout."""
+        return self.ready_timeout_s + sum(step.longest_s + self.longest_pause_s for step in self.steps)
+
     @model_validator(mode="after")
-    def _rises(self) -> "RolloutConfig":
-        if (
-            not self.weights
-            or self.weights != sorted(set(self.weights))
-            or self.weights[0] < 1
-            or self.weights[-1] != 100
+    def _is_consistent(self) -> "RolloutConfig":
+        weights = [step.weight for step in self.steps]
+        if weights != sorted(weights) or weights[-1] != 100:
+            raise ValueError(f"steps: weights {weights} must not fall, and end at 100")
+        for limit, unacceptable in (
+            ("max_error_rate", "unacceptable_error_rate"),
+            ("max_slow", "unacceptable_slow"),
         ):
-            raise ValueError(f"weights {self.weights} must rise from at least 1 to exactly 100")
+            if getattr(self, limit) >= getattr(self, unacceptable):
+                raise ValueError(
+                    f"{limit} {getattr(self, limit):g} must be less than {unacceptable} "
+                    f"{getattr(self, unacceptable):g}: between them the rollout holds"
+                )
         return self

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
-from sluice.monitoring.traffic.classify import CLIENT_GONE
+from sluice.monitoring.traffic.classify import CLIENT_GONE, AttemptClass
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
 from sluice.serving.config import CHALLENGER_SHARE
 from sluice.serving.engine.request import SIGN_OF_LIFE_S, Finish, GenerationError, GenerationRequest, TokenEvent
@@ -78,7 +78,7 @@ class FallbackCall:
         timeout_s: float,
         max_wait_ms: float,
         slots: Slots,
-        record: Callable[[TrafficRecord], None],
+        record: Callable[[TrafficRecord], AttemptClass],
     ) -> None:
         assert targets, "a request without a target is refused earlier"
         self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
@@ -86,6 +86,12 @@ class FallbackCall:
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
         self._attempts: list[Attempt] = []
+        self.attempt_classes: list[AttemptClass] = []
+        """Class of each attempt, once the request has ended."""
+
+    @property
+    def source(self) -> TrafficSource:
+        return self._source
 
     @property
     def request_id(self) -> str:
@@ -167,7 +173,7 @@ class FallbackCall:
             if answered and status in range(400, 499):
                 # A request that one version refused and the next one answered was not the user's mistake.
                 status = 500
-            self._record(self._traffic_record(attempt, status))
+            self.attempt_classes.append(self._record(self._traffic_record(attempt, status)))
 
     def _traffic_record(self, attempt: Attempt, status: int) -> TrafficRecord:
         measured: dict[str, Any] = {"first_token_ms": attempt.first_token_ms, "queue_ms": attempt.queue_ms}

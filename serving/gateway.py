@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from sluice.data.privacy import mask
-from sluice.monitoring.traffic.classify import CLIENT_GONE, classify_record
+from sluice.monitoring.traffic.classify import CLIENT_GONE, AttemptClass, classify_record
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
@@ -31,7 +31,7 @@ from sluice.serving.auth import AuthMiddleware
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
-from sluice.serving.measurements import Exporter, RecentRequests, as_json
+from sluice.serving.measurements import Exporter, RecentRequests
 from sluice.serving.readiness import Outage, find_outage
 from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targets
 from sluice.serving.slots import Slots
@@ -39,6 +39,7 @@ from sluice.serving.slots import Slots
 DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
 OPEN_PATHS = ("/health", "/ready", "/", "/dashboard")
 RETRY_AFTER_S = 1
+ATTEMPT_CLASS_HEADER = "x-sluice-attempt-class"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{0,127}")
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src data:; style-src 'unsafe-inline'; "
@@ -112,12 +113,13 @@ class Gateway:
             record=self.record,
         )
 
-    def record(self, record: TrafficRecord) -> None:
-        """Keep one attempt, in memory and on disk."""
+    def record(self, record: TrafficRecord) -> AttemptClass:
+        """Keep one attempt, in memory and on disk; return its class."""
         attempt_class = classify_record(record, self.config.max_first_token_ms)
         self.recent.add(record, attempt_class)
         self.exporter.add(record, attempt_class)
         self.traffic.write(record)
+        return attempt_class
 
     def headers(self, call: FallbackCall, ignored: Sequence[str]) -> dict[str, str]:
         """Return the headers that name the version and arm of an answer, and the ignored fields of its request."""
@@ -129,7 +131,7 @@ class Gateway:
             found["x-sluice-fell-back"] = "1"
         if ignored:
             found["x-sluice-ignored"] = ", ".join(ignored)
-        return found
+        return found | _attempt_headers(call)
 
     async def answer(self, request: Request, kind: type[SamplingRequest]) -> Response:
         """Answer one completion request, streamed or complete."""
@@ -140,7 +142,9 @@ class Gateway:
             # Wait for the first event before sending headers: failures until then get their own HTTP status.
             event = await _while_connected(request, anext(events) if parsed.stream else _last(events))
         except Exception as error:
-            raise _api_error(error) from error
+            failure = _api_error(error)
+            failure.more_headers |= _attempt_headers(call)
+            raise failure from error
         reply = api.ResponseBuilder(parsed, call.request_id, call.target.version, int(time.time()))
         if parsed.stream:
             return EventStream(self._stream(call, event, events, reply), headers=self.headers(call, ignored))
@@ -246,15 +250,16 @@ def create_app(
     async def state() -> dict[str, Any]:
         return {
             **asdict(routes.current),
-            "versions": gateway.recent.overview(),
+            "versions": gateway.recent.overview(time.time()),
             "traffic_records_lost": traffic.lost,
             "started": gateway.started,
             "time": time.time(),
         }
 
     @app.get("/admin/measurements")
-    async def measurements(version: str, since: float = Query(0.0, ge=0)) -> dict[str, Any]:
-        return as_json(gateway.recent.measurements(version, since))
+    async def measurements(version: str) -> dict[str, Any]:
+        found = gateway.recent.measurements(version)
+        return {**asdict(found), "requests": found.requests, "errors": found.errors}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -298,6 +303,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected %s", type(error).__name__)
         return JSONResponse(ApiError(500, "the gateway failed").body, 500)
+
+
+def _attempt_headers(call: FallbackCall) -> dict[str, str]:
+    """Return the class of the first attempt, for a rollout's replays: a fallback may have hidden it."""
+    is_told = call.source != "live" and call.attempt_classes
+    return {ATTEMPT_CLASS_HEADER: call.attempt_classes[0]} if is_told else {}
 
 
 async def _last(events: AsyncGenerator[TokenEvent, None]) -> TokenEvent:

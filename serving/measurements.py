@@ -1,10 +1,11 @@
-"""Recent requests in the gateway's memory, for the rollout's decisions and the dashboard, and Prometheus metrics."""
+"""Requests in the gateway's memory, for the rollout's decisions and the dashboard, and Prometheus metrics."""
 
 import math
+import uuid
+from collections import Counter as Counts
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -18,11 +19,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One attempt of one version."""
+    """Times of one attempt that judges its version."""
 
     time: float
     """Epoch seconds at which the request arrived."""
-    is_fault: bool
     first_token_ms: float | None
     latency_ms: float | None
     """Time of the complete answer per token; None for an incomplete one."""
@@ -30,53 +30,78 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Attempts of one version over some time that judge it (`sluice.monitoring.traffic.classify`)."""
+    """Numbers of a version's attempts since the gateway began, those that a fallback hid from users included."""
 
     version: str
-    requests: int
-    errors: int
-    """The version's faults among them, including those hidden from users by a fallback."""
-    latencies_ms: list[float]
-    """Times of complete answers, per token."""
+    gateway_id: str
+    """Another one means that the gateway, and with it the counts, began anew."""
+    counts: dict[str, dict[str, int]]
+    """Source of the requests -> class of the attempt (`sluice.monitoring.traffic.classify`) -> number."""
+
+    def judged(self, *sources: str) -> tuple[int, int]:
+        """Return the attempts of these sources (none given: all) that judge the version, and its faults among them."""
+        chosen = [classes for source, classes in self.counts.items() if not sources or source in sources]
+        return (
+            sum(classes.get(name, 0) for classes in chosen for name in JUDGED),
+            sum(classes.get("model_fault", 0) for classes in chosen),
+        )
+
+    @property
+    def requests(self) -> int:
+        return self.judged()[0]
+
+    @property
+    def errors(self) -> int:
+        return self.judged()[1]
 
 
 class RecentRequests:
-    """The newest `size` attempts of each version that judge it, and the number of all others."""
+    """Totals of each version's attempts by source and class, and the times of its newest `size` that judge it.
+
+    Decisions rest on the totals, which forget nothing; the times are for the page.
+    """
 
     def __init__(self, size: int = KEPT_RECORDS) -> None:
+        self._gateway_id = uuid.uuid4().hex
         self._samples: defaultdict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=size))
-        self._not_judged: defaultdict[str, int] = defaultdict(int)
+        self._counts: defaultdict[str, Counts[tuple[str, AttemptClass]]] = defaultdict(Counts)
 
     def add(self, record: TrafficRecord, attempt_class: AttemptClass) -> None:
-        """Keep the fields of a record that decisions need."""
+        """Count an attempt, and keep the times of one that judges its version."""
+        self._counts[record.version][record.source, attempt_class] += 1
         if attempt_class not in JUDGED:
-            self._not_judged[record.version] += 1
             return
         latency_ms = None
         if record.status < 400 and not record.error and record.completion_tokens > 0 and record.total_ms is not None:
             latency_ms = record.total_ms / record.completion_tokens
-        is_fault = attempt_class == "model_fault"
-        self._samples[record.version].append(Sample(record.time, is_fault, record.first_token_ms, latency_ms))
+        self._samples[record.version].append(Sample(record.time, record.first_token_ms, latency_ms))
 
-    def measurements(self, version: str, since: float = 0.0) -> Measurements:
-        """Measure the attempts of `version` on requests that arrived at `since` (epoch seconds) or later."""
-        found = [sample for sample in self._samples.get(version, ()) if sample.time >= since]
-        latencies = [sample.latency_ms for sample in found if sample.latency_ms is not None]
-        return Measurements(version, len(found), sum(sample.is_fault for sample in found), latencies)
+    def measurements(self, version: str) -> Measurements:
+        """Return the totals of a version."""
+        counts: dict[str, dict[str, int]] = {}
+        for (source, attempt_class), number in self._counts.get(version, {}).items():
+            counts.setdefault(source, {})[attempt_class] = number
+        return Measurements(version, self._gateway_id, counts)
 
-    def overview(self) -> dict[str, dict[str, float | int | None]]:
-        """Return counts and quantiles by version: time to the first token, and time of the answer per token."""
+    def overview(self, now: float) -> dict[str, dict[str, float | int | None]]:
+        """Return counts and quantiles by version: time to the first token, and time of the answer per token.
+
+        `latency_p95_minute_ms` is of the requests that arrived in the last minute before `now`, in epoch seconds.
+        """
         found = {}
-        for version in sorted(self._samples.keys() | self._not_judged, key=lambda name: (len(name), name)):
+        for version in sorted(self._counts, key=lambda name: (len(name), name)):
             counted = self.measurements(version)
             samples = self._samples.get(version, ())
+            timed = [(sample.time, sample.latency_ms) for sample in samples if sample.latency_ms is not None]
+            total, minute = [ms for _, ms in timed], [ms for time, ms in timed if time >= now - 60]
             first = [sample.first_token_ms for sample in samples if sample.first_token_ms is not None]
             found[version] = {
                 "requests": counted.requests,
                 "errors": counted.errors,
-                "not_judged": self._not_judged.get(version, 0),
-                "latency_p50_ms": quantile(counted.latencies_ms, 0.5),
-                "latency_p95_ms": quantile(counted.latencies_ms, 0.95),
+                "not_judged": sum(self._counts[version].values()) - counted.requests,
+                "latency_p50_ms": quantile(total, 0.5),
+                "latency_p95_ms": quantile(total, 0.95),
+                "latency_p95_minute_ms": quantile(minute, 0.95),
                 "first_token_p50_ms": quantile(first, 0.5),
                 "first_token_p95_ms": quantile(first, 0.95),
             }
@@ -143,8 +168,3 @@ class Exporter:
             self._error.labels(self._routes.current.error_kind).set(1)
         self._lost.set(lost_records)
         return generate_latest(self._registry)
-
-
-def as_json(measurements: Measurements) -> dict[str, Any]:
-    """Return plain values, latencies rounded to the microsecond."""
-    return {**asdict(measurements), "latencies_ms": [round(value, 3) for value in measurements.latencies_ms]}

@@ -90,6 +90,8 @@ class Intent:
     """Hash of the model that serves, None where none does."""
     policy: str | None = None
     """sha256 of the gate's policy in force, for a proposal."""
+    decision: Mapping[str, Any] | None = None
+    """Inputs of the rollout's decision to do this, from which it can be recomputed."""
 
 
 @dataclass(frozen=True)
@@ -252,4 +254,5 @@ def _rollback(state: ReleaseState, intent: Intent) -> Entry | Refusal:
 
 
 def _entry(intent: Intent, version: str, details: Mapping[str, Any]) -> Entry:
-    return Entry(intent.time, intent.action, version, intent.actor, intent.reason, details)
+    decision = {} if intent.decision is None else {"decision": intent.decision}
+    return Entry(intent.time, intent.action, version, intent.actor, intent.reason, {**details, **decision})

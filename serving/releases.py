@@ -5,7 +5,7 @@ writes, `reconcile` repairs the aliases.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -139,20 +139,28 @@ class Releases:
             raise ReleaseRefused(f"{verdict} is not the verdict with which version {version} was registered")
         return self._carry_out("propose", reason, version=version, forced=forced, verdict=verified, policy=policy)
 
-    def set_weight(self, percent: int, reason: str = "", *, version: str | None = None) -> ReleaseState:
+    def set_weight(
+        self, percent: int, reason: str = "", *, version: str | None = None, decision: Mapping[str, Any] | None = None
+    ) -> ReleaseState:
         """Send `percent` of the traffic to the challenger."""
         reason = reason or f"challenger takes {percent} % of the traffic"
-        return self._carry_out("weight", reason, version=version or self.state().challenger, weight=percent)
+        return self._carry_out(
+            "weight", reason, version=version or self.state().challenger, weight=percent, decision=decision
+        )
 
-    def promote(self, reason: str, *, version: str | None = None) -> ReleaseState:
+    def promote(
+        self, reason: str, *, version: str | None = None, decision: Mapping[str, Any] | None = None
+    ) -> ReleaseState:
         """champion -> previous-champion, challenger -> champion, after re-checking verdict and model files."""
         version = version or self.state().challenger
         verdict = self._verify_verdict(version) if version else None
-        return self._carry_out("promote", reason, version=version, verdict=verdict)
+        return self._carry_out("promote", reason, version=version, verdict=verdict, decision=decision)
 
-    def drop(self, reason: str, *, version: str | None = None) -> ReleaseState:
+    def drop(
+        self, reason: str, *, version: str | None = None, decision: Mapping[str, Any] | None = None
+    ) -> ReleaseState:
         """Remove the challenger; the champion serves alone."""
-        return self._carry_out("drop", reason, version=version or self.state().challenger)
+        return self._carry_out("drop", reason, version=version or self.state().challenger, decision=decision)
 
     def rollback(self, reason: str, *, version: str | None = None, to: str | None = None) -> ReleaseState:
         """champion <- `to`, an earlier champion, by default the previous one. Ends a rollout in progress.

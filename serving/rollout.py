@@ -1,18 +1,21 @@
 """The rollout loop: gives the challenger a rising share of the traffic, until it is promoted or a check fails.
 
-`run_rollout` replays prompts through the live server, fetches its measurements, asks `sluice.serving.canary` for the
-decision, and moves weights through `Releases`.
+`run_rollout` replays prompts to both versions through the live server, counts the pairs of answers and the server's
+totals of live requests, asks `sluice.serving.canary` for the decision, and moves weights through `Releases`.
 """
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sluice.core.progress import Progress, no_progress
-from sluice.serving.canary import Arms, RolloutDecision, RolloutState, decide, smoke
+from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
+from sluice.serving.canary import RolloutDecision, RolloutState, decide, smoke
 from sluice.serving.config import RolloutConfig
+from sluice.serving.decision_record import record_decision
+from sluice.serving.evidence import LiveCounts, ReplayTotals, Reply, is_duration
 from sluice.serving.measurements import Measurements
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import ReleaseRefused, Releases
@@ -31,8 +34,12 @@ class Completion:
     status: int
     """HTTP status."""
     text: str
+    attempt_class: AttemptClass
+    """Class of the first attempt, which a fallback may have hidden."""
     first_token_ms: float
-    per_token_ms: float
+    """Time to the first token without the time in the queue; NaN without an answer."""
+    per_token_ms: float | None
+    """Mean time between later tokens; None for an answer of one token."""
     total_ms: float
     fell_back: bool
     """The challenger failed and the champion answered in its place."""
@@ -46,8 +53,8 @@ class ServingClient(Protocol):
     ) -> Completion:
         """Return one completion, routed by weight or pinned to an arm."""
 
-    def measurements(self, version: str, since: float) -> Measurements:
-        """Measure all attempts of `version` since `since` (epoch seconds), those hidden by a fallback included."""
+    def measurements(self, version: str) -> Measurements:
+        """Return the totals of all attempts of `version`, those hidden by a fallback included."""
 
 
 class WallClock(Protocol):
@@ -78,7 +85,13 @@ class StepReport:
     requests: int
     """Challenger requests since the rollout began."""
     errors: int
+    live: int
+    """Live requests to the challenger in this step."""
     reason: str
+
+
+Outcome = Literal["promoted", "dropped", "superseded", "paused"]
+"""A rollout that ends `paused` keeps its challenger, at weight 0: the champion's errors made it impossible to judge."""
 
 
 @dataclass
@@ -86,12 +99,14 @@ class RolloutReport:
     """The end of a rollout."""
 
     version: str
-    outcome: Literal["promoted", "dropped", "superseded"]
+    outcome: Outcome
     reason: str
     steps: list[StepReport] = field(default_factory=list)
     replayed: int = 0
     unanswered: int = 0
     """Replayed requests whose status was not 200: failures that a user would have seen."""
+    not_judged: dict[str, int] = field(default_factory=dict)
+    """Replayed requests that say nothing about a version, by class."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per step."""
 
@@ -127,8 +142,33 @@ def run_rollout(
         rollout.close()
 
 
+class _LiveMeter:
+    """Counts live requests by step, from the gateway's totals: differences, which survive its restart."""
+
+    def __init__(self, client: ServingClient, champion: str, challenger: str) -> None:
+        self._client = client
+        self._last = {"champion": client.measurements(champion), "challenger": client.measurements(challenger)}
+        self.steps: list[LiveCounts] = []
+
+    def begin_step(self, weight: int) -> None:
+        self.steps.append(LiveCounts(weight))
+
+    def poll(self) -> None:
+        """Add what came since the last poll to the present step."""
+        for arm, last in self._last.items():
+            now = self._client.measurements(last.version)
+            requests, faults = now.judged("live")
+            if now.gateway_id == last.gateway_id:
+                before = last.judged("live")
+                requests, faults = requests - before[0], faults - before[1]
+            step = self.steps[-1]
+            added = {arm: getattr(step, arm) + requests, f"{arm}_faults": getattr(step, f"{arm}_faults") + faults}
+            self.steps[-1] = replace(step, **added)
+            self._last[arm] = now
+
+
 class _Rollout:
-    """One rollout in progress: its replay requests and its report."""
+    """One rollout in progress: its replay requests, what was counted, and its report."""
 
     def __init__(
         self,
@@ -144,12 +184,14 @@ class _Rollout:
         assert state.challenger is not None
         self._releases, self._client, self._config = releases, client, config
         self._prompts, self._clock, self._progress = prompts, clock, progress
-        self._version, self._champion = state.challenger, state.champion
+        self._version, self._champion, self._weight = state.challenger, state.champion, state.challenger_weight
         self._report = RolloutReport(self._version, "dropped", "")
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="replay")
-        self._in_flight: set[Future[Completion]] = set()
+        self._in_flight: dict[Future[Completion], tuple[int, Arm]] = {}
         self._submitted = 0
-        self._since = 0.0
+        self._totals = ReplayTotals(config)
+        self._halves: dict[int, dict[Arm, Reply]] = {}
+        """Prompts that not all arms have answered yet, by turn."""
 
     def run(self) -> RolloutReport:
         if not self._prompts:
@@ -159,68 +201,92 @@ class _Rollout:
         self._report.timings["await_s"] = self._clock.now() - started
         if fault:
             return self._drop(fault)
-        self._since = self._clock.now()
         return self._smoke() if self._champion is None else self._canary(self._champion)
 
-    def end(self, outcome: Literal["promoted", "dropped", "superseded"], reason: str) -> RolloutReport:
+    def end(self, outcome: Outcome, reason: str) -> RolloutReport:
         self._report.outcome, self._report.reason = outcome, reason
+        self._report.not_judged = dict(self._totals.not_judged)
         return self._report
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _canary(self, champion: str) -> RolloutReport:
-        state, reason = RolloutState(), "first step"
+        decision, record = RolloutDecision("wait", "first step"), None
+        live = _LiveMeter(self._client, champion, self._version)
         while True:
-            weight = self._config.weights[state.step]
-            self._releases.set_weight(weight, reason, version=self._version)
-            if weight == 100 and (fault := self._await_served(None)):
+            step = self._config.steps[decision.state.step]
+            if record is not None or step.weight != self._weight:
+                self._releases.set_weight(step.weight, decision.reason, version=self._version, decision=record)
+            self._weight = step.weight
+            if step.weight == 100 and (fault := self._await_served(None)):
                 return self._drop(fault)
-            started = self._clock.now()
-            decision = RolloutDecision("wait", reason, state)
-            while decision.action == "wait":
+            started, number = self._clock.now(), decision.state.step
+            live.begin_step(step.weight)
+            decision = replace(decision, action="wait")
+            while decision.action in ("wait", "pause"):
                 self._replay(("challenger", "champion"))
                 if self._releases.state().challenger != self._version:
                     return self.end("superseded", f"version {self._version} was removed from its rollout")
-                arms = Arms(*(self._client.measurements(name, self._since) for name in (champion, self._version)))
-                elapsed_s = self._clock.now() - started
-                decision = decide(replace(decision.state, elapsed_s=elapsed_s), arms, self._config)
-                self._report_progress(decision, arms.challenger)
-            self._report.timings[f"step_{weight}_s"] = elapsed_s
-            seen = arms.challenger
-            self._report.steps.append(StepReport(weight, seen.requests, seen.errors, decision.reason))
-            if decision.action == "abort":
-                return self._drop(decision.reason)
-            if decision.action == "promote":
-                return self._promote(decision.reason)
-            state, reason = decision.state, decision.reason
+                live.poll()
+                evidence = replace(self._totals.evidence, live=tuple(live.steps))
+                state = replace(decision.state, elapsed_s=self._clock.now() - started)
+                decision = decide(state, evidence, self._config)
+                self._report_progress(state, decision)
+            record = record_decision(state, evidence, self._config, decision)
+            self._report.timings[f"step_{number + 1}_{step.weight}_s"] = state.elapsed_s
+            counted = decision.checks[0] if decision.checks else None
+            self._report.steps.append(
+                StepReport(
+                    weight=step.weight,
+                    requests=counted.n if counted else 0,
+                    errors=evidence.errors.challenger + sum(each.challenger_faults for each in evidence.live),
+                    live=evidence.live[number].challenger,
+                    reason=decision.reason,
+                )
+            )
+            match decision.action:
+                case "abort":
+                    return self._drop(decision.reason, record)
+                case "promote":
+                    return self._promote(decision.reason, record)
+                case "suspend":
+                    self._releases.set_weight(0, decision.reason, version=self._version, decision=record)
+                    return self.end("paused", decision.reason)
 
     def _smoke(self) -> RolloutReport:
         started, wanted = self._clock.now(), self._config.smoke_prompts
-        seen = Measurements(self._version, 0, 0, [])
-        while min(seen.requests, self._report.replayed) < wanted:
-            if self._clock.now() - started >= self._config.step_timeout_s:
-                break
+        while self._report.replayed < wanted and self._clock.now() - started < self._config.ready_timeout_s:
             self._replay(("challenger",), "smoke", most=wanted)
-            seen = self._client.measurements(self._version, self._since)
-            self._progress(min(seen.requests, wanted), wanted, "smoke test")
-        decision = smoke(seen, self._config)
-        self._report.steps.append(StepReport(0, seen.requests, seen.errors, decision.reason))
+            self._progress(min(self._report.replayed, wanted), wanted, "smoke test")
+        replies = [half["challenger"] for half in self._halves.values()]
+        judged = [reply for reply in replies if reply.attempt_class in JUDGED]
+        faults = sum(reply.attempt_class == "model_fault" for reply in judged)
+        invalid = next(
+            (
+                f"first_token of {reply.first_token_ms} ms is not a measurement"
+                for reply in judged
+                if reply.attempt_class == "answered" and not is_duration(reply.first_token_ms)
+            ),
+            "",
+        )
+        decision = smoke(len(judged) - faults, faults, invalid, self._config)
+        self._report.steps.append(StepReport(0, len(judged), faults, 0, decision.reason))
         self._report.timings["smoke_s"] = self._clock.now() - started
         return self._promote(decision.reason) if decision.action == "promote" else self._drop(decision.reason)
 
-    def _promote(self, reason: str) -> RolloutReport:
-        self._releases.promote(reason, version=self._version)
+    def _promote(self, reason: str, record: dict[str, Any] | None = None) -> RolloutReport:
+        self._releases.promote(reason, version=self._version, decision=record)
         return self.end("promoted", reason)
 
-    def _drop(self, reason: str) -> RolloutReport:
-        self._releases.drop(reason, version=self._version)
+    def _drop(self, reason: str, record: dict[str, Any] | None = None) -> RolloutReport:
+        self._releases.drop(reason, version=self._version, decision=record)
         return self.end("dropped", reason)
 
     def _await_served(self, arm: Arm | None) -> str:
         """Wait until a request to `arm` reaches the challenger; return the reason if none does within the timeout."""
         started, status = self._clock.now(), 0
-        while self._clock.now() - started < self._config.step_timeout_s:
+        while self._clock.now() - started < self._config.ready_timeout_s:
             answer = self._client.complete(self._prompts[0], 1, self._config.seed, arm=arm)
             # 503 means that no version is ready. Any other server error comes from a version that was tried.
             failed = answer.status >= 500 and answer.status != 503
@@ -228,14 +294,15 @@ class _Rollout:
                 return ""
             status = answer.status
             self._clock.sleep(POLL_S)
-        limit = f"within {self._config.step_timeout_s:.0f} s, last status {status}"
+        limit = f"within {self._config.ready_timeout_s:.0f} s, last status {status}"
         return f"the server did not {'serve' if arm else 'route traffic to'} version {self._version} {limit}"
 
     def _replay(self, pinned: tuple[Arm, ...], source: TrafficSource = "replay", most: int | None = None) -> None:
         """Keep requests in flight until `concurrency` of them have finished, or none has for POLL_S.
 
-        Each prompt goes to every arm of `pinned`, in alternating order. So both arms answer the same prompts under the
-        same load whatever the weight, and their latencies are comparable. Live requests, routed by weight, come on top.
+        Each prompt goes to every arm of `pinned`, in alternating order, and counts once all of them have answered. So
+        both arms answer the same prompts under the same load whatever the weight. Live requests, routed by weight, come
+        on top.
         """
         finished = 0
         while finished < self._config.concurrency:
@@ -243,20 +310,33 @@ class _Rollout:
                 turn, position = divmod(self._submitted, len(pinned))
                 prompt, arm = self._prompts[turn % len(self._prompts)], pinned[position - turn % 2]
                 call = (prompt, self._config.max_tokens, self._config.seed + turn, source, arm)
-                self._in_flight.add(self._pool.submit(self._client.complete, *call))
+                self._in_flight[self._pool.submit(self._client.complete, *call)] = turn, arm
                 self._submitted += 1
-            done, self._in_flight = wait(self._in_flight, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._in_flight, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if not done:
                 self._clock.sleep(POLL_S)
                 return
-            for answer in done:
-                self._report.replayed += 1
-                self._report.unanswered += answer.result().status != 200
+            # In the order of their turns, so that one poll counts the same whatever the order within it.
+            for future in sorted(done, key=self._in_flight.__getitem__):
+                self._count(future.result(), *self._in_flight.pop(future))
             finished += len(done)
 
-    def _report_progress(self, decision: RolloutDecision, seen: Measurements) -> None:
-        """Report challenger requests, at most `requests_per_step` of each step."""
-        per_step, steps = self._config.requests_per_step, len(self._config.weights)
-        step = min(decision.state.step, steps - 1)
-        weight, done = self._config.weights[step], min(seen.requests - decision.state.requests_before, per_step)
-        self._progress(step * per_step + done, steps * per_step, f"challenger at {weight} %: {decision.reason}")
+    def _count(self, answer: Completion, turn: int, arm: Arm) -> None:
+        self._report.replayed += 1
+        self._report.unanswered += answer.status != 200
+        reply = Reply(answer.attempt_class)
+        if answer.status == 200 and not answer.fell_back:
+            reply = Reply(answer.attempt_class, answer.first_token_ms, answer.per_token_ms)
+        half = self._halves.setdefault(turn, {})
+        half[arm] = reply
+        if len(half) == 2:
+            del self._halves[turn]
+            self._totals.add(half["champion"], half["challenger"])
+
+    def _report_progress(self, state: RolloutState, decision: RolloutDecision) -> None:
+        """Report the replays of this step, at most those that it needs, among those of all steps."""
+        needed = [step.least_replays for step in self._config.steps]
+        done = min(self._totals.evidence.errors.n - state.replays_before, needed[state.step])
+        weight = self._config.steps[state.step].weight
+        note = f"challenger at {weight} %: {decision.reason.removeprefix(f'challenger at {weight} %: ')}"
+        self._progress(sum(needed[: state.step]) + done, sum(needed), note)

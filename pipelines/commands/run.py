@@ -22,7 +22,7 @@ STATUSES = f"""exit status:
   0    the candidate was released, or what serves is unchanged
   1    a step failed
   2    the command line is wrong
-  {HELD}    the gate holds the candidate: the evidence does not decide
+  {HELD}    the gate holds the candidate, or the champion's errors pause its rollout: the evidence does not decide
   {REJECTED}    the gate or the rollout rejects the candidate, or the monitor rolled it back
   130  interrupted; the same command goes on from there
 """
@@ -62,4 +62,6 @@ def exit_status(outcomes: Mapping[str, str | None], *, is_champion: bool) -> int
     """The exit status of a finished run, by the outcomes of its steps; `is_champion`: the candidate serves already."""
     if outcomes["gate"] != "promote" and not is_champion:
         return HELD if outcomes["gate"] == "hold" else REJECTED
+    if outcomes["rollout"] == "paused":
+        return HELD
     return REJECTED if outcomes["rollout"] == "dropped" or outcomes["monitor"] == "rollback" else 0

@@ -114,6 +114,7 @@ def test_what_cannot_be_trained_is_refused_before_the_data_is_made(
         ("hold", "skipped", "alert", False, 3),
         ("reject", "skipped", "ok", False, 4),
         ("promote", "dropped", "ok", False, 4),
+        ("promote", "paused", "ok", False, 3),
         ("promote", "promoted", "rollback", False, 4),
     ],
 )

@@ -14,6 +14,7 @@ from sluice.core.manifest import file_hash
 from sluice.model.config import PretrainConfig
 from sluice.pipelines import compose as composing
 from sluice.pipelines.compose import write_params
+from sluice.serving.config import RolloutConfig
 
 GOLDEN = "conf/golden.yaml"
 TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}'
@@ -106,7 +107,7 @@ def test_command_line_wins_over_the_profile(workspace: Workspace) -> None:
         ("pretrain=3", ["pretrain", "pretrain.steps"]),
         ("+pretrain.new=3", ["+pretrain.new=3", "key=value", "a + is not needed"]),
         ("min_words=3", ["did you mean 'refine.min_words'?"]),
-        ("steps=3", ["did you mean 'pretrain.steps' or 'tune.steps'?"]),
+        ("steps=3", ["did you mean 'pretrain.steps' or 'tune.steps' or 'rollout.steps'?"]),
         ("pack.mix={foo:1.0}", ["pack.mix.foo: must be {weight: number, max_epochs: number}, and is 1.0"]),
         ("pack.mix=3", ["pack.mix: must be {NAME: {weight: number, max_epochs: number}}, and is 3"]),
         ("pack.mix={a:{wieght:1}}", ["unknown key 'pack.mix.a.wieght': allowed are max_epochs, weight"]),
@@ -371,3 +372,9 @@ def test_damaged_settings_of_a_run_are_named_and_composed_again(copy: Workspace,
         load_block(copy, PretrainConfig)
     assert write_params(copy.params, composing.compose(copy, ["profile=tiny"]))
     assert load_block(copy, PretrainConfig)
+
+
+def test_the_default_steps_of_a_rollout_are_those_of_the_quick_option(workspace: Workspace) -> None:
+    for option in ("quick", "careful"):
+        composed = RolloutConfig.model_validate(compose(workspace, [f"rollout={option}"])["rollout"])
+        assert (composed == RolloutConfig.model_validate({})) == (option == "quick")

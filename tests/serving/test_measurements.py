@@ -13,8 +13,9 @@ from sluice.monitoring.config import MonitorConfig
 from sluice.monitoring.monitor import Window, assess, with_class
 from sluice.monitoring.traffic.classify import JUDGED, classify, classify_record
 from sluice.monitoring.traffic.record import COLUMNS, TrafficRecord
-from sluice.serving.canary import Arms, RolloutDecision, RolloutState, decide
+from sluice.serving.canary import RolloutDecision, RolloutState, decide
 from sluice.serving.config import RolloutConfig, ServeConfig
+from sluice.serving.evidence import Evidence, LiveCounts, Pairs
 from sluice.serving.measurements import RecentRequests
 from sluice.serving.slots import Place, Slots
 
@@ -49,11 +50,14 @@ def records(version: str, *groups: tuple[int, dict[str, Any]]) -> list[TrafficRe
 
 
 def canary(challenger: Sequence[TrafficRecord], memory: int = 20_000) -> RolloutDecision:
-    """The last step's decision on a challenger beside a healthy champion, from what the gateway remembers."""
+    """The decision on live traffic, half of it a healthy champion's, from what the gateway remembers."""
     recent = RecentRequests(memory)
     for record in [*records("1", (300, ANSWERED)), *challenger]:
         recent.add(record, classify_record(record, OBJECTIVE_MS))
-    return decide(RolloutState(step=2), Arms(recent.measurements("1"), recent.measurements("2")), RolloutConfig())
+    counted = recent.measurements("2")
+    live = LiveCounts(50, counted.requests, counted.errors, *recent.measurements("1").judged("live"))
+    replays = Pairs(neither=60)
+    return decide(RolloutState(), Evidence(replays, replays, replays, (live,)), RolloutConfig())
 
 
 def monitored(champion: Sequence[TrafficRecord]) -> tuple[str, dict[str, int], list[Any]]:
@@ -116,7 +120,7 @@ def test_a_full_queue_is_not_the_models_fault() -> None:
     assert outcome != "rollback"
     assert (classes["answered"], classes["capacity"], classes["model_fault"]) == (126, 224, 0)
     assert {check.outcome for check in checks} == {"pass"} and checks[0].n == 126
-    assert canary(records("2", (126, ANSWERED), (224, QUEUE_FULL))).action == "promote"
+    assert canary(records("2", (126, ANSWERED), (224, QUEUE_FULL))).action == "advance"
 
 
 def test_an_attempt_is_queued_while_the_slots_are_taken() -> None:
@@ -167,8 +171,21 @@ def test_nothing_but_refusals_is_no_data_and_never_a_pass() -> None:
 def test_clients_mistakes_do_not_dilute_a_challengers_errors() -> None:
     answers = records("2", (266, ANSWERED), (34, FAULT), (1050, MISTAKE), (1050, LEFT))
     decision = canary(answers)
-    assert decision.action == "abort" and "error rate 11.3% shown above 2.0%" in decision.reason
-    assert "n=300" in decision.reason
+    assert decision.action == "abort" and "error rate 9.4% shown above 2.0%" in decision.reason
+    assert "n=360" in decision.reason
+
+
+def test_totals_forget_nothing_however_much_comes_after() -> None:
+    recent = RecentRequests(size=10)
+    for record in records("2", (5, FAULT), (300, ANSWERED), (7, QUEUE_FULL), (3, MISTAKE), (2, LEFT)):
+        recent.add(record, classify_record(record, OBJECTIVE_MS))
+    counted = recent.measurements("2")
+    expected = {"answered": 300, "model_fault": 5, "capacity": 7, "client_mistake": 3, "client_left": 2}
+    assert counted.counts == {"live": expected}
+    assert counted.judged("live") == (305, 5) and counted.judged("replay") == (0, 0)
+    shown = recent.overview(now=1003.17 + 60)["2"]
+    assert (shown["requests"], shown["errors"], shown["not_judged"], shown["latency_p50_ms"]) == (305, 5, 12, 20.0)
+    assert shown["latency_p95_minute_ms"] is None and recent.overview(now=1003.0)["2"]["latency_p95_minute_ms"] == 20.0
 
 
 def test_clients_mistakes_do_not_displace_a_challengers_errors_from_memory() -> None:
@@ -177,7 +194,7 @@ def test_clients_mistakes_do_not_displace_a_challengers_errors_from_memory() -> 
 
 def test_a_challenger_that_hangs_until_its_clients_leave_is_dropped() -> None:
     decision = canary(records("2", (60, ANSWERED), (40, HANGS)))
-    assert decision.action == "abort" and "error rate 40.0%" in decision.reason
+    assert decision.action == "abort" and "error rate 25.0%" in decision.reason
     outcome, classes, _ = monitored(records("1", (60, ANSWERED), (40, HANGS)))
     assert (outcome, classes["model_fault"]) == ("rollback", 40)
 
