@@ -20,7 +20,7 @@ endif
 # Where this is set, as in many containers, every process compiles all it imports anew: 19 s for DeepSpeed, in place of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run test test-all check lock bench bench-data bench-model bench-train bench-structure clean help
+.PHONY: install run test test-all check lock bench bench-data bench-model bench-train bench-structure bench-rollout clean help
 
 help:
 	@echo "make run    install into .venv, then text -> served, watched model (ARGS='profile=tiny key=value')"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-model  compare models with transformers; writes docs/model.md (ARGS=--quick for one shape)"
 	@echo "make bench-train  measure training beside transformers' Trainer; writes docs/training.md (ARGS='--text input.txt')"
 	@echo "make bench-structure  measure the code's structure; writes the table in docs/architecture.md"
+	@echo "make bench-rollout  simulate how often a rollout decides wrongly; writes docs/release.md (ARGS='--rollouts 300')"
 	@echo "make lock   resolve requirements.lock again from pyproject.toml"
 
 install: $(VENV)/.installed
@@ -67,6 +68,9 @@ bench-train: $(VENV)/.installed
 
 bench-structure: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.structure $(ARGS)
+
+bench-rollout: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.rollout --table $(ARGS)
 
 # The stamp is written last, so an interrupted install is done again rather than trusted.
 $(VENV)/.installed: requirements.lock pyproject.toml infra/install.sh
