@@ -39,6 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--public-key", metavar="FILE", help="trust this public key alone (a PEM file)")
     _add_key(verify)
 
+    power = add("power", "say how many documents let an equal candidate pass a margin, before anything is measured")
+    power.add_argument("--margin", type=float, required=True, metavar="M", help="loss that is still allowed")
+    power.add_argument("--metric", default="bits_per_byte", metavar="NAME", help="a metric of `sluice evaluate`")
+    power.add_argument("--documents", type=int, default=81, metavar="N", help="documents that there are")
+    power.add_argument("--items", type=int, metavar="N", help="items in them (default: one a document)")
+    power.add_argument(
+        "--sd", type=float, default=0.05, metavar="SD", help="of a mean: deviation of the difference between documents"
+    )
+    power.add_argument(
+        "--icc", type=float, default=0.1, metavar="ICC", help="of a rate: correlation of two items of one document"
+    )
+    power.add_argument(
+        "--discordant", type=float, default=0.1, metavar="SHARE", help="of a rate: items that one of two models gets"
+    )
+    power.add_argument(
+        "--size-cv", type=float, default=0.7, metavar="CV", help="deviation of the documents' sizes over their mean"
+    )
+    power.add_argument("--alpha", type=float, default=0.05, help="error of the one-sided check")
+
     rotate = add("rotate", "sign with a new key from now on; earlier signatures stay valid")
     _add_key(rotate)
 
@@ -53,6 +72,8 @@ def _add_key(action: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "power":
+        return _power(arguments)
     keys = Path(arguments.key) if arguments.key else Workspace.find_or_default().keys
     actions = {"check": _check, "explain": _explain, "verify": _verify, "rotate": _rotate}
     return actions[arguments.action](arguments, keys)
@@ -96,6 +117,35 @@ def _check(arguments: argparse.Namespace, keys: Path) -> int:
         _print_checks(verdict)
         print(f"{path}, signed by key {verdict.key_id} of {keys}")
     return EXIT_STATUS[verdict.outcome]
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from sluice.model.evaluation.policy import DEFAULTS
+    from sluice.model.evaluation.power import power_table
+
+    if arguments.metric not in DEFAULTS:
+        raise ValueError(f"unknown metric '{arguments.metric}': allowed are {', '.join(DEFAULTS)}")
+    items = arguments.documents if arguments.items is None else arguments.items
+    rows = power_table(
+        arguments.margin,
+        scale=DEFAULTS[arguments.metric].scale,
+        documents=arguments.documents,
+        items_per_document=items / max(arguments.documents, 1),
+        sd=arguments.sd,
+        icc=arguments.icc,
+        discordant=arguments.discordant,
+        size_cv=arguments.size_cv,
+        alpha=arguments.alpha,
+    )
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    else:
+        print(f"{'documents':>10} {'items':>10} {'power':>7}")
+        for row in rows:
+            print(f"{row.documents:>10,} {row.items:>10,} {row.power:>7.1%}")
+    return 0
 
 
 def _write_page(folder: Path, verdict: Verdict) -> None:

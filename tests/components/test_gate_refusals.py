@@ -139,7 +139,7 @@ def test_the_candidate_is_promoted_as_it_stands(world: World) -> None:
     verdict = read_verdict(world.workspace.verdict, world.workspace.keys)
     assert verdict.baseline and (verdict.baseline.version, verdict.baseline.model) == ("1", world.release.models["1"])
     policy = policy_in_force(world.workspace)
-    assert verdict.policy and (verdict.policy.name, verdict.policy.sha256) == ("default", policy.sha256)
+    assert verdict.policy and (verdict.policy.name, verdict.policy.sha256) == ("laptop", policy.sha256)
     assert verdict.anchor == verdict.baseline and set(verdict.evidence) == {"candidate", "baseline", "anchor"}
     assert verdict.time.endswith("+00:00") and verdict.key_id == signing_key(world.workspace.keys).id
     before = world.workspace.verdict.read_bytes()

@@ -12,7 +12,7 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["default", "tiny"])
+@pytest.mark.parametrize("name", ["default", "laptop", "tiny"])
 def test_the_policies_that_are_shipped_can_be_read(root, name):
     found = load_policy(root / "conf" / "gate" / f"{name}.yaml")
     assert found.name == name and set(found.metrics) == {metric.name for metric in METRICS}
