@@ -136,7 +136,8 @@ def _proposed_models(workspace: Workspace, rollback_targets: int) -> tuple[dict[
         entries, check = ledger.read()
         state, trusted = fold(entries), trusted and check.ok
         former = state.former_champions()
-        roles = dict.fromkeys(former, _FORMER) | dict.fromkeys(former[:1], "the gate, whose budgets count from it")
+        roles = dict.fromkeys(former, _FORMER)
+        roles |= {version: "the gate, whose budgets count from it" for version in (state.first_champion,) if version}
         roles |= dict.fromkeys(former[-rollback_targets:], "rollback target")
         roles |= {version: "challenger in rollout" for version in (state.challenger,) if version}
         roles |= {version: "champion" for version in (state.champion,) if version}

@@ -33,6 +33,8 @@ class ReleaseState:
     """sha256 of the verdict with which the challenger was proposed."""
     earlier_champions: tuple[str, ...] = ()
     """Champions before the previous one, oldest first: the targets of further rollbacks."""
+    first_champion: str | None = None
+    """The first version that was promoted, from which the gate counts its budgets, whatever was rolled back since."""
     rolled_back: tuple[str, ...] = ()
     """Versions that were rolled back and have not been promoted since."""
     sequence: int = 0
@@ -41,11 +43,6 @@ class ReleaseState:
     def former_champions(self) -> tuple[str, ...]:
         """Return what a rollback may restore, oldest first."""
         return (*self.earlier_champions, self.previous_champion) if self.previous_champion else ()
-
-    @property
-    def first_champion(self) -> str | None:
-        """The first version that was promoted, from which the gate counts its budgets."""
-        return next(iter((*self.former_champions(), self.champion)))
 
     def aliases(self) -> dict[str, str | None]:
         """Return MLflow alias -> version, in the order in which they are moved: the rollback target comes first."""
@@ -127,6 +124,7 @@ def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
                 champion=entry.version,
                 previous_champion=state.champion,
                 earlier_champions=(*state.earlier_champions, *before),
+                first_champion=state.first_champion or entry.version,
                 rolled_back=tuple(version for version in state.rolled_back if version != entry.version),
             )
         case "drop":

@@ -96,6 +96,14 @@ def test_a_rollback_to_any_earlier_champion() -> None:
         )
 
 
+def test_budgets_count_from_the_first_champion_whatever_is_rolled_back() -> None:
+    assert (ReleaseState().first_champion, champions("1", "2", "3").first_champion) == (None, "1")
+    for target in ("1", "2", "3"):
+        state = after(champions("1", "2", "3", "4"), intent("rollback", to=target))
+        assert state.first_champion == "1"
+        assert after(after(state, intent("propose", "5")), intent("promote")).first_champion == "1"
+
+
 def test_a_version_is_never_the_way_out_of_itself() -> None:
     state = after(champions("1", "2", "1"), intent("rollback"))
     assert (state.champion, state.previous_champion) == ("2", None)
