@@ -16,7 +16,7 @@ slices:
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class Policy(Block):
         given = values.get("metrics") if isinstance(values, dict) else None
         if not isinstance(values, dict) or not isinstance(given or {}, dict):
             return values
-        if unknown := sorted(set(given or {}) - set(DEFAULTS)):
+        if unknown := sorted(set(given or {}) - set(DEFAULTS), key=str):
             raise ValueError(
                 f"unknown metric '{unknown[0]}' in `metrics`: allowed are {', '.join(DEFAULTS)}; a suite belongs into "
                 "`suites`"
@@ -86,6 +86,10 @@ class Policy(Block):
         names = [*self.metrics, *self.suites]
         if both := sorted(set(self.metrics) & set(self.suites)):
             raise ValueError(f"'{both[0]}' is a metric: put it into `metrics`, not into `suites`")
+        measured = {metric.name for metric in METRICS if metric.reference is not None}
+        for name, bounds in {**self.metrics, **self.suites}.items():
+            if bounds.beat_reference and name not in measured:
+                raise ValueError(f"beat_reference has no effect for {name}: only {', '.join(measured)} has a reference")
         for each in self.slices:
             if each.metric not in names:
                 raise ValueError(f"unknown metric '{each.metric}' in `slices`: allowed are {', '.join(names)}")
@@ -120,6 +124,8 @@ class _UniqueKeys(yaml.SafeLoader):
         seen: set[Any] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"key {name} is no text", key.start_mark)
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{name}' is given twice", key.start_mark)
             seen.add(name)

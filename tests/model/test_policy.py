@@ -51,6 +51,11 @@ def test_a_file_changes_single_bounds_and_its_hash(tmp_path):
         ("suites: {a: {kind: safety, floor: 0.5}}\n", "kind safety is a rate of harm"),
         ("suites: {a: {scorer: judge}}\n", "scorer judge has no effect with kind regression"),
         ("suites: {a: {tail: {beyond: 1, share: 0.5}}}\n", "tail has no effect with scale rate"),
+        ("metrics:\n  bits_per_byte: {max_lost: 0}\n", "max_lost counts answers, which scale mean has none of"),
+        ("metrics:\n  choice_accuracy: {beat_reference: true}\n", "beat_reference has no effect for choice_accuracy"),
+        ("suites: {a: {floor: 0.5, beat_reference: true}}\n", "beat_reference has no effect for a: only bits_per_byte"),
+        ("metrics: {1: {}, a: {}}\n", "unknown metric '1' in `metrics`"),
+        ("suites: {{name}: {floor: 1}}\n", "key {'name': None} is no text"),
         ("suites: {bits_per_byte: {floor: 1}}\n", "'bits_per_byte' is a metric: put it into `metrics`"),
         (
             "slices: [{metric: bits, key: source, margin: 1}]\n",
