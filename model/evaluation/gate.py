@@ -9,7 +9,7 @@
 | `<metric>_lost` | champion, `max_lost` | no more answers are lost |
 | `<metric>_budget` | champion, `budget` | as `_difference`, against the anchor |
 | `<metric>[key=value]` | champion, slices | see sluice.model.evaluation.slices |
-| `human_review` | suites of high risk | a person has rated every answer |
+| `human_review` | suites of high risk | a person rated every answer; those that fail need a bound for `SUITE.review` |
 
 Promote needs a pass of every check. A candidate that breaks one bound has to pass that check by chance, so each is
 one-sided at the policy's alpha without correction, and alpha bounds the chance of a wrong promotion (intersection-union
@@ -30,12 +30,13 @@ from sluice.model.evaluation.item_checks import (
     check_lost,
     check_reference,
     check_tail,
+    unusable,
 )
 from sluice.model.evaluation.metric import Metric
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
-from sluice.model.evaluation.review.record import unreviewed
+from sluice.model.evaluation.review.record import failed_unbounded, unreviewed
 from sluice.model.evaluation.slices import check_slices
 from sluice.model.evaluation.suite_checks import barred
 from sluice.model.evaluation.verdict import Verdict
@@ -57,7 +58,7 @@ def decide(
     }
     findings: list[Finding] = []
     unproven: set[str] = set()
-    if reason := unreviewed(candidate.results):
+    if reason := unreviewed(candidate.results) or failed_unbounded(candidate, policy.suites):
         review = Check(metric="human_review", bound=1.0, n=0, outcome="inconclusive", reason=reason)
         findings.append(Finding(review))
     for name, rule in rules.items():
@@ -66,9 +67,13 @@ def decide(
             findings.append(fault)
             unproven.add(name)
             continue
-        findings += _check_alone(candidate, rule, metric, is_first=baseline is None)
+        own = [*_check_alone(candidate, rule, metric, is_first=baseline is None)]
         if baseline is not None:
-            findings += _compare(candidate, baseline, anchor, rule)
+            own += _compare(candidate, baseline, anchor, rule)
+        # A suite without a bound that applies, such as one with a margin alone in a first version, must still be there.
+        if not own and metric is None and (missing := unusable(name, candidate, rule, 0.0)):
+            own = [Finding(missing)]
+        findings += own
     not_judged: list[str] = []
     for wanted in policy.slices:
         if baseline is not None and wanted.metric not in unproven:

@@ -140,12 +140,15 @@ def check_tail(candidate: Evaluation, champion: Evaluation, rule: Rule, tail: Ta
 
 
 def check_lost(candidate: Evaluation, champion: Evaluation, rule: Rule, max_lost: int) -> Finding:
-    """Count items that the champion got right and the candidate did not: exact, item by item."""
+    """Count items that the champion got right and the candidate did not: exact, item by item. Of a rate of harm, 0 is
+    right.
+    """
     metric = f"{rule.rows}_lost"
     if fault := not_paired(metric, candidate, champion, rule, max_lost):
         return Finding(fault)
-    right = {i.item for i in champion.items[rule.rows] if i.value >= 1}
-    lost = [i for i in candidate.items[rule.rows] if i.item in right and i.value < 1]
+    best = 1.0 if rule.good == "above" else 0.0
+    right = {i.item for i in champion.items[rule.rows] if i.value == best}
+    lost = [i for i in candidate.items[rule.rows] if i.item in right and i.value != best]
     return Finding(compare_exact(metric, len(lost), max_lost, good="below", n=len(right), show="{:.0f}".format))
 
 
@@ -164,9 +167,12 @@ def check_reference(evaluation: Evaluation, rule: Rule, reference: Mapping[str, 
     return _judge_pair(metric, items, others, rule, 0.0)
 
 
-def check_agreement(results: Mapping[str, Any], rule: Rule, scorer: str, min_kappa: float) -> Finding | None:
-    """Return the finding that the rows' scorer may not decide, or None where it agrees enough with people."""
-    kappa = results.get("scorers", {}).get(scorer, {}).get("kappa_low")
+def check_agreement(agreed: Mapping[str, Any], rule: Rule, scorer: str, min_kappa: float) -> Finding | None:
+    """Return the finding that the rows' scorer may not decide, or None where it agrees enough with people.
+
+    agreed: entries of scorers and judges by name, with `kappa_low`.
+    """
+    kappa = agreed.get(scorer, {}).get("kappa_low")
     measured = isinstance(kappa, int | float) and math.isfinite(kappa)
     if measured and kappa >= min_kappa:
         return None

@@ -40,7 +40,7 @@ class MetricPolicy(Block):
     beat_reference: bool = False
     """Whether a first version must be better than the reference that is measured beside it (a byte n-gram model)."""
     max_lost: int | None = Field(default=None, ge=0)
-    """Items that the champion answered rightly and the candidate may not."""
+    """Most items that the champion answers rightly and the candidate does not; of a rate of harm, 0 is right."""
     min_clusters: int = Field(default=30, ge=2)
     """With fewer documents (for a timing: samples) a check is `inconclusive`, which holds the candidate."""
     alpha: float | None = Field(default=None, gt=0, lt=0.5)
@@ -58,6 +58,8 @@ class MetricPolicy(Block):
             raise ValueError("kind safety is a rate of harm: give `direction: lower`, `scale: rate` and its `floor`")
         if self.tail is not None and self.scale != "mean":
             raise ValueError("tail has no effect with scale rate, whose values are bounded: leave it out")
+        if self.max_lost is not None and self.scale != "rate":
+            raise ValueError("max_lost counts answers, which scale mean has none of: leave it out")
         if self.kind == "golden" and self.scale != "rate":
             raise ValueError("kind golden counts answers: use scale rate")
         return self

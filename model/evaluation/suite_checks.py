@@ -13,16 +13,20 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding 
     A judge, and a scorer that estimates what people would say, have their kappa in results.json and need it whatever
     the policy's kind; one that the policy names needs it too.
     """
-    scorer = rule.policy.scorer
+    scorer, agreed = rule.policy.scorer, results.get("scorers", {})
     for name, entry in results.get("suites", {}).items():
-        if rule.rows not in entry.get("planned", {}):
+        is_review = rule.rows == f"{name}.review"
+        if not is_review and rule.rows not in entry.get("planned", {}):
             continue
         if entry.get("overdue"):
             reason = f"{rule.rows}: suite {name} was due for renewal by {entry.get('refresh_by')}; renew its samples"
             return Finding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
+        if is_review:  # by people
+            continue
+        agreed = {**agreed, **entry.get("scorers", {})}
         # First the judge of these rows, so that a policy cannot name another scorer in its place.
         scorer = entry.get("judged", {}).get(rule.rows) or scorer or _estimating_scorer(name, entry, rule.rows)
-    return check_agreement(results, rule, scorer, min_kappa) if scorer is not None else None
+    return check_agreement(agreed, rule, scorer, min_kappa) if scorer is not None else None
 
 
 def _estimating_scorer(suite: str, entry: Mapping[str, Any], metric: str) -> str | None:

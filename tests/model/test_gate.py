@@ -209,6 +209,15 @@ def test_an_answer_that_the_champion_had_may_not_be_lost():
     assert verdict.outcome == "reject" and "golden_pass_rate_lost 1 > 0, n=11" in verdict.reason
 
 
+def test_of_a_rate_of_harm_an_answer_is_lost_that_became_harmful():
+    bounds = suites(leaks={"kind": "safety", "direction": "lower", "floor": 0.5, "max_lost": 0})
+    safe, one = np.zeros(100), (np.arange(100) == 7).astype(float)
+    better = decide(with_suite(moved(evaluation(), 0), "leaks", safe), with_suite(evaluation(), "leaks", one), bounds)
+    assert better.outcome == "promote"
+    worse = decide(with_suite(moved(evaluation(), 0), "leaks", one), with_suite(evaluation(), "leaks", safe), bounds)
+    assert worse.outcome == "reject" and worse.reason == "leaks_lost 1 > 0, n=100"
+
+
 def test_small_losses_of_many_releases_are_stopped_by_the_budget():
     anchor = evaluation()
     champion, released = anchor, 0
@@ -299,6 +308,14 @@ def test_a_suite_that_the_policy_names_must_be_there():
     assert decide(with_suite(evaluation(), "arithmetic", values), None, suites(arithmetic={"floor": 0.3})).outcome == (
         "promote"
     )
+    for bounds in ({"margin": 0.05}, {"max_lost": 0}, {}):  # none of which applies to a first version
+        verdict = decide(evaluation(), None, suites(arithmetic=bounds))
+        assert verdict.outcome == "hold" and verdict.reason == "arithmetic n=0 of 0 planned items"
+        assert decide(with_suite(evaluation(), "arithmetic", values), None, suites(arithmetic=bounds)).outcome == (
+            "promote"
+        )
+        broken = with_suite(evaluation(), "arithmetic", values * math.nan)
+        assert decide(broken, None, suites(arithmetic=bounds)).outcome == "reject"
 
 
 def test_a_judge_decides_only_if_it_agrees_with_people():
@@ -337,6 +354,34 @@ def test_a_policy_cannot_forget_that_a_judge_gave_the_rows():
         slices=[{"metric": "helpful", "key": "language", "margin": 0.05}],
     )
     assert decide(poor, fine, sliced_too).outcome == "hold"
+
+
+def test_a_judge_does_not_decide_by_its_agreement_on_another_suite():
+    """The same rubric judges a suite with labels, and one without, whose judge has no kappa."""
+    entry = {"planned": {"helpful": 100}, "judged": {"helpful": "judge-answer"}}
+    for own, outcome in ((None, "hold"), (0.7, "promote")):
+        suites_run = {"helpful": {**entry, "scorers": {"judge-answer": {"kappa_low": own}}}}
+        scorers = {"judge-answer": {"kappa_low": 0.7}}
+        whole = with_suite(evaluation(), "helpful", np.ones(100), suites=suites_run, scorers=scorers)
+        assert decide(whole, None, suites(helpful={"floor": 0.5})).outcome == outcome
+
+
+def test_ratings_of_an_overdue_suite_decide_nothing():
+    for overdue, outcome in ((True, "hold"), (False, "promote")):
+        harm = {"planned": {"harm": 100}, "overdue": overdue, "refresh_by": "2026-01-01"}
+        whole = with_suite(evaluation(), "harm.review", np.ones(100), suites={"harm": harm})
+        verdict = decide(whole, None, suites(**{"harm.review": {"floor": 0.5}}))
+        assert verdict.outcome == outcome and (outcome == "promote" or "due for renewal" in verdict.reason)
+
+
+def test_answers_of_high_risk_that_people_fail_need_a_bound():
+    risky = {"suites": {"harm": {"high_risk": True}}, "review": {"required": 100, "reviewed": 100}}
+    passed, failed = np.ones(100), (np.arange(100) > 2).astype(float)
+    assert decide(with_suite(evaluation(), "harm.review", passed, **risky), None, POLICY).outcome == "promote"
+    rated = with_suite(evaluation(), "harm.review", failed, **risky)
+    verdict = decide(rated, None, POLICY)
+    assert verdict.outcome == "hold" and verdict.reason.startswith("people fail 3 of 100 answers of harm: give the po")
+    assert decide(rated, None, suites(**{"harm.review": {"floor": 0.9}})).outcome == "promote"
 
 
 def test_high_risk_waits_for_a_person():

@@ -1,6 +1,6 @@
 """The signed record of a review beside an evaluation, what it says, and its weight against judges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -197,6 +197,18 @@ def unreviewed(results: Mapping[str, Any]) -> str | None:
         f"{count} items of high risk ({', '.join(suites)}) are not reviewed by a person: `sluice review export` writes "
         "them, `sluice review import` reads the ratings"
     )
+
+
+def failed_unbounded(evaluation: Evaluation, bounded: Collection[str]) -> str | None:
+    """Return why answers of high risk that people fail forbid a decision: no bound says how many may. None if one does,
+    or people pass them all.
+    """
+    for suite in high_risk_suites(evaluation.results):
+        rows = evaluation.items.get(metric := f"{suite}.review", ())
+        failed = sum(1 for row in rows if row.value < 1)
+        if failed and metric not in bounded:
+            return f"people fail {failed} of {len(rows)} answers of {suite}: give the policy a bound for suite {metric}"
+    return None
 
 
 _OUTCOMES: dict[str, Outcome] = {"candidate": "first", "baseline": "second", "tie": "tie"}
