@@ -250,7 +250,7 @@ def verdict_from_before_the_champion_changed(world: World) -> str:
 
 
 def policy_file_made_laxer(world: World) -> str:
-    path = world.workspace.conf / "gate" / "default.yaml"
+    path = world.workspace.conf / "gate" / "laptop.yaml"
     path.write_text(path.read_text().replace("alpha: 0.05", "alpha: 0.4"))
     return world.judge()
 
@@ -303,7 +303,7 @@ ATTACKS: dict[Callable[[World], str], str] = {
     another_versions_verdict: r"the verdict is about model .* but version 2 is model .* force does not help",
     verdict_from_before_the_champion_changed: r"compares it with model .* the champion has changed since",
     laxer_policy: r"is by policy .*, but .* is in force: a laxer policy lets nothing pass",
-    policy_file_made_laxer: r"default.yaml",
+    policy_file_made_laxer: r"laptop.yaml",
     judge_that_always_passes: r"hold: helpful: scorer always has kappa_low -?0.0. against people and needs 0.60",
     swapped_signing_key: r"signed here: the key was swapped. Restore the earlier key",
     evidence_signed_by_a_strangers_key: r"signed by key .* which is not trusted here",
