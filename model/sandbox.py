@@ -38,7 +38,7 @@ class SandboxUnavailable(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """Limits of a program."""
 
     wall_s: float = 5.0
@@ -70,7 +70,7 @@ class Outcome:
         return self.ended == "exited" and self.status == 0
 
 
-def run(source: str, limits: Limits = Limits(), *, backend: Backend | None = None) -> Outcome:
+def run(source: str, limits: SandboxLimits = SandboxLimits(), *, backend: Backend | None = None) -> Outcome:
     """Run a program to its end or to a limit. None of its processes is left afterwards.
 
     Raises SandboxUnavailable where it cannot be isolated; `backend` chooses one of those that work.
@@ -102,7 +102,7 @@ def why_not(backend: Backend) -> str:
     if backend == "bubblewrap" and not shutil.which("bwrap"):
         return "bwrap is not installed"
     try:
-        seen = _run(_PROBE, Limits(), backend)
+        seen = _run(_PROBE, SandboxLimits(), backend)
     except SandboxUnavailable as error:
         return str(error)
     # What the program sees is the proof: a set-up that silently did nothing would show the machine's own folders.
@@ -125,7 +125,7 @@ def _interpreter() -> str:
     return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
 
 
-def _run(source: str, limits: Limits, backend: Backend) -> Outcome:
+def _run(source: str, limits: SandboxLimits, backend: Backend) -> Outcome:
     status_read, status_write = os.pipe()
     task = sandbox_guard.Task(
         status_fd=status_write,
@@ -182,7 +182,7 @@ def _guard_source() -> str:
     return Path(sandbox_guard.__file__).read_text(encoding="utf-8")
 
 
-def _bubblewrap(limits: Limits) -> list[str]:
+def _bubblewrap(limits: SandboxLimits) -> list[str]:
     """The command that builds the same namespaces and file system as `sandbox_guard.build_root`."""
     command = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
@@ -205,7 +205,7 @@ def _bubblewrap(limits: Limits) -> list[str]:
 
 
 def _exchange(
-    process: "subprocess.Popen[bytes]", source: bytes, limits: Limits
+    process: "subprocess.Popen[bytes]", source: bytes, limits: SandboxLimits
 ) -> tuple[dict[str, bytes], Literal["output", "timeout"] | None]:
     """Hand the program over, and read its output; also returns what limit it exceeded, if any."""
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None

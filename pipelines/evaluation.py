@@ -16,7 +16,7 @@ from sluice.core.progress import Progress
 
 if TYPE_CHECKING:
     from sluice.model.evaluation.judging.judge_server import JudgeServer
-    from sluice.model.evaluation.plan import Candidate, Plan
+    from sluice.model.evaluation.plan import EvaluatedCandidate, EvaluationPlan
     from sluice.model.evaluation.suites.suite import Suite
 
 DEFAULT_SUITES = ("arithmetic", "instructions", "facts")
@@ -70,7 +70,7 @@ def make_plan(
     overrides: Sequence[str],
     *,
     is_served: bool,
-) -> "Plan":
+) -> "EvaluationPlan":
     """Return what to measure: the named suites and tasks, or without names the metrics on `data` and our own suites.
 
     A served model gives no likelihoods, so by default it gets the suites that generate. ValueError for what is missing
@@ -83,7 +83,7 @@ def make_plan(
     from sluice.model.config import EvaluateConfig
     from sluice.model.evaluation.held_out import read_data, read_held_out
     from sluice.model.evaluation.judging.judge_server import URL_VARIABLE, JudgeServer
-    from sluice.model.evaluation.plan import Plan
+    from sluice.model.evaluation.plan import EvaluationPlan
     from sluice.model.evaluation.safety.extraction import EXTRACTION
     from sluice.model.evaluation.suites.retrieval import NAME as RETRIEVAL
     from sluice.model.evaluation.suites.retrieval import retrieval_suite
@@ -115,7 +115,7 @@ def make_plan(
         raise ValueError(f"two of the suites have one name: {', '.join(suite.settings.name for suite in suites)}")
     wants_judge = any(suite.judging is not None for suite in suites) and os.environ.get(URL_VARIABLE)
     judge = JudgeServer.from_environment() if wants_judge else None
-    plan = Plan(config, None, tuple(suites), {task: data for task in tasks if data is not None}, judge=judge)
+    plan = EvaluationPlan(config, None, tuple(suites), {task: data for task in tasks if data is not None}, judge=judge)
     if not names and is_served:
         plan = replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
     elif not names and data is None:
@@ -142,9 +142,9 @@ def make_plan(
 def evaluate_into(
     out: Path,
     workspace: Workspace,
-    plan: "Plan",
-    candidate: "Candidate",
-    baseline: "Candidate | None",
+    plan: "EvaluationPlan",
+    candidate: "EvaluatedCandidate",
+    baseline: "EvaluatedCandidate | None",
     *,
     today: date,
     cache: Path | None,
@@ -179,7 +179,7 @@ def evaluate_into(
 
 
 def _judge_is(
-    judge: "JudgeServer | None", candidate: "Candidate", baseline: "Candidate"
+    judge: "JudgeServer | None", candidate: "EvaluatedCandidate", baseline: "EvaluatedCandidate"
 ) -> Literal["candidate", "baseline"] | None:
     if judge is None:
         return None
@@ -191,8 +191,8 @@ def _judge_is(
 def _evaluate(
     folder: Path,
     workspace: Workspace,
-    plan: "Plan",
-    candidate: "Candidate",
+    plan: "EvaluationPlan",
+    candidate: "EvaluatedCandidate",
     timed: Mapping[str, float],
     *,
     today: date,

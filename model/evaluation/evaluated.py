@@ -56,7 +56,7 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class GenerationRequest:
+class AnswerRequest:
     """A prompt to answer. Temperature 0 is greedy."""
 
     prompt: Prompt
@@ -72,7 +72,7 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
-class Generation:
+class GeneratedAnswer:
     """An answer."""
 
     text: str
@@ -98,4 +98,6 @@ class EvaluatedModel(Protocol):
         self, requests: Sequence[ContinuationRequest], progress: Progress = no_progress
     ) -> list[Continuation]: ...
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]: ...
+    def generate(
+        self, requests: Sequence[AnswerRequest], progress: Progress = no_progress
+    ) -> list[GeneratedAnswer]: ...

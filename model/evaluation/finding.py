@@ -12,7 +12,7 @@ Show = Callable[[float], str]
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """A check whose failure by chance the gate still has to rule out, together with that of all others."""
 
     check: Check
@@ -31,7 +31,7 @@ def judge(
     paired: tuple[float, float] | None = None,
     show: Show = "{:.3f}".format,
     note: str = "",
-) -> Finding:
+) -> GateFinding:
     """Compare an estimate with a bound: a pass where its one-sided limit at `alpha` keeps the bound."""
     ends = interval(estimate, alpha)
     check = compare_interval(
@@ -47,11 +47,11 @@ def judge(
         note=f", clusters={estimate.clusters}{note}",
     )
     if check.outcome == "pass" or math.isnan(estimate.value):
-        return Finding(check)
+        return GateFinding(check)
     p_bad = estimate.p_value(bound, "above" if good == "below" else "below")
     decided_by = clusters_to_decide(estimate, ends, bound, good=good)
     reason = f"{check.reason}; {decided_by}" if check.outcome == "inconclusive" else check.reason
-    return Finding(check.model_copy(update={"outcome": "inconclusive", "reason": reason}), p_bad)
+    return GateFinding(check.model_copy(update={"outcome": "inconclusive", "reason": reason}), p_bad)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sluice.core.check import Check
-from sluice.model.evaluation.finding import Finding, holm
+from sluice.model.evaluation.finding import GateFinding, holm
 from sluice.model.evaluation.item_checks import (
     Rule,
     check_difference,
@@ -56,11 +56,11 @@ def decide(
         name: Rule(name, each, each.alpha or policy.alpha, by_name[name].show if name in by_name else "{:.3f}".format)
         for name, each in bounds.items()
     }
-    findings: list[Finding] = []
+    findings: list[GateFinding] = []
     unproven: set[str] = set()
     if reason := unreviewed(candidate.results) or failed_unbounded(candidate, policy.suites):
         review = Check(metric="human_review", bound=1.0, n=0, outcome="inconclusive", reason=reason)
-        findings.append(Finding(review))
+        findings.append(GateFinding(review))
     for name, rule in rules.items():
         metric = by_name.get(name)
         if fault := barred(candidate.results, rule, policy.min_kappa):
@@ -72,7 +72,7 @@ def decide(
             own += _compare(candidate, baseline, anchor, rule)
         # A suite without a bound that applies, such as one with a margin alone in a first version, must still be there.
         if not own and metric is None and (missing := unusable(name, candidate, rule, 0.0)):
-            own = [Finding(missing)]
+            own = [GateFinding(missing)]
         findings += own
     not_judged: list[str] = []
     for wanted in policy.slices:
@@ -110,7 +110,7 @@ def decide(
     )
 
 
-def _check_alone(candidate: Evaluation, rule: Rule, metric: Metric | None, *, is_first: bool) -> Iterator[Finding]:
+def _check_alone(candidate: Evaluation, rule: Rule, metric: Metric | None, *, is_first: bool) -> Iterator[GateFinding]:
     """Checks that need no other model. A suite has no `metric`: all about it is in the policy."""
     floor = metric.floor(candidate, rule.policy) if metric is not None else rule.policy.floor
     if floor is not None:
@@ -120,7 +120,9 @@ def _check_alone(candidate: Evaluation, rule: Rule, metric: Metric | None, *, is
         yield check_reference(candidate, rule, metric.reference(candidate))
 
 
-def _compare(candidate: Evaluation, champion: Evaluation, anchor: Evaluation | None, rule: Rule) -> Iterator[Finding]:
+def _compare(
+    candidate: Evaluation, champion: Evaluation, anchor: Evaluation | None, rule: Rule
+) -> Iterator[GateFinding]:
     """Checks against the champion, and of the budget against the anchor."""
     bounds = rule.policy
     if bounds.margin is not None:
@@ -134,7 +136,7 @@ def _compare(candidate: Evaluation, champion: Evaluation, anchor: Evaluation | N
         yield check_difference(f"{rule.rows}_budget", candidate, other, rule, bounds.budget, owner=owner)
 
 
-def _reject_by_holm(findings: list[Finding], alpha: float) -> list[Check]:
+def _reject_by_holm(findings: list[GateFinding], alpha: float) -> list[Check]:
     """Let those checks fail whose bound is shown to be broken, all checks taken together."""
     adjusted = holm([finding.p_bad for finding in findings])
     return [

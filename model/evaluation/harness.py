@@ -24,7 +24,7 @@ from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
 from sluice.model.evaluation.metrics import METRICS, latency
 from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
-from sluice.model.evaluation.plan import Candidate, Plan
+from sluice.model.evaluation.plan import EvaluatedCandidate, EvaluationPlan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
 from sluice.model.evaluation.safety.extraction import EXTRACTION, measure_extraction
@@ -64,9 +64,11 @@ def evaluate(
     started = time.perf_counter()
     held_out = read_held_out(documents, split)
     suites = tuple(load_suite(Path(each.path)) for each in config.suites)
-    plan = Plan(config, held_out, suites, training_texts=tuple(held_out.train) if suites else ())
+    plan = EvaluationPlan(config, held_out, suites, training_texts=tuple(held_out.train) if suites else ())
     read_s = time.perf_counter() - started
-    results, timings = run_plan(Candidate(model_dir), plan, out, today=today or date.today(), progress=progress)
+    results, timings = run_plan(
+        EvaluatedCandidate(model_dir), plan, out, today=today or date.today(), progress=progress
+    )
     figures: dict[str, Any] = {}
     for metric in METRICS:
         figures |= metric.report(results)
@@ -77,8 +79,8 @@ def evaluate(
 
 
 def run_plan(
-    candidate: Candidate,
-    plan: Plan,
+    candidate: EvaluatedCandidate,
+    plan: EvaluationPlan,
     out: Path,
     *,
     today: date,
@@ -134,7 +136,11 @@ def run_plan(
 
 
 def _measure(
-    candidate: Candidate, plan: Plan, timings: dict[str, float], cache: Path | None, progress: Progress
+    candidate: EvaluatedCandidate,
+    plan: EvaluationPlan,
+    timings: dict[str, float],
+    cache: Path | None,
+    progress: Progress,
 ) -> dict[str, Measured]:
     """Measure every metric, or take it from the cache."""
     assert plan.held_out is not None
@@ -154,7 +160,7 @@ def _measure(
     return measured
 
 
-def _judge(plan: Plan, cache: Path | None, stack: ExitStack) -> EvaluatedModel | None:
+def _judge(plan: EvaluationPlan, cache: Path | None, stack: ExitStack) -> EvaluatedModel | None:
     """Return the plan's judge, whose replies are kept as a model's answers are."""
     judge = plan.judge
     if judge is None or cache is None:
@@ -163,7 +169,7 @@ def _judge(plan: Plan, cache: Path | None, stack: ExitStack) -> EvaluatedModel |
     return CachedModel(judge.model_hash, False, lambda: judge, kept)
 
 
-def _about(candidate: Candidate, plan: Plan) -> dict[str, Any]:
+def _about(candidate: EvaluatedCandidate, plan: EvaluationPlan) -> dict[str, Any]:
     """All that a measurement of a metric depends on."""
     assert plan.held_out is not None
     return {
@@ -177,7 +183,11 @@ def _about(candidate: Candidate, plan: Plan) -> dict[str, Any]:
 
 
 def time_in_turns(
-    candidates: Sequence[Candidate], plan: Plan, *, cache: Path | None = None, progress: Progress = no_progress
+    candidates: Sequence[EvaluatedCandidate],
+    plan: EvaluationPlan,
+    *,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
 ) -> list[dict[str, float]]:
     """Return the timings of models that are to be compared, measured in turns; none where a plan or a model has no
     latency to measure. With `cache`, timings of the same models are kept.
@@ -200,7 +210,7 @@ def time_in_turns(
     return [dict(one.timings) for one in found if one is not None]
 
 
-def _cached(candidate: Candidate, cache: Path, stack: ExitStack) -> CachedModel:
+def _cached(candidate: EvaluatedCandidate, cache: Path, stack: ExitStack) -> CachedModel:
     answers = stack.enter_context(AnswerCache(cache / "answers", candidate.model_hash))
     is_local = not candidate.is_served
     can_score = is_local or candidate.model.can_score

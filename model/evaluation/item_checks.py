@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sluice.core.check import Check, Side, compare_exact, not_finite, too_few
 from sluice.core.clustered import ClusteredEstimate, ClusteredMean, ClusteredRate, ClusteredRateDifference
 from sluice.core.intervals import Floats
-from sluice.model.evaluation.finding import Finding, Show, judge
-from sluice.model.evaluation.metric_policy import MetricPolicy, Tail
+from sluice.model.evaluation.finding import GateFinding, Show, judge
+from sluice.model.evaluation.metric_policy import MetricPolicy, TailBound
 from sluice.model.evaluation.results import Evaluation, Item
 
 
@@ -106,31 +106,31 @@ def estimate_difference(
     return ClusteredMean(ours - theirs, weights, units), levels
 
 
-def check_floor(evaluation: Evaluation, rule: Rule, bound: float) -> Finding:
+def check_floor(evaluation: Evaluation, rule: Rule, bound: float) -> GateFinding:
     """Compare a metric's level with its absolute bound. A golden set is complete, so its rate has no sampling error."""
     if fault := unusable(rule.rows, evaluation, rule, bound):
-        return Finding(fault)
+        return GateFinding(fault)
     found = estimate(evaluation.items[rule.rows], rule.policy)
     if rule.policy.kind == "golden":
-        return Finding(compare_exact(rule.rows, found.value, bound, good=rule.good, n=found.n))
+        return GateFinding(compare_exact(rule.rows, found.value, bound, good=rule.good, n=found.n))
     return judge(rule.rows, found, bound, good=rule.good, alpha=rule.alpha)
 
 
 def check_difference(
     metric: str, candidate: Evaluation, other: Evaluation, rule: Rule, margin: float, *, owner: str = "champion"
-) -> Finding:
+) -> GateFinding:
     """Non-inferiority: the limit of the paired difference on the worse side must stay within `margin`."""
     bound = -margin if rule.good == "above" else margin
     if fault := not_paired(metric, candidate, other, rule, bound, owner=owner):
-        return Finding(fault)
+        return GateFinding(fault)
     return _judge_pair(metric, candidate.items[rule.rows], other.items[rule.rows], rule, bound)
 
 
-def check_tail(candidate: Evaluation, champion: Evaluation, rule: Rule, tail: Tail) -> Finding:
+def check_tail(candidate: Evaluation, champion: Evaluation, rule: Rule, tail: TailBound) -> GateFinding:
     """Bound the share of items that are worse than the champion's by more than `tail.beyond`."""
     metric = f"{rule.rows}_tail"
     if fault := not_paired(metric, candidate, champion, rule, tail.share):
-        return Finding(fault)
+        return GateFinding(fault)
     ours, weights, units = columns(candidate.items[rule.rows])
     theirs, _, _ = columns(champion.items[rule.rows])
     loss = (ours - theirs) / weights * (1 if rule.good == "below" else -1)
@@ -139,35 +139,35 @@ def check_tail(candidate: Evaluation, champion: Evaluation, rule: Rule, tail: Ta
     return judge(metric, worse, tail.share, good="below", alpha=rule.alpha, show="{:.1%}".format, note=note)
 
 
-def check_lost(candidate: Evaluation, champion: Evaluation, rule: Rule, max_lost: int) -> Finding:
+def check_lost(candidate: Evaluation, champion: Evaluation, rule: Rule, max_lost: int) -> GateFinding:
     """Count items that the champion got right and the candidate did not: exact, item by item. Of a rate of harm, 0 is
     right.
     """
     metric = f"{rule.rows}_lost"
     if fault := not_paired(metric, candidate, champion, rule, max_lost):
-        return Finding(fault)
+        return GateFinding(fault)
     best = 1.0 if rule.good == "above" else 0.0
     right = {i.item for i in champion.items[rule.rows] if i.value == best}
     lost = [i for i in candidate.items[rule.rows] if i.item in right and i.value != best]
-    return Finding(compare_exact(metric, len(lost), max_lost, good="below", n=len(right), show="{:.0f}".format))
+    return GateFinding(compare_exact(metric, len(lost), max_lost, good="below", n=len(right), show="{:.0f}".format))
 
 
-def check_reference(evaluation: Evaluation, rule: Rule, reference: Mapping[str, float]) -> Finding:
+def check_reference(evaluation: Evaluation, rule: Rule, reference: Mapping[str, float]) -> GateFinding:
     """Superiority over a reference measured on the same items, such as a byte n-gram model; `reference` is by item."""
     metric = f"{rule.rows}_over_reference"
     if fault := unusable(metric, evaluation, rule, 0.0):
-        return Finding(fault)
+        return GateFinding(fault)
     items = evaluation.items[rule.rows]
     if missing := sum(i.item not in reference for i in items):
         reason = f"{metric}: {missing} of {len(items)} items have no reference; evaluate again"
-        return Finding(undecided(metric, reason, 0.0, len(items)))
+        return GateFinding(undecided(metric, reason, 0.0, len(items)))
     others = [Item(i.metric, i.item, reference[i.item], i.weight, i.cluster) for i in items]
     if broken := sum(not math.isfinite(i.value) for i in others):
-        return Finding(not_finite(metric, broken, len(items), 0.0))
+        return GateFinding(not_finite(metric, broken, len(items), 0.0))
     return _judge_pair(metric, items, others, rule, 0.0)
 
 
-def check_agreement(agreed: Mapping[str, Any], rule: Rule, scorer: str, min_kappa: float) -> Finding | None:
+def check_agreement(agreed: Mapping[str, Any], rule: Rule, scorer: str, min_kappa: float) -> GateFinding | None:
     """Return the finding that the rows' scorer may not decide, or None where it agrees enough with people.
 
     agreed: entries of scorers and judges by name, with `kappa_low`.
@@ -181,10 +181,10 @@ def check_agreement(agreed: Mapping[str, Any], rule: Rule, scorer: str, min_kapp
         f"{rule.rows}: scorer {scorer} has {shown} against people and needs {min_kappa:.2f}; label more "
         "items, or take the suite out of the policy"
     )
-    return Finding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
+    return GateFinding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
 
 
-def _judge_pair(metric: str, items: Sequence[Item], others: Sequence[Item], rule: Rule, bound: float) -> Finding:
+def _judge_pair(metric: str, items: Sequence[Item], others: Sequence[Item], rule: Rule, bound: float) -> GateFinding:
     found, pair = estimate_difference(items, others, rule.policy)
     note = f" ({pair[0]:.3f} against {pair[1]:.3f})"
     return judge(metric, found, bound, good=rule.good, alpha=rule.alpha, paired=pair, show="{:+.3f}".format, note=note)

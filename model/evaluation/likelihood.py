@@ -58,7 +58,7 @@ def negative_log_likelihoods(
 ) -> list[float]:
     """Return the nats of each span's scored tokens. Not finite where the model's logits are not."""
     nats = torch.zeros(len(spans), dtype=torch.float64)
-    for read in _Reader(model, spans).passes(progress, note):
+    for read in _PrefixReader(model, spans).passes(progress, note):
         nats.index_add_(0, read.span, read.nats)
     return nats.tolist()
 
@@ -71,7 +71,7 @@ def span_likelihoods(
     """
     if not spans:
         return []
-    passes = list(_Reader(model, spans, leads=True).passes(progress, note))
+    passes = list(_PrefixReader(model, spans, leads=True).passes(progress, note))
     order = torch.cat([read.span for read in passes]).argsort(stable=True)
     sizes = [len(span.ids) - span.start for span in spans]
     nats = torch.cat([read.nats for read in passes])[order].split(sizes)
@@ -80,13 +80,13 @@ def span_likelihoods(
     for span, own, lead in zip(spans, nats, leads, strict=True):
         least = float(lead.min())
         if abs(least) < NEAR_TIE and len(spans) > 1:
-            (alone,) = _Reader(model, [span], leads=True).passes(no_progress, note)
+            (alone,) = _PrefixReader(model, [span], leads=True).passes(no_progress, note)
             least = float(alone.lead.min())
         found.append(SpanLikelihood(own.tolist(), math.isfinite(least) and least >= 0))
     return found
 
 
-class _Reader:
+class _PrefixReader:
     """Reads spans through a model in passes of many rows, and what several begin with only once."""
 
     def __init__(self, model: Transformer, spans: Sequence[Span], *, leads: bool = False) -> None:

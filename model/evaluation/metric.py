@@ -12,7 +12,7 @@ from sluice.core.clustered import interval
 from sluice.core.intervals import Interval
 from sluice.core.progress import Progress
 from sluice.model.config import EvaluateConfig
-from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.item_checks import estimate
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Evaluation, Item
@@ -64,7 +64,7 @@ class Metric:
     """The absolute bound, where it depends on the evaluation: chance of a multiple choice."""
     reference: Callable[[Evaluation], Mapping[str, float]] | None = None
     """Values of a reference by item (a byte n-gram model), which a first version must beat."""
-    check: Callable[[Evaluation, MetricPolicy], Finding] | None = None
+    check: Callable[[Evaluation, MetricPolicy], GateFinding] | None = None
     """The check of the absolute bound of a metric without items; None: the gate's own check of the items."""
     summarize: Callable[[Sequence[Item], EvaluateConfig], dict[str, Any]] | None = None
     """Items -> value, n, clusters and interval in results.json; None for a metric without items."""

@@ -10,7 +10,7 @@ Kind = Literal["regression", "quality", "safety", "golden"]
 Direction = Literal["higher", "lower"]
 
 
-class Tail(Block):
+class TailBound(Block):
     """Bound for the share of documents that lose much, which a mean can hide."""
 
     beyond: float = Field(gt=0)
@@ -36,7 +36,7 @@ class MetricPolicy(Block):
     """Non-inferiority margin: the candidate must be shown to be worse than the champion by less than this."""
     budget: float | None = Field(default=None, ge=0)
     """The same against the pinned anchor, so that small losses of many releases do not add up."""
-    tail: Tail | None = None
+    tail: TailBound | None = None
     beat_reference: bool = False
     """Whether a first version must be better than the reference that is measured beside it (a byte n-gram model)."""
     max_lost: int | None = Field(default=None, ge=0)

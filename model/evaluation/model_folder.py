@@ -8,7 +8,7 @@ import torch
 from sluice.core.progress import Progress, no_progress
 from sluice.model.directory import load_model, model_hash
 from sluice.model.evaluation.decoding import PendingAnswer, decode
-from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest, Prompt
+from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer, Prompt
 from sluice.model.evaluation.likelihood import Span, span_likelihoods
 from sluice.model.evaluation.perplexity import windows
 from sluice.model.text.chat_template import PromptMessage
@@ -56,7 +56,7 @@ class ModelFolder:
             )
         return results
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
+    def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         """Answer the requests, many at a time. A prompt that fills the context or that the chat template refuses is an
         error, and so are logits that are not finite.
         """
@@ -87,13 +87,13 @@ class ModelFolder:
         decode(self.model, list(answers.values()), finished)
         errors |= {index: "the model's logits are not finite" for index, answer in answers.items() if answer.failed}
         return [
-            Generation("", 0, "error", errors[index])
+            GeneratedAnswer("", 0, "error", errors[index])
             if index in errors
-            else Generation(text.whole(), answers[index].sampled, "stop" if text.stopped else "length")
+            else GeneratedAnswer(text.whole(), answers[index].sampled, "stop" if text.stopped else "length")
             for index, text in enumerate(texts)
         ]
 
-    def _prompt(self, request: GenerationRequest) -> list[int]:
+    def _prompt(self, request: AnswerRequest) -> list[int]:
         """Token ids of a prompt that leaves space for an answer. ValueError for another."""
         ids, context = self.encode(request.prompt), self.model.config.context
         most = context - request.max_tokens

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """The measurements."""
 
     config: EvaluateConfig
@@ -39,7 +39,7 @@ class Plan:
     """Evaluation folder of the baseline, with whose answers the judge compares; None: not compared."""
 
 
-class Candidate:
+class EvaluatedCandidate:
     """A model directory or a served URL. A directory is loaded at first use, so that kept answers need no weights."""
 
     def __init__(self, name: str | Path) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer
 
 TIMEOUT_S = 120.0
 _WORKERS = 4
@@ -52,7 +52,7 @@ class ServedModel:
     def model_hash(self) -> str:
         """sha256 of address, model name and the version that the server's answers name."""
         if self._version is None:
-            probe = self._answer(GenerationRequest(".", 1))
+            probe = self._answer(AnswerRequest(".", 1))
             if probe.finish_reason == "error":
                 raise ValueError(f"{self._http.base_url}: {probe.error}")
         return hashlib.sha256(canonical_json([str(self._http.base_url), self._name, self._version])).hexdigest()
@@ -63,17 +63,17 @@ class ServedModel:
             f"{self._http.base_url} gives no likelihoods: name a model directory, or a suite that generates"
         )
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
+    def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         """Answer the requests, some at a time. Raises ValueError if the server's version changes on the way."""
-        answers: list[Generation] = []
+        answers: list[GeneratedAnswer] = []
         with ThreadPoolExecutor(_WORKERS) as pool:
             for answer in pool.map(self._answer, requests):
                 answers.append(answer)
                 progress(len(answers), len(requests), "answers")
         return answers
 
-    def _answer(self, request: GenerationRequest) -> Generation:
-        """One answer; a refusal, an error or a time-out is a Generation too."""
+    def _answer(self, request: AnswerRequest) -> GeneratedAnswer:
+        """One answer; a refusal, an error or a time-out is a GeneratedAnswer too."""
         body: dict[str, Any] = {
             "model": self._name,
             "max_tokens": request.max_tokens,
@@ -105,7 +105,7 @@ class ServedModel:
         self._keep_version(response.headers.get("x-sluice-version") or str(content.get("system_fingerprint") or ""))
         if cut := [at for stop in request.stop if (at := text.find(stop)) >= 0]:
             text, reason = text[: min(cut)], "stop"
-        return Generation(text, tokens, reason)
+        return GeneratedAnswer(text, tokens, reason)
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         for tries in range(_TRIES):
@@ -154,5 +154,5 @@ def _message(response: httpx.Response) -> str:
         return response.text[:200]
 
 
-def _failed(error: str) -> Generation:
-    return Generation("", 0, "error", error)
+def _failed(error: str) -> GeneratedAnswer:
+    return GeneratedAnswer("", 0, "error", error)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.item_checks import Rule, check_difference, not_paired, undecided
 from sluice.model.evaluation.policy import SlicePolicy
 from sluice.model.evaluation.results import Evaluation
@@ -13,7 +13,7 @@ from sluice.model.evaluation.results import Evaluation
 class Slices:
     """Findings by slice, and what was not judged."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[GateFinding]
     not_judged: Sequence[str]
 
 
@@ -26,12 +26,12 @@ def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted
     rows, key = wanted.metric, wanted.key
     rule = replace(rule, policy=rule.policy.model_copy(update={"min_clusters": 2}))
     if fault := not_paired(f"{rows}[{key}]", candidate, champion, rule, wanted.margin):
-        return Slices([Finding(fault)], ())
+        return Slices([GateFinding(fault)], ())
     value_of = {item.item: item.metadata.get(key) for item in candidate.items[rows]}
     values = sorted({value for value in value_of.values() if value is not None} | set(wanted.required))
     if not values:
         reason = f"{rows}[{key}]: no item has {key} in its metadata; name another key in the policy"
-        return Slices([Finding(undecided(f"{rows}[{key}]", reason, wanted.margin, 0))], ())
+        return Slices([GateFinding(undecided(f"{rows}[{key}]", reason, wanted.margin, 0))], ())
     findings, not_judged = [], []
     for value in values:
         metric, required = f"{rows}[{key}={value}]", value in wanted.required
@@ -41,7 +41,7 @@ def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted
         if clusters < wanted.min_clusters:
             reason = f"{metric} clusters={clusters} < {wanted.min_clusters}"
             if required:
-                findings.append(Finding(undecided(metric, reason, wanted.margin, len(members))))
+                findings.append(GateFinding(undecided(metric, reason, wanted.margin, len(members))))
             else:
                 not_judged.append(reason)
             continue

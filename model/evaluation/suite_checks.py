@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.item_checks import Rule, check_agreement, undecided
 
 
-def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding | None:
+def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFinding | None:
     """Return the inconclusive finding of rows that may not decide, or None where they may.
 
     A judge, and a scorer that estimates what people would say, have their kappa in results.json and need it whatever
@@ -20,7 +20,7 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> Finding 
             continue
         if entry.get("overdue"):
             reason = f"{rule.rows}: suite {name} was due for renewal by {entry.get('refresh_by')}; renew its samples"
-            return Finding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
+            return GateFinding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
         if is_review:  # by people
             continue
         agreed = {**agreed, **entry.get("scorers", {})}

@@ -42,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sluice.components.workspace import Workspace
-    from sluice.model.evaluation.plan import Candidate
+    from sluice.model.evaluation.plan import EvaluatedCandidate
     from sluice.pipelines.evaluation import EVALUATION_CACHE, evaluate_into, make_plan
 
     workspace = Workspace.find_or_default()
     data = Path(arguments.data) if arguments.data else None
-    candidate = Candidate(arguments.model)
-    baseline = Candidate(arguments.baseline) if arguments.baseline else None
+    candidate = EvaluatedCandidate(arguments.model)
+    baseline = EvaluatedCandidate(arguments.baseline) if arguments.baseline else None
     plan = make_plan(workspace, arguments.suite, data, arguments.overrides, is_served=candidate.is_served)
     found = evaluate_into(
         Path(arguments.out),
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         baseline,
         today=date.today(),
         cache=None if arguments.no_cache else workspace.state / EVALUATION_CACHE,
-        progress=_Progress(),
+        progress=_EvaluationProgress(),
     )
     if arguments.json:
         print(json.dumps({"results": found.results, "baseline": found.baseline}, sort_keys=True))
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+class _EvaluationProgress:
     """Prints a line to stderr every ten seconds: standard output is for the result."""
 
     def __init__(self) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from sluice.core.files import try_lock
-from sluice.model.evaluation.evaluated import Generation
+from sluice.model.evaluation.evaluated import GeneratedAnswer
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.incidents import Incident, add_incident
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
 from sluice.model.evaluation.suites.run import run_suite
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorers.incident import incident
 from sluice.model.evaluation.suites.suite import load_suite
 from sluice.pipelines.cli import main
@@ -34,7 +34,7 @@ class Model:
         self.answers = answers
 
     def generate(self, requests, progress=None):
-        return [Generation(answer, 1, "stop") for answer in self.answers]
+        return [GeneratedAnswer(answer, 1, "stop") for answer in self.answers]
 
 
 def test_an_incident_is_evaluated_from_then_on(path):
@@ -148,7 +148,7 @@ def test_two_processes_do_not_append_at_once(path):
     ],
 )
 def test_words_are_compared_whole(fields, answer, score):
-    assert incident(answer, Sample("i", fields)) == score
+    assert incident(answer, SuiteSample("i", fields)) == score
 
 
 def test_the_command_adds_to_the_workspace(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sluice.model.evaluation.evaluated import Generation
+from sluice.model.evaluation.evaluated import GeneratedAnswer
 from sluice.model.evaluation.judging.judge import (
     LabelledAnswer,
     compare_with_people,
@@ -283,7 +283,7 @@ class Scripted:
     def generate(self, requests, progress=None):
         self.asked += len(requests)
         sections = [re.findall(r"answer\n(.*?)\n<<<", r.prompt[-1].content, re.DOTALL) for r in requests]
-        return [Generation(self.reply(*each), 1, "stop") for each in sections]
+        return [GeneratedAnswer(self.reply(*each), 1, "stop") for each in sections]
 
 
 def pairs(*answers):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.model.evaluation.evaluated import Generation
+from sluice.model.evaluation.evaluated import GeneratedAnswer
 from sluice.model.evaluation.judging.judge import LabelledAnswer
 from sluice.model.evaluation.judging.rubric import JudgedAnswer, Rubric
 from sluice.model.evaluation.judging.suite import add_compared, add_judged
@@ -31,7 +31,7 @@ class Model:
     def generate(self, requests, progress=None):
         self.asked += len(requests)
         found = [self.reply(request.prompt[-1].content) for request in requests]
-        return [each if isinstance(each, Generation) else Generation(each, 1, "stop") for each in found]
+        return [each if isinstance(each, GeneratedAnswer) else GeneratedAnswer(each, 1, "stop") for each in found]
 
 
 def judge(text):
@@ -59,7 +59,9 @@ def labelled(n=100):
 
 def answering(text):
     number = int(text.removeprefix("Q"))
-    return Generation("", 0, "error", "broke") if number == 59 else f"{'right' if number < 30 else 'wrong'} {number}"
+    return (
+        GeneratedAnswer("", 0, "error", "broke") if number == 59 else f"{'right' if number < 30 else 'wrong'} {number}"
+    )
 
 
 def run(suite, reply=judge, labels=None):

@@ -12,7 +12,7 @@ import torch
 from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # noqa: F401
 
 from sluice.model.directory import save_model
-from sluice.model.evaluation.evaluated import Generation
+from sluice.model.evaluation.evaluated import GeneratedAnswer
 from sluice.model.evaluation.lm_eval import run_task
 from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.pipelines.cli import main
@@ -152,8 +152,8 @@ def test_metrics_of_the_hub_unknown_tasks_and_missing_data_are_refused_by_name(
 
 def test_an_answer_that_failed_stays_in_the_denominator(model: ModelFolder, data: Path) -> None:
     class Failing(ModelFolder):
-        def generate(self, requests: Any, progress: Any = None) -> list[Generation]:
-            return [Generation("", 0, "error", "time-out"), *super().generate(requests[1:])]
+        def generate(self, requests: Any, progress: Any = None) -> list[GeneratedAnswer]:
+            return [GeneratedAnswer("", 0, "error", "time-out"), *super().generate(requests[1:])]
 
     failing = Failing.__new__(Failing)
     failing.__dict__ |= model.__dict__

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sluice.core.check import compare_exact
 from sluice.model.evaluation import gate, metrics, policy
-from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.results import Evaluation
@@ -22,7 +22,7 @@ def test_every_file_is_a_metric_in_the_order_of_the_names():
 
 def test_a_metric_more_is_in_every_policy_and_is_checked(monkeypatch):
     def check(evaluation, bounds):
-        return Finding(compare_exact("answers", 0.0, bounds.floor, good="above", n=1))
+        return GateFinding(compare_exact("answers", 0.0, bounds.floor, good="above", n=1))
 
     added = replace(METRICS[-1], name="answers", check=check, policy=MetricPolicy(floor=1.0))
     monkeypatch.setattr(gate, "METRICS", [added])

@@ -16,7 +16,7 @@ from sluice.model.architecture.generation import GenerationOptions, generate
 from sluice.model.architecture.initialization import initialize
 from sluice.model.architecture.transformer import Transformer
 from sluice.model.directory import save_model
-from sluice.model.evaluation.evaluated import ContinuationRequest, GenerationRequest, Message
+from sluice.model.evaluation.evaluated import AnswerRequest, ContinuationRequest, Message
 from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.model.evaluation.open_model import open_model
 from sluice.model.evaluation.perplexity import document_bits
@@ -79,7 +79,7 @@ def test_white_space_at_the_end_of_a_prompt_belongs_to_the_continuation(model: M
 
 
 def test_the_greedy_continuation_is_greedy_and_another_is_not(model: ModelFolder) -> None:
-    (answer,) = model.generate([GenerationRequest("The quick", 3)])
+    (answer,) = model.generate([AnswerRequest("The quick", 3)])
     ids = model.encode("The quick" + answer.text)
     greedy = generate(model.model, model.encode("The quick"), 3)
     assert ids[-3:] == greedy  # the text is encoded as it was generated
@@ -106,10 +106,10 @@ def test_a_long_text_can_be_scored_whole_by_overlapping_windows(model: ModelFold
 
 def test_a_prompt_can_be_cut_to_make_space_for_its_answer(model: ModelFolder) -> None:
     prompt = "The quick brown fox. " * 40
-    (cut,) = model.generate([GenerationRequest(prompt, 20, cut_prompt=True)])
+    (cut,) = model.generate([AnswerRequest(prompt, 20, cut_prompt=True)])
     tail = model.encode(prompt)[-44:]
     assert cut.text == model.tokenizer.decode(generate(model.model, tail, 20, GenerationOptions(stop_ids=[0, 3])))
-    (none,) = model.generate([GenerationRequest("dog", 64, cut_prompt=True)])
+    (none,) = model.generate([AnswerRequest("dog", 64, cut_prompt=True)])
     assert "leaves no space" in none.error
 
 
@@ -124,23 +124,23 @@ def test_a_long_prompt_is_cut_at_its_beginning(model: ModelFolder) -> None:
 
 
 def test_a_stop_string_holds_for_its_request_alone(model: ModelFolder) -> None:
-    (free,) = model.generate([GenerationRequest("The quick", 12)])
+    (free,) = model.generate([AnswerRequest("The quick", 12)])
     stop = free.text[4:7]
-    answers = model.generate([GenerationRequest("The quick", 12, (stop,)), GenerationRequest("The quick", 12)])
+    answers = model.generate([AnswerRequest("The quick", 12, (stop,)), AnswerRequest("The quick", 12)])
     assert answers[0].text == free.text[: free.text.index(stop)]
     assert answers[0].finish_reason == "stop"
     assert answers[1] == free
 
 
 def test_a_prompt_without_space_for_an_answer_is_an_error_of_its_own(model: ModelFolder) -> None:
-    long, short = model.generate([GenerationRequest("dog " * 200, 4), GenerationRequest("dog", 4)])
+    long, short = model.generate([AnswerRequest("dog " * 200, 4), AnswerRequest("dog", 4)])
     assert (long.finish_reason, long.text) == ("error", "")
     assert "context of 64" in long.error
     assert short.finish_reason in ("stop", "length")
 
 
 def test_a_temperature_draws_by_the_request_s_own_seed(model: ModelFolder) -> None:
-    hot = [GenerationRequest("The quick", 12, temperature=5.0, seed=seed) for seed in (1, 2, 1)]
+    hot = [AnswerRequest("The quick", 12, temperature=5.0, seed=seed) for seed in (1, 2, 1)]
     one, two, again = model.generate(hot)
     assert one == again != two
 
@@ -156,7 +156,7 @@ def test_batch_size_and_order_change_no_answer_and_no_likelihood(
     order = list(range(len(pairs)))
     shuffle.shuffle(order)  # type: ignore[attr-defined]
     scores = [ContinuationRequest(*pair) for pair in pairs]
-    prompts = [GenerationRequest(prompt, 6, (word[1],)) for prompt, word in pairs]
+    prompts = [AnswerRequest(prompt, 6, (word[1],)) for prompt, word in pairs]
     together = model.score([scores[index] for index in order])
     answers = model.generate([prompts[index] for index in order])
     for place, index in enumerate(order):
@@ -194,7 +194,7 @@ def test_another_family_s_model_begins_with_its_bos_once_and_uses_its_template(t
 
 def test_a_chat_that_the_template_refuses_is_an_error(tmp_path: Path) -> None:
     made = foreign(tmp_path, "{{ raise_exception('no system role') }}")
-    (answer,) = made.generate([GenerationRequest(CHAT, 4)])
+    (answer,) = made.generate([AnswerRequest(CHAT, 4)])
     assert answer.finish_reason == "error"
     assert "no system role" in answer.error
 

@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from sluice.model import sandbox
-from sluice.model.sandbox import Limits, Outcome, SandboxUnavailable
+from sluice.model.sandbox import Outcome, SandboxLimits, SandboxUnavailable
 
 pytestmark = pytest.mark.process
 
 Run = Callable[..., Outcome]
-DEFAULT = Limits()
+DEFAULT = SandboxLimits()
 
 
 @pytest.fixture(params=("namespaces", "bubblewrap"))
@@ -127,12 +127,12 @@ def test_no_abstract_socket_of_this_machine(run: Run):
 )
 def test_it_ends_in_time(run: Run, source: str):
     started = time.monotonic()
-    assert run(source, Limits(wall_s=0.3)).ended == "timeout"
+    assert run(source, SandboxLimits(wall_s=0.3)).ended == "timeout"
     assert time.monotonic() - started < 2.5
 
 
 def test_processor_time_is_limited_too(run: Run):
-    assert run("while True: pass", Limits(wall_s=4, cpu_s=1)).ended == "timeout"
+    assert run("while True: pass", SandboxLimits(wall_s=4, cpu_s=1)).ended == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_fork_bomb_stays_small_and_ends(run: Run):
                 pass
         """
     before = len(psutil.pids())
-    assert run(source, Limits(wall_s=0.3)).ended == "timeout"
+    assert run(source, SandboxLimits(wall_s=0.3)).ended == "timeout"
     most, counted = [before], threading.Event()
 
     def count() -> None:
@@ -192,7 +192,7 @@ def test_a_fork_bomb_stays_small_and_ends(run: Run):
 
     counting = threading.Thread(target=count)
     counting.start()
-    assert run(source, Limits(wall_s=0.3, processes=8)).ended == "timeout"
+    assert run(source, SandboxLimits(wall_s=0.3, processes=8)).ended == "timeout"
     counted.set()
     counting.join()
     assert max(most) < before + 60
@@ -212,7 +212,7 @@ def test_a_child_in_the_background_does_not_outlive_its_program(run: Run):
         time.sleep(0.3)
         print("left")
         """,
-        Limits(processes=8, wall_s=3),
+        SandboxLimits(processes=8, wall_s=3),
     )
     assert found == Outcome("exited", 0, "left\n", "")
     deadline = time.monotonic() + 2
@@ -225,7 +225,7 @@ def test_a_child_in_the_background_does_not_outlive_its_program(run: Run):
 def test_much_output_ends_the_program(run: Run):
     for stream in ("stdout", "stderr"):
         found = run(f"import sys\nwhile True: sys.{stream}.write('x' * 4096)")
-        assert found.ended == "output" and len(getattr(found, stream)) == Limits().output_bytes
+        assert found.ended == "output" and len(getattr(found, stream)) == SandboxLimits().output_bytes
 
 
 def test_signals_stay_inside(run: Run):
@@ -282,7 +282,7 @@ def test_no_privilege_comes_back(run: Run):
 def test_a_killed_caller_leaves_nothing(tmp_path: Path):
     if reason := sandbox.why_not("namespaces"):
         pytest.skip(reason)
-    script = "from sluice.model import sandbox as s; s.run('import time; time.sleep(60)', s.Limits(wall_s=60))"
+    script = "from sluice.model import sandbox as s; s.run('import time; time.sleep(60)', s.SandboxLimits(wall_s=60))"
     caller = subprocess.Popen([sys.executable, "-c", script])
     try:
         deadline = time.monotonic() + 20

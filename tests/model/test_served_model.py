@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sluice.model.evaluation.evaluated import ContinuationRequest, GenerationRequest, Message
+from sluice.model.evaluation.evaluated import AnswerRequest, ContinuationRequest, Message
 from sluice.model.evaluation.open_model import open_model
 from sluice.model.evaluation.served_model import ServedModel
 
@@ -35,8 +35,8 @@ def test_text_and_conversations_go_to_their_own_paths_with_every_setting() -> No
 
     model = served(handler)
     chat = (Message("system", "Be brief."), Message("user", "Why?"))
-    text = GenerationRequest("Once", 5, (".",), temperature=0.5, top_p=0.9, seed=7)
-    found = model.generate([text]) + model.generate([GenerationRequest(chat, 5)])
+    text = AnswerRequest("Once", 5, (".",), temperature=0.5, top_p=0.9, seed=7)
+    found = model.generate([text]) + model.generate([AnswerRequest(chat, 5)])
     assert [(each.text, each.tokens, each.finish_reason) for each in found] == [("so", 3, "stop")] * 2
     common = {"model": "m", "max_tokens": 5}
     assert seen[0] == (
@@ -55,7 +55,7 @@ def test_more_stop_strings_than_the_api_allows_still_end_the_answer() -> None:
         assert len(json.loads(request.content)["stop"]) == 4
         return answer("one two six three", "length")
 
-    (found,) = served(handler).generate([GenerationRequest("Once", 9, ("a!", "b!", "c!", "d!", " six"))])
+    (found,) = served(handler).generate([AnswerRequest("Once", 9, ("a!", "b!", "c!", "d!", " six"))])
     assert (found.text, found.finish_reason) == ("one two", "stop")
 
 
@@ -74,7 +74,7 @@ def test_a_fault_of_the_server_is_the_error_of_one_answer(response: httpx.Respon
     def handler(request: httpx.Request) -> httpx.Response:
         return response if json.loads(request.content)["prompt"] == "bad" else answer("fine")
 
-    bad, good = served(handler).generate([GenerationRequest("bad", 4), GenerationRequest("good", 4)])
+    bad, good = served(handler).generate([AnswerRequest("bad", 4), AnswerRequest("good", 4)])
     assert (bad.finish_reason, bad.text) == ("error", "")
     assert said in bad.error
     assert good.text == "fine"
@@ -84,7 +84,7 @@ def test_a_time_out_is_the_error_of_one_answer() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("no answer within 120 s")
 
-    (found,) = served(handler).generate([GenerationRequest("Once", 4)])
+    (found,) = served(handler).generate([AnswerRequest("Once", 4)])
     assert found.finish_reason == "error"
     assert "ReadTimeout" in found.error
 
@@ -93,11 +93,11 @@ def test_a_full_server_is_asked_again_as_it_says_and_not_for_ever() -> None:
     refusals = [httpx.Response(503, headers={"retry-after": "3"}), httpx.Response(429)]
     waits: list[float] = []
     (found,) = served(lambda _: refusals.pop(0) if refusals else answer("at last"), waits).generate(
-        [GenerationRequest("Once", 4)]
+        [AnswerRequest("Once", 4)]
     )
     assert (found.text, waits) == ("at last", [3.0, 2.0])
     waits.clear()
-    (refused,) = served(lambda _: httpx.Response(503, text="full"), waits).generate([GenerationRequest("Once", 4)])
+    (refused,) = served(lambda _: httpx.Response(503, text="full"), waits).generate([AnswerRequest("Once", 4)])
     assert (refused.error, len(waits)) == ("503: full", 3)
 
 
@@ -105,7 +105,7 @@ def test_another_version_on_the_way_ends_the_evaluation() -> None:
     versions = iter(("v1", "v1", "v2"))
     model = served(lambda _: answer("so", version=next(versions)))
     with pytest.raises(ValueError, match="version v2 answers, and version v1 did before"):
-        model.generate([GenerationRequest("Once", 4)] * 3)
+        model.generate([AnswerRequest("Once", 4)] * 3)
 
 
 def test_the_hash_is_that_of_server_model_and_version() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation
+from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, GeneratedAnswer
 from sluice.model.evaluation.surprisal import TokenSurprisal, render_surprisal, surprisal, whole_characters
 
 TOKENS = [
@@ -26,7 +26,7 @@ class Scored:
             for each in requests
         ]
 
-    def generate(self, requests: object, progress: Progress = no_progress) -> list[Generation]:
+    def generate(self, requests: object, progress: Progress = no_progress) -> list[GeneratedAnswer]:
         raise AssertionError
 
 

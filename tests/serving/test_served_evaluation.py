@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from suites.suite_fixtures import sums, write_suite
 from test_gateway import KEY, Backends, Traffic
 
-from sluice.model.evaluation.evaluated import GenerationRequest, Message
+from sluice.model.evaluation.evaluated import AnswerRequest, Message
 from sluice.model.evaluation.open_model import open_model
 from sluice.model.evaluation.served_model import ServedModel
 from sluice.pipelines.cli import main
@@ -31,8 +31,8 @@ PROMPTS = (
     "dog " * 100,
 )
 REQUESTS = [
-    *(GenerationRequest(prompt, 16) for prompt in PROMPTS),
-    *(GenerationRequest(prompt, 16, ("e", "1", "a", "o")) for prompt in PROMPTS),
+    *(AnswerRequest(prompt, 16) for prompt in PROMPTS),
+    *(AnswerRequest(prompt, 16, ("e", "1", "a", "o")) for prompt in PROMPTS),
 ]
 
 
@@ -78,7 +78,7 @@ def test_the_name_is_the_server_s_and_the_traffic_no_user_s(server: TestClient, 
 
 
 def test_a_limit_of_the_server_is_an_error_of_one_answer(server: TestClient) -> None:
-    (found,) = ServedModel(server, "sluice").generate([GenerationRequest("A request", 25)])
+    (found,) = ServedModel(server, "sluice").generate([AnswerRequest("A request", 25)])
     assert found.finish_reason == "error"
     assert "max_tokens 25 exceeds this server's limit of 24" in found.error
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sluice.core.check import finite_or_none
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import EvaluatedModel, Generation, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, EvaluatedModel, GeneratedAnswer
 from sluice.model.evaluation.judging.agreement import Agreement, cohens_kappa, deciding
 from sluice.model.evaluation.judging.correction import Calibration, calibrate, corrected_rate, effective_counts
 from sluice.model.evaluation.judging.replies import ReplyError, read_score
@@ -62,7 +62,7 @@ def judge_answers(
 ) -> list[Judgement]:
     """Score each answer by a rubric of kind `score`. An answer that the judge fails to judge has no score."""
     assert rubric.kind == "score"
-    requests = [GenerationRequest(score_messages(rubric, answer), rubric.max_tokens) for answer in answers]
+    requests = [AnswerRequest(score_messages(rubric, answer), rubric.max_tokens) for answer in answers]
     read = ask_judge(judge, requests, lambda reply: read_score(reply, rubric.scale), progress)
     return [
         Judgement(answer.id, None, passed=False, error=found)
@@ -74,7 +74,7 @@ def judge_answers(
 
 def ask_judge(
     judge: EvaluatedModel,
-    requests: Sequence[GenerationRequest],
+    requests: Sequence[AnswerRequest],
     read: Callable[[str], Read],
     progress: Progress = no_progress,
 ) -> list[Read | str]:
@@ -98,7 +98,7 @@ def ask_judge(
     return found
 
 
-def _read(reply: Generation, read: Callable[[str], Read]) -> Read | str:
+def _read(reply: GeneratedAnswer, read: Callable[[str], Read]) -> Read | str:
     if reply.finish_reason == "error":
         return f"no reply: {reply.error}"
     if reply.finish_reason == "length":

@@ -13,7 +13,7 @@ import httpx
 
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer
 
 URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE = "SLUICE_JUDGE_URL", "SLUICE_JUDGE_MODEL", "SLUICE_JUDGE_KEY"
 TIMEOUT_S = 60.0
@@ -77,16 +77,16 @@ class JudgeServer:
         """Raise ValueError: a judge writes its judgement."""
         raise ValueError(f"{self._url} gives no likelihoods: a judge generates")
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
+    def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         """Ask the judge, some requests at a time."""
-        answers: list[Generation] = []
+        answers: list[GeneratedAnswer] = []
         with ThreadPoolExecutor(_WORKERS) as pool:
             for answer in pool.map(self._answer, requests):
                 answers.append(answer)
                 progress(len(answers), len(requests), "judgements")
         return answers
 
-    def _answer(self, request: GenerationRequest) -> Generation:
+    def _answer(self, request: AnswerRequest) -> GeneratedAnswer:
         for tries in range(_TRIES):
             try:
                 return self._ask(request)
@@ -94,9 +94,9 @@ class JudgeServer:
                 reason = str(fault)
                 if tries < _TRIES - 1:
                     self._wait(min(2.0**tries if fault.wait_s is None else fault.wait_s, _MOST_WAIT_S))
-        return Generation("", 0, "error", reason)
+        return GeneratedAnswer("", 0, "error", reason)
 
-    def _ask(self, request: GenerationRequest) -> Generation:
+    def _ask(self, request: AnswerRequest) -> GeneratedAnswer:
         assert not isinstance(request.prompt, str), "a judge is asked in a conversation"
         body: dict[str, Any] = {
             "model": self._model,
@@ -132,7 +132,7 @@ class JudgeServer:
         return _read(text)
 
 
-def _read(text: str) -> Generation:
+def _read(text: str) -> GeneratedAnswer:
     try:
         reply = json.loads(text)
         choice = reply["choices"][0]
@@ -146,8 +146,8 @@ def _read(text: str) -> Generation:
         return _failed(f"ended with {reason!r}: {text[:200]}")
     if reason == "length":
         return _failed("the reply was cut at its most tokens")
-    return Generation(written, 0, "stop")
+    return GeneratedAnswer(written, 0, "stop")
 
 
-def _failed(error: str) -> Generation:
-    return Generation("", 0, "error", error)
+def _failed(error: str) -> GeneratedAnswer:
+    return GeneratedAnswer("", 0, "error", error)

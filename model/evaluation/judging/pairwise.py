@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sluice.core.intervals import wilson_interval
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import EvaluatedModel, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, EvaluatedModel
 from sluice.model.evaluation.judging.judge import ask_judge, is_conclusive
 from sluice.model.evaluation.judging.replies import read_preference
 from sluice.model.evaluation.judging.rubric import Rubric, pair_messages
@@ -45,7 +45,7 @@ def judge_pairs(
     assert rubric.kind == "pair"
     asked = [pair for pair in pairs if pair.candidate != pair.baseline]
     requests = [
-        GenerationRequest(pair_messages(rubric, pair.prompt, *order), rubric.max_tokens)
+        AnswerRequest(pair_messages(rubric, pair.prompt, *order), rubric.max_tokens)
         for pair in asked
         for order in ((pair.candidate, pair.baseline), (pair.baseline, pair.candidate))
     ]

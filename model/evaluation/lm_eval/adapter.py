@@ -8,7 +8,7 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import ContinuationRequest, EvaluatedModel, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, ContinuationRequest, EvaluatedModel
 
 _MAX_TOKENS = 256  # of an answer whose task names no limit, as in lm-eval's backends
 _UNSUPPORTED = ("top_k", "min_p", "repetition_penalty", "num_beams", "logits_processor")
@@ -42,12 +42,12 @@ class EvaluatedLM(LM):
         return [answer.text for answer in found]
 
 
-def _generation(prompt: str, settings: dict[str, Any]) -> GenerationRequest:
+def _generation(prompt: str, settings: dict[str, Any]) -> AnswerRequest:
     """Request of a prompt with lm-eval's settings of generation."""
     given = dict(normalize_gen_kwargs(settings, _MAX_TOKENS))
     if wrong := [name for name in _UNSUPPORTED if given.get(name) is not None]:
         raise ValueError(f"the task sets {wrong[0]} of generation, which is not supported: choose another task")
-    return GenerationRequest(
+    return AnswerRequest(
         prompt,
         int(given["max_gen_toks"]),
         tuple(stop for stop in given.get("until", ()) if stop),

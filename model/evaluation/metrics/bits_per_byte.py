@@ -11,7 +11,7 @@ from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation.baselines import NgramModel, xz_bits_per_byte
 from sluice.model.evaluation.item_checks import estimate_difference
 from sluice.model.evaluation.metric import DIGITS, Measured, Metric, Subject, rounded, summarize
-from sluice.model.evaluation.metric_policy import MetricPolicy, Tail
+from sluice.model.evaluation.metric_policy import MetricPolicy, TailBound
 from sluice.model.evaluation.results import Evaluation, Item
 
 NAME = "bits_per_byte"
@@ -24,7 +24,7 @@ POLICY = MetricPolicy(
     floor=3.0,
     margin=0.02,
     budget=0.04,
-    tail=Tail(beyond=0.2, share=0.10),
+    tail=TailBound(beyond=0.2, share=0.10),
     beat_reference=True,
     # Student's t over fewer documents passes skewed losses too often (docs/evaluation.md has the table).
     min_clusters=80,

@@ -14,7 +14,7 @@ import numpy as np
 from sluice.core.check import compare_exact, not_finite, too_few
 from sluice.core.intervals import percentile
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.finding import Finding
+from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.metric import Measured, Metric, Subject
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Evaluation
@@ -128,15 +128,15 @@ class _Samples:
         return found
 
 
-def check(evaluation: Evaluation, policy: MetricPolicy) -> Finding:
+def check(evaluation: Evaluation, policy: MetricPolicy) -> GateFinding:
     assert policy.floor is not None, "the gate skips a metric without a floor"
     value, bound = evaluation.timings.get(NAME, np.nan), policy.floor
     n = int(evaluation.timings.get("first_token_samples", 0))
     if n < policy.min_clusters:
-        return Finding(too_few(NAME, n, policy.min_clusters, bound))
+        return GateFinding(too_few(NAME, n, policy.min_clusters, bound))
     if not np.isfinite(value):
-        return Finding(not_finite(NAME, n, n, bound))
-    return Finding(compare_exact(NAME, value, bound, good="below", n=n, show="{:.0f} ms".format))
+        return GateFinding(not_finite(NAME, n, n, bound))
+    return GateFinding(compare_exact(NAME, value, bound, good="below", n=n, show="{:.0f} ms".format))
 
 
 METRIC = Metric(

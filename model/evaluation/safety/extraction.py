@@ -28,7 +28,7 @@ _HEAD_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
-class Passage:
+class MemorizedPassage:
     """The beginning of a document, cut between two tokens."""
 
     document: str
@@ -110,7 +110,7 @@ def measure_extraction(
     return run
 
 
-def first_passages(model: EvaluatedModel, documents: Mapping[str, str]) -> list[Passage]:
+def first_passages(model: EvaluatedModel, documents: Mapping[str, str]) -> list[MemorizedPassage]:
     """Cut each document (text by hash) after its 50th and 100th token; those with fewer tokens, or whose tokens do not
     spell the text, are left out.
     """
@@ -120,7 +120,7 @@ def first_passages(model: EvaluatedModel, documents: Mapping[str, str]) -> list[
     for (name, head), scored in zip(heads.items(), whole, strict=True):
         prompt, continuation = "".join(scored.tokens[:PROMPT_TOKENS]), "".join(scored.tokens[PROMPT_TOKENS:last])
         if len(scored.tokens) >= last and head.startswith(prompt + continuation):
-            passages.append(Passage(name, prompt, continuation))
+            passages.append(MemorizedPassage(name, prompt, continuation))
     return passages
 
 

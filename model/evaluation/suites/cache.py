@@ -21,11 +21,11 @@ from sluice.core.canonical import canonical_json
 from sluice.core.files import try_lock
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import (
+    AnswerRequest,
     Continuation,
     ContinuationRequest,
     EvaluatedModel,
-    Generation,
-    GenerationRequest,
+    GeneratedAnswer,
 )
 
 _SCHEMA = 1
@@ -33,8 +33,8 @@ _GENERATIONS_AT_ONCE, _CONTINUATIONS_AT_ONCE = 16, 512
 _CODE = ("core", "data", "model")
 _LIBRARIES = ("torch", "tokenizers", "numpy")
 
-Request = TypeVar("Request", ContinuationRequest, GenerationRequest)
-Answer = TypeVar("Answer", Continuation, Generation)
+Request = TypeVar("Request", ContinuationRequest, AnswerRequest)
+Answer = TypeVar("Answer", Continuation, GeneratedAnswer)
 
 
 @cache
@@ -138,11 +138,11 @@ class CachedModel:
 
         return self._answers(requests, _CONTINUATIONS_AT_ONCE, ask, restore, progress)
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
-        def ask(some: Sequence[GenerationRequest]) -> list[Generation]:
+    def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
+        def ask(some: Sequence[AnswerRequest]) -> list[GeneratedAnswer]:
             return self.open().generate(some)
 
-        return self._answers(requests, _GENERATIONS_AT_ONCE, ask, lambda row: Generation(**row), progress)
+        return self._answers(requests, _GENERATIONS_AT_ONCE, ask, lambda row: GeneratedAnswer(**row), progress)
 
     def _answers(
         self,
@@ -169,7 +169,7 @@ class CachedModel:
         return found
 
 
-def request_key(request: ContinuationRequest | GenerationRequest) -> str:
+def request_key(request: ContinuationRequest | AnswerRequest) -> str:
     """sha256 of all that a request asks."""
     return hashlib.sha256(canonical_json([type(request).__name__, asdict(request)])).hexdigest()
 

@@ -9,7 +9,7 @@ from sluice.core.progress import Progress
 from sluice.model.evaluation.evaluated import ContinuationRequest, EvaluatedModel, Message, Prompt
 from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.suites.calibration import expected_calibration_error, reliability
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import ChoiceLikelihood, ChoiceScore
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.scorers.choice import COSTS, chosen, confidences
@@ -73,7 +73,7 @@ def _likelihoods(
     return likelihoods
 
 
-def _calibration(costs: Sequence[Sequence[float]], samples: Sequence[Sample]) -> Mapping[str, Any]:
+def _calibration(costs: Sequence[Sequence[float]], samples: Sequence[SuiteSample]) -> Mapping[str, Any]:
     """Return ECE and reliability table of the items whose choices all have a finite likelihood."""
     known = [(found, sample) for found, sample in zip(costs, samples, strict=True) if all(map(math.isfinite, found))]
     table = reliability(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from sluice.core.progress import Progress
-from sluice.model.evaluation.evaluated import EvaluatedModel, Generation, GenerationRequest, Prompt
+from sluice.model.evaluation.evaluated import AnswerRequest, EvaluatedModel, GeneratedAnswer, Prompt
 from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.suites.perturbations import PERTURBATIONS, agreement
 from sluice.model.evaluation.suites.requests import prompts
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import TextScore
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.scorers.pass_at_k import pass_at_k
@@ -41,15 +41,14 @@ def add_generated(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: 
 
 def _requests(
     asked: Sequence[Prompt], suite: Suite, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
-) -> list[GenerationRequest]:
+) -> list[AnswerRequest]:
     settings = suite.settings
     return [
-        GenerationRequest(prompt, settings.max_tokens, tuple(settings.stop), temperature, top_p, seed)
-        for prompt in asked
+        AnswerRequest(prompt, settings.max_tokens, tuple(settings.stop), temperature, top_p, seed) for prompt in asked
     ]
 
 
-def _text_scores(name: str, samples: Sequence[Sample], answers: Sequence[Generation]) -> list[float | None]:
+def _text_scores(name: str, samples: Sequence[SuiteSample], answers: Sequence[GeneratedAnswer]) -> list[float | None]:
     """Score each answer; what failed has the scorer's worst score."""
     score = cast(TextScore, SCORERS[name].score)
     return [
@@ -59,7 +58,7 @@ def _text_scores(name: str, samples: Sequence[Sample], answers: Sequence[Generat
 
 
 def _perturb(
-    model: EvaluatedModel, asked: Asked, run: SuiteRun, greedy: Sequence[Generation], *, progress: Progress
+    model: EvaluatedModel, asked: Asked, run: SuiteRun, greedy: Sequence[GeneratedAnswer], *, progress: Progress
 ) -> None:
     """Add, by scorer, the score of perturbed prompts as METRIC.KIND, and their answers' agreement with the plain ones
     as SUITE.KIND_agreement.

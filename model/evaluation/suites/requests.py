@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sluice.core.canonical import canonical_json
 from sluice.model.evaluation.evaluated import Message, Prompt
-from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, Sample
+from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, SuiteSample
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.suite import Suite, SuiteSettings
 
@@ -13,7 +13,7 @@ _LENGTHS = ((100, "under 100"), (500, "100 to 499"), (2_000, "500 to 1999"))
 """Buckets of a prompt's length in characters, for slices."""
 
 
-def question(settings: SuiteSettings, sample: Sample) -> str:
+def question(settings: SuiteSettings, sample: SuiteSample) -> str:
     """Fill the template with the fields of a sample."""
     listed = "\n".join(f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(sample.choices))
     return settings.prompt.format_map({**sample.fields, LETTERED_CHOICES: listed})
@@ -44,7 +44,7 @@ def prompts(suite: Suite, change: Callable[[str, str], str] | None = None) -> li
     return found
 
 
-def shown(settings: SuiteSettings, sample: Sample) -> str:
+def shown(settings: SuiteSettings, sample: SuiteSample) -> str:
     """Return the right answer of a sample as an example shows it."""
     if sample.targets:
         return sample.targets[0]
@@ -52,7 +52,7 @@ def shown(settings: SuiteSettings, sample: Sample) -> str:
     return chr(ord("A") + sample.key) if is_letter else sample.choices[sample.key]
 
 
-def _examples(suite: Suite) -> Sequence[Sequence[Sample]]:
+def _examples(suite: Suite) -> Sequence[Sequence[SuiteSample]]:
     """Return the examples of each sample: the first ones in the order of a hash, less itself and what is alike."""
     settings, count = suite.settings, suite.settings.few_shot
     if not count:
@@ -87,14 +87,14 @@ def plain_prompt(prompt: Prompt) -> object:
     return [{"role": message.role, "content": message.content} for message in prompt]
 
 
-def item_id(suite: Suite, sample: Sample, prompt: Prompt) -> str:
+def item_id(suite: Suite, sample: SuiteSample, prompt: Prompt) -> str:
     """Hash what a sample asks and accepts: rows of two models pair only where both got the same."""
     asked = [suite.settings.chat, plain_prompt(prompt), sample.id, sample.targets, sample.choices, sample.key]
     limits = [suite.settings.max_tokens, suite.settings.stop, suite.settings.choice_prefix, suite.settings.alone_prompt]
     return hashlib.sha256(canonical_json([asked, limits])).hexdigest()[:32]
 
 
-def properties(suite: Suite, sample: Sample, prompt: Prompt) -> dict[str, str]:
+def properties(suite: Suite, sample: SuiteSample, prompt: Prompt) -> dict[str, str]:
     """Return the metadata of an item: task, language, length of the prompt, and the sample's own."""
     settings = suite.settings
     characters = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)

@@ -36,7 +36,7 @@ _PROMPT = (
 
 
 @dataclass(frozen=True)
-class Passage:
+class RetrievalPassage:
     """A section of a document and the heading that asks for it, or a passage and the words before it."""
 
     id: str
@@ -45,20 +45,20 @@ class Passage:
     text: str
 
 
-def read_passages(documents: Sequence[tuple[str, str]]) -> list[Passage]:
+def read_passages(documents: Sequence[tuple[str, str]]) -> list[RetrievalPassage]:
     """Cut (document id, text) into sections, the same for the same documents in any order.
 
     A document without headings is cut into passages. A question that several sections have ("Examples") asks for none
     of them.
     """
-    found: dict[str, Passage] = {}
+    found: dict[str, RetrievalPassage] = {}
     for document, text in sorted(documents):
         pairs = [(section.heading, section.body.strip()) for section in sections(text) if section.heading]
         for question, body in pairs or continuations(text):
             passage = cut(body, _LONGEST)
             if len(passage.encode()) >= _SHORTEST:
                 name = hashlib.sha256(canonical_json([question, passage])).hexdigest()[:16]
-                found.setdefault(passage, Passage(name, document, question, passage))
+                found.setdefault(passage, RetrievalPassage(name, document, question, passage))
     asked = Counter(each.question.casefold() for each in found.values())
     return [each for each in found.values() if asked[each.question.casefold()] == 1]
 

@@ -27,7 +27,7 @@ class SampleFields:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SuiteSample:
     """One sample. What a scorer reads of it is `targets`, `choices`, `key` and `tolerance`."""
 
     id: str
@@ -44,9 +44,9 @@ class Sample:
     """Relative difference that a number may have from its target."""
 
 
-def read_samples(path: Path, fields: SampleFields) -> tuple[Sample, ...]:
+def read_samples(path: Path, fields: SampleFields) -> tuple[SuiteSample, ...]:
     """Read a JSONL file. ValueError naming file, line and reason for a line that cannot be used, and for no line."""
-    samples: list[Sample] = []
+    samples: list[SuiteSample] = []
     lines_of: dict[str, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -64,7 +64,7 @@ def read_samples(path: Path, fields: SampleFields) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def to_sample(row: Mapping[str, Any], fields: SampleFields) -> Sample:
+def to_sample(row: Mapping[str, Any], fields: SampleFields) -> SuiteSample:
     """Check a row and return its sample. ValueError with the reason, which names no file and line."""
     required = ["id", *fields.prompt, *fields.metadata, *fields.ids]
     required += [name for name in (fields.target, fields.choices, fields.cluster) if name is not None]
@@ -96,7 +96,7 @@ def to_sample(row: Mapping[str, Any], fields: SampleFields) -> Sample:
             raise ValueError(
                 f"{name} is no property to slice by: give a text of at most {_LONGEST_METADATA} characters"
             )
-    return Sample(
+    return SuiteSample(
         id=str(row["id"]),
         fields=dict(row),
         targets=_targets(row[fields.target], fields.target) if fields.target is not None else (),

@@ -6,9 +6,9 @@ from typing import Literal
 
 from sluice.core.check import finite_or_none
 from sluice.model.evaluation.judging.agreement import Agreement
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 
-TextScore = Callable[[str, Sample], float | None]
+TextScore = Callable[[str, SuiteSample], float | None]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ChoiceLikelihood:
     """The same of the choice without the question."""
 
 
-ChoiceScore = Callable[[tuple[ChoiceLikelihood, ...], Sample], float | None]
+ChoiceScore = Callable[[tuple[ChoiceLikelihood, ...], SuiteSample], float | None]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sluice.model.evaluation.judging.judge import LabelledAnswer
 from sluice.model.evaluation.judging.labelled import read_labelled
 from sluice.model.evaluation.judging.rubric import Rubric, find_rubric, load_rubric
 from sluice.model.evaluation.suites.perturbations import PERTURBATIONS
-from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, Sample, SampleFields, read_samples
+from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, SampleFields, SuiteSample, read_samples
 from sluice.model.evaluation.suites.scorers import SCORERS
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]*"
@@ -183,7 +183,7 @@ class Suite:
     """A suite that was read and checked."""
 
     settings: SuiteSettings
-    samples: tuple[Sample, ...]
+    samples: tuple[SuiteSample, ...]
     judging: Judging | None = None
     """Rubric and labels of the judge, where the suite has one."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sluice.model.evaluation.evaluated import Generation, Prompt
+from sluice.model.evaluation.evaluated import GeneratedAnswer, Prompt
 from sluice.model.evaluation.results import Item
 from sluice.model.evaluation.suites.requests import item_id, properties
 from sluice.model.evaluation.suites.suite import Suite
@@ -37,7 +37,7 @@ class Asked:
         return Item(metric, item_id(self.suite, sample, prompt), value, cluster=sample.cluster, metadata=metadata)
 
     def rows(
-        self, metric: str, scores: Sequence[float | None], answers: Sequence[Generation] | None = None
+        self, metric: str, scores: Sequence[float | None], answers: Sequence[GeneratedAnswer] | None = None
     ) -> list[Item]:
         """Return the rows of a metric, none for a sample without a score; an answer that failed names its error."""
         errors = [answer.error if answer.finish_reason == "error" else "" for answer in answers or ()]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from sluice.core.progress import Progress, no_progress
-from sluice.model.evaluation.evaluated import Continuation, ContinuationRequest, Generation, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer
 
 
 class RuleModel:
@@ -17,7 +17,7 @@ class RuleModel:
 
     def __init__(
         self,
-        answer: Callable[[GenerationRequest], str | Generation] = lambda request: "",
+        answer: Callable[[AnswerRequest], str | GeneratedAnswer] = lambda request: "",
         nats: Callable[[ContinuationRequest], float] = lambda request: float(len(request.continuation)),
         *,
         name: str = "rule",
@@ -26,7 +26,7 @@ class RuleModel:
         self._answer, self._nats = answer, nats
         self.model_hash = hashlib.sha256(name.encode()).hexdigest()
         self.can_score = can_score
-        self.generated: list[GenerationRequest] = []
+        self.generated: list[AnswerRequest] = []
         self.scored: list[ContinuationRequest] = []
 
     def score(self, requests: Sequence[ContinuationRequest], progress: Progress = no_progress) -> list[Continuation]:
@@ -38,13 +38,13 @@ class RuleModel:
             found.append(Continuation(self._nats(request), (), tokens, size, is_greedy=False))
         return found
 
-    def generate(self, requests: Sequence[GenerationRequest], progress: Progress = no_progress) -> list[Generation]:
+    def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         self.generated += requests
         answers = [self._answer(request) for request in requests]
-        return [each if isinstance(each, Generation) else Generation(each, 1, "stop") for each in answers]
+        return [each if isinstance(each, GeneratedAnswer) else GeneratedAnswer(each, 1, "stop") for each in answers]
 
 
-def asked(request: GenerationRequest | ContinuationRequest) -> str:
+def asked(request: AnswerRequest | ContinuationRequest) -> str:
     """The last turn of a prompt, or its text."""
     return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
 

@@ -11,15 +11,15 @@ import pytest
 from suites.suite_fixtures import RuleModel, asked
 
 from sluice.model.evaluation.evaluated import (
+    AnswerRequest,
     ContinuationRequest,
     EvaluatedModel,
-    Generation,
-    GenerationRequest,
+    GeneratedAnswer,
     Message,
 )
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel, code_hash
 
-REQUESTS = [GenerationRequest((Message("user", f"question {n}"),), 8, ("\n",)) for n in range(40)]
+REQUESTS = [AnswerRequest((Message("user", f"question {n}"),), 8, ("\n",)) for n in range(40)]
 
 
 def cached(folder: Path, model: RuleModel, code: str | None = None) -> CachedModel:
@@ -52,15 +52,15 @@ def test_likelihoods_are_kept_too_with_nan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        GenerationRequest((Message("user", "question 0"),), 9, ("\n",)),
-        GenerationRequest((Message("user", "question 0"),), 8, ()),
-        GenerationRequest((Message("user", "question 0"),), 8, ("\n",), temperature=0.5),
-        GenerationRequest((Message("user", "question 0"),), 8, ("\n",), seed=1),
-        GenerationRequest((Message("system", "question 0"),), 8, ("\n",)),
-        GenerationRequest("question 0", 8, ("\n",)),
+        AnswerRequest((Message("user", "question 0"),), 9, ("\n",)),
+        AnswerRequest((Message("user", "question 0"),), 8, ()),
+        AnswerRequest((Message("user", "question 0"),), 8, ("\n",), temperature=0.5),
+        AnswerRequest((Message("user", "question 0"),), 8, ("\n",), seed=1),
+        AnswerRequest((Message("system", "question 0"),), 8, ("\n",)),
+        AnswerRequest("question 0", 8, ("\n",)),
     ],
 )
-def test_another_prompt_or_setting_is_asked_again(tmp_path: Path, changed: GenerationRequest) -> None:
+def test_another_prompt_or_setting_is_asked_again(tmp_path: Path, changed: AnswerRequest) -> None:
     model = RuleModel(lambda request: "answer")
     found = cached(tmp_path, model)
     found.generate(REQUESTS[:1])
@@ -102,7 +102,7 @@ def test_a_damaged_line_and_those_after_it_are_asked_again(tmp_path: Path) -> No
 
 
 def test_an_error_is_asked_again(tmp_path: Path) -> None:
-    failing = RuleModel(lambda request: Generation("", 0, "error", "time-out"))
+    failing = RuleModel(lambda request: GeneratedAnswer("", 0, "error", "time-out"))
     model = cached(tmp_path, failing)
     assert model.generate(REQUESTS[:2])[0].error == "time-out"
     model.cache.close()

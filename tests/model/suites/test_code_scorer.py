@@ -3,11 +3,11 @@
 import pytest
 
 from sluice.model import sandbox
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.scorers.code import code
 
-PROBLEM = Sample(
+PROBLEM = SuiteSample(
     "p",
     {
         "prompt": 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """Sum up."""\n',

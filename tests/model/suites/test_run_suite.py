@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from suites.suite_fixtures import RuleModel, asked, sums, write_suite
 
-from sluice.model.evaluation.evaluated import Generation, GenerationRequest, Message
+from sluice.model.evaluation.evaluated import AnswerRequest, GeneratedAnswer, Message
 from sluice.model.evaluation.suites.run import run_suite
 from sluice.model.evaluation.suites.suite import load_suite
 from sluice.model.evaluation.suites.suite_run import SuiteRun
@@ -17,7 +17,7 @@ from sluice.model.evaluation.suites.suite_run import SuiteRun
 TODAY = date(2026, 6, 1)
 
 
-def adder(request: GenerationRequest) -> str:
+def adder(request: AnswerRequest) -> str:
     """Right on sums, whatever is around them."""
     left, right = re.findall(r"(\d+)\s*\+\s*(\d+)", asked(request))[-1]
     return f"The answer is {int(left) + int(right)}."
@@ -63,8 +63,8 @@ def test_several_scorers_are_several_metrics(tmp_path: Path) -> None:
 
 
 def test_failed_answers_stay_in_the_denominator_and_name_their_error(tmp_path: Path) -> None:
-    def answer(request: GenerationRequest) -> str | Generation:
-        return Generation("2", 0, "error", "time-out after 30 s") if "1 + 1" in asked(request) else adder(request)
+    def answer(request: AnswerRequest) -> str | GeneratedAnswer:
+        return GeneratedAnswer("2", 0, "error", "time-out after 30 s") if "1 + 1" in asked(request) else adder(request)
 
     found = run(tmp_path, RuleModel(answer))
     assert values(found, "sums") == [1, 0, 1, 1]
@@ -74,7 +74,7 @@ def test_failed_answers_stay_in_the_denominator_and_name_their_error(tmp_path: P
 
 @pytest.mark.parametrize("text", ["", "   ", "x" * 20_000, "9" * 20_000, "1/" * 10_000])
 def test_a_model_that_never_stops_or_says_nothing_ends_in_a_score(tmp_path: Path, text: str) -> None:
-    model = RuleModel(lambda request: Generation(text, 64, "length"))
+    model = RuleModel(lambda request: GeneratedAnswer(text, 64, "length"))
     found = run(tmp_path, model, scorers=["numeric", "exact", "quasi_exact", "contains", "f1", "rouge_l"])
     assert all(item.value == 0 for item in found.items) and len(found.items) == 24
     assert found.entry["unfinished"] == 4
@@ -165,7 +165,7 @@ def test_perturbed_prompts_are_scored_and_their_answers_compared(tmp_path: Path)
 
 
 def test_drawn_answers_give_pass_at_k_and_a_spread_over_seeds(tmp_path: Path) -> None:
-    def answer(request: GenerationRequest) -> str:
+    def answer(request: AnswerRequest) -> str:
         return adder(request) if request.temperature and request.seed == 5 else "none"
 
     model = RuleModel(answer)

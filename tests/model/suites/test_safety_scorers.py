@@ -2,13 +2,13 @@
 
 import pytest
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import agreement_entry
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.scorers.leaks import personal_data, says_target
 from sluice.model.evaluation.suites.scorers.refusal import complied, refused
 
-ASKED = Sample("a", {"question": "Who is it? Write to help@example.org."}, targets=("PINEAPPLE-7",))
+ASKED = SuiteSample("a", {"question": "Who is it? Write to help@example.org."}, targets=("PINEAPPLE-7",))
 
 
 @pytest.mark.parametrize(

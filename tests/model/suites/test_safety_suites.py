@@ -8,7 +8,7 @@ import pytest
 from suites.suite_fixtures import RuleModel, asked
 
 from sluice.core.check import Check
-from sluice.model.evaluation.evaluated import ContinuationRequest, Generation, GenerationRequest
+from sluice.model.evaluation.evaluated import AnswerRequest, ContinuationRequest, GeneratedAnswer
 from sluice.model.evaluation.gate import decide
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.policy import Policy, load_policy
@@ -103,7 +103,7 @@ def test_an_overdue_suite_is_inconclusive(suites: dict[str, Suite]):
 
 
 def test_an_answer_that_failed_is_harm(suites: dict[str, Suite]):
-    failing = RuleModel(lambda request: Generation("", 0, "error", "time-out"))
+    failing = RuleModel(lambda request: GeneratedAnswer("", 0, "error", "time-out"))
     assert harm(suites, failing) == [1] * 5
 
 
@@ -160,7 +160,7 @@ def test_an_overdue_suite_says_so(suites: dict[str, Suite], name: str):
 def test_no_answer_depends_on_a_long_prompt(suites: dict[str, Suite]):
     """Prompts fit a context of 256 tokens of four bytes."""
 
-    def longest(request: GenerationRequest) -> int:
+    def longest(request: AnswerRequest) -> int:
         return len(asked(request).encode())
 
     model = RuleModel()

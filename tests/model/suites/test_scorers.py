@@ -6,7 +6,7 @@ import pytest
 
 from sluice.model.evaluation.suites.calibration import expected_calibration_error, reliability
 from sluice.model.evaluation.suites.perturbations import PERTURBATIONS, agreement
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import ChoiceLikelihood
 from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.scorers.choice import chosen, confidences
@@ -25,7 +25,7 @@ CHOICES = ("Paris", "Rome", "Bonn", "A word")
 
 
 def score(name: str, answer: object, *targets: str, key: int = 0, tolerance: float = 0.0) -> float | None:
-    sample = Sample("1", targets=targets, choices=CHOICES, key=key, tolerance=tolerance)
+    sample = SuiteSample("1", targets=targets, choices=CHOICES, key=key, tolerance=tolerance)
     return SCORERS[name].score(answer, sample)  # type: ignore[arg-type]
 
 

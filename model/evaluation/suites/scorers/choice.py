@@ -12,7 +12,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import ChoiceLikelihood, Scorer
 
 _TIE = 1e-6  # nats: choices nearer than this are not told apart
@@ -45,10 +45,10 @@ def confidences(costs: Sequence[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def choice_scorer(cost: Cost) -> Callable[[tuple[ChoiceLikelihood, ...], Sample], float]:
+def choice_scorer(cost: Cost) -> Callable[[tuple[ChoiceLikelihood, ...], SuiteSample], float]:
     """Return the scorer by this cost: 1 where the key alone has the least, NaN where the model gave no number."""
 
-    def score(choices: tuple[ChoiceLikelihood, ...], sample: Sample) -> float:
+    def score(choices: tuple[ChoiceLikelihood, ...], sample: SuiteSample) -> float:
         costs = [cost(choice) for choice in choices]
         return math.nan if any(map(math.isnan, costs)) else float(chosen(costs) == sample.key)
 

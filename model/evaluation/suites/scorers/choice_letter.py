@@ -2,7 +2,7 @@
 
 import re
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import plain, words
 
@@ -29,7 +29,7 @@ def named_choice(answer: str, choices: tuple[str, ...]) -> int | None:
     return spelled[0] if len(spelled) == 1 else None
 
 
-def choice_letter(answer: str, sample: Sample) -> float:
+def choice_letter(answer: str, sample: SuiteSample) -> float:
     """Return 1 where the answer names the key."""
     return float(named_choice(answer, sample.choices) == sample.key)
 

@@ -4,13 +4,13 @@ import re
 import secrets
 
 from sluice.model import sandbox
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 
 _FENCED = re.compile(r"```(?:[pP]y(?:thon)?3?)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-def program(answer: str, sample: Sample, end: str) -> str:
+def program(answer: str, sample: SuiteSample, end: str) -> str:
     """Return the program that runs the sample's `test` on the answer, and prints `end` if it gets that far.
 
     The answer continues the `prompt`. If it is a chat's, its first fenced block that defines the function is taken, and
@@ -25,7 +25,7 @@ def program(answer: str, sample: Sample, end: str) -> str:
     return f"{fields['prompt']}{joint}{code}\n\n{fields['test']}\ncheck({fields['entry_point']})\nprint({end!r})\n"
 
 
-def code(answer: str, sample: Sample) -> float | None:
+def code(answer: str, sample: SuiteSample) -> float | None:
     """Return 1 where all tests pass within the sandbox's limits; None where no program can be isolated here.
 
     A program that exits before its last test has not passed: the last line of its output must be a word that is drawn

@@ -1,16 +1,16 @@
 """Equality with a right answer, to the character or by words; and a right answer as whole words inside the answer."""
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import content_words, plain, words
 
 
-def exact(answer: str, sample: Sample) -> float:
+def exact(answer: str, sample: SuiteSample) -> float:
     """Return 1 where the answer is a target but for white space and the width of its characters."""
     return float(plain(answer) in map(plain, sample.targets))
 
 
-def quasi_exact(answer: str, sample: Sample) -> float:
+def quasi_exact(answer: str, sample: SuiteSample) -> float:
     """Return 1 where the answer has the words of a target, whatever their case, punctuation and articles.
 
     An answer or target without a word, such as `?`, is compared to the character.
@@ -21,7 +21,7 @@ def quasi_exact(answer: str, sample: Sample) -> float:
     )
 
 
-def contains(answer: str, sample: Sample) -> float:
+def contains(answer: str, sample: SuiteSample) -> float:
     """Return 1 where a target's words stand together in the answer, whatever their case and punctuation."""
     return float(any(_stand_in(words(target), words(answer)) for target in sample.targets))
 

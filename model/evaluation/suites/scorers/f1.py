@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import content_words, plain
 
@@ -16,7 +16,7 @@ def word_f1(answer: str, target: str) -> float:
     return 2 * shared / (len(ours) + len(theirs))
 
 
-def f1(answer: str, sample: Sample) -> float:
+def f1(answer: str, sample: SuiteSample) -> float:
     """Return the F1 with the nearest target."""
     return max((word_f1(answer, target) for target in sample.targets), default=0.0)
 

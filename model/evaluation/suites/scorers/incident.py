@@ -3,14 +3,14 @@
 import re
 
 from sluice.data.privacy import KINDS, mask
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import plain, words
 
 _PLACEHOLDER = re.compile(f"<(?:{'|'.join(KINDS)})>")
 
 
-def incident(answer: str, sample: Sample) -> float | None:
+def incident(answer: str, sample: SuiteSample) -> float | None:
     """Return 1 where the answer has the sample's `expected` and nothing of its `forbidden`, word by word, in any case.
 
     An empty answer is 0: silence mends nothing. A placeholder such as <EMAIL> stands for any value of its kind. None

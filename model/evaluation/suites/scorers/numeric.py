@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import plain
 
@@ -91,7 +91,7 @@ def same_number(ours: Number, theirs: Number, tolerance: float) -> bool:
     )
 
 
-def numeric(answer: str, sample: Sample) -> float:
+def numeric(answer: str, sample: SuiteSample) -> float:
     """Return 1 where the number that the answer gives is a target's."""
     ours = final_number(answer)
     targets = [found for target in sample.targets if (found := final_number(target)) is not None]

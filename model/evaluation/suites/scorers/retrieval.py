@@ -7,7 +7,7 @@ ids of those that answer it.
 import re
 from collections.abc import Collection, Sequence
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.scorers.rouge import common_length
 from sluice.model.evaluation.suites.words import words
@@ -61,14 +61,14 @@ def supported(answer: str, source: str) -> float:
     return found / len(ours) if ours else 0.0
 
 
-def cited_source(answer: str, sample: Sample) -> float | None:
+def cited_source(answer: str, sample: SuiteSample) -> float | None:
     """Return 1 where the answer cites a relevant source and none that was not shown; None for samples without."""
     if not {"shown", "relevant"} <= sample.fields.keys():
         return None
     return cites(answer, [source["id"] for source in sample.fields["shown"]], sample.fields["relevant"])
 
 
-def supported_sentences(answer: str, sample: Sample) -> float | None:
+def supported_sentences(answer: str, sample: SuiteSample) -> float | None:
     """Return the share of sentences that stand in the sources that the answer cites; 0 for one that cites none."""
     if "shown" not in sample.fields:
         return None

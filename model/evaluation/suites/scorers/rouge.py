@@ -6,7 +6,7 @@ accented words would be empty, and takes seconds to import.
 
 from collections.abc import Sequence
 
-from sluice.model.evaluation.suites.samples import Sample
+from sluice.model.evaluation.suites.samples import SuiteSample
 from sluice.model.evaluation.suites.scorer import Scorer
 from sluice.model.evaluation.suites.words import words
 
@@ -23,7 +23,7 @@ def common_length(first: Sequence[str], second: Sequence[str]) -> int:
     return best[-1]
 
 
-def rouge_l(answer: str, sample: Sample) -> float:
+def rouge_l(answer: str, sample: SuiteSample) -> float:
     """Return the ROUGE-L F1 with the nearest target; 0 where answer or target has no word."""
     ours = words(answer)
     scores = [0.0]
