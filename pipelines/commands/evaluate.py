@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = Path(arguments.data) if arguments.data else None
     candidate = EvaluatedCandidate(arguments.model)
     baseline = EvaluatedCandidate(arguments.baseline) if arguments.baseline else None
-    plan = make_plan(workspace, arguments.suite, data, arguments.overrides, is_served=candidate.is_served)
+    is_served = any(each.is_served for each in (candidate, baseline) if each is not None)
+    plan = make_plan(workspace, arguments.suite, data, arguments.overrides, is_served=is_served)
     found = evaluate_into(
         Path(arguments.out),
         workspace,

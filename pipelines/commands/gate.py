@@ -101,6 +101,11 @@ def _check(arguments: argparse.Namespace, keys: Path) -> int:
         for name in NESTED
         if (folder / name).is_dir()
     }
+    if policy.anchor is not None and "baseline" in others and "anchor" not in others:
+        raise ValueError(
+            f"the budgets of policy {policy.name} count from version {policy.anchor}, and {folder / 'anchor'} is not "
+            "there: evaluate that version's model the same way, and copy its folder there"
+        )
     candidate = replace(candidate, evaluation=reviewed_evaluation(folder, candidate.evaluation, trusted))
     baseline = others.get("baseline")
     if baseline is not None:

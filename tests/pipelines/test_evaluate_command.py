@@ -151,6 +151,7 @@ def test_text_is_measured_by_half_of_it(model: Path, tmp_path: Path, form: str) 
         (["--suite", "facts", "--suite", "facts"], "one name"),
         (["--data", "nowhere"], "no such file or folder"),
         (["--data", "empty"], "0 texts"),
+        (["--data", "notes", "--baseline", "http://127.0.0.1:9"], "http://127.0.0.1:9"),
         (["--suite", "facts", "--out", "full"], "is there and no evaluation"),
         (["--suite", "facts", "evaluate.document=1"], "evaluate.document"),
     ],
@@ -160,6 +161,9 @@ def test_a_mistake_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
+    (tmp_path / "notes").mkdir()
+    for number in range(2):
+        (tmp_path / "notes" / f"{number}.txt").write_text(document_text(number))
     (tmp_path / "full" / "notes.txt").write_text("mine")
     out = [] if "--out" in arguments else ["--out", "out"]
     assert main(["evaluate", str(model), *out, *arguments]) == 1

@@ -86,6 +86,9 @@ def test_the_budget_counts_from_the_anchor(capsys: pytest.CaptureFixture[str], e
     measure(evaluation / "anchor", keys, "c" * 64, items(-0.3, seed=3))
     said = check(capsys, evaluation, code=4)
     assert "bits_per_byte_difference" in said and "fail: bits_per_byte_budget" in said
+    shutil.rmtree(evaluation / "anchor")
+    Path("policy.yaml").write_text("{name: own, version: 2, anchor: '3'}")
+    assert f"count from version 3, and {evaluation / 'anchor'} is not there" in check(capsys, evaluation, code=1)
 
 
 def test_a_verdict_is_verified_with_the_public_key_alone(

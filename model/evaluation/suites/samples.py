@@ -23,6 +23,8 @@ class SampleFields:
     metadata: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     """Fields that are lists of ids."""
+    texts: tuple[str, ...] = ()
+    """Fields that are text, which a scorer reads."""
     tolerance: float = 0.0
 
 
@@ -66,7 +68,7 @@ def read_samples(path: Path, fields: SampleFields) -> tuple[SuiteSample, ...]:
 
 def to_sample(row: Mapping[str, Any], fields: SampleFields) -> SuiteSample:
     """Check a row and return its sample. ValueError with the reason, which names no file and line."""
-    required = ["id", *fields.prompt, *fields.metadata, *fields.ids]
+    required = ["id", *fields.prompt, *fields.metadata, *fields.ids, *fields.texts]
     required += [name for name in (fields.target, fields.choices, fields.cluster) if name is not None]
     required += [fields.key] if fields.choices is not None else []
     for name in required:
@@ -75,6 +77,9 @@ def to_sample(row: Mapping[str, Any], fields: SampleFields) -> SuiteSample:
     for name in fields.prompt:
         if not _is_scalar(row[name]):
             raise ValueError(f"{name} is in the prompt, and no text or number")
+    for name in fields.texts:
+        if not isinstance(row[name], str):
+            raise ValueError(f"{name} is {json.dumps(row[name])[:60]}: give a text, which the suite's scorer reads")
     for name in fields.ids:
         if not isinstance(row[name], list) or not row[name] or not all(isinstance(each, str) for each in row[name]):
             raise ValueError(f"{name} is {json.dumps(row[name])[:60]}: give a list of ids")

@@ -41,6 +41,8 @@ class Scorer:
     score: TextScore | ChoiceScore
     needs: Literal["targets", "choices", "nothing"] = "targets"
     """Field that every sample of the suite must have."""
+    fields: tuple[str, ...] = ()
+    """Texts that the scorer reads of every sample."""
     worst: float = 0.0
     """Score of an answer that failed: 1 where the score is a rate of harm, because no answer is no proof of safety."""
     agreement: Agreement | None = None

@@ -157,6 +157,7 @@ class SuiteSettings(Block):
             cluster=self.cluster,
             metadata=tuple(self.metadata),
             ids=("ranked", "relevant") if self.recall_at else (),
+            texts=tuple(dict.fromkeys(field for name in self.scorers for field in SCORERS[name].fields)),
             tolerance=self.tolerance,
         )
 

@@ -79,6 +79,14 @@ def test_a_choice_that_cannot_be_scored_is_named(tmp_path: Path, change: dict, r
         load_suite(path)
 
 
+def test_what_a_scorer_reads_is_in_every_sample(tmp_path: Path) -> None:
+    row = {"id": 1, "question": "q", "prompt": "def f():\n", "test": "def check(f): pass", "entry_point": "f"}
+    for wrong, reason in (({"entry_point": None}, "has no entry_point"), ({"test": 3}, "test is 3: give a text")):
+        path = write_suite(tmp_path, [row, {**row, "id": 2, **wrong}], scorers=["code"])
+        with pytest.raises(ValueError, match=rf"suite\.jsonl, line 2: {reason}"):
+            load_suite(path)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

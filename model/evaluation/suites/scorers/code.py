@@ -39,4 +39,4 @@ def code(answer: str, sample: SuiteSample) -> float | None:
     return float(outcome.succeeded and outcome.stdout.endswith(f"{end}\n"))
 
 
-SCORERS = (Scorer("code", "text", code, needs="nothing"),)
+SCORERS = (Scorer("code", "text", code, needs="nothing", fields=("prompt", "test", "entry_point")),)
