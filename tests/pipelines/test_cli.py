@@ -1,6 +1,8 @@
 """The `sluice` command: what it loads, and how it fails."""
 
 import os
+import re
+import shlex
 import shutil
 import sys
 from contextlib import nullcontext
@@ -235,3 +237,17 @@ def test_chat_tells_a_server_that_starts_from_none(
     monkeypatch.setenv("SLUICE_SERVER", "http://127.0.0.1:1")
     assert main(["chat", "--message", "hello"]) == 1
     assert "no server answers at SLUICE_SERVER=http://127.0.0.1:1 with this key" in capsys.readouterr().err
+
+
+def test_the_readme_names_every_command_and_its_examples_parse():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert {command for command in COMMANDS if f"`sluice {command}" not in text.replace("\\|", "`sluice ")} == set()
+    examples = [
+        shlex.split(command, comments=True)[1:]
+        for line in re.findall(r"^\$ (sluice .*)$", text, flags=re.MULTILINE)
+        for command in line.split("; ")
+        if command.startswith("sluice ")
+    ]
+    assert len(examples) > 20
+    for example in examples:
+        parse(example)
