@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sluice.components.artifact import check_artifact, read_metrics
+from sluice.components.artifact import artifact_hash, check_artifact, read_metrics
 from sluice.components.data_card import draw_data_card
 from sluice.components.effect import run_effect_step
 from sluice.components.evidence import policy_in_force, write_page
@@ -38,6 +38,12 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     verdict = read_verdict(workspace.verdict, workspace.keys)
     if verdict.outcome != "promote" and forced_reason is None:
         return {"outcome": "skipped", "version": "", "reason": f"verdict {verdict.outcome}: {verdict.reason}"}
+    check_artifact(workspace.artifact("evaluate"))
+    if forced_reason is None and not _is_of_evaluation(workspace, verdict):
+        raise ValueError(
+            f"{workspace.verdict} is not the gate's verdict on {workspace.artifact('evaluate')}: `sluice run` judges "
+            "that evaluation; to release by this verdict, pass --force and a reason"
+        )
     releases = open_releases(workspace)
     candidate = workspace.artifact("tune")
     check_artifact(candidate, rehash=True)
@@ -59,6 +65,11 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
 
 
+def _is_of_evaluation(workspace: Workspace, verdict: "Verdict") -> bool:
+    """Return whether the gate judged artifacts/evaluate as it is: `sluice gate check` signs verdicts on any folder."""
+    return verdict.hashes.get("evaluate_artifact") == artifact_hash(workspace.artifact("evaluate"))
+
+
 def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | None) -> "Evidence":
     """Records that the registry shows beside the candidate's files; their files are written to artifacts/register."""
     from sluice.model.evaluation.report import REPORT_FILE
@@ -69,7 +80,7 @@ def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | Non
     out.mkdir(parents=True, exist_ok=True)
     lineage = write_lineage(workspace, out)
     tags = {"verdict": verdict.outcome, "user": _user(), **lineage_tags(workspace, lineage)}
-    if forced_reason is not None and verdict.outcome != "promote":
+    if forced_reason is not None and not (verdict.outcome == "promote" and _is_of_evaluation(workspace, verdict)):
         tags["forced"] = forced_reason
     metrics = {step: read_metrics(workspace, step) for step in CONTENT_STEPS}
     card, page = out / "README.md", out / REPORT_FILE

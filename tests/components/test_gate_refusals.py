@@ -23,6 +23,7 @@ from synthetic_evaluations import TIMINGS, items, write_evaluation
 from sluice.components.artifact import write_metrics
 from sluice.components.evidence import attest_candidate, kept_evaluation, measurement, policy_in_force
 from sluice.components.gate import gate
+from sluice.components.register import register
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import write_json
@@ -32,7 +33,8 @@ from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
 from sluice.model.evaluation.judging.agreement import cohens_kappa
 from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
 from sluice.model.evaluation.results import RESULTS_FILE, Item
-from sluice.model.evaluation.verdict import read_verdict
+from sluice.model.evaluation.verdict import VERDICT_FILE, read_verdict
+from sluice.pipelines.cli import main
 
 Change = Callable[[list[Item]], list[Item]]
 
@@ -264,6 +266,38 @@ def judge_that_always_passes(world: World) -> str:
     return world.judge()
 
 
+def verdict_on_an_evaluation_of_ones_own(world: World) -> str:
+    """The candidate was measured on its training text, and `sluice gate check` judged that by the policy in force."""
+    own = world.workspace.root / "own"
+    model = model_hash(world.workspace.artifact("tune"))
+    write_evaluation(own, model, items(-0.5, seed=2))
+    write_evaluation(own / "baseline", world.release.models["1"], items(0.0, seed=1))
+    for folder, measured in ((own / "baseline", world.release.models["1"]), (own, model)):
+        write_json(folder / TIMINGS_FILE, TIMINGS)
+        attest_folder(folder, world.workspace.keys, model=measured, measured_by="training text")
+    world.remeasure(lambda rows: items(0.5, seed=4))
+    assert world.judge().startswith("reject: ")
+    policy = str(world.workspace.conf / "gate" / "laptop.yaml")
+    assert main(["gate", "check", str(own), "--policy", policy, "--key", str(world.workspace.keys)]) == 0
+    shutil.copy(own / VERDICT_FILE, world.workspace.verdict)
+    verdict = read_verdict(world.workspace.verdict, world.workspace.keys)
+    assert verdict.policy and verdict.policy.sha256 == policy_in_force(world.workspace).sha256
+    return register_step(world)
+
+
+def verdict_on_an_earlier_evaluation(world: World) -> str:
+    assert world.judge().startswith("promote: ")
+    world.remeasure(lambda rows: items(0.5, seed=4))
+    return register_step(world)
+
+
+def register_step(world: World) -> str:
+    try:
+        return register(world.workspace)
+    except StepFailed as failure:
+        return str(failure)
+
+
 def laxer_policy(world: World) -> str:
     before = world.workspace.shown_params.read_text()
     world.use_policy("{name: lax, version: 1, metrics: {bits_per_byte: {margin: 5.0}}}")
@@ -302,6 +336,8 @@ ATTACKS: dict[Callable[[World], str], str] = {
     edited_verdict: r"not signed by key .* so it was changed after it was signed",
     another_versions_verdict: r"the verdict is about model .* but version 2 is model .* force does not help",
     verdict_from_before_the_champion_changed: r"compares it with model .* the champion has changed since",
+    verdict_on_an_evaluation_of_ones_own: r"register: .*verdict.json is not the gate's verdict on .*artifacts/evaluate",
+    verdict_on_an_earlier_evaluation: r"register: .* is not the gate's verdict on .*: `sluice run` judges that",
     laxer_policy: r"is by policy .*, but .* is in force: a laxer policy lets nothing pass",
     policy_file_made_laxer: r"laptop.yaml",
     judge_that_always_passes: r"hold: helpful: scorer always has kappa_low -?0.0. against people and needs 0.60",
