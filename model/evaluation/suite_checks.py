@@ -10,10 +10,10 @@ from sluice.model.evaluation.item_checks import Rule, check_agreement, undecided
 def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFinding | None:
     """Return the inconclusive finding of rows that may not decide, or None where they may.
 
-    A judge, and a scorer that estimates what people would say, have their kappa in results.json and need it whatever
-    the policy's kind; one that the policy names needs it too.
+    A judge, and every scorer that estimates what people would say and took part in the rows, have their kappa in
+    results.json and need it whatever the policy's kind; one that the policy names needs it too.
     """
-    scorer, agreed = rule.policy.scorer, results.get("scorers", {})
+    scorers, agreed = [rule.policy.scorer] if rule.policy.scorer else [], results.get("scorers", {})
     for name, entry in results.get("suites", {}).items():
         is_review = rule.rows == f"{name}.review"
         if not is_review and rule.rows not in entry.get("planned", {}):
@@ -24,13 +24,22 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFind
         if is_review:  # by people
             continue
         agreed = {**agreed, **entry.get("scorers", {})}
-        # First the judge of these rows, so that a policy cannot name another scorer in its place.
-        scorer = entry.get("judged", {}).get(rule.rows) or scorer or _estimating_scorer(name, entry, rule.rows)
-    return check_agreement(agreed, rule, scorer, min_kappa) if scorer is not None else None
+        # Whoever gave these rows counts, so that a policy cannot name another scorer in its place.
+        judge = entry.get("judged", {}).get(rule.rows)
+        scorers = [judge] if judge else [*_estimating_scorers(name, entry, rule.rows), *scorers]
+    found = (check_agreement(agreed, rule, scorer, min_kappa) for scorer in scorers)
+    return next((finding for finding in found if finding is not None), None)
 
 
-def _estimating_scorer(suite: str, entry: Mapping[str, Any], metric: str) -> str | None:
-    """Return the scorer that gave the rows, if it is one that has a kappa."""
+def _estimating_scorers(suite: str, entry: Mapping[str, Any], metric: str) -> list[str]:
+    """Return the scorers that took part in the rows and are ones that have a kappa.
+
+    Rows by one scorer are named SUITE.SCORER; pass@k is by the scorer that `spread_over_seeds` names; other rows may be
+    by any scorer of the suite.
+    """
     used = entry.get("settings", {}).get("scorers", [])
-    named = [name for name in used if f"{metric}.".startswith(f"{suite}.{name}.")]
-    return next((name for name in named or used[:1] if name in entry.get("scorers", {})), None)
+    took_part = [name for name in used if f"{metric}.".startswith(f"{suite}.{name}.")]
+    if metric.startswith(f"{suite}.pass@"):
+        drawn_by = entry.get("spread_over_seeds", {}).get("scorer")
+        took_part = [name for name in used if name == drawn_by]
+    return [name for name in took_part or used if name in entry.get("scorers", {})]

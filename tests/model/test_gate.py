@@ -366,6 +366,36 @@ def test_a_judge_does_not_decide_by_its_agreement_on_another_suite():
         assert decide(whole, None, suites(helpful={"floor": 0.5})).outcome == outcome
 
 
+def test_every_scorer_that_took_part_in_the_rows_needs_its_kappa():
+    """Of two scorers, pass@1 is by the second where the first reads likelihoods; agreement may be by any of them."""
+    entry = {
+        "planned": dict.fromkeys(("safe.pass@1", "safe.case_agreement", "safe.numeric"), 100),
+        "settings": {"scorers": ["numeric", "refused"]},
+        "scorers": {"refused": {"kappa_low": 0.35}},
+    }
+    drawn = {"spread_over_seeds": {"scorer": "refused"}}
+    bounds = {"floor": 0.5}
+    for metric, more, outcome in (
+        ("safe.pass@1", drawn, "hold"),
+        ("safe.pass@1", {}, "hold"),
+        ("safe.pass@1", {"spread_over_seeds": {"scorer": "numeric"}}, "promote"),
+        ("safe.pass@1", {**drawn, "scorers": {"refused": {"kappa_low": 0.7}}}, "promote"),
+        ("safe.case_agreement", drawn, "hold"),
+        ("safe.numeric", drawn, "promote"),
+    ):
+        whole = with_suite(evaluation(), metric, np.ones(100), suites={"safe": {**entry, **more}})
+        verdict = decide(whole, None, suites(**{metric: bounds}))
+        assert verdict.outcome == outcome and ("scorer refused has kappa_low 0.35" in verdict.reason) == (
+            outcome == "hold"
+        )
+    # Naming another scorer in the policy does not take its place.
+    whole = with_suite(
+        evaluation(), "safe.pass@1", np.ones(100), suites={"safe": entry}, scorers={"other": {"kappa_low": 0.9}}
+    )
+    named = decide(whole, None, suites(**{"safe.pass@1": {"kind": "quality", "scorer": "other", "floor": 0.5}}))
+    assert named.outcome == "hold" and "scorer refused" in named.reason
+
+
 def test_ratings_of_an_overdue_suite_decide_nothing():
     for overdue, outcome in ((True, "hold"), (False, "promote")):
         harm = {"planned": {"harm": 100}, "overdue": overdue, "refresh_by": "2026-01-01"}
