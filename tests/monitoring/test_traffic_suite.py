@@ -59,6 +59,17 @@ def test_the_draw_follows_the_texts_and_the_seed_alone(traffic: Path, tmp_path: 
     assert len(set(draw("one")) & set(first)) >= 7
 
 
+@pytest.mark.parametrize("content", ["name: own\nsource: written for this project\n", "- a\n", "{", ""])
+def test_a_suite_that_was_not_drawn_from_traffic_is_kept(
+    traffic: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "arithmetic.yaml"
+    out.write_text(content)
+    assert main(["suite", "sample", "--traffic", str(traffic), "--out", str(out)]) == 1
+    assert "was not drawn from traffic: name another file by --out, or remove it" in capsys.readouterr().err
+    assert out.read_text() == content and not list(tmp_path.glob("arithmetic-*.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
