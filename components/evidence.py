@@ -33,7 +33,7 @@ from sluice.model.evaluation.evidence import (
 )
 from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.lost_items import lost_items
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import RESULTS_FILE, load_evaluation
@@ -129,7 +129,7 @@ def keep_candidate(workspace: Workspace) -> None:
 def write_page(workspace: Workspace, verdict: Verdict, path: Path) -> None:
     """Write the evaluation page of the candidate with its verdict, and the items that it lost to the champion."""
     folder = workspace.artifact("evaluate")
-    results, golden = (json.loads((folder / name).read_bytes()) for name in (RESULTS_FILE, ANSWERS_FILE))
+    results, golden = (json.loads((folder / name).read_bytes()) for name in (RESULTS_FILE, GOLDEN_FILE))
     lost = lost_items(folder, kept_evaluation(workspace, verdict.baseline.model)) if verdict.baseline else []
     path.write_text(render(results, golden, verdict, lost), encoding="utf-8")
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Side = Literal["below", "above"]
-"""The good side of a bound: `below` for a maximum, `above` for a minimum."""
+"""A side of a number. The good one of a bound is `below` for a maximum, `above` for a minimum."""
 
 
 class Check(BaseModel):

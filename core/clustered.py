@@ -14,14 +14,13 @@ limit on the other side lies beyond the bound where the p-value is below alpha.
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.core.check import Side
 from sluice.core.intervals import Floats, Interval, paired_score_limit, tango_score
-
-Side = Literal["above", "below"]
 
 RESAMPLES = 4_000
 _SEED = 1234

@@ -23,7 +23,7 @@ from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
 from sluice.model.evaluation.metrics import METRICS, latency
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 from sluice.model.evaluation.plan import EvaluatedCandidate, EvaluationPlan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE as GOLDEN_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 
 ANSWERS_FILE = "answers.jsonl"
 """Answers to the samples of suites, a row for each."""

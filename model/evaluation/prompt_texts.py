@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 from sluice.model.evaluation.results import RESULTS_FILE
 
 
 def evaluation_prompts(folder: Path) -> dict[str, str]:
     """Return the golden prompts, each suite's template and the rubrics of its judges."""
     texts = {}
-    if (golden := folder / ANSWERS_FILE).is_file():
+    if (golden := folder / GOLDEN_FILE).is_file():
         asked = [{name: each[name] for name in ("id", "kind", "prompt")} for each in json.loads(golden.read_bytes())]
         texts["golden"] = json.dumps(asked, indent=1, ensure_ascii=False)
     results: Mapping[str, Any] = json.loads((folder / RESULTS_FILE).read_bytes())

@@ -155,12 +155,12 @@ def _power(arguments: argparse.Namespace) -> int:
 
 def _write_page(folder: Path, verdict: Verdict) -> None:
     from sluice.model.evaluation.lost_items import lost_items
-    from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+    from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
     from sluice.model.evaluation.report import REPORT_FILE, render
     from sluice.model.evaluation.results import RESULTS_FILE
 
     results = json.loads((folder / RESULTS_FILE).read_bytes())
-    golden = json.loads((folder / ANSWERS_FILE).read_bytes()) if (folder / ANSWERS_FILE).is_file() else []
+    golden = json.loads((folder / GOLDEN_FILE).read_bytes()) if (folder / GOLDEN_FILE).is_file() else []
     lost = lost_items(folder, folder / "baseline")
     (folder / REPORT_FILE).write_text(render(results, golden, verdict, lost), encoding="utf-8")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sluice.core.files import write_json
-from sluice.model.evaluation.metrics.golden_pass_rate import ANSWERS_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
 
 TIMINGS = {"first_token_p95_ms": 20.0, "first_token_samples": 96.0}
@@ -42,6 +42,6 @@ def write_evaluation(folder: Path, model: str, rows: list[Item], kappa_low: floa
         "baselines": {},
         "scorers": {"always": {"kappa_low": kappa_low}},
     }
-    write_json(folder / ANSWERS_FILE, [])
+    write_json(folder / GOLDEN_FILE, [])
     (folder / ITEMS_FILE).write_bytes(lines)
     write_json(folder / RESULTS_FILE, results)

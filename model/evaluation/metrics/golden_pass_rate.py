@@ -10,7 +10,7 @@ from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Item
 
 NAME = "golden_pass_rate"
-ANSWERS_FILE = "golden.json"
+GOLDEN_FILE = "golden.json"
 
 POLICY = MetricPolicy(kind="golden", floor=1.0, max_lost=0)
 
@@ -25,7 +25,7 @@ def measure(subject: Subject) -> Measured:
         {"id": r.prompt.id, "kind": r.prompt.kind, "prompt": r.prompt.prompt, "answer": r.text, "failed": r.failed}
         for r in results
     ]
-    return Measured(items, files={ANSWERS_FILE: answers})
+    return Measured(items, files={GOLDEN_FILE: answers})
 
 
 def summarize(items: Sequence[Item], config: EvaluateConfig) -> dict[str, Any]:
