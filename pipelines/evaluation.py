@@ -152,11 +152,18 @@ def evaluate_into(
 ) -> Evaluated:
     """Evaluate both models and write the signed folder, with the baseline's in it.
 
-    A folder of an earlier evaluation is replaced. ValueError for another one that is not empty.
+    A folder of an earlier evaluation is replaced. ValueError for one with ratings of people, and for another one that
+    is not empty.
     """
     from sluice.model.evaluation.harness import time_in_turns
     from sluice.model.evaluation.results import RESULTS_FILE
+    from sluice.model.evaluation.review.selection import REVIEW_FILE
 
+    if (out / REVIEW_FILE).exists():
+        raise ValueError(
+            f"{out} has people's ratings in {REVIEW_FILE}, which a new evaluation would remove: name another folder by "
+            f"--out, or move {out} away"
+        )
     if out.exists() and not (out / RESULTS_FILE).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} is there and no evaluation: name another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)

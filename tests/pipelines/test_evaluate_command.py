@@ -56,6 +56,16 @@ def contents(folder: Path, *names: str) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names or CONTENT}
 
 
+def test_ratings_of_people_are_not_replaced(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rated = tmp_path / "rated"
+    rated.mkdir()
+    for name in ("results.json", "review.json"):
+        (rated / name).write_text("{}")
+    assert main(["evaluate", str(model), "--suite", "arithmetic", "--out", "rated"]) == 1
+    assert "people's ratings in review.json, which a new evaluation would remove: name" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in rated.iterdir()} == {"results.json": "{}", "review.json": "{}"}
+
+
 def test_the_default_suite_repeats_to_the_byte_and_asks_nothing_again(
     corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
