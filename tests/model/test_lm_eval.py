@@ -14,10 +14,12 @@ from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # 
 from sluice.model.directory import save_model
 from sluice.model.evaluation.evaluated import GeneratedAnswer
 from sluice.model.evaluation.lm_eval import run_task
+from sluice.model.evaluation.lm_eval.run import _items
 from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.pipelines.cli import main
 
 TOPICS = ("cache", "queue", "router", "session", "template", "cursor", "signal", "worker")
+HIGHER_IS_BETTER = {"acc": True, "ter": False, "bits_per_byte": False}
 LONG = " ".join(map(document_text, range(12)))
 
 
@@ -162,6 +164,39 @@ def test_an_answer_that_failed_stays_in_the_denominator(model: ModelFolder, data
     assert answers[0]["error"] == "time-out"
     first, _ = (item for item in items if item.metric == "gsm8k.exact_match.strict-match")
     assert (first.value, first.metadata["error"]) == (0.0, "time-out")
+
+
+def test_a_failed_answer_is_never_the_best_one() -> None:
+    row = {"doc_id": 0, "doc_hash": "d", "prompt_hash": "p", "target_hash": "t", "filter": "none", "doc": {}}
+    row |= {"acc": 1.0, "ter": 0.0, "unknown": 0.0, "bits_per_byte": (-1.0, 1)}
+    row["metrics"] = [*HIGHER_IS_BETTER, "unknown"]
+    found = {item.metric: item.value for item in _items("t", [row], {0: "time-out"}, HIGHER_IS_BETTER)}
+    assert found.pop("t.acc") == 0.0
+    assert found.keys() == {"t.ter", "t.unknown", "t.bits_per_byte"} and all(map(math.isnan, found.values()))
+
+
+def test_questions_on_one_passage_are_one_cluster(model: ModelFolder, tmp_path: Path) -> None:
+    answer = {"number": "3", "date": {"day": "", "month": "", "year": ""}, "spans": []}
+    rows = [
+        {
+            "query_id": str(number),
+            "passage": document_text(number // 2)[:300],
+            "question": f"How many of {number}?",
+            "answer": answer,
+            "validated_answers": {"number": ["4"], "date": [answer["date"]], "spans": [[]]},
+        }
+        for number in range(4)
+    ]
+    write_rows(tmp_path / "EleutherAI/drop", "default", train=rows[:1], validation=rows)
+    items, _, _ = run_task(model, "drop", tmp_path)
+    one, two, three, four = (item.cluster for item in items if item.metric == "drop.em")
+    assert one == two != three == four
+    assert [item.cluster for item in items if item.metric == "drop.f1"] == [one, two, three, four]
+
+
+def test_a_question_without_a_passage_is_a_cluster_of_its_own(model: ModelFolder, data: Path) -> None:
+    items, _, _ = run_task(model, "arc_easy", data)
+    assert {item.cluster for item in items} == {""} and len({item.unit for item in items}) == 12
 
 
 def test_the_command_runs_a_task_into_a_signed_folder(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PREFIX = "lm-eval:"
 _SEED = 1234  # of few-shot examples, lm-eval's default
+_PASSAGES = ("passage", "context", "article", "paragraph", "story", "document")
+"""Fields of a document with the text that a question is about (DROP, SQuAD, RACE, MultiRC, ..), most telling first."""
 
 
 def run_task(
@@ -34,7 +36,8 @@ def run_task(
 
     `data_dir` is laid out as the hub's names (`allenai/ai2_arc/README.md` naming configs, JSONL beside it). The task
     runs as it is in lm-eval; `limit` takes the first documents only. Metrics are named TASK.METRIC, with the filter
-    where a task has several; those that are no mean over documents are in the entry's `aggregates`. Raises ValueError
+    where a task has several; those that are no mean over documents are in the entry's `aggregates`. Questions on one
+    passage are one cluster. A failed answer has the value 0, or NaN where 0 is not the worst value. Raises ValueError
     for an unknown task, missing data and a metric that needs the hub.
     """
     from sluice.model.evaluation.lm_eval.offline import offline, task_file
@@ -57,7 +60,8 @@ def run_task(
     assert found is not None
     rows = found["samples"][name]
     errors = _errors(lm, task.instances)
-    items, answers = _items(name, rows, errors), _answers(name, rows, errors)
+    items = _items(name, rows, errors, task.higher_is_better())
+    answers = _answers(name, rows, errors)
     planned: dict[str, int] = {}
     for item in items:
         planned[item.metric] = planned.get(item.metric, 0) + 1
@@ -107,7 +111,16 @@ def _item_id(name: str, row: Mapping[str, Any]) -> str:
     return _digest([name, row["doc_id"], row["doc_hash"], row["prompt_hash"], row["target_hash"]])[:32]
 
 
-def _items(name: str, rows: list[dict[str, Any]], errors: Mapping[int, str]) -> list[Item]:
+def _cluster(document: Any) -> str:
+    """Hash of the passage that the document asks about; empty where it has none, so that it is a cluster of its own."""
+    found = (document.get(field) for field in _PASSAGES) if isinstance(document, Mapping) else ()
+    passage = next((text for text in found if isinstance(text, str) and text.strip()), "")
+    return hashlib.sha256(passage.encode()).hexdigest()[:16] if passage else ""
+
+
+def _items(
+    name: str, rows: list[dict[str, Any]], errors: Mapping[int, str], higher_is_better: Mapping[str, Any]
+) -> list[Item]:
     """Rows of each metric that has one value for a document, or bits over bytes."""
     items = []
     several = len({row["filter"] for row in rows}) > 1
@@ -123,8 +136,10 @@ def _items(name: str, rows: list[dict[str, Any]], errors: Mapping[int, str]) -> 
             elif not isinstance(value, Real | np.number | np.bool_):
                 continue
             full = f"{name}.{metric}" + (f".{row['filter']}" if several else "")
-            value = 0.0 if error and weight == 1.0 else float(value)
-            items.append(Item(full, _item_id(name, row), value, weight, metadata=metadata))
+            if error:
+                # Of a metric of which less is better, 0 would be a perfect answer.
+                value = 0.0 if higher_is_better.get(metric) is True else math.nan
+            items.append(Item(full, _item_id(name, row), float(value), weight, _cluster(row["doc"]), metadata))
     return sorted(items, key=lambda item: item.metric)
 
 
