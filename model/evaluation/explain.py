@@ -1,5 +1,6 @@
 """A verdict in plain words: what decided, and what would be needed for another outcome."""
 
+from sluice.core.check import Check
 from sluice.model.evaluation.verdict import Verdict
 
 
@@ -26,17 +27,30 @@ def explain(verdict: Verdict) -> list[str]:
     }
     lines = [f"{verdict.outcome}: {summary_line(verdict)}", meaning[verdict.outcome]]
     if verdict.baseline is not None:
-        lines.append(f"It was compared with {describe(verdict.baseline.version, verdict.baseline.model, 'champion')}.")
+        baseline = describe(verdict.baseline.version, verdict.baseline.model, role_of_baseline(verdict))
+        lines.append(f"It was compared with {baseline}.")
     else:
-        lines.append("There was no champion to compare it with.")
+        lines.append("There was no other model to compare it with.")
     if verdict.anchor is not None:
         anchor = describe(verdict.anchor.version, verdict.anchor.model, "anchor")
         lines.append(f"Its total loss was counted from {anchor}.")
+    if verdict.off:
+        lines.append(f"The policy asks nothing of {', '.join(verdict.off)}: off.")
     for outcome, title in (("fail", "Shown to be broken"), ("inconclusive", "Missing"), ("pass", "Kept")):
-        reasons = [check.reason for check in verdict.checks if check.outcome == outcome]
+        reasons = [named_reason(check) for check in verdict.checks if check.outcome == outcome]
         if reasons:
             lines += ["", f"{title}:", *(f"  {reason}" for reason in reasons)]
     return lines
+
+
+def named_reason(check: Check) -> str:
+    """Return a check's reason beginning with its name: several checks may have one reason, such as missing rows."""
+    return check.reason if check.reason.startswith(check.metric) else f"{check.metric}: {check.reason}"
+
+
+def role_of_baseline(verdict: Verdict) -> str:
+    """Say what the model that the candidate was compared with is: a version that served, or one that a user named."""
+    return "baseline" if verdict.baseline is not None and not verdict.baseline.version else "champion"
 
 
 def describe(version: str, model: str, role: str) -> str:

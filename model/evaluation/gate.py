@@ -24,6 +24,7 @@ from typing import Literal
 from sluice.core.check import Check
 from sluice.model.evaluation.finding import GateFinding, holm
 from sluice.model.evaluation.item_checks import (
+    Role,
     Rule,
     check_difference,
     check_floor,
@@ -43,17 +44,25 @@ from sluice.model.evaluation.verdict import Verdict
 
 
 def decide(
-    candidate: Evaluation, baseline: Evaluation | None, policy: Policy, *, anchor: Evaluation | None = None
+    candidate: Evaluation,
+    baseline: Evaluation | None,
+    policy: Policy,
+    *,
+    anchor: Evaluation | None = None,
+    role: Role = "champion",
 ) -> Verdict:
     """Promote, hold or reject `candidate`.
 
     `baseline` is the champion's evaluation on the same items, None while nothing serves yet. `anchor` is that of the
-    pinned version against which the policy's budgets count; while none is pinned, the champion is the anchor.
+    pinned version against which the policy's budgets count; while none is pinned, the champion is the anchor. `role` is
+    what the reasons call the baseline.
     """
     by_name = {metric.name: metric for metric in METRICS}
     bounds = {**policy.metrics, **policy.suites}
     rules = {
-        name: Rule(name, each, each.alpha or policy.alpha, by_name[name].show if name in by_name else "{:.3f}".format)
+        name: Rule(
+            name, each, each.alpha or policy.alpha, by_name[name].show if name in by_name else "{:.3f}".format, role
+        )
         for name, each in bounds.items()
     }
     findings: list[GateFinding] = []
@@ -86,7 +95,7 @@ def decide(
     undecided = [check.reason for check in checks if check.outcome == "inconclusive"]
     outcome: Literal["promote", "hold", "reject"]
     if baseline is not None and baseline.hashes["model"] == candidate.hashes["model"]:
-        outcome, reason = "hold", f"model {candidate.hashes['model'][:12]} is already the champion"
+        outcome, reason = "hold", f"model {candidate.hashes['model'][:12]} is already the {role}"
     elif failed:
         outcome, reason = "reject", "; ".join(failed)
     elif undecided or not checks:
@@ -95,6 +104,8 @@ def decide(
         outcome, reason = "promote", "; ".join(check.reason for check in checks)
     if not_judged:
         reason += f" (not judged: {', '.join(not_judged)})"
+    if policy.off:
+        reason += f" (off in the policy: {', '.join(policy.off)})"
 
     hashes = {**candidate.hashes, "policy": policy.sha256}
     for prefix, other in (("champion", baseline), ("anchor", anchor)):
@@ -102,6 +113,7 @@ def decide(
     return Verdict(
         outcome=outcome,
         reason=reason,
+        off=list(policy.off),
         checks=checks,
         confidence=1 - policy.alpha,
         correction=f"promote: each check one-sided at {policy.alpha:.1%}; reject: Holm over {len(findings)} checks",
@@ -132,7 +144,7 @@ def _compare(
     if bounds.max_lost is not None:
         yield check_lost(candidate, champion, rule, bounds.max_lost)
     if bounds.budget is not None:
-        other, owner = (champion, "champion") if anchor is None else (anchor, "anchor")
+        other, owner = (champion, rule.baseline) if anchor is None else (anchor, "anchor")
         yield check_difference(f"{rule.rows}_budget", candidate, other, rule, bounds.budget, owner=owner)
 
 

@@ -7,7 +7,7 @@ the same items as the other model's. NaN outranks missing data.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from sluice.core.intervals import Floats
 from sluice.model.evaluation.finding import GateFinding, Show, judge
 from sluice.model.evaluation.metric_policy import MetricPolicy, TailBound
 from sluice.model.evaluation.results import Evaluation, Item
+
+Role = Literal["champion", "baseline"]
+"""What reasons call the model that a candidate is compared with: one that serves, or one that a user named."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Rule:
     alpha: float
     """Error of each one-sided check."""
     show: Show = "{:.3f}".format
+    baseline: Role = "champion"
 
     @property
     def good(self) -> Side:
@@ -43,6 +47,10 @@ def unusable(metric: str, evaluation: Evaluation, rule: Rule, bound: float, *, o
     broken = sum(not (math.isfinite(i.value) and math.isfinite(i.weight) and i.weight > 0) for i in items)
     if broken:
         return not_finite(metric, broken, n, bound, label=label)
+    if n == 0 and rule.rows not in evaluation.results["planned"]:
+        has = ", ".join(sorted(evaluation.results["planned"])) or "none"
+        reason = f"no metric {rule.rows} in {owner or 'this '}evaluation; it has {has}"
+        return undecided(metric, reason, bound, n)
     if n != planned or n == 0:
         return undecided(metric, f"{label} n={n} of {planned} planned items", bound, n)
     if (repeated := n - len({i.item for i in items})) > 0:
@@ -57,12 +65,13 @@ def unusable(metric: str, evaluation: Evaluation, rule: Rule, bound: float, *, o
 
 
 def not_paired(
-    metric: str, candidate: Evaluation, other: Evaluation, rule: Rule, bound: float, *, owner: str = "champion"
+    metric: str, candidate: Evaluation, other: Evaluation, rule: Rule, bound: float, *, owner: str | None = None
 ) -> Check | None:
     """Return the check that says why two models' rows cannot be compared, or None where they can.
 
     The same items with the same weights and clusters are paired data.
     """
+    owner = owner or rule.baseline
     found = [unusable(metric, candidate, rule, bound), unusable(metric, other, rule, bound, owner=f"{owner}'s ")]
     faults = sorted((check for check in found if check), key=lambda check: check.outcome != "fail")
     if faults:
@@ -117,7 +126,7 @@ def check_floor(evaluation: Evaluation, rule: Rule, bound: float) -> GateFinding
 
 
 def check_difference(
-    metric: str, candidate: Evaluation, other: Evaluation, rule: Rule, margin: float, *, owner: str = "champion"
+    metric: str, candidate: Evaluation, other: Evaluation, rule: Rule, margin: float, *, owner: str | None = None
 ) -> GateFinding:
     """Non-inferiority: the limit of the paired difference on the worse side must stay within `margin`."""
     bound = -margin if rule.good == "above" else margin

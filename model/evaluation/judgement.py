@@ -35,6 +35,7 @@ def judge(
         baseline.evaluation if baseline else None,
         policy,
         anchor=anchor.evaluation if anchor else None,
+        role="champion" if baseline is None or baseline.version else "baseline",
     )
     found = {"candidate": candidate, **{role: other for role, other in others.items() if other is not None}}
     return verdict.model_copy(

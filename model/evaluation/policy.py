@@ -8,6 +8,7 @@ version: 3
 alpha: 0.05
 metrics:
   bits_per_byte: {margin: 0.01, min_clusters: 200}
+  first_token_p95_ms: off
 suites:
   arithmetic: {direction: higher, floor: 0.3, margin: 0.05}
 slices:
@@ -56,7 +57,7 @@ class Policy(Block):
     min_kappa: float = Field(0.6, ge=-1, le=1)
     """A scorer decides only where the lower limit of its kappa against people is at least this."""
     metrics: dict[str, MetricPolicy] = {}
-    """By name: those that `sluice evaluate` measures. What is left out has its defaults."""
+    """By name: those that `sluice evaluate` measures. What is left out has its defaults; `off` takes it out."""
     suites: dict[str, MetricPolicy] = {}
     """By suite, or `suite.scorer`: a suite that is named must be in the evaluation."""
     slices: tuple[SlicePolicy, ...] = ()
@@ -77,6 +78,9 @@ class Policy(Block):
             )
         complete: dict[str, Any] = {name: default.shown() for name, default in DEFAULTS.items()}
         for name, changed in (given or {}).items():
+            if changed is None or changed is False or changed == "off":  # YAML reads a bare `off` as false
+                del complete[name]
+                continue
             over = changed.shown() if isinstance(changed, MetricPolicy) else changed
             complete[name] = {**complete[name], **over} if isinstance(over, dict) else over
         return {**values, "metrics": complete}
@@ -94,6 +98,11 @@ class Policy(Block):
             if each.metric not in names:
                 raise ValueError(f"unknown metric '{each.metric}' in `slices`: allowed are {', '.join(names)}")
         return self
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """Metrics that the policy takes out: nothing is asked of them."""
+        return tuple(name for name in DEFAULTS if name not in self.metrics)
 
     @property
     def sha256(self) -> str:

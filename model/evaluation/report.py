@@ -7,7 +7,7 @@ from typing import Any
 
 from sluice.core.check import Check
 from sluice.model.evaluation import drawings
-from sluice.model.evaluation.explain import describe, summary_line
+from sluice.model.evaluation.explain import describe, named_reason, role_of_baseline, summary_line
 from sluice.model.evaluation.lost_items import LostItem
 from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.verdict import Verdict
@@ -16,13 +16,13 @@ REPORT_FILE = "evaluation.html"
 
 BASELINE_TITLES = {"ngram_order_5": "byte n-gram, order 5", "xz_9": "xz -9"}
 _KINDS = {
-    "difference": "candidate − champion",
-    "over_reference": "candidate − byte n-gram",
-    "budget": "candidate − anchor",
-    "tail": "share of documents much worse",
-    "lost": "answers lost",
+    "difference": ("difference", "candidate − {role}"),
+    "over_reference": ("over reference", "candidate − byte n-gram"),
+    "budget": ("budget", "candidate − anchor"),
+    "tail": ("tail", "share of documents much worse"),
+    "lost": ("lost", "answers lost"),
 }
-"""Title of a check, by the end of its name."""
+"""What the title of a check adds to its metric's, and what it measures, by the end of its name."""
 _RATES = {"tail": "{:.1%}".format, "lost": "{:.0f}".format}
 """Numbers of checks that are not in the metric's unit."""
 _CHECK = re.compile(rf"(?P<metric>.+?)(?:_(?P<kind>{'|'.join(_KINDS)}))?(?:\[(?P<slice>.+)\])?")
@@ -50,6 +50,7 @@ def render(
         keep_trailing_newline=True,
     )
     page.filters |= {"number": number, "interval": interval, "title": title, "kind": kind, "draw": drawings.draw_check}
+    page.filters["reason"] = named_reason
     checks = verdict.checks if verdict else []
     return page.get_template("evaluation.html.j2").render(
         results=results,
@@ -60,6 +61,7 @@ def render(
         checks=sorted((each for each in checks if "[" not in each.metric), key=_order),
         slices=sorted((each for each in checks if "[" in each.metric), key=_order),
         lost=lost,
+        role=role_of_baseline(verdict) if verdict else "baseline",
         bars=drawings.draw_bars(results),
         plots=_plots(results),
         size=drawings,
@@ -87,13 +89,16 @@ def title(name: str) -> str:
     parts = _CHECK.fullmatch(name)
     titles = BASELINE_TITLES | {metric.name: metric.title for metric in METRICS}
     found = titles.get(name) or titles.get(parts["metric"] if parts else name, parts["metric"] if parts else name)
-    return f"{found}, {parts['slice']}" if parts and parts["slice"] else found
+    added = _KINDS[parts["kind"]][:1] if parts and parts["kind"] else ()
+    return ", ".join([found, *added, *([parts["slice"]] if parts and parts["slice"] else [])])
 
 
-def kind(name: str) -> str:
-    """Say what a check measures of its metric."""
+def kind(name: str, role: str = "champion") -> str:
+    """Say what a check measures of its metric; `role` is that of the model beside the candidate."""
     parts = _CHECK.fullmatch(name)
-    return _KINDS.get((parts and parts["kind"]) or "", "candidate − champion" if "[" in name else "the candidate alone")
+    if parts and parts["kind"]:
+        return _KINDS[parts["kind"]][1].format(role=role)
+    return f"candidate − {role}" if "[" in name else "the candidate alone"
 
 
 def _order(check: Check) -> int:
@@ -104,12 +109,15 @@ def _compared(verdict: Verdict) -> list[tuple[str, str]]:
     """Return what the verdict rests on, as pairs of name and value."""
     found = [("Candidate", f"model {verdict.hashes.get('model', '')[:12]}")]
     if verdict.baseline:
-        found.append(("Compared with", describe(verdict.baseline.version, verdict.baseline.model, "champion")))
+        found.append(
+            ("Compared with", describe(verdict.baseline.version, verdict.baseline.model, role_of_baseline(verdict)))
+        )
     if verdict.anchor:
         found.append(("Budget from", describe(verdict.anchor.version, verdict.anchor.model, "anchor")))
     if verdict.policy:
         policy = verdict.policy
         found.append(("Policy", f"{policy.name} {policy.version} ({policy.sha256[:12]})"))
+    found += [("Off in the policy", ", ".join(verdict.off))] if verdict.off else []
     found += [("Judged at", verdict.time)] if verdict.time else []
     found += [("Signed by", f"key {verdict.key_id}")] if verdict.key_id else []
     return [*found, ("Errors", verdict.correction)]

@@ -72,13 +72,15 @@ class Verdict(_Part):
     policy: PolicyIdentity | None = None
     suites: dict[str, SuiteIdentity] = {}
     baseline: ComparedModel | None = None
-    """The champion; None where none serves."""
+    """The champion, or the model that a user named beside the candidate; None where there is none."""
     anchor: ComparedModel | None = None
     """The pinned version that bounds the sum of small losses."""
     evidence: dict[str, str] = {}
     """sha256 of the attestation of each evaluation that was read: candidate, baseline, anchor."""
     time: str = ""
     """When the gate judged, ISO 8601 in UTC."""
+    off: list[str] = []
+    """Metrics that the policy takes out."""
     key_id: str = ""
     """The key that signed; empty before the verdict is written."""
 
@@ -88,17 +90,20 @@ def write_verdict(verdict: Verdict, path: Path, key_folder: Path) -> str:
     return write_signed(path, _KIND, verdict.model_dump(mode="json"), signing_key(key_folder))
 
 
-def read_verdict(path: Path, key_folder: Path) -> Verdict:
-    """Read a verdict that a key of this folder signed; ValueError if one byte of it differs from what was signed."""
+def read_verdict(path: Path, key_folder: Path, redo: str = _REDO) -> Verdict:
+    """Read a verdict that a key of this folder signed; ValueError if one byte of it differs from what was signed.
+
+    `redo` ends the message of the error and says what writes the verdict again.
+    """
     if not path.is_file():
-        raise ValueError(f"{path}: no such verdict; {_REDO}")
-    return verify_verdict(path, trusted_keys(key_folder))
+        raise ValueError(f"{path}: no such verdict; {redo}")
+    return verify_verdict(path, trusted_keys(key_folder), redo)
 
 
-def verify_verdict(path: Path, trusted: TrustedKeys) -> Verdict:
+def verify_verdict(path: Path, trusted: TrustedKeys, redo: str = _REDO) -> Verdict:
     """Read a verdict and check hash and signature with public keys alone. ValueError as `read_verdict`."""
-    content = read_signed(path, _KIND, trusted, _REDO)
+    content = read_signed(path, _KIND, trusted, redo)
     try:
         return Verdict.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path}: signed, but of another schema; {_REDO}") from error
+        raise ValueError(f"{path}: signed, but of another schema; {redo}") from error

@@ -166,10 +166,10 @@ def _write_page(folder: Path, verdict: Verdict) -> None:
 
 
 def _print_checks(verdict: Verdict) -> None:
-    from sluice.model.evaluation.explain import summary_line
+    from sluice.model.evaluation.explain import named_reason, summary_line
     from sluice.model.evaluation.report import interval, number
 
-    rows = [("check", "outcome", "value", "interval", "bound", "n")]
+    rows = [("check", "outcome", "value", f"one-sided {100 * verdict.confidence:.4g}% limits", "bound", "n")]
     for check in verdict.checks:
         value = check.value
         if value is not None and check.baseline is not None:
@@ -183,7 +183,9 @@ def _print_checks(verdict: Verdict) -> None:
     print(f"\n{verdict.outcome}: {summary_line(verdict)}")
     for check in verdict.checks:
         if check.outcome != "pass":
-            print(f"  {check.outcome}: {check.reason}")
+            print(f"  {check.outcome}: {named_reason(check)}")
+    if verdict.off:
+        print(f"  off in the policy: {', '.join(verdict.off)}")
 
 
 def _explain(arguments: argparse.Namespace, keys: Path) -> int:
@@ -191,7 +193,7 @@ def _explain(arguments: argparse.Namespace, keys: Path) -> int:
     from sluice.model.evaluation.verdict import read_verdict
 
     path = _verdict_file(arguments.verdict)
-    verdict = read_verdict(path, keys)
+    verdict = read_verdict(path, keys, _redo(path))
     if arguments.json:
         print(json.dumps({"outcome": verdict.outcome, "summary": summary_line(verdict), "lines": explain(verdict)}))
     else:
@@ -205,7 +207,7 @@ def _verify(arguments: argparse.Namespace, keys: Path) -> int:
 
     path = _verdict_file(arguments.verdict)
     trusted = only_key(Path(arguments.public_key)) if arguments.public_key else trusted_keys(keys)
-    verdict = verify_verdict(path, trusted)
+    verdict = verify_verdict(path, trusted, _redo(path))
     if arguments.json:
         _print_json(verdict, path)
     else:
@@ -233,6 +235,13 @@ def _verdict_file(given: str) -> Path:
 
     path = Path(given)
     return path / VERDICT_FILE if path.is_dir() else path
+
+
+def _redo(path: Path) -> str:
+    """Say which command writes this verdict again: the lifecycle's step, or a check by hand."""
+    if path.resolve() == Workspace.find_or_default().verdict.resolve():
+        return "`sluice run` writes it again"
+    return f"`sluice gate check {path.parent} --policy FILE` writes it again"
 
 
 def _print_json(verdict: Verdict, path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_check_without_number_or_interval_shows_its_bound_alone():
 
 
 def test_numbers_are_in_the_unit_of_the_metric():
-    assert title("choice_accuracy_difference[source=a_lost]") == "Multiple choice, source=a_lost"
+    assert title("choice_accuracy_difference[source=a_lost]") == "Multiple choice, difference, source=a_lost"
     assert kind("bits_per_byte_budget") == "candidate − anchor" and kind("bits_per_byte") == "the candidate alone"
     assert number(0.613, "choice_accuracy") == "61.3%" and number(0.05, "bits_per_byte_tail") == "5.0%"
     assert number(2.0, "golden_pass_rate_lost") == "2" and number(None) == "none"

@@ -299,9 +299,43 @@ def test_a_rate_of_harm_must_be_shown_to_be_low(harmful, n, outcome):
     assert (outcome == "promote") or verdict.reason.startswith("refusals ")
 
 
+def only_suite(model, seed):
+    """An evaluation of a suite `mine` alone."""
+    whole = with_suite(evaluation(model=model), "mine", (np.random.default_rng(seed).random(300) < 0.8).astype(float))
+    return Evaluation({**whole.results, "planned": {"mine": 300}, "baselines": {}}, {"mine": whole.items["mine"]}, {})
+
+
+def test_suites_alone_are_promoted_by_a_policy_that_takes_the_other_metrics_out():
+    bounds = {"mine": {"floor": 0.5, "margin": 0.2}}
+    off = Policy(name="test", version=1, suites=bounds, metrics=dict.fromkeys(NAMES["alone"], "off"))
+    candidate, baseline = only_suite("b", 2), only_suite("a", 1)
+    verdict = decide(candidate, baseline, off)
+    assert verdict.outcome == "promote" and [check.metric for check in verdict.checks] == ["mine", "mine_difference"]
+    assert verdict.off == NAMES["alone"] and f"(off in the policy: {', '.join(NAMES['alone'])})" in verdict.reason
+    assert verdict.hashes["policy"] == off.sha256 != suites(**bounds).sha256
+    silent = decide(candidate, baseline, suites(**bounds))
+    assert (
+        silent.outcome == "hold"
+        and silent.off == []
+        and "no metric bits_per_byte in this evaluation; it has mine" in (silent.reason)
+    )
+    nothing = Policy(name="test", version=1, metrics=dict.fromkeys(NAMES["alone"], "off"))
+    assert decide(candidate, baseline, nothing).outcome == "hold"
+
+
+def test_reasons_name_what_a_user_compared_with():
+    champion = evaluation()
+    short = champion.with_items(BITS_PER_BYTE, champion.items[BITS_PER_BYTE][:50])
+    said = decide(evaluation(model="b"), short, POLICY, role="baseline").reason
+    assert "baseline's bits_per_byte n=50 of 90" in said and "champion" not in said
+    assert "is already the baseline" in decide(champion, champion, POLICY, role="baseline").reason
+
+
 def test_a_suite_that_the_policy_names_must_be_there():
     verdict = decide(evaluation(), None, suites(arithmetic={"floor": 0.3}))
-    assert verdict.outcome == "hold" and verdict.reason == "arithmetic n=0 of 0 planned items"
+    assert verdict.outcome == "hold" and verdict.reason == (
+        "no metric arithmetic in this evaluation; it has bits_per_byte, choice_accuracy, golden_pass_rate"
+    )
     values = np.ones(100)
     wrong = with_suite(evaluation(), "arithmetic", 2 * values)
     assert "values are not all in [0, 1]" in decide(wrong, None, suites(arithmetic={"floor": 0.3})).reason
@@ -310,7 +344,9 @@ def test_a_suite_that_the_policy_names_must_be_there():
     )
     for bounds in ({"margin": 0.05}, {"max_lost": 0}, {}):  # none of which applies to a first version
         verdict = decide(evaluation(), None, suites(arithmetic=bounds))
-        assert verdict.outcome == "hold" and verdict.reason == "arithmetic n=0 of 0 planned items"
+        assert verdict.outcome == "hold" and verdict.reason.startswith(
+            "no metric arithmetic in this evaluation; it has "
+        )
         assert decide(with_suite(evaluation(), "arithmetic", values), None, suites(arithmetic=bounds)).outcome == (
             "promote"
         )

@@ -85,3 +85,19 @@ def test_a_file_that_is_no_policy_is_named(tmp_path):
         load_policy(write(tmp_path, "just text\n"))
     with pytest.raises(ValueError, match=r"policy\.yaml: name is missing"):
         load_policy(write(tmp_path, "version: 1\n"))
+
+
+@pytest.mark.parametrize("off", ["off", "false", "null", "'off'"])
+def test_a_metric_that_is_off_is_out_of_the_policy_and_of_its_hash(tmp_path, off):
+    head = "name: n\nversion: 1\n"
+    all_on, found = (
+        load_policy(write(tmp_path, f"{head}{more}")) for more in ("", f"metrics: {{bits_per_byte: {off}}}\n")
+    )
+    assert set(all_on.metrics) - set(found.metrics) == {"bits_per_byte"} == set(found.off) and all_on.off == ()
+    assert found.sha256 != all_on.sha256
+
+
+@pytest.mark.parametrize("other", ["on", "0", "none"])
+def test_no_other_value_takes_a_metric_out(tmp_path, other):
+    with pytest.raises(ValueError, match=r"metrics\.bits_per_byte: must be"):
+        load_policy(write(tmp_path, f"name: n\nversion: 1\nmetrics: {{bits_per_byte: {other}}}\n"))

@@ -57,7 +57,7 @@ def test_a_candidate_as_good_as_its_baseline_is_promoted(
     capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path
 ) -> None:
     lines = check(capsys, evaluation).splitlines()
-    assert lines[0].split() == ["check", "outcome", "value", "interval", "bound", "n"]
+    assert lines[0].split() == ["check", "outcome", "value", "one-sided", "95%", "limits", "bound", "n"]
     assert any(line.split()[:2] == ["bits_per_byte_difference", "pass"] for line in lines)
     assert any(line.startswith("promote: All ") for line in lines)
     assert lines[-1] == f"{evaluation}/verdict.json, signed by key {signing_key(keys).id} of {keys}"
@@ -123,7 +123,8 @@ def test_what_cannot_be_judged_is_one_line(
 
     assert "no such evaluation" in refused(check(capsys, tmp_path / "none", code=1))
     assert "no such policy" in refused(gate(capsys, "check", evaluation, "--policy", "none.yaml", code=1))
-    assert "no such verdict" in refused(gate(capsys, "explain", evaluation, code=1))
+    again = f"no such verdict; `sluice gate check {evaluation} --policy FILE` writes it again"
+    assert all(again in refused(gate(capsys, action, evaluation, code=1)) for action in ("explain", "verify"))
     assert "not a public" in refused(gate(capsys, "verify", evaluation, "--public-key", "policy.yaml", code=1))
     measure(evaluation / "baseline", keys, "b" * 64, items(0.0, seed=1), measured_by="other settings")
     assert "measured with other settings" in refused(check(capsys, evaluation, code=1))
@@ -170,3 +171,26 @@ def test_a_suite_is_overdue_by_the_day_of_the_judgement(
         attest_folder(evaluation, keys, model="a" * 64, measured_by="m")
         said = check(capsys, evaluation, code=code)
         assert ("capitals was due for renewal by 2020-01-01" in said) == (code == 3)
+
+
+def test_a_model_that_a_user_named_is_the_baseline_and_each_line_names_its_check(
+    capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path
+) -> None:
+    measure(evaluation, keys, "a" * 64, [row for row in items(0.0, seed=2) if row.metric != "bits_per_byte"])
+    said = check(capsys, evaluation, code=3)
+    reasons = [line for line in said.splitlines() if line.startswith("  inconclusive: ")]
+    assert len(reasons) == len(set(reasons)) > 2 and any("bits_per_byte_tail: bits_per_byte n=0" in x for x in reasons)
+    explained, page = gate(capsys, "explain", evaluation), (evaluation / "evaluation.html").read_text()
+    assert f"the baseline, model {'b' * 12}" in explained
+    assert "Bits per byte, difference</b>" in page and "Bits per byte</b>" in page
+    assert "champion" not in f"{said}{explained}{page}".lower()
+
+
+def test_metrics_that_are_off_are_named_wherever_the_verdict_is(
+    capsys: pytest.CaptureFixture[str], evaluation: Path
+) -> None:
+    Path("policy.yaml").write_text("{name: own, version: 2, metrics: {bits_per_byte: off}}")
+    assert "  off in the policy: bits_per_byte" in check(capsys, evaluation).splitlines()
+    assert "The policy asks nothing of bits_per_byte: off." in gate(capsys, "explain", evaluation)
+    assert "<dt>Off in the policy</dt><dd>bits_per_byte</dd>" in (evaluation / "evaluation.html").read_text()
+    assert json.loads(gate(capsys, "verify", evaluation, "--json"))["off"] == ["bits_per_byte"]
