@@ -18,7 +18,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Outcome = Literal["pass", "fail", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive", "not_judged"]
+"""`not_judged`: too little data for a check that nothing waits for, such as one of the gate's optional slices."""
 Side = Literal["below", "above"]
 """A side of a number. The good one of a bound is `below` for a maximum, `above` for a minimum."""
 

@@ -1,4 +1,4 @@
-"""Confidence intervals and exact tests. Two models on the same items are paired data and are compared as such.
+"""Confidence intervals. Two models on the same items are paired data and are compared as such.
 
 scipy is imported where it is used: settings and checks import this module and compute nothing.
 """
@@ -57,17 +57,6 @@ def quantile_interval(values: ArrayLike, quantile: float, confidence: float) -> 
     return estimate, Interval(low, high)
 
 
-def mcnemar_exact(candidate_only: int, champion_only: int) -> float:
-    """Two-sided exact p-value that both models are right equally often.
-
-    candidate_only, champion_only: items only that model got right; items on which both agree do not enter.
-    """
-    from scipy.stats import binomtest
-
-    discordant = candidate_only + champion_only
-    return float(binomtest(candidate_only, discordant).pvalue) if discordant else 1.0
-
-
 def tango_score(candidate_only: float, champion_only: float, n: float, difference: float) -> float:
     """Score statistic of H0: rate(candidate) - rate(champion) = difference (Tango, 1998, equations 8-11)."""
     linear = (2 * n - candidate_only + champion_only) * difference - candidate_only - champion_only
@@ -91,20 +80,6 @@ def paired_score_limit(candidate_only: float, champion_only: float, n: float, z:
         reached = abs(tango_score(candidate_only, champion_only, n, middle)) >= abs(z)
         inside, outside = (inside, middle) if reached else (middle, outside)
     return (inside + outside) / 2
-
-
-def paired_rate_interval(candidate_only: int, champion_only: int, n: int, confidence: float) -> Interval:
-    """Interval of rate(candidate) - rate(champion) on the same `n` items (Tango, 1998).
-
-    Unlike Wald's it keeps its coverage for few disagreements, and is not [0, 0] when there are none.
-    """
-    from scipy.special import ndtri
-
-    assert candidate_only >= 0 and champion_only >= 0 and candidate_only + champion_only <= n
-    if n == 0:
-        return Interval(-1.0, 1.0)
-    z = float(ndtri((1 + confidence) / 2))
-    return Interval(*(paired_score_limit(candidate_only, champion_only, n, each) for each in (-z, z)))
 
 
 def percentile(samples: Floats, q: float) -> float:

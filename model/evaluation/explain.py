@@ -6,7 +6,7 @@ from sluice.model.evaluation.verdict import Verdict
 
 def summary_line(verdict: Verdict) -> str:
     """Say in one sentence what decided."""
-    of = len(verdict.checks)
+    of = sum(check.outcome != "not_judged" for check in verdict.checks)
     failed = sum(check.outcome == "fail" for check in verdict.checks)
     undecided = sum(check.outcome == "inconclusive" for check in verdict.checks)
     if verdict.outcome == "promote":
@@ -21,7 +21,7 @@ def summary_line(verdict: Verdict) -> str:
 def explain(verdict: Verdict) -> list[str]:
     """Return the lines of an explanation."""
     meaning = {
-        "promote": "The candidate may ship: every check shows that its bound is kept.",
+        "promote": "The candidate may ship: every check that it needs shows that its bound is kept.",
         "hold": "The candidate stays where it is: the data show neither that it may ship nor that it may not.",
         "reject": "The candidate may not ship.",
     }
@@ -36,7 +36,8 @@ def explain(verdict: Verdict) -> list[str]:
         lines.append(f"Its total loss was counted from {anchor}.")
     if verdict.off:
         lines.append(f"The policy asks nothing of {', '.join(verdict.off)}: off.")
-    for outcome, title in (("fail", "Shown to be broken"), ("inconclusive", "Missing"), ("pass", "Kept")):
+    titles = {"fail": "Shown to be broken", "inconclusive": "Missing", "pass": "Kept", "not_judged": "Not judged"}
+    for outcome, title in titles.items():
         reasons = [named_reason(check) for check in verdict.checks if check.outcome == outcome]
         if reasons:
             lines += ["", f"{title}:", *(f"  {reason}" for reason in reasons)]

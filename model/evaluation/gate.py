@@ -93,15 +93,17 @@ def decide(
     checks = _reject_by_holm(findings, policy.alpha)
     failed = [check.reason for check in checks if check.outcome == "fail"]
     undecided = [check.reason for check in checks if check.outcome == "inconclusive"]
+    passed = [check.reason for check in checks if check.outcome == "pass"]
+    not_judged += [check.reason for check in checks if check.outcome == "not_judged"]
     outcome: Literal["promote", "hold", "reject"]
     if baseline is not None and baseline.hashes["model"] == candidate.hashes["model"]:
         outcome, reason = "hold", f"model {candidate.hashes['model'][:12]} is already the {role}"
     elif failed:
         outcome, reason = "reject", "; ".join(failed)
-    elif undecided or not checks:
+    elif undecided or not passed:
         outcome, reason = "hold", "; ".join(undecided) or f"policy {policy.name} checks nothing; give it bounds"
     else:
-        outcome, reason = "promote", "; ".join(check.reason for check in checks)
+        outcome, reason = "promote", "; ".join(passed)
     if not_judged:
         reason += f" (not judged: {', '.join(not_judged)})"
     if policy.off:

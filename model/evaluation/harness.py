@@ -22,8 +22,7 @@ from sluice.model.evaluation.judging.suite import add_compared, add_judged
 from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
-from sluice.model.evaluation.metrics import METRICS, latency
-from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
+from sluice.model.evaluation.metrics import METRICS, golden_pass_rate, latency
 from sluice.model.evaluation.plan import EvaluatedCandidate, EvaluationPlan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
@@ -127,12 +126,14 @@ def run_plan(
                 model, corpus.train, held_out, confidence=plan.config.confidence, progress=progress
             )
             timings[f"{EXTRACTION}_s"] = time.perf_counter() - started
-    hashes = {"model": candidate.model_hash}
+    hashes, planned = {"model": candidate.model_hash}, {}
     if not candidate.is_served:
         hashes["tokenizer"] = file_hash(candidate.folder / "tokenizer.json")
     if plan.held_out is not None:
         hashes["data"] = plan.held_out.data_hash
-    return write_artifact(plan.config, out, hashes, measured, runs), timings
+        hashes[golden_pass_rate.FILE_HASH] = file_hash(Path(plan.config.golden_prompts))
+        planned = {each.name: each.planned(plan.held_out, plan.config) for each in METRICS if each.planned is not None}
+    return write_artifact(plan.config, out, hashes, measured, runs, planned=planned), timings
 
 
 def _measure(
@@ -222,10 +223,14 @@ def write_artifact(
     out: Path,
     hashes: dict[str, str],
     measured: Mapping[str, Measured],
-    runs: Mapping[str, SuiteRun] | None = None,
+    runs: Mapping[str, SuiteRun],
+    *,
+    planned: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Write the evaluation folder and return the content of results.json."""
-    runs = runs or {}
+    """Write the evaluation folder and return the content of results.json.
+
+    planned: items by metric that settings and text plan, so that lost rows are not taken for a smaller set.
+    """
     summarized = {
         metric.name: (measured[metric.name].items, metric.summarize)
         for metric in METRICS
@@ -235,7 +240,7 @@ def write_artifact(
     items += [item for run in runs.values() for item in run.items]
     lines = item_lines(items)
     evaluation_set = sorted([item.metric, item.item, item.weight] for item in items)
-    by_suite = {name: planned for run in runs.values() for name, planned in run.entry["planned"].items()}
+    by_suite = {name: count for run in runs.values() for name, count in run.entry["planned"].items()}
     if twice := by_suite.keys() & summarized.keys():
         raise ValueError(f"suite metric {min(twice)} has the name of a metric: rename the suite")
     results = {
@@ -245,7 +250,7 @@ def write_artifact(
             "evaluation_set": hashlib.sha256(canonical_json(evaluation_set)).hexdigest(),
             "items": hashlib.sha256(lines).hexdigest(),
         },
-        "planned": {name: len(rows) for name, (rows, _) in summarized.items()} | by_suite,
+        "planned": {name: planned[name] for name in summarized} | by_suite,
         "confidence": config.confidence,
         "metrics": {name: summarize(rows, config) for name, (rows, summarize) in summarized.items()}
         | {name: summarize_suite_metric([i for i in items if i.metric == name], config) for name in by_suite},
@@ -263,5 +268,5 @@ def write_artifact(
     for name, content in {RESULTS_FILE: results, **files}.items():
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         (out / name).write_text(text + "\n", encoding="utf-8")
-    (out / REPORT_FILE).write_text(render(results, files.get(GOLDEN_FILE, [])), encoding="utf-8")
+    (out / REPORT_FILE).write_text(render(results, files.get(golden_pass_rate.GOLDEN_FILE, [])), encoding="utf-8")
     return results

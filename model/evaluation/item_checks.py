@@ -53,6 +53,8 @@ def unusable(metric: str, evaluation: Evaluation, rule: Rule, bound: float, *, o
         return undecided(metric, reason, bound, n)
     if n != planned or n == 0:
         return undecided(metric, f"{label} n={n} of {planned} planned items", bound, n)
+    if rule.policy.min_items is not None and planned < rule.policy.min_items:
+        return too_few(metric, planned, rule.policy.min_items, bound, unit="items", label=label)
     if (repeated := n - len({i.item for i in items})) > 0:
         return undecided(metric, f"{label}: {repeated} of {n} items occur twice; evaluate again", bound, n)
     if rule.policy.scale == "rate" and not all(0 <= i.value <= 1 and i.weight == 1 for i in items):

@@ -7,6 +7,7 @@ from typing import Any
 
 from sluice.model.evaluation.evidence import AttestedEvaluation
 from sluice.model.evaluation.gate import decide
+from sluice.model.evaluation.metrics import METRICS
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.results import Evaluation
 from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, SuiteIdentity, Verdict
@@ -63,11 +64,12 @@ def as_of(evaluation: Evaluation, today: date) -> Evaluation:
 
 
 def check_planned(evaluation: Evaluation, owner: str) -> None:
-    """Raise ValueError where planned counts do not come from the suites: an emptied set passes no check by itself."""
+    """Raise ValueError where planned counts do not come from the suites.
+
+    A suite without items is none to refuse: a check of it is inconclusive, and a policy need not name it.
+    """
     planned = evaluation.results["planned"]
     for name, suite in evaluation.results.get("suites", {}).items():
-        if not suite["planned"] or not all(suite["planned"].values()):
-            raise ValueError(f"{owner}: suite {name} has no items; evaluate with a suite that has some")
         for metric, count in suite["planned"].items():
             if planned.get(metric) != count:
                 raise ValueError(
@@ -89,7 +91,9 @@ def check_same_suites(candidate: Evaluation, other: Evaluation, role: str) -> No
 
 
 def _suites(evaluation: Evaluation) -> dict[str, SuiteIdentity]:
-    return {
+    hashes = evaluation.hashes
+    files = {metric.name: hashes.get(metric.file_hash) for metric in METRICS if metric.file_hash is not None}
+    return {name: SuiteIdentity(sha256=sha256) for name, sha256 in files.items() if sha256 is not None} | {
         name: SuiteIdentity(sha256=suite["sha256"], version=str(suite["version"]), prompts={**suite.get("prompts", {})})
         for name, suite in evaluation.results.get("suites", {}).items()
     }

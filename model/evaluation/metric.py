@@ -64,6 +64,10 @@ class Metric:
     """The absolute bound, where it depends on the evaluation: chance of a multiple choice."""
     reference: Callable[[Evaluation], Mapping[str, float]] | None = None
     """Values of a reference by item (a byte n-gram model), which a first version must beat."""
+    planned: "Callable[[HeldOut, EvaluateConfig], int] | None" = None
+    """Items that the settings and the text plan, whatever came back; None for a metric without items."""
+    file_hash: str | None = None
+    """Key of the evaluation's hashes that covers the file of the metric's items; None: they come from the data."""
     check: Callable[[Evaluation, MetricPolicy], GateFinding] | None = None
     """The check of the absolute bound of a metric without items; None: the gate's own check of the items."""
     summarize: Callable[[Sequence[Item], EvaluateConfig], dict[str, Any]] | None = None

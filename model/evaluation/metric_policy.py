@@ -1,5 +1,6 @@
 """Policy of one metric: which way is better, its bounds, and how much data a decision needs."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -8,6 +9,10 @@ from sluice.core.settings.block import Block
 
 Kind = Literal["regression", "quality", "safety", "golden"]
 Direction = Literal["higher", "lower"]
+Scale = Literal["rate", "mean"]
+
+LEAST_CLUSTERS: Mapping[Scale, int] = {"rate": 30, "mean": 80}
+"""Default of `min_clusters`. A mean over fewer documents passes skewed losses too often (docs/evaluation.md)."""
 
 
 class TailBound(Block):
@@ -27,7 +32,7 @@ class MetricPolicy(Block):
     people. `safety`: the values are a rate of harm below `floor`. `golden`: a complete set, whose rate is exact."""
     direction: Direction = "higher"
     """Which values are better."""
-    scale: Literal["rate", "mean"] = "rate"
+    scale: Scale = "rate"
     """`rate`: every value lies in [0, 1]. `mean`: unbounded values over weights, such as bits over bytes."""
     floor: float | None = None
     """The limit of the interval on the worse side must keep this, whatever the champion does: a minimum where higher is
@@ -41,8 +46,12 @@ class MetricPolicy(Block):
     """Whether a first version must be better than the reference that is measured beside it (a byte n-gram model)."""
     max_lost: int | None = Field(default=None, ge=0)
     """Most items that the champion answers rightly and the candidate does not; of a rate of harm, 0 is right."""
-    min_clusters: int = Field(default=30, ge=2)
+    min_clusters: int = Field(default_factory=lambda given: LEAST_CLUSTERS[given.get("scale", "rate")], ge=2)
     """With fewer documents (for a timing: samples) a check is `inconclusive`, which holds the candidate."""
+    min_items: int | None = Field(default=None, ge=1)
+    """With fewer planned items a check is `inconclusive`; kind golden has no other least count."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Pins the items: those of a suite of another sha256, or golden prompts of another file, decide nothing."""
     alpha: float | None = Field(default=None, gt=0, lt=0.5)
     """Error of each of the metric's one-sided checks; null: the policy's."""
     scorer: str | None = None

@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 from sluice.core.canonical import canonical_json
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
+from sluice.model.evaluation.judging.agreement import LEAST_KAPPA
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.metrics import METRICS
 
@@ -42,7 +43,9 @@ class SlicePolicy(Block):
     """A slice fails where the candidate is shown to be worse than the champion by more than this; for a required slice
     it must be shown to be worse by less."""
     min_clusters: int = Field(10, ge=2)
-    """A slice with fewer documents is named and not judged, or inconclusive where it is required."""
+    """A slice with fewer documents is named and not judged."""
+    min_required_clusters: int | None = Field(None, ge=2)
+    """A required slice with fewer documents is inconclusive; null: the metric's own `min_clusters`."""
     required: Sequence[str] = ()
     """Values of `key` whose slice must be judged."""
 
@@ -54,7 +57,7 @@ class Policy(Block):
     version: int = Field(ge=1)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """Error of each one-sided check, uncorrected, for a promotion; of all checks together, by Holm, for a rejection."""
-    min_kappa: float = Field(0.6, ge=-1, le=1)
+    min_kappa: float = Field(LEAST_KAPPA, ge=LEAST_KAPPA, le=1)
     """A scorer decides only where the lower limit of its kappa against people is at least this."""
     metrics: dict[str, MetricPolicy] = {}
     """By name: those that `sluice evaluate` measures. What is left out has its defaults; `off` takes it out."""
@@ -90,6 +93,12 @@ class Policy(Block):
         names = [*self.metrics, *self.suites]
         if both := sorted(set(self.metrics) & set(self.suites)):
             raise ValueError(f"'{both[0]}' is a metric: put it into `metrics`, not into `suites`")
+        of_files = {metric.name for metric in METRICS if metric.file_hash is not None}
+        if pinned := [name for name, each in self.metrics.items() if each.sha256 and name not in of_files]:
+            raise ValueError(
+                f"sha256 has no effect for {pinned[0]}, whose items come from the data: it pins {', '.join(of_files)} "
+                "and suites"
+            )
         measured = {metric.name for metric in METRICS if metric.reference is not None}
         for name, bounds in {**self.metrics, **self.suites}.items():
             if bounds.beat_reference and name not in measured:

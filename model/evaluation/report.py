@@ -102,7 +102,7 @@ def kind(name: str, role: str = "champion") -> str:
 
 
 def _order(check: Check) -> int:
-    return ("fail", "inconclusive", "pass").index(check.outcome)
+    return ("fail", "inconclusive", "not_judged", "pass").index(check.outcome)
 
 
 def _compared(verdict: Verdict) -> list[tuple[str, str]]:

@@ -24,7 +24,8 @@ def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted
     more: a few documents cannot show that they are not, and would hold every candidate.
     """
     rows, key = wanted.metric, wanted.key
-    rule = replace(rule, policy=rule.policy.model_copy(update={"min_clusters": 2}))
+    least_required = wanted.min_required_clusters or rule.policy.min_clusters
+    rule = replace(rule, policy=rule.policy.model_copy(update={"min_clusters": 2, "min_items": None}))
     if fault := not_paired(f"{rows}[{key}]", candidate, champion, rule, wanted.margin):
         return Slices([GateFinding(fault)], ())
     value_of = {item.item: item.metadata.get(key) for item in candidate.items[rows]}
@@ -38,8 +39,9 @@ def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted
         members = {item for item, has in value_of.items() if has == value}
         ours, theirs = (_only(each, rows, members) for each in (candidate, champion))
         clusters = len({item.unit for item in ours.items[rows]})
-        if clusters < wanted.min_clusters:
-            reason = f"{metric} clusters={clusters} < {wanted.min_clusters}"
+        least = least_required if required else wanted.min_clusters
+        if clusters < least:
+            reason = f"{metric} clusters={clusters} < {least}"
             if required:
                 findings.append(GateFinding(undecided(metric, reason, wanted.margin, len(members))))
             else:
@@ -48,7 +50,7 @@ def check_slices(candidate: Evaluation, champion: Evaluation, rule: Rule, wanted
         found = check_difference(metric, ours, theirs, rule, wanted.margin)
         if not required and found.check.outcome == "inconclusive":
             reason = f"{found.check.reason.partition(';')[0]}; not shown to be worse"
-            found = replace(found, check=found.check.model_copy(update={"outcome": "pass", "reason": reason}))
+            found = replace(found, check=found.check.model_copy(update={"outcome": "not_judged", "reason": reason}))
         findings.append(found)
     return Slices(findings, not_judged)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sluice.model.evaluation.finding import GateFinding
 from sluice.model.evaluation.item_checks import Rule, check_agreement, undecided
+from sluice.model.evaluation.metrics import METRICS
 
 
 def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFinding | None:
@@ -13,6 +14,13 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFind
     A judge, and every scorer that estimates what people would say and took part in the rows, have their kappa in
     results.json and need it whatever the policy's kind; one that the policy names needs it too.
     """
+    if (pinned := rule.policy.sha256) is not None and (sha256 := _set_hash(results, rule.rows)) != pinned:
+        measured = f"items of sha256 {sha256[:12]}" if sha256 else "no known items"
+        reason = (
+            f"{rule.rows}: measured with {measured}, and the policy pins {pinned[:12]}; evaluate with the pinned "
+            "items, or pin these in the policy"
+        )
+        return GateFinding(undecided(rule.rows, reason, rule.policy.floor or 0.0, 0))
     scorers, agreed = [rule.policy.scorer] if rule.policy.scorer else [], results.get("scorers", {})
     for name, entry in results.get("suites", {}).items():
         is_review = rule.rows == f"{name}.review"
@@ -29,6 +37,15 @@ def barred(results: Mapping[str, Any], rule: Rule, min_kappa: float) -> GateFind
         scorers = [judge] if judge else [*_estimating_scorers(name, entry, rule.rows), *scorers]
     found = (check_agreement(agreed, rule, scorer, min_kappa) for scorer in scorers)
     return next((finding for finding in found if finding is not None), None)
+
+
+def _set_hash(results: Mapping[str, Any], rows: str) -> str | None:
+    """Return the sha256 of the items that the rows were measured with, where they come from a file."""
+    for name, entry in results.get("suites", {}).items():
+        if rows == f"{name}.review" or rows in entry.get("planned", {}):
+            return str(entry["sha256"])
+    key = next((metric.file_hash for metric in METRICS if metric.name == rows), None)
+    return results["hashes"].get(key) if key is not None else None
 
 
 def _estimating_scorers(suite: str, entry: Mapping[str, Any], metric: str) -> list[str]:

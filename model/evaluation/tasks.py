@@ -77,6 +77,15 @@ def build_items(
     return built
 
 
+def count_items(
+    documents: Sequence[tuple[str, str]], *, items: int, choices: int, max_passage_bytes: int, seed: int
+) -> int:
+    """Return how many questions `build_items` builds, without building them."""
+    of_document = Counter(passage.document for passage in _passages(documents, max_passage_bytes, seed))
+    enough = (count for count in of_document.values() if of_document.total() - count >= choices - 1)
+    return min(items, sum(enough))
+
+
 def _passages(documents: Sequence[tuple[str, str]], max_bytes: int, seed: int) -> list[_Passage]:
     found: dict[str, _Passage] = {}
     headings: Counter[str] = Counter()

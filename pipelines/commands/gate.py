@@ -183,7 +183,7 @@ def _print_checks(verdict: Verdict) -> None:
     print(f"\n{verdict.outcome}: {summary_line(verdict)}")
     for check in verdict.checks:
         if check.outcome != "pass":
-            print(f"  {check.outcome}: {named_reason(check)}")
+            print(f"  {check.outcome.replace('_', ' ')}: {named_reason(check)}")
     if verdict.off:
         print(f"  off in the policy: {', '.join(verdict.off)}")
 

@@ -239,7 +239,7 @@ def test_an_anchor_on_other_items_holds():
     assert verdict.outcome == "hold" and "bits_per_byte: anchor shares" in verdict.reason
 
 
-SLICED = {"metric": BITS_PER_BYTE, "key": "source", "margin": 0.05, "min_clusters": 20}
+SLICED = {"metric": BITS_PER_BYTE, "key": "source", "margin": 0.05, "min_clusters": 20, "min_required_clusters": 20}
 
 
 def sliced(**changes):
@@ -260,7 +260,10 @@ def test_a_slice_that_is_shown_to_be_worse_rejects_behind_an_equal_mean():
     verdict = decide(*worse_slice(0.1), sliced())
     assert outcome_of(verdict, "bits_per_byte_difference").outcome == "pass"
     assert verdict.outcome == "reject" and verdict.reason.startswith("bits_per_byte[source=s1] +0.09")
-    assert decide(*worse_slice(0.0525), sliced()).outcome == "promote", "not shown, and not required"
+    optional = decide(*worse_slice(0.0525), sliced())
+    assert optional.outcome == "promote" and outcome_of(optional, "bits_per_byte[source=s1]").outcome == "not_judged"
+    told = re.search(r"\(not judged: bits_per_byte\[source=s1\] \+0\.04.*; not shown to be worse\)$", optional.reason)
+    assert told and optional.reason.count("bits_per_byte[source=s1]") == 1
     required = decide(*worse_slice(0.0525), sliced(required=["s1"]))
     assert required.outcome == "hold" and "bits_per_byte[source=s1] +0.04" in required.reason
     assert decide(*worse_slice(0.01), sliced(required=["s0", "s1"])).outcome == "promote"
@@ -269,7 +272,10 @@ def test_a_slice_that_is_shown_to_be_worse_rejects_behind_an_equal_mean():
 def test_a_slice_with_few_documents_is_named_and_inconclusive_where_it_is_required():
     verdict = decide(*worse_slice(0.01), sliced(min_clusters=31))
     assert verdict.outcome == "promote" and "(not judged: bits_per_byte[source=s0] clusters=30 < 31" in verdict.reason
-    assert decide(*worse_slice(0.01), sliced(min_clusters=31, required=["s0"])).outcome == "hold"
+    required = {"required": ["s0"], "min_required_clusters": 31}
+    assert decide(*worse_slice(0.01), sliced(**required)).outcome == "hold"
+    as_the_metric = decide(*worse_slice(0.01), sliced(**required | {"min_required_clusters": None}))
+    assert as_the_metric.outcome == "hold" and "bits_per_byte[source=s0] clusters=30 < 80" in as_the_metric.reason
     missing = decide(*worse_slice(0.01), sliced(required=["s9"]))
     assert missing.outcome == "hold" and "bits_per_byte[source=s9] clusters=0 < 20" in missing.reason
     unknown = decide(*worse_slice(0.01), sliced(key="language"))
@@ -352,6 +358,37 @@ def test_a_suite_that_the_policy_names_must_be_there():
         )
         broken = with_suite(evaluation(), "arithmetic", values * math.nan)
         assert decide(broken, None, suites(arithmetic=bounds)).outcome == "reject"
+
+
+def test_a_suite_that_is_cut_or_is_another_than_the_pinned_one_decides_nothing():
+    pinned, other = "a" * 64, "b" * 64
+    for sha256, n, outcome, reason in (
+        (pinned, 120, "promote", ""),
+        (other, 120, "hold", "measured with items of sha256 bbbbbbbbbbbb, and the policy pins aaaaaaaaaaaa"),
+        (pinned, 40, "hold", "arithmetic n=40 < 100 items"),
+        (None, 120, "hold", "measured with no known items"),
+    ):
+        entry = {"arithmetic": {"sha256": sha256, "planned": {"arithmetic": n}}} if sha256 else {}
+        whole = with_suite(evaluation(), "arithmetic", np.ones(n), each=1, suites=entry)
+        bounds = suites(arithmetic={"floor": 0.3, "sha256": pinned, "min_items": 100})
+        verdict = decide(whole, None, bounds)
+        assert verdict.outcome == outcome and reason in verdict.reason
+        assert decide(whole, None, suites(arithmetic={"floor": 0.3})).outcome == "promote"
+
+
+def test_golden_prompts_that_are_cut_or_exchanged_decide_nothing():
+    whole = evaluation()
+    one = replace(whole, results={**whole.results, "planned": {**whole.results["planned"], GOLDEN_RATE: 1}})
+    verdict = decide(one.with_items(GOLDEN_RATE, whole.items[GOLDEN_RATE][:1]), None, POLICY)
+    assert verdict.outcome == "hold" and verdict.reason == "golden_pass_rate n=1 < 10 items"
+    pin = policy(golden_pass_rate={"sha256": "a" * 64})
+    for found, outcome in (
+        ({"golden_prompts": "a" * 64}, "promote"),
+        ({"golden_prompts": "b" * 64}, "hold"),
+        ({}, "hold"),
+    ):
+        measured = replace(whole, results={**whole.results, "hashes": {**whole.hashes, **found}})
+        assert decide(measured, None, pin).outcome == outcome
 
 
 def test_a_judge_decides_only_if_it_agrees_with_people():

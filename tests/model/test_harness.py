@@ -5,6 +5,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -12,6 +13,7 @@ from evaluation_fixtures import SPLIT, build_corpus, corpus, saved_model, side_o
 from safetensors.torch import load_file, save_file
 from suites.suite_fixtures import sums, write_suite
 
+from sluice.core.manifest import file_hash
 from sluice.model.config import EvaluateConfig, SuiteFile
 from sluice.model.directory import model_hash
 from sluice.model.evaluation.gate import decide
@@ -94,7 +96,7 @@ def test_every_source_has_its_own_bits_per_byte_which_make_up_the_whole(tmp_path
     assert ">manual</td>" in page and ">wiki</td>" in page
 
 
-def test_results_say_what_was_measured(corpus, models, evaluated):
+def test_results_say_what_was_measured(root, corpus, models, evaluated):
     out, report = evaluated["trained"]
     results = json.loads((out / "results.json").read_text())
     assert results["hashes"]["model"] == model_hash(models["trained"])
@@ -104,12 +106,31 @@ def test_results_say_what_was_measured(corpus, models, evaluated):
         "choice_accuracy": report.choice_items,
         "golden_pass_rate": 12,
     }
+    assert results["hashes"]["golden_prompts"] == file_hash(root / "conf" / "golden.yaml")
     low, high = results["metrics"]["bits_per_byte"]["interval"]
     assert low < report.bits_per_byte < high
     assert report.bits_per_byte < evaluated["untrained"][1].bits_per_byte - 0.5
     assert 0.3 < report.ngram_bits_per_byte < report.xz_bits_per_byte < 4.0
     assert report.timings["first_token_samples"] == 8 and "bits_per_byte_s" in report.timings
     json.dumps(report.model_dump(), allow_nan=False)
+
+
+def test_rows_that_are_lost_are_missing_from_what_settings_and_text_plan(corpus, models, tmp_path, monkeypatch):
+    for name in ("bits_per_byte", "choice_accuracy", "golden_pass_rate"):
+        lost = [
+            replace(
+                each, measure=lambda subject, each=each: replace(done := each.measure(subject), items=done.items[1:])
+            )
+            if each.name == name
+            else each
+            for each in METRICS
+        ]
+        monkeypatch.setattr("sluice.model.evaluation.harness.METRICS", lost)
+        report = evaluate(CONFIG, models["untrained"], corpus / "refine", SPLIT, tmp_path)
+        found = load_evaluation(tmp_path, report.timings)
+        assert len(found.items[name]) == found.planned(name) - 1
+        verdict = decide(found, None, LENIENT)
+        assert verdict.outcome == "hold" and f"{name} n={found.planned(name) - 1} of" in verdict.reason
 
 
 def test_every_model_is_asked_the_same(evaluated):

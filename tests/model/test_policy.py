@@ -29,6 +29,14 @@ def test_a_file_changes_single_bounds_and_its_hash(tmp_path):
     assert found.sha256 != default.sha256 == Policy(name="strict", version=2).sha256
 
 
+def test_least_counts_follow_scale_and_kind(tmp_path):
+    suites = "{share: {}, bits: {scale: mean}, few: {scale: mean, min_clusters: 9}, sound: {kind: golden, floor: 1}}"
+    found = load_policy(write(tmp_path, f"name: n\nversion: 1\nsuites: {suites}\n"))
+    counts = {name: (each.min_clusters, each.min_items) for name, each in found.suites.items()}
+    assert counts == {"share": (30, None), "bits": (80, None), "few": (9, None), "sound": (30, None)}
+    assert found.metrics["golden_pass_rate"].min_items == 10
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -45,6 +53,9 @@ def test_a_file_changes_single_bounds_and_its_hash(tmp_path):
         ("metrics:\n  bits_per_byte: {floor: .nan}\n", "metrics.bits_per_byte.floor=nan: input should be a finite num"),
         ("metrics:\n  bits_per_byte: {beat_reference: 2}\n", "metrics.bits_per_byte.beat_reference=2: input should be"),
         ("metrics:\n  bits_per_byte: 3\n", "metrics.bits_per_byte: must be {"),
+        ("min_kappa: 0.59\n", "min_kappa=0.59: input should be greater than or equal to 0.6"),
+        ("suites: {a: {floor: 0.5, sha256: b96b}}\n", "suites.a.sha256=b96b: "),
+        (f"metrics:\n  bits_per_byte: {{sha256: {'a' * 64}}}\n", "sha256 has no effect for bits_per_byte, whose items"),
         ("metrics: 3\n", "metrics: must be {NAME: "),
         ("metrics: [bits_per_byte]\n", "metrics: must be {NAME: "),
         ("suites: {a: {kind: quality, floor: 0.5}}\n", "kind quality needs `scorer`"),

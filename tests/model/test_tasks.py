@@ -10,7 +10,7 @@ from evaluation_fixtures import corpus, document_text, tiny_model, tokenizer  # 
 
 from sluice.model.evaluation.likelihood import Span, negative_log_likelihoods
 from sluice.model.evaluation.prompts import chat_prompt
-from sluice.model.evaluation.tasks import ChoiceItem, answer_items, build_items
+from sluice.model.evaluation.tasks import ChoiceItem, answer_items, build_items, count_items
 from sluice.model.text.prompt import PromptEncoder, encode_plain
 
 DOCUMENTS = [(f"id{n}", document_text(n)) for n in range(40)]
@@ -75,6 +75,13 @@ def test_a_passage_that_repeats_its_heading_loses_that_line():
 def test_too_few_documents_make_no_item_rather_than_an_unfair_one():
     assert build_items(DOCUMENTS[:1], **SETTINGS) == []
     assert build_items([], **SETTINGS) == []
+
+
+def test_the_number_of_items_is_known_without_building_them():
+    for documents in (DOCUMENTS, DOCUMENTS[:1], DOCUMENTS[:2], DOCUMENTS[:4], []):
+        for changed in ({}, {"items": 7}, {"items": 5000}, {"choices": 6}):
+            wanted = SETTINGS | changed
+            assert count_items(documents, **wanted) == len(build_items(documents, **wanted))
 
 
 def test_a_model_that_reads_the_question_is_right_and_an_untrained_one_is_not(tokenizer):

@@ -153,8 +153,11 @@ def test_evaluations_of_other_suites_are_not_compared(
     assert "suite capitals: the candidate was measured with 222222222222" in check(capsys, evaluation, code=1)
     with_suite(evaluation, "1" * 64, 40, 120)
     assert "capitals plans 40 items, and suite capitals has 120" in check(capsys, evaluation, code=1)
+    with_suite(evaluation / "baseline", "1" * 64, 0, 0)
     with_suite(evaluation, "1" * 64, 0, 0)
-    assert "suite capitals has no items" in check(capsys, evaluation, code=1)
+    assert "capitals" not in check(capsys, evaluation, code=0), "a policy that does not name it judges without it"
+    Path("policy.yaml").write_text("{name: own, version: 2, suites: {capitals: {floor: 0.5}}}")
+    assert "capitals n=0 of 0 planned items" in check(capsys, evaluation, code=3)
 
 
 def test_a_suite_is_overdue_by_the_day_of_the_judgement(

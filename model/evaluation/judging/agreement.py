@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.core.check import Check, finite_or_none
+from sluice.core.check import finite_or_none
 from sluice.core.intervals import UNDEFINED, Floats, Interval
 
 LEAST_KAPPA = 0.6
@@ -44,24 +44,6 @@ class Agreement:
 def deciding(kappa: Interval) -> bool:
     """Return whether a scorer or judge may decide a gate: the lower end of its kappa with people is at least 0.6."""
     return kappa.low >= LEAST_KAPPA
-
-
-def check_kappa(name: str, kappa: Agreement) -> Check:
-    """Check that the scorer or judge `name` may decide a gate. It passes or is inconclusive, but never fails."""
-    low, high = kappa.interval
-    passed = deciding(kappa.interval)
-    relation = ">=" if passed else "<"
-    return Check(
-        metric=f"{name}_kappa",
-        value=finite_or_none(kappa.value),
-        interval=(finite_or_none(low), finite_or_none(high)),
-        bound=LEAST_KAPPA,
-        n=kappa.n,
-        clusters=kappa.clusters,
-        outcome="pass" if passed else "inconclusive",
-        reason=f"{name} agrees with people at kappa {kappa.value:.2f} [{low:.2f}, {high:.2f}]: lower end {relation} "
-        f"{LEAST_KAPPA}, n={kappa.n}" + ("" if passed else "; it decides no gate"),
-    )
 
 
 def cohens_kappa(

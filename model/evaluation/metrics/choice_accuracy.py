@@ -1,13 +1,16 @@
 """Share of multiple-choice questions answered right: better than chance, and not worse than the champion's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation import metric
 from sluice.model.evaluation.metric import Measured, Metric, Subject
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Evaluation, Item
+
+if TYPE_CHECKING:
+    from sluice.model.evaluation.held_out import HeldOut
 
 NAME = "choice_accuracy"
 
@@ -32,6 +35,18 @@ def measure(subject: Subject) -> Measured:
         for question, answer in zip(questions, answers, strict=True)
     ]
     return Measured(items, {"choices": config.choices})
+
+
+def planned(held_out: "HeldOut", config: EvaluateConfig) -> int:
+    from sluice.model.evaluation.tasks import count_items
+
+    return count_items(
+        held_out.test,
+        items=config.multiple_choice_items,
+        choices=config.choices,
+        max_passage_bytes=config.max_passage_bytes,
+        seed=config.seed,
+    )
 
 
 def summarize(items: Sequence[Item], config: EvaluateConfig) -> dict[str, Any]:
@@ -60,6 +75,7 @@ METRIC = Metric(
     title="Multiple choice",
     policy=POLICY,
     measure=measure,
+    planned=planned,
     floor=floor,
     summarize=summarize,
     report=report,

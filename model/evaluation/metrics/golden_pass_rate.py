@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluice.model.config import EvaluateConfig
 from sluice.model.evaluation.metric import Measured, Metric, Subject, mean, summary
 from sluice.model.evaluation.metric_policy import MetricPolicy
 from sluice.model.evaluation.results import Item
 
+if TYPE_CHECKING:
+    from sluice.model.evaluation.held_out import HeldOut
+
 NAME = "golden_pass_rate"
 GOLDEN_FILE = "golden.json"
+FILE_HASH = "golden_prompts"
 
-POLICY = MetricPolicy(kind="golden", floor=1.0, max_lost=0)
+POLICY = MetricPolicy(kind="golden", floor=1.0, max_lost=0, min_items=10)
 
 
 def measure(subject: Subject) -> Measured:
@@ -26,6 +30,12 @@ def measure(subject: Subject) -> Measured:
         for r in results
     ]
     return Measured(items, files={GOLDEN_FILE: answers})
+
+
+def planned(held_out: "HeldOut", config: EvaluateConfig) -> int:
+    from sluice.model.evaluation.golden import load_prompts
+
+    return len(load_prompts(Path(config.golden_prompts)))
 
 
 def summarize(items: Sequence[Item], config: EvaluateConfig) -> dict[str, Any]:
@@ -42,6 +52,8 @@ METRIC = Metric(
     title="Golden prompts",
     policy=POLICY,
     measure=measure,
+    planned=planned,
+    file_hash=FILE_HASH,
     summarize=summarize,
     report=report,
     headline=("golden_pass_rate",),
