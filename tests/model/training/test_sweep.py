@@ -9,7 +9,7 @@ import pytest
 from sluice.model.architecture.config import ModelConfig
 from sluice.model.config import PretrainConfig
 from sluice.model.training.batches.text import Packed
-from sluice.model.training.search.sweep import Candidate, TrialOutcome, _outcome, _plain, best, run_sweep
+from sluice.model.training.search.sweep import Candidate, TrialOutcome, _outcome, best, run_sweep
 
 MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, kv_heads=1, context=16, intermediate_multiple=8)
 CONFIG = PretrainConfig(
@@ -22,6 +22,10 @@ CONFIG = PretrainConfig(
     validate_every=2,
     validation_batches=1,
 )
+
+
+# What Ray gives back of the trial of candidate(1).
+PLAIN = {"model": MODEL.model_dump(mode="json"), "config": CONFIG.model_dump(mode="json"), "rate": 1.0}
 
 
 def candidate(rate: float, **changed: float) -> Candidate:
@@ -61,12 +65,12 @@ def test_a_trial_that_cannot_run_is_named_with_its_reason() -> None:
 
     reason = ValueError("8 steps read 9 epochs")
     error = RayTaskError("train", "Traceback (most recent call last):\n  ..", reason).as_instanceof_cause()
-    result = SimpleNamespace(config={"candidate": _plain(candidate(1))}, error=error)
+    result = SimpleNamespace(config={"candidate": PLAIN}, error=error)
     with pytest.raises(RuntimeError, match=r"^trial .*, rate x 1\.00: 8 steps read 9 epochs$"):
         _outcome([candidate(1)], result)
 
 
 def test_a_sweep_that_was_cut_short_is_no_result() -> None:
-    result = SimpleNamespace(config={"candidate": _plain(candidate(1))}, error=None, metrics={})
+    result = SimpleNamespace(config={"candidate": PLAIN}, error=None, metrics={})
     with pytest.raises(RuntimeError, match=r"rate x 1\.00 ended before its first validation$"):
         _outcome([candidate(1)], result)
