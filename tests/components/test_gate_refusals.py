@@ -24,6 +24,7 @@ from sluice.components.artifact import write_metrics
 from sluice.components.evidence import attest_candidate, kept_evaluation, measurement, policy_in_force
 from sluice.components.gate import gate
 from sluice.components.register import register
+from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import write_json
@@ -351,6 +352,22 @@ def test_it_is_refused_by_name(world: World, attack: Callable[[World], str]) -> 
 
     said = attack(world)
     assert re.search(ATTACKS[attack], said, re.DOTALL), said
+
+
+def test_the_gates_own_verdict_is_registered_again_and_promoted_after_a_later_evaluation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.components.register._evidence", lambda *_: evidence())
+    assert world.judge().startswith("promote: ")
+    write_manifest(world.workspace.artifact("tune"))
+    version = register_step(world)
+    assert version == register_step(world) == "2", "killed and resumed"
+    world.remeasure(lambda rows: items(0.5, seed=4))
+    assert "is not the gate's verdict" in register_step(world)
+    assert register(world.workspace, forced_reason="a drill") == version
+    releases = open_releases(world.workspace)
+    releases.promote("the rollout went well")
+    assert releases.state().champion == version
 
 
 def test_evidence_of_an_earlier_key_is_read_after_a_rotation(world: World) -> None:
