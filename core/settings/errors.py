@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 _KINDS = {float: "number", int: "whole number", str: "text", bool: "true or false", NoneType: "null"}
+_SHOWN_INPUT = 80  # characters
 
 
 def spelled(value: Any) -> str:
@@ -35,7 +36,9 @@ def mistake(model: type[BaseModel], errors: ValidationError, prefix: Sequence[st
     if not place:
         return f"{key}: {message}" if key else message
     if error["type"] == "missing":
-        return f"{key} is missing in {spelled(error['input'])}"
+        held = spelled(error["input"])
+        # A whole document, and a long part of one, would hide the message.
+        return f"{key} is missing in {held}" if len(place) > 1 and len(held) <= _SHOWN_INPUT else f"{key} is missing"
     if _is_model(at) and error["type"] == "value_error":
         return f"{key}: {message}"
     if _is_model(at) or (error["type"] == "dict_type" and get_origin(at) is dict):

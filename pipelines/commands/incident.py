@@ -30,7 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     from sluice.model.evaluation.incidents import Incident, add_incident
     from sluice.model.evaluation.suites.suite import load_suite
 
-    path = Path(arguments.suite) if arguments.suite else Workspace.find().conf / DEFAULT_SUITE
+    try:
+        path = Path(arguments.suite) if arguments.suite else Workspace.find().conf / DEFAULT_SUITE
+    except ValueError as error:
+        raise ValueError(f"{error}; or name the suite by --suite FILE, which needs no workspace") from None
     incident = Incident(arguments.prompt, arguments.reason, arguments.expected, arguments.forbidden, arguments.severity)
     name = add_incident(path, incident, date.today())
     suite = load_suite(path)

@@ -166,6 +166,14 @@ def test_the_command_adds_to_the_workspace(tmp_path, monkeypatch, capsys):
         main([*command, "--forbidden", "41"])
 
 
+def test_outside_a_workspace_the_command_needs_a_suite(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("SLUICE_WORKSPACE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    command = ["incident", "add", "--prompt", "What is 6 x 7?", "--expected", "42", "--reason", "said 41"]
+    assert main(command) == 1 and "or name the suite by --suite FILE" in capsys.readouterr().err
+    assert main([*command, "--suite", "mine.yaml"]) == 0 and len(load_suite(tmp_path / "mine.yaml").samples) == 1
+
+
 def test_the_policy_of_the_docs_rejects_a_repeated_incident(path):
     add_incident(path, WRONG, TODAY)
     suite = load_suite(path)

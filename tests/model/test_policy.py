@@ -112,3 +112,10 @@ def test_a_metric_that_is_off_is_out_of_the_policy_and_of_its_hash(tmp_path, off
 def test_no_other_value_takes_a_metric_out(tmp_path, other):
     with pytest.raises(ValueError, match=r"metrics\.bits_per_byte: must be"):
         load_policy(write(tmp_path, f"name: n\nversion: 1\nmetrics: {{bits_per_byte: {other}}}\n"))
+
+
+def test_a_missing_key_is_named_without_the_document(tmp_path):
+    path = write(tmp_path, "name: n\nsuites: {arithmetic: {floor: 0.5}}\n")
+    with pytest.raises(ValueError) as refused:
+        load_policy(path)
+    assert str(refused.value) == f"{path}: version is missing"

@@ -130,7 +130,8 @@ def test_a_review_of_other_answers_does_not_count(
     other = tmp_path / "other"
     measure(other, workspace.keys, "another")
     (other / REVIEW_FILE).write_bytes((evaluation / REVIEW_FILE).read_bytes())
-    assert "none of this evaluation's" in run(capsys, "import", other, fill(sheet, "r2"), code=1)
+    said = run(capsys, "import", other, fill(sheet, "r2"), code=1)
+    assert said.count("\n") == 1 and "r2.csv: none of its ids is of this evaluation" in said
     with pytest.raises(ValueError, match="reviews other answers"):
         reviewed_evaluation(other, load_evaluation(other, {}), trusted_keys(workspace.keys))
 
@@ -144,3 +145,13 @@ def test_mistakes_are_one_line(evaluation: Path, tmp_path: Path, capsys: pytest.
     assert (found["items"], found["high_risk"], found["required"]) == (2, 2, 6)
     assert "may be filled in" in run(capsys, "export", evaluation, "--out", sheet, code=1)
     assert "has no ratings" in run(capsys, "import", evaluation, sheet, code=1)
+
+
+def test_each_refused_line_is_a_line(evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.csv"
+    run(capsys, "export", evaluation, "--out", sheet)
+    sheet = fill(sheet, "r1")
+    sheet.write_text(sheet.read_text().replace("pass", "good"))
+    said = run(capsys, "import", evaluation, sheet, code=1).splitlines()
+    assert len(said) == 6 and said[0].startswith(f"sluice review import: {sheet}:2: rating_")
+    assert all(line.startswith(f"{sheet}:") for line in said[1:])

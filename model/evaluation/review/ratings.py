@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sluice.core.failure import RefusedLines
 from sluice.model.evaluation.review.record import Better, Rating
 from sluice.model.evaluation.review.sheet import FILLED, FORMATS, BlindedItem
 
@@ -26,14 +27,19 @@ class _LineError(Exception):
 def read_ratings(path: Path, items: Sequence[BlindedItem]) -> list[Rating]:
     """Read a filled sheet of `items`; lines that nobody filled in are left out.
 
-    ValueError naming file, line and reason for unknown ids, a rater's second rating of an item, and other values than
-    allowed.
+    ValueError for a sheet of another evaluation, and naming file, line and reason for unknown ids, a rater's second
+    rating of an item, and other values than allowed.
     """
     known = {each.id: each for each in items}
     found: dict[tuple[str, str], Rating] = {}
     lines: dict[tuple[str, str], int] = {}
     problems = []
-    for number, row in _rows(path):
+    rows = list(_rows(path))
+    if len(rows) > 1 and not any(str(row["id"]).strip() in known for _, row in rows):
+        raise ValueError(
+            f"{path}: none of its ids is of this evaluation: import it into the one that it was exported of"
+        )
+    for number, row in rows:
         try:
             rating = _rating(row, known)
             if rating is None:
@@ -46,7 +52,7 @@ def read_ratings(path: Path, items: Sequence[BlindedItem]) -> list[Rating]:
             problems.append(f"{path}:{number}: {error}")
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
-        raise ValueError("\n".join(problems[:_SHOWN_PROBLEMS] + ([f"and {more} more lines"] if more > 0 else [])))
+        raise RefusedLines("\n".join(problems[:_SHOWN_PROBLEMS] + ([f"and {more} more lines"] if more > 0 else [])))
     return list(found.values())
 
 

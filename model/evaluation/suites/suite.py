@@ -215,6 +215,10 @@ def load_suite(path: Path) -> Suite:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no suite: it is a mapping with name, version, data, sha256, scorers, ..")
+    if "sha256" not in content and isinstance(named := content.get("data"), str) and (path.parent / named).is_file():
+        raise ValueError(
+            f"{path}: sha256 is missing, which pins {named}: add `sha256: {file_hash(path.parent / named)}`"
+        )
     try:
         settings = SuiteSettings.model_validate(content)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from suites.suite_fixtures import sums, write_suite
 
 from sluice.model.evaluation.suites.suite import load_suite
@@ -116,6 +117,20 @@ def test_a_suite_that_cannot_be_used_is_one_line(tmp_path: Path, settings: dict,
     with pytest.raises(ValueError, match=reason) as refused:
         load_suite(path)
     assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_suite_without_its_hash_is_told_the_value(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, sums())
+    pinned = yaml.safe_load(path.read_text())
+    sha256 = pinned.pop("sha256")
+    path.write_text(yaml.safe_dump(pinned))
+    with pytest.raises(ValueError, match=f"sha256 is missing, which pins .*: add `sha256: {sha256}`"):
+        load_suite(path)
+    del pinned["licence"]
+    path.write_text(yaml.safe_dump(pinned | {"sha256": sha256}))
+    with pytest.raises(ValueError) as refused:
+        load_suite(path)
+    assert str(refused.value) == f"{path}: licence is missing"
 
 
 def test_an_edited_file_is_not_the_one_that_is_pinned(tmp_path: Path) -> None:
