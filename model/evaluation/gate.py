@@ -31,6 +31,7 @@ from sluice.model.evaluation.item_checks import (
     check_lost,
     check_reference,
     check_tail,
+    undecided,
     unusable,
 )
 from sluice.model.evaluation.metric import Metric
@@ -92,7 +93,7 @@ def decide(
 
     checks = _reject_by_holm(findings, policy.alpha)
     failed = [check.reason for check in checks if check.outcome == "fail"]
-    undecided = [check.reason for check in checks if check.outcome == "inconclusive"]
+    open_reasons = [check.reason for check in checks if check.outcome == "inconclusive"]
     passed = [check.reason for check in checks if check.outcome == "pass"]
     not_judged += [check.reason for check in checks if check.outcome == "not_judged"]
     outcome: Literal["promote", "hold", "reject"]
@@ -100,8 +101,8 @@ def decide(
         outcome, reason = "hold", f"model {candidate.hashes['model'][:12]} is already the {role}"
     elif failed:
         outcome, reason = "reject", "; ".join(failed)
-    elif undecided or not passed:
-        outcome, reason = "hold", "; ".join(undecided) or f"policy {policy.name} checks nothing; give it bounds"
+    elif open_reasons or not passed:
+        outcome, reason = "hold", "; ".join(open_reasons) or f"policy {policy.name} checks nothing; give it bounds"
     else:
         outcome, reason = "promote", "; ".join(passed)
     if not_judged:
@@ -127,6 +128,14 @@ def decide(
 def _check_alone(candidate: Evaluation, rule: Rule, metric: Metric | None, *, is_first: bool) -> Iterator[GateFinding]:
     """Checks that need no other model. A suite has no `metric`: all about it is in the policy."""
     floor = metric.floor(candidate, rule.policy) if metric is not None else rule.policy.floor
+    if floor is not None and metric is None and rule.policy.over_chance:
+        suites = candidate.results.get("suites", {}).values()
+        chance = next((each["chance"][rule.rows] for each in suites if rule.rows in each.get("chance", {})), None)
+        if chance is None:
+            reason = f"{rule.rows}: no chance is known of it; leave out over_chance and give the floor itself"
+            yield GateFinding(undecided(rule.rows, reason, floor, 0))
+            return
+        floor += chance
     if floor is not None:
         own = metric.check if metric is not None else None
         yield own(candidate, rule.policy) if own is not None else check_floor(candidate, rule, floor)

@@ -36,7 +36,9 @@ class MetricPolicy(Block):
     """`rate`: every value lies in [0, 1]. `mean`: unbounded values over weights, such as bits over bytes."""
     floor: float | None = None
     """The limit of the interval on the worse side must keep this, whatever the champion does: a minimum where higher is
-    better, a maximum where lower is. For multiple choice it is counted from chance."""
+    better, a maximum where lower is."""
+    over_chance: bool = False
+    """Count the floor from chance, the mean of 1 / choices. Otherwise guessing keeps a floor of 0."""
     margin: float | None = Field(default=None, ge=0)
     """Non-inferiority margin: the candidate must be shown to be worse than the champion by less than this."""
     budget: float | None = Field(default=None, ge=0)
@@ -69,6 +71,10 @@ class MetricPolicy(Block):
             raise ValueError("tail has no effect with scale rate, whose values are bounded: leave it out")
         if self.max_lost is not None and self.scale != "rate":
             raise ValueError("max_lost counts answers, which scale mean has none of: leave it out")
+        if self.over_chance and (self.floor is None or self.scale != "rate" or self.direction != "higher"):
+            raise ValueError(
+                "over_chance counts a `floor` of right choices: give one, with scale rate, higher is better"
+            )
         if self.kind == "golden" and self.scale != "rate":
             raise ValueError("kind golden counts answers: use scale rate")
         return self

@@ -93,6 +93,9 @@ class Policy(Block):
         names = [*self.metrics, *self.suites]
         if both := sorted(set(self.metrics) & set(self.suites)):
             raise ValueError(f"'{both[0]}' is a metric: put it into `metrics`, not into `suites`")
+        for name, bounds in self.metrics.items():
+            if bounds.over_chance and not DEFAULTS[name].over_chance:
+                raise ValueError(f"over_chance has no effect for {name}, which has no choices: leave it out")
         of_files = {metric.name for metric in METRICS if metric.file_hash is not None}
         if pinned := [name for name, each in self.metrics.items() if each.sha256 and name not in of_files]:
             raise ValueError(

@@ -391,6 +391,20 @@ def test_golden_prompts_that_are_cut_or_exchanged_decide_nothing():
         assert decide(measured, None, pin).outcome == outcome
 
 
+def test_a_floor_over_chance_is_not_kept_by_guessing():
+    guessed, knows = (np.arange(400) % 4 == 0).astype(float), (np.arange(400) % 2 == 0).astype(float)
+    entry = {"capitals": {"planned": {"capitals": 400}, "chance": {"capitals": 0.25}}}
+    for values, over_chance, known, outcome in (
+        (guessed, False, entry, "promote"),
+        (guessed, True, entry, "hold"),
+        (knows, True, entry, "promote"),
+        (knows, True, {}, "hold"),
+    ):
+        whole = with_suite(evaluation(), "capitals", values, each=1, suites=known)
+        verdict = decide(whole, None, suites(capitals={"floor": 0.0, "over_chance": over_chance}))
+        assert verdict.outcome == outcome and (known or "no chance is known" in verdict.reason)
+
+
 def test_a_judge_decides_only_if_it_agrees_with_people():
     bounds = suites(helpful={"kind": "quality", "scorer": "judge", "floor": 0.5})
     for scorers, reason in (

@@ -53,6 +53,8 @@ def test_least_counts_follow_scale_and_kind(tmp_path):
         ("metrics:\n  bits_per_byte: {floor: .nan}\n", "metrics.bits_per_byte.floor=nan: input should be a finite num"),
         ("metrics:\n  bits_per_byte: {beat_reference: 2}\n", "metrics.bits_per_byte.beat_reference=2: input should be"),
         ("metrics:\n  bits_per_byte: 3\n", "metrics.bits_per_byte: must be {"),
+        ("suites: {a: {over_chance: true, scale: mean}}\n", "over_chance is of shares of right choices"),
+        ("metrics:\n  golden_pass_rate: {over_chance: true}\n", "over_chance has no effect for golden_pass_rate"),
         ("min_kappa: 0.59\n", "min_kappa=0.59: input should be greater than or equal to 0.6"),
         ("suites: {a: {floor: 0.5, sha256: b96b}}\n", "suites.a.sha256=b96b: "),
         (f"metrics:\n  bits_per_byte: {{sha256: {'a' * 64}}}\n", "sha256 has no effect for bits_per_byte, whose items"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "choice_accuracy"
 
-POLICY = MetricPolicy(direction="higher", floor=0.0, margin=0.10, budget=0.15, min_clusters=30)
+POLICY = MetricPolicy(direction="higher", floor=0.0, over_chance=True, margin=0.10, budget=0.15, min_clusters=30)
 
 
 def measure(subject: Subject) -> Measured:
@@ -66,7 +66,7 @@ def report(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def floor(evaluation: Evaluation, policy: MetricPolicy) -> float | None:
     """Chance, and what the policy wants above it. An evaluation of suites alone has no choices, and no rows."""
-    choices = evaluation.results.get("choices")
+    choices = evaluation.results.get("choices") if policy.over_chance else None
     return policy.floor if policy.floor is None or choices is None else 1 / choices + policy.floor
 
 

@@ -1,9 +1,11 @@
 """Run a suite: ask a model every sample and score the answers."""
 
 from datetime import date
+from statistics import fmean
 
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import EvaluatedModel
+from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.suites.choosing import add_chosen
 from sluice.model.evaluation.suites.generating import add_generated
 from sluice.model.evaluation.suites.requests import item_id, plain_prompt, prompt_hashes, prompts, question
@@ -51,6 +53,11 @@ def run_suite(model: EvaluatedModel, suite: Suite, *, today: date, progress: Pro
         "prompts": dict(prompt_hashes(settings, asked.prompts)),
         "settings": settings.model_dump(mode="json", exclude={"name", "data", "sha256", "source", "licence"}),
         "planned": {settings.metric(name): len(suite.samples) for name in settings.scorers},
+        "chance": {
+            settings.metric(name): rounded(fmean(1 / len(sample.choices) for sample in suite.samples))
+            for name in settings.scorers
+            if SCORERS[name].needs == "choices"
+        },
         "failed": 0,
         "scorers": {
             name: agreement_entry(agreed)

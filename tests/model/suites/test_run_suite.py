@@ -123,6 +123,7 @@ def test_choices_are_scored_and_calibrated(tmp_path: Path) -> None:
     assert {request.continuation for request in model.scored} == {" Rome", " Paris"}
     assert [row["answer"] for row in found.answers] == ["Paris", None]
     calibration = found.entry["calibration"]["choice_sum"]
+    assert found.entry["chance"] == {"capitals": 0.5}
     assert calibration["n"] == 2 and sum(each["n"] for each in calibration["bins"]) == 2
 
 
