@@ -71,10 +71,8 @@ class MetricPolicy(Block):
             raise ValueError("tail has no effect with scale rate, whose values are bounded: leave it out")
         if self.max_lost is not None and self.scale != "rate":
             raise ValueError("max_lost counts answers, which scale mean has none of: leave it out")
-        if self.over_chance and (self.floor is None or self.scale != "rate" or self.direction != "higher"):
-            raise ValueError(
-                "over_chance counts a `floor` of right choices: give one, with scale rate, higher is better"
-            )
+        if self.over_chance and (self.scale != "rate" or self.direction != "higher"):
+            raise ValueError("over_chance is of shares of right choices: use `scale: rate` and `direction: higher`")
         if self.kind == "golden" and self.scale != "rate":
             raise ValueError("kind golden counts answers: use scale rate")
         return self
