@@ -160,6 +160,18 @@ def test_evaluations_of_other_suites_are_not_compared(
     assert "capitals n=0 of 0 planned items" in check(capsys, evaluation, code=3)
 
 
+def test_evaluations_with_other_golden_prompts_are_not_compared(
+    capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path
+) -> None:
+    for folder, sha256, code in ((evaluation / "baseline", "1" * 64, 0), (evaluation, "2" * 64, 1)):
+        results = json.loads((folder / RESULTS_FILE).read_text())
+        results["hashes"]["golden_prompts"] = sha256
+        write_json(folder / RESULTS_FILE, results)
+        attest_folder(folder, keys, model=results["hashes"]["model"], measured_by="m")
+        said = check(capsys, evaluation, code=code)
+    assert "suite golden_pass_rate: the candidate was measured with 222222222222" in said
+
+
 def test_a_suite_is_overdue_by_the_day_of_the_judgement(
     capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path, tmp_path: Path
 ) -> None:
