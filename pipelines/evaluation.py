@@ -24,6 +24,8 @@ DEFAULT_SUITES = ("arithmetic", "instructions", "facts")
 EVALUATION_CACHE = "evaluation-cache"
 """Folder of kept answers and measurements in a workspace's state."""
 BASELINE = "baseline"
+DEFAULT = "default"
+"""Name of what is measured where no suite is named, to be measured beside named ones."""
 _LM_EVAL = "lm-eval:"
 
 
@@ -71,7 +73,8 @@ def make_plan(
     *,
     is_served: bool,
 ) -> "EvaluationPlan":
-    """Return what to measure: the named suites and tasks, or without names the metrics on `data` and our own suites.
+    """Return what to measure: the named suites and tasks, or without names the metrics on `data` and our own suites,
+    which are named `default`.
 
     A served model gives no likelihoods, so by default it gets the suites that generate. ValueError for what is missing
     or wrong.
@@ -89,6 +92,8 @@ def make_plan(
     from sluice.model.evaluation.suites.retrieval import retrieval_suite
     from sluice.pipelines.compose import compose_without_files
 
+    is_default = not names or DEFAULT in names
+    names = [name for name in names if name != DEFAULT]
     params = compose_without_files(workspace, overrides)
     config, split = with_absolute_paths(params[EvaluateConfig], workspace.root), params[PackConfig]
     tasks = [name.removeprefix(_LM_EVAL) for name in names if name.startswith(_LM_EVAL)]
@@ -97,18 +102,18 @@ def make_plan(
             "lm-eval reads a task's data from --data DIR, laid out as the hub's names: DIR/allenai/ai2_arc/README.md "
             "and JSONL beside it"
         )
+    if tasks and is_default:
+        raise ValueError("--data holds either the tasks' data or held-out text: evaluate default and lm-eval apart")
     is_refined = data is not None and any(data.glob("documents-*.jsonl*"))
     if EXTRACTION in names and not is_refined:
         raise ValueError(
             "extraction compares documents that the model was trained on with held-out ones: name the refined folder "
             "(artifacts/refine, or the output of `sluice data build`) by --data"
         )
-    wanted = (
-        [name for name in names if not name.startswith(_LM_EVAL)]
-        if names
-        else [*DEFAULT_SUITES, *_incidents(workspace)]
-    )
-    asks_retrieval = not names or RETRIEVAL in wanted
+    wanted = [name for name in names if not name.startswith(_LM_EVAL)]
+    if is_default:
+        wanted += [name for name in (*DEFAULT_SUITES, *_incidents(workspace)) if name not in wanted]
+    asks_retrieval = is_default or RETRIEVAL in wanted
     wanted = [name for name in wanted if name not in (RETRIEVAL, EXTRACTION)]
     suites = [find_suite(name, workspace) for name in wanted]
     if len({suite.settings.name for suite in suites}) < len(suites):
@@ -116,9 +121,10 @@ def make_plan(
     wants_judge = any(suite.judging is not None for suite in suites) and os.environ.get(URL_VARIABLE)
     judge = JudgeServer.from_environment() if wants_judge else None
     plan = EvaluationPlan(config, None, tuple(suites), {task: data for task in tasks if data is not None}, judge=judge)
-    if not names and is_served:
-        plan = replace(plan, suites=tuple(suite for suite in suites if suite.settings.generates))
-    elif not names and data is None:
+    if is_default and is_served:
+        kept = [suite for suite in suites if suite.settings.generates or suite.settings.name in names]
+        plan = replace(plan, suites=tuple(kept))
+    elif is_default and data is None:
         raise ValueError(
             "the default suite measures held-out text: name it by --data (a refined folder, a folder of texts or a "
             "text file), or name suites by --suite"
@@ -127,16 +133,16 @@ def make_plan(
         train = tuple(each.text for each in read_documents(data) if split_of(each.id, split) == "train")
         extraction = read_held_out(data, split) if EXTRACTION in names else None
         plan = replace(plan, training_texts=train, extraction=extraction)
-    if data is None or tasks or (names and not asks_retrieval):
-        if asks_retrieval and names:
+    if data is None or tasks or not asks_retrieval:
+        if asks_retrieval and not is_default:
             raise ValueError("retrieval asks for sections of held-out text: name it by --data")
         return plan
     held_out = read_data(data, split)
     if (retrieval := retrieval_suite(held_out.test, seed=config.seed)) is not None:
         plan = replace(plan, suites=(*plan.suites, retrieval))
-    elif names:
+    elif not is_default or RETRIEVAL in names:
         raise ValueError(f"{data}: too few held-out sections for retrieval; add text, or raise pack.test_fraction")
-    return plan if names or is_served else replace(plan, held_out=held_out)
+    return plan if not is_default or is_served else replace(plan, held_out=held_out)
 
 
 def evaluate_into(
@@ -158,6 +164,7 @@ def evaluate_into(
     from sluice.model.evaluation.harness import time_in_turns
     from sluice.model.evaluation.results import RESULTS_FILE
     from sluice.model.evaluation.review.selection import REVIEW_FILE
+    from sluice.model.evaluation.suites.plain import suites_for
 
     if (out / REVIEW_FILE).exists():
         raise ValueError(
@@ -166,6 +173,9 @@ def evaluate_into(
         )
     if out.exists() and not (out / RESULTS_FILE).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} is there and no evaluation: name another folder, or remove it")
+    for each in (candidate, baseline):
+        if each is not None:
+            suites_for(plan.suites, str(each.name), has_chat=each.has_chat)  # refuses before anything is measured
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
         partial.mkdir()

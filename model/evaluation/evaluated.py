@@ -81,6 +81,8 @@ class GeneratedAnswer:
     finish_reason: Literal["stop", "length", "error"]
     error: str = ""
     """Why there is no answer, where finish_reason is `error`."""
+    refused: bool = False
+    """Whether the model cannot be asked this prompt at all, such as one that fills its context: no try would answer."""
 
 
 class EvaluatedModel(Protocol):

@@ -29,6 +29,7 @@ from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VER
 from sluice.model.evaluation.safety.extraction import EXTRACTION, measure_extraction
 from sluice.model.evaluation.suites.cache import AnswerCache, CachedModel, code_hash
 from sluice.model.evaluation.suites.contamination import add_contamination
+from sluice.model.evaluation.suites.plain import NOTE, suites_for
 from sluice.model.evaluation.suites.run import run_suite
 from sluice.model.evaluation.suites.suite import load_suite
 from sluice.model.evaluation.suites.suite_run import SuiteRun
@@ -92,15 +93,18 @@ def run_plan(
     """
     timings: dict[str, float] = {}
     measured: dict[str, Measured] = {}
+    suites = suites_for(plan.suites, str(candidate.name), has_chat=candidate.has_chat) if plan.suites else ()
     if plan.held_out is not None:
         measured = _measure(candidate, plan, timings, cache, progress)
     runs: dict[str, SuiteRun] = {}
     judge: EvaluatedModel | None = None
     with ExitStack() as stack:
         model: EvaluatedModel = candidate.model if cache is None else _cached(candidate, cache, stack)
-        for suite in plan.suites:
+        for suite, wanted in zip(suites, plan.suites, strict=True):
             started = time.perf_counter()
             runs[suite.settings.name] = run_suite(model, suite, today=today, progress=progress)
+            if suite.settings.chat != wanted.settings.chat:
+                runs[suite.settings.name].entry["note"] = NOTE
             if suite.judging is not None:
                 judge = judge or _judge(plan, cache, stack)
                 add_judged(runs[suite.settings.name], suite, judge, progress)

@@ -87,7 +87,7 @@ class ModelFolder:
         decode(self.model, list(answers.values()), finished)
         errors |= {index: "the model's logits are not finite" for index, answer in answers.items() if answer.failed}
         return [
-            GeneratedAnswer("", 0, "error", errors[index])
+            GeneratedAnswer("", 0, "error", errors[index], refused=index not in answers)
             if index in errors
             else GeneratedAnswer(text.whole(), answers[index].sampled, "stop" if text.stopped else "length")
             for index, text in enumerate(texts)

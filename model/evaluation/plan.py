@@ -38,6 +38,14 @@ class EvaluationPlan:
     beside: Path | None = None
     """Evaluation folder of the baseline, with whose answers the judge compares; None: not compared."""
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether anything is asked from held-out text or a task's data."""
+        from sluice.model.evaluation.suites.retrieval import NAME as RETRIEVAL
+
+        measures = self.held_out is not None or self.extraction is not None or bool(self.tasks)
+        return measures or any(suite.settings.name == RETRIEVAL for suite in self.suites)
+
 
 class EvaluatedCandidate:
     """A model directory or a served URL. A directory is loaded at first use, so that kept answers need no weights."""
@@ -62,6 +70,20 @@ class EvaluatedCandidate:
         from sluice.model.model_files import model_hash
 
         return self.model.model_hash if self.is_served else model_hash(self.folder)
+
+    @cached_property
+    def has_chat(self) -> bool:
+        """Whether conversations can be asked, by the tokenizer's files alone; a server is taken to do so."""
+        from sluice.data.tokenization.folder import load_tokenizer
+        from sluice.model.text.prompt import load_prompt_encoder
+
+        if self.is_served or not (self.folder / "tokenizer.json").is_file():
+            return True  # opening the directory says what is missing
+        try:
+            tokenizer = load_tokenizer(self.folder)
+            return load_prompt_encoder(self.folder, tokenizer, tokenizer.get_vocab_size()).has_chat
+        except Exception:  # of tokenizers, which has no class of its own; opening names the damaged file
+            return True
 
     def subject(self, held_out: HeldOut, config: EvaluateConfig, progress: Progress) -> Subject:
         """Return the directory's model as the metrics measure it."""

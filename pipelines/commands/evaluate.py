@@ -25,11 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE|NAME|lm-eval:TASK",
         help="a suite's YAML file, the name of one of conf/suites, a set in a pinned wheel (humaneval), or a task of "
-        "lm-eval (repeatable; default: the metrics of the lifecycle on --data, and our own small suites)",
+        "lm-eval (repeatable; `default`, also without --suite: the metrics of the lifecycle on --data, and our own "
+        "small suites)",
     )
     parser.add_argument(
         "--data",
-        metavar="DIR",
+        metavar="DIR|FILE",
         help="held-out text: a refined folder, a folder of texts or a text file; for lm-eval: the tasks' data",
     )
     parser.add_argument(
@@ -43,14 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sluice.components.workspace import Workspace
     from sluice.model.evaluation.plan import EvaluatedCandidate
-    from sluice.pipelines.evaluation import EVALUATION_CACHE, evaluate_into, make_plan
+    from sluice.pipelines.evaluation import DEFAULT, EVALUATION_CACHE, evaluate_into, make_plan
 
     workspace = Workspace.find_or_default()
     data = Path(arguments.data) if arguments.data else None
+    for name in (arguments.model, arguments.baseline):
+        if name and not name.startswith(("http://", "https://")) and not Path(name).exists():
+            raise ValueError(f"{name} does not exist: name a model directory, or the URL of a server")
     candidate = EvaluatedCandidate(arguments.model)
     baseline = EvaluatedCandidate(arguments.baseline) if arguments.baseline else None
     is_served = any(each.is_served for each in (candidate, baseline) if each is not None)
     plan = make_plan(workspace, arguments.suite, data, arguments.overrides, is_served=is_served)
+    if data is not None and arguments.suite and DEFAULT not in arguments.suite and not plan.reads_data:
+        use = "serves only to find items of the suites in its training text" if plan.training_texts else "has no effect"
+        print(f"--data {data} {use}: add --suite default to measure the held-out text too", file=sys.stderr)
     found = evaluate_into(
         Path(arguments.out),
         workspace,
@@ -101,10 +108,25 @@ def table(results: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Ite
     for name, suite in results["suites"].items():
         if suite.get("overdue"):
             yield f"{name}: due for renewal since {suite['refresh_by']}, so its checks are inconclusive"
+        if suite.get("note"):
+            yield f"{name}: {suite['note']}"
         for metric, reason in suite.get("unscored", {}).items():
             yield f"{metric}: {reason}"
-        if suite.get("failed"):
-            yield f"{name}: {suite['failed']} answers failed, and count as wrong"
+        if failed := suite.get("failed"):
+            yield _failed(name, failed, suite)
+
+
+def _failed(name: str, failed: int, suite: Mapping[str, Any]) -> str:
+    """How many answers failed, and why most of them did."""
+    from sluice.model.evaluation.lost_items import ANSWERS_FILE
+
+    is_counted = bool(suite["planned"].keys() - suite.get("unscored", {}).keys())
+    said = f"{name}: {failed} {'answer' if failed == 1 else 'answers'} failed"
+    if is_counted:
+        said += f", and {'counts' if failed == 1 else 'count'} as wrong"
+    if most := suite.get("most_failed"):
+        said += f"; {most['count']} of {failed}: {most['reason']}"
+    return f"{said} (see {ANSWERS_FILE})"
 
 
 def _row(name: str, metric: Mapping[str, Any], planned: int) -> tuple[str, ...]:

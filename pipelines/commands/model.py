@@ -124,8 +124,11 @@ def _surprisal(arguments: argparse.Namespace) -> None:
     folder, path = _check_folder(arguments.folder), Path(arguments.text)
     try:
         text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no UTF-8 text that can be read: {error}") from None
+    except OSError as error:
+        reason = "does not exist" if not path.exists() else "is a folder" if path.is_dir() else f"{error.strerror}"
+        raise ValueError(f"{path} {reason}: name a text file that you may read") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: byte {error.start} is none; save it as UTF-8") from None
     if arguments.out and Path(arguments.out).is_dir():
         raise ValueError(f"--out {arguments.out} is a folder: name a file")
     from sluice.core.check import finite_or_none

@@ -102,8 +102,9 @@ def _import(arguments: argparse.Namespace, record: Path, reviewable: "Reviewable
     if arguments.json:
         print(json.dumps({"imported": len(new), **summary}))
         return
+    raters = "1 rater" if summary["raters"] == 1 else f"{summary['raters']} raters"
     print(
-        f"{len(new)} ratings imported; reviewed by {summary['raters']} raters: "
+        f"{len(new)} ratings imported; reviewed by {raters}: "
         f"{summary['reviewed']} of {summary['required']} items of high risk, "
         f"{summary['disputed_reviewed']} of {summary['disputed']} disputed ones"
     )

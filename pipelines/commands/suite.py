@@ -29,6 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.samples < 1:
         raise ValueError(f"--samples {arguments.samples}: draw at least one")
+    if not Path(arguments.traffic).is_dir():
+        raise ValueError(
+            f"--traffic {arguments.traffic} is no folder: a server's traffic lies in .sluice/traffic of its workspace"
+        )
     out = Path(arguments.out) if arguments.out else Workspace.find().conf / DEFAULT_SUITE
     drawn = sample_traffic(
         Path(arguments.traffic), out, most=arguments.samples, seed=arguments.seed, today=date.today()

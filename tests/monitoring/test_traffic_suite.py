@@ -45,6 +45,11 @@ def test_distinct_live_prompts_are_drawn_masked(
     assert load_suite(out).settings.scorers == ["reviewed"]
 
 
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "sample", "--traffic", "nothere", "--out", str(tmp_path / "s.yaml")]) == 1
+    assert "--traffic nothere is no folder: a server's traffic lies in .sluice/traffic" in capsys.readouterr().err
+
+
 def test_the_draw_follows_the_texts_and_the_seed_alone(traffic: Path, tmp_path: Path, make_traffic: Any) -> None:
     def draw(name: str, *more: str) -> list[str]:
         out = tmp_path / f"{name}.yaml"
@@ -73,10 +78,10 @@ def test_a_suite_that_was_not_drawn_from_traffic_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--traffic", "nowhere", "--out", "a.yaml"], "no prompt among 0 answered live requests"),
-        (["--traffic", "nowhere", "--out", "a.txt"], "name a .yaml file"),
-        (["--traffic", "nowhere", "--out", "My suite.yaml"], "name a .yaml file"),
-        (["--traffic", "nowhere", "--out", "a.yaml", "--samples", "0"], "draw at least one"),
+        (["--traffic", "empty", "--out", "a.yaml"], "no prompt among 0 answered live requests"),
+        (["--traffic", "empty", "--out", "a.txt"], "name a .yaml file"),
+        (["--traffic", "empty", "--out", "My suite.yaml"], "name a .yaml file"),
+        (["--traffic", "empty", "--out", "a.yaml", "--samples", "0"], "draw at least one"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -87,6 +92,7 @@ def test_a_mistake_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     assert main(["suite", "sample", *arguments]) == 1
     assert reason in (said := capsys.readouterr().err) and said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "empty"]

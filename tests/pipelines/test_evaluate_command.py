@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 from evaluation_fixtures import SPLIT, corpus, document_text, saved_model, side_of, tiny_model  # noqa: F401
 from suites.suite_fixtures import sums, write_suite
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from sluice.components.workspace import Workspace
+from sluice.data.tokenization import END_OF_TEXT
 from sluice.data.tokenization.folder import load_tokenizer
 from sluice.model.directory import save_model
 from sluice.model.evaluation import open_model
@@ -89,6 +94,8 @@ def test_the_default_suite_repeats_to_the_byte_and_asks_nothing_again(
         "contamination",
     } <= suite.keys()
     first = contents(tmp_path / "one")
+    page = (tmp_path / "one" / "evaluation.html").read_text()
+    assert "<span>never" in page and "9999" not in page  # retrieval's questions do not age
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model is opened again")
@@ -195,6 +202,74 @@ def test_documents_that_the_model_gives_away_are_counted_on_both_sides(
     entry = evaluation.results["suites"]["extraction"]
     assert entry["train"]["value"] == 0 and entry["difference"]["interval"][0] < 0 < entry["difference"]["interval"][1]
     assert "contamination" not in entry and len(evaluation.items["bias-pairs"]) == 60
+
+
+@pytest.fixture(scope="module")
+def no_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a tokenizer without chat template and tokens of chats, and with a context of 128 bytes."""
+    folder = tmp_path_factory.mktemp("plain")
+    tokenizer = Tokenizer(
+        BPE({text: place for place, text in enumerate((END_OF_TEXT, *sorted(ByteLevel.alphabet())))}, [])
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END_OF_TEXT}))
+    save_model(folder / "model", tiny_model(tokenizer, context=128), folder, {})
+    return folder / "model"
+
+
+def test_a_model_without_a_chat_is_asked_as_plain_text_unless_the_suite_insists(
+    no_chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["evaluate", str(no_chat), "--suite", "arithmetic", "--suite", "facts", "--out", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert "facts: asked as plain text: the model has no chat template" in shown and "failed" not in shown
+    suites = load_evaluation(tmp_path / "out", {}).results["suites"]
+    assert [suites[name]["settings"]["chat"] for name in ("arithmetic", "facts")] == [False, False]
+    own = write_suite(tmp_path / "own", sums(), chat=True)
+    monkeypatch.setattr(open_model, "open_model", None)  # refused before the model is opened
+    assert main(["evaluate", str(no_chat), "--suite", str(own), "--out", "own-out"]) == 1
+    said = capsys.readouterr().err
+    assert "suite sums says chat: true" in said and "chat: false" in said and "chat_template.jinja" in said
+
+
+def test_prompts_that_the_model_cannot_be_asked_are_no_wrong_answers(
+    no_chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": str(n), "question": f"{n} + {n} is what? " * 20, "target": 2 * n} for n in range(4)]
+    long = write_suite(tmp_path / "long", rows, max_tokens=2, chat=False, judge={"rubric": "answer"})
+    monkeypatch.setenv("SLUICE_JUDGE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("SLUICE_JUDGE_MODEL", "judge")  # is not asked
+    assert main(["evaluate", str(no_chat), "--suite", str(long), "--out", "out"]) == 0
+    assert "sums: no prompt can be asked: the prompt has " in capsys.readouterr().out
+    found = load_evaluation(tmp_path / "out", {}).results["metrics"]
+    assert [(found[name]["n"], found[name]["value"]) for name in ("sums", "sums.answer")] == [(0, None)] * 2
+    rows[0]["question"] = "0 + 0 ="
+    some = write_suite(tmp_path / "some", rows[:2], max_tokens=2, chat=False)
+    assert main(["evaluate", str(no_chat), "--suite", str(some), "--out", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert "sums: 1 answer failed, and counts as wrong; 1 of 1: the prompt has " in shown and "(see answers" in shown
+    assert load_evaluation(tmp_path / "out", {}).results["metrics"]["sums"]["n"] == 2
+
+
+def test_the_default_is_measured_beside_a_suite_by_name(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "notes.txt"
+    data.write_text("\n\n".join(document_text(number) for number in range(100, 112)))
+    suite = write_suite(tmp_path / "suite", sums(), max_tokens=2)
+    command = ["evaluate", str(model), "--suite", str(suite), "--data", str(data), *SMALL[2:], "--out", "out"]
+    assert main(command) == 0
+    assert "has no effect: add --suite default" in capsys.readouterr().err
+    plan = make_plan(Workspace.find_or_default(), [str(suite), "default"], data, SMALL[2:], is_served=False)
+    assert plan.held_out is not None and plan.reads_data
+    assert [each.settings.name for each in plan.suites][:4] == ["sums", "arithmetic", "instructions", "facts"]
+
+
+def test_a_model_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "nomodel", "--suite", "facts", "--out", "out"]) == 1
+    assert "nomodel does not exist" in capsys.readouterr().err
 
 
 def found_in(folder: Path) -> dict[str, Any]:

@@ -449,3 +449,6 @@ def test_surprisal_prints_sums_and_colours_a_page(mistral: Path, tmp_path: Path,
     text.write_bytes(b"\xff")
     assert main(["model", "surprisal", str(tmp_path / "ours"), str(text)]) == 1
     assert "is no UTF-8 text" in capsys.readouterr().err
+    for wrong, reason in ((tmp_path / "none.txt", "does not exist"), (tmp_path, "is a folder")):
+        assert main(["model", "surprisal", str(tmp_path / "ours"), str(wrong)]) == 1
+        assert f"{wrong} {reason}: name a text file" in (said := capsys.readouterr().err) and "Errno" not in said

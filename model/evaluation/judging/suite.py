@@ -19,6 +19,7 @@ from sluice.model.evaluation.judging.preferences import Outcome, Preference, win
 from sluice.model.evaluation.judging.rubric import JudgedAnswer
 from sluice.model.evaluation.metric import rounded
 from sluice.model.evaluation.results import Item
+from sluice.model.evaluation.suites.scorers import SCORERS
 from sluice.model.evaluation.suites.suite import Suite
 from sluice.model.evaluation.suites.suite_run import LONGEST_ERROR, SuiteRun
 
@@ -40,6 +41,10 @@ def add_judged(run: SuiteRun, suite: Suite, judge: EvaluatedModel | None, progre
     run.entry["prompts"] = {**run.entry["prompts"], **{f"rubric-{each.name}": each.sha256 for each in used}}
     if judge is None:
         run.entry.setdefault("unscored", {})[metric] = f"no judge: set {URL_VARIABLE} and {MODEL_VARIABLE}"
+        return
+    texts = {suite.settings.metric(name) for name in suite.settings.scorers if SCORERS[name].reads == "text"}
+    if texts & run.entry.get("unscored", {}).keys():
+        run.entry["unscored"][metric] = "no answer to judge: no prompt can be asked"
         return
     answered = [
         JudgedAnswer(row["item"], row["prompt"], row["answer"], tuple(map(str, row["targets"])), sample.cluster)

@@ -133,7 +133,8 @@ def check(evaluation: Evaluation, policy: MetricPolicy) -> GateFinding:
     value, bound = evaluation.timings.get(NAME, np.nan), policy.floor
     n = int(evaluation.timings.get("first_token_samples", 0))
     if n < policy.min_clusters:
-        return GateFinding(too_few(NAME, n, policy.min_clusters, bound))
+        unit = "samples: raise evaluate.latency_prompts"
+        return GateFinding(too_few(NAME, n, policy.min_clusters, bound, unit=unit))
     if not np.isfinite(value):
         return GateFinding(not_finite(NAME, n, n, bound))
     return GateFinding(compare_exact(NAME, value, bound, good="below", n=n, show="{:.0f} ms".format))

@@ -21,9 +21,9 @@ def add_chosen(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: Pro
     settings, samples = asked.suite.settings, asked.suite.samples
     scorers = [name for name in settings.scorers if SCORERS[name].reads == "choices"]
     if not model.can_score:
-        run.entry["unscored"] = {
-            settings.metric(name): "the model gives no likelihoods; score choice_letter instead" for name in scorers
-        }
+        run.entry.setdefault("unscored", {}).update(
+            {settings.metric(name): "the model gives no likelihoods; score choice_letter instead" for name in scorers}
+        )
         return
     likelihoods = _likelihoods(model, asked, "choice_gain" in scorers, progress)
     for row, sample, choices in zip(run.answers, samples, likelihoods, strict=True):

@@ -1,8 +1,9 @@
 """The part of a suite's run in which the model generates text."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from sluice.core.progress import Progress
 from sluice.model.evaluation.evaluated import AnswerRequest, EvaluatedModel, GeneratedAnswer, Prompt
@@ -18,7 +19,11 @@ from sluice.model.evaluation.suites.suite_run import LONGEST_ERROR, Asked, Suite
 
 
 def add_generated(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: Progress) -> None:
-    """Add what scorers of text say of the greedy answers, and of perturbed prompts and drawn answers where wanted."""
+    """Add what scorers of text say of the greedy answers, and of perturbed prompts and drawn answers where wanted.
+
+    Where none of the prompts can be asked, that is the suite's and not the model's answer: no rows, and the reason in
+    `unscored`.
+    """
     settings = asked.suite.settings
     greedy = model.generate(_requests(asked.prompts, asked.suite), progress)
     run.entry["failed"] = sum(answer.finish_reason == "error" for answer in greedy)
@@ -27,6 +32,14 @@ def add_generated(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: 
         row.update(answer=answer.text, finish_reason=answer.finish_reason)
         if answer.finish_reason == "error":
             row["error"] = answer.error[:LONGEST_ERROR]
+    if run.entry["failed"]:
+        run.entry["most_failed"] = most_frequent([answer.error for answer in greedy if answer.finish_reason == "error"])
+    if greedy and all(answer.refused for answer in greedy):
+        reason = f"no prompt can be asked: {greedy[0].error[:LONGEST_ERROR]}"
+        run.entry["unscored"] = {
+            settings.metric(name): reason for name in settings.scorers if SCORERS[name].reads == "text"
+        }
+        return
     for name in settings.scorers:
         if SCORERS[name].reads != "text":
             continue
@@ -37,6 +50,12 @@ def add_generated(model: EvaluatedModel, asked: Asked, run: SuiteRun, progress: 
     _perturb(model, asked, run, greedy, progress=progress)
     if settings.sampling is not None:
         _sample(model, asked, run, progress)
+
+
+def most_frequent(errors: Sequence[str]) -> dict[str, Any]:
+    """Return the most frequent of `errors` as {"reason", "count"}, of equally frequent ones the first."""
+    reason, count = Counter(error[:LONGEST_ERROR] for error in errors).most_common(1)[0]
+    return {"reason": reason, "count": count}
 
 
 def _requests(
