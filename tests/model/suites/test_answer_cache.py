@@ -122,7 +122,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from suites.test_cache import REQUESTS, cached, RuleModel, asked
+from suites.test_answer_cache import REQUESTS, cached, RuleModel, asked
 
 def answer(request):
     if asked(request) == "question 37":
