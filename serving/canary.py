@@ -125,7 +125,7 @@ class Test(NamedTuple):
     name: str
     log_e: float
     shown: str
-    """What a rejection shows."""
+    """Conclusion that a rejection allows."""
     levels: int = 1
     """Its level, in multiples of alpha."""
 

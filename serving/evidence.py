@@ -1,4 +1,4 @@
-"""What a rollout has observed of its two arms, as totals since it began: all that its decisions need.
+"""Observations of the two arms of a rollout, as totals since it began: all that its decisions need.
 
 A replayed prompt goes to both arms and counts once, by who was bad on it. An answer of the champion is slow if it
 exceeds a quantile of the champion's earlier answers to the same prompts, one of the challenger if it exceeds

@@ -20,7 +20,7 @@ from sluice.model.evaluation.metric_policy import MetricPolicy, TailBound
 from sluice.model.evaluation.results import Evaluation, Item
 
 Role = Literal["champion", "baseline"]
-"""What reasons call the model that a candidate is compared with: one that serves, or one that a user named."""
+"""Name, in reasons, of the model that a candidate is compared with: one that serves, or one that a user named."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _KINDS = {
     "tail": ("tail", "share of documents much worse"),
     "lost": ("lost", "answers lost"),
 }
-"""What the title of a check adds to its metric's, and what it measures, by the end of its name."""
+"""Addition to a metric's title, and the value measured, by the end of a check's name."""
 _RATES = {"tail": "{:.1%}".format, "lost": "{:.0f}".format}
 """Numbers of checks that are not in the metric's unit."""
 _CHECK = re.compile(rf"(?P<metric>.+?)(?:_(?P<kind>{'|'.join(_KINDS)}))?(?:\[(?P<slice>.+)\])?")
