@@ -19,6 +19,12 @@ from sluice.model.evaluation.finding import GateFinding, Show, judge
 from sluice.model.evaluation.metric_policy import MetricPolicy, TailBound
 from sluice.model.evaluation.results import Evaluation, Item
 
+_CLUSTERS = {
+    "bits_per_byte": "clusters: raise evaluate.documents, or give it more held-out text",
+    "choice_accuracy": "clusters: raise evaluate.multiple_choice_items, or give it more held-out text",
+}
+"""What fewer clusters than the policy wants are told, by metric: the setting that gives more."""
+
 Role = Literal["champion", "baseline"]
 """Name, in reasons, of the model that a candidate is compared with: one that serves, or one that a user named."""
 
@@ -62,7 +68,9 @@ def unusable(metric: str, evaluation: Evaluation, rule: Rule, bound: float, *, o
         return undecided(metric, reason, bound, n)
     clusters = len({i.unit for i in items})
     if rule.policy.kind != "golden" and clusters < rule.policy.min_clusters:
-        return too_few(metric, clusters, rule.policy.min_clusters, bound, unit="clusters", label=label)
+        return too_few(
+            metric, clusters, rule.policy.min_clusters, bound, unit=_CLUSTERS.get(rule.rows, "clusters"), label=label
+        )
     return None
 
 

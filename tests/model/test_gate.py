@@ -147,6 +147,19 @@ def test_absolute_bounds(change, metric, outcome):
     assert metric in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("change", "metric", "setting"),
+    [
+        ({"samples": 16}, "first_token_p95_ms", "evaluate.latency_prompts"),
+        ({"documents": 79}, BITS_PER_BYTE, "evaluate.documents"),
+        ({"questions": 20, "correct": 20}, CHOICE_ACCURACY, "evaluate.multiple_choice_items"),
+    ],
+)
+def test_too_few_samples_name_the_setting_that_gives_more(change, metric, setting):
+    bounds = policy(bits_per_byte={"beat_reference": False}) if metric == BITS_PER_BYTE else POLICY
+    assert f"raise {setting}" in outcome_of(decide(evaluation(**change), None, bounds), metric).reason
+
+
 def test_a_reference_that_is_missing_for_some_documents_holds():
     first = evaluation()
     bits = dict(first.results["baselines"]["ngram_order_5"]["bits_by_item"])

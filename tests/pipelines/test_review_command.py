@@ -92,7 +92,7 @@ def test_a_review_goes_out_and_comes_back(
         reviewed_evaluation(evaluation, load_evaluation(evaluation, {}), trusted).results
     )
     said = run(capsys, "import", evaluation, fill(sheet, "r1", slice(0, 4)))
-    assert "4 of 6 items of high risk" in said and "too few items with two ratings" in said
+    assert "reviewed by 1 rater: 4 of 6 items of high risk" in said and "too few items with two ratings" in said
     found = json.loads(run(capsys, "import", evaluation, fill(sheet, "r2"), "--json"))
     assert (found["imported"], found["reviewed"], found["raters"], found["alpha"], found["win_rate"]) == (6, 6, 2, 1, 1)
     # The record lies beside the evidence, which stays as it was measured.
