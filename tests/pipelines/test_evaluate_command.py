@@ -222,9 +222,10 @@ def no_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_without_a_chat_is_asked_as_plain_text_unless_the_suite_insists(
     no_chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["evaluate", str(no_chat), "--suite", "arithmetic", "--suite", "facts", "--out", "out"]) == 0
+    (tmp_path / "notes.txt").write_text("\n\n".join(document_text(number) for number in range(100, 112)))
+    assert main(["evaluate", str(no_chat), "--data", "notes.txt", "--out", "out", *SMALL[2:]]) == 0
     shown = capsys.readouterr().out
-    assert "facts: asked as plain text: the model has no chat template" in shown and "failed" not in shown
+    assert "facts: asked as plain text: the model has no chat template" in shown and "bits_per_byte" in shown
     suites = load_evaluation(tmp_path / "out", {}).results["suites"]
     assert [suites[name]["settings"]["chat"] for name in ("arithmetic", "facts")] == [False, False]
     own = write_suite(tmp_path / "own", sums(), chat=True)
