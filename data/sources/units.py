@@ -56,7 +56,10 @@ class FileUnit:
                 if last is not None:
                     yield last
                 last = each
-        if _state(path) != expected:
+        state = _state(path)
+        if not state and isinstance(last, Reject):
+            yield last  # It says why the file could not be read.
+        elif state != expected:
             yield self.origin.reject(self.shown, "changed while it was read")
         elif last is not None:
             yield last

@@ -23,7 +23,7 @@ _CLUSTERS = {
     "bits_per_byte": "clusters: raise evaluate.documents, or give it more held-out text",
     "choice_accuracy": "clusters: raise evaluate.multiple_choice_items, or give it more held-out text",
 }
-"""What fewer clusters than the policy wants are told, by metric: the setting that gives more."""
+"""Advice where there are fewer clusters than the policy wants, by metric: the setting that gives more."""
 
 Role = Literal["champion", "baseline"]
 """Name, in reasons, of the model that a candidate is compared with: one that serves, or one that a user named."""
