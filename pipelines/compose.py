@@ -55,8 +55,11 @@ def compose_without_files(
         return found
 
     try:
-        # Every field's own default, without the blocks' rules: only the composed whole has to be legal.
-        defaults = {name: kind.model_construct().model_dump(mode="json") for name, kind in kinds.items()}
+        # Every field's own default, without the blocks' rules: only the composed whole has to be legal. A default that
+        # those rules would convert is no mistake, of which pydantic need not warn.
+        defaults = {
+            name: kind.model_construct().model_dump(mode="json", warnings=False) for name, kind in kinds.items()
+        }
         conf = _conf_values(workspace.conf, {key: option for key, option in given.items() if key in groups})
         composed = OmegaConf.merge(defaults, *conf)
         for key, text in given.items():

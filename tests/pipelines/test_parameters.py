@@ -30,6 +30,7 @@ def workspace(root: Path) -> Workspace:
     return Workspace(root)
 
 
+@pytest.mark.filterwarnings("error")  # a user would see them before every run
 def test_every_profile_composes_to_valid_blocks(workspace: Workspace) -> None:
     profiles = sorted(path.stem for path in (workspace.conf / "profile").glob("*.yaml"))
     assert {"laptop", "tiny"} <= set(profiles)
