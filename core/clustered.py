@@ -12,6 +12,7 @@ limit on the other side lies beyond the bound where the p-value is below alpha.
 | `ClusteredRateDifference` | two models' values in [0, 1] | Tango's score test at the effective sample size |
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -148,8 +149,30 @@ class ClusteredMean:
         return max(student, (beyond + 1) / (len(drawn) + 1))
 
 
+class _EffectiveSize(ABC):
+    """Number of independent items that carry as much information as items in clusters."""
+
+    units: NDArray[np.int64]
+
+    @property
+    @abstractmethod
+    def n(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def design_effect(self) -> float: ...
+
+    @property
+    def clusters(self) -> int:
+        return _count(self.units)
+
+    @property
+    def effective_n(self) -> float:
+        return self.n / self.design_effect
+
+
 @dataclass(frozen=True)
-class ClusteredRate:
+class ClusteredRate(_EffectiveSize):
     """Mean of values in [0, 1], such as the share of questions answered right or of documents that lose much."""
 
     values: Floats
@@ -160,20 +183,12 @@ class ClusteredRate:
         return len(self.values)
 
     @property
-    def clusters(self) -> int:
-        return _count(self.units)
-
-    @property
     def value(self) -> float:
         return float(self.values.mean())
 
     @cached_property
     def design_effect(self) -> float:
         return design_effect(self.values - self.value, self.n * self.value * (1 - self.value), self.units)
-
-    @property
-    def effective_n(self) -> float:
-        return self.n / self.design_effect
 
     @cached_property
     def _skewness(self) -> float:
@@ -203,7 +218,7 @@ class ClusteredRate:
 
 
 @dataclass(frozen=True)
-class ClusteredRateDifference:
+class ClusteredRateDifference(_EffectiveSize):
     """Mean difference of two models' values in [0, 1] on the same items, `ours` minus `theirs`.
 
     Values between 0 and 1 count as that share of a discordant pair, which overstates their variance and so is safe.
@@ -216,10 +231,6 @@ class ClusteredRateDifference:
     @property
     def n(self) -> int:
         return len(self.ours)
-
-    @property
-    def clusters(self) -> int:
-        return _count(self.units)
 
     @property
     def value(self) -> float:
@@ -235,10 +246,6 @@ class ClusteredRateDifference:
     def design_effect(self) -> float:
         difference = self.ours - self.theirs
         return design_effect(difference - self.value, sum(self.discordant) - self.n * self.value**2, self.units)
-
-    @property
-    def effective_n(self) -> float:
-        return self.n / self.design_effect
 
     @cached_property
     def _skewness(self) -> float:

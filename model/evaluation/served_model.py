@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +13,9 @@ import httpx
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer
+from sluice.model.evaluation.parallel_answers import answer_in_parallel
 
 TIMEOUT_S = 120.0
-_WORKERS = 4
 _MOST_STOPS = 4  # of OpenAI's API; further stop strings are applied to the answer
 _TRIES = 4
 _MOST_WAIT_S = 10.0
@@ -65,12 +64,7 @@ class ServedModel:
 
     def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         """Answer the requests, some at a time. Raises ValueError if the server's version changes on the way."""
-        answers: list[GeneratedAnswer] = []
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            for answer in pool.map(self._answer, requests):
-                answers.append(answer)
-                progress(len(answers), len(requests), "answers")
-        return answers
+        return answer_in_parallel(self._answer, requests, progress, "answers")
 
     def _answer(self, request: AnswerRequest) -> GeneratedAnswer:
         """One answer; a refusal, an error or a time-out is a GeneratedAnswer too."""

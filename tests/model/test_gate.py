@@ -467,7 +467,7 @@ def test_a_judge_does_not_decide_by_its_agreement_on_another_suite():
 
 
 def test_every_scorer_that_took_part_in_the_rows_needs_its_kappa():
-    """Of two scorers, pass@1 is by the second where the first reads likelihoods; agreement may be by any of them."""
+    """With two scorers, pass@1 is by the second where the first reads likelihoods; agreement may be by any of them."""
     entry = {
         "planned": dict.fromkeys(("safe.pass@1", "safe.case_agreement", "safe.numeric"), 100),
         "settings": {"scorers": ["numeric", "refused"]},

@@ -145,7 +145,7 @@ def test_a_passage_cut_to_the_context_is_divided_by_the_bytes_that_were_scored(t
     space = context + 1 - max(map(len, before))
 
     def gain(passage):
-        """What the question is worth for the passage, in nats, and the bytes of it that fit."""
+        """Nats that the question gains for the passage, and the bytes of the passage that fit."""
         ids = encode_plain(tokenizer, passage)[:space]
         given, without = negative_log_likelihoods(model, [Span([*prompt, *ids], len(prompt)) for prompt in before])
         return without - given, len(tokenizer.decode(ids).encode())

@@ -129,7 +129,7 @@ class Stage:
 
     @property
     def actions(self) -> list[tuple[str, str]]:
-        """What the ledger says of the challenger."""
+        """Entries of the ledger about the challenger."""
         return [(entry.action, entry.version) for entry in self.workspace.releases.history() if entry.version == "3"]
 
     def assert_dropped(self, reason: str) -> None:

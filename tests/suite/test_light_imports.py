@@ -1,4 +1,4 @@
-"""What must start fast, or run where little is installed, loads no heavy library."""
+"""Modules that must start fast, or run where little is installed, load no heavy library."""
 
 import json
 import subprocess

@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -14,13 +13,13 @@ import httpx
 from sluice.core.canonical import canonical_json
 from sluice.core.progress import Progress, no_progress
 from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer
+from sluice.model.evaluation.parallel_answers import answer_in_parallel
 
 URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE = "SLUICE_JUDGE_URL", "SLUICE_JUDGE_MODEL", "SLUICE_JUDGE_KEY"
 TIMEOUT_S = 60.0
 _TRIES = 3
 _MOST_WAIT_S = 10.0
 _MOST_BYTES = 1_000_000
-_WORKERS = 4
 
 
 class _Again(Exception):
@@ -79,12 +78,7 @@ class JudgeServer:
 
     def generate(self, requests: Sequence[AnswerRequest], progress: Progress = no_progress) -> list[GeneratedAnswer]:
         """Ask the judge, some requests at a time."""
-        answers: list[GeneratedAnswer] = []
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            for answer in pool.map(self._answer, requests):
-                answers.append(answer)
-                progress(len(answers), len(requests), "judgements")
-        return answers
+        return answer_in_parallel(self._answer, requests, progress, "judgements")
 
     def _answer(self, request: AnswerRequest) -> GeneratedAnswer:
         for tries in range(_TRIES):

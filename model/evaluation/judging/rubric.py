@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sluice.core.canonical import canonical_json
 from sluice.core.settings.block import Block
 from sluice.core.settings.errors import mistake
 from sluice.model.evaluation.evaluated import Message
+from sluice.model.evaluation.yaml_file import read_yaml
 
 SHIPPED = Path(__file__).parent / "rubrics"
 
@@ -107,12 +107,7 @@ def find_rubric(name: str) -> Path:
 
 def load_rubric(path: Path) -> Rubric:
     """Read and check a rubric. ValueError naming file and reason for what cannot be used."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"rubric {path} cannot be read: {error.strerror or error}; correct the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content: Any = read_yaml(path, "rubric")
     try:
         return Rubric.model_validate(content)
     except ValidationError as error:

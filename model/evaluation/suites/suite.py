@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sluice.core.manifest import file_hash
@@ -18,6 +17,7 @@ from sluice.model.evaluation.judging.rubric import Rubric, find_rubric, load_rub
 from sluice.model.evaluation.suites.perturbations import PERTURBATIONS
 from sluice.model.evaluation.suites.samples import LETTERED_CHOICES, SampleFields, SuiteSample, read_samples
 from sluice.model.evaluation.suites.scorers import SCORERS
+from sluice.model.evaluation.yaml_file import read_yaml
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]*"
 """Names of suites; a dot ends the name in a metric's."""
@@ -207,12 +207,7 @@ def prompt_fields(template: str) -> tuple[str, ...]:
 
 def load_suite(path: Path) -> Suite:
     """Read and check a suite. ValueError naming file, line and reason for what cannot be used."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"suite {path} cannot be read: {error.strerror or error}; correct the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content: Any = read_yaml(path, "suite")
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no suite: it is a mapping with name, version, data, sha256, scorers, ..")
     if "sha256" not in content and isinstance(named := content.get("data"), str) and (path.parent / named).is_file():

@@ -322,7 +322,8 @@ def test_a_perturbation_changes_a_prompt_and_is_the_same_every_time(name: str) -
 @pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("text", ["", "3 + 4 =", "aaaa", "北京"])
 def test_a_prompt_without_words_is_perturbed_without_error(name: str, text: str) -> None:
-    PERTURBATIONS[name](text, "seed")
+    changed = PERTURBATIONS[name](text, "seed")
+    assert "".join(changed.split()).casefold() == "".join(text.split()).casefold()
 
 
 def test_agreement_is_of_answers_right_or_wrong() -> None:
