@@ -18,7 +18,7 @@ from sluice.monitoring.config import MonitorConfig
 from sluice.pipelines.evaluation import EVALUATION_CACHE
 from sluice.pipelines.garbage import DEFAULT_LIMITS, GcDecision, GcLimits, StoredItem, decide
 from sluice.pipelines.runner import latest_run, step_record
-from sluice.serving.ledger_table import DatabaseFailed
+from sluice.serving.database import DatabaseFailed
 from sluice.serving.registry import MODEL_FOLDER, VERDICT_FOLDER
 from sluice.serving.release import fold
 

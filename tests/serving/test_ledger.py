@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 from release_fixtures import postgresql  # noqa: F401
 
+from sluice.serving.database import DatabaseFailed
 from sluice.serving.ledger import Ledger, LedgerBroken, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, chained, entry_hash
-from sluice.serving.ledger_table import DatabaseFailed, LedgerTable
+from sluice.serving.ledger_table import LedgerTable
 from sluice.serving.ledger_trust import KEY_VARIABLE, LedgerTrust
 
 APPEND_ONLY = "append-only"
@@ -255,7 +256,7 @@ def on_sqlite(tmp_path: Path, trust: LedgerTrust) -> Ledger:
 def test_a_locked_database_is_a_bounded_wait(
     tmp_path: Path, trust: LedgerTrust, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sluice.serving.ledger_table.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("sluice.serving.database.LOCK_TIMEOUT_S", 0.05)
     ledger = opened(f"sqlite:///{tmp_path / 'mlflow.db'}", trust)
     with sa.create_engine(ledger.url).connect() as other:
         other.exec_driver_sql("BEGIN IMMEDIATE")
