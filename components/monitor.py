@@ -23,7 +23,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     from sluice.monitoring.monitor import monitor as judge
 
     config = load_block(workspace, MonitorConfig)
-    releases = open_releases(workspace)
+    releases = open_releases(workspace, "monitor")
     champion = releases.state().champion
     if champion is None:
         return {"outcome": "alert", "reason": "nothing serves: there is no champion to watch"}
@@ -34,7 +34,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     outcome, reason = report.verdict.outcome, report.verdict.reason
     if outcome == "rollback":
         try:
-            back = releases.rollback(f"monitor: {reason}", version=champion).champion
+            back = releases.rollback(reason, version=champion).champion
             reason = f"v{champion} rolled back to v{back}: {reason}"
         except ReleaseRefused as refusal:
             outcome, reason = "alert", f"{refusal}; {reason}"

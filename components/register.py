@@ -1,7 +1,5 @@
 """Step 9, register: a candidate whose signed verdict promotes becomes a version of the registry and the challenger."""
 
-import getpass
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from sluice.components.evidence import policy_in_force, write_page
 from sluice.components.lineage import lineage_tags, write_lineage
 from sluice.components.model_card import model_card
 from sluice.components.params import BLOCKS, load_block
-from sluice.components.stores import open_registry, open_releases
+from sluice.components.stores import account, open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, Workspace
 from sluice.serving.config import RegisterConfig
 
@@ -22,16 +20,16 @@ if TYPE_CHECKING:
     from sluice.serving.registry import Evidence
 
 
-def register(root: str | Path | Workspace, forced_reason: str | None = None) -> str:
+def register(root: str | Path | Workspace, forced_reason: str | None = None, *, actor: str = "run") -> str:
     """Version of the challenger; empty where nothing was registered, with the reason in the metrics.
 
-    `forced_reason` takes a candidate past a verdict that does not promote; it is written into the ledger.
+    `forced_reason` takes a candidate past a verdict that does not promote. It is written into the ledger, with `actor`.
     """
     workspace = root if isinstance(root, Workspace) else Workspace(Path(root))
-    return str(run_effect_step(workspace, "register", lambda: _work(workspace, forced_reason))["version"])
+    return str(run_effect_step(workspace, "register", lambda: _work(workspace, forced_reason, actor))["version"])
 
 
-def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
+def _work(workspace: Workspace, forced_reason: str | None, actor: str) -> dict[str, Any]:
     from sluice.model.evaluation.prompt_texts import evaluation_prompts
     from sluice.model.evaluation.verdict import read_verdict
 
@@ -44,7 +42,7 @@ def _work(workspace: Workspace, forced_reason: str | None) -> dict[str, Any]:
             f"{workspace.verdict} is not the gate's verdict on {workspace.artifact('evaluate')}: `sluice run` judges "
             "that evaluation; to release by this verdict, pass --force and a reason"
         )
-    releases = open_releases(workspace)
+    releases = open_releases(workspace, actor)
     candidate = workspace.artifact("tune")
     check_artifact(candidate, rehash=True)
     registry = open_registry(workspace)
@@ -79,7 +77,7 @@ def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | Non
     out = workspace.artifact("register")
     out.mkdir(parents=True, exist_ok=True)
     lineage = write_lineage(workspace, out)
-    tags = {"verdict": verdict.outcome, "user": _user(), **lineage_tags(workspace, lineage)}
+    tags = {"verdict": verdict.outcome, "user": account(), **lineage_tags(workspace, lineage)}
     if forced_reason is not None and not (verdict.outcome == "promote" and _is_of_evaluation(workspace, verdict)):
         tags["forced"] = forced_reason
     metrics = {step: read_metrics(workspace, step) for step in CONTENT_STEPS}
@@ -96,11 +94,3 @@ def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | Non
         files={"lineage": lineage, "pages": [page, draw_data_card(workspace)], "": [card]},
         user=tags["user"],
     )
-
-
-def _user() -> str:
-    """Name of the account; in a container, a user id may have none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

@@ -47,7 +47,7 @@ def rollout(root: str | Path | Workspace, version: str) -> str:
 def _work(workspace: Workspace, version: str) -> dict[str, Any]:
     from sluice.serving.rollout import RolloutReport, run_rollout
 
-    releases = open_releases(workspace)
+    releases = open_releases(workspace, "rollout")
     state = releases.state()
     serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
     version = version or state.challenger or ""

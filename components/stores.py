@@ -1,11 +1,15 @@
 """The workspace's registry, ledger and server, opened for the steps and commands that release."""
 
+import getpass
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, ServeConfig
 from sluice.serving.ledger import Ledger, ledger_models
+from sluice.serving.ledger_table import MAX_ACTOR
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Registry
 from sluice.serving.releases import Releases
@@ -33,8 +37,22 @@ def open_registry(workspace: Workspace) -> Registry:
     )
 
 
-def open_releases(workspace: Workspace) -> Releases:
-    return Releases(open_registry(workspace), open_ledger(workspace), workspace.keys)
+def open_releases(workspace: Workspace, actor: str | None = None) -> Releases:
+    """The workspace's release; `actor` is written into its entries, by default who runs this process."""
+    return Releases(open_registry(workspace), open_ledger(workspace), workspace.keys, actor=actor or who())
+
+
+def account() -> str:
+    """Name of the account that runs this process; in a container, a user id may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def who() -> str:
+    """Return `user@host` of this process, as the ledger names an actor."""
+    return f"{account()}@{socket.gethostname()}".encode(errors="replace").decode()[:MAX_ACTOR]
 
 
 def make_server(workspace: Workspace, config: ServeConfig) -> "Server":

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 
 from sluice.serving.database import SETUP_LOCK, Database, run_all
 
+MAX_ACTOR = 256
+"""Most characters of an actor."""
 _METADATA = sa.MetaData()
 TABLE = sa.Table(
     "sluice_ledger",
@@ -17,7 +19,7 @@ TABLE = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
     sa.Column("action", sa.String(32), nullable=False),
     sa.Column("version", sa.String(64), nullable=False),
-    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("actor", sa.String(MAX_ACTOR), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("details", sa.Text, nullable=False),
     sa.Column("previous_hash", sa.String(64), nullable=False),

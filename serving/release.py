@@ -5,15 +5,18 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
 from sluice.serving.ledger_chain import Entry, RecordedEntry
 
-Action = Literal["propose", "weight", "promote", "drop", "rollback"]
+Action = Literal["propose", "weight", "pause", "resume", "promote", "drop", "rollback"]
 REPAIR = "repair"
 """Action of the entry that ends the repair of a broken ledger: the release stays that of the entries kept."""
+
+MAX_EARLIER_CHAMPIONS = 100
+"""Champions before the previous one that a rollback may restore; older ones are forgotten, so a state stays small."""
 
 CHAMPION, CHALLENGER, PREVIOUS_CHAMPION = "champion", "challenger", "previous-champion"
 
@@ -29,6 +32,8 @@ class ReleaseState:
     """Percent of the traffic."""
     challenger_forced: bool = False
     """Whether the challenger was forced past the gate."""
+    challenger_forced_reason: str = ""
+    """Reason with which the challenger was forced past the gate."""
     challenger_verdict: str = ""
     """sha256 of the verdict with which the challenger was proposed."""
     earlier_champions: tuple[str, ...] = ()
@@ -37,6 +42,12 @@ class ReleaseState:
     """The first version that was promoted, from which the gate counts its budgets, whatever was rolled back since."""
     rolled_back: tuple[str, ...] = ()
     """Versions that were rolled back and have not been promoted since."""
+    paused: bool = False
+    """Whether the challenger's rollout is paused: it is judged and may be dropped, but gets no more traffic."""
+    champion_forced: str = ""
+    """How the champion got past the gate or the rollout: "forced: REASON", "by hand: REASON", both, or empty."""
+    former_forced: Mapping[str, str] = field(default_factory=dict)
+    """The same of the former champions that have such a mark, by version."""
     sequence: int = 0
     """Number of the newest ledger entry in this state."""
 
@@ -81,6 +92,8 @@ class Intent:
     to: str | None = None
     """Earlier champion to roll back to, None for the previous one."""
     forced: bool = False
+    by_hand: bool = False
+    """A person promotes, not the rollout: allowed while it is paused, and marked in the history."""
     verdict: VerifiedVerdict | None = None
     """Verdict of the version to propose or promote."""
     champion_model: str | None = None
@@ -106,27 +119,41 @@ def fold(entries: Iterable[RecordedEntry]) -> ReleaseState:
 def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
     """Return the state after one more entry. The ledger contains only entries that `transition` allowed."""
     state = replace(state, sequence=entry.sequence)
-    idle = replace(state, challenger=None, challenger_weight=0, challenger_forced=False, challenger_verdict="")
+    idle = replace(
+        state,
+        challenger=None,
+        challenger_weight=0,
+        challenger_forced=False,
+        challenger_forced_reason="",
+        challenger_verdict="",
+        paused=False,
+    )
     match entry.action:
         case "propose":
             return replace(
                 idle,
                 challenger=entry.version,
                 challenger_forced=entry.details["forced"],
+                challenger_forced_reason=entry.reason if entry.details["forced"] else "",
                 challenger_verdict=entry.details["verdict_sha256"],
             )
         case "weight":
             return replace(state, challenger_weight=entry.details["percent"])
+        case "pause" | "resume":
+            return replace(state, paused=entry.action == "pause")
         case "promote":
             before = (state.previous_champion,) if state.previous_champion else ()
-            return replace(
+            by_force = f"forced: {state.challenger_forced_reason}" if state.challenger_forced else ""
+            by_hand = f"by hand: {entry.reason}" if entry.details.get("by_hand") else ""
+            champion = replace(
                 idle,
                 champion=entry.version,
                 previous_champion=state.champion,
-                earlier_champions=(*state.earlier_champions, *before),
+                earlier_champions=(*state.earlier_champions, *before)[-MAX_EARLIER_CHAMPIONS:],
                 first_champion=state.first_champion or entry.version,
                 rolled_back=tuple(version for version in state.rolled_back if version != entry.version),
             )
+            return _with_marks(champion, state, "; ".join(filter(None, (by_force, by_hand))))
         case "drop":
             return idle
         case "repair":
@@ -134,17 +161,26 @@ def apply(state: ReleaseState, entry: RecordedEntry) -> ReleaseState:
         case "rollback":
             # A version that was champion twice must not become its own rollback target.
             target, former = entry.details["to"], state.former_champions()
-            place = former.index(target)
+            place = former.index(target) if target in former else len(former)
             # The one before the target is the next way back; those after it stay to be named.
             earlier = tuple(v for v in (*former[place + 1 :], *former[:place]) if v not in (entry.version, target))
-            return replace(
+            restored = replace(
                 idle,
                 champion=target,
                 previous_champion=earlier[-1] if earlier else None,
                 earlier_champions=earlier[:-1],
                 rolled_back=(*state.rolled_back, entry.version),
             )
+            return _with_marks(restored, state, state.former_forced.get(target, ""))
     raise ValueError(f"ledger entry {entry.sequence} has the unknown action {entry.action!r}: update sluice to read it")
+
+
+def _with_marks(after: ReleaseState, before: ReleaseState, mark: str) -> ReleaseState:
+    """Return `after` with the mark of its champion, and those of the former champions that it still names."""
+    marks = {**before.former_forced, before.champion or "": before.champion_forced}
+    former = after.former_champions()
+    kept = {version: marks[version] for version in former if marks.get(version)}
+    return replace(after, champion_forced=mark, former_forced=kept)
 
 
 def transition(state: ReleaseState, intent: Intent) -> Entry | Refusal:
@@ -226,15 +262,31 @@ def _on_challenger(state: ReleaseState, intent: Intent) -> Entry | Refusal:
     if intent.action == "weight":
         if not 0 <= intent.weight <= 100:
             return Refusal(f"weight {intent.weight} must be a percentage from 0 to 100")
+        if state.paused and intent.weight not in (0, state.challenger_weight):
+            return Refusal(f"weight {intent.weight}: {_paused(challenger)}")
         return _entry(intent, challenger, {"percent": intent.weight})
     if intent.action == "promote":
         verdict = intent.verdict
         assert verdict is not None, "a promotion re-checks its verdict"
+        if state.paused and not intent.by_hand:
+            return Refusal(f"promote: {_paused(challenger)}")
         if verdict.verdict_hash != state.challenger_verdict:
             return Refusal(f"version {challenger} was proposed with a different verdict from the registered one")
         if refusal := _refuse_verdict(challenger, intent, state.challenger_forced):
             return refusal
+        return _entry(intent, challenger, {"by_hand": True} if intent.by_hand else {})
+    if intent.action == "pause" and state.paused:
+        return Refusal(f"the rollout of version {challenger} is paused already")
+    if intent.action == "resume" and not state.paused:
+        return Refusal(f"the rollout of version {challenger} is not paused")
     return _entry(intent, challenger, {})
+
+
+def _paused(challenger: str) -> str:
+    return (
+        f"the rollout of version {challenger} is paused: go on by `sluice rollout resume`, or end it by "
+        "`sluice rollout promote` or `sluice rollout abort`"
+    )
 
 
 def _rollback(state: ReleaseState, intent: Intent) -> Entry | Refusal:

@@ -6,6 +6,7 @@ writes, `reconcile` repairs the aliases.
 
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -52,10 +53,11 @@ class VersionStore(Protocol):
 class Releases:
     """The release of one registered model.
 
-    `key_folder` holds the key with which verdicts are signed; `actor` is written into every entry; `clock` returns
-    seconds since the epoch. Every method that changes the release returns the new state and raises ReleaseRefused
-    (a ValueError) if the change is not allowed. The methods after `propose` take the `version` that the caller expects
-    to act on: if it is given, a change by another process in between leads to a refusal.
+    `key_folder` holds the key with which verdicts are signed. `actor` is who acts, written into every entry:
+    `user@host`, `key:NAME`, `rollout`, `monitor` or `run`. `clock` returns seconds since the epoch. Every method that
+    changes the release returns the new state and raises ReleaseRefused (a ValueError) if the change is not allowed.
+    The methods after `propose` take the `version` that the caller expects to act on: if it is given, a change by
+    another process in between leads to a refusal.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Releases:
         ledger: Ledger,
         key_folder: Path,
         *,
-        actor: str = "sluice",
+        actor: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         assert registry.model_name == ledger.model, "registry and ledger of different models"
@@ -73,6 +75,12 @@ class Releases:
         self._followed = ReleaseState(), GENESIS
         self._model_hashes: dict[str, str] = {}
         """Version -> hash of its model, by the entries followed."""
+
+    def acting_as(self, actor: str) -> "Releases":
+        """Return the same release with another actor."""
+        other = copy(self)
+        other._actor = actor
+        return other
 
     def state(self) -> ReleaseState:
         """Return the present state from the ledger alone: cheap, without MLflow.
@@ -148,13 +156,29 @@ class Releases:
             "weight", reason, version=version or self.state().challenger, weight=percent, decision=decision
         )
 
+    def pause(self, reason: str, *, version: str | None = None) -> ReleaseState:
+        """Let the challenger's rollout advance no more; it is still judged, and may be dropped or promoted by hand."""
+        return self._carry_out("pause", reason, version=version or self.state().challenger)
+
+    def resume(self, reason: str, *, version: str | None = None) -> ReleaseState:
+        """Let a paused rollout go on."""
+        return self._carry_out("resume", reason, version=version or self.state().challenger)
+
     def promote(
-        self, reason: str, *, version: str | None = None, decision: Mapping[str, Any] | None = None
+        self,
+        reason: str,
+        *,
+        version: str | None = None,
+        decision: Mapping[str, Any] | None = None,
+        by_hand: bool = False,
     ) -> ReleaseState:
-        """champion -> previous-champion, challenger -> champion, after re-checking verdict and model files."""
+        """champion -> previous-champion, challenger -> champion, after re-checking verdict and model files.
+
+        `by_hand`: a person does, before the rollout has; the history marks the champion with the reason.
+        """
         version = version or self.state().challenger
         verdict = self._verify_verdict(version) if version else None
-        return self._carry_out("promote", reason, version=version, verdict=verdict, decision=decision)
+        return self._carry_out("promote", reason, version=version, verdict=verdict, decision=decision, by_hand=by_hand)
 
     def drop(
         self, reason: str, *, version: str | None = None, decision: Mapping[str, Any] | None = None

@@ -7,6 +7,7 @@ from sluice.components.artifact import read_metrics
 from sluice.components.ray_head import prepare_own_ray
 from sluice.components.register import register
 from sluice.components.rollout import rollout
+from sluice.components.stores import who
 from sluice.core.files import lock_holder
 from sluice.pipelines.compose import find_workspace
 from sluice.pipelines.runner import only_run
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"the rollout of {holder} is going: wait for it, or drop its challenger by `sluice rollout abort`"
             )
-        version = register(workspace, forced_reason=forced)
+        version = register(workspace, forced_reason=forced, actor=who())
         if not version:
             refusal = read_metrics(workspace, "register")["reason"]
             way_out = "; past the gate only with --force --reason .." if refusal.startswith("verdict ") else ""

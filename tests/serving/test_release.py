@@ -25,7 +25,16 @@ from release_fixtures import (  # noqa: F401
 from sluice.serving.ledger import LedgerBroken, LedgerConflict
 from sluice.serving.ledger_chain import Entry, RecordedEntry
 from sluice.serving.registry import Registry
-from sluice.serving.release import Intent, Refusal, ReleaseState, VerifiedVerdict, apply, fold, transition
+from sluice.serving.release import (
+    MAX_EARLIER_CHAMPIONS,
+    Intent,
+    Refusal,
+    ReleaseState,
+    VerifiedVerdict,
+    apply,
+    fold,
+    transition,
+)
 from sluice.serving.releases import ReleaseRefused, Releases
 
 GOOD = VerifiedVerdict(
@@ -197,12 +206,77 @@ def test_other_refusals() -> None:
         assert str(weight) in refusal(state, intent("weight", weight=weight))
 
 
+def test_a_paused_rollout_gets_no_more_traffic_and_can_end() -> None:
+    state = after(after(champions("1"), intent("propose", "2")), intent("weight", weight=5))
+    assert "is not paused" in refusal(state, intent("resume"))
+    paused = after(state, intent("pause", reason="look at the answers"))
+    assert paused.paused and paused.challenger_weight == 5
+    assert "the rollout of version 2 is paused already" in refusal(paused, intent("pause"))
+    for advance in (intent("weight", weight=25), intent("promote")):
+        assert "is paused: go on by `sluice rollout resume`" in refusal(paused, advance)
+    for weight in (0, 5):
+        assert after(paused, intent("weight", weight=weight)).challenger_weight == weight
+    assert replace(after(paused, intent("resume")), sequence=0) == replace(state, sequence=0)
+    for end in (intent("drop"), intent("promote", by_hand=True)):
+        assert not after(paused, end).paused and after(paused, end).challenger is None
+    assert not after(after(paused, intent("drop")), intent("propose", "2")).paused
+
+
+def test_who_was_forced_or_promoted_by_hand_is_marked_for_ever() -> None:
+    forced = intent("propose", "2", verdict=replace(GOOD, outcome="reject"), forced=True, reason="a drill")
+    two = after(after(champions("1"), forced), intent("promote", verdict=replace(GOOD, outcome="reject")))
+    assert two.champion_forced == "forced: a drill"
+    by_hand = intent("promote", by_hand=True, reason="looked good")
+    three = after(after(two, intent("propose", "3")), by_hand)
+    assert (three.champion_forced, three.former_forced) == ("by hand: looked good", {"2": "forced: a drill"})
+    four = after(after(three, intent("propose", "4")), intent("promote"))
+    assert four.champion_forced == ""
+    for target, mark in (("3", "by hand: looked good"), ("2", "forced: a drill"), ("1", "")):
+        assert after(four, intent("rollback", to=target)).champion_forced == mark
+    both = after(after(four, replace(forced, version="5")), replace(by_hand, verdict=replace(GOOD, outcome="reject")))
+    assert both.champion_forced == "forced: a drill; by hand: looked good"
+
+
+def test_a_promotion_by_hand_is_checked_as_any_other() -> None:
+    state = after(champions("1"), intent("propose", "2"))
+    assert "needs a reason" in refusal(state, intent("promote", by_hand=True, reason=""))
+    assert "the champion has changed" in refusal(state, intent("promote", by_hand=True, champion_model="newer"))
+    decided = transition(state, intent("promote", by_hand=True))
+    assert isinstance(decided, Entry) and decided.details == {"by_hand": True}
+
+
+def test_only_the_newest_champions_are_targets_of_a_rollback() -> None:
+    versions = [str(number) for number in range(MAX_EARLIER_CHAMPIONS + 10)]
+    state = champions(*versions)
+    assert state.former_champions() == tuple(versions[-MAX_EARLIER_CHAMPIONS - 2 : -1])
+    assert "version 0 was not champion before" in refusal(state, intent("rollback", to="0"))
+    # An earlier version of sluice allowed it.
+    entry = RecordedEntry(time=0.0, action="rollback", version="109", actor="", reason="", details={"to": "0"})
+    assert apply(state, entry).champion == "0" and apply(state, entry).previous_champion == versions[-2]
+
+
+def test_entries_name_who_acted(released: Workspace) -> None:
+    released.propose("3")
+    released.releases.acting_as("key:page").pause("look at the answers")
+    released.releases.acting_as("ann@laptop").resume("they are fine")
+    state = released.releases.acting_as("key:page").promote("as well as it can be", by_hand=True)
+    assert state.champion_forced == "by hand: as well as it can be"
+    listed = [(entry.action, entry.actor, entry.details.get("by_hand")) for entry in released.releases.history()[4:]]
+    assert listed == [
+        ("propose", "test", None),
+        ("pause", "key:page", None),
+        ("resume", "ann@laptop", None),
+        ("promote", "key:page", True),
+    ]
+
+
 INTENTS = st.builds(
     intent,
-    st.sampled_from(["propose", "weight", "promote", "drop", "rollback"]),
+    st.sampled_from(["propose", "weight", "pause", "resume", "promote", "drop", "rollback"]),
     st.sampled_from([None, "1", "2", "3"]),
     weight=st.integers(-5, 105),
     forced=st.booleans(),
+    by_hand=st.booleans(),
 )
 
 
@@ -223,7 +297,9 @@ def test_no_sequence_of_intents_leads_to_a_senseless_state(wanted: list[Intent])
         assert len(set(named)) >= len(named) - (state.challenger == state.previous_champion)
         assert state.champion != state.challenger or state.champion is None
         assert state.champion != state.previous_champion or state.champion is None
-        assert state.challenger is not None or (state.challenger_weight, state.challenger_forced) == (0, False)
+        nobody = (state.challenger_weight, state.challenger_forced, state.challenger_forced_reason, state.paused)
+        assert state.challenger is not None or nobody == (0, False, "", False)
+        assert state.former_forced.keys() <= set(state.former_champions())
         assert state.champion is not None or before.champion is None
         assert not {state.champion, state.previous_champion, *state.earlier_champions} & set(state.rolled_back)
     assert fold(entries) == state
@@ -482,7 +558,7 @@ def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> 
 def test_registry_and_ledger_must_speak_of_one_model(released: Workspace) -> None:
     other = Registry(released.ledger.url, released.root, "other")
     with pytest.raises(AssertionError, match="different models"):
-        Releases(other, released.ledger, released.keys)
+        Releases(other, released.ledger, released.keys, actor="test")
 
 
 @pytest.mark.parametrize("gone", [{"2"}, {"1"}, {"3"}, {"1", "2"}, {"1", "3"}, {"2", "3"}, {"1", "2", "3"}])
