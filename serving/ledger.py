@@ -98,6 +98,11 @@ class Ledger:
         rows = self._rows(sa.select(TABLE).order_by(TABLE.c.sequence.desc()).limit(1))
         return to_entry(rows[0]) if rows else None
 
+    def newest(self, count: int) -> list[RecordedEntry]:
+        """Return the last `count` entries as they are listed, oldest first, verified or not."""
+        rows = self._rows(sa.select(TABLE).order_by(TABLE.c.sequence.desc()).limit(count))
+        return [to_entry(row) for row in reversed(rows)]
+
     def history(self) -> list[RecordedEntry]:
         """Return all entries as they are listed, oldest first, verified or not."""
         return [to_entry(row) for row in self._rows(sa.select(TABLE).order_by(TABLE.c.sequence))]

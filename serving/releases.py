@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sluice.core.manifest import file_hash
-from sluice.model.evaluation.verdict import read_verdict
+from sluice.model.evaluation.verdict import Verdict, read_verdict
 from sluice.serving.ledger import Ledger, LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
 from sluice.serving.release import (
@@ -114,6 +114,14 @@ class Releases:
     def history(self) -> list[RecordedEntry]:
         """Return all entries, oldest first, verified or not."""
         return self._ledger.history()
+
+    def newest(self, count: int) -> list[RecordedEntry]:
+        """Return the last `count` entries, oldest first, verified or not."""
+        return self._ledger.newest(count)
+
+    def verdict(self, version: str) -> Verdict:
+        """Return the verdict registered with a version. Raises ValueError if it is gone or its signature is wrong."""
+        return read_verdict(self._registry.verdict_path(version), self._key_folder)
 
     def verify(self) -> LedgerCheck:
         """Check the ledger's chain."""
