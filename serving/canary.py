@@ -9,6 +9,7 @@ alpha (`sluice.monitoring.sequential`), so it may be looked at after every answe
 | errors | above `max_error_rate`, and more than the champion's part of the failures | below `unacceptable_error_rate` |
 | error increase, where set | above `max_error_increase` over the champion | below it |
 | slow first tokens, slow tokens | oftener than the champion's | below `unacceptable_slow` |
+| quality of the answers | see `sluice.serving.quality.signals` | |
 
 A step is left once every signal lets advance and its least counts and time are reached; the last one promotes. In
 between the rollout holds, and after the step's longest time it drops the challenger: no data is never a pass. Prompts
@@ -19,16 +20,16 @@ rollout is paused: it is still judged and can drop, but does not advance, and th
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sluice.core.check import Check, compare_exact
 from sluice.monitoring.sequential import log_e_above, log_e_below, log_e_increase, log_e_uneven, threshold
 from sluice.serving.config import RolloutConfig
 from sluice.serving.evidence import Evidence, LiveCounts, Pairs
+from sluice.serving.quality.signals import quality_signals
+from sluice.serving.signals import Signal, Test, percent
 
 Action = Literal["advance", "wait", "pause", "promote", "abort", "suspend"]
-LARGEST_LOG = 700.0
-"""exp of more than about 709 does not fit a float."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class RolloutState:
     """Replayed pairs before the step began."""
     peaks: Mapping[str, float] = field(default_factory=dict)
     """Largest log e-value so far of each test."""
+    accepted: tuple[str, ...] = ()
+    """Metrics of differences that a person has looked at and accepted: they hold the rollout no more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
     if fault := implausible(evidence):
         return RolloutDecision("abort", f"{at_weight}: {fault}", state)
 
-    judged = [signal.judge(state.peaks, config.alpha) for signal in signals(evidence, config)]
+    found = signals(evidence, config)
+    judged = [signal.judge(state.peaks, config.alpha) for signal in found]
     checks = tuple(check for check, _ in judged)
     peaks = {name: log_e for _, found in judged for name, log_e in found.items()}
     state = replace(state, peaks=peaks)
@@ -74,7 +78,12 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
     if failed:
         return RolloutDecision("abort", f"{at_weight}: {'; '.join(failed)}", state, checks)
 
-    if reason := champion_over_limit(evidence, config):
+    held = [
+        check
+        for signal, check in zip(found, checks, strict=True)
+        if signal.policy == "hold" and not check.passed and check.metric not in state.accepted
+    ]
+    if reason := champion_over_limit(evidence, config) or _look_at(held):
         paused_at = state.elapsed_s if state.paused_at is None else state.paused_at
         is_over = state.elapsed_s - paused_at >= config.longest_pause_s
         return RolloutDecision("suspend" if is_over else "pause", reason, replace(state, paused_at=paused_at), checks)
@@ -83,18 +92,30 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
         state = replace(state, paused_s=state.paused_s + pause_s, paused_at=None)
 
     elapsed_s = state.elapsed_s - state.paused_s
-    unclear = [check.reason for check in checks if not check.passed]
+    unclear = [check.reason for check in checks if not check.passed and check.metric not in state.accepted]
     if missing := [*_missing(state, evidence, config, elapsed_s), *unclear]:
         if elapsed_s < step.longest_s:
             return RolloutDecision("wait", missing[0], state, checks)
         waited = f"inconclusive after {elapsed_s:.0f} s >= {step.longest_s:.0f} s"
         return RolloutDecision("abort", f"{at_weight}: {waited}: {'; '.join(missing)}", state, checks)
 
-    reason = f"{at_weight}: {'; '.join(check.reason for check in checks)}; {_traffic(evidence)}"
+    shown = [check.reason for signal, check in zip(found, checks, strict=True) if signal.policy == "drop"]
+    accepted = [f"{check.reason}, accepted by a person" for check in checks if check.metric in state.accepted]
+    reason = f"{at_weight}: {'; '.join([*shown, *accepted, *evidence.quality.notes])}; {_traffic(evidence)}"
     if state.step + 1 == len(config.steps):
         return RolloutDecision("promote", reason, state, checks)
-    following = RolloutState(state.step + 1, replays_before=evidence.errors.n, peaks=peaks)
+    following = RolloutState(
+        state.step + 1, replays_before=evidence.errors.n, peaks=peaks, accepted=tuple(state.accepted)
+    )
     return RolloutDecision("advance", reason, following, checks)
+
+
+def _look_at(held: list[Check]) -> str:
+    """Return the reason to pause until a person has looked at differences; empty without any."""
+    if not held:
+        return ""
+    told = "; ".join(check.reason for check in held)
+    return f"paused for a person: {told}: look at the answers, then `sluice rollout resume` or `sluice rollout abort`"
 
 
 def _missing(state: RolloutState, evidence: Evidence, config: RolloutConfig, elapsed_s: float) -> list[str]:
@@ -119,59 +140,6 @@ def _traffic(evidence: Evidence) -> str:
     return f"{evidence.errors.n} replayed prompts, {told}"
 
 
-class Test(NamedTuple):
-    """One test of a signal."""
-
-    name: str
-    log_e: float
-    shown: str
-    """Conclusion that a rejection allows."""
-    levels: int = 1
-    """Its level, in multiples of alpha."""
-
-
-class Signal(NamedTuple):
-    """A share of bad answers with its tests."""
-
-    metric: str
-    label: str
-    """The observed share, in words."""
-    value: float | None
-    n: int
-    limit: float
-    drops: tuple[Test, ...]
-    """The signal drops if all of them were shown, each at any look so far."""
-    advances: Test
-    """Lets advance if it was shown at any look so far, and the totals still speak for it (an e-value of at least 1)."""
-
-    def judge(self, peaks: Mapping[str, float], alpha: float) -> tuple[Check, dict[str, float]]:
-        """Return the check, and the largest evidence so far of each test."""
-        least, sought = threshold(alpha), f"{1 / alpha:.3g}"
-        found = {test.name: max(test.log_e, peaks.get(test.name, 0.0)) for test in (*self.drops, self.advances)}
-        passes = found[self.advances.name]
-        if all(found[test.name] >= threshold(test.levels * alpha) for test in self.drops):
-            outcome, told = "fail", f"shown {' and '.join(test.shown for test in self.drops)}"
-            evidence = f"largest e-value {_e_value(found[self.drops[0].name])} >= {sought}"
-        elif passes >= least and self.advances.log_e >= 0:
-            outcome, told = "pass", f"shown {self.advances.shown}"
-            evidence = f"largest e-value {_e_value(passes)} >= {sought}"
-        else:
-            outcome, told = "inconclusive", f"not shown {self.advances.shown}"
-            evidence = f"e-value {_e_value(self.advances.log_e)} < {1 if passes >= least else sought}"
-        reason = f"{self.label} {told}: {evidence}, n={self.n}"
-        check = Check.model_validate(
-            {
-                "metric": self.metric,
-                "value": self.value,
-                "bound": self.limit,
-                "n": self.n,
-                "outcome": outcome,
-                "reason": reason,
-            }
-        )
-        return check, found
-
-
 def signals(evidence: Evidence, config: RolloutConfig) -> list[Signal]:
     """Return all signals that the settings ask for."""
     found = [_errors(evidence, config)]
@@ -179,7 +147,7 @@ def signals(evidence: Evidence, config: RolloutConfig) -> list[Signal]:
         found.append(_increase(evidence.errors, config.max_error_increase))
     found.append(_slowness("first_token", "slow first tokens", evidence.first_token, config))
     found.append(_slowness("between_tokens", "slow tokens", evidence.between_tokens, config))
-    return found
+    return found + quality_signals(evidence.quality, evidence.live, config.quality)
 
 
 def _errors(evidence: Evidence, config: RolloutConfig) -> Signal:
@@ -195,7 +163,7 @@ def _errors(evidence: Evidence, config: RolloutConfig) -> Signal:
     ]
     return Signal(
         metric="error_rate",
-        label=f"error rate {_percent(bad, n)}",
+        label=f"error rate {percent(bad, n)}",
         value=bad / n if n else None,
         n=n,
         limit=limit,
@@ -227,7 +195,7 @@ def _slowness(metric: str, label: str, pairs: Pairs, config: RolloutConfig) -> S
     bad, n = pairs.challenger, pairs.n - pairs.both
     return Signal(
         metric=metric,
-        label=f"{label} {_percent(bad, n)} (champion {_percent(pairs.champion, n)})",
+        label=f"{label} {percent(bad, n)} (champion {percent(pairs.champion, n)})",
         value=bad / n if n else None,
         n=n,
         limit=config.max_slow,
@@ -253,7 +221,7 @@ def champion_over_limit(evidence: Evidence, config: RolloutConfig) -> str:
     n = pairs.n + sum(step.champion for step in evidence.live)
     if log_e_above(bad, n, config.max_error_rate) < threshold(config.alpha):
         return ""
-    return f"paused: the champion's own error rate {_percent(bad, n)} is shown above {config.max_error_rate:.1%}, n={n}"
+    return f"paused: the champion's own error rate {percent(bad, n)} is shown above {config.max_error_rate:.1%}, n={n}"
 
 
 def smoke(answered: int, faults: int, invalid: str, config: RolloutConfig) -> RolloutDecision:
@@ -273,24 +241,26 @@ def implausible(evidence: Evidence) -> str:
     """Return the reason why these cannot be measurements; empty if they can."""
     if evidence.invalid:
         return evidence.invalid
-    for name in ("errors", "first_token", "between_tokens"):
-        pairs: Pairs = getattr(evidence, name)
+    measured = {name: getattr(evidence, name) for name in ("errors", "first_token", "between_tokens")}
+    measured |= {"known answers": evidence.quality.known, "judge": evidence.quality.judged, **evidence.quality.text}
+    for name, pairs in measured.items():
         if not all(_is_count(value) for value in (pairs.neither, pairs.challenger, pairs.champion, pairs.both)):
             return f"{name}: {pairs} are not counts"
     for step in evidence.live:
         for requests, faults in ((step.challenger, step.challenger_faults), (step.champion, step.champion_faults)):
             if not (_is_count(requests) and _is_count(faults) and faults <= requests):
                 return f"{faults} errors in {requests} live requests are not a measurement"
+        for votes, bad in (
+            (step.challenger_votes, step.challenger_bad_votes),
+            (step.champion_votes, step.champion_bad_votes),
+        ):
+            if not (_is_count(votes) and _is_count(bad) and bad <= votes):
+                return f"{bad} bad votes among {votes} are not a measurement"
+    quality = evidence.quality
+    if not (_is_count(quality.parity_different) and quality.parity_different <= quality.parity_compared):
+        return f"{quality.parity_different} of {quality.parity_compared} different answers are not a measurement"
     return ""
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value >= 0
-
-
-def _percent(bad: int, n: int) -> str:
-    return f"{bad / n:.1%}" if n else "unknown"
-
-
-def _e_value(log_e: float) -> str:
-    return f"{math.exp(min(log_e, LARGEST_LOG)):.3g}"

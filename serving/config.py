@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
+from sluice.serving.quality.config import QualityConfig
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is left for the champion's fallback."""
@@ -101,6 +102,7 @@ class RolloutConfig(Block):
     unacceptable_slow: float = Field(0.10, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=1)
     """Level of each test."""
+    quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))
     ready_timeout_s: float = Field(120.0, gt=0)
     """Longest wait for the challenger's first answer, and for its smoke test."""
     longest_pause_s: float = Field(600.0, gt=0)

@@ -10,8 +10,8 @@ quantile was estimated; and what slows both at once makes neither the only one.
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
@@ -47,6 +47,44 @@ class LiveCounts:
     challenger_faults: int = 0
     champion: int = 0
     champion_faults: int = 0
+    challenger_votes: int = 0
+    """Votes that arrived in this step for answers to live requests, good and bad."""
+    challenger_bad_votes: int = 0
+    champion_votes: int = 0
+    champion_bad_votes: int = 0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Totals of what was measured of the answers themselves (`sluice.serving.quality`)."""
+
+    parity_different: int = 0
+    """Greedy answers of the challenger that differ from those that the gate kept, but for ties."""
+    parity_compared: int = 0
+    parity_kept: int = 0
+    """Answers that the gate kept; 0: none are there to compare with."""
+    known: Pairs = Pairs()
+    """Golden prompts and suite items, by who was wrong."""
+    known_items: int = 0
+    """Items that are asked in all."""
+    text: Mapping[str, Pairs] = field(default_factory=dict)
+    """Kind of difference (`sluice.serving.quality.text.KINDS`) -> replayed prompts, by whose answer has it."""
+    judged: Pairs = Pairs()
+    """Pairs of answers by whose a judge found worse, in both orders; counted only from a judge that agrees with people.
+    """
+    notes: tuple[str, ...] = ()
+    """What could not be measured, and why."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Quality":
+        """Read the values of `dataclasses.asdict`."""
+        nested = {
+            "known": Pairs(**values.get("known", {})),
+            "judged": Pairs(**values.get("judged", {})),
+            "text": {kind: Pairs(**pairs) for kind, pairs in values.get("text", {}).items()},
+            "notes": tuple(values.get("notes", ())),
+        }
+        return cls(**{**values, **nested})
 
 
 @dataclass(frozen=True)
@@ -60,6 +98,7 @@ class Evidence:
     """Slow means between later tokens, likewise."""
     live: tuple[LiveCounts, ...] = ()
     """By step."""
+    quality: Quality = Quality()
     invalid: str = ""
     """A measured time that cannot be one."""
 
@@ -69,9 +108,15 @@ class Evidence:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Evidence":
-        """Read the values of `as_json`."""
+        """Read the values of `as_json`, also those of an earlier version."""
         pairs = {name: Pairs(**values[name]) for name in ("errors", "first_token", "between_tokens")}
-        return cls(**pairs, live=tuple(LiveCounts(**step) for step in values["live"]), invalid=values["invalid"])
+        return cls(
+            **pairs,
+            live=tuple(LiveCounts(**step) for step in values["live"]),
+            # Earlier versions measured nothing of the answers.
+            quality=Quality.from_json(values.get("quality", {})),
+            invalid=values["invalid"],
+        )
 
 
 @dataclass(frozen=True)
@@ -135,14 +180,20 @@ class ReplayTotals:
             self._invalid = self._invalid or f"{name} of {wrong} ms is not a measurement"
             return
         assert champion_ms is not None and challenger_ms is not None
-        n, share = len(kept), self._max_slow
-        # With fewer, less than half a slow answer is expected among them, so they say too little about the quantile.
-        if n >= math.ceil(0.5 / share):
-            # Somewhat below the estimate: too high a quantile would pass a slow challenger.
-            rank = (1 - share) * n - CAUTION * math.sqrt(n * share * (1 - share))
-            bound = kept[max(0, math.ceil(rank) - 1)]
+        if (bound := quantile_below(kept, self._max_slow)) is not None:
             counts[(challenger_ms > self._slow_factor * bound) + 2 * (champion_ms > bound)] += 1
         insort(kept, champion_ms)
+
+
+def quantile_below(kept: Sequence[float], share: float) -> float | None:
+    """Return about the (1 - share) quantile of sorted values; None while they are too few to know it."""
+    n = len(kept)
+    # With fewer, less than half a value beyond it is expected among them.
+    if n < math.ceil(0.5 / share):
+        return None
+    # Somewhat below the estimate: too high a quantile would pass a slow challenger.
+    rank = (1 - share) * n - CAUTION * math.sqrt(n * share * (1 - share))
+    return kept[max(0, math.ceil(rank) - 1)]
 
 
 def is_duration(value: float | None) -> bool:
