@@ -13,13 +13,12 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from sluice.data.privacy import mask
@@ -27,27 +26,22 @@ from sluice.monitoring.traffic.classify import CLIENT_GONE, AttemptClass, classi
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
-from sluice.serving.auth import AuthMiddleware
+from sluice.serving.auth import AuthMiddleware, Key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests
+from sluice.serving.page.routes import OPEN_PATHS as PAGE_PATHS
+from sluice.serving.page.routes import page_router
+from sluice.serving.page.sessions import Sessions
 from sluice.serving.readiness import Outage, find_outage
 from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targets
 from sluice.serving.slots import Slots
 
-DASHBOARD = Path(__file__).parent / "dashboard" / "index.html"
-OPEN_PATHS = ("/health", "/ready", "/", "/dashboard")
+OPEN_PATHS = ("/health", "/ready", *PAGE_PATHS)
 RETRY_AFTER_S = 1
 ATTEMPT_CLASS_HEADER = "x-sluice-attempt-class"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{0,127}")
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src data:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; "
-    "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -220,7 +214,9 @@ def create_app(
         await asyncio.to_thread(traffic.close)
 
     app = FastAPI(title="sluice", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(AuthMiddleware, key_hashes=key_hashes, open_paths=OPEN_PATHS)
+    keys = [Key("workspace", "release", key_hash) for key_hash in key_hashes]
+    sessions = Sessions(lambda: keys)
+    app.add_middleware(AuthMiddleware, keys=keys, sessions=sessions, open_paths=OPEN_PATHS)
     _add_error_handlers(app)
 
     @app.get("/health")
@@ -237,17 +233,11 @@ def create_app(
         body = {"ready": False, "reason": outage.reason, "next_step": outage.next_step}
         return JSONResponse(body, 503, {"retry-after": str(outage.retry_after_s)})
 
-    @app.get("/", include_in_schema=False)
-    @app.get("/dashboard", include_in_schema=False)
-    async def dashboard() -> FileResponse:
-        return FileResponse(DASHBOARD, headers=_PAGE_HEADERS)
-
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(gateway.exporter.text(traffic.lost), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/admin/state")
-    async def state() -> dict[str, Any]:
+    def read_state() -> dict[str, Any]:
         return {
             **asdict(routes.current),
             "versions": gateway.recent.overview(time.time()),
@@ -255,6 +245,12 @@ def create_app(
             "started": gateway.started,
             "time": time.time(),
         }
+
+    @app.get("/admin/state")
+    async def state() -> dict[str, Any]:
+        return read_state()
+
+    app.include_router(page_router(read_state, sessions))
 
     @app.get("/admin/measurements")
     async def measurements(version: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests in the gateway's memory, for the rollout's decisions and the dashboard, and Prometheus metrics."""
+"""Requests in the gateway's memory, for the rollout's decisions and the page, and Prometheus metrics."""
 
 import math
 import uuid

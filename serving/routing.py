@@ -30,6 +30,8 @@ class Routes:
     """Error of the last turn of the reconciler; the routes are then the previous ones."""
     error_kind: str = ""
     """Class of that error, such as LedgerBroken."""
+    view: dict[str, Any] = field(default_factory=dict)
+    """What the page shows beside it (`sluice.serving.page.view.build_view`)."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from sluice.serving.page.render import HISTORY_POINTS, latencies_of, regions, render_region
@@ -25,9 +25,12 @@ class LivePage:
     """
 
     def __init__(
-        self, read_state: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic
+        self,
+        read_state: Callable[[], Mapping[str, Any]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._read_state, self._clock = read_state, clock
+        self._read_state, self._clock, self._sleep = read_state, clock, sleep
         self._history: deque[dict[str, float | None]] = deque(maxlen=HISTORY_POINTS)
         self._sampled_at = -HISTORY_PERIOD_S
         self._read_at = -PERIOD_S
@@ -53,21 +56,28 @@ class LivePage:
             found[name] = html
         return found
 
-    async def events(self, *, may_release: bool, is_allowed: Callable[[], bool]) -> AsyncGenerator[str, None]:
-        """Yield all regions, then those that change, at most one event in PERIOD_S; end once `is_allowed` says no."""
+    async def events(
+        self, *, may_release: bool, is_allowed: Callable[[], bool], longest_s: float
+    ) -> AsyncGenerator[str, None]:
+        """Yield all regions, then those that change, at most one event in PERIOD_S.
+
+        Ends after `longest_s`, and with the event `end` once `is_allowed` says no.
+        """
         sent: dict[str, str] = {}
-        sent_at = self._clock()
-        while is_allowed():
+        began = sent_at = self._clock()
+        while (now := self._clock()) - began < longest_s:
+            if not is_allowed():
+                yield "event: end\ndata: \n\n"
+                return
             html = self.html(may_release=may_release)
             changed = {name: each for name, each in html.items() if sent.get(name) != each}
             if changed:
                 yield f"event: regions\ndata: {json.dumps(changed)}\n\n"
-            elif self._clock() - sent_at >= HEARTBEAT_S:
+            elif now - sent_at >= HEARTBEAT_S:
                 yield ": heartbeat\n\n"
-            if changed or self._clock() - sent_at >= HEARTBEAT_S:
-                sent, sent_at = html, self._clock()
-            await asyncio.sleep(PERIOD_S)
-        yield "event: end\ndata: \n\n"
+            if changed or now - sent_at >= HEARTBEAT_S:
+                sent, sent_at = html, now
+            await self._sleep(PERIOD_S)
 
     def _read(self) -> None:
         state = self._read_state()

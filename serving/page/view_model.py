@@ -236,6 +236,8 @@ def _announcement(traffic: TrafficView, rollout: RolloutView | None) -> str:
 
 def _notices(state: Mapping[str, Any], release: Mapping[str, Any]) -> tuple[Badge, ...]:
     found = [Badge("bad", state["error"])] if state.get("error") else []
+    if view_error := (state.get("view") or {}).get("error"):
+        found.append(Badge("bad", f"Ledger and verdict are not up to date: {view_error}"))
     found += [
         Badge("bad", f"{_named(name)} could not be loaded: {why}")
         for name, why in (state.get("deploy_errors") or {}).items()

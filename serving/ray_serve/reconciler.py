@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from sluice.serving.config import ServeConfig
+from sluice.serving.page.view import ReleaseHistory, build_view
 from sluice.serving.ray_serve.replicas import VERSION_PREFIX, ModelReplica
 from sluice.serving.reconcile import ObservedVersions, plan_reconcile
 from sluice.serving.release import ReleaseState
@@ -43,10 +44,8 @@ _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 log = logging.getLogger(__name__)
 
 
-class ReleaseSource(Protocol):
-    """Supplier of the release state (implemented by `sluice.serving.releases.Releases`)."""
-
-    def state(self) -> ReleaseState: ...
+class ReleaseSource(ReleaseHistory, Protocol):
+    """Supplier of the release (implemented by `sluice.serving.releases.Releases`)."""
 
 
 class Reconciler:
@@ -70,6 +69,8 @@ class Reconciler:
         self._release: ReleaseState | None = None
         """The last release that could be read."""
         self._routes = Routes()
+        self._view: tuple[int, dict[str, Any]] = -1, {}
+        """Number of the newest ledger entry, and what the page shows of the release as of then."""
         self._failed: dict[str, tuple[str, float]] = {}
         """Version that failed to load -> reason and time (monotonic)."""
         self._loading: dict[str, float] = {}
@@ -118,11 +119,22 @@ class Reconciler:
                 self._failed.pop(version, None)
                 serve.delete(VERSION_PREFIX + version, _blocking=False)
         if gateway.status == ApplicationStatus.RUNNING:
-            self._routes = step.routes if failure is None else _with_error(step.routes, failure)
+            routes = step.routes if failure is None else _with_error(step.routes, failure)
+            self._routes = replace(routes, view=self._build_view(self._release.sequence))
             push_routes(self._routes)
             self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
             if not step.waiting and self._announce():
                 self.settled.set()
+
+    def _build_view(self, sequence: int) -> dict[str, Any]:
+        """Return what the page shows of the release; read anew after each entry of the ledger."""
+        if self._view[0] != sequence:
+            try:
+                self._view = sequence, build_view(self._releases, None)
+            except Exception as error:
+                # The page says so. It must not keep versions from being served.
+                return {**self._view[1], "error": f"{type(error).__name__}: {error}"}
+        return self._view[1]
 
     def _observe(self, statuses: dict[str, ApplicationStatusOverview]) -> ObservedVersions:
         now, size = time.monotonic(), len(VERSION_PREFIX)

@@ -82,7 +82,8 @@ def test_wheel_holds_one_top_level_package_with_its_settings_and_pages(wheel: Pa
         "sluice/conf/suites/arithmetic.yaml",
         "sluice/conf/suites/arithmetic.jsonl",
         "sluice/model/evaluation/evaluation.html.j2",
-        "sluice/serving/dashboard/index.html",
+        "sluice/serving/page/templates/page.html.j2",
+        "sluice/serving/page/static/page.js",
         "sluice/data/card/card.html.j2",
     } <= names
 

@@ -146,14 +146,14 @@ def test_nothing_answers_without_the_key(world: World, path: str, authorization:
     world.run(work)
 
 
-def test_health_and_the_dashboards_page_are_open(world: World) -> None:
+def test_health_and_the_pages_log_in_are_open(world: World) -> None:
     async def work(world: World) -> None:
         del world.client.headers["authorization"]
         assert (await world.client.get("/health")).json() == {"status": "ok"}
         assert (await world.client.get("/ready")).json() == {"ready": True, "champion": "1"}
-        page = await world.client.get("/")
+        page = await world.client.get("/login")
         assert page.headers["content-type"].startswith("text/html")
-        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert "default-src 'none'" in page.headers["content-security-policy"]
 
     world.run(work)
 

@@ -200,6 +200,7 @@ def test_errors_are_shown_first() -> None:
         state(
             {"champion_forced": "why"},
             error="LedgerBroken: entry 3",
+            view={"error": "OSError: locked"},
             deploy_errors={"4": "gone"},
             slow={"2": "slow"},
             traffic_records_lost=2,
@@ -208,6 +209,7 @@ def test_errors_are_shown_first() -> None:
     assert page.health.kind == "warning"
     assert [notice.text.split(":")[0] for notice in page.notices] == [
         "LedgerBroken",
+        "Ledger and verdict are not up to date",
         "v4 could not be loaded",
         "v2 is still being loaded",
         "v3 serves without all the evidence. why",
