@@ -9,6 +9,8 @@ that of the previous row, so a forged, edited, removed or reordered row breaks t
 
 import hashlib
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -17,9 +19,22 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from sluice.core.files import create_private
-from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry, chained, readable, to_entry, to_row, walk
+from sluice.serving.ledger_chain import (
+    GENESIS,
+    Entry,
+    RecordedEntry,
+    chained,
+    fault_alone,
+    readable,
+    to_entry,
+    to_row,
+    walk,
+)
 from sluice.serving.ledger_table import TABLE, LedgerTable
 from sluice.serving.ledger_trust import KEY_VARIABLE, Head, LedgerTrust
+
+CHUNK = 10_000
+"""Entries that are read and verified at a time."""
 
 
 class LedgerConflict(RuntimeError):
@@ -107,12 +122,33 @@ class Ledger:
         """Return all entries as they are listed, oldest first, verified or not."""
         return [to_entry(row) for row in self._rows(sa.select(TABLE).order_by(TABLE.c.sequence))]
 
-    def verify(self) -> LedgerCheck:
-        """Check every entry of the chain, and that its end was not cut off."""
-        return self.read()[1]
+    def find(self, action: str, version: str) -> RecordedEntry | None:
+        """Return the newest entry of an action on a version. Raises LedgerBroken if its own hash does not match."""
+        wanted = sa.select(TABLE).where(TABLE.c.action == action, TABLE.c.version == version)
+        rows = self._rows(wanted.order_by(TABLE.c.sequence.desc()).limit(1))
+        if not rows:
+            return None
+        if fault_alone(self.model, rows[0], self.trust.key()):
+            raise LedgerBroken(f"the ledger of {self.model} is {self.verify().message}")
+        return to_entry(rows[0])
 
-    def read(self, after: int = 0, head: str = GENESIS) -> tuple[list[RecordedEntry], LedgerCheck]:
-        """Return the entries after number `after`, whose hash was `head`, up to the first broken one, and the check."""
+    def verify(self, noted: Head | None = None) -> LedgerCheck:
+        """Check every entry of the chain, and that its end was not cut off; `noted` as for `read`."""
+        after, head = 0, GENESIS
+        while True:
+            entries, check = self.read(after, head, most=CHUNK, noted=noted)
+            if not check.ok or len(entries) < CHUNK:
+                return check
+            after, head = entries[-1].sequence, entries[-1].hash
+
+    def read(
+        self, after: int = 0, head: str = GENESIS, *, most: int | None = None, noted: Head | None = None
+    ) -> tuple[list[RecordedEntry], LedgerCheck]:
+        """Return the entries after number `after`, whose hash was `head`, up to the first broken one, and the check.
+
+        Returns the first `most` of them; the chain has no further ones where they are fewer. `noted` is the newest
+        entry that the registry has noted, read before this call.
+        """
         anchor, unreadable = None, ""
         try:
             # Before the rows: a writer notes an entry after it has been inserted, so a noted entry is among the rows.
@@ -120,35 +156,49 @@ class Ledger:
         except ValueError as error:
             unreadable = f"{error}, so nobody would see that the chain was cut off there"
         key = self.trust.key()
-        rows = self._rows(sa.select(TABLE).where(TABLE.c.sequence >= after).order_by(TABLE.c.sequence))
-        size = rows[-1]["sequence"] if rows else 0
+        query = sa.select(TABLE).where(TABLE.c.sequence >= after).order_by(TABLE.c.sequence)
+        rows = self._rows(query if most is None else query.limit(most + (after > 0)))
+        new = rows[1:] if after else rows
+        is_end = most is None or len(new) < most
+        size = (rows[-1]["sequence"] if rows else 0) if is_end else self._size()
         if rows and key is None:
             reason = f"the key of its hashes is gone, as there is neither {self.trust.key_file} nor {KEY_VARIABLE}"
             return [], LedgerCheck(size, after + 1, reason, keep=size)
         if after and (not rows or (rows[0]["sequence"], rows[0]["hash"]) != (after, head)):
             return [], LedgerCheck(size, after, f"entry {after} was changed or removed", keep=after - 1)
-        entries, fault = walk(self.model, rows[1:] if after else rows, after, head, key)
+        entries, fault = walk(self.model, new, after, head, key)
         last = after + len(entries)
-        if fault or unreadable:
-            without_key = walk(self.model, rows, 0, GENESIS, None)[0] if not last else []
+        if fault or (unreadable and is_end):
+            without_key = [] if last else walk(self.model, self._rows(query), 0, GENESIS, None)[0]
             return entries, LedgerCheck(size, last + 1, fault or unreadable, keep=last or len(without_key))
-        if anchor and anchor.sequence > last:
-            reason = f"the chain was cut off: {self.trust.anchor_file(self._chain)} notes entry {anchor.sequence}"
-            return entries, LedgerCheck(size, last + 1, reason, keep=last)
-        if anchor and anchor.sequence > after and entries[anchor.sequence - after - 1].hash != anchor.hash:
-            reason = f"it is not the entry that {self.trust.anchor_file(self._chain)} notes"
-            return entries, LedgerCheck(size, anchor.sequence, reason, keep=anchor.sequence - 1)
-        if last > (anchor.sequence if anchor else 0):
+        hashes = [head, *(entry.hash for entry in entries)]
+        for note, place in ((anchor, self.trust.anchor_file(self._chain)), (noted, "the registry")):
+            if note is not None and is_end and note.sequence > last:
+                reason = f"the chain was cut off: {place} notes entry {note.sequence}"
+                return entries, LedgerCheck(size, last + 1, reason, keep=last)
+            if note is not None and after <= note.sequence <= last and hashes[note.sequence - after] != note.hash:
+                reason = f"it is not the entry that {place} notes"
+                return entries, LedgerCheck(size, note.sequence, reason, keep=note.sequence - 1)
+        if entries and is_end and last > (anchor.sequence if anchor else 0):
             self.trust.note(self._chain, Head(last, entries[-1].hash))
         return entries, LedgerCheck(size)
 
-    def repair(self, keep: int, entry: Entry) -> RecordedEntry:
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Return what was last noted beside the anchor, to go on from there; None if it is not by the key."""
+        return self.trust.checkpoint(self._chain)
+
+    def note_checkpoint(self, content: Mapping[str, Any]) -> None:
+        """Note plain JSON values beside the anchor. A checkpoint only saves reading: no error if it cannot be kept."""
+        with suppress(OSError):
+            self.trust.note_checkpoint(self._chain, content)
+
+    def repair(self, keep: int, entry: Entry, *, noted: Head | None = None) -> RecordedEntry:
         """Keep entries 1 to `keep` of a broken chain as they are listed, set its rows aside and append `entry`.
 
         All rows are kept in a file beside the key, named in the entry's details. Raises ValueError if the chain is
-        whole, or the entries to keep cannot be read.
+        whole, or the entries to keep cannot be read. `noted` as for `read`.
         """
-        check = self.verify()
+        check = self.verify(noted)
         if check.ok:
             raise ValueError(f"the ledger of {self.model} is whole: there is nothing to repair")
         key = self.trust.key() or self.trust.make_key()
@@ -184,6 +234,10 @@ class Ledger:
             for model, chain in plain.items():
                 connection.execute(sa.delete(TABLE).where(TABLE.c.model == model))
                 connection.execute(sa.insert(TABLE), chained(model, readable(chain), key))
+
+    def _size(self) -> int:
+        last = self.last()
+        return last.sequence if last else 0
 
     def _rows(self, query: sa.Select) -> list[dict[str, Any]]:
         return self._table.rows(query.where(TABLE.c.model == self.model))

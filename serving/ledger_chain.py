@@ -83,6 +83,11 @@ def _fault(model: str, expected: int, row: Mapping[str, Any], previous: str, key
     return f"the hash of entry {expected} does not match its content and the key"
 
 
+def fault_alone(model: str, row: Mapping[str, Any], key: bytes | None) -> str:
+    """Return the fault of a row by its own hash, whatever the rows before it are; empty if there is none."""
+    return _fault(model, row["sequence"], row, row["previous_hash"], key)
+
+
 def to_entry(row: Mapping[str, Any]) -> RecordedEntry:
     """Return the entry of a row, verified or not."""
     fields = {name: value for name, value in row.items() if name not in ("model", "details")}

@@ -1,14 +1,18 @@
-"""Trust in a ledger, kept outside of its database: the key of its hashes and the newest entry seen.
+"""Trust in a ledger, kept outside of its database: the key of its hashes, the newest entry seen, and a checkpoint.
 
 Somebody who can write the database alone can then neither forge an entry nor cut the chain at its end unseen.
 """
 
+import hmac
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from sluice.core.canonical import canonical_json
 from sluice.core.files import create_private, read_private, write_json
 
 KEY_VARIABLE = "SLUICE_LEDGER_KEY"
@@ -79,3 +83,29 @@ class LedgerTrust:
     def note(self, chain: str, head: Head) -> None:
         """Note a verified entry that is newer than the anchor, or the end of a chain that was repaired."""
         write_json(self.anchor_file(chain), asdict(head))
+
+    def checkpoint_file(self, chain: str) -> Path:
+        return self.folder / f"{chain}.checkpoint"
+
+    def checkpoint(self, chain: str) -> dict[str, Any] | None:
+        """Return the checkpoint of the chain as it was noted; None where there is none, or it is not by the key."""
+        try:
+            noted = json.loads(self.checkpoint_file(chain).read_text())
+            content, mac = noted["content"], noted["hmac"]
+            key = self.key()
+            if key is not None and hmac.compare_digest(_checkpoint_hmac(chain, content, key), mac):
+                return dict(content)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            pass
+        return None
+
+    def note_checkpoint(self, chain: str, content: Mapping[str, Any]) -> None:
+        """Note `content` (plain JSON), from which a new process of this folder may go on without the entries before."""
+        if (key := self.key()) is not None:
+            noted = {"content": dict(content), "hmac": _checkpoint_hmac(chain, content, key)}
+            write_json(self.checkpoint_file(chain), noted)
+
+
+def _checkpoint_hmac(chain: str, content: Mapping[str, Any], key: bytes) -> str:
+    # Begins unlike the JSON of an entry, so that the hash of neither passes for one of the other.
+    return hmac.digest(key, b"checkpoint" + canonical_json({"chain": chain, "content": content}), "sha256").hex()

@@ -7,14 +7,15 @@ writes, `reconcile` repairs the aliases.
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import replace
-from functools import reduce
+from dataclasses import asdict, replace
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 from sluice.core.manifest import file_hash
 from sluice.model.evaluation.verdict import Verdict, read_verdict
-from sluice.serving.ledger import Ledger, LedgerBroken, LedgerCheck, LedgerConflict
+from sluice.serving import release
+from sluice.serving.ledger import CHUNK, Ledger, LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
 from sluice.serving.release import (
     REPAIR,
@@ -28,8 +29,10 @@ from sluice.serving.release import (
     transition,
 )
 
-MAX_TRIES = 5
+MAX_TRIES = 20
 """Attempts at a change when other writers are faster."""
+CHECKPOINT_EVERY = 100
+"""Entries of other processes after which a reader notes a checkpoint; a writer notes one with each entry."""
 
 
 class ReleaseRefused(ValueError):
@@ -74,7 +77,7 @@ class Releases:
         self._actor, self._clock = actor, clock
         self._followed = ReleaseState(), GENESIS
         self._model_hashes: dict[str, str] = {}
-        """Version -> hash of its model, by the entries followed."""
+        """Version -> hash of its model, by the ledger."""
 
     def acting_as(self, actor: str) -> "Releases":
         """Return the same release with another actor."""
@@ -85,31 +88,70 @@ class Releases:
     def state(self) -> ReleaseState:
         """Return the present state from the ledger alone: cheap, without MLflow.
 
-        Verifies the entries that it has not seen before. Raises LedgerBroken (a ValueError) for one that is forged.
+        Verifies the entries that are new since the last call, or since the checkpoint of another process. Raises
+        LedgerBroken (a ValueError) for one that is forged.
         """
-        state, head = self._followed
-        entries, check = self._ledger.read(state.sequence, head)
-        if not check.ok and state.sequence:
-            # The ledger may have been repaired, and then it is another one from the entry that was broken.
-            state, (entries, check) = ReleaseState(), self._ledger.read()
+        state, check = self.inspect()
         if not check.ok:
             raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
-        if entries:
-            state = reduce(apply, entries, state)
-            self._followed = state, entries[-1].hash
-            proposals = [entry for entry in entries if entry.action == "propose"]
-            self._model_hashes |= {entry.version: entry.details["model_hash"] for entry in proposals}
         return state
 
+    def inspect(self) -> tuple[ReleaseState, LedgerCheck]:
+        """Return the state after the entries that are as they were written, and the check of those new to `state`."""
+        state, head = self._followed
+        if not state.sequence:
+            state, head = self._checkpoint()
+        new = 0
+        while True:
+            entries, check = self._ledger.read(state.sequence, head, most=CHUNK)
+            if not check.ok and state.sequence and check.broken_at == state.sequence:
+                # The ledger may have been repaired, and then it is another one from the entry that was broken.
+                state, head, new = ReleaseState(), GENESIS, 0
+                self._model_hashes.clear()
+                continue
+            if entries:
+                state, head, new = reduce(apply, entries, state), entries[-1].hash, new + len(entries)
+                proposals = [entry for entry in entries if entry.action == "propose"]
+                self._model_hashes |= {entry.version: entry.details["model_hash"] for entry in proposals}
+            if not check.ok:
+                return state, check
+            self._followed = state, head
+            if len(entries) < CHUNK:
+                break
+        if new >= CHECKPOINT_EVERY:
+            self._note_checkpoint()
+        return state, check
+
     def model_folder(self, version: str) -> Path:
-        """Return the local folder of the model with which the version was proposed, by the entries that `state` read.
+        """Return the local folder of the model with which the version was proposed, by the ledger.
 
         The ledger decides which model that is: unlike its entries, the registry's own hash has no key. Raises
         ValueError if the registry has another model.
         """
+        return self._registry.model_folder(version, self._model_hash(version))
+
+    def _model_hash(self, version: str) -> str:
+        """Return the hash of the model with which the version was last proposed."""
         if version not in self._model_hashes:
-            raise ValueError(f"version {version} was never proposed in the ledger of {self._ledger.model}")
-        return self._registry.model_folder(version, self._model_hashes[version])
+            proposal = self._ledger.find("propose", version)
+            if proposal is None:
+                raise ValueError(f"version {version} was never proposed in the ledger of {self._ledger.model}")
+            self._model_hashes[version] = proposal.details["model_hash"]
+        return self._model_hashes[version]
+
+    def _checkpoint(self) -> tuple[ReleaseState, str]:
+        """Return the state and the head that a process of this folder has noted; of an empty ledger without one."""
+        found = self._ledger.checkpoint()
+        if found is None or found["fold"] != _fold_code():
+            return ReleaseState(), GENESIS
+        lists_as_tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found["state"].items()
+        }
+        return ReleaseState(**lists_as_tuples), found["head"]
+
+    def _note_checkpoint(self) -> None:
+        state, head = self._followed
+        self._ledger.note_checkpoint({"fold": _fold_code(), "state": asdict(state), "head": head})
 
     def history(self) -> list[RecordedEntry]:
         """Return all entries, oldest first, verified or not."""
@@ -224,8 +266,7 @@ class Releases:
         Raises ValueError if the hash chain is broken: a version named by a forged ledger must not serve.
         """
         for _ in range(MAX_TRIES):
-            entries = self._verified_history()
-            state = fold(entries)
+            state = self.state()
             found = self._registry.aliases()
             for alias, version in state.aliases().items():
                 if version is not None and found.get(alias) != version and self._registry.has(version):
@@ -237,12 +278,6 @@ class Releases:
             if state.sequence == (last.sequence if last else 0):
                 return state
         raise LedgerConflict(f"the ledger of {self._ledger.model} kept changing while the aliases were set; try again")
-
-    def _verified_history(self) -> list[RecordedEntry]:
-        entries, check = self._ledger.read()
-        if not check.ok:
-            raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
-        return entries
 
     def _verify_verdict(self, version: str) -> VerifiedVerdict:
         """Read the registered verdict, check its signature, and hash the model's files again."""
@@ -260,17 +295,24 @@ class Releases:
     def _carry_out(self, action: Action, reason: str, **wanted: Any) -> ReleaseState:
         intent = Intent(action, reason, self._clock(), self._actor, **wanted)
         for _ in range(MAX_TRIES):
-            entries = self._verified_history()
-            state = fold(entries)
-            # As the ledger names them: unlike its entries, the registry's own hash has no key.
-            models = {each.version: each.details["model_hash"] for each in entries if each.action == "propose"}
-            champion = models[state.champion] if state.champion else None
+            self.state()
+            state, head = self._followed
+            # As the ledger names it: unlike its entries, the registry's own hash has no key.
+            champion = self._model_hash(state.champion) if state.champion else None
             decided = transition(state, replace(intent, champion_model=champion))
             if isinstance(decided, Refusal):
                 raise ReleaseRefused(decided.reason)
             try:
-                self._ledger.append(decided, expected_head=entries[-1].hash if entries else GENESIS)
+                self._ledger.append(decided, expected_head=head)
             except LedgerConflict:
                 continue
+            self.state()
+            self._note_checkpoint()
             return self.reconcile()
         raise LedgerConflict(f"{action} lost {MAX_TRIES} times to other writers of the ledger of {self._ledger.model}")
+
+
+@cache
+def _fold_code() -> str:
+    """Return the hash of the code that makes a state of entries: a checkpoint of other code is not used."""
+    return file_hash(Path(release.__file__))

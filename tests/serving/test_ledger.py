@@ -18,7 +18,7 @@ from sluice.serving.database import DatabaseFailed
 from sluice.serving.ledger import Ledger, LedgerBroken, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, chained, entry_hash
 from sluice.serving.ledger_table import LedgerTable
-from sluice.serving.ledger_trust import KEY_VARIABLE, LedgerTrust
+from sluice.serving.ledger_trust import KEY_VARIABLE, Head, LedgerTrust
 
 APPEND_ONLY = "append-only"
 
@@ -425,6 +425,49 @@ def test_a_repair_leads_out_of_every_fault_and_keeps_what_was_there(
         connection.exec_driver_sql("DELETE FROM sluice_ledger")
     with pytest.raises(ValueError, match="is whole: there is nothing to repair"):
         ledger.repair(1, entry())
+
+
+@pytest.mark.parametrize("fault", ["none", *FAULTS, "note damaged", "key lost"])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+def test_a_long_ledger_is_verified_in_chunks_as_it_is_at_once(
+    chunk: int, fault: str, on_sqlite: Ledger, trust: LedgerTrust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(on_sqlite, 4)
+    if fault == "key lost":
+        trust.key_file.unlink()
+    elif fault == "note damaged":
+        next(trust.folder.glob("sluice-*.json")).write_text("{")
+    else:
+        tamper(on_sqlite.url, *FAULTS.get(fault, []))
+    whole = on_sqlite.read()[1]
+    monkeypatch.setattr("sluice.serving.ledger.CHUNK", chunk)
+    assert on_sqlite.verify() == whole and whole.ok == (fault == "none")
+
+
+def test_what_the_registry_has_noted_is_compared(on_sqlite: Ledger) -> None:
+    heads = fill(on_sqlite, 4)
+    for noted, broken_at in (
+        (Head(4, heads[4]), None),
+        (Head(2, heads[2]), None),
+        (Head(6, "f" * 64), 5),
+        (Head(3, "f" * 64), 3),
+    ):
+        check = on_sqlite.verify(noted)
+        assert check.broken_at == broken_at and (check.ok or "the registry notes" in check.reason)
+    assert on_sqlite.read(4, heads[4], noted=Head(4, "f" * 64))[1].broken_at == 4
+    assert on_sqlite.read(4, heads[4], noted=Head(2, "f" * 64))[1].ok, "not among what was read"
+    repaired = on_sqlite.repair(4, entry(action="repair"), noted=Head(6, "f" * 64))
+    assert "the registry notes entry 6" in repaired.details["broken"]
+
+
+def test_the_newest_entry_of_a_version_is_found(on_sqlite: Ledger) -> None:
+    fill(on_sqlite, 3)
+    found = on_sqlite.find("propose", "2")
+    assert found is not None and found.sequence == 2
+    assert on_sqlite.find("drop", "2") is None and on_sqlite.find("propose", "2' OR '1'='1") is None
+    tamper(on_sqlite.url, "UPDATE sluice_ledger SET reason = 'x' WHERE sequence = 2")
+    with pytest.raises(LedgerBroken, match="broken at entry 2"):
+        on_sqlite.find("propose", "2")
 
 
 def test_a_damaged_database_is_one_line_that_names_it(tmp_path: Path, trust: LedgerTrust) -> None:

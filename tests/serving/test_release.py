@@ -2,10 +2,13 @@
 
 # ruff: noqa: F811  (pytest finds the imported fixtures by name)
 
+import hashlib
+import json
 import multiprocessing
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -22,8 +25,9 @@ from release_fixtures import (  # noqa: F401
     workspace,
 )
 
-from sluice.serving.ledger import LedgerBroken, LedgerConflict
-from sluice.serving.ledger_chain import Entry, RecordedEntry
+from sluice.core.canonical import canonical_json
+from sluice.serving.ledger import LedgerBroken, LedgerCheck, LedgerConflict
+from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
 from sluice.serving.registry import Registry
 from sluice.serving.release import (
     MAX_EARLIER_CHAMPIONS,
@@ -444,6 +448,80 @@ def test_a_version_that_is_another_model_in_the_registry_neither_serves_nor_come
     assert releases.state() == before
 
 
+def test_a_new_process_goes_on_from_the_checkpoint(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    released.propose("3")
+    before = released.releases.set_weight(25)
+    read, starts = released.ledger.read, []
+
+    def reading(after: int = 0, head: str = GENESIS, **more: Any) -> tuple[list[RecordedEntry], LedgerCheck]:
+        starts.append(after)
+        return read(after, head, **more)
+
+    monkeypatch.setattr(released.ledger, "read", reading)
+    file = released.ledger.trust.checkpoint_file(released.ledger._chain)
+    kept = file.read_text()
+    assert released.releases.state() == before and starts == [6]
+    # An earlier one is as good.
+    released.releases.set_weight(50)
+    file.write_text(kept)
+    starts.clear()
+    fresh = released.releases
+    assert fresh.state().challenger_weight == 50 and starts == [6]
+    assert fresh.model_folder("2") == released.registry.model_folder("2"), "its proposal is before the checkpoint"
+
+
+@pytest.mark.parametrize("fault", ["forged", "of another chain", "without key", "of other code", "no JSON", "gone"])
+def test_a_checkpoint_that_is_not_ours_is_not_used(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    released.propose("3")
+    before = released.releases.state()
+    trust, chain = released.ledger.trust, released.ledger._chain
+    file, forged = trust.checkpoint_file(chain), replace(before, champion="3", challenger=None)
+    noted = json.loads(file.read_text())
+    noted["content"]["state"] = asdict(forged)
+    match fault:
+        case "of another chain":
+            trust.note_checkpoint("other", noted["content"])
+            file.write_text(trust.checkpoint_file("other").read_text())
+        case "without key":
+            body = b"checkpoint" + canonical_json({"chain": chain, "content": noted["content"]})
+            file.write_text(json.dumps({**noted, "hmac": hashlib.sha256(body).hexdigest()}))
+        case "of other code":
+            trust.note_checkpoint(chain, {**noted["content"], "fold": "0" * 64})
+        case "gone":
+            file.unlink()
+        case _:
+            file.write_text(json.dumps(noted)[: None if fault == "forged" else -1])
+    assert released.releases.state() == before and released.releases.verify().ok
+
+
+def test_a_checkpoint_of_a_chain_that_was_repaired_is_not_used(released: Workspace) -> None:
+    released.propose("3")
+    file = released.ledger.trust.checkpoint_file(released.ledger._chain)
+    kept = file.read_text()
+    with sa.create_engine(released.ledger.url).begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_DELETE")
+        connection.exec_driver_sql("DELETE FROM sluice_ledger WHERE sequence > 2")
+    released.releases.repair(2, "restored from the report")
+    for _ in range(3):
+        file.write_text(kept)
+        assert released.releases.state().champion == "1"
+        released.promote(released.register(f"after {released.releases.state().sequence}"))
+        released.releases.rollback("a drill")
+
+
+def test_a_reader_that_follows_other_writers_notes_a_checkpoint(released: Workspace) -> None:
+    released.propose("3")
+    releases = released.releases
+    for percent in range(100):
+        last = released.ledger.history()[-1]
+        weight = Entry(5.0, "weight", "3", "another machine", "step", {"percent": percent})
+        released.ledger.append(weight, expected_head=last.hash)
+    assert released.ledger.checkpoint()["state"]["sequence"] == 5
+    assert releases.state().sequence == 105 == released.ledger.checkpoint()["state"]["sequence"]
+
+
 FORGED_ROLLBACK = (
     "INSERT INTO sluice_ledger SELECT model, sequence + 1, time, 'rollback', version, actor, reason, "
     "'{\"to\": \"1\"}', hash, 'garbage' FROM sluice_ledger ORDER BY sequence DESC LIMIT 1"
@@ -473,12 +551,17 @@ def test_whatever_happens_to_the_ledger_a_command_leads_out(released: Workspace,
             connection.exec_driver_sql(statement)
     rows, aliases = released.releases.history(), released.aliases()
     way_out = f"sluice history --repair {keep} "
-    # Who has verified an entry does not read it again: its own state stays right.
-    followers = [released.releases.state] if fault == "edited" else [released.releases.state, server.state]
     acts = [server.reconcile, lambda: server.rollback("because"), lambda: server.drop("because")]
-    for act in (*followers, *acts, lambda: server.promote("because")):
+    if fault == "edited":
+        # Who has verified an entry does not read it again, and goes on with the state that it made.
+        assert released.releases.state() == server.state() == server.reconcile() == before
+        released.ledger.trust.checkpoint_file(released.ledger._chain).unlink()
+        acts = []
+        server = released.releases
+    for act in (released.releases.state, server.state, *acts, lambda: server.promote("because")):
         with pytest.raises(LedgerBroken, match=way_out):
             act()
+    assert way_out in server.verify().message
     assert released.releases.history() == rows and released.aliases() == aliases
     state = released.releases.repair(keep, "compared with the report of the last release")
     kept = {5: ("2", "3"), 3: ("1", "2"), 2: ("1", None), 0: (None, None)}[keep]
@@ -526,7 +609,7 @@ def test_losing_for_ever_is_said(released: Workspace, monkeypatch: pytest.Monkey
         raise LedgerConflict("another writer")
 
     monkeypatch.setattr(released.ledger, "append", conflict)
-    with pytest.raises(LedgerConflict, match="propose lost 5 times"):
+    with pytest.raises(LedgerConflict, match="propose lost 20 times"):
         released.propose("3")
 
 
