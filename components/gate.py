@@ -19,7 +19,9 @@ from sluice.components.evidence import (
 )
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
+from sluice.core.manifest import file_hash
 from sluice.model.evaluation.evidence import AttestedEvaluation
+from sluice.model.evaluation.parity import PARITY_FILE
 from sluice.model.evaluation.policy import Policy
 from sluice.model.evaluation.report import REPORT_FILE
 from sluice.model.evaluation.verdict import Verdict, read_verdict, write_verdict
@@ -47,6 +49,8 @@ def _work(workspace: Workspace, now: datetime) -> dict[str, Any]:
         anchor = baseline if pinned == state.champion else _anchor(workspace, releases, pinned, policy)
     verdict = judge(candidate, baseline, policy, anchor=anchor, now=now)
     artifact = {"evaluate_artifact": artifact_hash(workspace.artifact("evaluate"))}
+    if (kept := workspace.artifact("evaluate") / PARITY_FILE).is_file():
+        artifact["parity"] = file_hash(kept)
     verdict = verdict.model_copy(update={"hashes": verdict.hashes | artifact})
     if verdict.outcome == "promote":
         keep_candidate(workspace)

@@ -70,9 +70,10 @@ def _is_of_evaluation(workspace: Workspace, verdict: "Verdict") -> bool:
 
 def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | None) -> "Evidence":
     """Records that the registry shows beside the candidate's files; their files are written to artifacts/register."""
+    from sluice.model.evaluation.parity import PARITY_FILE
     from sluice.model.evaluation.report import REPORT_FILE
     from sluice.model.training.telemetry.tracking import numbers, parameters
-    from sluice.serving.registry import Evidence
+    from sluice.serving.registry import PARITY_FOLDER, Evidence
 
     out = workspace.artifact("register")
     out.mkdir(parents=True, exist_ok=True)
@@ -85,12 +86,18 @@ def _evidence(workspace: Workspace, verdict: "Verdict", forced_reason: str | Non
     text = model_card(load_block(workspace, RegisterConfig).model_name, verdict, metrics, tags)
     card.write_text(text, encoding="utf-8")
     write_page(workspace, verdict, page)
+    parity = [path for path in [workspace.artifact("evaluate") / PARITY_FILE] if path.is_file()]
     return Evidence(
         tags=tags,
         # Those of the evaluation by their own names, as the gate has them.
         metrics=numbers(metrics.pop("evaluate")) | numbers(metrics),
         params=parameters({kind.block_name: load_block(workspace, kind).shown() for kind in BLOCKS}),
         description=text,
-        files={"lineage": lineage, "pages": [page, draw_data_card(workspace)], "": [card]},
+        files={
+            "lineage": lineage,
+            "pages": [page, draw_data_card(workspace)],
+            "": [card],
+            **({PARITY_FOLDER: parity} if parity else {}),
+        },
         user=tags["user"],
     )

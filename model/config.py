@@ -182,6 +182,8 @@ class EvaluateConfig(Block):
     golden_prompts_sha256: str | None = None
     """Hash of the file. Filled in when the settings are composed."""
     golden_max_tokens: int = Field(32, ge=1)
+    parity_prompts: int = Field(128, ge=0)
+    """Greedy answers kept of a candidate, of `golden_max_tokens` each: a rollout holds the served version to them."""
     latency_prompts: int = Field(16, ge=1)
     latency_max_tokens: int = Field(32, ge=2)
     latency_rounds: int = Field(4, ge=1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking.client import MlflowClient
 
-MODEL_FOLDER, VERDICT_FOLDER = "model", "verdict"
+MODEL_FOLDER, VERDICT_FOLDER, PARITY_FOLDER = "model", "verdict", "parity"
 MODEL_HASH, VERDICT_HASH = "model_hash", "verdict_sha256"
 """Tags that every version has, computed from its files, besides its lineage (git_commit, dvc_lock, data, ..)."""
 _EARLIER_VERDICT_HASH = "verdict"
@@ -198,6 +198,18 @@ class Registry:
     def verdict_path(self, version: str) -> Path:
         """Return the local file of the verdict that was registered with the version."""
         return self._checked_verdict(self._version(version))
+
+    def parity_path(self, version: str) -> Path | None:
+        """Return the local file of the greedy answers registered with the version, whose hash its verdict has.
+
+        None if the version has no such file.
+        """
+        found = self._version(version)
+        if self._folder is None and not self._client.list_artifacts(found.run_id or "", PARITY_FOLDER):
+            return None
+        folder = self._local(found, PARITY_FOLDER)
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        return files[0] if len(files) == 1 else None
 
     @cached_property
     def _client(self) -> "MlflowClient":

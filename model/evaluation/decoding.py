@@ -32,6 +32,8 @@ class PendingAnswer:
     failed: bool = False
     """Whether logits that are not finite ended the answer."""
     sampled: int = 0
+    leads: list[float] = field(default_factory=list)
+    """Of greedy tokens: the logit of each less that of the next best one."""
     computed: int = 0
     """Tokens of `ids` that are in the cache."""
     generator: torch.Generator = field(init=False)
@@ -131,6 +133,8 @@ def _next_tokens(model: Transformer, group: Sequence[PendingAnswer], logits: Ten
         elif first - second < NEAR_TIE:
             alone = model.hidden(torch.tensor([answer.ids], device=model.embedding.weight.device))
             tokens.append(int(model.logits(alone[:, -1]).argmax()))
+            answer.leads.append(first - second)
         else:
             tokens.append(int(best.indices[row, 0]))
+            answer.leads.append(first - second)
     return tokens

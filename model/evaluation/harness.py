@@ -23,6 +23,7 @@ from sluice.model.evaluation.lost_items import ANSWERS_FILE
 from sluice.model.evaluation.measurement_cache import MeasurementCache
 from sluice.model.evaluation.metric import Measured
 from sluice.model.evaluation.metrics import METRICS, golden_pass_rate, latency
+from sluice.model.evaluation.parity import PARITY_FILE, parity_prompts, write_parity
 from sluice.model.evaluation.plan import EvaluatedCandidate, EvaluationPlan
 from sluice.model.evaluation.report import REPORT_FILE, render
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, item_lines
@@ -58,17 +59,23 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure the model in `model_dir` on the test split of `documents`, and by the suites of the settings.
 
-    Writes results.json, items.jsonl, the metrics' own files and evaluation.html into `out`, the same bytes for the same
-    inputs. ValueError for a damaged model or suite, and for a corpus without a test or a train document.
+    Writes results.json, items.jsonl, the metrics' own files, greedy answers and evaluation.html into `out`, the same
+    bytes for the same inputs. ValueError for a damaged model or suite, and for a corpus without a test or a train
+    document.
     """
+    from sluice.model.evaluation.model_folder import ModelFolder
+
     started = time.perf_counter()
     held_out = read_held_out(documents, split)
     suites = tuple(load_suite(Path(each.path)) for each in config.suites)
     plan = EvaluationPlan(config, held_out, suites, training_texts=tuple(held_out.train) if suites else ())
     read_s = time.perf_counter() - started
-    results, timings = run_plan(
-        EvaluatedCandidate(model_dir), plan, out, today=today or date.today(), progress=progress
-    )
+    candidate = EvaluatedCandidate(model_dir)
+    results, timings = run_plan(candidate, plan, out, today=today or date.today(), progress=progress)
+    assert isinstance(candidate.model, ModelFolder)
+    asked = parity_prompts([text for _, text in held_out.test], config.parity_prompts, has_chat=candidate.has_chat)
+    if kept := candidate.model.keep_greedy(asked, config.golden_max_tokens, progress):
+        write_parity(kept, out / PARITY_FILE)
     figures: dict[str, Any] = {}
     for metric in METRICS:
         figures |= metric.report(results)

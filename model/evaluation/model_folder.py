@@ -10,6 +10,7 @@ from sluice.model.directory import load_model, model_hash
 from sluice.model.evaluation.decoding import PendingAnswer, decode
 from sluice.model.evaluation.evaluated import AnswerRequest, Continuation, ContinuationRequest, GeneratedAnswer, Prompt
 from sluice.model.evaluation.likelihood import Span, span_likelihoods
+from sluice.model.evaluation.parity import KeptAnswer
 from sluice.model.evaluation.perplexity import windows
 from sluice.model.text.chat_template import PromptMessage
 from sluice.model.text.detokenizer import Detokenizer, text_streams
@@ -92,6 +93,30 @@ class ModelFolder:
             else GeneratedAnswer(text.whole(), answers[index].sampled, "stop" if text.stopped else "length")
             for index, text in enumerate(texts)
         ]
+
+    def keep_greedy(
+        self, prompts: Sequence[Prompt], max_tokens: int, progress: Progress = no_progress
+    ) -> list[KeptAnswer]:
+        """Return the greedy answers by token. Prompts that leave no space for `max_tokens` are left out, and so are
+        those that the chat template refuses and those without finite logits.
+        """
+        pending: list[tuple[Prompt, int, PendingAnswer]] = []
+        for prompt in prompts:
+            try:
+                ids = self.encode(prompt)
+            except ValueError:
+                continue
+            if len(ids) + max_tokens <= self.model.config.context:
+                ends = self._encoder.stop_ids.__contains__
+                pending.append((prompt, len(ids), PendingAnswer(ids, max_tokens, ends)))
+        decode(self.model, [answer for _, _, answer in pending])
+        kept = []
+        for done, (prompt, start, answer) in enumerate(pending, 1):
+            if not answer.failed:
+                leads = tuple(round(lead, 5) for lead in answer.leads)
+                kept.append(KeptAnswer(prompt, max_tokens, self._texts(answer.ids[start:]), leads))
+            progress(done, len(pending), "greedy answers to keep")
+        return kept
 
     def _prompt(self, request: AnswerRequest) -> list[int]:
         """Token ids of a prompt that leaves space for an answer. ValueError for another."""

@@ -15,8 +15,8 @@ answers. A text difference says "look", not "bad".
 from collections.abc import Mapping
 
 from sluice.monitoring.sequential import log_e_above, log_e_below, log_e_uneven
+from sluice.serving.config import QualityConfig
 from sluice.serving.evidence import LiveCounts, Pairs, Quality
-from sluice.serving.quality.config import QualityConfig
 from sluice.serving.signals import Signal, Test, percent
 
 KINDS: Mapping[str, str] = {

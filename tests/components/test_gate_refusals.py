@@ -33,6 +33,7 @@ from sluice.model.directory import model_hash
 from sluice.model.evaluation.evidence import TIMINGS_FILE, attest_folder
 from sluice.model.evaluation.judging.agreement import cohens_kappa
 from sluice.model.evaluation.keys import PRIVATE_KEY_FILE, TRUSTED_FOLDER, rotate, signing_key
+from sluice.model.evaluation.parity import PARITY_FILE, KeptAnswer, write_parity
 from sluice.model.evaluation.results import RESULTS_FILE, Item
 from sluice.model.evaluation.verdict import VERDICT_FILE, read_verdict
 from sluice.pipelines.cli import main
@@ -135,6 +136,16 @@ def world(template: Path, tmp_path: Path) -> World:
     world = World(shutil.copytree(template, tmp_path / "workspace"))
     world.release.models["1"] = model_hash(world.release.root / "models" / "champion")
     return world
+
+
+def test_the_verdict_names_the_greedy_answers_that_the_evaluation_kept(world: World) -> None:
+    assert world.judge().startswith("promote: ")
+    assert "parity" not in read_verdict(world.workspace.verdict, world.workspace.keys).hashes
+    write_parity([KeptAnswer("p", 1, ("a",), (1.0,))], world.evaluation / PARITY_FILE)
+    finish(world.workspace)
+    assert world.judge().startswith("promote: ")
+    found = read_verdict(world.workspace.verdict, world.workspace.keys).hashes["parity"]
+    assert found == file_hash(world.evaluation / PARITY_FILE)
 
 
 def test_the_candidate_is_promoted_as_it_stands(world: World) -> None:

@@ -20,6 +20,7 @@ from sluice.components.stores import open_registry, open_releases
 from sluice.components.workspace import CONTENT_STEPS, STEPS
 from sluice.core.manifest import file_hash
 from sluice.pipelines.commands.run import REJECTED
+from sluice.serving.quality.kept import kept_answers
 
 
 def test_one_command_takes_text_to_a_served_and_watched_champion(resumed: Checkout) -> None:
@@ -47,6 +48,8 @@ def test_version_carries_its_lineage(resumed: Checkout) -> None:
     kept = open_registry(resumed.workspace).model_folder(version.version).parent
     for name, tag in (("params.yaml", "params"), ("dvc.lock", "dvc_lock")):
         assert file_hash(kept / "lineage" / name) == version.tags[tag]
+    found = kept_answers(open_registry(resumed.workspace), version.version, resumed.workspace.keys)
+    assert found.answers and not found.note, "the gate's greedy answers are registered beside the verdict"
     by_source = [value for name, value in version.metrics.items() if name.startswith("bits_per_byte_by_source/")]
     assert by_source == [version.metrics["bits_per_byte"]], "this corpus is one source"
 

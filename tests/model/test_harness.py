@@ -74,7 +74,7 @@ def test_the_artifact_repeats_to_the_byte(corpus, models, evaluated, tmp_path):
     evaluate(CONFIG, models["trained"], corpus / "refine", SPLIT, tmp_path)
     first = evaluated["trained"][0]
     names = sorted(path.name for path in first.iterdir())
-    assert names == ["evaluation.html", "golden.json", "items.jsonl", "results.json"]
+    assert names == ["evaluation.html", "golden.json", "items.jsonl", "parity.jsonl", "results.json"]
     assert all((tmp_path / name).read_bytes() == (first / name).read_bytes() for name in names)
 
 
