@@ -14,6 +14,8 @@ PERIOD_S = 0.5
 """Shortest time between two events of a stream."""
 HEARTBEAT_S = 15.0
 """A stream without a change sends a comment so often, so that proxies keep it open."""
+RETRY_MS = 500
+"""Time after which the browser opens a stream again that ended."""
 HISTORY_PERIOD_S = 2.0
 """Time between two points of the chart."""
 
@@ -63,6 +65,7 @@ class LivePage:
 
         Ends after `longest_s`, and with the event `end` once `is_allowed` says no.
         """
+        yield f"retry: {RETRY_MS}\n\n"
         sent: dict[str, str] = {}
         began = sent_at = self._clock()
         while (now := self._clock()) - began < longest_s:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sluice.model.evaluation.verdict import Verdict
+from sluice.serving.lease import LeaseRow
 from sluice.serving.ledger_chain import RecordedEntry
 from sluice.serving.release import ReleaseState
 
@@ -23,18 +24,18 @@ class ReleaseHistory(Protocol):
 
 
 def build_view(
-    releases: ReleaseHistory, progress: Mapping[str, Any] | None, alerts: Sequence[Mapping[str, Any]] = ()
+    releases: ReleaseHistory, lease: LeaseRow | None, alerts: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Return the last entries of the ledger, the verdict on the challenger (else the champion), and `progress`.
+    """Return the last entries of the ledger, the verdict on the challenger (else the champion), and the rollout.
 
-    `progress` is the newest decision of the rollout's controller, None without one; `alerts` are the monitor's
-    findings, as {outcome, title, text, time}. Reads the registry: call it only when one of them has changed.
+    The rollout is the newest decision of the controller that holds `lease`, None without one; `alerts` are the
+    monitor's findings, as {outcome, title, text, time}. Reads the registry: call it only when one of them has changed.
     """
     state = releases.state()
     version = state.challenger or state.champion
     return {
         "entries": [_entry(entry) for entry in reversed(releases.newest(ENTRIES))],
-        "rollout": dict(progress) if progress else None,
+        "rollout": {**lease.progress, "version": lease.version, "holder": lease.holder} if lease else None,
         "verdict": _verdict(releases, version) if version else None,
         "alerts": [dict(alert) for alert in alerts],
     }

@@ -89,6 +89,8 @@ class RolloutView:
     not_judged: str
     since: str
     """When the step began."""
+    holder: str
+    """Controller that measures it; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,7 @@ def _rollout(release: Mapping[str, Any], progress: Mapping[str, Any], traffic: T
         not_judged=", ".join(f"{number} {name.replace('_', ' ')}" for name, number in sorted(not_judged.items()))
         or "none",
         since=_time(progress.get("since")),
+        holder=str(progress.get("holder") or ""),
     )
 
 

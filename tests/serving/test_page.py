@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from sluice.serving.auth import hash_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
-from sluice.serving.page.events import HEARTBEAT_S, PERIOD_S, LivePage
+from sluice.serving.page.events import HEARTBEAT_S, PERIOD_S, RETRY_MS, LivePage
 from sluice.serving.page.sessions import COOKIE, CSRF_HEADER, LIFETIME_S, Sessions
 from sluice.serving.routing import Routes, RouteTable
 
@@ -188,8 +189,13 @@ class Watched:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def events(self, longest_s: float = 1000.0, may_release: bool = True) -> AsyncGenerator[str, None]:
-        return self.page.events(may_release=may_release, is_allowed=lambda: self.allowed, longest_s=longest_s)
+    async def events(self, longest_s: float = 1000.0, may_release: bool = True) -> AsyncGenerator[str, None]:
+        """A stream after its first line, which tells the browser how soon to come back."""
+        events = self.page.events(may_release=may_release, is_allowed=lambda: self.allowed, longest_s=longest_s)
+        async with aclosing(events):
+            assert await anext(events) == f"retry: {RETRY_MS}\n\n"
+            async for event in events:
+                yield event
 
 
 def regions_of(event: str) -> dict[str, str]:

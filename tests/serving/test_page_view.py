@@ -10,6 +10,7 @@ import pytest
 
 from sluice.core.check import Check
 from sluice.model.evaluation.verdict import PolicyIdentity, Verdict
+from sluice.serving.lease import LeaseRow
 from sluice.serving.ledger_chain import RecordedEntry
 from sluice.serving.page import charts
 from sluice.serving.page.render import Latencies, latencies_of, regions, render_login, render_page, render_region
@@ -305,14 +306,19 @@ class History:
 
 
 def test_the_view_is_plain_json_of_the_release() -> None:
-    view = build_view(History(), {"step": 1}, [{"outcome": "ok", "title": "t", "text": "x", "time": 1.0}])
+    view = build_view(
+        History(),
+        LeaseRow("ann", "t", 7, "3", progress={"step": 1}),
+        [{"outcome": "ok", "title": "t", "text": "x", "time": 1.0}],
+    )
     assert json.loads(json.dumps(view)) == view
     newest = view["entries"][0]
     assert (newest["action"], newest["version"], newest["actor"], newest["percent"]) == ("weight", "3", "rollout", 30)
     assert [entry["sequence"] for entry in view["entries"]] == list(range(30, 10, -1))
     assert (view["verdict"]["version"], view["verdict"]["policy"]) == ("3", "default")
     assert view["verdict"]["checks"][0]["reason"] == "1.9 < 2.0, n=9"
-    assert (view["rollout"], view["alerts"][0]["title"]) == ({"step": 1}, "t")
+    assert view["rollout"] == {"step": 1, "version": "3", "holder": "ann"}
+    assert view["alerts"][0]["title"] == "t"
     shown = view_model({**STATE, "view": view})
     assert (shown.entries[0].action, shown.entries[0].time) == ("weight 30 %", "1970-01-01 00:17:10")
     assert shown.verdict is not None and shown.verdict.outcome == Badge("good", "promote")

@@ -1,4 +1,5 @@
 "use strict";
+const LOST_MS = 3000;
 const $ = id => document.getElementById(id);
 const csrf = document.querySelector("meta[name=csrf]").content;
 const conversation = crypto.randomUUID();  // keeps the version of this tab's conversation
@@ -31,16 +32,27 @@ const drawn = new Map();  // element -> its newest HTML
 
 function listen() {
   const source = new EventSource("/admin/events");
-  source.addEventListener("regions", event => {
+  let lost = null;
+  const isBack = () => {
+    clearTimeout(lost);
+    lost = null;
     connection("");
+  };
+  source.addEventListener("regions", event => {
+    isBack();
     for (const [id, html] of Object.entries(JSON.parse(event.data))) replace($(id), html);
   });
-  source.addEventListener("open", () => connection(""));
+  source.addEventListener("open", isBack);
   source.addEventListener("end", () => location.assign("/login"));
   source.addEventListener("error", () => {
-    connection("connection lost, trying again");
+    // The server ends each stream now and then; that alone is nothing to show.
+    lost ??= setTimeout(() => connection("connection lost, trying again"), LOST_MS);
     // The browser tries again by itself unless the server refused, as it does once the key no longer opens it.
-    if (source.readyState === EventSource.CLOSED) setTimeout(rejoin, 2000);
+    if (source.readyState === EventSource.CLOSED) {
+      clearTimeout(lost);
+      connection("connection lost, trying again");
+      setTimeout(rejoin, LOST_MS);
+    }
   });
 }
 
@@ -57,8 +69,14 @@ function connection(text) {
   $("connection").hidden = !text;
 }
 
+// A button that cannot be pressed any more takes no focus; without one, the keyboard would begin at the top again.
+function focusOr(node) {
+  (node && !node.disabled ? node : $("main")).focus();
+}
+
 function replace(node, html) {
-  if (drawn.get(node) === html) return;
+  // A text that is as before is not put there anew: it would be read aloud again.
+  if ((drawn.get(node) ?? node.innerHTML) === html) return;
   const focused = node.contains(document.activeElement) ? document.activeElement : null;
   const scrolled = [...node.querySelectorAll(".scroll")].map(each => [each.scrollLeft, each.scrollTop]);
   node.innerHTML = html;
@@ -66,8 +84,8 @@ function replace(node, html) {
   [...node.querySelectorAll(".scroll")].forEach((each, place) => {
     if (scrolled[place]) [each.scrollLeft, each.scrollTop] = scrolled[place];
   });
-  if (focused?.id) $(focused.id)?.focus();
-  else if (focused?.matches(".scroll")) node.querySelector(".scroll")?.focus();
+  if (focused?.id) focusOr($(focused.id));
+  else if (focused?.matches(".scroll")) focusOr(node.querySelector(".scroll"));
 }
 
 // Buttons ask first.
@@ -95,8 +113,7 @@ $("actions").addEventListener("click", event => {
 $("cancel").addEventListener("click", () => $("dialog").close());
 $("dialog").addEventListener("close", () => {
   action = null;
-  const button = $(opener);
-  (button && !button.disabled ? button : $("main")).focus();
+  focusOr($(opener));
 });
 
 $("confirm").addEventListener("submit", async event => {
