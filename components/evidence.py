@@ -17,7 +17,7 @@ from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.core.canonical import canonical_json
 from sluice.core.files import atomic_write, write_json
-from sluice.core.manifest import read_manifest
+from sluice.core.manifest import file_hash, read_manifest
 from sluice.core.settings.files import hash_files, with_absolute_paths
 from sluice.data.config import PackConfig
 from sluice.model.config import EvaluateConfig, GateConfig
@@ -34,11 +34,13 @@ from sluice.model.evaluation.evidence import (
 from sluice.model.evaluation.keys import trusted_keys
 from sluice.model.evaluation.lost_items import lost_items
 from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
+from sluice.model.evaluation.metrics.golden_pass_rate import NAME as GOLDEN_SET
 from sluice.model.evaluation.policy import Policy, load_policy
 from sluice.model.evaluation.report import render
 from sluice.model.evaluation.results import RESULTS_FILE, load_evaluation
 from sluice.model.evaluation.review.record import reviewed_evaluation
 from sluice.model.evaluation.review.selection import REVIEW_FILE
+from sluice.model.evaluation.suites.suite import load_suite
 from sluice.model.evaluation.verdict import Verdict
 from sluice.model.model_files import model_hash
 
@@ -139,6 +141,15 @@ def policy_in_force(workspace: Workspace) -> Policy:
     block = load_block(workspace, GateConfig)
     hash_files(GateConfig, block.model_dump(mode="json"), workspace.root, composing=False)
     return load_policy(Path(with_absolute_paths(block, workspace.root).policy))
+
+
+def sets_in_force(workspace: Workspace) -> dict[str, str]:
+    """Return the sha256 of each evaluation set that the settings name. ValueError where a file changed since."""
+    block = load_block(workspace, EvaluateConfig)
+    hash_files(EvaluateConfig, block.model_dump(mode="json"), workspace.root, composing=False)
+    named = with_absolute_paths(block, workspace.root)
+    suites = [load_suite(Path(suite.path)).settings for suite in named.suites]
+    return {GOLDEN_SET: file_hash(Path(named.golden_prompts)), **{suite.name: suite.sha256 for suite in suites}}
 
 
 def _verify_candidate(workspace: Workspace) -> Attestation:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sluice.components.artifact import artifact_hash, check_artifact, read_metrics
 from sluice.components.data_card import draw_data_card
 from sluice.components.effect import run_effect_step
-from sluice.components.evidence import policy_in_force, write_page
+from sluice.components.evidence import policy_in_force, sets_in_force, write_page
 from sluice.components.lineage import lineage_tags, write_lineage
 from sluice.components.model_card import model_card
 from sluice.components.params import BLOCKS, load_block
@@ -59,7 +59,7 @@ def _work(workspace: Workspace, forced_reason: str | None, actor: str) -> dict[s
     if state.challenger != version:
         reason = forced_reason or f"verdict promote: {verdict.reason}"
         forced, policy = forced_reason is not None, policy_in_force(workspace).sha256
-        releases.propose(version, workspace.verdict, reason, forced, policy=policy)
+        releases.propose(version, workspace.verdict, reason, forced, policy=policy, sets=sets_in_force(workspace))
     return {"outcome": "registered", "version": version, "reason": f"v{version} is the challenger"}
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
-from sluice.serving.config import RegisterConfig, ServeConfig
+from sluice.serving.config import RegisterConfig, RolloutConfig, ServeConfig
 from sluice.serving.ledger import Ledger, ledger_models
 from sluice.serving.ledger_table import MAX_ACTOR
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Registry
+from sluice.serving.release import VerdictRequirements
 from sluice.serving.releases import Releases
 
 if TYPE_CHECKING:
@@ -39,7 +40,14 @@ def open_registry(workspace: Workspace) -> Registry:
 
 def open_releases(workspace: Workspace, actor: str | None = None) -> Releases:
     """The workspace's release; `actor` is written into its entries, by default who runs this process."""
-    return Releases(open_registry(workspace), open_ledger(workspace), workspace.keys, actor=actor or who())
+
+    def requirements() -> VerdictRequirements:
+        from sluice.components.evidence import sets_in_force
+
+        return VerdictRequirements(load_block(workspace, RolloutConfig).max_verdict_age_days, sets_in_force(workspace))
+
+    registry, ledger = open_registry(workspace), open_ledger(workspace)
+    return Releases(registry, ledger, workspace.keys, actor=actor or who(), requirements=requirements)
 
 
 def account() -> str:

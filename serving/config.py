@@ -131,6 +131,8 @@ class RolloutConfig(Block):
     alpha: float = Field(0.05, gt=0, lt=1)
     """Level of each test."""
     quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))
+    max_verdict_age_days: float = Field(30.0, gt=0)
+    """A version whose verdict is older is neither proposed nor promoted without force."""
     ready_timeout_s: float = Field(120.0, gt=0)
     """Longest wait for the challenger's first answer, and for its smoke test."""
     longest_pause_s: float = Field(600.0, gt=0)

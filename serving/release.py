@@ -18,6 +18,8 @@ REPAIR = "repair"
 MAX_EARLIER_CHAMPIONS = 100
 """Champions before the previous one that a rollback may restore; older ones are forgotten, so a state stays small."""
 
+DAY_S = 86_400.0
+
 CHAMPION, CHALLENGER, PREVIOUS_CHAMPION = "champion", "challenger", "previous-champion"
 
 
@@ -75,6 +77,19 @@ class VerifiedVerdict:
     """Hash of the champion with which the gate compared it, None where none served."""
     policy: str
     """sha256 of the policy by which it was judged."""
+    judged_at: float | None = None
+    """When the gate judged, in seconds since the epoch; None if the verdict does not say."""
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each evaluation set that was measured, by name."""
+
+
+@dataclass(frozen=True)
+class VerdictRequirements:
+    """What a verdict must be besides signed, on this model, and in favour."""
+
+    max_age_days: float = 30.0
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each evaluation set in force, by name; one of the same name in the verdict must be the same."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,10 @@ class Intent:
     """Hash of the model that serves, None where none does."""
     policy: str | None = None
     """sha256 of the gate's policy in force, for a proposal."""
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each evaluation set that must have been measured, by name, for a proposal."""
+    requirements: VerdictRequirements = field(default_factory=VerdictRequirements)
+    """For a proposal and a promotion."""
     decision: Mapping[str, Any] | None = None
     """Inputs of the rollout's decision to do this, from which it can be recomputed."""
 
@@ -250,7 +269,36 @@ def _refuse_verdict(version: str, intent: Intent, forced: bool) -> Refusal | Non
             f"the verdict of version {version} is by policy {verdict.policy[:12] or 'none'}, but "
             f"{(intent.policy or 'none')[:12]} is in force: a laxer policy lets nothing pass; {again}"
         )
+    if fault := _wrong_set(verdict, intent) or _wrong_age(verdict, intent):
+        return Refusal(f"the verdict of version {version} {fault}; {again}")
     return None
+
+
+def _wrong_set(verdict: VerifiedVerdict, intent: Intent) -> str:
+    """Return which evaluation set is not the one in force; empty if all are."""
+    known = {name: sha256 for name, sha256 in intent.requirements.sets.items() if name in verdict.sets}
+    for name, wanted in {**known, **intent.sets}.items():
+        measured = verdict.sets.get(name)
+        if measured is None:
+            return f"was made without the evaluation set {name}, which the settings name"
+        if measured != wanted:
+            return f"is on evaluation set {name} as it was ({measured[:12]}), but {wanted[:12]} is in force"
+    return ""
+
+
+def _wrong_age(verdict: VerifiedVerdict, intent: Intent) -> str:
+    """Return why the verdict is too old, or dated in the future, to be relied on; empty if it is neither."""
+    if verdict.judged_at is None:
+        return "does not say when it was made"
+    age_days = (intent.time - verdict.judged_at) / DAY_S
+    if age_days > intent.requirements.max_age_days:
+        return (
+            f"is {age_days:.0f} days old, and at most {intent.requirements.max_age_days:g} are allowed "
+            "(rollout.max_verdict_age_days)"
+        )
+    if age_days < -1:
+        return f"is dated {-age_days:.0f} days after the clock of this machine: set the clock right"
+    return ""
 
 
 def _on_challenger(state: ReleaseState, intent: Intent) -> Entry | Refusal:

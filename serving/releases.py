@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import asdict, replace
+from datetime import datetime
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from sluice.serving.release import (
     Intent,
     Refusal,
     ReleaseState,
+    VerdictRequirements,
     VerifiedVerdict,
     apply,
     fold,
@@ -57,10 +59,10 @@ class Releases:
     """The release of one registered model.
 
     `key_folder` holds the key with which verdicts are signed. `actor` is who acts, written into every entry:
-    `user@host`, `key:NAME`, `rollout`, `monitor` or `run`. `clock` returns seconds since the epoch. Every method that
-    changes the release returns the new state and raises ReleaseRefused (a ValueError) if the change is not allowed.
-    The methods after `propose` take the `version` that the caller expects to act on: if it is given, a change by
-    another process in between leads to a refusal.
+    `user@host`, `key:NAME`, `rollout`, `monitor` or `run`. `requirements` returns what verdicts must be now; `clock`
+    returns seconds since the epoch. Every method that changes the release returns the new state and raises
+    ReleaseRefused (a ValueError) if the change is not allowed. The methods after `propose` take the `version` that the
+    caller expects to act on: if it is given, a change by another process in between leads to a refusal.
     """
 
     def __init__(
@@ -70,11 +72,12 @@ class Releases:
         key_folder: Path,
         *,
         actor: str,
+        requirements: Callable[[], VerdictRequirements] = VerdictRequirements,
         clock: Callable[[], float] = time.time,
     ) -> None:
         assert registry.model_name == ledger.model, "registry and ledger of different models"
         self._registry, self._ledger, self._key_folder = registry, ledger, key_folder
-        self._actor, self._clock = actor, clock
+        self._actor, self._requirements, self._clock = actor, requirements, clock
         self._followed = ReleaseState(), GENESIS
         self._model_hashes: dict[str, str] = {}
         """Version -> hash of its model, by the ledger."""
@@ -185,17 +188,37 @@ class Releases:
         self._ledger.repair(keep, Entry(self._clock(), REPAIR, "", self._actor, reason))
         return self.reconcile()
 
-    def propose(self, version: str, verdict: Path, reason: str, forced: bool = False, *, policy: str) -> ReleaseState:
+    def propose(
+        self,
+        version: str,
+        verdict: Path,
+        reason: str,
+        forced: bool = False,
+        *,
+        policy: str,
+        sets: Mapping[str, str] | None = None,
+    ) -> ReleaseState:
         """Make `version` the challenger at weight 0; `verdict` must be the one registered with it.
 
-        `policy` is the sha256 of the gate's policy in force: a verdict by another one is refused.
+        `policy` is the sha256 of the gate's policy in force: a verdict by another one is refused, as is one without one
+        of the evaluation sets `sets` (name -> sha256).
         """
         verified = self._verify_verdict(version)
         if not verdict.is_file():
             raise ValueError(f"{verdict}: there is no such verdict; run the gate first")
         if file_hash(verdict) != verified.verdict_hash:
             raise ReleaseRefused(f"{verdict} is not the verdict with which version {version} was registered")
-        return self._carry_out("propose", reason, version=version, forced=forced, verdict=verified, policy=policy)
+        return self._carry_out(
+            "propose",
+            reason,
+            version=version,
+            forced=forced,
+            verdict=verified,
+            policy=policy,
+            sets=sets or {},
+            # With force they are not looked at, and settings that are wrong must not stand in its way.
+            requirements=VerdictRequirements() if forced else self._requirements(),
+        )
 
     def set_weight(
         self, percent: int, reason: str = "", *, version: str | None = None, decision: Mapping[str, Any] | None = None
@@ -228,7 +251,16 @@ class Releases:
         """
         version = version or self.state().challenger
         verdict = self._verify_verdict(version) if version else None
-        return self._carry_out("promote", reason, version=version, verdict=verdict, decision=decision, by_hand=by_hand)
+        is_forced = self.state().challenger_forced
+        return self._carry_out(
+            "promote",
+            reason,
+            version=version,
+            verdict=verdict,
+            decision=decision,
+            by_hand=by_hand,
+            requirements=VerdictRequirements() if is_forced else self._requirements(),
+        )
 
     def drop(
         self, reason: str, *, version: str | None = None, decision: Mapping[str, Any] | None = None
@@ -290,6 +322,8 @@ class Releases:
             registered_model=self._registry.check_model(version),
             baseline_model=verdict.baseline.model if verdict.baseline else None,
             policy=verdict.policy.sha256 if verdict.policy else "",
+            judged_at=datetime.fromisoformat(verdict.time).timestamp() if verdict.time else None,
+            sets={name: suite.sha256 for name, suite in verdict.suites.items()},
         )
 
     def _carry_out(self, action: Action, reason: str, **wanted: Any) -> ReleaseState:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from release_fixtures import Workspace as Release
 from release_fixtures import copied, empty_database, open_workspace, write_model  # noqa: F401
-from synthetic_evaluations import TIMINGS, items, write_evaluation
+from synthetic_evaluations import GOLDEN_PROMPTS, TIMINGS, items, write_evaluation
 
 from sluice.components.artifact import write_metrics
 from sluice.components.evidence import attest_candidate, kept_evaluation, measurement, policy_in_force
@@ -37,6 +38,7 @@ from sluice.model.evaluation.parity import PARITY_FILE, KeptAnswer, write_parity
 from sluice.model.evaluation.results import RESULTS_FILE, Item
 from sluice.model.evaluation.verdict import VERDICT_FILE, read_verdict
 from sluice.pipelines.cli import main
+from sluice.serving.releases import ReleaseRefused
 
 Change = Callable[[list[Item]], list[Item]]
 
@@ -49,6 +51,7 @@ class World:
         state = self.workspace.state
         url = copied(database, state) if database else f"sqlite:///{state / 'mlflow.db'}"
         self.release: Release = open_workspace(state, url)
+        self.release.time_s = time.time()
 
     @property
     def evaluation(self) -> Path:
@@ -122,6 +125,7 @@ def template(root: Path, empty_database: Path, default_params: Path, tmp_path_fa
     conf, root = root / "conf", tmp_path_factory.mktemp("refusals")
     Workspace(root).state.mkdir()
     shutil.copytree(conf / "gate", Workspace(root).conf / "gate")
+    shutil.copy(GOLDEN_PROMPTS, Workspace(root).conf)
     Workspace(root).shown_params.write_text(default_params.read_text())
     world = World(root, empty_database)
     write_model(world.workspace.artifact("tune"), "candidate")
@@ -379,6 +383,36 @@ def test_the_gates_own_verdict_is_registered_again_and_promoted_after_a_later_ev
     releases = open_releases(world.workspace)
     releases.promote("the rollout went well")
     assert releases.state().champion == version
+
+
+def test_a_verdict_on_other_golden_prompts_is_refused_at_proposal_and_promotion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.components.register._evidence", lambda *_: evidence())
+    assert world.judge().startswith("promote: ")
+    write_manifest(world.workspace.artifact("tune"))
+    golden, params = world.workspace.conf / "golden.yaml", world.workspace.shown_params
+    kept = golden.read_text()
+
+    def use_prompts(text: str, max_age_days: float = 30) -> None:
+        golden.write_text(text)
+        settings = yaml.safe_load(params.read_text())
+        settings["evaluate"]["golden_prompts_sha256"] = file_hash(golden)
+        settings["rollout"]["max_verdict_age_days"] = max_age_days
+        params.write_text(yaml.safe_dump(settings))
+
+    golden.write_text("[]")
+    assert "is not the file that params.yaml was composed with" in register_step(world)
+    use_prompts("[]")
+    assert "is on evaluation set golden_pass_rate as it was" in register_step(world)
+    use_prompts(kept)
+    assert register_step(world) == "2"
+    use_prompts("[]")
+    with pytest.raises(ReleaseRefused, match="is on evaluation set golden_pass_rate as it was"):
+        open_releases(world.workspace, "rollout").promote("the rollout went well")
+    use_prompts(kept, max_age_days=1e-9)
+    with pytest.raises(ReleaseRefused, match=r"at most 1e-09 are allowed \(rollout.max_verdict_age_days\)"):
+        open_releases(world.workspace, "rollout").promote("the rollout went well")
 
 
 def test_evidence_of_an_earlier_key_is_read_after_a_rotation(world: World) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from sluice.core.files import write_json
+from sluice.core.manifest import file_hash
 from sluice.model.evaluation.metrics.golden_pass_rate import GOLDEN_FILE
 from sluice.model.evaluation.results import ITEMS_FILE, RESULTS_FILE, SCHEMA_VERSION, Item, item_lines
 
+GOLDEN_PROMPTS = Path(__file__).parents[2] / "conf" / "golden.yaml"
 TIMINGS = {"first_token_p95_ms": 20.0, "first_token_samples": 96.0}
 
 
@@ -34,7 +36,12 @@ def write_evaluation(folder: Path, model: str, rows: list[Item], kappa_low: floa
     names = {"bits_per_byte", "choice_accuracy", "golden_pass_rate", *(row.metric for row in rows)}
     results = {
         "schema_version": SCHEMA_VERSION,
-        "hashes": {"model": model, "evaluation_set": "set", "items": hashlib.sha256(lines).hexdigest()},
+        "hashes": {
+            "model": model,
+            "evaluation_set": "set",
+            "items": hashlib.sha256(lines).hexdigest(),
+            "golden_prompts": file_hash(GOLDEN_PROMPTS),
+        },
         "planned": {name: len([row for row in rows if row.metric == name]) for name in names},
         "metrics": {},
         "confidence": 0.95,

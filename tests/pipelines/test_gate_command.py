@@ -163,7 +163,8 @@ def test_evaluations_of_other_suites_are_not_compared(
 def test_evaluations_with_other_golden_prompts_are_not_compared(
     capsys: pytest.CaptureFixture[str], evaluation: Path, keys: Path
 ) -> None:
-    for folder, sha256, code in ((evaluation / "baseline", "1" * 64, 0), (evaluation, "2" * 64, 1)):
+    one, two = "1" * 64, "2" * 64
+    for folder, sha256, code in ((evaluation / "baseline", one, 1), (evaluation, one, 0), (evaluation, two, 1)):
         results = json.loads((folder / RESULTS_FILE).read_text())
         results["hashes"]["golden_prompts"] = sha256
         write_json(folder / RESULTS_FILE, results)

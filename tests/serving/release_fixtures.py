@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import pytest
 
 from sluice.components.workspace import Workspace as RunWorkspace
 from sluice.model.directory import model_hash
-from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, Verdict, write_verdict
+from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, SuiteIdentity, Verdict, write_verdict
 from sluice.serving.ledger import Ledger
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
@@ -75,6 +76,8 @@ class Workspace:
             hashes={"model": judged or model_hash(folder)},
             is_first_version=baseline is None,
             policy=policy,
+            suites={"golden": SuiteIdentity(sha256="a" * 64)},
+            time=datetime.fromtimestamp(self.time_s, UTC).isoformat(timespec="seconds"),
             baseline=ComparedModel(model=baseline) if baseline else None,
         )
         path = self.root / f"verdict-{text}.json"

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ class World:
             hashes={"model": model_hash(folder)},
             is_first_version=baseline is None,
             policy=POLICY,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
             baseline=baseline,
         )
         path = self.root / f"verdict-{folder.name}.json"

@@ -30,10 +30,12 @@ from sluice.serving.ledger import LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
 from sluice.serving.registry import Registry
 from sluice.serving.release import (
+    DAY_S,
     MAX_EARLIER_CHAMPIONS,
     Intent,
     Refusal,
     ReleaseState,
+    VerdictRequirements,
     VerifiedVerdict,
     apply,
     fold,
@@ -42,7 +44,14 @@ from sluice.serving.release import (
 from sluice.serving.releases import ReleaseRefused, Releases
 
 GOOD = VerifiedVerdict(
-    outcome="promote", verdict_hash="v", judged_model="m", registered_model="m", baseline_model=None, policy="p"
+    outcome="promote",
+    verdict_hash="v",
+    judged_model="m",
+    registered_model="m",
+    baseline_model=None,
+    policy="p",
+    judged_at=0.0,
+    sets={"golden": "g"},
 )
 
 
@@ -174,9 +183,16 @@ def test_force_does_not_help_against_another_models_verdict() -> None:
         ({"champion_model": "newer"}, "with no champion, but model newer serves now: the champion has changed"),
         ({"policy": "strict"}, "by policy p, but strict is in force: a laxer policy"),
         ({"policy": None}, "by policy p, but none is in force"),
+        ({"time": 31 * DAY_S}, "is 31 days old, and at most 30 are allowed (rollout.max_verdict_age_days); judge it"),
+        ({"time": 2 * DAY_S, "requirements": VerdictRequirements(1)}, "is 2 days old, and at most 1 are allowed"),
+        ({"time": -2 * DAY_S}, "is dated 2 days after the clock of this machine: set the clock right"),
+        ({"verdict": replace(GOOD, judged_at=None)}, "does not say when it was made"),
+        ({"sets": {"golden": "g", "facts": "f"}}, "was made without the evaluation set facts"),
+        ({"sets": {"golden": "new"}}, "on evaluation set golden as it was (g), but new is in force"),
+        ({"requirements": VerdictRequirements(sets={"golden": "new"})}, "golden as it was (g), but new is in force"),
     ],
 )
-def test_a_verdict_over_another_champion_or_by_another_policy_needs_force(
+def test_a_verdict_over_another_champion_policy_or_set_or_an_old_one_needs_force(
     change: dict[str, object], reason: str
 ) -> None:
     assert reason in refusal(ReleaseState(), intent("propose", "1", **change))
@@ -186,6 +202,17 @@ def test_a_verdict_over_another_champion_or_by_another_policy_needs_force(
 def test_a_challenger_whose_champion_changed_is_not_promoted() -> None:
     state = after(champions("1"), intent("propose", "2"))
     assert "the champion has changed" in refusal(state, intent("promote", champion_model="newer"))
+
+
+def test_a_promotion_is_refused_where_verdict_or_sets_are_out_of_date() -> None:
+    state = after(ReleaseState(), intent("propose", "1", requirements=VerdictRequirements(sets={"new suite": "s"})))
+    assert "31 days old" in refusal(state, intent("promote", time=31 * DAY_S))
+    changed = intent("promote", by_hand=True, requirements=VerdictRequirements(sets={"golden": "other"}))
+    assert "golden as it was (g), but other is in force" in refusal(state, changed)
+    # A clock that was set back by less than a day harms nothing.
+    assert after(state, intent("promote", time=-0.9 * DAY_S)).champion == "1"
+    forced = after(ReleaseState(), intent("propose", "1", forced=True, time=99 * DAY_S))
+    assert after(forced, intent("promote", time=99 * DAY_S)).champion == "1"
 
 
 def test_promotion_checks_the_evidence_again() -> None:
@@ -380,6 +407,26 @@ def test_a_verdict_from_before_the_champion_changed_is_refused(workspace: Worksp
     with pytest.raises(ReleaseRefused, match="a laxer policy lets nothing pass"):
         workspace.propose(workspace.register("three", policy=POLICY.model_copy(update={"sha256": "1" * 64})))
     workspace.propose(workspace.register("four"))
+
+
+def test_age_and_sets_of_a_verdict_are_checked_at_proposal_and_promotion(workspace: Workspace) -> None:
+    one = workspace.register("one")
+    for sets in ({"golden": "f" * 64}, {"golden": "a" * 64, "facts": "f" * 64}):
+        with pytest.raises(ReleaseRefused, match="evaluation set"):
+            workspace.releases.propose(one, workspace.verdicts[one], "measured", policy=POLICY.sha256, sets=sets)
+    workspace.propose(one)
+    in_force = VerdictRequirements(max_age_days=5, sets={"golden": "b" * 64})
+    changed = Releases(workspace.registry, workspace.ledger, workspace.keys, actor="t", requirements=lambda: in_force)
+    with pytest.raises(ReleaseRefused, match=r"golden as it was \(a+\), but b+ is in force"):
+        changed.promote("went well")
+    workspace.time_s += 31 * DAY_S
+    with pytest.raises(ReleaseRefused, match="is 31 days old"):
+        workspace.releases.promote("went well")
+    workspace.releases.drop("too old")
+    with pytest.raises(ReleaseRefused, match="is 31 days old"):
+        workspace.propose(one)
+    workspace.propose(one, forced=True)
+    assert workspace.releases.promote("went well").champion_forced == "forced: measured"
 
 
 def test_the_force_stands_in_the_ledger(workspace: Workspace) -> None:
