@@ -53,20 +53,22 @@ def rollout_progress(
 
 
 def _e_values(signal: Signal, peaks: Mapping[str, float], alpha: float) -> dict[str, float | None]:
-    """Return the largest evidence so far for "bad" and for "good", None where there is no such test.
+    """Return the evidence for "bad" and for "good" as e-values with one threshold; None where there is no such test.
 
-    Where "bad" takes several tests, the weakest counts, each relative to its own level, so that all e-values have the
-    same threshold. Evidence for "good" counts only while the totals still speak for it.
+    It is the largest so far where a test was shown by it, otherwise that of the present totals. Where "bad" takes
+    several tests, the weakest counts, each relative to its own level. Evidence for "good" counts only while the totals
+    still speak for it.
     """
-    drop = min(
-        peaks.get(test.name, test.log_e) - threshold(test.levels * alpha) + threshold(alpha) for test in signal.drops
-    )
-    advance = signal.advances
+    least, bad = threshold(alpha), []
+    for test in signal.drops:
+        above = max(test.log_e, peaks.get(test.name, 0.0)) - threshold(test.levels * alpha)
+        bad.append(least + (above if above >= 0 else test.log_e - threshold(test.levels * alpha)))
     good = None
-    if advance is not None:
-        good = advance.log_e if advance.log_e < 0 else peaks.get(advance.name, advance.log_e)
+    if (advance := signal.advances) is not None:
+        peak = max(advance.log_e, peaks.get(advance.name, 0.0))
+        good = peak if peak >= least and advance.log_e >= 0 else advance.log_e
     return {
         "e_advance": None if good is None else math.exp(min(good, LARGEST_LOG)),
-        "e_drop": math.exp(min(drop, LARGEST_LOG)),
+        "e_drop": math.exp(min(*bad, LARGEST_LOG)),
         "threshold": 1 / alpha,
     }

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 from sluice.serving.page.view_model import SignalView, TrafficView, place
 
-E_WIDTH, E_HEIGHT = 260, 40
+E_WIDTH, E_HEIGHT = 260, 30
 LINE_WIDTH, LINE_HEIGHT, LINE_LEFT = 560, 200, 46
 DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)
 
@@ -19,7 +19,7 @@ def evidence_bars(signal: SignalView) -> Markup:
     parts = [
         _line(place(decade) * E_WIDTH, 2, E_HEIGHT - 2, "one" if decade == 1 else "decade") for decade in DECADES[1:-1]
     ]
-    for top, kind, found in ((8, "advance", signal.advance), (22, "drop", signal.drop)):
+    for top, kind, found in ((4, "advance", signal.advance), (16, "drop", signal.drop)):
         if found is not None:
             left, right = sorted((place(1.0), found.position))
             shown = " shown" if found.is_shown else ""
@@ -46,7 +46,7 @@ def share_bars(traffic: TrafficView) -> Markup:
     for top, percent, kind in ((0, traffic.wanted, "wanted"), (16, traffic.actual, "actual")):
         parts.append(f'<rect class="track" x="0" y="{top}" width="400" height="12" rx="3"/>')
         if percent:
-            parts.append(f'<rect class="{kind}" x="0" y="{top}" width="{4 * percent}" height="12" rx="3"/>')
+            parts.append(f'<rect class="{kind}" x="1" y="{top + 1}" width="{4 * percent - 2}" height="10" rx="2"/>')
     return _svg(400, 28, "share", parts, stretched=True)
 
 

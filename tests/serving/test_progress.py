@@ -34,7 +34,7 @@ def test_an_e_value_reaches_its_threshold_as_the_check_passes(n: int) -> None:
 
 
 def test_bad_is_shown_only_where_all_its_tests_have_shown_it() -> None:
-    """Errors of both arms alike are above the limit, and not more than the champion's."""
+    """Errors of both arms alike are above the limit, and no more than the champion's."""
     alike = progress(Evidence(Pairs(300, 50, 50), Pairs(300), Pairs(300)))["checks"][0]
     assert (alike["metric"], alike["outcome"]) == ("error_rate", "inconclusive")
     assert alike["e_drop"] < alike["threshold"]
@@ -42,6 +42,12 @@ def test_bad_is_shown_only_where_all_its_tests_have_shown_it() -> None:
     assert (worse["outcome"], worse["e_drop"] >= worse["threshold"]) == ("fail", True)
     certain = progress(Evidence(Pairs(0, 100_000)))["checks"][0]
     assert math.isfinite(certain["e_drop"]) and certain["e_drop"] > 1e300
+
+
+def test_an_e_value_that_showed_nothing_is_that_of_now() -> None:
+    """Good answers speak against "bad": the e-value is below 1, not the largest so far."""
+    errors = progress(good(400))["checks"][0]
+    assert errors["e_drop"] < 0.1 and errors["e_advance"] > errors["threshold"]
 
 
 def test_the_page_shows_it() -> None:
