@@ -202,7 +202,7 @@ def test_promote_names_force_only_where_it_helps(
     for name, replacement in {
         "find_workspace": lambda: Workspace(tmp_path),
         "only_run": nullcontext,
-        "register": lambda workspace, forced_reason: tokens.append(os.environ["RAY_AUTH_TOKEN"]) or "",
+        "register": lambda workspace, forced_reason, actor: tokens.append(os.environ["RAY_AUTH_TOKEN"]) or "",
         "read_metrics": lambda workspace, step: {"reason": reason},
     }.items():
         monkeypatch.setattr(f"sluice.pipelines.commands.promote.{name}", replacement)
