@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluice.components.artifact import plain
 from sluice.components.effect import run_effect_step
@@ -19,13 +19,18 @@ from sluice.components.events import EventProgress, emit
 from sluice.components.params import load_block
 from sluice.components.prompts import held_out_prompts, split_prompts
 from sluice.components.ray_head import connect_to_head
-from sluice.components.stores import make_server, open_releases
+from sluice.components.stores import make_server, open_registry, open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.failure import StepFailed
 from sluice.core.files import holding_lock, lock_holder
+from sluice.core.settings.files import with_absolute_paths
+from sluice.model.config import EvaluateConfig
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.client import SERVER_VARIABLE, Client, find_server, server_elsewhere, server_file, wait_for_server
-from sluice.serving.config import RolloutConfig, ServeConfig
+from sluice.serving.config import QualityConfig, RolloutConfig, ServeConfig
+
+if TYPE_CHECKING:
+    from sluice.serving.quality.probes import RolloutQuality
 
 _SERVER_TIMEOUT_S = 600.0
 """A Deployment may just be starting, for the first champion."""
@@ -61,7 +66,9 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
         if version == state.champion:
             report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
         else:
-            report = run_rollout(releases, client, canary, config, progress=EventProgress("rollout"))
+            quality = _quality(workspace, version, state.champion, client, config.quality)
+            progress = EventProgress("rollout")
+            report = run_rollout(releases, client, canary, config, quality=quality, progress=progress)
         if report.outcome == "promoted":
             from sluice.monitoring.reference import save_reference
 
@@ -74,6 +81,35 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
             since = _replay(client, bake, count, config, "bake")
             _await_records(workspace, report.version, since, count)
     return plain(report)
+
+
+def _quality(
+    workspace: Workspace, version: str, champion: str | None, client: Client, config: QualityConfig
+) -> "RolloutQuality | None":
+    """Return the probes of the challenger: the answers that the gate kept, golden prompts and suites of the settings.
+
+    None for a first version, which has no champion to compare with.
+    """
+    from sluice.model.evaluation.plan import EvaluatedCandidate
+    from sluice.model.evaluation.suites.suite import load_suite
+    from sluice.serving.quality.kept import kept_answers
+    from sluice.serving.quality.known import known_items
+    from sluice.serving.quality.probes import QualityProbes, RolloutQuality
+
+    if champion is None:
+        return None
+    registry = open_registry(workspace)
+    kept = kept_answers(registry, version, workspace.keys)
+    evaluation = with_absolute_paths(load_block(workspace, EvaluateConfig), workspace.root)
+    known = known_items(
+        Path(evaluation.golden_prompts),
+        [load_suite(Path(each.path)) for each in evaluation.suites],
+        config.known_items,
+        max_tokens=evaluation.golden_max_tokens,
+        has_chat=all(EvaluatedCandidate(registry.model_folder(each)).has_chat for each in (version, champion)),
+    )
+    notes = [*([kept.note] if kept.note else []), *known.notes]
+    return RolloutQuality(client, QualityProbes(kept.answers, known.items, notes), config)
 
 
 @contextmanager

@@ -60,6 +60,8 @@ class RolloutDecision:
     reason: str
     state: RolloutState = RolloutState()
     checks: tuple[Check, ...] = ()
+    held: tuple[str, ...] = ()
+    """Metrics of differences at which a person has to look before the rollout goes on."""
 
 
 def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> RolloutDecision:
@@ -83,10 +85,13 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
         for signal, check in zip(found, checks, strict=True)
         if signal.policy == "hold" and not check.passed and check.metric not in state.accepted
     ]
-    if reason := champion_over_limit(evidence, config) or _look_at(held):
+    champion_fails = champion_over_limit(evidence, config)
+    if reason := champion_fails or _look_at(held):
         paused_at = state.elapsed_s if state.paused_at is None else state.paused_at
         is_over = state.elapsed_s - paused_at >= config.longest_pause_s
-        return RolloutDecision("suspend" if is_over else "pause", reason, replace(state, paused_at=paused_at), checks)
+        action: Action = "suspend" if is_over else "pause"
+        awaited = () if champion_fails else tuple(check.metric for check in held)
+        return RolloutDecision(action, reason, replace(state, paused_at=paused_at), checks, awaited)
     if state.paused_at is not None:
         pause_s = state.elapsed_s - state.paused_at
         state = replace(state, paused_s=state.paused_s + pause_s, paused_at=None)

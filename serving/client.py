@@ -6,13 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:  # these import the ledger, which most commands do not need
+    from sluice.model.evaluation.evaluated import AnswerRequest
     from sluice.monitoring.traffic.classify import AttemptClass
     from sluice.serving.measurements import Measurements
     from sluice.serving.rollout import Completion
@@ -67,22 +68,42 @@ class Client:
         self, prompt: str, max_tokens: int, seed: int, source: "TrafficSource" = "replay", arm: "Arm | None" = None
     ) -> "Completion":
         """Return one completion, routed by weight or pinned to an arm. Errors are in `status`, not raised."""
+        body = {"prompt": prompt, "max_tokens": max_tokens, "seed": seed}
+        return self._completion("/v1/completions", body, source, arm)
+
+    def ask(self, request: "AnswerRequest", arm: "Arm", source: "TrafficSource" = "replay") -> "Completion":
+        """Return an arm's answer to a request of an evaluation. Errors are in `status`, not raised."""
+        body: dict[str, Any] = {
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            # The API takes four; the caller cuts at the others.
+            "stop": list(request.stop[:4]),
+        }
+        if isinstance(request.prompt, str):
+            return self._completion("/v1/completions", body | {"prompt": request.prompt}, source, arm)
+        messages = [asdict(message) for message in request.prompt]
+        return self._completion("/v1/chat/completions", body | {"messages": messages}, source, arm)
+
+    def _completion(self, path: str, body: dict[str, Any], source: "TrafficSource", arm: "Arm | None") -> "Completion":
         from sluice.serving.rollout import Completion
 
         headers = {"x-sluice-source": source} | ({"x-sluice-arm": arm} if arm else {})
-        body = {"prompt": prompt, "max_tokens": max_tokens, "seed": seed}
         started = time.perf_counter()
-        response = self._http.post("/v1/completions", json=body, headers=headers)
+        response = self._http.post(path, json=body, headers=headers)
         total_ms = 1e3 * (time.perf_counter() - started)
         # Durations in ms, such as `first;dur=3.1, total;dur=9`.
         parts = [part.partition(";dur=") for part in response.headers.get("server-timing", "").split(",")]
         timing = {name.strip(): float(value) for name, _, value in parts if value}
+        choice: dict[str, Any] = response.json()["choices"][0] if response.status_code == 200 else {}
         fell_back = "x-sluice-fell-back" in response.headers
         return Completion(
             version=response.headers.get("x-sluice-version", ""),
             arm=response.headers.get("x-sluice-arm", ""),
             status=response.status_code,
-            text=response.json()["choices"][0]["text"] if response.status_code == 200 else "",
+            text=choice.get("text", choice.get("message", {}).get("content", "")),
+            finish_reason=choice.get("finish_reason", ""),
             attempt_class=_attempt_class(response, fell_back),
             first_token_ms=timing.get("first", math.nan) - timing.get("queue", 0.0),
             per_token_ms=timing.get("token"),

@@ -7,6 +7,7 @@ totals of live requests, asks `sluice.serving.canary` for the decision, and move
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -17,6 +18,7 @@ from sluice.serving.config import RolloutConfig
 from sluice.serving.decision_record import record_decision
 from sluice.serving.evidence import LiveCounts, ReplayTotals, Reply, is_duration
 from sluice.serving.measurements import Measurements
+from sluice.serving.quality.probes import RolloutQuality
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import ReleaseRefused, Releases
 from sluice.serving.routing import Arm, TrafficSource
@@ -43,6 +45,8 @@ class Completion:
     total_ms: float
     fell_back: bool
     """The challenger failed and the champion answered in its place."""
+    finish_reason: str = ""
+    """stop or length; empty without an answer."""
 
 
 class ServingClient(Protocol):
@@ -117,10 +121,11 @@ def run_rollout(
     prompts: Sequence[str],
     config: RolloutConfig,
     *,
+    quality: RolloutQuality | None = None,
     clock: WallClock | None = None,
     progress: Progress = no_progress,
 ) -> RolloutReport:
-    """Roll out the present challenger; promote it or drop it.
+    """Roll out the present challenger; promote it or drop it. Without `quality`, nothing reads the answers.
 
     Raises ValueError without a challenger or without prompts, and any error of the client. The challenger is dropped
     before an error leaves this function, so no rollout stays half done.
@@ -128,7 +133,16 @@ def run_rollout(
     state = releases.state()
     if state.challenger is None:
         raise ValueError("there is no challenger to roll out: propose a version first")
-    rollout = _Rollout(releases, client, prompts, config, state=state, clock=clock or SystemClock(), progress=progress)
+    rollout = _Rollout(
+        releases,
+        client,
+        prompts,
+        config,
+        state=state,
+        quality=quality,
+        clock=clock or SystemClock(),
+        progress=progress,
+    )
     try:
         return rollout.run()
     except BaseException as error:
@@ -178,6 +192,7 @@ class _Rollout:
         config: RolloutConfig,
         *,
         state: ReleaseState,
+        quality: RolloutQuality | None,
         clock: WallClock,
         progress: Progress,
     ) -> None:
@@ -190,6 +205,9 @@ class _Rollout:
         self._in_flight: dict[Future[Completion], tuple[int, Arm]] = {}
         self._submitted = 0
         self._totals = ReplayTotals(config)
+        self._held: tuple[str, ...] = ()
+        """Metrics of differences that wait for a person."""
+        self._quality, self._answers = quality, dict[int, dict[Arm, Completion]]()
         self._halves: dict[int, dict[Arm, Reply]] = {}
         """Prompts that not all arms have answered yet, by turn."""
 
@@ -210,6 +228,8 @@ class _Rollout:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._quality is not None:
+            self._quality.close()
 
     def _canary(self, champion: str) -> RolloutReport:
         decision, record = RolloutDecision("wait", "first step"), None
@@ -226,12 +246,26 @@ class _Rollout:
             decision = replace(decision, action="wait")
             while decision.action in ("wait", "pause"):
                 self._replay(("challenger", "champion"))
-                if self._releases.state().challenger != self._version:
+                if self._quality is not None:
+                    self._quality.poll()
+                released = self._releases.state()
+                if released.challenger != self._version:
                     return self.end("superseded", f"version {self._version} was removed from its rollout")
                 live.poll()
                 evidence = replace(self._totals.evidence, live=tuple(live.steps))
+                if self._quality is not None:
+                    evidence = replace(evidence, quality=self._quality.totals)
+                if self._held and not released.paused:
+                    # A person has looked at the differences, and lets the rollout go on.
+                    accepted = (*decision.state.accepted, *self._held)
+                    decision, self._held = replace(decision, state=replace(decision.state, accepted=accepted)), ()
                 state = replace(decision.state, elapsed_s=self._clock.now() - started)
                 decision = decide(state, evidence, self._config)
+                if decision.held and not released.paused:
+                    # Refused if somebody else was first; the next poll sees what they did.
+                    with suppress(ReleaseRefused):
+                        self._releases.pause(decision.reason, version=self._version)
+                self._held = tuple(dict.fromkeys((*self._held, *decision.held)))
                 self._report_progress(state, decision)
             record = record_decision(state, evidence, self._config, decision)
             self._report.timings[f"step_{number + 1}_{step.weight}_s"] = state.elapsed_s
@@ -327,11 +361,14 @@ class _Rollout:
         reply = Reply(answer.attempt_class)
         if answer.status == 200 and not answer.fell_back:
             reply = Reply(answer.attempt_class, answer.first_token_ms, answer.per_token_ms)
-        half = self._halves.setdefault(turn, {})
-        half[arm] = reply
+        half, answers = self._halves.setdefault(turn, {}), self._answers.setdefault(turn, {})
+        half[arm], answers[arm] = reply, answer
         if len(half) == 2:
-            del self._halves[turn]
+            del self._halves[turn], self._answers[turn]
             self._totals.add(half["champion"], half["challenger"])
+            if self._quality is not None:
+                prompt = self._prompts[turn % len(self._prompts)]
+                self._quality.add_replay(prompt, answers["champion"], answers["challenger"])
 
     def _report_progress(self, state: RolloutState, decision: RolloutDecision) -> None:
         """Report the replays of this step, at most those that it needs, among those of all steps."""

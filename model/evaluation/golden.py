@@ -73,15 +73,19 @@ def load_prompts(path: Path) -> list[GoldenPrompt]:
     return prompts
 
 
+def text_checks(text: str, *, is_cut: bool) -> dict[str, bool]:
+    """Return the checks of a text alone, by name, and whether it passes; `is_cut` by a limit of its length."""
+    # A character cut in two by the length limit is no fault; one inside the text is.
+    kept = text.rstrip(_REPLACEMENT) if is_cut else text
+    return {"not_empty": bool(kept.strip()), "valid_utf8": _REPLACEMENT not in kept}
+
+
 def failed_checks(answer: Answer, special: frozenset[int]) -> list[str]:
     """Return the names of the checks that `answer` fails; `special` are the ids that no text may contain."""
-    # A character cut in two by the length limit is no fault; one inside the text is.
-    text = answer.text.rstrip(_REPLACEMENT) if len(answer.ids) == answer.max_tokens else answer.text
     checks = {
         "finite_logits": answer.logits_finite,
         "deterministic": list(answer.ids) == list(answer.again),
-        "not_empty": bool(text.strip()),
-        "valid_utf8": _REPLACEMENT not in text,
+        **text_checks(answer.text, is_cut=len(answer.ids) == answer.max_tokens),
         "no_special_tokens": special.isdisjoint(answer.ids),
         "within_length": len(answer.ids) <= answer.max_tokens,
         "not_one_token_repeated": len(answer.ids) < _LONG_ENOUGH_TO_VARY or len(set(answer.ids)) > 1,

@@ -1,0 +1,113 @@
+"""The rollout loop with its quality signals: a version that answers otherwise is dropped, or waits for a person."""
+
+# ruff: noqa: F811  (pytest finds the imported fixtures by name)
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from release_fixtures import Workspace, empty_database, released, released_template, workspace  # noqa: F401
+from test_rollout import CONFIG, PROMPTS, Peer, Stage, stage  # noqa: F401
+
+from sluice.model.evaluation.evaluated import AnswerRequest
+from sluice.model.evaluation.parity import KeptAnswer
+from sluice.serving.config import RolloutConfig
+from sluice.serving.decision_record import difference
+from sluice.serving.quality.known import KnownItem
+from sluice.serving.quality.probes import QualityProbes, RolloutQuality
+from sluice.serving.rollout import Completion, RolloutReport, run_rollout
+from sluice.serving.routing import Arm
+
+KEPT = [KeptAnswer(f"prompt {number}", 4, ("text", ""), (1.0, 1.0)) for number in range(70)]
+ITEMS = [KnownItem(AnswerRequest(f"item {number}", 4), lambda text, _: float(text == "text")) for number in range(30)]
+
+
+@dataclass
+class Speaker(Peer):
+    """A server whose challenger has answers of its own."""
+
+    probed: str = "text"
+    replayed: str = "text"
+
+    def ask(self, request: AnswerRequest, arm: Arm) -> Completion:
+        text = self.probed if arm == "challenger" else "text"
+        return replace(self._completion("", arm, 10.0), text=text, finish_reason="stop")
+
+    def complete(self, *call: object, **named: object) -> Completion:
+        answer = super().complete(*call, **named)  # type: ignore[arg-type]
+        return replace(answer, text=self.replayed if answer.arm == "challenger" else answer.text)
+
+
+def roll_out(
+    stage: Stage, peer: Speaker, kept: Sequence[KeptAnswer], config: RolloutConfig = CONFIG, note: str = ""
+) -> RolloutReport:
+    stage.workspace.time_s = stage.clock.now()
+    probes = QualityProbes(kept, ITEMS, [note] if note else [])
+    quality = RolloutQuality(peer, probes, config.quality)
+    return run_rollout(stage.workspace.releases, peer, PROMPTS, config, quality=quality, clock=stage.clock)
+
+
+def speaker(stage: Stage, **fields: object) -> Speaker:
+    return Speaker(stage.workspace.releases.state, stage.clock, **fields)  # type: ignore[arg-type]
+
+
+def test_a_version_that_gives_the_kept_answers_is_promoted_and_its_records_recompute(stage: Stage) -> None:
+    report = roll_out(stage, speaker(stage), KEPT)
+    assert report.outcome == "promoted"
+    assert "greedy answers other than the gate's 0.0% not shown above 1.0%, n=70" in report.reason
+    assert "wrong known answers 0.0% (champion 0.0%) not shown more often than the champion's, n=30" in report.reason
+    entries = stage.workspace.releases.history()
+    records = [entry.details["decision"] for entry in entries if "decision" in entry.details]
+    assert records and [difference(record) for record in records] == [""] * len(records)
+
+
+def test_a_version_that_is_served_otherwise_than_it_was_judged_is_dropped(stage: Stage) -> None:
+    report = roll_out(stage, speaker(stage, probed="texts"), KEPT)
+    assert report.outcome == "dropped"
+    stage.assert_dropped("greedy answers other than the gate's")
+
+
+def test_known_answers_that_only_the_champion_gives_drop(stage: Stage) -> None:
+    report = roll_out(stage, speaker(stage, probed="wrong"), [], note="parity not available: the gate kept none")
+    assert report.outcome == "dropped"
+    stage.assert_dropped("wrong known answers 100.0% (champion 0.0%) shown more often than the champion's")
+
+
+def test_without_kept_answers_the_reason_of_the_promotion_says_so(stage: Stage) -> None:
+    report = roll_out(stage, speaker(stage), [], note="parity not available: the gate kept none")
+    assert report.outcome == "promoted" and "parity not available: the gate kept none" in report.reason
+
+
+@pytest.mark.parametrize("then", ["resume", "drop"])
+def test_a_text_difference_waits_for_a_person(stage: Stage, then: str) -> None:
+    releases, pauses, one_person = stage.workspace.releases, list[str](), threading.Lock()
+
+    def person(number: int) -> None:
+        with one_person:
+            if releases.state().paused:
+                pauses.append(releases.history()[-1].reason)
+                getattr(releases, then)("looked at the answers")
+
+    report = roll_out(stage, speaker(stage, replayed="", on_request=person), KEPT)
+    assert len(pauses) == 1 and "paused for a person: empty answers 100.0% (champion 0.0%) shown" in pauses[0]
+    if then == "drop":
+        assert report.outcome == "superseded"
+    else:
+        assert report.outcome == "promoted" and "accepted by a person" in report.reason
+        assert "pause" in [entry.action for entry in releases.history()]
+
+
+def test_nobody_who_looks_leaves_the_challenger_its_place(stage: Stage) -> None:
+    config = CONFIG.model_copy(update={"longest_pause_s": 20.0})
+    report = roll_out(stage, speaker(stage, replayed=""), KEPT, config)
+    assert report.outcome == "paused" and "paused for a person" in report.reason
+    state = stage.workspace.releases.state()
+    assert (state.challenger, state.challenger_weight, state.paused) == ("3", 0, True)
+
+
+def test_the_policy_drops_for_a_text_difference(stage: Stage) -> None:
+    quality = CONFIG.quality.model_copy(update={"text": "drop"})
+    report = roll_out(stage, speaker(stage, replayed=""), KEPT, CONFIG.model_copy(update={"quality": quality}))
+    assert report.outcome == "dropped"
+    stage.assert_dropped("empty answers 100.0% (champion 0.0%) shown more often than the champion's")
