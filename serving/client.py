@@ -116,7 +116,7 @@ class Client:
         from sluice.serving.measurements import Measurements
 
         found = _checked(self._http.get("/admin/measurements", params={"version": version}))
-        return Measurements(found["version"], found["gateway_id"], found["counts"])
+        return Measurements(found["version"], found["gateway_id"], found["counts"], found.get("votes", {}))
 
     def state(self) -> dict[str, Any]:
         """Return the routes in force, loaded versions, load errors and counts by version."""

@@ -5,7 +5,7 @@ import uuid
 from collections import Counter as Counts
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -37,6 +37,8 @@ class Measurements:
     """Another one means that the gateway, and with it the counts, began anew."""
     counts: dict[str, dict[str, int]]
     """Source of the requests -> class of the attempt (`sluice.monitoring.traffic.classify`) -> number."""
+    votes: dict[str, int] = field(default_factory=dict)
+    """Users' votes on live answers: `good` and `bad` -> number."""
 
     def judged(self, *sources: str) -> tuple[int, int]:
         """Return the attempts of these sources (none given: all) that judge the version, and its faults among them."""

@@ -170,15 +170,23 @@ class _LiveMeter:
     def poll(self) -> None:
         """Add what came since the last poll to the present step."""
         for arm, last in self._last.items():
-            now = self._client.measurements(last.version)
-            requests, faults = now.judged("live")
-            if now.gateway_id == last.gateway_id:
-                before = last.judged("live")
-                requests, faults = requests - before[0], faults - before[1]
-            step = self.steps[-1]
-            added = {arm: getattr(step, arm) + requests, f"{arm}_faults": getattr(step, f"{arm}_faults") + faults}
-            self.steps[-1] = replace(step, **added)
+            now, step = self._client.measurements(last.version), self.steps[-1]
+            before = _live_totals(last) if now.gateway_id == last.gateway_id else {}
+            self.steps[-1] = replace(
+                step,
+                **{
+                    f"{arm}{name}": getattr(step, f"{arm}{name}") + total - before.get(name, 0)
+                    for name, total in _live_totals(now).items()
+                },
+            )
             self._last[arm] = now
+
+
+def _live_totals(measurements: Measurements) -> dict[str, int]:
+    """Return totals by the ends of the names that `LiveCounts` has for an arm."""
+    requests, faults = measurements.judged("live")
+    bad = measurements.votes.get("bad", 0)
+    return {"": requests, "_faults": faults, "_votes": measurements.votes.get("good", 0) + bad, "_bad_votes": bad}
 
 
 class _Rollout:

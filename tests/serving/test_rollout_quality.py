@@ -14,9 +14,11 @@ from sluice.model.evaluation.evaluated import AnswerRequest
 from sluice.model.evaluation.parity import KeptAnswer
 from sluice.serving.config import RolloutConfig
 from sluice.serving.decision_record import difference
+from sluice.serving.evidence import LiveCounts
+from sluice.serving.measurements import Measurements
 from sluice.serving.quality.known import KnownItem
 from sluice.serving.quality.probes import QualityProbes, RolloutQuality
-from sluice.serving.rollout import Completion, RolloutReport, run_rollout
+from sluice.serving.rollout import Completion, RolloutReport, _LiveMeter, run_rollout
 from sluice.serving.routing import Arm
 
 KEPT = [KeptAnswer(f"prompt {number}", 4, ("text", ""), (1.0, 1.0)) for number in range(70)]
@@ -77,6 +79,39 @@ def test_known_answers_that_only_the_champion_gives_drop(stage: Stage) -> None:
 def test_without_kept_answers_the_reason_of_the_promotion_says_so(stage: Stage) -> None:
     report = roll_out(stage, speaker(stage), [], note="parity not available: the gate kept none")
     assert report.outcome == "promoted" and "parity not available: the gate kept none" in report.reason
+
+
+def test_votes_are_counted_by_step_and_only_from_the_rollout_on(stage: Stage) -> None:
+    peer = speaker(stage)
+    votes = iter([(9, 9), (5, 2), (9, 9), (5, 2), (10, 9), (5, 6), (1, 0), (0, 2)])
+
+    def measurements(version: str) -> Measurements:
+        good, bad = next(votes)
+        return Measurements(version, "two" if good < 2 else "one", {}, {"good": good, "bad": bad})
+
+    peer.measurements = measurements  # type: ignore[method-assign]
+    meter = _LiveMeter(peer, "2", "3")
+    meter.begin_step(25)
+    for _ in range(2):
+        meter.poll()
+    assert meter.steps == [LiveCounts(25, champion_votes=1, challenger_votes=4, challenger_bad_votes=4)]
+    meter.begin_step(50)
+    meter.poll()
+    assert meter.steps[1] == LiveCounts(50, champion_votes=1, challenger_votes=2, challenger_bad_votes=2)
+
+
+def test_users_who_vote_against_the_challenger_drop_it(stage: Stage) -> None:
+    peer = speaker(stage, live_per_request=20)
+
+    def measurements(version: str) -> Measurements:
+        live = peer.live.get(version, 0)
+        bad = live // (4 if version == "3" else 40)
+        return Measurements(version, "one", {"live": {"answered": live}}, {"good": live - bad, "bad": bad})
+
+    peer.measurements = measurements  # type: ignore[method-assign]
+    report = roll_out(stage, peer, KEPT)
+    assert report.outcome == "dropped"
+    stage.assert_dropped("shown more than its part of the traffic")
 
 
 @pytest.mark.parametrize("then", ["resume", "drop"])
