@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from chromium import open_chromium
 from fastapi import FastAPI, Request
 from playwright.sync_api import Browser, Locator, Page, expect
 from ports import free_port
@@ -23,6 +22,7 @@ from release_fixtures import (  # noqa: F401
 )
 from starlette.responses import JSONResponse
 
+from benchmarks.page import find_chromium, log_in, open_chromium
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.auth import hash_key
 from sluice.serving.config import ServeConfig
@@ -107,10 +107,7 @@ class World:
 
     def open(self) -> Page:
         """Log in and return the page."""
-        self.page.goto(self.url)
-        self.page.get_by_label("Key").fill(KEY)
-        self.page.keyboard.press("Enter")
-        expect(self.page.get_by_role("heading", name="Live traffic")).to_be_visible()
+        log_in(self.page, self.url, KEY)
         return self.page
 
     def press(self, name: str) -> Locator:
@@ -174,6 +171,8 @@ def _add_control(app: FastAPI, releases: Releases) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("there is no Chromium on this machine: apt install chromium")
     with open_chromium() as found:
         yield found
 
