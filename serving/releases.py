@@ -268,29 +268,46 @@ class Releases:
         """Remove the challenger; the champion serves alone."""
         return self._carry_out("drop", reason, version=version or self.state().challenger, decision=decision)
 
-    def rollback(self, reason: str, *, version: str | None = None, to: str | None = None) -> ReleaseState:
+    def rollback(
+        self,
+        reason: str,
+        *,
+        version: str | None = None,
+        to: str | None = None,
+        ready: Callable[[str], bool] | None = None,
+    ) -> ReleaseState:
         """champion <- `to`, an earlier champion, by default the previous one. Ends a rollout in progress.
 
-        Raises ValueError, with nothing written, if the files of that version are gone or changed.
+        Before anything is written the files of the version are hashed again, and `ready(version)` must hold: whether
+        the server has loaded it, None where no server runs. It may load the version first, and raise ValueError with
+        the reason for which it cannot. Where the default cannot serve, the next earlier champion that can is taken, and
+        the entry's reason says so. Raises ReleaseRefused, with nothing written, if `to`, or all of them, cannot.
         """
         state = self.state()
-        target = to or state.previous_champion
-        if target in state.former_champions():
-            try:
-                self.model_folder(target)
-            except ValueError as error:
-                others = [each for each in reversed(state.former_champions()) if each not in (target, state.champion)]
-                other = next(filter(self._is_whole, others), None)
-                way = f"roll back to another by --to {other}" if other else "release a new version"
-                raise ReleaseRefused(f"version {target} cannot serve: {error}; {way}") from None
+        former = [each for each in dict.fromkeys(reversed(state.former_champions())) if each != state.champion]
+        faults: list[str] = []
+        target = to
+        for candidate in [to] if to in former else [] if to else former:
+            if not (fault := self._cannot_serve(candidate, ready)):
+                target = candidate
+                break
+            faults.append(f"version {candidate} cannot serve: {fault}")
+        else:
+            if faults:
+                others = [each for each in former if each != to and not self._cannot_serve(each, None)] if to else []
+                way = f"roll back to another by --to {others[0]}" if others else "release a new version"
+                raise ReleaseRefused(f"{'; '.join(faults)}; {way}")
+        if faults:
+            reason = f"{reason}; {'; '.join(faults)}; version {target} taken"
         return self._carry_out("rollback", reason, version=version or state.champion, to=target)
 
-    def _is_whole(self, version: str) -> bool:
+    def _cannot_serve(self, version: str, ready: Callable[[str], bool] | None) -> str:
+        """Return why the version could not serve now; empty if it could."""
         try:
             self.model_folder(version)
-        except ValueError:
-            return False
-        return True
+            return "" if ready is None or ready(version) else "the server has not loaded it"
+        except ValueError as error:
+            return str(error)
 
     def reconcile(self) -> ReleaseState:
         """Move MLflow's aliases to the ledger's state. Idempotent. A version that was deleted there gets none.

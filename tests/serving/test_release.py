@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -463,13 +464,53 @@ def test_a_rollback_to_a_version_that_is_gone_writes_nothing(released: Workspace
     model.write_text("another model")
     try:
         with pytest.raises(ReleaseRefused, match=r"version 2 cannot serve: .*roll back to another by --to 1"):
-            released.releases.rollback("errors")
+            released.releases.rollback("errors", to="2")
+        with pytest.raises(ReleaseRefused, match="version 9 was not champion before 3: choose one of 1, 2"):
+            released.releases.rollback("errors", to="9")
+        assert released.releases.state() == before
+        assert released.releases.rollback("errors").champion == "1"
     finally:
         model.write_text(kept)
-    with pytest.raises(ReleaseRefused, match="version 9 was not champion before 3: choose one of 1, 2"):
-        released.releases.rollback("errors", to="9")
-    assert released.releases.state() == before
-    assert released.releases.rollback("errors", to="1").champion == "1"
+    reason = released.releases.history()[-1].reason
+    assert reason.startswith("errors; version 2 cannot serve: ") and reason.endswith("; version 1 taken")
+    assert released.releases.rollback("it is whole again", to="2").champion == "2"
+
+
+def test_a_version_that_the_server_cannot_load_is_passed_over(released: Workspace) -> None:
+    released.promote("3")
+    before, asked = released.releases.history(), []
+
+    def refuses(*versions: str) -> Callable[[str], bool]:
+        def ready(version: str) -> bool:
+            asked.append(version)
+            if version in versions:
+                raise ValueError(f"409: version {version} needs 80 GB")
+            return True
+
+        return ready
+
+    with pytest.raises(ReleaseRefused, match=r"^version 2 cannot serve: 409: version 2 needs 80 GB; roll .* --to 1$"):
+        released.releases.rollback("errors", to="2", ready=refuses("2"))
+    with pytest.raises(ReleaseRefused, match="version 2 cannot serve: the server has not loaded it"):
+        released.releases.rollback("errors", to="2", ready=lambda _: False)
+    with pytest.raises(ReleaseRefused, match=r"^version 2 cannot .*; version 1 cannot .*; release a new version$"):
+        released.releases.rollback("errors", ready=refuses("1", "2"))
+    assert released.releases.history() == before
+    asked.clear()
+    assert released.releases.rollback("errors", ready=refuses("2")).champion == "1"
+    assert asked == ["2", "1"]
+    entry = released.releases.history()[-1]
+    assert entry.details == {"to": "1", "dropped": None}
+    assert entry.reason == "errors; version 2 cannot serve: 409: version 2 needs 80 GB; version 1 taken"
+
+
+def test_the_release_that_changed_while_a_version_was_loaded_is_not_rolled_back(released: Workspace) -> None:
+    def ready(version: str) -> bool:
+        released.promote("3")
+        return True
+
+    with pytest.raises(ReleaseRefused, match="version 2 is no longer the champion, 3 is"):
+        released.releases.rollback("errors", ready=ready)
 
 
 def test_a_version_that_is_another_model_in_the_registry_neither_serves_nor_comes_back(released: Workspace) -> None:
@@ -489,7 +530,7 @@ def test_a_version_that_is_another_model_in_the_registry_neither_serves_nor_come
     with pytest.raises(ValueError, match=r"but the ledger has version 2 as model \w{12}: the registry was changed"):
         releases.model_folder("2")
     with pytest.raises(ReleaseRefused, match=r"version 2 cannot serve: .*roll back to another by --to 1"):
-        releases.rollback("errors")
+        releases.rollback("errors", to="2")
     with pytest.raises(ValueError, match="version 9 was never proposed"):
         releases.model_folder("9")
     assert releases.state() == before
