@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 
 from sluice.core.manifest import file_hash
 from sluice.core.mlflow_artifacts import artifact_files, local_folder, open_experiment
+from sluice.serving.ledger_trust import Head
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -35,6 +36,8 @@ _EARLIER_VERDICT_HASH = "verdict"
 """Tag with the hash of the verdict in versions of earlier releases; now the outcome has that name."""
 PROMPT_HASH = "sha256"
 """Tag of a prompt's version."""
+LEDGER_HEAD = "ledger_head"
+"""Tag of the registered model: `SEQUENCE:HASH` of the newest entry of the ledger that was noted."""
 _AT_ONCE, _LONGEST_DESCRIPTION, _LONGEST_PROMPT = 100, 5000, 100_000
 """The most that MLflow takes in a request, and in its database."""
 _RESTORE = "restore it from a backup, or let `sluice promote` register the same model again"
@@ -177,6 +180,29 @@ class Registry:
     def drop_alias(self, name: str) -> None:
         """Remove the alias."""
         self._client.delete_registered_model_alias(self.model_name, name)
+
+    def anchor(self) -> Head | None:
+        """Return the newest entry of the ledger that was noted. Raises ValueError if the note cannot be read."""
+        registered = self._registered()
+        noted = (registered.tags if registered else {}).get(LEDGER_HEAD)
+        if noted is None:
+            return None
+        sequence, _, digest = noted.partition(":")
+        if not (sequence.isdecimal() and digest):
+            raise ValueError(f"tag {LEDGER_HEAD} {noted!r} of model {self.model_name} in MLflow is not SEQUENCE:HASH")
+        return Head(int(sequence), digest)
+
+    def note_anchor(self, sequence: int, digest: str, *, repaired: bool = False) -> None:
+        """Note the ledger's entry `sequence` and its hash with the registered model, for machines without its folder.
+
+        An entry older than the noted one is not noted, unless the chain was `repaired`. Nothing is noted as long as no
+        version is registered.
+        """
+        if self._registered() is None:
+            return
+        if not repaired and (noted := self.anchor()) is not None and noted.sequence >= sequence:
+            return
+        self._client.set_registered_model_tag(self.model_name, LEDGER_HEAD, f"{sequence}:{digest}")
 
     def model_folder(self, version: str, model_hash: str | None = None) -> Path:
         """Return the local folder of the version's model (in place for local artifacts), after checking its hash.

@@ -16,7 +16,8 @@ from release_fixtures import Workspace, empty_database, open_copy, workspace, wr
 
 from sluice.core.manifest import file_hash
 from sluice.model.directory import load_model, model_hash, write_lineage
-from sluice.serving.registry import Evidence, Registry
+from sluice.serving.ledger_trust import Head
+from sluice.serving.registry import LEDGER_HEAD, Evidence, Registry
 
 TAGS = {"git_commit": "c0ffee", "dvc_lock": "1" * 64, "data": "2" * 64, "tokenizer": "3" * 64}
 
@@ -69,6 +70,29 @@ def test_prompts_are_versions_by_their_text(workspace: Workspace) -> None:
     assert kept.template == "Say {x}." and kept.tags["sha256"] == hashlib.sha256(b"Say {x}.").hexdigest()
     # A prompt is no model, and gets no alias.
     assert registry.versions() == [] and registry.aliases() == {}
+
+
+def test_the_newest_ledger_entry_is_noted_with_the_registered_model(workspace: Workspace) -> None:
+    registry = workspace.registry
+    registry.note_anchor(1, "a" * 64)
+    assert registry.anchor() is None, "no version is registered"
+    workspace.register("one")
+    assert registry.anchor() is None
+    registry.note_anchor(3, "b" * 64)
+    registry.note_anchor(2, "a" * 64)
+    assert registry.anchor() == Head(3, "b" * 64), "a late writer takes nothing back"
+    elsewhere = Registry(registry._tracking_uri, "s3://another-machine/without-the-folder", registry.model_name)
+    assert elsewhere.anchor() == Head(3, "b" * 64)
+    registry.note_anchor(2, "c" * 64, repaired=True)
+    assert registry.anchor() == Head(2, "c" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "3", "three:ab", "-1:ab", "3:"])
+def test_an_unreadable_note_of_the_ledger_is_an_error(workspace: Workspace, text: str) -> None:
+    workspace.register("one")
+    workspace.registry._client.set_registered_model_tag(workspace.registry.model_name, LEDGER_HEAD, text)
+    with pytest.raises(ValueError, match="is not SEQUENCE:HASH"):
+        workspace.registry.anchor()
 
 
 def test_registering_again_gives_the_same_version(workspace: Workspace, verdict: Path) -> None:
