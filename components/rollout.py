@@ -90,11 +90,15 @@ def _quality(
 
     None for a first version, which has no champion to compare with.
     """
+    from sluice.model.evaluation.judging.judge_server import JudgeServer
+    from sluice.model.evaluation.judging.rubric import find_rubric, load_rubric
     from sluice.model.evaluation.plan import EvaluatedCandidate
     from sluice.model.evaluation.suites.suite import load_suite
+    from sluice.serving.quality.judge import ReplayJudge, read_labelled_pairs
     from sluice.serving.quality.kept import kept_answers
     from sluice.serving.quality.known import known_items
     from sluice.serving.quality.probes import QualityProbes, RolloutQuality
+    from sluice.serving.quality.surprisal import surprisal_under
 
     if champion is None:
         return None
@@ -109,7 +113,15 @@ def _quality(
         has_chat=all(EvaluatedCandidate(registry.model_folder(each)).has_chat for each in (version, champion)),
     )
     notes = [*([kept.note] if kept.note else []), *known.notes]
-    return RolloutQuality(client, QualityProbes(kept.answers, known.items, notes), config)
+    probes = QualityProbes(kept.answers, known.items, notes)
+    config = with_absolute_paths(config, workspace.root)
+    judge = surprisal = None
+    if config.judge_labels is not None:
+        rubric = load_rubric(find_rubric("better"))
+        judge = ReplayJudge(JudgeServer.from_environment(), rubric, read_labelled_pairs(Path(config.judge_labels)))
+    if config.surprisal:
+        surprisal = surprisal_under(registry.model_folder(champion))
+    return RolloutQuality(client, probes, config, judge=judge, surprisal=surprisal)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Settings of serving."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from sluice.core.settings.block import Block
+from sluice.core.settings.files import NamesFile
 
 CHALLENGER_SHARE = 0.5
 """Share of a request's time that the challenger may use; the rest is left for the champion's fallback."""
@@ -95,8 +96,14 @@ class QualityConfig(Block):
     """If a text difference is shown: `hold` pauses the rollout for a person, `drop` drops the challenger."""
     least_votes: int = Field(30, ge=1)
     """Votes that each version needs before votes are compared."""
-    judge: bool = False
-    """Have the judge at SLUICE_JUDGE_URL compare answers. It counts only if it agrees with people (kappa 0.6)."""
+    judge_labels: Annotated[str | None, NamesFile()] = None
+    """JSONL of answer pairs that people compared. With it, the judge at SLUICE_JUDGE_URL compares replayed answers; it
+    counts if it agrees with people on these pairs (kappa 0.6).
+    """
+    judged_pairs: int = Field(100, ge=1)
+    """Most prompts whose answers the judge compares."""
+    surprisal: bool = False
+    """Load the champion in the rollout's process too, and compare how likely it finds both versions' answers."""
     probes_at_once: int = Field(2, ge=1)
     """Probes in flight, each a request to both versions, beside the replayed prompts."""
 

@@ -4,22 +4,28 @@
 they carry the same load while their times are compared.
 """
 
+import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ALL_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sluice.model.evaluation.evaluated import AnswerRequest
 from sluice.model.evaluation.parity import KeptAnswer
 from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
 from sluice.serving.config import QualityConfig
 from sluice.serving.evidence import Pairs, Quality
-from sluice.serving.quality.known import KnownItem
 from sluice.serving.quality.text import AnswerText, TextTotals
 from sluice.serving.routing import Arm
 
+if TYPE_CHECKING:  # these import torch, and a rollout's status needs none
+    from sluice.serving.quality.judge import ReplayJudge
+    from sluice.serving.quality.known import KnownItem
+
 ARMS: tuple[Arm, Arm] = ("champion", "challenger")
+Surprisal = Callable[[str, Sequence[str]], Sequence[float]]
+"""Prompt and answers -> mean nats per token of each answer under the champion."""
 
 
 class Answered(Protocol):
@@ -57,7 +63,7 @@ class Probe:
 class QualityProbes:
     """The probes of one rollout, and the totals of their answers."""
 
-    def __init__(self, kept: Sequence[KeptAnswer], known: Sequence[KnownItem], notes: Sequence[str] = ()) -> None:
+    def __init__(self, kept: Sequence[KeptAnswer], known: "Sequence[KnownItem]", notes: Sequence[str] = ()) -> None:
         self._kept, self._known, self._notes = kept, known, tuple(notes)
         parity = [
             Probe("parity", place, AnswerRequest(each.prompt, each.max_tokens)) for place, each in enumerate(kept)
@@ -94,8 +100,9 @@ class QualityProbes:
             both = ours == theirs and ours < 0.5
             self._pairs[(ours < theirs or both) + 2 * (theirs < ours or both)] += 1
 
-    def totals(self, text: TextTotals | None = None) -> Quality:
-        """Return the totals so far, with those of the texts of replayed prompts."""
+    @property
+    def totals(self) -> Quality:
+        """The totals so far."""
         left_out = self._left_out
         notes = [f"{count} {kind} probes were refused by the server" for kind, count in sorted(left_out.items())]
         return Quality(
@@ -104,7 +111,6 @@ class QualityProbes:
             parity_kept=len(self._kept) - left_out["parity"],
             known=Pairs(*self._pairs),
             known_items=len(self._known) - left_out["known"],
-            text=text.pairs if text else {},
             notes=(*self._notes, *notes),
         )
 
@@ -120,18 +126,37 @@ class QualityProbes:
 
 
 class RolloutQuality:
-    """Sends the probes of a rollout beside its replays, and counts differences of the replays' texts."""
+    """Sends the probes of a rollout beside its replays, and compares the replays' texts.
 
-    def __init__(self, client: ProbeClient, probes: QualityProbes, config: QualityConfig) -> None:
+    What takes time, a judge or the champion's likelihood, reads the answers to each prompt once, in a thread of its
+    own; pairs that come meanwhile are not read.
+    """
+
+    def __init__(
+        self,
+        client: ProbeClient,
+        probes: QualityProbes,
+        config: QualityConfig,
+        *,
+        judge: "ReplayJudge | None" = None,
+        surprisal: Surprisal | None = None,
+    ) -> None:
         self._client, self._probes, self._config = client, probes, config
+        self._judge, self._surprisal = judge, surprisal
         self._text = TextTotals()
         self._pool = ThreadPoolExecutor(len(ARMS) * config.probes_at_once, thread_name_prefix="probe")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-answers")
         self._in_flight: dict[tuple[Future[Answered], ...], Probe] = {}
+        self._reading: Future[tuple[float, float] | None] | None = None
+        self._prompts_read: set[str] = set()
 
     @property
     def totals(self) -> Quality:
         """The totals so far."""
-        return self._probes.totals(self._text)
+        found = replace(self._probes.totals, text=self._text.pairs)
+        if self._judge is None:
+            return found
+        return replace(found, judged=self._judge.pairs, notes=(*found.notes, *self._judge.notes))
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Count the answers that came within `timeout_s` and send further probes; return whether any is in flight.
@@ -143,16 +168,37 @@ class RolloutQuality:
                 self._probes.score(self._in_flight.pop(pair), *(future.result() for future in pair))
         while len(self._in_flight) < self._config.probes_at_once and (probe := self._probes.next()):
             self._in_flight[tuple(self._pool.submit(self._client.ask, probe.request, arm) for arm in ARMS)] = probe
-        return bool(self._in_flight)
+        if self._reading is not None and not wait([self._reading], timeout_s).not_done:
+            if surprisals := self._reading.result():
+                self._text.add_surprisals(*surprisals)
+            self._reading = None
+        return bool(self._in_flight or self._reading)
 
     def add_replay(self, prompt: str, champion: Answered, challenger: Answered) -> None:
         """Compare the texts of both versions' own answers to a replayed prompt; other pairs count as errors do."""
-        if self._config.text != "off" and _is_own(champion) and _is_own(challenger):
+        if not (_is_own(champion) and _is_own(challenger)):
+            return
+        if self._config.text != "off":
             self._text.add(prompt, *(AnswerText(each.text, each.finish_reason) for each in (champion, challenger)))
+        is_wanted = self._judge is not None or self._surprisal is not None
+        # Answers to one prompt are alike, so another pair of them would be no further evidence.
+        if is_wanted and self._reading is None and prompt not in self._prompts_read:
+            self._prompts_read.add(prompt)
+            self._reading = self._reader.submit(self._read, prompt, champion.text, challenger.text)
+
+    def _read(self, prompt: str, champion: str, challenger: str) -> tuple[float, float] | None:
+        """Have the judge compare two answers; return their surprisals under the champion if they are measured."""
+        if self._judge is not None and len(self._prompts_read) <= self._config.judged_pairs:
+            self._judge.judge(prompt, champion, challenger)
+        if self._surprisal is None or not (champion and challenger):
+            return None
+        theirs, ours = self._surprisal(prompt, (champion, challenger))
+        return (theirs, ours) if math.isfinite(theirs) and math.isfinite(ours) else None
 
     def close(self) -> None:
         """Cancel the probes that wait for a thread."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._reader):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_own(answer: Answered) -> bool:

@@ -31,8 +31,6 @@ class AnswerText:
     text: str
     finish_reason: str
     """stop or length."""
-    surprisal: float | None = None
-    """Mean nats per token under the champion; None where it was not measured."""
 
 
 class TextTotals:
@@ -64,7 +62,6 @@ class TextTotals:
         self._count("longer", *is_longer)
         self._count("shorter", *reversed(is_longer))
         self._compare_languages(prompt, champion.text, challenger.text)
-        self._compare_surprisals(champion.surprisal, challenger.surprisal)
 
     def _count(self, kind: str, challenger: bool, champion: bool) -> None:
         self._counts[kind][challenger + 2 * champion] += 1
@@ -78,9 +75,8 @@ class TextTotals:
         if found[0]:
             self._languages[found[0]] += 1
 
-    def _compare_surprisals(self, champion: float | None, challenger: float | None) -> None:
-        if champion is None or challenger is None:
-            return
+    def add_surprisals(self, champion: float, challenger: float) -> None:
+        """Count the mean nats per token that the champion needs for the answers of both arms to one prompt."""
         if (bound := quantile_below(self._surprisals, UNLIKELY_SHARE)) is not None:
             self._count("surprising", challenger > UNLIKELY_FACTOR * bound, champion > bound)
         insort(self._surprisals, champion)

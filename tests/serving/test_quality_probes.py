@@ -1,6 +1,8 @@
 """Probes of a rollout: through the real gateway and engine, and the counts that their answers make."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +12,15 @@ from starlette.testclient import TestClient
 from suites.suite_fixtures import sums, write_suite
 from test_gateway import KEY, Backends, Traffic
 
-from sluice.model.evaluation.evaluated import AnswerRequest, Message
+from sluice.model.evaluation.evaluated import (
+    AnswerRequest,
+    Continuation,
+    ContinuationRequest,
+    GeneratedAnswer,
+    Message,
+)
+from sluice.model.evaluation.judging.pairwise import AnswerPair, Winner
+from sluice.model.evaluation.judging.rubric import find_rubric, load_rubric
 from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.model.evaluation.parity import KeptAnswer
 from sluice.model.evaluation.suites.suite import load_suite
@@ -21,8 +31,10 @@ from sluice.serving.config import QualityConfig, ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.evidence import Pairs
 from sluice.serving.gateway import create_app
+from sluice.serving.quality.judge import LabelledPair, ReplayJudge, read_labelled_pairs
 from sluice.serving.quality.known import KnownItem, known_items
 from sluice.serving.quality.probes import Probe, QualityProbes, RolloutQuality
+from sluice.serving.quality.surprisal import surprisal_under
 from sluice.serving.routing import Arm, Routes, RouteTable
 
 CONFIG = QualityConfig.model_validate({})
@@ -68,14 +80,14 @@ def test_the_served_version_gives_the_answers_that_were_kept(client: Client, fol
     assert len(kept) == len(PROMPTS)
     probes = QualityProbes(kept, [])
     run(client, probes)
-    found = probes.totals()
+    found = probes.totals
     assert (found.parity_different, found.parity_compared, found.parity_kept) == (0, 6, 6)
 
 
 def test_a_version_that_is_another_model_than_the_kept_one_differs(client: Client, folders: Mapping[str, Path]) -> None:
     probes = QualityProbes(ModelFolder(folders["1"]).keep_greedy(PROMPTS, 12), [])
     run(client, probes)
-    assert probes.totals().parity_different >= 5
+    assert probes.totals.parity_different >= 5
 
 
 def test_known_items_are_scored_as_offline(client: Client, folders: Mapping[str, Path], tmp_path: Path) -> None:
@@ -90,7 +102,7 @@ def test_known_items_are_scored_as_offline(client: Client, folders: Mapping[str,
     assert len(items) == 2 and notes == ()
     probes = QualityProbes([], items)
     run(client, probes)
-    assert probes.totals().known == Pairs(challenger=1, champion=1)
+    assert probes.totals.known == Pairs(challenger=1, champion=1)
 
 
 def test_golden_prompts_want_a_sound_text(tmp_path: Path) -> None:
@@ -156,29 +168,32 @@ def counted(kind: str, champion: Answer, challenger: Answer) -> QualityProbes:
     ids=["right", "beyond a fifth stop", "wrong", "champion wrong", "both", "fault", "refused", "fallback"],
 )
 def test_answers_are_counted(champion: Answer, challenger: Answer, known: Pairs, different: int) -> None:
-    assert counted("known", champion, challenger).totals().known == known
-    assert counted("parity", champion, challenger).totals().parity_different == different
+    assert counted("known", champion, challenger).totals.known == known
+    assert counted("parity", champion, challenger).totals.parity_different == different
 
 
 @pytest.mark.parametrize("pair", [(FULL, Answer()), (Answer(), FULL)])
 def test_what_judges_no_version_is_asked_again(pair: tuple[Answer, Answer]) -> None:
     probes = counted("known", *pair)
-    assert probes.totals().known.n == 0 and probes.totals().known_items == 1
+    assert probes.totals.known.n == 0 and probes.totals.known_items == 1
     again = probes.next()
     assert again is not None and again.kind == "known"
 
 
 def test_a_request_that_no_version_takes_is_left_out_and_noted() -> None:
-    found = counted("parity", REFUSED, REFUSED).totals()
+    found = counted("parity", REFUSED, REFUSED).totals
     assert (found.parity_kept, found.parity_compared) == (0, 0)
     assert found.notes == ("1 parity probes were refused by the server",)
 
 
-def test_texts_of_replays_are_compared_unless_a_fallback_answered() -> None:
-    class Silent:
-        def ask(self, request: AnswerRequest, arm: Arm) -> Answer:
-            raise AssertionError
+class Silent:
+    """A server that no probe is sent to."""
 
+    def ask(self, request: AnswerRequest, arm: Arm) -> Answer:
+        raise AssertionError
+
+
+def test_texts_of_replays_are_compared_unless_a_fallback_answered() -> None:
     quality = RolloutQuality(Silent(), QualityProbes([], []), CONFIG)
     quality.add_replay("p", Answer(), Answer(""))
     quality.add_replay("p", Answer(), replace(Answer(""), fell_back=True))
@@ -197,3 +212,100 @@ def test_a_server_that_does_not_answer_is_an_error() -> None:
 
     with pytest.raises(ConnectionError, match="refused"):
         run(Dead(), QualityProbes([], [ITEM]))  # type: ignore[arg-type]
+
+
+def read_all(quality: RolloutQuality, *texts: tuple[str, str, str]) -> None:
+    for prompt, champion, challenger in texts:
+        quality.add_replay(prompt, Answer(champion), Answer(challenger))
+        while quality.poll(timeout_s=20.0):
+            pass
+    quality.close()
+
+
+def test_surprisal_is_the_mean_nats_of_an_answer_under_the_champion(folders: Mapping[str, Path]) -> None:
+    (scored,) = ModelFolder(folders["1"]).score([ContinuationRequest("A request", " joins the batch")])
+    assert surprisal_under(folders["1"])("A request", [" joins the batch"]) == pytest.approx(
+        [scored.nats / len(scored.tokens)]
+    )
+
+
+def test_unlikely_answers_are_counted_once_a_prompt_and_without_a_number_not_at_all() -> None:
+    nats = {"likely": 1.0, "unlikely": 2.0, "broken": math.nan}
+    quality = RolloutQuality(
+        Silent(),
+        QualityProbes([], []),
+        CONFIG,
+        surprisal=lambda prompt, answers: [nats[answer] for answer in answers],
+    )
+    pairs = [(f"{number}", "likely", "unlikely") for number in range(12)]
+    read_all(quality, *pairs, *pairs, ("nan", "likely", "broken"), ("empty", "likely", ""))
+    assert quality.totals.text["surprising"] == Pairs(challenger=2), "the first ten tell the champion's quantile"
+
+
+class Preferring:
+    """A judge that prefers the longer answer, in either order; or always the first one."""
+
+    model_hash, can_score = "", False
+
+    def __init__(self, always: str = "") -> None:
+        self.always, self.asked = always, 0
+
+    def score(self, requests: object, progress: object = None) -> list[Continuation]:
+        raise NotImplementedError
+
+    def generate(self, requests: Sequence[AnswerRequest], progress: object = None) -> list[GeneratedAnswer]:
+        self.asked += len(requests)
+        return [GeneratedAnswer(self._verdict(request), 1, "stop") for request in requests]
+
+    def _verdict(self, request: AnswerRequest) -> str:
+        shown = request.prompt[-1].content if not isinstance(request.prompt, str) else ""
+        is_first = shown.index("long answer") < shown.index("brief")
+        return json.dumps({"better": self.always or ("first" if is_first else "second"), "reason": "r"})
+
+
+SIDES: list[tuple[tuple[str, str], Winner]] = [
+    (("a long answer", "brief"), "candidate"),
+    (("brief", "a long answer"), "baseline"),
+]
+LABELLED = [
+    LabelledPair(AnswerPair(f"{number}", f"p{number}", *SIDES[number % 2][0]), SIDES[number % 2][1])
+    for number in range(40)
+]
+BETTER = load_rubric(find_rubric("better"))
+
+
+def test_a_judge_that_agrees_with_people_counts_each_prompt_once() -> None:
+    judge = ReplayJudge(Preferring(), BETTER, LABELLED)
+    quality = RolloutQuality(Silent(), QualityProbes([], []), CONFIG, judge=judge)
+    worse, better = ("p", "a long answer", "brief"), ("q", "brief", "a long answer")
+    read_all(quality, worse, worse, better, ("r", "same", "same"))
+    assert quality.totals.judged == Pairs(neither=1, challenger=1, champion=1) and quality.totals.notes == ()
+
+
+def test_a_judge_of_the_place_does_not_agree_with_people_and_is_not_counted() -> None:
+    model = Preferring("first")
+    quality = RolloutQuality(Silent(), QualityProbes([], []), CONFIG, judge=ReplayJudge(model, BETTER, LABELLED))
+    read_all(quality, ("p", "a long answer", "brief"), ("q", "a long answer", "brief"))
+    assert quality.totals.judged == Pairs() and model.asked == 80, "it is asked no replay"
+    (note,) = quality.totals.notes
+    assert note.startswith("judge not counted: its kappa with people is 0.00") and "0.6 is needed" in note
+
+
+def test_a_judge_that_fails_is_not_counted() -> None:
+    quality = RolloutQuality(
+        Silent(), QualityProbes([], []), CONFIG, judge=ReplayJudge(Preferring("neither"), BETTER, LABELLED)
+    )
+    read_all(quality, ("p", "a long answer", "brief"))
+    assert quality.totals.notes == ("judge not counted: it failed on 40 of 40 labelled pairs",)
+
+
+def test_labels_are_read_and_a_wrong_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"prompt": "p", "first": "a", "second": "b", "better": "second"}\n\n')
+    (found,) = read_labelled_pairs(path)
+    assert (found.pair.candidate, found.pair.baseline, found.winner) == ("a", "b", "baseline")
+    path.write_text('{"prompt": "p", "first": "a", "second": "b", "better": "left"}\n')
+    with pytest.raises(ValueError, match=r"labels.jsonl, line 1: give prompt, first, second, and better"):
+        read_labelled_pairs(path)
+    with pytest.raises(ValueError, match=r"cannot be read .*: correct rollout.quality.judge_labels"):
+        read_labelled_pairs(tmp_path / "none.jsonl")

@@ -49,10 +49,10 @@ def test_the_language_of_a_long_prompt_counts_before_the_champions() -> None:
 def test_surprisal_is_compared_with_the_champions_earlier_answers() -> None:
     totals = TextTotals()
     for _ in range(10):
-        totals.add("p", AnswerText("fine", "stop", 1.0), AnswerText("fine", "stop", 9.0))
+        totals.add_surprisals(1.0, 9.0)
     assert "surprising" not in totals.pairs, "too few to know a quantile"
-    totals.add("p", AnswerText("fine", "stop", 1.0), AnswerText("fine", "stop", 1.6))
-    totals.add("p", AnswerText("fine", "stop", 1.0), AnswerText("fine", "stop", 1.4))
+    totals.add_surprisals(1.0, 1.6)
+    totals.add_surprisals(1.0, 1.4)
     assert totals.pairs["surprising"] == Pairs(neither=1, challenger=1)
 
 
