@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, RolloutConfig, ServeConfig
+from sluice.serving.keys import KeyTable
 from sluice.serving.ledger import Ledger, ledger_models
 from sluice.serving.ledger_table import MAX_ACTOR
 from sluice.serving.ledger_trust import LedgerTrust
@@ -63,9 +64,22 @@ def who() -> str:
     return f"{account()}@{socket.gethostname()}".encode(errors="replace").decode()[:MAX_ACTOR]
 
 
+def open_keys(workspace: Workspace) -> KeyTable:
+    """The keys of the workspace's server."""
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    return KeyTable(workspace.database_url)
+
+
 def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
     """The workspace's server, not yet started. Importing it takes seconds, so it is imported here."""
     from sluice.serving.ray_serve.server import Server
 
     releases = open_releases(workspace)
-    return Server(releases, releases.model_folder, config, state_folder=workspace.state, key=workspace.api_key())
+    return Server(
+        releases,
+        releases.model_folder,
+        config,
+        state_folder=workspace.state,
+        key=workspace.api_key(),
+        stored_keys=open_keys(workspace).in_force,
+    )

@@ -29,6 +29,7 @@ COMMANDS = {
     "promote": "release the candidate of the last run: register, canary rollout, champion",
     "register": "make a model directory a version of the registry, by the gate's verdict on it",
     "rollout": "begin, watch and steer a rollout: start, status, pause, resume, promote, abort, replay",
+    "key": "create, list and revoke keys of the server, each with a role",
     "rollback": "restore an earlier champion; a running server follows at once",
     "history": "list every release decision in the ledger, and verify its hash chain",
     "monitor": "compare live traffic with the reference; may roll back",

@@ -7,7 +7,7 @@ field, which may be misspelt: no setting is ignored silently. Values are not con
 
 import json
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
@@ -122,6 +122,9 @@ class Strict(BaseModel):
                 choices = ["leave it out", *(f"send {_shown(each)}" for each in allowed)]
                 raise _refusal(name, f"{_shown(value)} is not supported; {' or '.join(choices)}")
         return kept
+
+
+Object = TypeVar("Object", bound=Strict)
 
 
 class StreamOptions(Strict):
@@ -294,22 +297,36 @@ class Parsed(NamedTuple):
 
 def parse(kind: type[SamplingRequest], body: bytes, most_tokens: int) -> Parsed:
     """Return the validated request; raise ApiError 400 (404 for another model) naming the wrong field."""
+    fields = _json_object(body)
+    ignored = tuple(sorted(name for name in WITHOUT_EFFECT if fields.pop(name, None) is not None))
+    request = _validated(kind, fields)
+    check_model(request.model)
+    if request.limit and request.limit > most_tokens:
+        name = "max_tokens" if request.max_tokens else "max_completion_tokens"
+        raise ApiError(400, f"{name} {_shown(request.limit)} exceeds this server's limit of {most_tokens}", param=name)
+    return Parsed(request, ignored)
+
+
+def parse_strict(kind: type[Object], body: bytes) -> Object:
+    """Return the body as this kind of object; raise ApiError 400 naming the wrong field."""
+    return _validated(kind, _json_object(body))
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ApiError(400, f"the body must be a JSON object, not {_shown(fields)}")
-    ignored = tuple(sorted(name for name in WITHOUT_EFFECT if fields.pop(name, None) is not None))
+    return fields
+
+
+def _validated(kind: type[Object], fields: dict[str, Any]) -> Object:
     try:
-        request = kind.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False)[0], kind) from None
-    check_model(request.model)
-    if request.limit and request.limit > most_tokens:
-        name = "max_tokens" if request.max_tokens else "max_completion_tokens"
-        raise ApiError(400, f"{name} {_shown(request.limit)} exceeds this server's limit of {most_tokens}", param=name)
-    return Parsed(request, ignored)
 
 
 def check_model(name: str) -> None:
@@ -324,7 +341,7 @@ def _refusal(field: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{reason}", {"field": field, "reason": reason})
 
 
-def _invalid(error: ErrorDetails, kind: type[SamplingRequest]) -> ApiError:
+def _invalid(error: ErrorDetails, kind: type[Strict]) -> ApiError:
     """Return the response to an invalid field: its name, what is allowed, and what it is."""
     path = [*error["loc"], *([error["ctx"]["field"]] if error["type"] == "refused" else [])]
     field = ".".join(str(part) for part in path)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from sluice.serving.control import COMMAND_TIMEOUT_S
+
 if TYPE_CHECKING:  # these import the ledger, which most commands do not need
     from sluice.model.evaluation.evaluated import AnswerRequest
     from sluice.monitoring.traffic.classify import AttemptClass
+    from sluice.serving.control import Action
     from sluice.serving.measurements import Measurements
     from sluice.serving.rollout import Completion
     from sluice.serving.routing import Arm, TrafficSource
@@ -121,6 +124,22 @@ class Client:
     def state(self) -> dict[str, Any]:
         """Return the routes in force, loaded versions, load errors and counts by version."""
         return _checked(self._http.get("/admin/state"))
+
+    def control(
+        self, action: "Action", reason: str, version: str | None = None, to: str | None = None
+    ) -> dict[str, Any]:
+        """Have the server change the release; return the release state afterwards.
+
+        `version` is the one that the caller expects to act on. Raises ServerError with the reason of a refusal.
+        """
+        path = action if action in ("rollback", "load") else f"rollout/{action}"
+        body = {"reason": reason, "version": version, "to": to}
+        response = self._http.post(f"/admin/{path}", json=body, timeout=COMMAND_TIMEOUT_S + PROBE_TIMEOUT_S)
+        return dict(_checked(response)["state"])
+
+    def load(self, version: str) -> None:
+        """Have the server load a version, as for a rollback to it. Raises ServerError with the reason if it cannot."""
+        self.control("load", "", version)
 
     def outage(self) -> str:
         """Return why no champion answers, and what leads out; empty if one does."""

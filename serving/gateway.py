@@ -10,13 +10,14 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -26,8 +27,9 @@ from sluice.monitoring.traffic.classify import CLIENT_GONE, AttemptClass, classi
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import api
 from sluice.serving.api import ApiError, ChatCompletionRequest, CompletionRequest, SamplingRequest
-from sluice.serving.auth import AuthMiddleware, Key
+from sluice.serving.auth import SCOPE_KEY, AuthMiddleware, KeyRing
 from sluice.serving.config import ServeConfig
+from sluice.serving.control import COMMAND_TIMEOUT_S, Action, Command, CommandQueue
 from sluice.serving.engine.request import GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.measurements import Exporter, RecentRequests
@@ -40,6 +42,8 @@ from sluice.serving.slots import Slots
 
 OPEN_PATHS = ("/health", "/ready", *PAGE_PATHS)
 RETRY_AFTER_S = 1
+MAX_REASON, MAX_VERSION = 1000, 64
+"""Most characters of a command's reason and version."""
 ATTEMPT_CLASS_HEADER = "x-sluice-attempt-class"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{0,127}")
 
@@ -195,16 +199,18 @@ class EventStream(StreamingResponse):
 def create_app(
     backends: Backends,
     config: ServeConfig,
-    key_hashes: Collection[str],
+    keys: KeyRing,
     traffic: TrafficSink,
     routes: RouteTable,
     *,
+    commands: CommandQueue | None = None,
     sets_request_id: bool = True,
 ) -> FastAPI:
     """The gateway as an ASGI application.
 
-    `key_hashes` are `auth.hash_key` of the keys that open it. The traffic sink is closed with the application. Behind
-    a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `sets_request_id` is False.
+    The traffic sink is closed with the application. Changes of the release wait in `commands` for who carries them
+    out. Behind a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `sets_request_id`
+    is False.
     """
     gateway = Gateway(backends, config, traffic, routes, sets_request_id=sets_request_id)
 
@@ -214,8 +220,7 @@ def create_app(
         await asyncio.to_thread(traffic.close)
 
     app = FastAPI(title="sluice", lifespan=lifespan, docs_url=None, redoc_url=None)
-    keys = [Key("workspace", "release", key_hash) for key_hash in key_hashes]
-    sessions = Sessions(lambda: keys)
+    sessions = Sessions(lambda: keys.current)
     app.add_middleware(AuthMiddleware, keys=keys, sessions=sessions, open_paths=OPEN_PATHS)
     _add_error_handlers(app)
 
@@ -257,6 +262,8 @@ def create_app(
         found = gateway.recent.measurements(version)
         return {**asdict(found), "requests": found.requests, "errors": found.errors}
 
+    add_control(app, commands or CommandQueue())
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return api.model_list(gateway.started)
@@ -275,6 +282,54 @@ def create_app(
         return await gateway.answer(request, ChatCompletionRequest)
 
     return app
+
+
+class ControlRequest(api.Strict):
+    """Body of a change of the release. `version` is the one that the client expects to act on."""
+
+    reason: str = Field("", max_length=MAX_REASON)
+    version: str | None = Field(None, max_length=MAX_VERSION)
+    to: str | None = Field(None, max_length=MAX_VERSION)
+
+
+def add_control(app: FastAPI, commands: CommandQueue) -> None:
+    """Add the addresses that change the release."""
+
+    async def answer(request: Request, action: Action) -> JSONResponse:
+        wanted = api.parse_strict(ControlRequest, await request.body())
+        if action == "load" and not wanted.version:
+            raise ApiError(400, "version: is missing; send the version to load", param="version")
+        command = Command(
+            action=action,
+            actor=f"key:{request.scope[SCOPE_KEY].name}",
+            reason=wanted.reason.strip(),
+            version=wanted.version or None,
+            to=wanted.to or None,
+        )
+        try:
+            result = await commands.result(command)
+        except TimeoutError:
+            limit = f"{COMMAND_TIMEOUT_S:.0f} s"
+            message = f"{action} was not carried out within {limit}; `sluice history` shows whether it is now"
+            raise ApiError(504, message, code="timeout") from None
+        if result.error:
+            raise ApiError(409, result.error, code="refused")
+        return JSONResponse({"state": dict(result.state)})
+
+    @app.post("/admin/rollout/{action}")
+    async def rollout(request: Request, action: Literal["pause", "resume", "promote", "abort"]) -> JSONResponse:
+        """Steer the challenger's rollout."""
+        return await answer(request, action)
+
+    @app.post("/admin/rollback")
+    async def rollback(request: Request) -> JSONResponse:
+        """Restore an earlier champion."""
+        return await answer(request, "rollback")
+
+    @app.post("/admin/load")
+    async def load(request: Request) -> JSONResponse:
+        """Load a version, as for a rollback to it, and answer once it is ready."""
+        return await answer(request, "load")
 
 
 def _add_error_handlers(app: FastAPI) -> None:

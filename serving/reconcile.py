@@ -1,6 +1,6 @@
 """Plan the next step from the loaded versions to the release. Pure; `sluice.serving.ray_serve` carries it out."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
 from sluice.serving.release import ReleaseState
@@ -34,8 +34,10 @@ class ReconcilePlan:
     routes: Routes
 
 
-def plan_reconcile(release: ReleaseState, observed: ObservedVersions, routes: Routes) -> ReconcilePlan:
-    """Plan the next step; `routes` are the ones in force.
+def plan_reconcile(
+    release: ReleaseState, observed: ObservedVersions, routes: Routes, asked_for: Collection[str] = ()
+) -> ReconcilePlan:
+    """Plan the next step; `routes` are the ones in force, and `asked_for` versions to load besides the release's.
 
     - The champion changes only to a version that is ready; until then the old one answers. If the champion failed to
       load and no other champion was in force, its predecessor answers, and `deploy_errors` gives the reason.
@@ -44,7 +46,7 @@ def plan_reconcile(release: ReleaseState, observed: ObservedVersions, routes: Ro
     - The previous champion stays loaded, so a rollback takes effect at once.
     """
     named = (release.champion, release.challenger, release.previous_champion)
-    wanted = tuple(dict.fromkeys(version for version in named if version))
+    wanted = tuple(dict.fromkeys(version for version in (*named, *asked_for) if version))
     champion = _champion(release, observed, routes)
     is_challenged = release.challenger in observed.ready or release.challenger in observed.failed
     blocked = observed.loading | observed.ready | (observed.failed.keys() - observed.retry)

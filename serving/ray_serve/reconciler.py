@@ -11,15 +11,18 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
+from sluice.serving.auth import Key
 from sluice.serving.config import ServeConfig
+from sluice.serving.control import COMMAND_TIMEOUT_S, Command, Commander, CommandResult, ReleaseControl, carry_out
 from sluice.serving.page.view import ReleaseHistory, build_view
 from sluice.serving.ray_serve.replicas import VERSION_PREFIX, ModelReplica
 from sluice.serving.reconcile import ObservedVersions, plan_reconcile
@@ -37,6 +40,8 @@ SLOW_LOAD_S = 120.0
 """A version that is not loaded by then is reported, with what Ray says of it, and goes on loading."""
 PUSH_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
+KEEP_LOADED_S = 600.0
+"""A version that was loaded on request, for a rollback to it, stays so long."""
 CPU_SHARE, GPU_SHARE = 0.1, 0.1
 """CPUs and GPUs that a replica reserves: little, because it has to fit beside the steps of a run."""
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
@@ -44,15 +49,15 @@ _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 log = logging.getLogger(__name__)
 
 
-class ReleaseSource(ReleaseHistory, Protocol):
-    """Supplier of the release (implemented by `sluice.serving.releases.Releases`)."""
+class ReleaseSource(ReleaseHistory, ReleaseControl, Protocol):
+    """The release, to read and to change (implemented by `sluice.serving.releases.Releases`)."""
 
 
 class Reconciler:
     """Thread that takes one step towards the release every POLL_S.
 
     `model_folder` returns the local folder of a version; `announce` publishes the server once it answers over HTTP and
-    returns whether it did.
+    returns whether it did; `keys` returns those in force. Commands of the API and the page are carried out here, too.
     """
 
     def __init__(
@@ -61,8 +66,12 @@ class Reconciler:
         model_folder: Callable[[str], Path],
         config: ServeConfig,
         announce: Callable[[], bool],
+        *,
+        keys: Callable[[], tuple[Key, ...]],
     ) -> None:
         self._releases, self._model_folder, self._config, self._announce = releases, model_folder, config, announce
+        self._read_keys = keys
+        self._keys: tuple[Key, ...] = ()
         self.settled = threading.Event()
         """The gateway answers, and every wanted version has been loaded or has failed at least once."""
         self.waiting_for = "the gateway"
@@ -77,6 +86,14 @@ class Reconciler:
         """Version that is being loaded -> since when (monotonic)."""
         self._unneeded: dict[str, float] = {}
         """Version that nothing needs -> since when (monotonic)."""
+        self._asked_for: dict[str, float] = {}
+        """Version that somebody wants loaded beside the release -> until when (monotonic)."""
+        # Hashing and fetching a model's files takes long; routes, keys and commands must not wait for it.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="start")
+        self._starting: dict[str, Future[str]] = {}
+        """Version whose files are being fetched and whose replica is being started -> why that failed, or empty."""
+        self._commander = Commander(self._carry_out)
+        self._turned = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -87,17 +104,24 @@ class Reconciler:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_S)
+        self._commander.stop()
+        self._starter.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
-        while not self._stopping.wait(POLL_S if self.settled.is_set() else STARTING_POLL_S):
+        while not self._stopping.wait(
+            POLL_S if self.settled.is_set() and not self._commander.is_busy else STARTING_POLL_S
+        ):
             try:
                 self._turn()
             except Exception as error:
                 # The thread survives any error of a turn. Routes stay as they are.
                 self._report(error)
+            with self._turned:
+                self._turned.notify_all()
 
     def _turn(self) -> None:
         """Observe, plan, act. If the release cannot be read, the last one that could stays in force."""
+        self._collect_started()
         statuses = serve.status().applications
         gateway = statuses[GATEWAY]
         if gateway.status != ApplicationStatus.RUNNING:
@@ -105,14 +129,18 @@ class Reconciler:
         failure: Exception | None = None
         try:
             self._release = self._releases.state()
+            self._keys = self._read_keys()
         except Exception as error:
             if self._release is None:
                 raise
             failure = error
-        step = plan_reconcile(self._release, self._observe(statuses), self._routes)
-        for version in step.deploy:
-            self._load(version)
         now = time.monotonic()
+        self._asked_for = {version: until for version, until in self._asked_for.items() if now < until}
+        step = plan_reconcile(self._release, self._observe(statuses), self._routes, self._asked_for.keys())
+        for version in step.deploy:
+            if version in self._failed:
+                self._failed[version] = self._failed[version][0], now
+            self._starting[version] = self._starter.submit(self._start_version, version)
         self._unneeded = {version: self._unneeded.get(version, now) for version in step.unneeded}
         for version, since in self._unneeded.items():
             if now - since > DRAIN_S:
@@ -121,10 +149,36 @@ class Reconciler:
         if gateway.status == ApplicationStatus.RUNNING:
             routes = step.routes if failure is None else _with_error(step.routes, failure)
             self._routes = replace(routes, view=self._build_view(self._release.sequence))
-            push_routes(self._routes)
+            self._push(self._routes)
             self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
             if not step.waiting and self._announce():
                 self.settled.set()
+
+    def _push(self, routes: Routes) -> None:
+        """Send the gateway routes, keys and results; begin the commands that it has."""
+        keys = self._keys or self._read_keys()
+        self._commander.begin(push_routes(routes, keys, self._commander.results()))
+
+    def _carry_out(self, command: Command) -> CommandResult:
+        """Return the result of one command; runs in the commander's threads."""
+        if command.action != "load":
+            return carry_out(self._releases, command)
+        assert command.version is not None
+        return CommandResult(command.id, self._load(command.version))
+
+    def _load(self, version: str) -> str:
+        """Load a version and wait until it is ready; return why it is not, or an empty string."""
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        with self._turned:
+            self._asked_for = {**self._asked_for, version: time.monotonic() + KEEP_LOADED_S}
+            self._failed.pop(version, None)
+            while version not in self._routes.ready:
+                if version in self._failed:
+                    self._asked_for = {name: at for name, at in self._asked_for.items() if name != version}
+                    return f"version {version} cannot serve: {self._failed[version][0]}"
+                if not self._turned.wait(deadline - time.monotonic()):
+                    return f"version {version} was not loaded within {COMMAND_TIMEOUT_S:.0f} s"
+        return ""
 
     def _build_view(self, sequence: int) -> dict[str, Any]:
         """Return what the page shows of the release; read anew after each entry of the ledger."""
@@ -145,11 +199,13 @@ class Reconciler:
             self._failed.pop(version, None)
         for version in failed - self._failed.keys():
             self._failed[version] = _failure_reason(versions[version]), now
-        self._loading = {version: self._loading.get(version, now) for version in versions.keys() - ready - failed}
+        loading = (versions.keys() | self._starting.keys()) - ready - failed
+        self._loading = {version: self._loading.get(version, now) for version in loading}
         return ObservedVersions(
             loading=self._loading.keys(),
             slow={
-                version: f"not loaded within {SLOW_LOAD_S:.0f} s: {_failure_reason(versions[version])}"
+                version: f"not loaded within {SLOW_LOAD_S:.0f} s: "
+                + (_failure_reason(versions[version]) if version in versions else "its files are being read")
                 for version, since in self._loading.items()
                 if now - since > SLOW_LOAD_S
             },
@@ -158,16 +214,23 @@ class Reconciler:
             retry={version for version, (_, at) in self._failed.items() if now - at > RETRY_S},
         )
 
-    def _load(self, version: str) -> None:
-        if version in self._failed:
-            self._failed[version] = self._failed[version][0], time.monotonic()
+    def _collect_started(self) -> None:
+        """Note which versions could not be started."""
+        for version in [version for version, started in self._starting.items() if started.done()]:
+            if fault := self._starting.pop(version).result():
+                self._failed[version] = fault, time.monotonic()
+
+    def _start_version(self, version: str) -> str:
+        """Fetch a version's files and start its replica; return why that failed, or an empty string."""
         try:
-            folder = self._model_folder(version)
+            self._deploy(version, self._model_folder(version))
         except Exception as error:
             # Whatever is wrong with one version, its store included, must not keep the others from being served.
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self._failed[version] = f"{kind}{error}", time.monotonic()
-            return
+            return f"{kind}{error}"
+        return ""
+
+    def _deploy(self, version: str, folder: Path) -> None:
         gpus = {"num_gpus": GPU_SHARE} if ray.cluster_resources().get("GPU") else {}
         model = serve.deployment(
             name="model",
@@ -187,7 +250,7 @@ class Reconciler:
         routes = _with_error(self._routes, error)
         is_new, self.waiting_for = routes.error != self.waiting_for, routes.error
         try:
-            push_routes(routes)
+            self._push(routes)
         except Exception as found:
             if is_new:
                 log.warning("could not send the gateway the error %s: %s", routes.error, found)
@@ -204,9 +267,10 @@ def deploy(application: serve.Application, name: str, route_prefix: str | None) 
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
 
-def push_routes(routes: Routes) -> None:
-    handle = serve.get_app_handle(GATEWAY)
-    handle.set_routes.remote(routes).result(timeout_s=PUSH_TIMEOUT_S)
+def push_routes(routes: Routes, keys: tuple[Key, ...], results: list[CommandResult]) -> list[Command]:
+    """Put routes and keys in force in the gateway; return the commands that wait for their results."""
+    call = serve.get_app_handle(GATEWAY).set_routes.remote(routes, keys, results)
+    return cast("list[Command]", call.result(timeout_s=PUSH_TIMEOUT_S))
 
 
 def _failure_reason(found: ApplicationStatusOverview) -> str:

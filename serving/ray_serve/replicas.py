@@ -12,7 +12,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from sluice.monitoring.traffic.writer import TrafficWriter
+from sluice.serving.auth import Key, KeyRing
 from sluice.serving.config import ServeConfig
+from sluice.serving.control import Command, CommandQueue, CommandResult
 from sluice.serving.engine.request import ERRORS, EngineStopped, GenerationError, GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
 from sluice.serving.routing import Routes, RouteTable
@@ -129,22 +131,36 @@ class RayBackends:
 class GatewayReplica:
     """Replica of the gateway, with Ray Serve's handles behind it."""
 
-    def __init__(self, config: dict[str, Any], key_hashes: list[str], traffic_folder: str) -> None:
-        self._config, self._key_hashes, self._traffic_folder = config, key_hashes, traffic_folder
-        self._routes, self._backends = RouteTable(), RayBackends()
+    def __init__(self, config: dict[str, Any], keys: tuple[Key, ...], traffic_folder: str) -> None:
+        self._config, self._keys, self._traffic_folder = config, KeyRing(keys), traffic_folder
+        self._routes, self._backends, self._commands = RouteTable(), RayBackends(), CommandQueue()
         self._last_heartbeat = time.monotonic()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         config, traffic = ServeConfig.model_validate(self._config), TrafficWriter(Path(self._traffic_folder))
-        # Ray Serve sets the header x-request-id itself.
-        return create_app(self._backends, config, self._key_hashes, traffic, self._routes, sets_request_id=False)
+        return create_app(
+            self._backends,
+            config,
+            self._keys,
+            traffic,
+            self._routes,
+            commands=self._commands,
+            # Ray Serve sets the header x-request-id itself.
+            sets_request_id=False,
+        )
 
-    async def set_routes(self, routes: Routes) -> None:
-        """Put a route table in force; every call is a heartbeat of the reconciler."""
+    async def set_routes(self, routes: Routes, keys: tuple[Key, ...], results: list[CommandResult]) -> list[Command]:
+        """Put routes and keys in force, and return the commands that wait for their results.
+
+        Every call is a heartbeat of the reconciler.
+        """
         self._last_heartbeat = time.monotonic()
+        self._keys.current = keys
+        self._commands.finish(results)
         await self._backends.connect(routes.ready)
         self._routes.current = routes
         self._backends.fail(routes.deploy_errors.keys())
+        return self._commands.pending()
 
     async def seconds_since_heartbeat(self) -> float:
         """Seconds since a reconciler last pushed routes."""

@@ -19,7 +19,7 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from sluice.core.files import write_json
 from sluice.core.local_ray import LocalRay, RayFailed, connect
-from sluice.serving.auth import hash_key
+from sluice.serving.auth import Key, workspace_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.ray_serve.reconciler import CPU_SHARE, GATEWAY, PUSH_TIMEOUT_S, Reconciler, ReleaseSource, deploy
@@ -35,8 +35,9 @@ class Server:
     """Ray Serve with the gateway, and the reconciler that makes it follow the release.
 
     `model_folder` returns the local folder of a version (`sluice.serving.releases.Releases.model_folder`). While the
-    server runs, `state_folder` holds `server.json`; traffic records go to `state_folder/traffic`. Connects to
-    RAY_ADDRESS if it is set, otherwise starts a local Ray.
+    server runs, `state_folder` holds `server.json`; traffic records go to `state_folder/traffic`. `key` may do
+    everything; `stored_keys` returns the further keys in force. Connects to RAY_ADDRESS if it is set, otherwise starts
+    a local Ray.
     """
 
     def __init__(
@@ -47,9 +48,12 @@ class Server:
         *,
         state_folder: Path,
         key: str,
+        stored_keys: Callable[[], tuple[Key, ...]] = tuple,
     ) -> None:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key
-        self._reconciler = Reconciler(releases, model_folder, config, self._announce)
+        self._reconciler = Reconciler(
+            releases, model_folder, config, self._announce, keys=lambda: (workspace_key(key), *stored_keys())
+        )
         self._own_ray: LocalRay | None = None
         self._id = secrets.token_hex(8)
         """Tells this server's record from that of another pod, whose process may have the same number."""
@@ -155,7 +159,7 @@ class Server:
         gateway = serve.deployment(
             name=GATEWAY, max_ongoing_requests=MAX_ONGOING_REQUESTS, ray_actor_options={"num_cpus": CPU_SHARE}
         )(serve.ingress()(GatewayReplica))
-        deploy(gateway.bind(self._config.model_dump(), [hash_key(self._key)], traffic), GATEWAY, "/")
+        deploy(gateway.bind(self._config.model_dump(), (workspace_key(self._key),), traffic), GATEWAY, "/")
         self._reconciler.start()
 
     def _announce(self) -> bool:

@@ -15,7 +15,7 @@ import torch
 
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import fallback
-from sluice.serving.auth import MAX_BODY_BYTES, hash_key
+from sluice.serving.auth import MAX_BODY_BYTES, KeyRing, workspace_key
 from sluice.serving.client import Client
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
@@ -73,7 +73,7 @@ class World:
 
     def __init__(self, backends: fallback.Backends, routes: Routes, config: ServeConfig = CONFIG) -> None:
         self.backends, self.traffic, self.routes = backends, Traffic(), RouteTable(routes)
-        self.app = create_app(backends, config, [hash_key(KEY)], self.traffic, self.routes)
+        self.app = create_app(backends, config, KeyRing([workspace_key(KEY)]), self.traffic, self.routes)
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
             base_url="http://gateway",

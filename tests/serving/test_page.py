@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sluice.serving.auth import hash_key
+from sluice.serving.auth import KeyRing, hash_key, workspace_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
@@ -61,7 +61,7 @@ class NoTraffic:
 def client() -> httpx.AsyncClient:
     """A browser without a log-in, in front of a gateway whose champion is version 3."""
     routes = RouteTable(Routes(champion="3", ready=("3",), release={"champion": "3"}))
-    app = create_app(NoBackends(), ServeConfig(), [hash_key(KEY)], NoTraffic(), routes)
+    app = create_app(NoBackends(), ServeConfig(), KeyRing([workspace_key(KEY)]), NoTraffic(), routes)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://gateway")
 
 

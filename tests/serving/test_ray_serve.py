@@ -25,6 +25,7 @@ from sluice.model.directory import model_hash
 from sluice.model.evaluation.verdict import ComparedModel, Verdict, write_verdict
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
+from sluice.serving.keys import KeyTable
 from sluice.serving.ledger import Ledger
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
@@ -104,7 +105,14 @@ def world(ray_head: str, make_model: Callable[..., Path], tmp_path_factory: pyte
     registry, ledger = Registry(url, root / "mlartifacts"), Ledger(url, "sluice", LedgerTrust(root / "ledger"))
     releases = Releases(registry, ledger, root / "keys", actor="test")
     config = ServeConfig(port=free_port(), max_batch=4, max_tokens=400, request_timeout_s=600)
-    server = Server(releases, registry.model_folder, config, state_folder=root / "state", key=KEY)
+    server = Server(
+        releases,
+        registry.model_folder,
+        config,
+        state_folder=root / "state",
+        key=KEY,
+        stored_keys=KeyTable(url).in_force,
+    )
     world = World(root, registry, releases, server, server.client, config)
     world.propose(make_model(1, context=512))
     releases.promote("the first one")
@@ -192,6 +200,32 @@ def test_promotion_and_rollback_under_load_lose_no_request(world: World, make_mo
         world.wait_until(lambda state: state["ready"] == [first], "removal of the version rolled back")
     assert {status for status, _ in users.answers} == {200}
     assert len(users.answers) > promoted + 10
+
+
+def test_a_key_steers_the_release_until_it_is_revoked(world: World, make_model: Callable[..., Path]) -> None:
+    keys = KeyTable(f"sqlite:///{world.root / 'mlflow.db'}")
+    anna = Client(world.server.url, keys.issue("anna", "release"))
+    ben = Client(world.server.url, keys.issue("ben", "watch"))
+    world.wait_until(lambda _: anna.answers() and ben.answers(), "the new keys")
+    challenger = world.propose(make_model(6))
+    world.wait_until(lambda state: state["challenger"] == challenger, "challenger")
+    with pytest.raises(ServerError, match="403: /admin/rollout/pause needs a key of role release"):
+        ben.control("pause", "I may not")
+    assert anna.control("pause", "to look at it", challenger)["paused"]
+    assert world.releases.newest(1)[0].actor == "key:anna"
+    with pytest.raises(ServerError, match=f"409: the rollout of version {challenger} is paused already"):
+        anna.control("pause", "again")
+    assert anna.control("abort", "seen enough", challenger)["challenger"] is None
+    world.wait_until(lambda state: challenger not in state["ready"], "removal of the challenger")
+    anna.load(challenger)
+    assert challenger in anna.state()["ready"]
+    with pytest.raises(ServerError, match="409: version 999 cannot serve: version 999 was never proposed"):
+        anna.load("999")
+    world.server._reconciler._asked_for = {}
+    world.wait_until(lambda state: challenger not in state["ready"], "removal of the version that was loaded")
+    keys.revoke("anna")
+    world.wait_until(lambda _: not anna.answers(), "the end of the key")
+    assert ben.answers()
 
 
 def test_a_poisoned_challenger_never_reaches_the_user(world: World, make_model: Callable[..., Path]) -> None:

@@ -14,7 +14,7 @@ from sluice.model.evaluation.evaluated import AnswerRequest, Message
 from sluice.model.evaluation.open_model import open_model
 from sluice.model.evaluation.served_model import ServedModel
 from sluice.pipelines.cli import main
-from sluice.serving.auth import hash_key
+from sluice.serving.auth import KeyRing, workspace_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.gateway import create_app
@@ -50,7 +50,7 @@ def traffic() -> Traffic:
 def server(folder: Path, traffic: Traffic) -> Iterator[TestClient]:
     engine = LLMEngine(folder, CONFIG)
     routes = RouteTable(Routes(champion="1", ready=("1",)))
-    app = create_app(Backends({"1": engine}), CONFIG, [hash_key(KEY)], traffic, routes)
+    app = create_app(Backends({"1": engine}), CONFIG, KeyRing([workspace_key(KEY)]), traffic, routes)
     with TestClient(app, base_url="http://gateway", headers={"authorization": f"Bearer {KEY}"}) as client:
         yield client
     engine.stop()
