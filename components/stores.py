@@ -82,4 +82,5 @@ def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
         state_folder=workspace.state,
         key=workspace.api_key(),
         stored_keys=open_keys(workspace).in_force,
+        salt=workspace.salt(),
     )

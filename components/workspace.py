@@ -133,17 +133,25 @@ class Workspace:
         """Its lock is held by the process that measures a rollout, also in another pod of the same volume."""
         return self.state / "rollout.lock"
 
+    def salt(self) -> str:
+        """Random text with which sessions are hashed, made once and kept readable by the owner alone."""
+        return self._secret("salt")
+
     def api_key(self) -> str:
         """`SLUICE_API_KEY`, else a key made once and kept readable by the owner alone."""
         if key := os.environ.get("SLUICE_API_KEY"):
             return key
-        path = self.state / "api_key"
+        return self._secret("api_key")
+
+    def _secret(self, name: str) -> str:
+        """Return the random text in a file that is made at its first use."""
+        path = self.state / name
         if not path.exists():
             self.state.mkdir(parents=True, exist_ok=True)
             create_private(path, secrets.token_urlsafe(24).encode())
-        if not (key := read_private(path).decode().strip()):
-            raise ValueError(f"{path} is empty, which would let everybody in: remove it, and a new key is made")
-        return key
+        if not (secret := read_private(path).decode().strip()):
+            raise ValueError(f"{path} is empty, which would let everybody in: remove it, and a new one is made")
+        return secret
 
 
 def _first_folder(start: Path | None) -> Path:

@@ -1,6 +1,6 @@
 """OpenAI's HTTP schemas: requests, responses and errors.
 
-A field of OpenAI's API that changes no answer (`user`, `metadata`) is ignored, and the answer says so. An unsupported
+A field of OpenAI's API that changes no answer (`store`, `metadata`) is ignored, and the answer says so. An unsupported
 field that would change the answer (`n=2`, `tools`) is an error unless it has its neutral value, and so is an unknown
 field, which may be misspelt: no setting is ignored silently. Values are not converted: `"12"` is no number.
 """
@@ -25,7 +25,6 @@ WITHOUT_EFFECT = {
     "safety_identifier",
     "service_tier",
     "store",
-    "user",
 }
 # Unsupported fields, with their neutral values besides null: OpenAI's, then those that vLLM adds.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -185,6 +184,8 @@ class SamplingRequest(Strict):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    user: str = ""
+    """The requests of one user are one session, which meets one version, unless a header names another."""
 
     @field_validator("stop", mode="before")
     @classmethod

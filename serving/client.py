@@ -147,7 +147,7 @@ class Client:
         from sluice.serving.routing import Routes
 
         state = self.state()
-        found = find_outage(Routes(**{each.name: state[each.name] for each in fields(Routes)}))
+        found = find_outage(Routes(**{each.name: state[each.name] for each in fields(Routes) if each.name in state}))
         return found.message if found else ""
 
     def wait_for_champion(self, version: str, timeout_s: float = 60.0) -> None:

@@ -65,7 +65,8 @@ class Attempt:
 class FallbackCall:
     """Calls `targets` in order until one answers; passes every attempt to `record` at the end.
 
-    All of them together have `timeout_s`; each but the last may be silent for `max_wait_ms`.
+    All of them together have `timeout_s`; each but the last may be silent for `max_wait_ms`. `session` is written into
+    the records.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class FallbackCall:
         targets: Sequence[Target],
         *,
         source: TrafficSource,
+        session: str,
         timeout_s: float,
         max_wait_ms: float,
         slots: Slots,
@@ -82,6 +84,7 @@ class FallbackCall:
     ) -> None:
         assert targets, "a request without a target is refused earlier"
         self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
+        self._session = session
         self._record, self._slots, self._max_wait_s = record, slots, max_wait_ms / 1e3
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
@@ -194,4 +197,5 @@ class FallbackCall:
             prompt_text=prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt),
             completion_text=attempt.text,
             source=self._source,
+            session=self._session,
         )

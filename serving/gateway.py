@@ -37,7 +37,7 @@ from sluice.serving.page.routes import OPEN_PATHS as PAGE_PATHS
 from sluice.serving.page.routes import page_router
 from sluice.serving.page.sessions import Sessions
 from sluice.serving.readiness import Outage, find_outage
-from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, targets
+from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, session_hash, targets
 from sluice.serving.slots import Slots
 
 OPEN_PATHS = ("/health", "/ready", *PAGE_PATHS)
@@ -89,7 +89,8 @@ class Gateway:
             TrafficSource, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
         )
         routes = self.routes.for_live() if source == "live" else self.routes.current
-        chosen = targets(routes, request_id, cast(Arm | None, arm), source)
+        session = header("x-sluice-session") or parsed.user
+        chosen = targets(routes, session or request_id, cast(Arm | None, arm), source)
         if source != "live" and chosen and chosen[0].arm == "challenger":
             self.routes.see_rollout()
         if not chosen:
@@ -105,6 +106,7 @@ class Gateway:
             wanted,
             chosen,
             source=source,
+            session=session_hash(session, routes.salt),
             timeout_s=self.config.request_timeout_s,
             max_wait_ms=self.config.max_first_token_ms,
             slots=self.slots,
@@ -244,7 +246,7 @@ def create_app(
 
     def read_state() -> dict[str, Any]:
         return {
-            **asdict(routes.current),
+            **{name: value for name, value in asdict(routes.current).items() if name != "salt"},
             "versions": gateway.recent.overview(time.time()),
             "traffic_records_lost": traffic.lost,
             "started": gateway.started,

@@ -30,6 +30,12 @@ class Routes:
     """Error of the last turn of the reconciler; the routes are then the previous ones."""
     error_kind: str = ""
     """Class of that error, such as LedgerBroken."""
+    salt: str = ""
+    """Random text of the workspace, so that nobody can choose a session of either arm."""
+    shadow: bool = False
+    """Live requests are sent to the challenger, too, whose answers no user sees."""
+    unwatched: bool = False
+    """No controller is alive that measures the challenger, so the champion has all live traffic."""
     view: dict[str, Any] = field(default_factory=dict)
     """What the page shows beside it (`sluice.serving.page.view.build_view`)."""
 
@@ -77,11 +83,12 @@ class RouteTable:
         return replace(self._current, challenger_weight=0) if is_lost else self._current
 
 
-def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSource) -> tuple[Target, ...]:
+def targets(routes: Routes, session: str, arm: Arm | None, source: TrafficSource) -> tuple[Target, ...]:
     """Return the versions to call, in order: each is the fallback of the one before. Empty if none may answer.
 
-    A request to the challenger falls back to the champion, except for smoke tests, which must see the failure. Before
-    the first champion only smoke tests and replays are answered.
+    Requests of one session meet the same version, as long as the challenger and its weight stay. A request to the
+    challenger falls back to the champion, except for smoke tests, which must see the failure. Before the first champion
+    only smoke tests and replays are answered.
     """
     champion = Target("champion", routes.champion) if routes.champion else None
     challenger = Target("challenger", routes.challenger) if routes.challenger else None
@@ -89,7 +96,11 @@ def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSou
         arm = "challenger"
     if arm is None:
         share = routes.challenger_weight
-        arm = "challenger" if challenger and is_challenged(request_id, challenger.version, share) else "champion"
+        arm = (
+            "challenger"
+            if challenger and is_challenged(session, challenger.version, share, routes.salt)
+            else "champion"
+        )
     if arm == "champion" or (champion is None and source == "live"):
         return (champion,) if champion else ()
     if challenger is None:
@@ -97,10 +108,15 @@ def targets(routes: Routes, request_id: str, arm: Arm | None, source: TrafficSou
     return (challenger,) if source == "smoke" or champion is None else (challenger, champion)
 
 
-def is_challenged(request_id: str, challenger: str, percent: int) -> bool:
-    """Return whether a request belongs to the challenger's share. Deterministic, and monotonic in `percent`.
+def is_challenged(session: str, challenger: str, percent: int, salt: str = "") -> bool:
+    """Return whether a session belongs to the challenger's share. Deterministic, and monotonic in `percent`.
 
-    The version is hashed too, so that a client with a fixed id is not part of every canary.
+    The version is hashed too, so that the same users are not part of every canary.
     """
-    digest = hashlib.sha256(f"{challenger}:{request_id}".encode()).digest()
+    digest = hashlib.sha256(f"{salt}\n{challenger}\n{session}".encode()).digest()
     return int.from_bytes(digest[:8]) * 100 < percent * 2**64
+
+
+def session_hash(session: str, salt: str) -> str:
+    """Return 16 hex digits that stand for a session in traffic records; empty for none."""
+    return hashlib.sha256(f"{salt}\n{session}".encode()).hexdigest()[:16] if session else ""

@@ -61,6 +61,8 @@ class TrafficRecord:
     mean_log_probability: Annotated[float | None, Column("double", drift="numeric", min_tokens=1)] = None
     """Mean over the answer's tokens, nats."""
     source: Annotated[Literal["live", "replay", "smoke"], TEXT] = "live"
+    session: Annotated[str, TEXT] = ""
+    """Salted hash of the user or the session that the client named; empty without one."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.version):

@@ -68,9 +68,10 @@ class Reconciler:
         announce: Callable[[], bool],
         *,
         keys: Callable[[], tuple[Key, ...]],
+        salt: str,
     ) -> None:
         self._releases, self._model_folder, self._config, self._announce = releases, model_folder, config, announce
-        self._read_keys = keys
+        self._read_keys, self._salt = keys, salt
         self._keys: tuple[Key, ...] = ()
         self.settled = threading.Event()
         """The gateway answers, and every wanted version has been loaded or has failed at least once."""
@@ -148,7 +149,7 @@ class Reconciler:
                 serve.delete(VERSION_PREFIX + version, _blocking=False)
         if gateway.status == ApplicationStatus.RUNNING:
             routes = step.routes if failure is None else _with_error(step.routes, failure)
-            self._routes = replace(routes, view=self._build_view(self._release.sequence))
+            self._routes = replace(routes, salt=self._salt, view=self._build_view(self._release.sequence))
             self._push(self._routes)
             self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
             if not step.waiting and self._announce():

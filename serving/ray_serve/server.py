@@ -36,8 +36,8 @@ class Server:
 
     `model_folder` returns the local folder of a version (`sluice.serving.releases.Releases.model_folder`). While the
     server runs, `state_folder` holds `server.json`; traffic records go to `state_folder/traffic`. `key` may do
-    everything; `stored_keys` returns the further keys in force. Connects to RAY_ADDRESS if it is set, otherwise starts
-    a local Ray.
+    everything; `stored_keys` returns the further keys in force, and `salt` is that of sessions. Connects to RAY_ADDRESS
+    if it is set, otherwise starts a local Ray.
     """
 
     def __init__(
@@ -49,10 +49,16 @@ class Server:
         state_folder: Path,
         key: str,
         stored_keys: Callable[[], tuple[Key, ...]] = tuple,
+        salt: str = "",
     ) -> None:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key
         self._reconciler = Reconciler(
-            releases, model_folder, config, self._announce, keys=lambda: (workspace_key(key), *stored_keys())
+            releases,
+            model_folder,
+            config,
+            self._announce,
+            keys=lambda: (workspace_key(key), *stored_keys()),
+            salt=salt,
         )
         self._own_ray: LocalRay | None = None
         self._id = secrets.token_hex(8)

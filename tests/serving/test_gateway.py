@@ -317,10 +317,32 @@ def test_fields_without_effect_are_read_over_and_named(world: World, stream: boo
     async def work(world: World) -> None:
         neutral = {"n": 1, "user": "u", "logit_bias": {}, "metadata": {"a": "b"}, "store": None, "stream": stream}
         answer = await world.chat(**neutral, logprobs=None, max_tokens=None, max_completion_tokens=4)
-        assert (answer.status_code, answer.headers["x-sluice-ignored"]) == (200, "metadata, user")
+        assert (answer.status_code, answer.headers["x-sluice-ignored"]) == (200, "metadata")
         assert "x-sluice-ignored" not in (await world.chat(stream=stream)).headers
 
     world.run(work)
+
+
+def test_a_conversation_keeps_its_version_by_its_header_or_its_user(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        async def version(headers: dict[str, str], **fields: object) -> str:
+            answer = await world.client.post("/v1/chat/completions", json={**CHAT, **fields}, headers=headers)
+            return answer.headers["x-sluice-version"]
+
+        names = [f"user-{number}" for number in range(12)]
+        by_header = [await version({"x-sluice-session": name}) for name in names]
+        assert set(by_header) == {"1", "2"}
+        assert [await version({"x-sluice-session": name}, user="other") for name in names] == by_header
+        assert [await version({}, user=name) for name in names] == by_header
+        sessions = [record.session for record in world.traffic.records]
+        assert sessions[:12] == sessions[12:24] == sessions[24:] and len(set(sessions)) == 12
+        assert not any(name in str(record) for name in names for record in world.traffic.records)
+        await world.chat()
+        assert world.traffic.records[-1].session == ""
+        assert "salt" not in (await world.client.get("/admin/state")).text
+
+    routes = Routes(champion="1", challenger="2", challenger_weight=50, salt="of this test")
+    World(backends, routes).run(work)
 
 
 def test_an_answer_can_be_sent_back(world: World) -> None:

@@ -1,8 +1,10 @@
 """Which version a request belongs to."""
 
+from dataclasses import replace
+
 import pytest
 
-from sluice.serving.routing import ROLLOUT_LOST_S, Routes, RouteTable, is_challenged, targets
+from sluice.serving.routing import ROLLOUT_LOST_S, Routes, RouteTable, is_challenged, session_hash, targets
 
 
 def test_weights_split_by_request_id() -> None:
@@ -16,6 +18,24 @@ def test_weights_split_by_request_id() -> None:
     ]
     assert by_weight[10] < by_weight[50]
     assert by_weight[50] != {name for name in ids if is_challenged(name, "3", 50)}
+
+
+def test_weight_0_is_nobody_and_100_everybody_of_100_000_sessions() -> None:
+    for salt in ("", "a salt", "another"):
+        routes = Routes(champion="1", challenger="2", salt=salt)
+        full = replace(routes, challenger_weight=100)
+        sessions = [f"session-{number}" for number in range(100_000 if salt == "a salt" else 1000)]
+        assert {targets(routes, session, None, "live")[0].arm for session in sessions} == {"champion"}
+        assert {targets(full, session, None, "live")[0].arm for session in sessions[:1000]} == {"challenger"}
+
+
+def test_who_does_not_know_the_salt_cannot_choose_an_arm() -> None:
+    sessions = [f"session-{number}" for number in range(4000)]
+    chosen = {salt: {each for each in sessions if is_challenged(each, "2", 10, salt)} for salt in ("a", "b")}
+    # Of those in one salt's tenth, about a tenth is in the other's.
+    assert len(chosen["a"] & chosen["b"]) == pytest.approx(40, abs=25)
+    assert session_hash("anna", "a") != session_hash("anna", "b")
+    assert len(session_hash("anna", "a")) == 16 and session_hash("", "a") == ""
 
 
 def test_arms_are_asked_in_order() -> None:
