@@ -301,6 +301,8 @@ def add_control(app: FastAPI, commands: CommandQueue) -> None:
         wanted = api.parse_strict(ControlRequest, await request.body())
         if action == "load" and not wanted.version:
             raise ApiError(400, "version: is missing; send the version to load", param="version")
+        if action != "load" and not wanted.reason.strip():
+            raise ApiError(400, "reason: is missing; it is written into the history", param="reason")
         command = Command(
             action=action,
             actor=f"key:{request.scope[SCOPE_KEY].name}",

@@ -3,17 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 
 import httpx
 import pytest
-from release_fixtures import Workspace, empty_database, released, released_template  # noqa: F401
 from test_keys import NoBackends, NoTraffic
 
 from sluice.serving import control
 from sluice.serving.auth import KeyRing, workspace_key
 from sluice.serving.config import ServeConfig
-from sluice.serving.control import Command, Commander, CommandQueue, CommandResult, carry_out
+from sluice.serving.control import Command, Commander, CommandQueue, CommandResult
 from sluice.serving.gateway import create_app
 from sluice.serving.routing import Routes, RouteTable
 
@@ -78,27 +76,6 @@ def test_an_abort_overtakes_what_waits_and_each_command_is_done_once() -> None:
     commander.stop()
 
 
-def test_commands_change_the_release_in_the_name_of_their_key(released: Workspace) -> None:  # noqa: F811
-    releases = released.releases
-    released.propose("3")
-
-    def change(each: Command) -> CommandResult:
-        return carry_out(releases, each)
-
-    assert change(command("pause", reason="look at it", version="3")).state["paused"]
-    assert "is paused already" in change(command("pause", reason="again")).error
-    assert change(command("resume", reason="looks good")).state == asdict(releases.state())
-    assert "needs a reason" in change(command("promote")).error
-    assert "no longer the challenger" in change(command("abort", reason="old page", version="2")).error
-    assert change(command("promote", reason="we know it", version="3")).state["champion"] == "3"
-    assert "there is no challenger" in change(command("abort", reason="too late")).error
-    assert change(command("rollback", reason="worse", to="1")).state["champion"] == "1"
-    entries = releases.history()[-5:]
-    assert [entry.action for entry in entries] == ["propose", "pause", "resume", "promote", "rollback"]
-    assert {entry.actor for entry in entries[1:]} == {"key:anna"}
-    assert entries[3].details["by_hand"]
-
-
 class Gateway:
     """A gateway whose commands a loop answers as the reconciler does."""
 
@@ -147,7 +124,9 @@ def test_the_api_queues_commands_and_answers_with_their_results() -> None:
             ("bad", "2", "1"),
             ("", "1", None),
         ]
-        refused = await gateway.post("/admin/rollback", {}, lambda each: CommandResult(each.id, "no: <b>why</b>"))
+        refused = await gateway.post(
+            "/admin/rollback", {"reason": "x"}, lambda each: CommandResult(each.id, "no: <b>why</b>")
+        )
         assert (refused.status_code, refused.json()["error"]["message"]) == (409, "no: <b>why</b>")
 
     asyncio.run(work())
@@ -157,6 +136,7 @@ def test_the_api_queues_commands_and_answers_with_their_results() -> None:
     ("path", "body", "status", "message"),
     [
         ("load", {}, 400, "version: is missing"),
+        ("rollback", {"reason": "  "}, 400, "reason: is missing"),
         ("rollback", {"reason": 1}, 400, "reason: "),
         ("rollback", {"reason": "x" * 1001}, 400, "reason: "),
         ("rollback", {"why": "x"}, 400, "unknown field why"),

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 
 from benchmarks.page import find_chromium, log_in, open_chromium
 from sluice.monitoring.traffic.record import TrafficRecord
-from sluice.serving.auth import hash_key
+from sluice.serving.auth import KeyRing, workspace_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import Finish, GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
@@ -76,7 +76,7 @@ class World:
         self.table = RouteTable()
         self.errors: list[str] = []
         """What the browser's console said."""
-        app = create_app(Parrot(), ServeConfig(), [hash_key(KEY)], Traffic(), self.table)
+        app = create_app(Parrot(), ServeConfig(), KeyRing([workspace_key(KEY)]), Traffic(), self.table)
         _add_control(app, workspace.releases)
         port = int(self.url.rpartition(":")[2])
         self._server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))

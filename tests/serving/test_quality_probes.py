@@ -25,7 +25,7 @@ from sluice.model.evaluation.model_folder import ModelFolder
 from sluice.model.evaluation.parity import KeptAnswer
 from sluice.model.evaluation.suites.suite import load_suite
 from sluice.monitoring.traffic.classify import AttemptClass
-from sluice.serving.auth import hash_key
+from sluice.serving.auth import KeyRing, workspace_key
 from sluice.serving.client import Client
 from sluice.serving.config import QualityConfig, ServeConfig
 from sluice.serving.engine.engine import LLMEngine
@@ -59,7 +59,7 @@ def client(folders: Mapping[str, Path]) -> Iterator[Client]:
     config = ServeConfig(max_batch=4, max_queued=32, max_tokens=24, request_timeout_s=20.0)
     engines = {version: LLMEngine(folder, config) for version, folder in folders.items()}
     routes = RouteTable(Routes(champion="1", challenger="2", ready=("1", "2")))
-    app = create_app(Backends(engines), config, [hash_key(KEY)], Traffic(), routes)
+    app = create_app(Backends(engines), config, KeyRing([workspace_key(KEY)]), Traffic(), routes)
     client = Client("http://gateway", KEY)
     with TestClient(app, base_url="http://gateway", headers={"authorization": f"Bearer {KEY}"}) as http:
         client._http = http

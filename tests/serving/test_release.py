@@ -27,6 +27,7 @@ from release_fixtures import (  # noqa: F401
 )
 
 from sluice.core.canonical import canonical_json
+from sluice.serving.control import Action, Command, CommandResult, carry_out
 from sluice.serving.ledger import LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
 from sluice.serving.registry import Registry
@@ -775,3 +776,27 @@ def test_whatever_files_are_gone_a_command_leads_out(released: Workspace, gone: 
         for folder in folders:
             folder.with_name("away").rename(folder)
     assert released.releases.rollback("they are back", to="1" if "1" in gone else None).champion == "1"
+
+
+def test_commands_change_the_release_in_the_name_of_their_key(released: Workspace) -> None:
+    releases = released.releases
+    released.propose("3")
+
+    def given(action: Action, **fields: str) -> Command:
+        return Command(action=action, actor="key:anna", **fields)
+
+    def change(each: Command) -> CommandResult:
+        return carry_out(releases, each)
+
+    assert change(given("pause", reason="look at it", version="3")).state["paused"]
+    assert "is paused already" in change(given("pause", reason="again")).error
+    assert change(given("resume", reason="looks good")).state == asdict(releases.state())
+    assert "needs a reason" in change(given("promote")).error
+    assert "no longer the challenger" in change(given("abort", reason="old page", version="2")).error
+    assert change(given("promote", reason="we know it", version="3")).state["champion"] == "3"
+    assert "there is no challenger" in change(given("abort", reason="too late")).error
+    assert change(given("rollback", reason="worse", to="1")).state["champion"] == "1"
+    entries = releases.history()[-5:]
+    assert [entry.action for entry in entries] == ["propose", "pause", "resume", "promote", "rollback"]
+    assert {entry.actor for entry in entries[1:]} == {"key:anna"}
+    assert entries[3].details["by_hand"]
