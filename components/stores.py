@@ -9,6 +9,7 @@ from sluice.components.params import load_block
 from sluice.components.workspace import Workspace
 from sluice.serving.config import RegisterConfig, RolloutConfig, ServeConfig
 from sluice.serving.keys import KeyTable
+from sluice.serving.lease import LeaseTable
 from sluice.serving.ledger import Ledger, ledger_models
 from sluice.serving.ledger_table import MAX_ACTOR
 from sluice.serving.ledger_trust import LedgerTrust
@@ -74,7 +75,8 @@ def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
     """The workspace's server, not yet started. Importing it takes seconds, so it is imported here."""
     from sluice.serving.ray_serve.server import Server
 
-    releases = open_releases(workspace)
+    releases, leases = open_releases(workspace), LeaseTable(workspace.database_url)
+    model = load_block(workspace, RegisterConfig).model_name
     return Server(
         releases,
         releases.model_folder,
@@ -82,5 +84,6 @@ def make_server(workspace: Workspace, config: ServeConfig) -> "Server":
         state_folder=workspace.state,
         key=workspace.api_key(),
         stored_keys=open_keys(workspace).in_force,
+        read_lease=lambda: leases.read(model),
         salt=workspace.salt(),
     )

@@ -27,7 +27,14 @@ class ReleaseControl(Protocol):
     def resume(self, reason: str, *, version: str | None = None) -> "ReleaseState": ...
     def promote(self, reason: str, *, version: str | None = None, by_hand: bool = False) -> "ReleaseState": ...
     def drop(self, reason: str, *, version: str | None = None) -> "ReleaseState": ...
-    def rollback(self, reason: str, *, version: str | None = None, to: str | None = None) -> "ReleaseState": ...
+    def rollback(
+        self,
+        reason: str,
+        *,
+        version: str | None = None,
+        to: str | None = None,
+        ready: Callable[[str], bool] | None = None,
+    ) -> "ReleaseState": ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +90,18 @@ class CommandQueue:
             del self._waiting[command.id]
 
 
-def carry_out(releases: ReleaseControl, command: Command) -> CommandResult:
-    """Change the release as the command says, in the name of its actor; a refusal is the result's error."""
+def carry_out(releases: ReleaseControl, command: Command, ready: Callable[[str], bool] | None = None) -> CommandResult:
+    """Change the release as the command says, in the name of its actor; a refusal is the result's error.
+
+    `ready` loads the target of a rollback, as `sluice.serving.releases.Releases.rollback` has it.
+    """
     acting = releases.acting_as(command.actor)
     change: dict[str, Callable[[], ReleaseState]] = {
         "pause": lambda: acting.pause(command.reason, version=command.version),
         "resume": lambda: acting.resume(command.reason, version=command.version),
         "promote": lambda: acting.promote(command.reason, version=command.version, by_hand=True),
         "abort": lambda: acting.drop(command.reason, version=command.version),
-        "rollback": lambda: acting.rollback(command.reason, version=command.version, to=command.to),
+        "rollback": lambda: acting.rollback(command.reason, version=command.version, to=command.to, ready=ready),
     }
     try:
         return CommandResult(command.id, state=asdict(change[command.action]()))

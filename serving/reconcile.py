@@ -1,8 +1,10 @@
 """Plan the next step from the loaded versions to the release. Pure; `sluice.serving.ray_serve` carries it out."""
 
-from collections.abc import Collection, Mapping, Set
+import time
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
+from sluice.serving.lease import LeaseRow, LeaseWatch
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
@@ -32,6 +34,33 @@ class ReconcilePlan:
     waiting: tuple[str, ...]
     """Versions of the release that are neither ready nor failed."""
     routes: Routes
+
+
+CLEAN_END_S = 2.0
+"""A controller that ends writes the end of its rollout first, and then gives up its lease."""
+
+
+class ControllerWatch:
+    """Tells whether the challenger's controller is lost; `clock` returns seconds that never go back.
+
+    That is known of a challenger for which a lease has been seen.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lease_watch = clock, LeaseWatch(clock)
+        self._watched: tuple[str, float] | None = None
+        """The challenger whose controller was last seen alive, and when."""
+
+    def is_lost(self, challenger: str | None, lease: LeaseRow | None) -> bool:
+        """Return whether the challenger had a controller, and has none now that is alive.
+
+        `lease` is read after `challenger`, so that a controller that has just begun is seen.
+        """
+        now, is_alive = self._clock(), self._lease_watch.is_alive(lease)
+        if lease is not None and lease.version == challenger:
+            self._watched = (lease.version, now) if is_alive else self._watched
+            return not is_alive
+        return self._watched is not None and self._watched[0] == challenger and now - self._watched[1] > CLEAN_END_S
 
 
 def plan_reconcile(

@@ -22,10 +22,11 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from sluice.serving.auth import Key
 from sluice.serving.config import ServeConfig
-from sluice.serving.control import COMMAND_TIMEOUT_S, Command, Commander, CommandResult, ReleaseControl, carry_out
+from sluice.serving.control import Command, Commander, CommandResult, ReleaseControl, carry_out
+from sluice.serving.lease import LeaseRow
 from sluice.serving.page.view import ReleaseHistory, build_view
 from sluice.serving.ray_serve.replicas import VERSION_PREFIX, ModelReplica
-from sluice.serving.reconcile import ObservedVersions, plan_reconcile
+from sluice.serving.reconcile import ControllerWatch, ObservedVersions, plan_reconcile
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
@@ -40,6 +41,8 @@ SLOW_LOAD_S = 120.0
 """A version that is not loaded by then is reported, with what Ray says of it, and goes on loading."""
 PUSH_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
+LOAD_TIMEOUT_S = 50.0
+"""Longest wait of a command for a version to be loaded; less than that for the command's answer."""
 KEEP_LOADED_S = 600.0
 """A version that was loaded on request, for a rollback to it, stays so long."""
 CPU_SHARE, GPU_SHARE = 0.1, 0.1
@@ -57,7 +60,8 @@ class Reconciler:
     """Thread that takes one step towards the release every POLL_S.
 
     `model_folder` returns the local folder of a version; `announce` publishes the server once it answers over HTTP and
-    returns whether it did; `keys` returns those in force. Commands of the API and the page are carried out here, too.
+    returns whether it did; `keys` returns those in force, and `read_lease` that of the rollout's controller, without
+    which its challenger gets no live traffic. Commands of the API and the page are carried out here, too.
     """
 
     def __init__(
@@ -68,10 +72,14 @@ class Reconciler:
         announce: Callable[[], bool],
         *,
         keys: Callable[[], tuple[Key, ...]],
+        read_lease: Callable[[], LeaseRow | None],
         salt: str,
     ) -> None:
         self._releases, self._model_folder, self._config, self._announce = releases, model_folder, config, announce
-        self._read_keys, self._salt = keys, salt
+        self._read_keys, self._read_lease, self._salt = keys, read_lease, salt
+        self._lease: LeaseRow | None = None
+        """The last lease of the rollout's controller that could be read: of one that cannot, the beat stands still."""
+        self._watch = ControllerWatch()
         self._keys: tuple[Key, ...] = ()
         self.settled = threading.Event()
         """The gateway answers, and every wanted version has been loaded or has failed at least once."""
@@ -79,8 +87,8 @@ class Reconciler:
         self._release: ReleaseState | None = None
         """The last release that could be read."""
         self._routes = Routes()
-        self._view: tuple[int, dict[str, Any]] = -1, {}
-        """Number of the newest ledger entry, and what the page shows of the release as of then."""
+        self._view: tuple[tuple[int, LeaseRow | None], dict[str, Any]] = (-1, None), {}
+        """Number of the newest ledger entry and the rollout's progress, and what the page shows of them."""
         self._failed: dict[str, tuple[str, float]] = {}
         """Version that failed to load -> reason and time (monotonic)."""
         self._loading: dict[str, float] = {}
@@ -131,6 +139,7 @@ class Reconciler:
         try:
             self._release = self._releases.state()
             self._keys = self._read_keys()
+            self._lease = self._read_lease()
         except Exception as error:
             if self._release is None:
                 raise
@@ -149,11 +158,20 @@ class Reconciler:
                 serve.delete(VERSION_PREFIX + version, _blocking=False)
         if gateway.status == ApplicationStatus.RUNNING:
             routes = step.routes if failure is None else _with_error(step.routes, failure)
-            self._routes = replace(routes, salt=self._salt, view=self._build_view(self._release.sequence))
+            self._routes = replace(self._watched(routes), salt=self._salt, view=self._build_view())
             self._push(self._routes)
             self.waiting_for = ", ".join(f"version {version}" for version in step.waiting) or "an answer over HTTP"
             if not step.waiting and self._announce():
                 self.settled.set()
+
+    def _watched(self, routes: Routes) -> Routes:
+        """Return the routes as the rollout's controller wants them; without it, nothing live goes to the challenger."""
+        assert self._release is not None
+        lease, challenger = self._lease, self._release.challenger
+        is_lost = self._watch.is_lost(challenger, lease)
+        wants_shadow = lease is not None and lease.version == routes.challenger and lease.shadow and not is_lost
+        weight = 0 if is_lost else routes.challenger_weight
+        return replace(routes, challenger_weight=weight, unwatched=is_lost, shadow=wants_shadow)
 
     def _push(self, routes: Routes) -> None:
         """Send the gateway routes, keys and results; begin the commands that it has."""
@@ -163,29 +181,38 @@ class Reconciler:
     def _carry_out(self, command: Command) -> CommandResult:
         """Return the result of one command; runs in the commander's threads."""
         if command.action != "load":
-            return carry_out(self._releases, command)
+            return carry_out(self._releases, command, self._is_ready)
         assert command.version is not None
-        return CommandResult(command.id, self._load(command.version))
+        fault = self._load(command.version)
+        return CommandResult(command.id, f"version {command.version} cannot serve: {fault}" if fault else "")
+
+    def _is_ready(self, version: str) -> bool:
+        """Load a version; raises ValueError with the reason if it cannot serve."""
+        if fault := self._load(version):
+            raise ValueError(fault)
+        return True
 
     def _load(self, version: str) -> str:
         """Load a version and wait until it is ready; return why it is not, or an empty string."""
-        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        deadline = time.monotonic() + LOAD_TIMEOUT_S
         with self._turned:
             self._asked_for = {**self._asked_for, version: time.monotonic() + KEEP_LOADED_S}
             self._failed.pop(version, None)
             while version not in self._routes.ready:
                 if version in self._failed:
                     self._asked_for = {name: at for name, at in self._asked_for.items() if name != version}
-                    return f"version {version} cannot serve: {self._failed[version][0]}"
+                    return self._failed[version][0]
                 if not self._turned.wait(deadline - time.monotonic()):
-                    return f"version {version} was not loaded within {COMMAND_TIMEOUT_S:.0f} s"
+                    return f"the server has not loaded it within {LOAD_TIMEOUT_S:.0f} s"
         return ""
 
-    def _build_view(self, sequence: int) -> dict[str, Any]:
-        """Return what the page shows of the release; read anew after each entry of the ledger."""
-        if self._view[0] != sequence:
+    def _build_view(self) -> dict[str, Any]:
+        """Return what the page shows of the release; read anew after an entry of the ledger or a new decision."""
+        assert self._release is not None
+        seen = self._release.sequence, replace(self._lease, beat=0) if self._lease else None
+        if self._view[0] != seen:
             try:
-                self._view = sequence, build_view(self._releases, None)
+                self._view = seen, build_view(self._releases, self._lease)
             except Exception as error:
                 # The page says so. It must not keep versions from being served.
                 return {**self._view[1], "error": f"{type(error).__name__}: {error}"}

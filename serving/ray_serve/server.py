@@ -22,6 +22,7 @@ from sluice.core.local_ray import LocalRay, RayFailed, connect
 from sluice.serving.auth import Key, workspace_key
 from sluice.serving.client import Client, find_server, server_file
 from sluice.serving.config import ServeConfig
+from sluice.serving.lease import LeaseRow
 from sluice.serving.ray_serve.reconciler import CPU_SHARE, GATEWAY, PUSH_TIMEOUT_S, Reconciler, ReleaseSource, deploy
 from sluice.serving.ray_serve.replicas import VERSION_PREFIX, GatewayReplica
 
@@ -36,8 +37,8 @@ class Server:
 
     `model_folder` returns the local folder of a version (`sluice.serving.releases.Releases.model_folder`). While the
     server runs, `state_folder` holds `server.json`; traffic records go to `state_folder/traffic`. `key` may do
-    everything; `stored_keys` returns the further keys in force, and `salt` is that of sessions. Connects to RAY_ADDRESS
-    if it is set, otherwise starts a local Ray.
+    everything; `stored_keys` returns the further keys in force, `read_lease` the lease of the rollout's controller,
+    and `salt` is that of sessions. Connects to RAY_ADDRESS if it is set, otherwise starts a local Ray.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Server:
         state_folder: Path,
         key: str,
         stored_keys: Callable[[], tuple[Key, ...]] = tuple,
+        read_lease: Callable[[], LeaseRow | None] = lambda: None,
         salt: str = "",
     ) -> None:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key
@@ -58,6 +60,7 @@ class Server:
             config,
             self._announce,
             keys=lambda: (workspace_key(key), *stored_keys()),
+            read_lease=read_lease,
             salt=salt,
         )
         self._own_ray: LocalRay | None = None

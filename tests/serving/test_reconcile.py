@@ -1,9 +1,12 @@
 """The plan that moves the server towards the release."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.serving.reconcile import ObservedVersions, plan_reconcile
+from sluice.serving.lease import LOST_S, LeaseRow
+from sluice.serving.reconcile import CLEAN_END_S, ControllerWatch, ObservedVersions, plan_reconcile
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
@@ -109,3 +112,42 @@ def test_laws_of_every_plan(release: ReleaseState, states: dict[str, str], route
     assert not {*step.unneeded} & {*wanted, step.routes.champion}
     assert {*step.deploy} <= wanted - states.keys()
     assert step.routes.challenger in (None, release.challenger)
+
+
+def test_a_controller_is_lost_once_its_beat_stands_still_and_found_when_the_next_one_begins() -> None:
+    now = 0.0
+    watch = ControllerWatch(lambda: now)
+    lease = LeaseRow("process 1 on here", "a", 1, "2")
+    assert not watch.is_lost(None, None)
+    assert not watch.is_lost("2", None), "a challenger that never had one is the ledger's matter"
+    assert not watch.is_lost("2", lease)
+    now += LOST_S
+    assert not watch.is_lost("2", lease)
+    now += 0.1
+    assert watch.is_lost("2", lease)
+    assert not watch.is_lost("3", lease), "the lost one measured another challenger"
+    assert not watch.is_lost("2", replace(lease, beat=2)), "it was only slow"
+    now += LOST_S + 0.1
+    assert watch.is_lost("2", replace(lease, beat=2))
+    assert not watch.is_lost("2", LeaseRow("process 2 on here", "b", 1, "2"))
+
+
+def test_a_controller_that_gave_up_its_lease_has_a_moment_to_end_its_rollout() -> None:
+    now = 0.0
+    watch = ControllerWatch(lambda: now)
+    assert not watch.is_lost("2", LeaseRow("process 1 on here", "a", 1, "2"))
+    now += CLEAN_END_S
+    assert not watch.is_lost("2", None)
+    now += 0.1
+    assert watch.is_lost("2", None)
+    assert not watch.is_lost("3", None)
+
+
+def test_what_is_asked_for_is_loaded_beside_the_release_and_gets_no_traffic() -> None:
+    release = ReleaseState(champion="2", previous_champion="1")
+    observed = ObservedVersions(ready={"1", "2"})
+    plan = plan_reconcile(release, observed, Routes(champion="2"), {"0"})
+    assert (plan.deploy, plan.unneeded, plan.routes.champion) == (("0",), (), "2")
+    loaded = ObservedVersions(ready={"0", "1", "2"})
+    assert plan_reconcile(release, loaded, plan.routes, {"0"}).unneeded == ()
+    assert plan_reconcile(release, loaded, plan.routes).unneeded == ("0",)
