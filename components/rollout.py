@@ -50,6 +50,7 @@ def rollout(root: str | Path | Workspace, version: str) -> str:
 
 
 def _work(workspace: Workspace, version: str) -> dict[str, Any]:
+    from sluice.serving.lease import Lease, LeaseTable
     from sluice.serving.rollout import RolloutReport, run_rollout
 
     releases = open_releases(workspace, "rollout")
@@ -68,7 +69,8 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
         else:
             quality = _quality(workspace, version, state.champion, client, config.quality)
             progress = EventProgress("rollout")
-            report = run_rollout(releases, client, canary, config, quality=quality, progress=progress)
+            with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
+                report = run_rollout(releases, client, canary, config, quality=quality, lease=lease, progress=progress)
         if report.outcome == "promoted":
             from sluice.monitoring.reference import save_reference
 

@@ -50,6 +50,8 @@ class RolloutState:
     """Largest log e-value so far of each test."""
     accepted: tuple[str, ...] = ()
     """Metrics of differences that a person has looked at and accepted: they hold the rollout no more."""
+    paused_by_hand: bool = False
+    """Somebody has paused the rollout: it is judged and may be dropped, but does not advance."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
         if signal.policy == "hold" and not check.passed and check.metric not in state.accepted
     ]
     champion_fails = champion_over_limit(evidence, config)
-    if reason := champion_fails or _look_at(held):
+    by_hand = "paused by hand: `sluice rollout resume` goes on" if state.paused_by_hand else ""
+    if reason := champion_fails or _look_at(held) or by_hand:
         paused_at = state.elapsed_s if state.paused_at is None else state.paused_at
-        is_over = state.elapsed_s - paused_at >= config.longest_pause_s
+        # A pause that a person asked for, and nothing else, may last.
+        is_over = reason != by_hand and state.elapsed_s - paused_at >= config.longest_pause_s
         action: Action = "suspend" if is_over else "pause"
         awaited = () if champion_fails else tuple(check.metric for check in held)
         return RolloutDecision(action, reason, replace(state, paused_at=paused_at), checks, awaited)

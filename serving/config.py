@@ -56,6 +56,8 @@ class RolloutStep(Block):
 
     weight: int = Field(ge=0, le=100)
     """Percent of the live traffic; at 0 the challenger answers replayed prompts alone."""
+    shadow: bool = False
+    """At weight 0: live requests that the champion answers go to the challenger, too; its answers reach no user."""
     least_replays: int = Field(2, ge=1)
     """Prompts replayed to both versions in this step."""
     least_live: int = Field(0, ge=0)
@@ -66,13 +68,15 @@ class RolloutStep(Block):
 
     @model_validator(mode="after")
     def _least_before_longest(self) -> "RolloutStep":
+        if self.shadow and self.weight:
+            raise ValueError(f"shadow must be false at weight {self.weight}: users get the challenger's answers there")
         if self.least_s >= self.longest_s:
             raise ValueError(f"least_s {self.least_s:g} must be less than longest_s {self.longest_s:g}")
         return self
 
 
 QUICK_STEPS: tuple[dict[str, float], ...] = (
-    {"weight": 0, "least_replays": 50, "longest_s": 1800},
+    {"weight": 0, "shadow": True, "least_replays": 50, "longest_s": 1800},
     {"weight": 1, "least_live": 5},
     {"weight": 5, "least_live": 10},
     {"weight": 25, "least_live": 25},

@@ -11,7 +11,7 @@ import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
@@ -133,13 +133,16 @@ class Reply:
 class ReplayTotals:
     """Counts the pairs of replayed prompts. Only the champion's times are kept, sorted."""
 
-    def __init__(self, config: RolloutConfig) -> None:
+    def __init__(self, config: RolloutConfig, begun: Evidence = Evidence()) -> None:
+        """`begun` are the totals to go on from."""
         self._slow_factor, self._max_slow = config.slow_factor, config.max_slow
         self.not_judged: Counter[str] = Counter()
         """Attempts that judge neither arm, by class. Their prompts are not counted."""
         self._invalid = ""
         # By who was bad, in the order of the fields of `Pairs`.
-        self._errors, self._first_token, self._between_tokens = [0] * 4, [0] * 4, [0] * 4
+        self._errors, self._first_token, self._between_tokens = (
+            list(astuple(pairs)) for pairs in (begun.errors, begun.first_token, begun.between_tokens)
+        )
         self._champion_first_ms: list[float] = []
         self._champion_between_ms: list[float] = []
 

@@ -82,6 +82,11 @@ class Releases:
         self._model_hashes: dict[str, str] = {}
         """Version -> hash of its model, by the ledger."""
 
+    @property
+    def model(self) -> str:
+        """Name of the registered model."""
+        return self._ledger.model
+
     def acting_as(self, actor: str) -> "Releases":
         """Return the same release with another actor."""
         other = copy(self)

@@ -5,7 +5,7 @@ totals of live requests, asks `sluice.serving.canary` for the decision, and move
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,12 @@ from sluice.core.progress import Progress, no_progress
 from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
 from sluice.serving.canary import RolloutDecision, RolloutState, decide, smoke
 from sluice.serving.config import RolloutConfig
-from sluice.serving.decision_record import record_decision
-from sluice.serving.evidence import LiveCounts, ReplayTotals, Reply, is_duration
+from sluice.serving.decision_record import recompute, record_decision
+from sluice.serving.evidence import Evidence, LiveCounts, ReplayTotals, Reply, is_duration
+from sluice.serving.lease import LeaseLost
+from sluice.serving.ledger_chain import RecordedEntry
 from sluice.serving.measurements import Measurements
+from sluice.serving.progress import rollout_progress
 from sluice.serving.quality.probes import RolloutQuality
 from sluice.serving.release import ReleaseState
 from sluice.serving.releases import ReleaseRefused, Releases
@@ -59,6 +62,13 @@ class ServingClient(Protocol):
 
     def measurements(self, version: str) -> Measurements:
         """Return the totals of all attempts of `version`, those hidden by a fallback included."""
+
+
+class Told(Protocol):
+    """Where a rollout tells what it does (`sluice.serving.lease.Lease`)."""
+
+    def set(self, *, shadow: bool | None = None, progress: Mapping[str, Any] | None = None) -> None:
+        """Tell whether live requests are to be shadowed, and the newest decision. Raises LeaseLost."""
 
 
 class WallClock(Protocol):
@@ -122,13 +132,16 @@ def run_rollout(
     config: RolloutConfig,
     *,
     quality: RolloutQuality | None = None,
+    lease: Told | None = None,
     clock: WallClock | None = None,
     progress: Progress = no_progress,
 ) -> RolloutReport:
     """Roll out the present challenger; promote it or drop it. Without `quality`, nothing reads the answers.
 
-    Raises ValueError without a challenger or without prompts, and any error of the client. The challenger is dropped
-    before an error leaves this function, so no rollout stays half done.
+    A rollout that a killed process has left at a step goes on there, with the evidence that its entry recorded, if the
+    settings are the same; otherwise it begins anew. `lease` is held by the caller and told of every decision. Raises
+    ValueError without a challenger or without prompts, and any error of the client. The challenger is dropped before an
+    error leaves this function, so no rollout stays half done.
     """
     state = releases.state()
     if state.challenger is None:
@@ -140,12 +153,15 @@ def run_rollout(
         config,
         state=state,
         quality=quality,
+        lease=lease,
         clock=clock or SystemClock(),
         progress=progress,
     )
     try:
         return rollout.run()
     except BaseException as error:
+        if isinstance(error, LeaseLost):
+            return rollout.end("superseded", str(error))
         # Also on an interrupt: live traffic must not stay on an unobserved version.
         if releases.state().challenger == state.challenger:
             releases.drop(f"rollout failed: {type(error).__name__}: {error}", version=state.challenger)
@@ -159,10 +175,10 @@ def run_rollout(
 class _LiveMeter:
     """Counts live requests by step, from the gateway's totals: differences, which survive its restart."""
 
-    def __init__(self, client: ServingClient, champion: str, challenger: str) -> None:
+    def __init__(self, client: ServingClient, champion: str, challenger: str, steps: Sequence[LiveCounts] = ()) -> None:
         self._client = client
         self._last = {"champion": client.measurements(champion), "challenger": client.measurements(challenger)}
-        self.steps: list[LiveCounts] = []
+        self.steps = list(steps)
 
     def begin_step(self, weight: int) -> None:
         self.steps.append(LiveCounts(weight))
@@ -201,10 +217,12 @@ class _Rollout:
         *,
         state: ReleaseState,
         quality: RolloutQuality | None,
+        lease: Told | None,
         clock: WallClock,
         progress: Progress,
     ) -> None:
         assert state.challenger is not None
+        self._lease = lease
         self._releases, self._client, self._config = releases, client, config
         self._prompts, self._clock, self._progress = prompts, clock, progress
         self._version, self._champion, self._weight = state.challenger, state.champion, state.challenger_weight
@@ -212,7 +230,9 @@ class _Rollout:
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="replay")
         self._in_flight: dict[Future[Completion], tuple[int, Arm]] = {}
         self._submitted = 0
-        self._totals = ReplayTotals(config)
+        self._began = resume_at(releases.history(), state.challenger, config)
+        """State and evidence with which the rollout begins: those of a killed one, or none."""
+        self._totals = ReplayTotals(config, self._began[1])
         self._held: tuple[str, ...] = ()
         """Metrics of differences that wait for a person."""
         self._quality, self._answers = quality, dict[int, dict[Arm, Completion]]()
@@ -240,61 +260,89 @@ class _Rollout:
             self._quality.close()
 
     def _canary(self, champion: str) -> RolloutReport:
-        decision, record = RolloutDecision("wait", "first step"), None
-        live = _LiveMeter(self._client, champion, self._version)
+        state, begun = self._began
+        live = _LiveMeter(self._client, champion, self._version, begun.live)
+        if (weight := self._config.steps[state.step].weight) != self._weight:
+            self._releases.set_weight(weight, "first step" if not state.step else "resumed", version=self._version)
+        started = self._clock.now() - state.elapsed_s
+        if fault := self._begin_step(state.step, live):
+            return self._drop(fault)
         while True:
-            step = self._config.steps[decision.state.step]
-            if record is not None or step.weight != self._weight:
-                self._releases.set_weight(step.weight, decision.reason, version=self._version, decision=record)
-            self._weight = step.weight
-            if step.weight == 100 and (fault := self._await_served(None)):
-                return self._drop(fault)
-            started, number = self._clock.now(), decision.state.step
+            self._replay(("challenger", "champion"))
+            if self._quality is not None:
+                self._quality.poll()
+            release = self._releases.state()
+            if release.challenger != self._version:
+                return self.end("superseded", f"version {self._version} was removed from its rollout")
+            live.poll()
+            evidence = replace(self._totals.evidence, live=tuple(live.steps))
+            if self._quality is not None:
+                evidence = replace(evidence, quality=self._quality.totals)
+            if self._held and not release.paused:
+                # A person has looked at the differences, and lets the rollout go on.
+                state, self._held = replace(state, accepted=(*state.accepted, *self._held)), ()
+            state = replace(state, elapsed_s=self._clock.now() - started, paused_by_hand=release.paused)
+            decision = decide(state, evidence, self._config)
+            self._tell(state, decision, evidence)
+            try:
+                if ended := self._carry_out(state, decision, evidence):
+                    return ended
+            except ReleaseRefused:
+                # Somebody may have paused it since the state was read: then it goes on being judged.
+                if not self._releases.state().paused or release.paused:
+                    raise
+                continue
+            state = decision.state
+            if decision.action == "advance":
+                started = self._clock.now()
+                if fault := self._begin_step(state.step, live):
+                    return self._drop(fault)
+
+    def _begin_step(self, number: int, live: _LiveMeter) -> str:
+        """Count live requests by this step from now on; return the reason if it does not get all traffic as it must."""
+        step = self._config.steps[number]
+        if len(live.steps) <= number:
             live.begin_step(step.weight)
-            decision = replace(decision, action="wait")
-            while decision.action in ("wait", "pause"):
-                self._replay(("challenger", "champion"))
-                if self._quality is not None:
-                    self._quality.poll()
-                released = self._releases.state()
-                if released.challenger != self._version:
-                    return self.end("superseded", f"version {self._version} was removed from its rollout")
-                live.poll()
-                evidence = replace(self._totals.evidence, live=tuple(live.steps))
-                if self._quality is not None:
-                    evidence = replace(evidence, quality=self._quality.totals)
-                if self._held and not released.paused:
-                    # A person has looked at the differences, and lets the rollout go on.
-                    accepted = (*decision.state.accepted, *self._held)
-                    decision, self._held = replace(decision, state=replace(decision.state, accepted=accepted)), ()
-                state = replace(decision.state, elapsed_s=self._clock.now() - started)
-                decision = decide(state, evidence, self._config)
-                if decision.held and not released.paused:
-                    # Refused if somebody else was first; the next poll sees what they did.
-                    with suppress(ReleaseRefused):
-                        self._releases.pause(decision.reason, version=self._version)
-                self._held = tuple(dict.fromkeys((*self._held, *decision.held)))
-                self._report_progress(state, decision)
-            record = record_decision(state, evidence, self._config, decision)
-            self._report.timings[f"step_{number + 1}_{step.weight}_s"] = state.elapsed_s
-            counted = decision.checks[0] if decision.checks else None
-            self._report.steps.append(
-                StepReport(
-                    weight=step.weight,
-                    requests=counted.n if counted else 0,
-                    errors=evidence.errors.challenger + sum(each.challenger_faults for each in evidence.live),
-                    live=evidence.live[number].challenger,
-                    reason=decision.reason,
-                )
+        if self._lease is not None:
+            self._lease.set(shadow=step.shadow)
+        return self._await_served(None) if step.weight == 100 else ""
+
+    def _carry_out(self, state: RolloutState, decision: RolloutDecision, evidence: Evidence) -> RolloutReport | None:
+        """Write the decision into the ledger; return the report if it ends the rollout."""
+        if decision.held and not state.paused_by_hand:
+            # Refused if somebody else was first; the next poll sees what they did.
+            with suppress(ReleaseRefused):
+                self._releases.pause(decision.reason, version=self._version)
+        self._held = tuple(dict.fromkeys((*self._held, *decision.held)))
+        if decision.action in ("wait", "pause"):
+            return None
+        record = record_decision(state, evidence, self._config, decision)
+        self._report_step(state, decision, evidence)
+        match decision.action:
+            case "abort":
+                return self._drop(decision.reason, record)
+            case "promote":
+                return self._promote(decision.reason, record)
+            case "suspend":
+                self._releases.set_weight(0, decision.reason, version=self._version, decision=record)
+                return self.end("paused", decision.reason)
+        # Written also where the weight stays, as at the bake: a rollout goes on from here if this process is killed.
+        weight = self._config.steps[decision.state.step].weight
+        self._releases.set_weight(weight, decision.reason, version=self._version, decision=record)
+        return None
+
+    def _report_step(self, state: RolloutState, decision: RolloutDecision, evidence: Evidence) -> None:
+        weight = self._config.steps[state.step].weight
+        self._report.timings[f"step_{state.step + 1}_{weight}_s"] = state.elapsed_s
+        self._report.steps.append(
+            StepReport(
+                weight=weight,
+                requests=decision.checks[0].n if decision.checks else 0,
+                errors=evidence.errors.challenger + sum(each.challenger_faults for each in evidence.live),
+                live=evidence.live[state.step].challenger,
+                reason=decision.reason,
             )
-            match decision.action:
-                case "abort":
-                    return self._drop(decision.reason, record)
-                case "promote":
-                    return self._promote(decision.reason, record)
-                case "suspend":
-                    self._releases.set_weight(0, decision.reason, version=self._version, decision=record)
-                    return self.end("paused", decision.reason)
+        )
 
     def _smoke(self) -> RolloutReport:
         started, wanted = self._clock.now(), self._config.smoke_prompts
@@ -378,10 +426,49 @@ class _Rollout:
                 prompt = self._prompts[turn % len(self._prompts)]
                 self._quality.add_replay(prompt, answers["champion"], answers["challenger"])
 
-    def _report_progress(self, state: RolloutState, decision: RolloutDecision) -> None:
+    def _tell(self, state: RolloutState, decision: RolloutDecision, evidence: Evidence) -> None:
         """Report the replays of this step, at most those that it needs, among those of all steps."""
+        if self._lease is not None:
+            told = rollout_progress(
+                # The step that was judged, whatever comes next.
+                replace(decision, state=replace(decision.state, step=state.step)),
+                evidence,
+                self._config,
+                since=self._clock.now() - state.elapsed_s,
+                paused=state.paused_by_hand,
+                not_judged=self._totals.not_judged,
+            )
+            self._lease.set(progress={**told, "version": self._version})
         needed = [step.least_replays for step in self._config.steps]
-        done = min(self._totals.evidence.errors.n - state.replays_before, needed[state.step])
+        done = min(evidence.errors.n - state.replays_before, needed[state.step])
         weight = self._config.steps[state.step].weight
         note = f"challenger at {weight} %: {decision.reason.removeprefix(f'challenger at {weight} %: ')}"
         self._progress(sum(needed[: state.step]) + done, sum(needed), note)
+
+
+def resume_at(history: Sequence[RecordedEntry], version: str, config: RolloutConfig) -> tuple[RolloutState, Evidence]:
+    """Return the state and evidence at which the rollout of `version` was left, by its entries since it was proposed.
+
+    That is the start if it reached no second step, or had other settings.
+    """
+    for entry in reversed(history):
+        if entry.version != version:
+            continue
+        record = entry.details.get("decision")
+        if entry.action == "propose":
+            break
+        if entry.action != "weight" or record is None:
+            continue
+        try:
+            if RolloutConfig.model_validate(record["settings"]) != config:
+                break
+            decision = recompute(record)
+        except (KeyError, TypeError, ValueError):
+            # Of another version of sluice.
+            break
+        state = replace(decision.state, paused_at=None)
+        if decision.action == "suspend":
+            # Its pause does not count as time of the step.
+            state = replace(state, elapsed_s=decision.state.paused_at or 0.0)
+        return state, Evidence.from_json(record["evidence"])
+    return RolloutState(), Evidence()

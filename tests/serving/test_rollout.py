@@ -4,19 +4,22 @@
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from release_fixtures import Workspace, empty_database, released, released_template, workspace  # noqa: F401
 
+from sluice.core.progress import Progress
 from sluice.monitoring.traffic.classify import AttemptClass
 from sluice.serving.config import RolloutConfig, RolloutStep
 from sluice.serving.decision_record import difference, recompute
 from sluice.serving.evidence import LiveCounts
+from sluice.serving.lease import LeaseLost
 from sluice.serving.measurements import Measurements
 from sluice.serving.release import ReleaseState
-from sluice.serving.rollout import Completion, RolloutReport, _LiveMeter, run_rollout
+from sluice.serving.rollout import Completion, RolloutReport, Told, _LiveMeter, run_rollout
 from sluice.serving.routing import Arm, TrafficSource
 
 CONFIG = RolloutConfig()
@@ -120,12 +123,18 @@ class Stage:
     def peer(self, **faults: object) -> Peer:
         return Peer(self.workspace.releases.state, self.clock, **faults)  # type: ignore[arg-type]
 
-    def run(self, peer: Peer, prompts: list[str] = PROMPTS, config: RolloutConfig = CONFIG) -> RolloutReport:
+    def run(
+        self,
+        peer: Peer,
+        prompts: list[str] = PROMPTS,
+        config: RolloutConfig = CONFIG,
+        lease: Told | None = None,
+        progress: Progress | None = None,
+    ) -> RolloutReport:
         self.workspace.time_s = self.clock.now()
         releases = self.workspace.releases
-        return run_rollout(
-            releases, peer, prompts, config, clock=self.clock, progress=lambda *call: self.notes.append(call)
-        )
+        note = progress or (lambda *call: self.notes.append(call))
+        return run_rollout(releases, peer, prompts, config, lease=lease, clock=self.clock, progress=note)
 
     @property
     def actions(self) -> list[tuple[str, str]]:
@@ -279,6 +288,101 @@ def test_a_client_that_hangs_is_a_bounded_wait(stage: Stage, monkeypatch: pytest
     freed.set()
     assert report.outcome == "dropped"
     stage.assert_dropped("inconclusive")
+
+
+class Killed(BaseException):
+    """The end of a controller that could clean up nothing."""
+
+
+def kill_at(stage: Stage, weight: int, config: RolloutConfig = CONFIG) -> None:
+    """Run the rollout until its challenger has this weight, then end it as SIGKILL would."""
+    releases = stage.workspace.releases
+
+    def kill(done: int, total: int, note: str) -> None:
+        if releases.state().challenger_weight == weight:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("sluice.serving.releases.Releases.drop", lambda *_, **__: None)
+        stage.run(stage.peer(live_per_request=3), config=config, progress=kill)
+    assert (releases.state().challenger, releases.state().challenger_weight) == ("3", weight)
+
+
+def test_a_rollout_goes_on_where_a_killed_controller_left_it(stage: Stage) -> None:
+    kill_at(stage, 25)
+    weights = [entry.details.get("percent") for entry in stage.workspace.releases.history() if entry.version == "3"]
+    assert weights == [None, 1, 5, 25]
+    report = stage.run(stage.peer(live_per_request=3))
+    assert report.outcome == "promoted"
+    assert [step.weight for step in report.steps] == [25, 50, 100, 100]
+    # The replays before the kill count on.
+    assert report.steps[0].requests > report.replayed / 2
+    for entry in stage.workspace.releases.history():
+        if record := entry.details.get("decision"):
+            assert difference(record) == ""
+
+
+def test_other_settings_begin_a_killed_rollout_anew(stage: Stage) -> None:
+    kill_at(stage, 25)
+    report = stage.run(stage.peer(live_per_request=3), config=CONFIG.model_copy(update={"alpha": 0.04}))
+    assert [step.weight for step in report.steps] == [0, 1, 5, 25, 50, 100, 100]
+    assert report.outcome == "promoted"
+
+
+def test_a_rollout_paused_by_hand_is_judged_and_stands_still_until_it_is_resumed(stage: Stage) -> None:
+    releases, seen, one_at_a_time = stage.workspace.releases, list[int](), threading.Lock()
+
+    def steer(number: int) -> None:
+        with one_at_a_time:
+            state = releases.state()
+            if state.challenger_weight == 5 and not state.paused and not seen:
+                state = releases.pause("look at it first")
+            if state.paused:
+                seen.append(state.challenger_weight)
+                stage.clock.sleep(60.0)
+                if len(seen) == 50:
+                    releases.resume("it is fine")
+
+    report = stage.run(stage.peer(on_request=steer, live_per_request=3))
+    assert report.outcome == "promoted"
+    # 3,000 s of a pause, in a step that takes at most 600.
+    assert set(seen) == {5} and len(seen) >= 50
+    assert [action for action, _ in stage.actions if action in ("pause", "resume")] == ["pause", "resume"]
+
+
+def test_a_paused_rollout_drops_a_challenger_that_begins_to_fail(stage: Stage) -> None:
+    releases, one_at_a_time = stage.workspace.releases, threading.Lock()
+
+    def pause(number: int) -> None:
+        with one_at_a_time:
+            if releases.state().challenger_weight == 5 and not releases.state().paused:
+                releases.pause("look at it first")
+
+    peer = stage.peer(on_request=pause, is_error=lambda number: releases.state().paused)
+    report = stage.run(peer)
+    assert report.outcome == "dropped"
+    stage.assert_dropped("error rate")
+
+
+class Lost:
+    """A lease that another controller takes while the rollout runs."""
+
+    def __init__(self) -> None:
+        self.told: list[Mapping[str, Any]] = []
+
+    def set(self, *, shadow: bool | None = None, progress: Mapping[str, Any] | None = None) -> None:
+        if progress:
+            self.told.append(progress)
+        if len(self.told) == 5:
+            raise LeaseLost("another controller has taken over the rollout of version 3")
+
+
+def test_a_controller_that_lost_its_lease_leaves_the_challenger_to_the_next_one(stage: Stage) -> None:
+    lease = Lost()
+    report = stage.run(stage.peer(), lease=lease)
+    assert (report.outcome, stage.workspace.releases.state().challenger) == ("superseded", "3")
+    assert {check["metric"] for check in lease.told[0]["checks"]} >= {"error_rate", "first_token", "between_tokens"}
+    assert lease.told[0]["version"] == "3" and lease.told[0]["wanted_weight"] == 0
 
 
 @pytest.mark.parametrize("interference", ["drop", "rollback"])
