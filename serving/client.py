@@ -121,6 +121,18 @@ class Client:
         found = _checked(self._http.get("/admin/measurements", params={"version": version}))
         return Measurements(found["version"], found["gateway_id"], found["counts"], found.get("votes", {}))
 
+    def shadow(self, after: int) -> dict[str, Any]:
+        """Return {"pairs": shadow requests' answers with `n` above `after`, "last": n, "skipped": n, "in_flight": n}.
+
+        At most 100 pairs come at once. A `last` below `after` means that the gateway began anew.
+        """
+        return dict(_checked(self._http.get("/admin/shadow", params={"after": after})))
+
+    def vote(self, request_id: str, score: int, comment: str = "") -> None:
+        """Vote on an answer: 1 good, -1 bad, 0 neither. Raises ServerError for an unknown request or a second vote."""
+        body = {"request_id": request_id, "score": score, "comment": comment}
+        _checked(self._http.post("/v1/feedback", json=body))
+
     def state(self) -> dict[str, Any]:
         """Return the routes in force, loaded versions, load errors and counts by version."""
         return _checked(self._http.get("/admin/state"))

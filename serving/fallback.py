@@ -66,7 +66,7 @@ class FallbackCall:
     """Calls `targets` in order until one answers; passes every attempt to `record` at the end.
 
     All of them together have `timeout_s`; each but the last may be silent for `max_wait_ms`. `session` is written into
-    the records.
+    the records; `begun` is called when an answer has begun.
     """
 
     def __init__(
@@ -81,10 +81,11 @@ class FallbackCall:
         max_wait_ms: float,
         slots: Slots,
         record: Callable[[TrafficRecord], AttemptClass],
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         assert targets, "a request without a target is refused earlier"
         self._backends, self._request, self._targets, self._source = backends, request, tuple(targets), source
-        self._session = session
+        self._session, self._begun = session, begun
         self._record, self._slots, self._max_wait_s = record, slots, max_wait_ms / 1e3
         self._arrived = time.time()
         self._deadline = time.monotonic() + timeout_s
@@ -161,6 +162,7 @@ class FallbackCall:
                 self._slots.note_event(attempt.target.version, time.monotonic())
                 if attempt.first_token_ms is None:
                     attempt.first_token_ms = attempt.wait_ms
+                    self._begun()
                 attempt.text += event.text
                 attempt.tokens += event.tokens
                 if event.finish is not None:

@@ -7,12 +7,14 @@ keeps up to date selects them.
 import asyncio
 import hashlib
 import logging
+import math
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from fastapi import FastAPI, Request
@@ -32,12 +34,14 @@ from sluice.serving.config import ServeConfig
 from sluice.serving.control import COMMAND_TIMEOUT_S, Action, Command, CommandQueue
 from sluice.serving.engine.request import GenerationError, TokenEvent
 from sluice.serving.fallback import Backends, FallbackCall
+from sluice.serving.feedback import Feedback, FeedbackRequest
 from sluice.serving.measurements import Exporter, RecentRequests
 from sluice.serving.page.routes import OPEN_PATHS as PAGE_PATHS
 from sluice.serving.page.routes import page_router
 from sluice.serving.page.sessions import Sessions
 from sluice.serving.readiness import Outage, find_outage
 from sluice.serving.routing import Arm, Routes, RouteTable, TrafficSource, session_hash, targets
+from sluice.serving.shadow import Shadows
 from sluice.serving.slots import Slots
 
 OPEN_PATHS = ("/health", "/ready", *PAGE_PATHS)
@@ -71,10 +75,12 @@ class Gateway:
         routes: RouteTable,
         *,
         sets_request_id: bool,
+        feedback: Feedback,
     ) -> None:
         self.backends, self.config, self.traffic, self.routes = backends, config, traffic, routes
         self._sets_request_id = sets_request_id
         self.recent, self.exporter, self.slots = RecentRequests(), Exporter(routes), Slots(config.max_batch)
+        self.feedback, self.shadows = feedback, Shadows(backends, self.slots, config)
         self.started = int(time.time())
 
     def open(self, request: Request, parsed: SamplingRequest) -> FallbackCall:
@@ -101,16 +107,22 @@ class Gateway:
         # Derived from the id, so that a request without a seed can be repeated.
         seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:6])
         wanted = parsed.to_engine(request_id, self.config.max_tokens, seed)
+        record: Callable[[TrafficRecord], AttemptClass] = self.record
+        begun, hashed = _nothing, session_hash(session, routes.salt)
+        if routes.shadow and source == "live" and arm is None and routes.challenger and chosen[0].arm == "champion":
+            pair = self.shadows.pair(wanted, routes.challenger, hashed)
+            begun, record = pair.begin, pair.noting(self.record)
         return FallbackCall(
             self.backends,
             wanted,
             chosen,
             source=source,
-            session=session_hash(session, routes.salt),
+            session=hashed,
             timeout_s=self.config.request_timeout_s,
             max_wait_ms=self.config.max_first_token_ms,
             slots=self.slots,
-            record=self.record,
+            record=record,
+            begun=begun,
         )
 
     def record(self, record: TrafficRecord) -> AttemptClass:
@@ -119,7 +131,17 @@ class Gateway:
         self.recent.add(record, attempt_class)
         self.exporter.add(record, attempt_class)
         self.traffic.write(record)
+        self.feedback.note(record)
         return attempt_class
+
+    async def vote(self, body: bytes) -> dict[str, Any]:
+        """Count and keep a user's vote."""
+        given = api.parse_strict(FeedbackRequest, body)
+        answered = self.feedback.vote(given)
+        if given.vote != "neutral":
+            self.recent.add_vote(answered.version, given.vote)
+        await asyncio.to_thread(self.feedback.write, given, answered)
+        return {"request_id": given.request, "version": answered.version, "vote": given.vote}
 
     def headers(self, call: FallbackCall, ignored: Sequence[str]) -> dict[str, str]:
         """Return the headers that name the version and arm of an answer, and the ignored fields of its request."""
@@ -207,14 +229,16 @@ def create_app(
     *,
     commands: CommandQueue | None = None,
     sets_request_id: bool = True,
+    feedback_folder: Path | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application.
 
     The traffic sink is closed with the application. Changes of the release wait in `commands` for who carries them
     out. Behind a proxy that gives every request and answer its `x-request-id`, as Ray Serve's does, `sets_request_id`
-    is False.
+    is False. Votes are written into `feedback_folder`.
     """
-    gateway = Gateway(backends, config, traffic, routes, sets_request_id=sets_request_id)
+    feedback = Feedback(feedback_folder)
+    gateway = Gateway(backends, config, traffic, routes, sets_request_id=sets_request_id, feedback=feedback)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -244,9 +268,15 @@ def create_app(
     async def metrics() -> Response:
         return Response(gateway.exporter.text(traffic.lost), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    shown: tuple[Routes | None, dict[str, Any]] = None, {}
+
     def read_state() -> dict[str, Any]:
+        nonlocal shown
+        current = routes.current
+        if shown[0] is not current:
+            shown = current, {name: _finite(value) for name, value in asdict(current).items() if name != "salt"}
         return {
-            **{name: value for name, value in asdict(routes.current).items() if name != "salt"},
+            **shown[1],
             "versions": gateway.recent.overview(time.time()),
             "traffic_records_lost": traffic.lost,
             "started": gateway.started,
@@ -254,15 +284,26 @@ def create_app(
         }
 
     @app.get("/admin/state")
-    async def state() -> dict[str, Any]:
-        return read_state()
+    async def state() -> JSONResponse:
+        # A response of our own: FastAPI's encoder would hold up the users' requests for milliseconds.
+        return JSONResponse(read_state())
 
     app.include_router(page_router(read_state, sessions))
 
     @app.get("/admin/measurements")
-    async def measurements(version: str) -> dict[str, Any]:
+    async def measurements(version: str) -> JSONResponse:
         found = gateway.recent.measurements(version)
-        return {**asdict(found), "requests": found.requests, "errors": found.errors}
+        return JSONResponse({**vars(found), "requests": found.requests, "errors": found.errors})
+
+    @app.get("/admin/shadow")
+    async def shadow(after: int = 0) -> JSONResponse:
+        """Return pairs of answers with a number above `after`."""
+        return JSONResponse(gateway.shadows.after(after))
+
+    @app.post("/v1/feedback")
+    async def feedback_vote(request: Request) -> JSONResponse:
+        """Vote on an answer."""
+        return JSONResponse(await gateway.vote(await request.body()))
 
     add_control(app, commands or CommandQueue())
 
@@ -358,6 +399,19 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected %s", type(error).__name__)
         return JSONResponse(ApiError(500, "the gateway failed").body, 500)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _finite(value: Any) -> Any:
+    """Return a value for JSON, in which infinity and NaN, as of an e-value, are texts."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _attempt_headers(call: FallbackCall) -> dict[str, str]:

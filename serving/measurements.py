@@ -2,10 +2,12 @@
 
 import math
 import uuid
+from bisect import bisect_left, insort
 from collections import Counter as Counts
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -13,19 +15,8 @@ from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving.routing import RouteTable
 
-KEPT_RECORDS = 20_000
+KEPT_RECORDS = 1_000
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Times of one attempt that judges its version."""
-
-    time: float
-    """Epoch seconds at which the request arrived."""
-    first_token_ms: float | None
-    latency_ms: float | None
-    """Time of the complete answer per token; None for an incomplete one."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +48,62 @@ class Measurements:
         return self.judged()[1]
 
 
+class _Window:
+    """The newest `size` values, in order of time and of size: a quantile is read, not computed."""
+
+    def __init__(self, size: int) -> None:
+        self._values: deque[float] = deque(maxlen=size)
+        self.ordered: list[float] = []
+
+    def add(self, value: float | None) -> None:
+        if value is None or math.isnan(value):
+            return
+        if len(self._values) == self._values.maxlen:
+            del self.ordered[bisect_left(self.ordered, self._values[0])]
+        self._values.append(value)
+        insort(self.ordered, value)
+
+
 class RecentRequests:
     """Totals of each version's attempts by source and class, and the times of its newest `size` that judge it.
 
-    Decisions rest on the totals, which forget nothing; the times are for the page.
+    Decisions rest on the totals, which forget nothing; the times are for the page. Reading them costs far less than a
+    millisecond, as it holds up the users' requests.
     """
 
     def __init__(self, size: int = KEPT_RECORDS) -> None:
-        self._gateway_id = uuid.uuid4().hex
-        self._samples: defaultdict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=size))
+        self._gateway_id, self._size = uuid.uuid4().hex, size
+        self._latencies: defaultdict[str, _Window] = defaultdict(lambda: _Window(size))
+        self._first_tokens: defaultdict[str, _Window] = defaultdict(lambda: _Window(size))
+        self._timed: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=size))
+        """By version: time of the request in epoch seconds, and time of the answer per token."""
         self._counts: defaultdict[str, Counts[tuple[str, AttemptClass]]] = defaultdict(Counts)
+        self._votes: defaultdict[str, Counts[str]] = defaultdict(Counts)
 
     def add(self, record: TrafficRecord, attempt_class: AttemptClass) -> None:
         """Count an attempt, and keep the times of one that judges its version."""
-        self._counts[record.version][record.source, attempt_class] += 1
+        version = record.version
+        self._counts[version][record.source, attempt_class] += 1
         if attempt_class not in JUDGED:
             return
-        latency_ms = None
+        self._first_tokens[version].add(record.first_token_ms)
         if record.status < 400 and not record.error and record.completion_tokens > 0 and record.total_ms is not None:
             latency_ms = record.total_ms / record.completion_tokens
-        self._samples[record.version].append(Sample(record.time, record.first_token_ms, latency_ms))
+            self._latencies[version].add(latency_ms)
+            self._timed[version].append((record.time, latency_ms))
+
+    def add_vote(self, version: str, vote: str) -> None:
+        """Count a user's vote, `good` or `bad`."""
+        self._votes[version][vote] += 1
 
     def measurements(self, version: str) -> Measurements:
         """Return the totals of a version."""
         counts: dict[str, dict[str, int]] = {}
         for (source, attempt_class), number in self._counts.get(version, {}).items():
             counts.setdefault(source, {})[attempt_class] = number
-        return Measurements(version, self._gateway_id, counts)
+        return Measurements(version, self._gateway_id, counts, dict(self._votes.get(version, {})))
 
-    def overview(self, now: float) -> dict[str, dict[str, float | int | None]]:
+    def overview(self, now: float) -> dict[str, dict[str, Any]]:
         """Return counts and quantiles by version: time to the first token, and time of the answer per token.
 
         `latency_p95_minute_ms` is of the requests that arrived in the last minute before `now`, in epoch seconds.
@@ -93,14 +111,13 @@ class RecentRequests:
         found = {}
         for version in sorted(self._counts, key=lambda name: (len(name), name)):
             counted = self.measurements(version)
-            samples = self._samples.get(version, ())
-            timed = [(sample.time, sample.latency_ms) for sample in samples if sample.latency_ms is not None]
-            total, minute = [ms for _, ms in timed], [ms for time, ms in timed if time >= now - 60]
-            first = [sample.first_token_ms for sample in samples if sample.first_token_ms is not None]
+            total, first = self._latencies[version].ordered, self._first_tokens[version].ordered
+            minute = sorted(ms for time, ms in self._timed[version] if time >= now - 60)
             found[version] = {
                 "requests": counted.requests,
                 "errors": counted.errors,
                 "not_judged": sum(self._counts[version].values()) - counted.requests,
+                "votes": counted.votes,
                 "latency_p50_ms": quantile(total, 0.5),
                 "latency_p95_ms": quantile(total, 0.95),
                 "latency_p95_minute_ms": quantile(minute, 0.95),
@@ -110,9 +127,8 @@ class RecentRequests:
         return found
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """Return the nearest-rank quantile: the smallest value that `share` of them do not exceed. None if empty."""
-    ordered = sorted(values)
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """Return the nearest-rank quantile of sorted values: the smallest that `share` do not exceed. None if empty."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 

@@ -35,6 +35,10 @@ class Slots:
         line.append(place)
         return place
 
+    def is_free(self, version: str) -> bool:
+        """Return whether an attempt of the version would begin at once."""
+        return len(self._lines[version]) < self._size
+
     def leave(self, place: Place, now: float) -> None:
         """Free the place, and give its slot to the next in line."""
         line = self._lines[place.version]

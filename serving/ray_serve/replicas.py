@@ -147,6 +147,7 @@ class GatewayReplica:
             commands=self._commands,
             # Ray Serve sets the header x-request-id itself.
             sets_request_id=False,
+            feedback_folder=Path(self._traffic_folder),
         )
 
     async def set_routes(self, routes: Routes, keys: tuple[Key, ...], results: list[CommandResult]) -> list[Command]:

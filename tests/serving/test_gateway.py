@@ -15,14 +15,18 @@ import torch
 
 from sluice.monitoring.traffic.record import TrafficRecord
 from sluice.serving import fallback
+from sluice.serving.api import ApiError
 from sluice.serving.auth import MAX_BODY_BYTES, KeyRing, workspace_key
 from sluice.serving.client import Client
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.engine import LLMEngine
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
+from sluice.serving.feedback import KEPT_S, Feedback, FeedbackRequest
 from sluice.serving.gateway import create_app
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import ROLLOUT_LOST_S, Routes, RouteTable
+from sluice.serving.shadow import KEPT_PAIRS, Shadows
+from sluice.serving.slots import Slots
 
 KEY = "k" * 32
 WAIT_S = 600.0
@@ -682,3 +686,128 @@ def test_routes_are_replaced_while_requests_run(backends: Backends) -> None:
         assert set(await asyncio.gather(*before)) <= {"1", "2"}
 
     World(backends, Routes(champion="1")).run(work)
+
+
+async def settled(world: World, pairs: int) -> dict[str, object]:
+    """Return the shadow pairs once there are so many."""
+    while (found := (await world.client.get("/admin/shadow")).json())["last"] < pairs or found["in_flight"]:
+        await asyncio.sleep(0)
+    return found
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_challenger_answers_what_the_champion_does_and_nobody_sees_it(backends: Backends, stream: bool) -> None:
+    async def work(world: World) -> None:
+        answer = await world.chat(stream=stream, user="anna")
+        assert answer.headers["x-sluice-version"] == "1" and "x-sluice-fell-back" not in answer.headers
+        (pair,) = (await settled(world, 1))["pairs"]  # type: ignore[misc]
+        text = text_of(answer) if stream else answer.json()["choices"][0]["message"]["content"]
+        assert (pair["n"], pair["version"], pair["champion"]["text"]) == (1, "2", text)
+        own = (await world.chat(arm="challenger", source="replay")).json()["choices"][0]["message"]["content"]
+        assert pair["challenger"]["text"] == own
+        assert {pair[arm]["attempt_class"] for arm in ("champion", "challenger")} == {"answered"}
+        assert all(pair[arm]["first_token_ms"] >= 0 for arm in ("champion", "challenger"))
+        assert all(pair[arm]["between_tokens_ms"] >= 0 for arm in ("champion", "challenger"))
+        assert pair["session"] == world.traffic.records[0].session != ""
+        # Only the replay of this test is counted for the challenger.
+        assert [record.source for record in world.traffic.records if record.version == "2"] == ["replay"]
+        measured = (await world.client.get("/admin/measurements?version=2")).json()
+        assert measured["counts"] == {"replay": {"answered": 1}}
+        metrics = (await world.client.get("/metrics")).text
+        assert 'sluice_requests_total{arm="challenger",class="answered",source="live"' not in metrics
+        assert (await world.client.get("/admin/shadow?after=1")).json()["pairs"] == []
+
+    World(backends, Routes(champion="1", challenger="2", shadow=True)).run(work)
+
+
+def test_a_shadow_that_fails_harms_nobody_and_one_without_a_slot_is_skipped(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        assert (await world.chat()).status_code == 200
+        (pair,) = (await settled(world, 1))["pairs"]  # type: ignore[misc]
+        assert pair["challenger"]["attempt_class"] == "model_fault"
+        assert pair["challenger"]["first_token_ms"] is None and pair["champion"]["attempt_class"] == "answered"
+        world.routes.current = replace(world.routes.current, challenger="hangs")
+        for _ in range(4):
+            assert (await world.chat()).status_code == 200
+        found = (await world.client.get("/admin/shadow")).json()
+        assert (found["in_flight"], found["skipped"], found["last"]) == (2, 2, 1)
+        # Replays and pinned requests are no users, and no shadow is sent for them.
+        assert (await world.chat(arm="champion")).status_code == 200
+        assert (await world.chat(source="replay")).status_code == 200
+        assert (await world.client.get("/admin/shadow")).json()["skipped"] == 2
+
+    World(backends, Routes(champion="1", challenger="poisoned", shadow=True)).run(work)
+
+
+def test_texts_of_shadow_pairs_are_masked_and_the_oldest_go_first(backends: Backends) -> None:
+    shadows = Shadows(backends, Slots(1), CONFIG)
+    for number in range(KEPT_PAIRS + 10):
+        pair = shadows.pair(GenerationRequest(request_id="r", prompt="x", max_tokens=1, seed=1), "2", "")
+        for arm in ("champion", "challenger"):
+            text = f"{number} jane.doe@corp-mail.org"
+            record = TrafficRecord(
+                request_id="r",
+                time=1.0,
+                version="1",
+                arm=arm,
+                status=200,
+                completion_text=text,  # type: ignore[arg-type]
+            )
+            pair.note(record, "answered")
+    assert [pair["n"] for pair in shadows.after(0)["pairs"]] == list(range(11, 111))
+    last = shadows.after(KEPT_PAIRS + 9)
+    assert [pair["n"] for pair in last["pairs"]] == [KEPT_PAIRS + 10] == [last["last"]]
+    assert "jane.doe" not in str(last) and last["pairs"][0]["champion"]["text"].startswith(f"{KEPT_PAIRS + 9} ")
+
+
+def test_a_vote_counts_once_for_the_version_that_answered(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        async def vote(**fields: object) -> tuple[int, str]:
+            answer = await world.client.post("/v1/feedback", json=fields)
+            return answer.status_code, answer.json().get("version") or answer.json()["error"]["message"]
+
+        first = (await world.chat()).json()["id"]
+        assert await vote(id=first, score="bad", comment="ask jane.doe@corp-mail.org") == (200, "1")
+        assert (await vote(id=first, score=1))[0] == 409
+        second = await world.client.post("/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "mine"})
+        assert await vote(request_id="mine", score=1) == (200, "1") and second.status_code == 200
+        third = (await world.chat()).json()["id"]
+        assert await vote(id=third, score=0) == (200, "1")
+        smoke = await world.client.post(
+            "/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "smoke", "x-sluice-source": "smoke"}
+        )
+        assert smoke.status_code == 200
+        assert (await vote(request_id="smoke", score=1))[0] == (await vote(request_id="stranger", score=1))[0] == 404
+        for wrong, message in (
+            ({"score": 1}, "send either request_id or id"),
+            ({"score": 1, "id": "a", "request_id": "b"}, "send either request_id or id"),
+            ({"id": first}, "score"),
+            ({"id": first, "score": 2}, "score: must be 1, 0"),
+            ({"id": first, "score": True}, "score"),
+            ({"id": first, "score": 1, "comment": "x" * 2001}, "comment"),
+        ):
+            status, said = await vote(**wrong)
+            assert status == 400 and message in said
+        measured = (await world.client.get("/admin/measurements?version=1")).json()
+        assert measured["votes"] == {"bad": 1, "good": 1}
+        assert (await world.client.get("/admin/state")).json()["versions"]["1"]["votes"] == {"bad": 1, "good": 1}
+
+    World(backends, Routes(champion="1")).run(work)
+
+
+def test_votes_are_written_masked_and_old_requests_get_none(tmp_path: Path) -> None:
+    now = 1000.0
+    feedback = Feedback(tmp_path / "traffic", clock=lambda: now)
+    for name in ("a", "b"):
+        feedback.note(
+            TrafficRecord(request_id=name, time=now, version="1", arm="champion", status=200, session="f" * 16)
+        )
+    given = FeedbackRequest(request_id="a", score=-1, comment="call +49 170 1234567, jane.doe@corp-mail.org")
+    feedback.write(given, feedback.vote(given))
+    (path,) = (tmp_path / "traffic").glob("feedback-*.jsonl")
+    row = json.loads(path.read_text())
+    assert (row["request_id"], row["version"], row["vote"], row["session"]) == ("a", "1", "bad", "f" * 16)
+    assert "jane.doe" not in row["comment"] and "1234567" not in row["comment"]
+    now += KEPT_S + 1
+    with pytest.raises(ApiError, match="no live request 'b' was answered within the last 7 days"):
+        feedback.vote(FeedbackRequest(request_id="b", score=1))

@@ -71,6 +71,7 @@ ALLOWED = [
     ("GET", "/admin/state", {}, "watch"),
     ("GET", "/admin/measurements", {}, "watch"),
     ("GET", "/admin/events", {}, "watch"),
+    ("GET", "/admin/shadow", {}, "release"),
     ("POST", "/logout", {}, "watch"),
     ("GET", "/no/such/path", {}, "watch"),
     ("POST", "/v1/completions", {"x-sluice-source": "smoke"}, "release"),

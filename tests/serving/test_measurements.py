@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -223,3 +224,16 @@ def test_what_does_not_judge_a_version_never_changes_the_monitors_decision(
     alone, _, checks = monitored(records("1", *groups))
     mixed, _, with_others = monitored([*records("1", *groups), *records("1", *extra)])
     assert (mixed, with_others) == (alone, checks)
+
+
+def test_quantiles_are_of_the_newest_answers() -> None:
+    recent = RecentRequests(size=100)
+    random = Random(1)
+    times = [random.choice([5.0, 5.0, random.uniform(1, 100)]) for _ in range(1000)]
+    for number, first_token_ms in enumerate(times):
+        fields = {**ANSWERED, "first_token_ms": first_token_ms}
+        recent.add(records("1", (1, fields))[0], "answered")
+        newest = sorted(times[max(0, number - 99) : number + 1])
+        shown = recent.overview(now=1e9)["1"]
+        assert shown["first_token_p50_ms"] == newest[math.ceil(0.5 * len(newest)) - 1]
+        assert shown["first_token_p95_ms"] == newest[math.ceil(0.95 * len(newest)) - 1]
