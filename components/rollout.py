@@ -67,7 +67,7 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
         if version == state.champion:
             report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
         else:
-            quality = _quality(workspace, version, state.champion, client, config.quality)
+            quality = rollout_quality(workspace, version, state.champion, client, config.quality)
             progress = EventProgress("rollout")
             with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
                 report = run_rollout(releases, client, canary, config, quality=quality, lease=lease, progress=progress)
@@ -85,7 +85,7 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
     return plain(report)
 
 
-def _quality(
+def rollout_quality(
     workspace: Workspace, version: str, champion: str | None, client: Client, config: QualityConfig
 ) -> "RolloutQuality | None":
     """Return the probes of the challenger: the answers that the gate kept, golden prompts and suites of the settings.
@@ -116,11 +116,11 @@ def _quality(
     )
     notes = [*([kept.note] if kept.note else []), *known.notes]
     probes = QualityProbes(kept.answers, known.items, notes)
-    config = with_absolute_paths(config, workspace.root)
     judge = surprisal = None
     if config.judge_labels is not None:
         rubric = load_rubric(find_rubric("better"))
-        judge = ReplayJudge(JudgeServer.from_environment(), rubric, read_labelled_pairs(Path(config.judge_labels)))
+        labelled = read_labelled_pairs(workspace.root / config.judge_labels)
+        judge = ReplayJudge(JudgeServer.from_environment(), rubric, labelled)
     if config.surprisal:
         surprisal = surprisal_under(registry.model_folder(champion))
     return RolloutQuality(client, probes, config, judge=judge, surprisal=surprisal)
