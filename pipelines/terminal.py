@@ -164,3 +164,8 @@ def ending(event: dict[str, Any]) -> str:
 def clock(seconds: float) -> str:
     """`4.2 s`, `3 min 05 s`."""
     return f"{seconds:.1f} s" if seconds < 60 else time.strftime("%-M min %S s", time.gmtime(seconds))
+
+
+def one_line(text: str) -> str:
+    """Return the text with what does not print, such as line ends and escapes of a terminal, as escape sequences."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -45,9 +45,11 @@ class Database:
             return os.path.relpath(Path(self._address.database or "").resolve(), folder.resolve())
         return f"{self._address.host}:{self._address.port}/{self._address.database}"
 
-    def rows(self, query: sa.Select) -> list[dict[str, Any]]:
-        """Return the rows that a query selects."""
+    def rows(self, query: sa.Select, table: sa.TableClause | None = None) -> list[dict[str, Any]]:
+        """Return the rows that a query selects; none where `table` is given and does not exist."""
         with self._naming_faults(), self._engine.connect() as connection:
+            if table is not None and not sa.inspect(connection).has_table(table.name):
+                return []
             return [dict(row) for row in connection.execute(query).mappings()]
 
     @contextmanager

@@ -211,6 +211,7 @@ class Ledger:
             aside = json.dumps(rows, indent=1, default=repr).encode()
             sha256 = hashlib.sha256(aside).hexdigest()
             file = self.trust.folder / f"{self._chain}-{sha256[:8]}-aside.json"
+            self.trust.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             create_private(file, aside)
             details = {"kept": keep, "of": len(rows), "broken": check.reason, "rows": file.name, "rows_sha256": sha256}
             chain = chained(self.model, [*kept[:keep], replace(entry, details=details)], key)

@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+import sqlalchemy as sa
+
 from sluice.core.manifest import file_hash
 from sluice.core.mlflow_artifacts import artifact_files, local_folder, open_experiment
+from sluice.serving.database import Database
 from sluice.serving.ledger_trust import Head
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ PROMPT_HASH = "sha256"
 """Tag of a prompt's version."""
 LEDGER_HEAD = "ledger_head"
 """Tag of the registered model: `SEQUENCE:HASH` of the newest entry of the ledger that was noted."""
+_TAGS = sa.table("registered_model_tags", sa.column("name"), sa.column("key"), sa.column("value"))
 _AT_ONCE, _LONGEST_DESCRIPTION, _LONGEST_PROMPT = 100, 5000, 100_000
 """The most that MLflow takes in a request, and in its database."""
 _RESTORE = "restore it from a backup, or let `sluice promote` register the same model again"
@@ -182,14 +186,25 @@ class Registry:
         self._client.delete_registered_model_alias(self.model_name, name)
 
     def anchor(self) -> Head | None:
-        """Return the newest entry of the ledger that was noted. Raises ValueError if the note cannot be read."""
-        registered = self._registered()
-        noted = (registered.tags if registered else {}).get(LEDGER_HEAD)
+        """Return the newest entry of the ledger that was noted. Raises ValueError if the note cannot be read.
+
+        Read from MLflow's table where the registry is a database: `sluice status` does not wait for MLflow's import.
+        """
+        if urlparse(self._tracking_uri).scheme in ("http", "https"):
+            registered = self._registered()
+            noted = (registered.tags if registered else {}).get(LEDGER_HEAD)
+        else:
+            wanted = sa.select(_TAGS.c.value).where(_TAGS.c.name == self.model_name, _TAGS.c.key == LEDGER_HEAD)
+            found = Database(self._tracking_uri).rows(wanted, table=_TAGS)
+            noted = found[0]["value"] if found else None
         if noted is None:
             return None
         sequence, _, digest = noted.partition(":")
         if not (sequence.isdecimal() and digest):
-            raise ValueError(f"tag {LEDGER_HEAD} {noted!r} of model {self.model_name} in MLflow is not SEQUENCE:HASH")
+            raise ValueError(
+                f"tag {LEDGER_HEAD} {noted!r} of model {self.model_name} in MLflow is not SEQUENCE:HASH: remove it "
+                "there, and the next release notes it again"
+            )
         return Head(int(sequence), digest)
 
     def note_anchor(self, sequence: int, digest: str, *, repaired: bool = False) -> None:

@@ -206,6 +206,8 @@ def transition(state: ReleaseState, intent: Intent) -> Entry | Refusal:
     """Return the entry that carries out `intent` in `state`, or the refusal."""
     if not intent.reason.strip():
         return Refusal(f"{intent.action} needs a reason: it is written into the history")
+    if any(each == "\0" or "\ud800" <= each <= "\udfff" for each in intent.reason):
+        return Refusal("the reason has characters that no database keeps (NUL, or half of a character): leave them out")
     match intent.action:
         case "propose":
             return _propose(state, intent)

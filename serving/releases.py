@@ -18,6 +18,7 @@ from sluice.model.evaluation.verdict import Verdict, read_verdict
 from sluice.serving import release
 from sluice.serving.ledger import CHUNK, Ledger, LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
+from sluice.serving.ledger_trust import Head
 from sluice.serving.release import (
     REPAIR,
     Action,
@@ -48,6 +49,8 @@ class VersionStore(Protocol):
 
     def aliases(self) -> dict[str, str]: ...
     def has(self, version: str) -> bool: ...
+    def anchor(self) -> Head | None: ...
+    def note_anchor(self, sequence: int, digest: str, *, repaired: bool = False) -> None: ...
     def set_alias(self, name: str, version: str) -> None: ...
     def drop_alias(self, name: str) -> None: ...
     def check_model(self, version: str) -> str: ...
@@ -99,19 +102,23 @@ class Releases:
         Verifies the entries that are new since the last call, or since the checkpoint of another process. Raises
         LedgerBroken (a ValueError) for one that is forged.
         """
-        state, check = self.inspect()
-        if not check.ok:
-            raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
-        return state
+        return _whole(self._ledger.model, *self._follow(None))
 
     def inspect(self) -> tuple[ReleaseState, LedgerCheck]:
-        """Return the state after the entries that are as they were written, and the check of those new to `state`."""
+        """Return the state after the entries that are as they were written, and a check of the ledger.
+
+        The check covers both anchors, that of this folder and the registry's, and the entries that are new since the
+        checkpoint; `verify` covers all of them.
+        """
+        return self._follow(self._registry.anchor())
+
+    def _follow(self, noted: Head | None) -> tuple[ReleaseState, LedgerCheck]:
         state, head = self._followed
         if not state.sequence:
             state, head = self._checkpoint()
         new = 0
         while True:
-            entries, check = self._ledger.read(state.sequence, head, most=CHUNK)
+            entries, check = self._ledger.read(state.sequence, head, most=CHUNK, noted=noted)
             if not check.ok and state.sequence and check.broken_at == state.sequence:
                 # The ledger may have been repaired, and then it is another one from the entry that was broken.
                 state, head, new = ReleaseState(), GENESIS, 0
@@ -119,8 +126,8 @@ class Releases:
                 continue
             if entries:
                 state, head, new = reduce(apply, entries, state), entries[-1].hash, new + len(entries)
-                proposals = [entry for entry in entries if entry.action == "propose"]
-                self._model_hashes |= {entry.version: entry.details["model_hash"] for entry in proposals}
+                named = [entry for entry in entries if entry.action == "propose" and "model_hash" in entry.details]
+                self._model_hashes |= {entry.version: entry.details["model_hash"] for entry in named}
             if not check.ok:
                 return state, check
             self._followed = state, head
@@ -142,7 +149,7 @@ class Releases:
         """Return the hash of the model with which the version was last proposed."""
         if version not in self._model_hashes:
             proposal = self._ledger.find("propose", version)
-            if proposal is None:
+            if proposal is None or "model_hash" not in proposal.details:
                 raise ValueError(f"version {version} was never proposed in the ledger of {self._ledger.model}")
             self._model_hashes[version] = proposal.details["model_hash"]
         return self._model_hashes[version]
@@ -174,8 +181,8 @@ class Releases:
         return read_verdict(self._registry.verdict_path(version), self._key_folder)
 
     def verify(self) -> LedgerCheck:
-        """Check the ledger's chain."""
-        return self._ledger.verify()
+        """Check every entry of the ledger, and its end against this folder's anchor and the registry's."""
+        return self._ledger.verify(self._registry.anchor())
 
     def repair(self, keep: int, reason: str) -> ReleaseState:
         """Keep the first `keep` entries of a broken ledger as they are listed, and go on from their state.
@@ -190,7 +197,9 @@ class Releases:
         except (KeyError, TypeError, ValueError) as error:
             wrong = f"{type(error).__name__}: {error}"
             raise ReleaseRefused(f"entries 1 to {keep} are no history of a release ({wrong}): keep fewer") from None
-        self._ledger.repair(keep, Entry(self._clock(), REPAIR, "", self._actor, reason))
+        entry = Entry(self._clock(), REPAIR, "", self._actor, reason)
+        repaired = self._ledger.repair(keep, entry, noted=self._registry.anchor())
+        self._registry.note_anchor(repaired.sequence, repaired.hash, repaired=True)
         return self.reconcile()
 
     def propose(
@@ -320,7 +329,8 @@ class Releases:
         Raises ValueError if the hash chain is broken: a version named by a forged ledger must not serve.
         """
         for _ in range(MAX_TRIES):
-            state = self.state()
+            noted = self._registry.anchor()
+            state = _whole(self._ledger.model, *self._follow(noted))
             found = self._registry.aliases()
             for alias, version in state.aliases().items():
                 if version is not None and found.get(alias) != version and self._registry.has(version):
@@ -330,6 +340,8 @@ class Releases:
             # A writer that appends after this check moves the aliases itself; one that came before it makes us loop.
             last = self._ledger.last()
             if state.sequence == (last.sequence if last else 0):
+                if last is not None and noted != Head(last.sequence, last.hash):
+                    self._registry.note_anchor(last.sequence, last.hash)
                 return state
         raise LedgerConflict(f"the ledger of {self._ledger.model} kept changing while the aliases were set; try again")
 
@@ -366,6 +378,12 @@ class Releases:
             self._note_checkpoint()
             return self.reconcile()
         raise LedgerConflict(f"{action} lost {MAX_TRIES} times to other writers of the ledger of {self._ledger.model}")
+
+
+def _whole(model: str, state: ReleaseState, check: LedgerCheck) -> ReleaseState:
+    if not check.ok:
+        raise LedgerBroken(f"the ledger of {model} is {check.message}")
+    return state
 
 
 @cache

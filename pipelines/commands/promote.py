@@ -1,4 +1,4 @@
-"""`sluice promote`: release the last run's candidate as a run does, or with --force against the gate's verdict."""
+"""`sluice promote`: release the last run's candidate or a registered version as a run does, or by --force."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from sluice.components.artifact import read_metrics
 from sluice.components.ray_head import prepare_own_ray
 from sluice.components.register import register
+from sluice.components.register_model import propose_version
 from sluice.components.rollout import rollout
 from sluice.components.stores import who
 from sluice.core.files import lock_holder
@@ -14,6 +15,12 @@ from sluice.pipelines.runner import only_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "version",
+        nargs="?",
+        metavar="VERSION",
+        help="registered version, such as 3 or v3 (default: the last run's candidate)",
+    )
     parser.add_argument(
         "--force", action="store_true", help="ignore a verdict that does not promote; recorded in the ledger"
     )
@@ -33,8 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"the rollout of {holder} is going: wait for it, or drop its challenger by `sluice rollout abort`"
             )
-        version = register(workspace, forced_reason=forced, actor=who())
-        if not version:
+        if arguments.version is not None:
+            version = arguments.version.removeprefix("v")
+            propose_version(workspace, version, forced, who())
+        elif not (version := register(workspace, forced_reason=forced, actor=who())):
             refusal = read_metrics(workspace, "register")["reason"]
             way_out = "; past the gate only with --force --reason .." if refusal.startswith("verdict ") else ""
             print(f"not promoted: {refusal}{way_out}", file=sys.stderr)

@@ -49,6 +49,30 @@ def test_a_whole_ledger(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> N
     assert "ledger whole" in said(capsys, "status", code=0)
 
 
+def test_history_names_the_actor_and_marks_what_was_forced_or_done_by_hand(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forced = Entry(1.7e9, "propose", "3", "key:page", "a drill\n\x1b[2J; DROP TABLE", {**PROMOTED, "forced": True})
+    head = ledger.append(forced, expected_head=ledger.history()[-1].hash).hash
+    head = ledger.append(Entry(1.7e9, "weight", "3", "rollout", "step", {"percent": 5}), expected_head=head).hash
+    head = ledger.append(Entry(1.7e9, "pause", "3", "ann@laptop", "look"), expected_head=head).hash
+    lines = said(capsys, "history", code=0).splitlines()
+    assert "  key:page    propose    v3    forced: a drill\\n\\x1b[2J; DROP TABLE" in lines[4]
+    assert "  rollout     weight     v3    step" in lines[5]
+    shown = said(capsys, "status", code=0)
+    assert "champion v2   challenger v3 at 5 %, paused" in shown
+    assert "challenger v3 forced: a drill\\n\\x1b[2J; DROP TABLE" in shown
+    by_hand = Entry(1.7e9, "promote", "3", "ann@laptop", "good enough", {"by_hand": True})
+    ledger.append(by_hand, expected_head=head)
+    assert "  ann@laptop  promote    v3    by hand: good enough" in said(capsys, "history", code=0)
+    marks = "forced: a drill\n\x1b[2J; DROP TABLE; by hand: good enough"
+    found = json.loads(said(capsys, "status", "--json", code=0))
+    assert (found["champion_forced"], found["challenger"], found["paused"]) == (marks, None, False)
+    assert "champion v3 forced: a drill" in said(capsys, "status", code=0)
+    listed = json.loads(said(capsys, "history", "--json", code=0))["entries"]
+    assert [each["actor"] for each in listed[4:]] == ["key:page", "rollout", "ann@laptop", "ann@laptop"]
+
+
 def test_a_chain_cut_at_its_end_is_said_and_repaired(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     tamper(ledger, "DELETE FROM sluice_ledger WHERE sequence > 2")
     way_out = "sluice history --repair 2"

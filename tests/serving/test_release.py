@@ -28,8 +28,9 @@ from release_fixtures import (  # noqa: F401
 
 from sluice.core.canonical import canonical_json
 from sluice.serving.control import Action, Command, CommandResult, carry_out
-from sluice.serving.ledger import LedgerBroken, LedgerCheck, LedgerConflict
+from sluice.serving.ledger import Ledger, LedgerBroken, LedgerCheck, LedgerConflict
 from sluice.serving.ledger_chain import GENESIS, Entry, RecordedEntry
+from sluice.serving.ledger_trust import Head, LedgerTrust
 from sluice.serving.registry import Registry
 from sluice.serving.release import (
     DAY_S,
@@ -661,6 +662,59 @@ def test_whatever_happens_to_the_ledger_a_command_leads_out(released: Workspace,
         server.drop("not observed any more")
     released.promote(released.register(f"after {fault}"))
     assert server.state().champion == "4" == released.aliases()["champion"]
+
+
+def test_a_machine_without_the_folder_sees_a_chain_that_was_cut(
+    released: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released.propose("3")
+    key = released.ledger.trust.key()
+    assert key is not None and released.registry.anchor() == Head(5, released.ledger.history()[-1].hash)
+    monkeypatch.setenv("SLUICE_LEDGER_KEY", key.decode())
+
+    def elsewhere(folder: str) -> Releases:
+        ledger = Ledger(released.ledger.url, "sluice", LedgerTrust(tmp_path / folder))
+        return Releases(released.registry, ledger, released.keys, actor="pod")
+
+    assert elsewhere("pod").inspect()[1].ok and elsewhere("pod").verify().ok
+    with sa.create_engine(released.ledger.url).begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER sluice_ledger_no_DELETE")
+        connection.exec_driver_sql("DELETE FROM sluice_ledger WHERE sequence > 4")
+    other = elsewhere("another pod")
+    for check in (other.inspect()[1], other.verify()):
+        assert check.reason == "the chain was cut off: the registry notes entry 5" and check.keep == 4
+    with pytest.raises(LedgerBroken, match="the registry notes entry 5"):
+        other.reconcile()
+    assert other.repair(4, "the proposal is not needed").champion == "2"
+    last = released.ledger.history()[-1]
+    assert released.registry.anchor() == Head(5, last.hash) and last.action == "repair"
+    assert elsewhere("a third pod").verify().ok
+
+
+def test_the_registry_keeps_its_note_through_mlflow(released: Workspace) -> None:
+    released.registry.note_anchor(7, "f" * 64)
+    tags = released.registry._client.get_registered_model("sluice").tags
+    assert tags["ledger_head"] == f"7:{'f' * 64}" and released.registry.anchor() == Head(7, "f" * 64)
+    other = Registry(released.ledger.url, released.root, "other")
+    other.note_anchor(1, "f" * 64)
+    assert other.anchor() is None, "no version is registered"
+
+
+@pytest.mark.parametrize("reason", ["half \ud800 of it", "cut\0off"])
+def test_a_reason_that_no_database_keeps_is_refused(reason: str) -> None:
+    assert "characters that no database keeps" in refusal(champions("1", "2"), intent("rollback", reason=reason))
+
+
+def test_odd_characters_are_kept_and_name_nothing_else(released: Workspace) -> None:
+    odd = "'; DROP TABLE sluice_ledger; -- \u202e\n<script>alert(1)</script> {}%s \U0001f600"
+    for version in (odd, "2' OR '1'='1", "../3", "3 ", ""):
+        with pytest.raises(ValueError):
+            released.releases.rollback("errors", to=version or "0")
+        with pytest.raises(ValueError, match="has no version"):
+            released.releases.propose(version, released.verdicts["3"], "measured", policy=POLICY.sha256)
+    released.releases.acting_as(f"key:{odd}").rollback(odd)
+    entry = released.releases.history()[-1]
+    assert (entry.reason, entry.actor, entry.version) == (odd, f"key:{odd}", "2") and released.releases.verify().ok
 
 
 def test_a_repair_is_refused_without_reason_need_or_sense(released: Workspace) -> None:
