@@ -94,13 +94,11 @@ class Gateway:
         source = cast(
             TrafficSource, _one_of(header("x-sluice-source", "live"), "x-sluice-source", ("live", "replay", "smoke"))
         )
-        routes = self.routes.for_live() if source == "live" else self.routes.current
+        routes = self.routes.current
         session = header("x-sluice-session") or parsed.user
         chosen = targets(routes, session or request_id, cast(Arm | None, arm), source)
-        if source != "live" and chosen and chosen[0].arm == "challenger":
-            self.routes.see_rollout()
         if not chosen:
-            outage = find_outage(self.routes.current)
+            outage = find_outage(routes)
             if arm == "challenger" or outage is None:
                 outage = Outage("no challenger is ready")
             raise ApiError(503, outage.message, code="no_model", retry_after_s=outage.retry_after_s)

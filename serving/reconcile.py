@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 
-from sluice.serving.lease import LeaseRow, LeaseWatch
+from sluice.serving.lease import LOST_S, LeaseRow, LeaseWatch
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
@@ -36,31 +36,27 @@ class ReconcilePlan:
     routes: Routes
 
 
-CLEAN_END_S = 2.0
-"""A controller that ends writes the end of its rollout first, and then gives up its lease."""
-
-
 class ControllerWatch:
-    """Tells whether the challenger's controller is lost; `clock` returns seconds that never go back.
-
-    That is known of a challenger for which a lease has been seen.
-    """
+    """Tells whether a challenger is without a controller; `clock` returns seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lease_watch = clock, LeaseWatch(clock)
-        self._watched: tuple[str, float] | None = None
-        """The challenger whose controller was last seen alive, and when."""
+        self._seen: tuple[str | None, float] = None, clock()
+        """The challenger, and when it was new or its controller was last seen alive."""
 
     def is_lost(self, challenger: str | None, lease: LeaseRow | None) -> bool:
-        """Return whether the challenger had a controller, and has none now that is alive.
+        """Return whether no controller has been alive for the challenger for LOST_S.
 
-        `lease` is read after `challenger`, so that a controller that has just begun is seen.
+        `lease` is read after `challenger`, so that a controller that has just begun is seen. One that ends writes the
+        end of its rollout first, and then gives up its lease.
         """
         now, is_alive = self._clock(), self._lease_watch.is_alive(lease)
         if lease is not None and lease.version == challenger:
-            self._watched = (lease.version, now) if is_alive else self._watched
+            self._seen = (challenger, now) if is_alive else self._seen
             return not is_alive
-        return self._watched is not None and self._watched[0] == challenger and now - self._watched[1] > CLEAN_END_S
+        if self._seen[0] != challenger:
+            self._seen = challenger, now
+        return challenger is not None and now - self._seen[1] > LOST_S
 
 
 def plan_reconcile(

@@ -1,9 +1,7 @@
-"""Routing: which versions may answer a request, by the routes, the request's id and whether a rollout is alive."""
+"""Routing: which versions may answer a request, by the routes and the request's session."""
 
 import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Arm = Literal["champion", "challenger"]
@@ -48,39 +46,11 @@ class Target:
     version: str
 
 
-ROLLOUT_LOST_S = 120.0
-"""A rollout replays requests to its challenger all the time; one that has not for this long is dead."""
-
-
 class RouteTable:
-    """Holder of the routes in force; replaced as a whole, so that a request sees a consistent state.
+    """Holder of the routes in force; replaced as a whole, so that a request sees a consistent state."""
 
-    `clock` returns seconds that never go back.
-    """
-
-    def __init__(self, current: Routes | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._current, self._clock = current or Routes(), clock
-        self._rollout_seen_at = clock()
-
-    @property
-    def current(self) -> Routes:
-        return self._current
-
-    @current.setter
-    def current(self, routes: Routes) -> None:
-        before = self._current.challenger, self._current.challenger_weight
-        if (routes.challenger, routes.challenger_weight) != before:
-            self.see_rollout()
-        self._current = routes
-
-    def see_rollout(self) -> None:
-        """Note a sign of life of the challenger's rollout: a new weight, or a replayed request."""
-        self._rollout_seen_at = self._clock()
-
-    def for_live(self) -> Routes:
-        """The routes for users: without the challenger once its rollout is dead, as nobody measures it then."""
-        is_lost = self._clock() - self._rollout_seen_at > ROLLOUT_LOST_S
-        return replace(self._current, challenger_weight=0) if is_lost else self._current
+    def __init__(self, current: Routes | None = None) -> None:
+        self.current = current or Routes()
 
 
 def targets(routes: Routes, session: str, arm: Arm | None, source: TrafficSource) -> tuple[Target, ...]:

@@ -61,7 +61,8 @@ class Reconciler:
 
     `model_folder` returns the local folder of a version; `announce` publishes the server once it answers over HTTP and
     returns whether it did; `keys` returns those in force, and `read_lease` that of the rollout's controller, without
-    which its challenger gets no live traffic. Commands of the API and the page are carried out here, too.
+    which its challenger gets no live traffic (None: nobody has to measure it). Commands of the API and the page are
+    carried out here, too.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Reconciler:
         announce: Callable[[], bool],
         *,
         keys: Callable[[], tuple[Key, ...]],
-        read_lease: Callable[[], LeaseRow | None],
+        read_lease: Callable[[], LeaseRow | None] | None,
         salt: str,
     ) -> None:
         self._releases, self._model_folder, self._config, self._announce = releases, model_folder, config, announce
@@ -139,7 +140,7 @@ class Reconciler:
         try:
             self._release = self._releases.state()
             self._keys = self._read_keys()
-            self._lease = self._read_lease()
+            self._lease = self._read_lease() if self._read_lease else None
         except Exception as error:
             if self._release is None:
                 raise
@@ -168,10 +169,11 @@ class Reconciler:
         """Return the routes as the rollout's controller wants them; without it, nothing live goes to the challenger."""
         assert self._release is not None
         lease, challenger = self._lease, self._release.challenger
-        is_lost = self._watch.is_lost(challenger, lease)
+        is_lost = self._read_lease is not None and self._watch.is_lost(challenger, lease)
         wants_shadow = lease is not None and lease.version == routes.challenger and lease.shadow and not is_lost
-        weight = 0 if is_lost else routes.challenger_weight
-        return replace(routes, challenger_weight=weight, unwatched=is_lost, shadow=wants_shadow)
+        if is_lost and routes.challenger_weight:
+            return replace(routes, challenger_weight=0, unwatched=True)
+        return replace(routes, shadow=wants_shadow)
 
     def _push(self, routes: Routes) -> None:
         """Send the gateway routes, keys and results; begin the commands that it has."""

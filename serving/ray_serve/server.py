@@ -50,7 +50,7 @@ class Server:
         state_folder: Path,
         key: str,
         stored_keys: Callable[[], tuple[Key, ...]] = tuple,
-        read_lease: Callable[[], LeaseRow | None] = lambda: None,
+        read_lease: Callable[[], LeaseRow | None] | None = None,
         salt: str = "",
     ) -> None:
         self._config, self._state_folder, self._key = config, state_folder.absolute(), key

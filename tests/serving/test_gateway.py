@@ -24,7 +24,7 @@ from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.feedback import KEPT_S, Feedback, FeedbackRequest
 from sluice.serving.gateway import create_app
 from sluice.serving.release import ReleaseState
-from sluice.serving.routing import ROLLOUT_LOST_S, Routes, RouteTable
+from sluice.serving.routing import Routes, RouteTable
 from sluice.serving.shadow import KEPT_PAIRS, Shadows
 from sluice.serving.slots import Slots
 
@@ -401,29 +401,6 @@ def test_before_the_first_champion_only_smoke_tests_are_answered(backends: Backe
         assert (ready.status_code, ready.json()["reason"]) == (503, "no version has been promoted yet")
 
     World(backends, Routes(challenger="2", release=asdict(ReleaseState(challenger="2")))).run(work)
-
-
-def test_only_replayed_requests_keep_a_challenger_among_users(backends: Backends) -> None:
-    """They come from its rollout; looking at the measurements, as the page does, is no rollout."""
-    now = 0.0
-
-    async def work(world: World) -> None:
-        nonlocal now
-        for source, expected in (("live", "2"), ("replay", "2")):
-            now += ROLLOUT_LOST_S - 1
-            assert (await world.chat(source=source)).headers["x-sluice-version"] == expected
-        now += ROLLOUT_LOST_S - 1
-        assert (await world.client.get("/admin/measurements", params={"version": "2"})).status_code == 200
-        assert (await world.chat()).headers["x-sluice-version"] == "2"
-        now += 2
-        assert (await world.chat()).headers["x-sluice-version"] == "1"
-        assert (await world.chat(arm="challenger", source="replay")).headers["x-sluice-version"] == "2"
-        assert (await world.chat()).headers["x-sluice-version"] == "2"
-
-    world = challenged(backends, "2")
-    world.routes._clock = lambda: now
-    world.routes.see_rollout()
-    world.run(work)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.serving.lease import LOST_S, LeaseRow
-from sluice.serving.reconcile import CLEAN_END_S, ControllerWatch, ObservedVersions, plan_reconcile
+from sluice.serving.reconcile import ControllerWatch, ObservedVersions, plan_reconcile
 from sluice.serving.release import ReleaseState
 from sluice.serving.routing import Routes
 
@@ -118,9 +118,7 @@ def test_a_controller_is_lost_once_its_beat_stands_still_and_found_when_the_next
     now = 0.0
     watch = ControllerWatch(lambda: now)
     lease = LeaseRow("process 1 on here", "a", 1, "2")
-    assert not watch.is_lost(None, None)
-    assert not watch.is_lost("2", None), "a challenger that never had one is the ledger's matter"
-    assert not watch.is_lost("2", lease)
+    assert not watch.is_lost(None, None) and not watch.is_lost("2", lease)
     now += LOST_S
     assert not watch.is_lost("2", lease)
     now += 0.1
@@ -132,15 +130,16 @@ def test_a_controller_is_lost_once_its_beat_stands_still_and_found_when_the_next
     assert not watch.is_lost("2", LeaseRow("process 2 on here", "b", 1, "2"))
 
 
-def test_a_controller_that_gave_up_its_lease_has_a_moment_to_end_its_rollout() -> None:
+def test_a_challenger_without_a_lease_has_a_while_to_get_one_or_to_end() -> None:
     now = 0.0
     watch = ControllerWatch(lambda: now)
-    assert not watch.is_lost("2", LeaseRow("process 1 on here", "a", 1, "2"))
-    now += CLEAN_END_S
-    assert not watch.is_lost("2", None)
+    for lease in (None, LeaseRow("process 1 on here", "a", 1, "2"), None):
+        now += LOST_S
+        assert not watch.is_lost("2", lease)
     now += 0.1
-    assert watch.is_lost("2", None)
-    assert not watch.is_lost("3", None)
+    assert watch.is_lost("2", None) and not watch.is_lost("3", None)
+    now += LOST_S + 0.1
+    assert watch.is_lost("3", None) and not watch.is_lost(None, None)
 
 
 def test_what_is_asked_for_is_loaded_beside_the_release_and_gets_no_traffic() -> None:

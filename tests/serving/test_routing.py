@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.serving.routing import ROLLOUT_LOST_S, Routes, RouteTable, is_challenged, session_hash, targets
+from sluice.serving.routing import Routes, is_challenged, session_hash, targets
 
 
 def test_weights_split_by_request_id() -> None:
@@ -51,22 +51,3 @@ def test_arms_are_asked_in_order() -> None:
     assert versions(first) == versions(first, arm="challenger") == []
     assert versions(first, source="smoke") == versions(first, source="replay") == ["1"]
     assert versions(first, arm="champion", source="smoke") == []
-
-
-def test_users_do_not_meet_a_challenger_whose_rollout_is_dead() -> None:
-    """A pod that is killed drops nothing: its challenger keeps its weight in the ledger, and nobody measures it."""
-    now = 1000.0
-    table = RouteTable(clock=lambda: now)
-    table.current = routes = Routes(champion="1", challenger="2", challenger_weight=50)
-    now += ROLLOUT_LOST_S
-    assert table.for_live() == routes
-    table.current = routes  # as the reconciler pushes it at every turn
-    now += 1
-    assert table.for_live().challenger_weight == 0
-    assert table.current == routes
-    table.see_rollout()
-    assert table.for_live() == routes, "a repeated rollout goes on"
-    now += ROLLOUT_LOST_S + 1
-    assert table.for_live().challenger_weight == 0
-    table.current = Routes(champion="1", challenger="2", challenger_weight=10)
-    assert table.for_live().challenger_weight == 10
