@@ -107,9 +107,6 @@ def carry_out(releases: ReleaseControl, command: Command, ready: Callable[[str],
         return CommandResult(command.id, state=asdict(change[command.action]()))
     except ValueError as error:
         return CommandResult(command.id, str(error))
-    except Exception as error:
-        # Whatever happened is the client's answer; the server goes on.
-        return CommandResult(command.id, f"{type(error).__name__}: {error}")
 
 
 class Commander:
@@ -132,7 +129,7 @@ class Commander:
             if command.id in self._begun:
                 continue
             if command.action == "abort":
-                self._begun[command.id] = self._aborts.submit(self._do, command)
+                self._begun[command.id] = self._aborts.submit(self._done, command)
                 self._aborting = [each for each in self._aborting if not each.done()] + [self._begun[command.id]]
             else:
                 self._begun[command.id] = self._others.submit(self._after_aborts, command)
@@ -152,5 +149,12 @@ class Commander:
 
     def _after_aborts(self, command: Command) -> CommandResult:
         for abort in self._aborting:
-            abort.exception()
-        return self._do(command)
+            abort.result()
+        return self._done(command)
+
+    def _done(self, command: Command) -> CommandResult:
+        try:
+            return self._do(command)
+        except Exception as error:
+            # Whatever happened is the client's answer; the server goes on.
+            return CommandResult(command.id, f"{type(error).__name__}: {error}")

@@ -199,7 +199,8 @@ class Reconciler:
         deadline = time.monotonic() + LOAD_TIMEOUT_S
         with self._turned:
             self._asked_for = {**self._asked_for, version: time.monotonic() + KEEP_LOADED_S}
-            self._failed.pop(version, None)
+            # Copies: the reconciler's own thread may be reading them.
+            self._failed = {name: found for name, found in dict(self._failed).items() if name != version}
             while version not in self._routes.ready:
                 if version in self._failed:
                     self._asked_for = {name: at for name, at in self._asked_for.items() if name != version}

@@ -76,6 +76,18 @@ def test_an_abort_overtakes_what_waits_and_each_command_is_done_once() -> None:
     commander.stop()
 
 
+def test_an_unexpected_failure_is_the_commands_answer() -> None:
+    def do(each: Command) -> CommandResult:
+        raise OSError("the registry does not answer")
+
+    commander, given = Commander(do), [command("promote"), command("abort")]
+    commander.begin(given)
+    for future in list(commander._begun.values()):
+        future.result(WAIT_S)
+    assert {result.error for result in commander.results()} == {"OSError: the registry does not answer"}
+    commander.stop()
+
+
 class Gateway:
     """A gateway whose commands a loop answers as the reconciler does."""
 
