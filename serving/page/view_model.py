@@ -260,7 +260,7 @@ def _notices(state: Mapping[str, Any], release: Mapping[str, Any]) -> tuple[Badg
         found.append(
             Badge(
                 "warning",
-                f"{_named(release['champion'])} serves without all the evidence. {release['champion_forced']}",
+                f"{_named(release['champion'])} serves without all the evidence ({release['champion_forced']}).",
             )
         )
     if release.get("challenger_forced"):

@@ -145,7 +145,7 @@ def test_versions_have_their_role_readiness_and_counts() -> None:
 def test_what_got_past_gate_or_rollout_is_marked_for_ever() -> None:
     page = view_model(state({"champion_forced": "by hand: the demo is today", "former_forced": {"2": "forced: why"}}))
     assert [row.marks for row in page.versions] == [("by hand: the demo is today",), (), ("forced: why",)]
-    assert any("without all the evidence. by hand: the demo is today" in notice.text for notice in page.notices)
+    assert any("without all the evidence (by hand: the demo is today)." in notice.text for notice in page.notices)
     forced = view_model(state({"challenger_forced": True, "challenger_forced_reason": "a hot fix"}))
     assert [notice.text for notice in forced.notices] == ["v4 was forced past the gate: a hot fix"]
 
@@ -213,7 +213,7 @@ def test_errors_are_shown_first() -> None:
         "Ledger and verdict are not up to date",
         "v4 could not be loaded",
         "v2 is still being loaded",
-        "v3 serves without all the evidence. why",
+        "v3 serves without all the evidence (why).",
         "2 traffic records could not be written.",
     ]
 
