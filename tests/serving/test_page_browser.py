@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
 from playwright.sync_api import Browser, Locator, Page, expect
 from ports import free_port
 from release_fixtures import (  # noqa: F401
@@ -20,12 +19,12 @@ from release_fixtures import (  # noqa: F401
     released,
     released_template,
 )
-from starlette.responses import JSONResponse
 
 from benchmarks.page import find_chromium, log_in, open_chromium
 from sluice.monitoring.traffic.record import TrafficRecord
-from sluice.serving.auth import KeyRing, workspace_key
+from sluice.serving.auth import Key, KeyRing, hash_key, workspace_key
 from sluice.serving.config import ServeConfig
+from sluice.serving.control import Command, Commander, CommandQueue, CommandResult, carry_out
 from sluice.serving.engine.request import Finish, GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
 from sluice.serving.lease import LeaseRow
@@ -33,10 +32,9 @@ from sluice.serving.ledger_chain import RecordedEntry
 from sluice.serving.page import routes as page_routes
 from sluice.serving.page.view import build_view
 from sluice.serving.reconcile import ObservedVersions, plan_reconcile
-from sluice.serving.releases import Releases
 from sluice.serving.routing import Routes, RouteTable
 
-KEY = "k" * 32
+KEY, WATCH_KEY = "k" * 32, "w" * 32
 EVIL = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 TURN_S = 0.05
 WAIT_MS = 20_000
@@ -76,12 +74,13 @@ class World:
         self.table = RouteTable()
         self.errors: list[str] = []
         """What the browser's console said."""
-        app = create_app(Parrot(), ServeConfig(), KeyRing([workspace_key(KEY)]), Traffic(), self.table)
-        _add_control(app, workspace.releases)
+        self.keys = KeyRing([workspace_key(KEY), Key("ann", "watch", hash_key(WATCH_KEY))])
+        self._commands, self._loop = CommandQueue(), asyncio.new_event_loop()
+        app = create_app(Parrot(), ServeConfig(), self.keys, Traffic(), self.table, commands=self._commands)
         port = int(self.url.rpartition(":")[2])
         self._server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=work) for work in (self._server.run, self._follow)]
+        self._threads = [threading.Thread(target=work) for work in (self._serve, self._follow)]
 
     page: Page
 
@@ -101,13 +100,13 @@ class World:
         finally:
             context.close()
             self._stopping.set()
+            self._threads[1].join()
             self._server.should_exit = True
-            for thread in self._threads:
-                thread.join()
+            self._threads[0].join()
 
-    def open(self) -> Page:
+    def open(self, key: str = KEY) -> Page:
         """Log in and return the page."""
-        log_in(self.page, self.url, KEY)
+        log_in(self.page, self.url, key)
         return self.page
 
     def press(self, name: str) -> Locator:
@@ -127,9 +126,15 @@ class World:
     def newest(self) -> RecordedEntry:
         return self.releases.newest(1)[0]
 
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._server.serve())
+        self._loop.close()
+
     def _follow(self) -> None:
         """The reconciler's turns, with every version that is wanted ready at once."""
         releases, routes, viewed = self.workspace.releases, Routes(), None
+        commander = Commander(lambda command: carry_out(releases, command))
         while not self._stopping.wait(TURN_S):
             release = releases.state()
             wanted = {release.champion, release.challenger, release.previous_champion} - {None}
@@ -137,36 +142,16 @@ class World:
             if viewed is None or viewed[:2] != (release.sequence, self.progress):
                 lease = LeaseRow("a test", "t", 1, "3", progress=self.progress) if self.progress else None
                 viewed = release.sequence, self.progress, build_view(releases, lease)
-            self.table.current = replace(routes, view=viewed[2])
+            if self._server.started and not self._stopping.is_set():
+                pushed = self._push(replace(routes, view=viewed[2]), commander.results())
+                commander.begin(asyncio.run_coroutine_threadsafe(pushed, self._loop).result(WAIT_MS / 1e3))
+        commander.stop()
 
-
-def _add_control(app: FastAPI, releases: Releases) -> None:
-    """The commands over HTTP."""
-
-    def carry_out(action: str, body: dict[str, str]) -> JSONResponse:
-        acting = releases.acting_as("key:workspace")
-        version, reason = body.get("version"), body["reason"]
-        try:
-            match action:
-                case "promote":
-                    acting.promote(reason, version=version, by_hand=True)
-                case "abort":
-                    acting.drop(reason, version=version)
-                case "rollback":
-                    acting.rollback(reason, version=version, to=body.get("to"))
-                case _:
-                    getattr(acting, action)(reason, version=version)
-        except ValueError as error:
-            return JSONResponse({"error": {"message": str(error)}}, 409)
-        return JSONResponse({"state": {}})
-
-    @app.post("/admin/rollback")
-    async def rollback(request: Request) -> JSONResponse:
-        return await asyncio.to_thread(carry_out, "rollback", await request.json())
-
-    @app.post("/admin/rollout/{action}")
-    async def rollout(action: str, request: Request) -> JSONResponse:
-        return await asyncio.to_thread(carry_out, action, await request.json())
+    async def _push(self, routes: Routes, results: list[CommandResult]) -> list[Command]:
+        """What the gateway's replica does with a push, on the gateway's loop."""
+        self.table.current = routes
+        self._commands.finish(results)
+        return self._commands.pending()
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +318,7 @@ def test_roll_back_to_a_version_that_one_chooses(world: World) -> None:
     dialog.get_by_label("Version to serve").select_option("1")
     dialog.get_by_label("Reason").fill("both later ones fail")
     dialog.get_by_role("button", name="Roll back").click()
+    expect(dialog).to_be_hidden()
     expect(page.get_by_role("row", name="v1 champion")).to_be_visible()
     entry = world.newest()
     assert (entry.action, entry.version, entry.details["to"]) == ("rollback", "3", "1")
@@ -352,6 +338,33 @@ def test_what_the_server_refuses_is_said_in_the_dialog(world: World) -> None:
     expect(dialog).to_be_hidden()
     assert [text for text in world.errors if "409" not in text] == []
     world.errors.clear()
+
+
+def test_a_key_that_may_watch_sees_all_and_changes_nothing(world: World) -> None:
+    page = world.open(WATCH_KEY)
+    expect(page.get_by_text("ann (watch)")).to_be_visible()
+    for name in ("Pause", "Promote", "Abort", "Roll back"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+    before = world.newest()
+    # Also for who takes the page's token by hand.
+    refused = page.evaluate(
+        """async () => (await (await fetch("/admin/rollout/abort", {
+          method: "POST", body: '{"reason": "x"}',
+          headers: {"x-sluice-csrf": document.querySelector("meta[name=csrf]").content}
+        })).json()).error.code"""
+    )
+    assert refused == "insufficient_role"
+    world.errors.clear()
+    world.releases.set_weight(25)
+    expect(page.locator("#traffic")).to_contain_text("25 %")
+    expect(page.get_by_role("button", name="Abort")).to_be_disabled()
+    assert [before.sequence + 1] == [world.newest().sequence]
+
+
+def test_a_revoked_key_closes_the_page(world: World) -> None:
+    page = world.open(WATCH_KEY)
+    world.keys.current = world.keys.current[:1]
+    expect(page).to_have_url(f"{world.url}/login")
 
 
 def test_the_chat_streams_and_names_the_version(world: World) -> None:
