@@ -287,7 +287,7 @@ def _traffic(state: Mapping[str, Any], release: Mapping[str, Any]) -> TrafficVie
 def _rollout(release: Mapping[str, Any], progress: Mapping[str, Any], traffic: TrafficView) -> RolloutView:
     steps, current = progress.get("steps") or (), progress.get("step")
     if release.get("paused"):
-        status = Badge("warning", "paused by hand")
+        status = Badge("warning", "paused until resumed")
     elif progress.get("paused"):
         status = Badge("warning", "paused")
     elif progress:

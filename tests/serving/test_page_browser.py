@@ -302,7 +302,7 @@ def test_abort_by_keyboard_alone(world: World) -> None:
 def test_pause_and_resume(world: World) -> None:
     page = world.open()
     world.confirm("Pause", "lunch")
-    expect(page.locator("#rollout")).to_contain_text("paused by hand")
+    expect(page.locator("#rollout")).to_contain_text("paused until resumed")
     expect(page.get_by_role("button", name="Pause")).to_be_disabled()
     assert world.releases.state().paused
     world.confirm("Resume", "back")

@@ -174,11 +174,11 @@ def test_every_action_says_what_it_does_and_on_which_version() -> None:
     assert "The rollout of v4 ends." in actions["rollback"].consequence
 
 
-def test_a_pause_by_hand_is_told_from_one_by_rule() -> None:
+def test_a_pause_that_waits_for_a_person_is_told_from_one_by_rule() -> None:
     by_hand = view_model(state({"paused": True})).rollout
     by_rule = view_model(state(view={**STATE["view"], "rollout": {**PROGRESS, "paused": True}})).rollout
     assert by_hand is not None and by_rule is not None
-    assert (by_hand.status.text, by_rule.status.text) == ("paused by hand", "paused")
+    assert (by_hand.status.text, by_rule.status.text) == ("paused until resumed", "paused")
 
 
 def test_progress_of_another_version_is_not_shown() -> None:
