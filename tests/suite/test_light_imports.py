@@ -25,6 +25,10 @@ ROWS = {
         "import sluice.core.check, sluice.monitoring.sequential, sluice.monitoring.traffic.writer",
         ["evidently", "numpy", "pandas", "pyarrow"],
     ),
+    "the gateway": (
+        "import sluice.serving.gateway",
+        ["mlflow", "pandas", "pyarrow", "ray", "sqlalchemy", "torch"],
+    ),
     "registry, ledger, release and rollout": (
         "import sluice.serving.ledger, sluice.serving.releases, sluice.serving.rollout\n"
         "from sluice.serving.registry import Registry\nRegistry('sqlite:///x.db', 'a')",
