@@ -263,6 +263,11 @@ class _Rollout:
         state, begun = self._began
         live = _LiveMeter(self._client, champion, self._version, begun.live)
         if (weight := self._config.steps[state.step].weight) != self._weight:
+            if self._releases.state().paused:
+                told = (
+                    f"the rollout is paused and stays at {self._weight} %: `sluice rollout resume`, then start it again"
+                )
+                return self.end("paused", told)
             self._releases.set_weight(weight, "first step" if not state.step else "resumed", version=self._version)
         started = self._clock.now() - state.elapsed_s
         if fault := self._begin_step(state.step, live):
@@ -451,9 +456,11 @@ def resume_at(history: Sequence[RecordedEntry], version: str, config: RolloutCon
 
     That is the start if it reached no second step, or had other settings.
     """
+    is_resumed = False
     for entry in reversed(history):
         if entry.version != version:
             continue
+        is_resumed = is_resumed or entry.action == "resume"
         record = entry.details.get("decision")
         if entry.action == "propose":
             break
@@ -470,5 +477,8 @@ def resume_at(history: Sequence[RecordedEntry], version: str, config: RolloutCon
         if decision.action == "suspend":
             # Its pause does not count as time of the step.
             state = replace(state, elapsed_s=decision.state.paused_at or 0.0)
+        if is_resumed:
+            # A person has looked at the differences for which it was held.
+            state = replace(state, accepted=(*state.accepted, *decision.held))
         return state, Evidence.from_json(record["evidence"])
     return RolloutState(), Evidence()

@@ -141,6 +141,23 @@ def test_nobody_who_looks_leaves_the_challenger_its_place(stage: Stage) -> None:
     assert (state.challenger, state.challenger_weight, state.paused) == ("3", 0, True)
 
 
+def test_a_person_who_looks_after_the_rollout_has_ended_lets_the_next_one_go_on(stage: Stage) -> None:
+    config, releases = CONFIG.model_copy(update={"longest_pause_s": 20.0}), stage.workspace.releases
+    peer = speaker(stage)
+
+    def change(number: int) -> None:
+        if releases.state().challenger_weight:
+            peer.replayed = ""
+
+    peer.on_request = change
+    assert roll_out(stage, peer, KEPT, config).outcome == "paused"
+    again = roll_out(stage, peer, KEPT, config)
+    assert again.outcome == "paused" and "`sluice rollout resume`, then start it again" in again.reason
+    releases.resume("looked at the answers")
+    report = roll_out(stage, peer, KEPT, config)
+    assert report.outcome == "promoted" and "accepted by a person" in report.reason
+
+
 def test_the_policy_drops_for_a_text_difference(stage: Stage) -> None:
     quality = CONFIG.quality.model_copy(update={"text": "drop"})
     report = roll_out(stage, speaker(stage, replayed=""), KEPT, CONFIG.model_copy(update={"quality": quality}))
