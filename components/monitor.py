@@ -7,7 +7,7 @@ from typing import Any
 from sluice.components.effect import run_effect_step
 from sluice.components.events import EventProgress
 from sluice.components.params import load_block
-from sluice.components.stores import open_releases
+from sluice.components.stores import open_releases, server_ready
 from sluice.components.workspace import Workspace
 from sluice.monitoring.config import MonitorConfig
 from sluice.serving.releases import ReleaseRefused
@@ -34,7 +34,7 @@ def _work(workspace: Workspace) -> dict[str, Any]:
     outcome, reason = report.verdict.outcome, report.verdict.reason
     if outcome == "rollback":
         try:
-            back = releases.rollback(reason, version=champion).champion
+            back = releases.rollback(reason, version=champion, ready=server_ready(workspace)).champion
             reason = f"v{champion} rolled back to v{back}: {reason}"
         except ReleaseRefused as refusal:
             outcome, reason = "alert", f"{refusal}; {reason}"

@@ -3,6 +3,7 @@
 import getpass
 import os
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sluice.components.params import load_block
@@ -69,6 +70,33 @@ def open_keys(workspace: Workspace) -> KeyTable:
     """The keys of the workspace's server."""
     workspace.state.mkdir(parents=True, exist_ok=True)
     return KeyTable(workspace.database_url)
+
+
+def server_ready(workspace: Workspace) -> Callable[[str], bool] | None:
+    """Return the check of a rollback's target on the running server; None where none answers.
+
+    The check has the server load a version that it has not, and raises ValueError with the reason for which it cannot.
+    """
+    import httpx
+
+    from sluice.serving.client import ServerError, find_server
+
+    client = find_server(workspace.state)
+    if client is None:
+        return None
+
+    def ready(version: str) -> bool:
+        try:
+            if version not in client.state()["ready"]:
+                client.load(version)
+        except httpx.ConnectError:
+            # It has ended meanwhile: the next one follows the ledger.
+            return True
+        except (ServerError, httpx.HTTPError) as error:
+            raise ValueError(f"the server at {client.url} did not load it: {error}") from error
+        return True
+
+    return ready
 
 
 def make_server(workspace: Workspace, config: ServeConfig) -> "Server":

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sluice.components.stores import open_releases
+from sluice.components.stores import open_releases, server_ready
 from sluice.pipelines.compose import find_workspace
 from sluice.serving.client import find_server
 
@@ -16,8 +16,9 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = find_workspace()
     releases = open_releases(workspace)
     before = releases.state().champion
-    after = releases.rollback(arguments.reason, to=arguments.to and arguments.to.removeprefix("v")).champion
-    print(f"rolled back from v{before} to v{after}: {arguments.reason}")
+    target = arguments.to and arguments.to.removeprefix("v")
+    after = releases.rollback(arguments.reason, version=before, to=target, ready=server_ready(workspace)).champion
+    print(f"rolled back from v{before} to v{after}: {releases.newest(1)[0].reason}")
     server = find_server(workspace.state)
     if server is not None:
         server.wait_for_champion(str(after))

@@ -189,7 +189,8 @@ def test_after_gc_status_serving_rollback_and_the_next_run_still_work(
         registry.model_folder("5")
     assert registry.register(state_model(release, "five"), release.verdicts["5"], evidence()) == "5"
     assert registry.check_model("5")
-    open_releases(workspace).rollback("a drill", to="1")
+    assert main(["rollback", "--to", "v1", "--reason", "a drill"]) == 0
+    assert capsys.readouterr().out == "rolled back from v3 to v1: a drill\n"
     assert reproduce(workspace, "ingest").cached
     shutil.rmtree(workspace.artifact("ingest"))
     reproduce(workspace, "ingest")

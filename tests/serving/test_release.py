@@ -6,7 +6,9 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -779,6 +781,78 @@ def test_of_two_processes_that_propose_at_once_one_wins(released: Workspace) -> 
     winner = released.releases.state().challenger
     assert reasons[0] == "" and f"version {winner} is in rollout" in reasons[1]
     assert released.aliases()["challenger"] == winner and released.ledger.verify().entries == 6
+
+
+def test_of_twenty_promotions_at_once_one_is_written(released: Workspace) -> None:
+    released.propose("3")
+    start = threading.Barrier(20, timeout=300)
+
+    def promote(number: int) -> str:
+        releases = released.releases.acting_as(f"user{number}@host")
+        start.wait()
+        try:
+            releases.promote("the rollout went well", version="3")
+        except ReleaseRefused as refusal:
+            return str(refusal)
+        return ""
+
+    with ThreadPoolExecutor(20) as pool:
+        said = list(pool.map(promote, range(20)))
+    assert said.count("") == 1 and all("no challenger" in each for each in said if each), said
+    assert [entry.action for entry in released.releases.history()[5:]] == ["promote"]
+    assert released.releases.state().champion == "3" == released.aliases()["champion"]
+    assert released.releases.verify().ok
+
+
+def test_every_weight_of_twenty_writers_at_once_gets_its_place(released: Workspace) -> None:
+    released.propose("3")
+    start = threading.Barrier(20, timeout=300)
+
+    def weigh(percent: int) -> None:
+        releases = released.releases
+        start.wait()
+        releases.set_weight(percent, version="3")
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(weigh, range(20)))
+    assert sorted(entry.details["percent"] for entry in released.releases.history()[5:]) == list(range(20))
+    assert released.releases.verify().ok
+
+
+def test_a_challenger_deleted_in_mlflow_is_not_promoted_and_can_be_dropped(released: Workspace) -> None:
+    released.propose("3")
+    released.releases.set_weight(25)
+    released.registry._client.delete_model_version(released.registry.model_name, "3")
+    for by_hand in (False, True):
+        with pytest.raises(ValueError, match="sluice has no version 3"):
+            released.releases.promote("went well", by_hand=by_hand)
+    assert released.releases.set_weight(50).challenger_weight == 50
+    state = released.releases.drop("deleted in MLflow")
+    assert (state.champion, state.challenger) == ("2", None)
+
+
+def test_a_locked_database_ends_a_change_with_one_line_and_nothing_written(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.serving.database.LOCK_TIMEOUT_S", 0.05)
+    releases = open_workspace(released.root, released.ledger.url, released.ledger.trust.folder).releases
+    before = releases.state()
+    with sa.create_engine(released.ledger.url).connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        assert releases.state() == before, "readers go on"
+        with pytest.raises(TimeoutError, match=r"the ledger in .* stayed locked for 0.05 s"):
+            releases.rollback("errors")
+    assert releases.state() == before
+    assert releases.rollback("errors").champion == "1"
+
+
+def test_a_clock_that_was_set_back_changes_no_order(released: Workspace) -> None:
+    released.time_s -= 900.0
+    released.promote("3")
+    times = [entry.time for entry in released.releases.history()]
+    assert times != sorted(times) and released.releases.verify().ok
+    assert released.releases.state() == fold(released.releases.history())
+    assert released.releases.rollback("errors").champion == "2"
 
 
 def test_registry_and_ledger_must_speak_of_one_model(released: Workspace) -> None:
