@@ -30,6 +30,7 @@ COMMANDS = {
     "register": "make a model directory a version of the registry, by the gate's verdict on it",
     "rollout": "begin, watch and steer a rollout: start, status, pause, resume, promote, abort, replay",
     "key": "create, list and revoke keys of the server, each with a role",
+    "demo": "canary: roll out a failing, a mis-templated and a good version on a live server of its own",
     "rollback": "restore an earlier champion; a running server follows at once",
     "history": "list every release decision in the ledger, and verify its hash chain",
     "monitor": "compare live traffic with the reference; may roll back",
