@@ -24,7 +24,7 @@ from sluice.components.stores import make_server, open_releases, who
 from sluice.components.workspace import Workspace
 from sluice.model.model_files import CHAT_TEMPLATE_FILE, model_hash
 from sluice.pipelines.compose import compose, write_params
-from sluice.serving.config import RegisterConfig, RolloutConfig, ServeConfig
+from sluice.serving.config import RolloutConfig, ServeConfig
 from sluice.serving.lease import Lease, LeaseTable
 
 if TYPE_CHECKING:
@@ -209,11 +209,11 @@ def roll_out(workspace: Workspace, client: "Client", version: str, tell: Callabl
             tell(f"{done:4}/{total} replays  {note}")
 
     config = load_block(workspace, RolloutConfig)
-    model = load_block(workspace, RegisterConfig).model_name
     releases = open_releases(workspace, "rollout")
-    with Lease(LeaseTable(workspace.database_url), model, version):
+    with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
+        quality = known_capitals(client, config)
         return run_rollout(
-            releases, client, replayed_prompts(), config, quality=known_capitals(client, config), progress=progress
+            releases, client, replayed_prompts(), config, quality=quality, lease=lease, progress=progress
         )
 
 
