@@ -63,6 +63,9 @@ class ServingClient(Protocol):
     def measurements(self, version: str) -> Measurements:
         """Return the totals of all attempts of `version`, those hidden by a fallback included."""
 
+    def shadow(self, after: int) -> dict[str, Any]:
+        """Return the shadow requests' pairs of answers with a number above `after`, and the `last` number."""
+
 
 class Told(Protocol):
     """Where a rollout tells what it does (`sluice.serving.lease.Lease`)."""
@@ -198,6 +201,35 @@ class _LiveMeter:
             self._last[arm] = now
 
 
+class _ShadowReader:
+    """Reads the answers of both arms to live requests that were shadowed from now on, once for each conversation."""
+
+    def __init__(self, client: ServingClient, challenger: str) -> None:
+        self._client, self._challenger = client, challenger
+        self._after = client.shadow(0)["last"]
+        self._sessions: set[str] = set()
+
+    def poll(self) -> list[tuple[Reply, Reply]]:
+        """Return what champion and challenger replied since the last poll."""
+        found = self._client.shadow(self._after)
+        if found["last"] < self._after:
+            # The gateway, and with it the numbers, began anew.
+            self._after, found = 0, self._client.shadow(0)
+        replies = []
+        for pair in found["pairs"]:
+            self._after = pair["n"]
+            # Turns of one conversation are alike, so only its first counts.
+            is_new = not pair["session"] or pair["session"] not in self._sessions
+            self._sessions.add(pair["session"])
+            if is_new and pair["version"] == self._challenger:
+                replies.append((_shadow_reply(pair["champion"]), _shadow_reply(pair["challenger"])))
+        return replies
+
+
+def _shadow_reply(answer: Mapping[str, Any]) -> Reply:
+    return Reply(answer["attempt_class"], answer["first_token_ms"], answer["between_tokens_ms"])
+
+
 def _live_totals(measurements: Measurements) -> dict[str, int]:
     """Return totals by the ends of the names that `LiveCounts` has for an arm."""
     requests, faults = measurements.judged("live")
@@ -272,8 +304,11 @@ class _Rollout:
         started = self._clock.now() - state.elapsed_s
         if fault := self._begin_step(state.step, live):
             return self._drop(fault)
+        shadow = _ShadowReader(self._client, self._version) if any(each.shadow for each in self._config.steps) else None
         while True:
             self._replay(("challenger", "champion"))
+            for replies in shadow.poll() if shadow is not None and self._config.steps[state.step].shadow else ():
+                self._totals.add(*replies)
             if self._quality is not None:
                 self._quality.poll()
             release = self._releases.state()

@@ -15,11 +15,11 @@ from sluice.core.progress import Progress
 from sluice.monitoring.traffic.classify import AttemptClass
 from sluice.serving.config import RolloutConfig, RolloutStep
 from sluice.serving.decision_record import difference, recompute
-from sluice.serving.evidence import LiveCounts
+from sluice.serving.evidence import LiveCounts, Reply
 from sluice.serving.lease import LeaseLost
 from sluice.serving.measurements import Measurements
 from sluice.serving.release import ReleaseState
-from sluice.serving.rollout import Completion, RolloutReport, Told, _LiveMeter, run_rollout
+from sluice.serving.rollout import Completion, RolloutReport, Told, _LiveMeter, _ShadowReader, run_rollout
 from sluice.serving.routing import Arm, TrafficSource
 
 CONFIG = RolloutConfig()
@@ -63,6 +63,8 @@ class Peer:
     """Live requests that come with each replayed one."""
     on_request: Callable[[int], None] = lambda number: None
     calls: list[tuple[str, Arm | None, TrafficSource]] = field(default_factory=list)
+    shadowed: list[dict[str, Any]] = field(default_factory=list)
+    """Pairs of answers to shadowed live requests so far."""
     live: dict[str, int] = field(default_factory=dict)
     """Live requests by version; all are answered."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -110,6 +112,10 @@ class Peer:
     def measurements(self, version: str) -> Measurements:
         with self.lock:
             return Measurements(version, "one", {"live": {"answered": self.live.get(version, 0)}})
+
+    def shadow(self, after: int) -> dict[str, Any]:
+        found = [pair for pair in self.shadowed if pair["n"] > after][:100]
+        return {"pairs": found, "last": len(self.shadowed), "skipped": 0, "in_flight": 0}
 
 
 @dataclass
@@ -448,3 +454,42 @@ def test_a_promotion_that_is_refused_drops_the_challenger(workspace: Workspace) 
         run_rollout(workspace.releases, stage.peer(), PROMPTS, CONFIG, clock=stage.clock, progress=tamper)
     last = workspace.releases.history()[-1]
     assert last.action == "drop" and "model hash" in last.reason
+
+
+def shadowed(number: int, session: str, challenger: str = "answered", version: str = "3") -> dict[str, Any]:
+    """A pair of a shadowed request that the champion answered."""
+    reply = {"first_token_ms": 20.0, "between_tokens_ms": 20.0, "finish_reason": "stop", "text": "text"}
+    return {
+        "n": number,
+        "version": version,
+        "session": session,
+        "champion": {"attempt_class": "answered", **reply},
+        "challenger": {"attempt_class": challenger, **reply},
+    }
+
+
+def test_failures_on_shadowed_requests_drop_the_challenger(stage: Stage) -> None:
+    peer = stage.peer(shadowed=[shadowed(1, "", "model_fault")])
+
+    def shadow(number: int) -> None:
+        peer.shadowed.append(shadowed(len(peer.shadowed) + 1, "", "model_fault"))
+
+    peer.on_request = shadow
+    assert stage.run(peer).outcome == "dropped"
+    stage.assert_dropped("challenger at 0 %: error rate")
+
+
+def test_a_conversation_counts_once_and_earlier_pairs_and_other_versions_do_not(stage: Stage) -> None:
+    peer = stage.peer(shadowed=[shadowed(1, "", "model_fault")])
+    reader = _ShadowReader(peer, "3")
+    peer.shadowed += [
+        shadowed(2, "one"),
+        shadowed(3, "one", "model_fault"),
+        shadowed(4, "", "capacity"),
+        shadowed(5, "", version="9"),
+    ]
+    answered = Reply("answered", 20.0, 20.0)
+    assert reader.poll() == [(answered, answered), (answered, Reply("capacity", 20.0, 20.0))]
+    assert reader.poll() == []
+    peer.shadowed = [shadowed(1, "two")]
+    assert reader.poll() == [(answered, answered)], "the gateway began anew"
