@@ -211,6 +211,30 @@ def test_promote_names_force_only_where_it_helps(
     assert tokens[0], "the rollout's own Ray needs one"
 
 
+@pytest.mark.parametrize(("options", "forced"), [([], None), (["--force", "--reason", "a drill"], "a drill")])
+def test_promote_proposes_and_rolls_out_the_version_that_is_named(
+    options: list[str],
+    forced: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    proposed: list[tuple[object, ...]] = []
+    for name, replacement in {
+        "find_workspace": lambda: Workspace(tmp_path),
+        "prepare_own_ray": lambda: None,
+        "only_run": nullcontext,
+        "who": lambda: "ann@laptop",
+        "propose_version": lambda workspace, *given: proposed.append(given),
+        "rollout": lambda workspace, version: "promoted",
+        "read_metrics": lambda workspace, step: {"reason": "every check passed"},
+    }.items():
+        monkeypatch.setattr(f"sluice.pipelines.commands.promote.{name}", replacement)
+    assert main(["promote", "v3", *options]) == 0
+    assert proposed == [("3", forced, "ann@laptop")]
+    assert capsys.readouterr().out == "v3: promoted: every check passed\n"
+
+
 def test_promote_waits_for_a_pipelines_rollout(empty_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It holds no lock of a run, being in a pod of the same volume."""
     lock = Workspace(empty_workspace).rollout_lock
