@@ -309,7 +309,9 @@ def test_a_version_that_is_still_not_loaded_is_said_with_what_ray_says(
 
     from sluice.serving.ray_serve.reconciler import Reconciler
 
-    reconciler = Reconciler(world.releases, world.registry.model_folder, world.config, bool)
+    reconciler = Reconciler(
+        world.releases, world.registry.model_folder, world.config, bool, keys=tuple, read_lease=None, salt=""
+    )
     status = ApplicationStatusOverview(ApplicationStatus.DEPLOYING, "it waits for 1 CPU", 0.0, {})
     assert reconciler._observe({"model-v7": status}).slow == {}
     monkeypatch.setattr("sluice.serving.ray_serve.reconciler.SLOW_LOAD_S", -1.0)
