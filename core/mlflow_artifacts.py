@@ -2,7 +2,9 @@
 
 MLflow stores an absolute location with every experiment, run and version, so a copied workspace would write into the
 original's folder and read from it. For a local folder, what is stored is therefore `mlflow-artifacts:/..`, which is
-relative: MLflow's server takes it from its `--artifacts-destination`, and `artifact_files` from the folder.
+relative: MLflow's server takes it from its `--artifacts-destination`, and `artifact_files` from the folder. MLflow that
+is pointed at a workspace's SQLite file itself finds the folder beside that file by `workspace_files`, which
+pyproject.toml makes known to it.
 """
 
 from pathlib import Path
@@ -48,3 +50,21 @@ def artifact_files(artifact_uri: str, root: str, tracking_uri: str) -> "Artifact
     if folder is not None and f"{uri.scheme}:" == _RELATIVE:
         artifact_uri = (folder / uri.path.lstrip("/")).as_uri()
     return get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
+
+
+def workspace_files(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> "ArtifactRepository":
+    """The files at `mlflow-artifacts:/..`: beside a workspace's SQLite file, otherwise those of MLflow's server."""
+    import mlflow
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+    from sqlalchemy.engine import make_url
+
+    tracking_uri, uri = tracking_uri or mlflow.get_tracking_uri(), urlparse(artifact_uri)
+    if tracking_uri.startswith("sqlite:") and not uri.netloc:
+        # As SQLAlchemy reads %20 and ?.
+        database = make_url(tracking_uri).database
+        folder = Path(database or "mlflow.db").resolve().parent / "mlartifacts"
+        return LocalArtifactRepository((folder / uri.path.lstrip("/")).as_uri())
+    return MlflowArtifactsRepository(artifact_uri, tracking_uri=tracking_uri, registry_uri=registry_uri)

@@ -118,7 +118,7 @@ def _alternatives(limit: float, shown: Literal["above", "below"]) -> Alternative
         while (odds := odds / ODDS_STEP) / (1 + odds) > LOWEST_FRACTION * limit:
             shares.append(odds / (1 + odds))
         # Far shares weigh more: a version without any bad trial is then told soonest.
-        weights = [((1 - share) / share) ** 0.5 for share in shares]
+        weights = [((1 - share) / share) ** 0.7 for share in shares]
     return tuple(
         (math.log(weight / sum(weights)), math.log(share / limit), math.log1p(-share) - math.log1p(-limit))
         for share, weight in zip(shares, weights, strict=True)

@@ -14,7 +14,8 @@ alpha (`sluice.monitoring.sequential`), so it may be looked at after every answe
 A step is left once every signal lets advance and its least counts and time are reached; the last one promotes. In
 between the rollout holds, and after the step's longest time it drops the challenger: no data is never a pass. Prompts
 on which both arms fail speak against neither. While the champion's own error rate is shown above the limit, the
-rollout is paused: it is still judged and can drop, but does not advance, and the step's time stands still.
+rollout is paused: it is still judged and can drop, but does not advance, and the step's time stands still. While that
+is not shown but more likely than not (e-value above 1), the rollout waits, and at last is suspended.
 """
 
 import math
@@ -27,7 +28,7 @@ from sluice.monitoring.sequential import log_e_above, log_e_below, log_e_increas
 from sluice.serving.config import RolloutConfig
 from sluice.serving.evidence import Evidence, LiveCounts, Pairs
 from sluice.serving.quality.signals import quality_signals
-from sluice.serving.signals import Signal, Test, percent
+from sluice.serving.signals import Signal, Test, e_value, percent
 
 Action = Literal["advance", "wait", "pause", "promote", "abort", "suspend"]
 
@@ -102,9 +103,12 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
 
     elapsed_s = state.elapsed_s - state.paused_s
     unclear = [check.reason for check in checks if not check.passed and check.metric not in state.accepted]
-    if missing := [*_missing(state, evidence, config, elapsed_s), *unclear]:
+    missing, doubt = [*_missing(state, evidence, config, elapsed_s), *unclear], champion_in_doubt(evidence, config)
+    if missing or doubt:
         if elapsed_s < step.longest_s:
-            return RolloutDecision("wait", missing[0], state, checks)
+            return RolloutDecision("wait", (missing or [doubt])[0], state, checks)
+        if not missing:
+            return RolloutDecision("suspend", doubt, state, checks)
         waited = f"inconclusive after {elapsed_s:.0f} s >= {step.longest_s:.0f} s"
         return RolloutDecision("abort", f"{at_weight}: {waited}: {'; '.join(missing)}", state, checks)
 
@@ -225,12 +229,25 @@ def _slowness(metric: str, label: str, pairs: Pairs, config: RolloutConfig) -> S
 
 def champion_over_limit(evidence: Evidence, config: RolloutConfig) -> str:
     """Return the reason to pause while the champion's own error rate is shown above the limit; empty otherwise."""
+    log_e, label = _champion_errors(evidence, config)
+    return f"paused: {label.replace(' may be ', ' is shown ')}" if log_e >= threshold(config.alpha) else ""
+
+
+def champion_in_doubt(evidence: Evidence, config: RolloutConfig) -> str:
+    """Return the reason to wait while the totals rather speak for a champion above the limit; empty otherwise.
+
+    Otherwise a rollout could be over before so bad a champion is shown, and pauses it.
+    """
+    log_e, label = _champion_errors(evidence, config)
+    return f"{label}: e-value {e_value(log_e)} > 1" if log_e > 0 else ""
+
+
+def _champion_errors(evidence: Evidence, config: RolloutConfig) -> tuple[float, str]:
     pairs = evidence.errors
     bad = pairs.champion + pairs.both + sum(step.champion_faults for step in evidence.live)
     n = pairs.n + sum(step.champion for step in evidence.live)
-    if log_e_above(bad, n, config.max_error_rate) < threshold(config.alpha):
-        return ""
-    return f"paused: the champion's own error rate {percent(bad, n)} is shown above {config.max_error_rate:.1%}, n={n}"
+    label = f"the champion's own error rate {percent(bad, n)} may be above {config.max_error_rate:.1%}, n={n}"
+    return log_e_above(bad, n, config.max_error_rate), label
 
 
 def smoke(answered: int, faults: int, invalid: str, config: RolloutConfig) -> RolloutDecision:

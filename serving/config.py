@@ -76,7 +76,7 @@ class RolloutStep(Block):
 
 
 QUICK_STEPS: tuple[dict[str, float], ...] = (
-    {"weight": 0, "shadow": True, "least_replays": 50, "longest_s": 1800},
+    {"weight": 0, "shadow": True, "least_replays": 50, "longest_s": 3600},
     {"weight": 1, "least_live": 5},
     {"weight": 5, "least_live": 10},
     {"weight": 25, "least_live": 25},

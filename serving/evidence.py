@@ -17,9 +17,6 @@ from typing import Any
 from sluice.monitoring.traffic.classify import JUDGED, AttemptClass
 from sluice.serving.config import RolloutConfig
 
-CAUTION = 0.75
-"""Standard errors by which the champion's quantile is taken lower than it is estimated."""
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -194,9 +191,7 @@ def quantile_below(kept: Sequence[float], share: float) -> float | None:
     # With fewer, less than half a value beyond it is expected among them.
     if n < math.ceil(0.5 / share):
         return None
-    # Somewhat below the estimate: too high a quantile would pass a slow challenger.
-    rank = (1 - share) * n - CAUTION * math.sqrt(n * share * (1 - share))
-    return kept[max(0, math.ceil(rank) - 1)]
+    return kept[math.ceil((1 - share) * n) - 1]
 
 
 def is_duration(value: float | None) -> bool:

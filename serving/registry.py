@@ -1,9 +1,10 @@
 """Model versions in MLflow: files, lineage, verdict and aliases.
 
-A version is an unchanged model directory (Hugging Face layout, no pickle, no MLflow flavour) with its verdict and other
-evidence, all artifacts of one MLflow run that also has metrics and settings. Local artifacts are found from
-`artifact_root` and the run's id, so a copied or moved workspace has its own. MLflow takes 6 s to import, so it is
-imported at first use.
+A version is an unchanged model directory (Hugging Face layout, no pickle) with its verdict and other evidence, all
+artifacts of one MLflow run that also has metrics and settings. An MLflow model beside the directory refers to it
+(`sluice.serving.pyfunc_model`), so `mlflow.pyfunc.load_model("models:/NAME/VERSION")` completes prompts. Local
+artifacts are found from `artifact_root` and the run's id, so a copied or moved workspace has its own. MLflow takes 6 s
+to import, so it is imported at first use.
 """
 
 import hashlib
@@ -121,7 +122,7 @@ class Registry:
         # Tags are written with the version, in one transaction, so that no version lacks its hashes.
         created = self._client.create_model_version(
             self.model_name,
-            source=f"{artifact_uri}/{MODEL_FOLDER}",
+            source=artifact_uri,
             run_id=run_id,
             tags={**evidence.tags, **identity},
             description=evidence.description[:_LONGEST_DESCRIPTION],
@@ -283,6 +284,9 @@ class Registry:
                 self._client.log_batch(run_id, metrics[part], params[part])
             files = self._files(run.info.artifact_uri)
             files.log_artifacts(str(model_dir), MODEL_FOLDER)
+            with tempfile.TemporaryDirectory(prefix="sluice-mlflow-") as mlflow_model:
+                _save_mlflow_model(Path(mlflow_model))
+                files.log_artifacts(mlflow_model)
             for folder, paths in {VERDICT_FOLDER: [verdict_path], **evidence.files}.items():
                 for path in paths:
                     files.log_artifact(str(path), folder or None)
@@ -376,6 +380,38 @@ class Registry:
             )
             fetched.replace(final)
         return final
+
+
+def _save_mlflow_model(folder: Path) -> None:
+    """Write an MLflow model that loads the model directory `MODEL_FOLDER` beside its files."""
+    from importlib.metadata import version
+
+    from mlflow.models import Model, ModelSignature
+    from mlflow.pyfunc import FLAVOR_NAME, save_model
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        signature=ModelSignature(
+            Schema([ColSpec(DataType.string, "prompt")]),
+            Schema([ColSpec(DataType.string, "text")]),
+            ParamSchema(
+                [
+                    ParamSpec("max_tokens", DataType.long, 64),
+                    ParamSpec("temperature", DataType.double, 0.0),
+                    ParamSpec("seed", DataType.long, 0),
+                ]
+            ),
+        ),
+        input_example=[{"prompt": "The capital of France is"}],
+        # Given, so that MLflow does not load the model to find them.
+        pip_requirements=[f"sluice=={version('sluice')}"],
+    )
+    saved = Model.load(folder)
+    # Written afterwards: as an artifact of its own, MLflow would copy the model directory.
+    saved.flavors[FLAVOR_NAME]["artifacts"] = {MODEL_FOLDER: {"path": MODEL_FOLDER, "uri": MODEL_FOLDER}}
+    saved.save(str(folder / "MLmodel"))
 
 
 def _verdict_hash(version: "ModelVersion") -> str | None:

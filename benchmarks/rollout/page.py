@@ -1,20 +1,22 @@
-"""The tables of docs/release.md: every decision rule under the same true rates."""
+"""The tables of docs/release.md: our decision rule, and others, under the same true rates."""
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.markers import markdown, replace_tables
-from benchmarks.rollout.rules import RULES, Ending
-from benchmarks.rollout.simulate import simulate, summary
+from benchmarks.rollout.rules import Ending
+from benchmarks.rollout.simulate import simulate_speeds, summary
 from benchmarks.rollout.traffic import Scenario
+from sluice.serving.config import RolloutConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "release.md"
-RATES = (0.7, 2.5, 10.0)
+SPEEDS = (0.7, 2.5, 10.0)
+PEERS_SHOWN = ("estimates", "argo", "mann-whitney")
 LONG = 3
 """Cells that mostly end by the steps' longest times get this part of the rollouts."""
 
@@ -70,30 +72,33 @@ CELLS = (
 )
 
 
-def write_tables(rollouts: int, seed: int) -> None:
-    """Simulate every cell, and write the table in docs/release.md after each, so that a stopped run keeps its rows."""
-    rows: list[list[str]] = []
-    for cell in CELLS:
-        rows += _rows(cell, max(1, rollouts // LONG) if cell.is_long else rollouts, seed)
-        for row in rows[-len(RULES) :]:
-            print(" | ".join(row), flush=True)
-        head = "true rates | wanted | rule | > rollouts | > 0.7 a second | > 2.5 a second | > 10 a second"
-        machine = f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}"
-        note = f"Seed {seed}; {machine}, NumPy {np.__version__}."
-        replace_tables(PAGE, {"rollout-errors": f"{markdown(head, rows)}\n\n{note}"})
+def write_tables(rollouts: int, seed: int, rules: Sequence[str]) -> None:
+    """Simulate every cell, and write the table in docs/release.md after each, so that a stopped run keeps its rows.
+
+    Our rule has a table of its own; the others share one.
+    """
+    machine = f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}"
+    note = f"Seed {seed}; {machine}, NumPy {np.__version__}."
+    speeds = " | ".join(f"> {speed:g} a second" for speed in SPEEDS)
+    for name, own, head in (
+        ("rollout-errors", [rule for rule in rules if rule == "ours"], "true rates | wanted | > rollouts"),
+        ("rollout-peers", [rule for rule in rules if rule in PEERS_SHOWN], "true rates | rule | > rollouts"),
+    ):
+        rows: list[list[str]] = []
+        for cell in CELLS if own else ():
+            for rule in own:
+                label = cell.goal if rule == "ours" else rule
+                shown = max(1, rollouts // LONG) if cell.is_long else rollouts
+                rows.append(
+                    [cell.title if rule == own[0] else "", label, str(shown), *_by_speed(cell, rule, shown, seed)]
+                )
+                print(" | ".join(rows[-1]), flush=True)
+            replace_tables(PAGE, {name: f"{markdown(f'{head} | {speeds}', rows)}\n\n{note}"})
 
 
-def _rows(cell: Cell, rollouts: int, seed: int) -> Iterator[list[str]]:
-    for index, rule in enumerate(RULES):
-        told: list[str] = []
-        for rate in RATES:
-            if told and rule == "mann-whitney" and not cell.scenario.bursts:
-                told.append(told[0])  # it looks by counts, whatever the rate
-                continue
-            scenario = replace(cell.scenario, replays_per_second=rate)
-            told.append(_told(simulate(scenario, rollouts, seed, rule, cell.max_error_increase)))
-        title, goal = ("", "") if index else (cell.title, cell.goal)
-        yield [title, goal, rule, str(rollouts), *told]
+def _by_speed(cell: Cell, rule: str, rollouts: int, seed: int) -> list[str]:
+    config = RolloutConfig.model_validate({"max_error_increase": cell.max_error_increase})
+    return [_told(endings) for endings in simulate_speeds(cell.scenario, SPEEDS, rollouts, seed, rule, config=config)]
 
 
 def _told(endings: list[Ending]) -> str:

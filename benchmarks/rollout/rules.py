@@ -1,4 +1,4 @@
-"""Rules that end a rollout: ours, which calls the real decision function, and its peers."""
+"""Rules that end a rollout: ours, at every poll (benchmarks/rollout/screen.py is the fast way), and its peers."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu
 
 from benchmarks.rollout.traffic import Pair
 from sluice.monitoring.sequential import log_e_above
-from sluice.serving.canary import RolloutState, decide
+from sluice.serving.canary import RolloutDecision, RolloutState, decide
 from sluice.serving.config import RolloutConfig
 from sluice.serving.evidence import ReplayTotals, Reply
 
@@ -28,24 +28,30 @@ class Ending(NamedTuple):
     reason: str = ""
 
 
-def ours(pairs: Iterator[Pair], replays_per_second: float, config: RolloutConfig) -> Ending:
-    """The real decision function, polled as the executor does. A rollout that stays paused is open."""
+def ended(decision: RolloutDecision, requests: int) -> Ending | None:
+    """Return the end that a decision makes of a rollout; None if it goes on. One that stays paused is open."""
+    outcomes: dict[str, Literal["promoted", "dropped", "open"]] = {
+        "promote": "promoted",
+        "abort": "dropped",
+        "suspend": "open",
+    }
+    outcome = outcomes.get(decision.action)
+    return outcome and Ending(outcome, requests, decision.reason)
+
+
+def every_poll(pairs: Iterator[Pair], replays_per_second: float, config: RolloutConfig) -> Ending:
+    """Our rule: the real decision function, polled as the executor does."""
     totals, state, began = ReplayTotals(config), RolloutState(), 0
     for number, pair in enumerate(pairs, 1):
         totals.add(*(_reply(pair, arm) for arm in (0, 1)))
         if number % PAIRS_A_POLL:
             continue
         decision = decide(replace(state, elapsed_s=(number - began) / replays_per_second), totals.evidence, config)
+        if (ending := ended(decision, number)) is not None:
+            return ending
+        if decision.action == "advance":
+            began = number
         state = decision.state
-        match decision.action:
-            case "advance":
-                began = number
-            case "promote":
-                return Ending("promoted", number, decision.reason)
-            case "abort":
-                return Ending("dropped", number, decision.reason)
-            case "suspend":
-                return Ending("open", number, decision.reason)
     raise AssertionError("replays do not end")
 
 
@@ -143,4 +149,4 @@ def _per_token_ms(pair: Pair, arm: int) -> float:
     return (pair.first_token_ms[arm] + (TOKENS - 1) * pair.between_tokens_ms[arm]) / TOKENS
 
 
-RULES = {"ours": ours, "estimates": estimates, "argo": argo, "mann-whitney": mann_whitney}
+PEERS = {"every-poll": every_poll, "estimates": estimates, "argo": argo, "mann-whitney": mann_whitney}

@@ -44,8 +44,10 @@ def test_a_version_carries_files_lineage_and_metrics(
     assert registry.verdict_path(version).read_bytes() == verdict.read_bytes()
     assert registry.check_model(version) == model_hash(folder)
     load_model(registry.model_folder(version))
-    names = {path.name for path in (workspace.root / "mlartifacts").rglob("*") if path.is_file()}
-    assert names == {path.name for path in folder.iterdir()} | {"verdict.json"}
+    folders = {path.parent.name for path in (workspace.root / "mlartifacts").rglob("*") if path.is_file()}
+    assert folders == {"artifacts", "model", "verdict"}, "the MLflow model, the unchanged directory, the verdict"
+    kept = next((workspace.root / "mlartifacts").rglob("model"))
+    assert {path.name for path in kept.iterdir()} == {path.name for path in folder.iterdir()}
 
 
 def test_local_artifacts_are_used_in_place(workspace: Workspace) -> None:

@@ -88,3 +88,20 @@ def test_the_peers_err_where_ours_does_not(scenario: Scenario, rule: str, goes_w
 
 def test_a_seed_gives_the_same_rollouts() -> None:
     assert simulate(Scenario(), 3, 5) == simulate(Scenario(), 4, 5)[:3]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "increase"),
+    [
+        (Scenario(true_errors=0.01, champion_errors=0.01), None),
+        (Scenario(true_errors=0.04), None),
+        (Scenario(true_errors=0.015, champion_errors=0.0005), 0.01),
+        (Scenario(latency_ratio=1.6), None),
+        (Scenario(shared_errors=0.025), None),
+        (Scenario(bursts=True, replays_per_second=0.7), None),
+    ],
+    ids=["identical", "failing", "increase", "slow", "champion in doubt", "bursts"],
+)
+def test_polls_that_the_simulation_skips_change_nothing(scenario: Scenario, increase: float | None) -> None:
+    ends = simulate(scenario, 4, 21, "ours", increase)
+    assert ends == simulate(scenario, 4, 21, "every-poll", increase)
