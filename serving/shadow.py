@@ -1,7 +1,7 @@
 """Shadow requests: what the champion answers to a user, the challenger answers too, for the rollout's eyes alone.
 
-They begin after the champion's answer has begun, a few at a time, and only while the challenger has a free slot. Nobody
-else sees them: no user, no traffic record, no metric, no usage count.
+They begin after the champion's answer has begun or failed, a few at a time, and only while the challenger has a free
+slot. Nobody else sees them: no user, no traffic record, no metric, no usage count.
 """
 
 import asyncio
@@ -34,9 +34,11 @@ class ShadowPair:
         self._shadows, self.session = shadows, session
         self.request, self.challenger = request, challenger
         self.answers: dict[str, tuple[TrafficRecord, AttemptClass]] = {}
+        self._has_begun = False
 
     def begin(self) -> None:
-        """Send the request to the challenger, if it has a free slot: the champion's answer has begun."""
+        """Send the request to the challenger, if it has a free slot: the champion's answer has begun, or failed."""
+        self._has_begun = True
         self._shadows.send(self)
 
     def noting(self, record: Callable[[TrafficRecord], AttemptClass]) -> Callable[[TrafficRecord], AttemptClass]:
@@ -45,6 +47,10 @@ class ShadowPair:
         def recorded(found: TrafficRecord) -> AttemptClass:
             attempt_class = record(found)
             self.note(found, attempt_class)
+            if attempt_class == "model_fault" and not self._has_begun:
+                # Without these pairs, failures before the first token would count against the challenger alone, and a
+                # cause that both share would drop it.
+                self.begin()
             return attempt_class
 
         return recorded

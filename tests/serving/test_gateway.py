@@ -716,6 +716,16 @@ def test_a_shadow_that_fails_harms_nobody_and_one_without_a_slot_is_skipped(back
     World(backends, Routes(champion="1", challenger="poisoned", shadow=True)).run(work)
 
 
+def test_a_champion_that_fails_before_its_first_token_is_part_of_a_pair_too(backends: Backends) -> None:
+    async def work(world: World) -> None:
+        assert (await world.chat()).status_code == 500
+        (pair,) = (await settled(world, 1))["pairs"]  # type: ignore[misc]
+        assert pair["champion"]["attempt_class"] == "model_fault"
+        assert pair["challenger"]["attempt_class"] == "answered"
+
+    World(backends, Routes(champion="poisoned", challenger="2", shadow=True)).run(work)
+
+
 def test_texts_of_shadow_pairs_are_masked_and_the_oldest_go_first(backends: Backends) -> None:
     shadows = Shadows(backends, Slots(1), CONFIG)
     for number in range(KEPT_PAIRS + 10):
