@@ -320,8 +320,10 @@ class Releases:
         try:
             self.model_folder(version)
             return "" if ready is None or ready(version) else "the server has not loaded it"
-        except ValueError as error:
-            return str(error)
+        except Exception as error:
+            # Whatever is wrong with one version, its store included, must not keep an earlier one from being restored.
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            return f"{kind}{error}"
 
     def reconcile(self) -> ReleaseState:
         """Move MLflow's aliases to the ledger's state. Idempotent. A version that was deleted there gets none.

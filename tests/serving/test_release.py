@@ -508,6 +508,23 @@ def test_a_version_that_the_server_cannot_load_is_passed_over(released: Workspac
     assert entry.reason == "errors; version 2 cannot serve: 409: version 2 needs 80 GB; version 1 taken"
 
 
+def test_a_version_whose_files_cannot_be_read_is_passed_over(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released.promote("3")
+    folder = released.registry.model_folder
+
+    def damaged(version: str, model_hash: str | None = None) -> Path:
+        if version == "2":
+            raise OSError(5, "Input/output error")
+        return folder(version, model_hash)
+
+    monkeypatch.setattr(released.registry, "model_folder", damaged)
+    assert released.releases.rollback("errors").champion == "1"
+    reason = released.releases.history()[-1].reason
+    assert reason == "errors; version 2 cannot serve: OSError: [Errno 5] Input/output error; version 1 taken"
+
+
 def test_the_release_that_changed_while_a_version_was_loaded_is_not_rolled_back(released: Workspace) -> None:
     def ready(version: str) -> bool:
         released.promote("3")
