@@ -368,7 +368,7 @@ class Releases:
             self.state()
             state, head = self._followed
             # As the ledger names it: unlike its entries, the registry's own hash has no key.
-            champion = self._model_hash(state.champion) if state.champion else None
+            champion = self._model_hash(state.champion) if intent.verdict and state.champion else None
             decided = transition(state, replace(intent, champion_model=champion))
             if isinstance(decided, Refusal):
                 raise ReleaseRefused(decided.reason)

@@ -525,6 +525,17 @@ def test_a_version_whose_files_cannot_be_read_is_passed_over(
     assert reason == "errors; version 2 cannot serve: OSError: [Errno 5] Input/output error; version 1 taken"
 
 
+def test_an_abort_needs_to_know_nothing_of_the_champion(workspace: Workspace) -> None:
+    # Entries of an early version of sluice, without the model's hash.
+    old = {"forced": False, "verdict": "promote", "verdict_sha256": "v" * 64}
+    for action, version, details in (("propose", "1", old), ("promote", "1", {}), ("propose", "2", old)):
+        last = workspace.ledger.last()
+        entry = Entry(1.0, action, version, "run", "went well", details)
+        workspace.ledger.append(entry, expected_head=last.hash if last else GENESIS)
+    after = workspace.releases.drop("it fails")
+    assert (after.champion, after.challenger) == ("1", None)
+
+
 def test_the_release_that_changed_while_a_version_was_loaded_is_not_rolled_back(released: Workspace) -> None:
     def ready(version: str) -> bool:
         released.promote("3")
