@@ -80,8 +80,11 @@ class LeaseTable(Database):
         return LeaseRow(**{**row, "progress": json.loads(row["progress"])})
 
     def replace(self, model: str, old: LeaseRow | None, new: LeaseRow | None) -> bool:
-        """Put `new` in the place of the tenure `old`; return False where another one stands there."""
-        is_old = (TABLE.c.model == model) & (TABLE.c.token == (old.token if old else ""))
+        """Put `new` in the place of the tenure `old`; return False where another one, or a later beat, stands there."""
+        is_old = TABLE.c.model == model
+        if old is not None:
+            # A tenure whose beat has moved on since `old` was read is alive.
+            is_old &= (TABLE.c.token == old.token) & (TABLE.c.beat <= old.beat)
         values = None if new is None else {**vars(new), "progress": json.dumps(dict(new.progress))}
         with self.writing() as connection:
             if old is None:
@@ -131,6 +134,8 @@ class Lease:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._lost = False
+        self._tried_at = time.monotonic()
+        """When the last renewal ended, whatever came of it."""
         self._thread = threading.Thread(target=self._renew_often, name="lease", daemon=True)
 
     @property
@@ -142,21 +147,25 @@ class Lease:
 
         Raises LeaseLost if another controller has taken over.
         """
-        if self._lost:
-            raise LeaseLost(f"another controller has taken over the rollout of version {self._row.version}")
         changes: dict[str, Any] = {} if shadow is None else {"shadow": shadow}
         changes |= {} if progress is None else {"progress": progress}
         with self._lock:
             is_new_step = shadow not in (None, self._row.shadow)
             self._row = LeaseRow(**{**vars(self._row), **changes})
-        if is_new_step:
+        # A process that was stopped for so long may have been replaced meanwhile, and must know it before it decides.
+        if is_new_step or time.monotonic() - self._tried_at > LOST_S:
             self.renew()
+        if self._lost:
+            raise LeaseLost(f"another controller has taken over the rollout of version {self._row.version}")
 
     def renew(self) -> None:
         """Write the next beat, with what was set since the last one."""
         with self._lock:
             self._row = LeaseRow(**{**vars(self._row), "beat": self._row.beat + 1})
-            self._lost = not self._table.replace(self._model, self._row, self._row)
+            try:
+                self._lost = not self._table.replace(self._model, self._row, self._row)
+            finally:
+                self._tried_at = time.monotonic()
 
     def pause_renewal(self) -> None:
         """Stop the thread, as a hung process would; `renew` still works."""

@@ -83,11 +83,18 @@ def test_a_holder_elsewhere_whose_beat_stands_still_is_replaced_and_told(
     with Lease(table, "sluice", "7", holder="process 1 on elsewhere") as stuck:
         stuck.pause_renewal()
         with Lease(table, "sluice", "7"):
-            stuck.renew()
             with pytest.raises(LeaseLost, match="another controller has taken over the rollout of version 7"):
                 stuck.set(progress={})
             held = table.read("sluice")
             assert held is not None and held.holder != "process 1 on elsewhere"
+
+
+def test_a_holder_that_beats_at_the_last_moment_keeps_its_lease(table: LeaseTable) -> None:
+    later, other = replace(ROW, beat=2), replace(ROW, token="other", holder="process 2 on elsewhere")
+    assert table.replace("sluice", None, ROW) and table.replace("sluice", later, later)
+    assert not table.replace("sluice", ROW, other)
+    assert table.read("sluice") == later
+    assert table.replace("sluice", later, other)
 
 
 def test_of_many_controllers_at_once_one_gets_the_lease(table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
