@@ -146,7 +146,9 @@ class Reconciler:
                 raise
             failure = error
         now = time.monotonic()
-        self._asked_for = {version: until for version, until in self._asked_for.items() if now < until}
+        with self._turned:
+            # A command's thread may ask for a version just now.
+            self._asked_for = {version: until for version, until in self._asked_for.items() if now < until}
         step = plan_reconcile(self._release, self._observe(statuses), self._routes, self._asked_for.keys())
         for version in step.deploy:
             if version in self._failed:

@@ -190,6 +190,29 @@ def test_an_earlier_version_is_loaded_before_the_release_goes_back_to_it(world: 
     world.run(work())
 
 
+def test_a_version_that_is_asked_for_in_the_middle_of_a_turn_is_loaded(world: World) -> None:
+    faults: list[str] = []
+    command = threading.Thread(target=lambda: faults.append(world.reconciler._load("9")))
+
+    class Asking(dict[str, float]):
+        """A command asks for version 9 while the turn reads what was asked for, unless that has to wait."""
+
+        def items(self) -> Any:
+            found = super().items()
+            command.start()
+            command.join(0.3)
+            return found
+
+    async def work() -> None:
+        await world.until(lambda: world.routes.champion == "2")
+        world.reconciler._asked_for = Asking()
+        await world.until(lambda: bool(faults))
+        assert faults == [""] and "9" in world.routes.ready
+        command.join()
+
+    world.run(work())
+
+
 def test_a_challenger_without_its_controller_gets_no_live_traffic_until_the_next_one(world: World) -> None:
     async def work() -> None:
         world.lease = LeaseRow("process 1 on here", "a", 1, "3", shadow=True, progress={"step": 1})
