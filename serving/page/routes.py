@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sluice.serving.auth import SCOPE_KEY
 from sluice.serving.page.events import LivePage
 from sluice.serving.page.render import FOLDER, render_login, render_page
 from sluice.serving.page.sessions import COOKIE, LIFETIME_S, Sessions, Viewer
@@ -104,12 +105,12 @@ def page_router(read_state: Callable[[], Mapping[str, Any]], sessions: Sessions)
     @router.get("/admin/events")
     async def events(request: Request) -> Response:
         """Live updates. A client without the cookie, which has the key in its header, gets those of who may watch."""
-        cookie = request.cookies.get(COOKIE, "")
+        cookie, key = request.cookies.get(COOKIE, ""), request.scope[SCOPE_KEY]
         found = viewer(request)
         return EventStream(
             live.events(
                 may_release=found is not None and found.role == "release",
-                is_allowed=lambda: found is None or sessions.viewer(cookie) == found,
+                is_allowed=lambda: sessions.viewer(cookie) == found if found else sessions.is_in_force(key),
                 longest_s=MAX_STREAM_S,
             )
         )

@@ -1,7 +1,8 @@
 """Log-ins of the page. A browser sends no header on navigation, so a key is exchanged for a cookie.
 
-Nothing is stored: the cookie names the key and carries an HMAC under the key's hash. So it ends with the key, also
-where another one gets the same name, and outlives a restart of the gateway.
+Nothing is stored: the cookie names the key and carries an HMAC under its hash and that of the workspace's own key. So
+it ends with the key, also where another one gets the same name, and outlives a restart of the gateway; and the hashes
+in the database, without the workspace's key, make no cookie.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ class Viewer:
 
 
 class Sessions:
-    """Cookies for keys. `keys` returns those in force; `clock` returns seconds since the epoch."""
+    """Cookies for keys. `keys` returns those in force, the workspace's own first; `clock` returns epoch seconds."""
 
     def __init__(self, keys: Callable[[], Iterable[KnownKey]], clock: Callable[[], float] = time.time) -> None:
         self._keys, self._clock = keys, clock
@@ -56,7 +57,7 @@ class Sessions:
         if not found:
             return None
         name, issued = urlsafe_b64encode(found[0].name.encode()).decode(), str(int(self._clock()))
-        return f"{name}.{issued}.{_mac(found[0], f'session:{name}.{issued}')}"
+        return f"{name}.{issued}.{self._mac(found[0], f'session:{name}.{issued}')}"
 
     def viewer(self, cookie: str) -> Viewer | None:
         """Return who logged in with this cookie; None if it is forged, too old, or its key no longer in force."""
@@ -68,9 +69,9 @@ class Sessions:
         except ValueError:
             return None
         for known in self._keys():
-            expected = _mac(known, f"session:{parts[1]}.{parts[2]}")
+            expected = self._mac(known, f"session:{parts[1]}.{parts[2]}")
             if known.name == name and hmac.compare_digest(expected, parts[3]):
-                return Viewer(known.name, known.role, _mac(known, f"csrf:{cookie}"))
+                return Viewer(known.name, known.role, self._mac(known, f"csrf:{cookie}"))
         return None
 
     def may_post(self, cookie: str, token: str) -> bool:
@@ -78,6 +79,10 @@ class Sessions:
         viewer = self.viewer(cookie)
         return viewer is not None and hmac.compare_digest(viewer.csrf.encode(), token.encode())
 
+    def is_in_force(self, key: KnownKey) -> bool:
+        """Return whether a key still opens the gateway, in its role."""
+        return any((known.sha256, known.role) == (key.sha256, key.role) for known in self._keys())
 
-def _mac(key: KnownKey, text: str) -> str:
-    return hmac.digest(key.sha256.encode(), text.encode(), "sha256").hex()
+    def _mac(self, key: KnownKey, text: str) -> str:
+        own = next(iter(self._keys()))
+        return hmac.digest(f"{own.sha256}{key.sha256}".encode(), text.encode(), "sha256").hex()

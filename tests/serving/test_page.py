@@ -1,8 +1,10 @@
 """The page over HTTP: log-in, cookie, token and live updates, in the real gateway without a browser."""
 
 import asyncio
+import hmac
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sluice.serving import auth
 from sluice.serving.auth import KeyRing, hash_key, workspace_key
 from sluice.serving.config import ServeConfig
 from sluice.serving.engine.request import GenerationRequest, TokenEvent
@@ -172,6 +175,37 @@ def test_a_log_in_ends_with_its_key_and_its_time() -> None:
     # Another key of the same name is another log-in.
     keys[1] = replace(keys[1], key="c" * 32)
     assert sessions.viewer(cookie) is None
+
+
+def test_what_the_database_has_of_a_key_makes_no_cookie() -> None:
+    ann = Key("ann", "release", "a" * 32)
+    sessions = Sessions(lambda: [Key(), ann], lambda: 1000.0)
+    signed = f"{urlsafe_b64encode(b'ann').decode()}.1000"
+    for secret in (ann.sha256, ann.sha256 * 2):
+        mac = hmac.digest(secret.encode(), f"session:{signed}".encode(), "sha256").hex()
+        assert sessions.viewer(f"{signed}.{mac}") is None
+    cookie = sessions.log_in(ann.key)
+    assert cookie is not None and cookie.startswith(signed) and sessions.viewer(cookie) is not None
+
+
+def test_a_stream_opened_by_a_header_ends_once_its_key_is_revoked() -> None:
+    own, ann = workspace_key(KEY), auth.Key("ann", "watch", hash_key("a" * 32))
+
+    class Revoking(KeyRing):
+        """Ann's key is revoked just after it has opened something."""
+
+        def find(self, sha256: str) -> auth.Key | None:
+            found = super().find(sha256)
+            self.current = (own,)
+            return found
+
+    async def work() -> None:
+        app = create_app(NoBackends(), ServeConfig(), Revoking([own, ann]), NoTraffic(), RouteTable(Routes()))
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+        answer = await client.get("/admin/events", headers={"authorization": f"Bearer {'a' * 32}"})
+        assert answer.status_code == 200 and answer.text.endswith("event: end\ndata: \n\n")
+
+    run(work())
 
 
 class Watched:
