@@ -54,35 +54,42 @@ def _work(workspace: Workspace, version: str) -> dict[str, Any]:
     from sluice.serving.rollout import RolloutReport, run_rollout
 
     releases = open_releases(workspace, "rollout")
-    state = releases.state()
-    serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
-    version = version or state.challenger or ""
-    if not version:
-        return {"outcome": "skipped", "reason": f"there is no challenger; {serving}"}
-    if version not in (state.challenger, state.champion):
-        return {"outcome": "dropped", "reason": f"v{version} is no longer the challenger (`sluice history`); {serving}"}
-    config = load_block(workspace, RolloutConfig)
-    canary, reference, bake = split_prompts(held_out_prompts(workspace))
-    with _only_rollout(workspace, version), a_server(workspace) as client:
-        if version == state.champion:
-            report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
-        else:
-            quality = rollout_quality(workspace, version, state.champion, client, config.quality)
-            progress = EventProgress("rollout")
-            with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
-                report = run_rollout(releases, client, canary, config, quality=quality, lease=lease, progress=progress)
-        if report.outcome == "promoted":
-            from sluice.monitoring.reference import save_reference
+    with _only_rollout(workspace, version or releases.state().challenger or "-"):
+        # Read here: the rollout that was waited for may have changed it.
+        state = releases.state()
+        serving = f"v{state.champion} goes on serving" if state.champion else "nothing serves"
+        version = version or state.challenger or ""
+        if not version:
+            return {"outcome": "skipped", "reason": f"there is no challenger; {serving}"}
+        if version not in (state.challenger, state.champion):
+            return {
+                "outcome": "dropped",
+                "reason": f"v{version} is no longer the challenger (`sluice history`); {serving}",
+            }
+        config = load_block(workspace, RolloutConfig)
+        canary, reference, bake = split_prompts(held_out_prompts(workspace))
+        with a_server(workspace) as client:
+            if version == state.champion:
+                report = RolloutReport(version, "promoted", "an earlier attempt of this step promoted it")
+            else:
+                quality = rollout_quality(workspace, version, state.champion, client, config.quality)
+                progress = EventProgress("rollout")
+                with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
+                    report = run_rollout(
+                        releases, client, canary, config, quality=quality, lease=lease, progress=progress
+                    )
+            if report.outcome == "promoted":
+                from sluice.monitoring.reference import save_reference
 
-            client.wait_for_champion(report.version)
-            # Enough for the monitoring's least sample, twice over.
-            count = 2 * load_block(workspace, MonitorConfig).min_records
-            since = _replay(client, reference, count, config, "reference")
-            _await_records(workspace, report.version, since, count)
-            save_reference(workspace.traffic, workspace.reference, report.version, since)
-            since = _replay(client, bake, count, config, "bake")
-            _await_records(workspace, report.version, since, count)
-    return plain(report)
+                client.wait_for_champion(report.version)
+                # Enough for the monitoring's least sample, twice over.
+                count = 2 * load_block(workspace, MonitorConfig).min_records
+                since = _replay(client, reference, count, config, "reference")
+                _await_records(workspace, report.version, since, count)
+                save_reference(workspace.traffic, workspace.reference, report.version, since)
+                since = _replay(client, bake, count, config, "bake")
+                _await_records(workspace, report.version, since, count)
+        return plain(report)
 
 
 def rollout_quality(

@@ -4,6 +4,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import pytest
 import yaml
 from release_fixtures import empty_database, write_model  # noqa: F401
 
+from sluice.components import rollout as rollout_step
+from sluice.components.artifact import read_metrics
 from sluice.components.evidence import policy_in_force, sets_in_force
 from sluice.components.register_model import propose_version
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
+from sluice.core.files import holding_lock
 from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, SuiteIdentity, Verdict, write_verdict
 from sluice.model.model_files import model_hash
 from sluice.pipelines.cli import main
@@ -197,6 +202,22 @@ def decision(releases: Releases, **changes: object) -> RolloutDecision:
     record = record_decision(state, evidence, config, decided) | changes
     releases.set_weight(1, decided.reason, decision=record)
     return decided
+
+
+def test_a_rollout_that_is_aborted_while_another_is_waited_for_does_not_begin(
+    workspace: Workspace, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def waited_for(path: Path, holder: str) -> Iterator[bool]:
+        releases.drop("aborted meanwhile")
+        with holding_lock(path, holder) as held:
+            yield held
+
+    monkeypatch.setattr(rollout_step, "holding_lock", waited_for)
+    monkeypatch.setattr(rollout_step, "held_out_prompts", lambda _: [str(number) for number in range(100)])
+    monkeypatch.setattr(rollout_step, "a_server", lambda _: pytest.fail("a rollout of nothing begins"))
+    assert rollout_step.rollout(workspace, "2") == "dropped"
+    assert read_metrics(workspace, "rollout")["reason"].startswith("v2 is no longer the challenger")
 
 
 def test_replay_computes_all_recorded_decisions_again(releases: Releases, capsys: pytest.CaptureFixture[str]) -> None:
