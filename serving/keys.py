@@ -69,7 +69,11 @@ class KeyTable(Database):
         return key
 
     def revoke(self, name: str) -> None:
-        """End a key for good. Raises ValueError if no key of this name is in force."""
+        """End a key for good. Raises ValueError if no key of this name is in force, or it is the workspace's own."""
+        if name == WORKSPACE:
+            raise ValueError(
+                f"key {name!r} is the workspace's own, in .sluice/api_key: remove that file and start the server again"
+            )
         in_force = (TABLE.c.name == name) & TABLE.c.revoked.is_(None)
         with self.writing() as connection:
             changed = connection.execute(sa.update(TABLE).where(in_force).values(revoked=self._clock())).rowcount

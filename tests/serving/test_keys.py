@@ -62,6 +62,12 @@ def test_a_wrong_name_or_role_is_refused(tmp_path: Path, name: str, role: str, m
     assert table.stored() == []
 
 
+def test_revoking_the_workspaces_own_key_says_where_it_is(tmp_path: Path) -> None:
+    table = KeyTable(f"sqlite:///{tmp_path / 'keys.db'}")
+    with pytest.raises(ValueError, match=r"in \.sluice/api_key: remove that file and start the server again"):
+        table.revoke("workspace")
+
+
 ALLOWED = [
     ("GET", "/v1/models", {}, "use"),
     ("POST", "/v1/chat/completions", {}, "use"),
