@@ -48,10 +48,17 @@ def register_model(workspace: Workspace, folder: Path, verdict_path: Path | None
 def propose_version(workspace: Workspace, version: str, forced_reason: str | None, actor: str) -> None:
     """Make a registered version the challenger, unless it is already; `forced_reason` passes a verdict that refuses it.
 
-    Raises ValueError if another version is in rollout, or the ledger refuses this one.
+    Raises ValueError if another version is in rollout, the ledger refuses this one, or it is in rollout without the
+    force that is asked for.
     """
     releases, registry = open_releases(workspace, actor), open_registry(workspace)
-    if releases.reconcile().challenger == version:
+    state = releases.reconcile()
+    if state.challenger == version:
+        if forced_reason is not None and not state.challenger_forced:
+            raise ValueError(
+                f"version {version} is in rollout without force: drop it first (`sluice rollout abort`), or promote it "
+                "by hand (`sluice rollout promote --reason ..`)"
+            )
         return
     path = registry.verdict_path(version)
     reason = forced_reason or f"verdict promote: {releases.verdict(version).reason}"

@@ -174,7 +174,7 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         watch, old = LeaseWatch(), self._table.read(self._model)
-        while watch.is_alive(old) and not _is_dead_here(old):
+        while watch.is_alive(old) and not has_ended_here(old):
             before = old
             time.sleep(_POLL_S)
             old = self._table.read(self._model)
@@ -201,8 +201,8 @@ class Lease:
                 log.warning("the rollout's lease could not be renewed: %s", error)
 
 
-def _is_dead_here(lease: LeaseRow | None) -> bool:
-    """Return whether the holder was a process of this machine that has ended."""
+def has_ended_here(lease: LeaseRow | None) -> bool:
+    """Return whether the holder was a process of this machine that has ended, by the name that `Lease` gives it."""
     if lease is None:
         return False
     words = lease.holder.split()

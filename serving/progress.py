@@ -29,7 +29,7 @@ def rollout_progress(
     found = {signal.metric: signal for signal in signals(evidence, config)}
     return {
         "step": state.step,
-        "steps": [{"weight": each.weight, "shadow": getattr(each, "shadow", False)} for each in config.steps],
+        "steps": [{"weight": each.weight, "shadow": each.shadow} for each in config.steps],
         "wanted_weight": step.weight,
         "reason": decision.reason,
         "checks": [

@@ -81,13 +81,13 @@ def _steer(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from sluice.components.params import load_block
     from sluice.serving.config import RegisterConfig
-    from sluice.serving.lease import LeaseTable
+    from sluice.serving.lease import LeaseTable, has_ended_here
 
     workspace = find_workspace()
     state = open_releases(workspace).state()
     model = load_block(workspace, RegisterConfig).model_name
     lease = LeaseTable(workspace.database_url).read(model)
-    if lease is not None and lease.version != state.challenger:
+    if lease is not None and (lease.version != state.challenger or has_ended_here(lease)):
         # Its process ended before it could give the lease back.
         lease = None
     progress = dict(lease.progress) if lease else {}

@@ -4,6 +4,7 @@
 
 import json
 import math
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from sluice.serving.canary import RolloutDecision, RolloutState, decide
 from sluice.serving.config import RolloutConfig
 from sluice.serving.decision_record import record_decision
 from sluice.serving.evidence import Evidence, Pairs
-from sluice.serving.lease import Lease, LeaseTable
+from sluice.serving.lease import Lease, LeaseRow, LeaseTable
 from sluice.serving.releases import Releases
 
 
@@ -193,6 +194,24 @@ def test_status_shows_the_controllers_newest_decision(
     assert main(["rollout", "status"]) == 0
     assert capsys.readouterr().out == "no rollout: v1 serves alone\n"
     assert progress_lines({}) == ["no decision yet: waiting for the challenger's first answer"]
+
+
+def test_status_names_no_controller_that_has_ended(
+    workspace: Workspace, releases: Releases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = LeaseRow(f"process 4194999 on {socket.gethostname()}", "token", 7, "2", progress={"step": 1})
+    assert LeaseTable(workspace.database_url).replace("sluice", None, ended)
+    assert main(["rollout", "status"]) == 0
+    assert "no controller measures it: `sluice rollout start 2` goes on" in capsys.readouterr().out
+
+
+def test_force_is_not_ignored_for_a_version_in_rollout(workspace: Workspace, releases: Releases) -> None:
+    with pytest.raises(ValueError, match="version 2 is in rollout without force: drop it first"):
+        propose_version(workspace, "2", "somebody asked for it", "me@here")
+    releases.drop("to force it")
+    for _ in range(2):
+        propose_version(workspace, "2", "somebody asked for it", "me@here")
+    assert releases.state().challenger_forced_reason == "somebody asked for it"
 
 
 def decision(releases: Releases, **changes: object) -> RolloutDecision:
