@@ -21,8 +21,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 
 from sluice.data.privacy import mask
 from sluice.monitoring.traffic.classify import CLIENT_GONE, AttemptClass, classify_record
@@ -33,6 +32,7 @@ from sluice.serving.auth import SCOPE_KEY, AuthMiddleware, KeyRing
 from sluice.serving.config import ServeConfig
 from sluice.serving.control import COMMAND_TIMEOUT_S, Action, Command, CommandQueue
 from sluice.serving.engine.request import GenerationError, TokenEvent
+from sluice.serving.event_stream import EventStream
 from sluice.serving.fallback import Backends, FallbackCall
 from sluice.serving.feedback import Feedback, FeedbackRequest
 from sluice.serving.measurements import Exporter, RecentRequests
@@ -200,22 +200,6 @@ class Gateway:
     def _count(self, call: FallbackCall) -> None:
         if call.fell_back:
             self.exporter.add_fallback()
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. If the client disconnects, the generator is closed at once, not by garbage collection."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chunks: AsyncGenerator[str, None], headers: dict[str, str]) -> None:
-        super().__init__(chunks, headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
-        self._chunks = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._chunks.aclose()
 
 
 def create_app(

@@ -190,7 +190,11 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.pause_renewal()
-        self._table.replace(self._model, self._row, None)
+        try:
+            self._table.replace(self._model, self._row, None)
+        except Exception as error:
+            # The rollout has ended as it has, and the lease is soon that of a dead process.
+            log.warning("the rollout's lease could not be given back: %s", error)
 
     def _renew_often(self) -> None:
         while not self._stopping.wait(RENEW_S) and not self._lost:

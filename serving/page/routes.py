@@ -3,15 +3,15 @@
 The page, its form and its files answer without a key, and show nothing of the release to who is not logged in.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from sluice.serving.auth import SCOPE_KEY
+from sluice.serving.event_stream import EventStream
 from sluice.serving.page.events import LivePage
 from sluice.serving.page.render import FOLDER, render_login, render_page
 from sluice.serving.page.sessions import COOKIE, LIFETIME_S, Sessions, Viewer
@@ -28,22 +28,6 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events; when the browser leaves, the generator is closed at once."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[str, None]) -> None:
-        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._events.aclose()
 
 
 def page_router(read_state: Callable[[], Mapping[str, Any]], sessions: Sessions) -> APIRouter:
@@ -112,7 +96,8 @@ def page_router(read_state: Callable[[], Mapping[str, Any]], sessions: Sessions)
                 may_release=found is not None and found.role == "release",
                 is_allowed=lambda: sessions.viewer(cookie) == found if found else sessions.is_in_force(key),
                 longest_s=MAX_STREAM_S,
-            )
+            ),
+            {"cache-control": "no-store"},
         )
 
     return router

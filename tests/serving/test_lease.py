@@ -97,6 +97,18 @@ def test_a_holder_that_beats_at_the_last_moment_keeps_its_lease(table: LeaseTabl
     assert table.replace("sluice", later, other)
 
 
+def test_a_database_that_is_gone_at_the_end_changes_no_outcome(
+    table: LeaseTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object) -> bool:
+        raise TimeoutError("locked for 30 s")
+
+    with Lease(table, "sluice", "7") as lease:
+        lease.pause_renewal()
+        monkeypatch.setattr(table, "replace", locked)
+    assert table.read("sluice") is not None
+
+
 def test_of_many_controllers_at_once_one_gets_the_lease(table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RENEW_S", 0.05)
     got, done, barrier = [], threading.Event(), threading.Barrier(6)
