@@ -510,8 +510,9 @@ def resume_at(history: Sequence[RecordedEntry], version: str, config: RolloutCon
             break
         state = replace(decision.state, paused_at=None)
         if decision.action == "suspend":
-            # Its pause does not count as time of the step.
-            state = replace(state, elapsed_s=decision.state.paused_at or 0.0)
+            # Its pause does not count as time of the step. One that ended in doubt of the champion has the step anew.
+            began_at = decision.state.paused_at
+            state = replace(state, elapsed_s=state.paused_s if began_at is None else began_at)
         if is_resumed:
             # A person has looked at the differences for which it was held.
             state = replace(state, accepted=(*state.accepted, *decision.held))

@@ -13,13 +13,15 @@ from release_fixtures import Workspace, empty_database, released, released_templ
 
 from sluice.core.progress import Progress
 from sluice.monitoring.traffic.classify import AttemptClass
+from sluice.serving.canary import RolloutState, decide
 from sluice.serving.config import RolloutConfig, RolloutStep
-from sluice.serving.decision_record import difference, recompute
-from sluice.serving.evidence import LiveCounts, Reply
+from sluice.serving.decision_record import difference, recompute, record_decision
+from sluice.serving.evidence import Evidence, LiveCounts, Pairs, Reply
 from sluice.serving.lease import LeaseLost
+from sluice.serving.ledger_chain import RecordedEntry
 from sluice.serving.measurements import Measurements
 from sluice.serving.release import ReleaseState
-from sluice.serving.rollout import Completion, RolloutReport, Told, _LiveMeter, _ShadowReader, run_rollout
+from sluice.serving.rollout import Completion, RolloutReport, Told, _LiveMeter, _ShadowReader, resume_at, run_rollout
 from sluice.serving.routing import Arm, TrafficSource
 
 CONFIG = RolloutConfig()
@@ -326,6 +328,20 @@ def test_a_rollout_goes_on_where_a_killed_controller_left_it(stage: Stage) -> No
     for entry in stage.workspace.releases.history():
         if record := entry.details.get("decision"):
             assert difference(record) == ""
+
+
+def test_a_rollout_that_ended_in_doubt_of_the_champion_has_its_last_step_anew() -> None:
+    evidence = Evidence(Pairs(neither=194, both=8), Pairs(202), Pairs(202))
+    state = RolloutState(elapsed_s=CONFIG.steps[0].longest_s + 50.0, paused_s=50.0)
+    ended = decide(state, evidence, CONFIG)
+    assert ended.action == "suspend" and "may be above" in ended.reason
+    details = {"percent": 0, "decision": record_decision(state, evidence, CONFIG, ended)}
+    history = [
+        RecordedEntry(1.0, "propose", "3", "run", "judged"),
+        RecordedEntry(2.0, "weight", "3", "rollout", "x", details),
+    ]
+    again, _ = resume_at(history, "3", CONFIG)
+    assert again.elapsed_s - again.paused_s == 0.0
 
 
 def test_other_settings_begin_a_killed_rollout_anew(stage: Stage) -> None:
