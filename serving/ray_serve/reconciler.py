@@ -45,6 +45,7 @@ LOAD_TIMEOUT_S = 50.0
 """Longest wait of a command for a version to be loaded; less than that for the command's answer."""
 KEEP_LOADED_S = 600.0
 """A version that was loaded on request, for a rollback to it, stays so long."""
+ROUTER_TRIES = 5
 CPU_SHARE, GPU_SHARE = 0.1, 0.1
 """CPUs and GPUs that a replica reserves: little, because it has to fit beside the steps of a run."""
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
@@ -256,7 +257,8 @@ class Reconciler:
     def _start_version(self, version: str) -> str:
         """Fetch a version's files and start its replica; return why that failed, or an empty string."""
         try:
-            self._deploy(version, self._model_folder(version))
+            folder = self._model_folder(version)
+            past_router_race(lambda: self._deploy(version, folder))
         except Exception as error:
             # Whatever is wrong with one version, its store included, must not keep the others from being served.
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -292,6 +294,21 @@ class Reconciler:
 def _with_error(routes: Routes, error: Exception) -> Routes:
     kind = type(error).__name__
     return replace(routes, error=f"{kind}: {error}", error_kind=kind)
+
+
+def past_router_race(action: Callable[[], None]) -> None:
+    """Call `action` again, at most `ROUTER_TRIES` times in all, if Ray Serve collided with itself in two threads.
+
+    For each deployment's settings Ray Serve registers its router's module for pickling by value and takes it off again,
+    without a lock, also in its handles' own threads. The second to take it off fails, before anything is deployed.
+    """
+    for tries_left in reversed(range(ROUTER_TRIES)):
+        try:
+            action()
+            return
+        except ValueError as error:
+            if not tries_left or "is not registered for pickle by value" not in str(error):
+                raise
 
 
 def deploy(application: serve.Application, name: str, route_prefix: str | None) -> None:

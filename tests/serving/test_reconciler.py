@@ -250,3 +250,27 @@ def test_a_version_whose_files_take_long_holds_up_neither_routes_nor_keys(world:
         await world.until(lambda: world.routes.challenger == "3")
 
     world.run(work())
+
+
+def test_a_collision_inside_ray_serve_is_tried_again_and_another_error_is_not() -> None:
+    collision = ValueError("<module 'ray.serve._private.request_router'> is not registered for pickle by value")
+    calls: list[int] = []
+
+    def failing(error: ValueError, times: int) -> Callable[[], None]:
+        calls.clear()
+
+        def action() -> None:
+            calls.append(1)
+            if len(calls) <= times:
+                raise error
+
+        return action
+
+    reconciler.past_router_race(failing(collision, 2))
+    assert len(calls) == 3
+    with pytest.raises(ValueError, match="by value"):
+        reconciler.past_router_race(failing(collision, 100))
+    assert len(calls) == reconciler.ROUTER_TRIES
+    with pytest.raises(ValueError, match="no such file"):
+        reconciler.past_router_race(failing(ValueError("no such file"), 1))
+    assert len(calls) == 1
