@@ -209,8 +209,12 @@ def roll_out(workspace: Workspace, client: "Client", version: str, tell: Callabl
             tell(f"{done:4}/{total} replays  {note}")
 
     config = load_block(workspace, RolloutConfig)
-    # Three users send too few requests to wait for some of them at 1 and 5 %.
-    steps = [step if step.weight >= 25 else step.model_copy(update={"least_live": 0}) for step in config.steps]
+    # Three users send few requests: too few to wait for some of them at 1 and 5 %, and for many at the others.
+    most = {1: 0, 5: 0, 25: 5, 50: 10, 100: 20}
+    steps = [
+        step.model_copy(update={"least_live": min(step.least_live, most.get(step.weight, step.least_live))})
+        for step in config.steps
+    ]
     config = config.model_copy(update={"steps": steps})
     releases = open_releases(workspace, "rollout")
     with Lease(LeaseTable(workspace.database_url), releases.model, version) as lease:
