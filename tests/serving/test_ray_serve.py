@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +28,7 @@ from sluice.model.evaluation.verdict import ComparedModel, Verdict, write_verdic
 from sluice.serving.client import Client, ServerError, find_server, server_file
 from sluice.serving.config import ServeConfig
 from sluice.serving.keys import KeyTable
+from sluice.serving.lease import Lease, LeaseTable
 from sluice.serving.ledger import Ledger
 from sluice.serving.ledger_trust import LedgerTrust
 from sluice.serving.registry import Evidence, Registry
@@ -226,6 +229,55 @@ def test_a_key_steers_the_release_until_it_is_revoked(world: World, make_model: 
     keys.revoke("anna")
     world.wait_until(lambda _: not anna.answers(), "the end of the key")
     assert ben.answers()
+
+
+CONTROLLER = """
+import sys, time
+from pathlib import Path
+from sluice.serving.ledger import Ledger
+from sluice.serving.ledger_trust import LedgerTrust
+from sluice.serving.lease import Lease, LeaseTable
+from sluice.serving.registry import Registry
+from sluice.serving.releases import Releases
+
+root, url, version = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+ledger = Ledger(url, "sluice", LedgerTrust(root / "ledger"))
+with Lease(LeaseTable(url), "sluice", version):
+    Releases(Registry(url, root / "mlartifacts"), ledger, root / "keys", actor="rollout").set_weight(50)
+    print("at 50 %", flush=True)
+    time.sleep(3600)
+"""
+"""A controller that is about to be killed."""
+
+
+def test_a_killed_controller_leaves_all_traffic_to_the_champion_until_the_next_one(
+    world: World, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, champion = f"sqlite:///{world.root / 'mlflow.db'}", world.releases.state().champion
+    leases = LeaseTable(url)
+    monkeypatch.setattr(world.server._reconciler, "_read_lease", lambda: leases.read("sluice"))
+    challenger = world.propose(make_model(7))
+    world.wait_until(lambda state: state["challenger"] == challenger, "challenger")
+    with Users(world.client) as users:
+        command = [sys.executable, "-c", CONTROLLER, str(world.root), url, challenger]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as controller:
+            assert controller.stdout is not None and controller.stdout.readline() == "at 50 %\n"
+            world.wait_until(lambda _: (200, challenger) in users.answers, "an answer of the challenger")
+            assert not world.client.state()["unwatched"]
+            controller.kill()
+        world.wait_until(lambda state: bool(state["unwatched"]), "the champion's traffic")
+        assert world.releases.state().challenger_weight == 50
+        # Three requests were on their way.
+        since = len(users.answers) + 3
+        world.wait_until(lambda _: len(users.answers) > since + 20, "answers without a controller")
+        assert {version for _, version in users.answers[since:]} == {champion}
+        with Lease(leases, "sluice", challenger):
+            since = len(users.answers)
+            world.wait_until(lambda _: (200, challenger) in users.answers[since:], "the challenger's traffic")
+            assert not world.client.state()["unwatched"]
+            world.releases.drop("seen enough")
+    assert {status for status, _ in users.answers} == {200}
+    world.wait_until(lambda state: challenger not in state["ready"], "removal of the challenger")
 
 
 def test_a_poisoned_challenger_never_reaches_the_user(world: World, make_model: Callable[..., Path]) -> None:
