@@ -92,8 +92,10 @@ def decide(state: RolloutState, evidence: Evidence, config: RolloutConfig) -> Ro
     by_hand = "paused by hand: `sluice rollout resume` goes on" if state.paused_by_hand else ""
     if reason := champion_fails or _look_at(held) or by_hand:
         paused_at = state.elapsed_s if state.paused_at is None else state.paused_at
-        # A pause that a person asked for, and nothing else, may last.
-        is_over = reason != by_hand and state.elapsed_s - paused_at >= config.longest_pause_s
+        if reason == by_hand:
+            # A pause that a person asked for, and nothing else, may last, and is no part of one that follows it.
+            state, paused_at = replace(state, paused_s=state.paused_s + state.elapsed_s - paused_at), state.elapsed_s
+        is_over = state.elapsed_s - paused_at >= config.longest_pause_s
         action: Action = "suspend" if is_over else "pause"
         awaited = () if champion_fails else tuple(check.metric for check in held)
         return RolloutDecision(action, reason, replace(state, paused_at=paused_at), checks, awaited)

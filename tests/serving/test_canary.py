@@ -88,6 +88,21 @@ def test_a_paused_rollout_is_still_judged_and_its_time_stands_still() -> None:
     assert (waiting.state.paused_s, waiting.state.paused_at) == (670.0, None)
 
 
+def test_a_long_pause_by_hand_is_no_part_of_the_champions_pause() -> None:
+    state, long_s = RolloutState(elapsed_s=30.0, paused_by_hand=True), 10 * CONFIG.longest_pause_s
+    for elapsed_s in (30.0, 30.0 + long_s):
+        decision = decide(replace(state, elapsed_s=elapsed_s), seen(), CONFIG)
+        assert decision.action == "pause" and "paused by hand" in decision.reason
+        state = decision.state
+    shared, began_s = seen(Pairs(neither=180, both=20)), 31.0 + long_s
+    assert decide(replace(state, elapsed_s=began_s), shared, CONFIG).action == "pause", "the champion failed just now"
+    ended = decide(replace(state, elapsed_s=began_s + CONFIG.longest_pause_s), shared, CONFIG)
+    assert ended.action == "suspend"
+    going_on = replace(state, elapsed_s=began_s, paused_by_hand=False, peaks={})
+    resumed = decide(going_on, seen(first=Pairs()), CONFIG)
+    assert resumed.action == "wait" and resumed.state.paused_s == long_s + 1.0, "the step's time stood still"
+
+
 def test_a_slow_challenger_is_dropped_by_either_time() -> None:
     slow = Pairs(neither=40, challenger=12, champion=1)
     for evidence in (seen(first=slow), seen(between=slow)):
