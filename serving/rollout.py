@@ -4,6 +4,7 @@
 totals of live requests, asks `sluice.serving.canary` for the decision, and moves weights through `Releases`.
 """
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -206,7 +207,8 @@ class _ShadowReader:
 
     def __init__(self, client: ServingClient, challenger: str) -> None:
         self._client, self._challenger = client, challenger
-        self._after = client.shadow(0)["last"]
+        # Only the number is wanted: texts of earlier pairs would be masked on the way, while users wait.
+        self._after = client.shadow(sys.maxsize)["last"]
         self._sessions: set[str] = set()
 
     def poll(self) -> list[tuple[Reply, Reply]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import asdict, replace
@@ -692,7 +693,9 @@ def test_the_challenger_answers_what_the_champion_does_and_nobody_sees_it(backen
         assert measured["counts"] == {"replay": {"answered": 1}}
         metrics = (await world.client.get("/metrics")).text
         assert 'sluice_requests_total{arm="challenger",class="answered",source="live"' not in metrics
-        assert (await world.client.get("/admin/shadow?after=1")).json()["pairs"] == []
+        for after in (1, sys.maxsize):
+            found = (await world.client.get(f"/admin/shadow?after={after}")).json()
+            assert (found["pairs"], found["last"]) == ([], 1)
 
     World(backends, Routes(champion="1", challenger="2", shadow=True)).run(work)
 

@@ -67,6 +67,7 @@ class Peer:
     calls: list[tuple[str, Arm | None, TrafficSource]] = field(default_factory=list)
     shadowed: list[dict[str, Any]] = field(default_factory=list)
     """Pairs of answers to shadowed live requests so far."""
+    pairs_sent: int = 0
     live: dict[str, int] = field(default_factory=dict)
     """Live requests by version; all are answered."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -117,6 +118,7 @@ class Peer:
 
     def shadow(self, after: int) -> dict[str, Any]:
         found = [pair for pair in self.shadowed if pair["n"] > after][:100]
+        self.pairs_sent += len(found)
         return {"pairs": found, "last": len(self.shadowed), "skipped": 0, "in_flight": 0}
 
 
@@ -498,6 +500,7 @@ def test_failures_on_shadowed_requests_drop_the_challenger(stage: Stage) -> None
 def test_a_conversation_counts_once_and_earlier_pairs_and_other_versions_do_not(stage: Stage) -> None:
     peer = stage.peer(shadowed=[shadowed(1, "", "model_fault")])
     reader = _ShadowReader(peer, "3")
+    assert peer.pairs_sent == 0
     peer.shadowed += [
         shadowed(2, "one"),
         shadowed(3, "one", "model_fault"),
