@@ -8,6 +8,7 @@ from sluice.components.model_card import model_card
 from sluice.components.params import load_block
 from sluice.components.stores import account, open_registry, open_releases
 from sluice.components.workspace import Workspace
+from sluice.model.config import GateConfig
 from sluice.model.model_files import model_hash
 from sluice.serving.config import RegisterConfig
 
@@ -29,8 +30,9 @@ def register_model(workspace: Workspace, folder: Path, verdict_path: Path | None
     beside = [folder / VERDICT_FILE, folder.parent / VERDICT_FILE]
     path = verdict_path or next((each for each in beside if each.is_file()), None)
     to_do = (
-        f"measure and judge it first: `sluice evaluate {folder} {_baseline(workspace)}--out EVAL`, `sluice gate check "
-        "EVAL --policy conf/gate/default.yaml`, then pass --verdict EVAL/verdict.json"
+        f"measure and judge it first: `sluice evaluate {folder} {_baseline(workspace)}--data "
+        f"{workspace.artifact('refine')} --out EVAL`, `sluice gate check EVAL --policy "
+        f"{load_block(workspace, GateConfig).policy}`, then pass --verdict EVAL/verdict.json"
     )
     if path is None:
         raise ValueError(f"{folder} has no verdict, neither {beside[0]} nor {beside[1]}: {to_do}")

@@ -17,10 +17,12 @@ from release_fixtures import empty_database, write_model  # noqa: F401
 from sluice.components import rollout as rollout_step
 from sluice.components.artifact import read_metrics
 from sluice.components.evidence import policy_in_force, sets_in_force
+from sluice.components.params import load_block
 from sluice.components.register_model import propose_version
 from sluice.components.stores import open_releases
 from sluice.components.workspace import Workspace
 from sluice.core.files import holding_lock
+from sluice.model.config import GateConfig
 from sluice.model.evaluation.verdict import ComparedModel, PolicyIdentity, SuiteIdentity, Verdict, write_verdict
 from sluice.model.model_files import model_hash
 from sluice.pipelines.cli import main
@@ -125,6 +127,9 @@ def test_a_model_without_a_verdict_on_it_is_refused_with_what_to_run(
     assert said in refusal and refusal.count("\n") == 1
     if "model" not in said:
         assert "sluice gate check" in refusal or "verdict" in refusal
+    if said == "has no verdict, neither":
+        assert f" --data {workspace.artifact('refine')} --out EVAL`" in refusal
+        assert f"--policy {load_block(workspace, GateConfig).policy}`" in refusal
 
 
 def test_a_rollout_is_paused_resumed_and_promoted_by_hand(
