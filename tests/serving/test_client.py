@@ -120,7 +120,7 @@ def test_a_repeated_rollout_says_what_became_of_its_own_version(
         def state(self) -> ReleaseState:
             return released
 
-    monkeypatch.setattr(rollout, "open_releases", lambda _: Releases())
+    monkeypatch.setattr(rollout, "open_releases", lambda *_: Releases())
     assert rollout.rollout(Workspace(state.parent), version) == outcome
 
 
