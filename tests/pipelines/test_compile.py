@@ -210,7 +210,7 @@ def test_the_walk_refuses_what_would_fail_on_a_cluster(documents: Any, spoil: An
         ("data.sources=s3://me:secret@host/texts", "data.sources: s3://host/texts is given with a user, password"),
         ("data.sources=https://host/texts.csv?X-Amz-Signature=1f", "https://host/texts.csv is given with a user"),
         ("cluster.steps.pretrain.accelerators=1", "accelerators=1 is less than pretrain.workers=2"),
-        ("rollout.longest_pause_s=2000", "cluster.steps.rollout.timeout_s=14400 is not more than the 19520 s"),
+        ("rollout.longest_pause_s=2000", "cluster.steps.rollout.timeout_s=14400 is not more than the 21320 s"),
         ("cluster.imag=x", "did you mean 'cluster.image'"),
     ],
 )
