@@ -347,7 +347,9 @@ def _rollback(state: ReleaseState, intent: Intent) -> Entry | Refusal:
     if state.previous_champion is None:
         return Refusal(f"version {state.champion} has no previous champion to roll back to")
     former, target = state.former_champions(), intent.to or state.previous_champion
-    if target not in former or target == state.champion:
+    if target == state.champion:
+        return Refusal(f"version {target} is the champion: choose one of {', '.join(former)} to roll back to")
+    if target not in former:
         return Refusal(f"version {target} was not champion before {state.champion}: choose one of {', '.join(former)}")
     # The challenger was judged against the champion that is rolled back, so its rollout ends too.
     return _entry(intent, state.champion, {"to": target, "dropped": state.challenger})

@@ -168,7 +168,9 @@ def run_rollout(
             return rollout.end("superseded", str(error))
         # Also on an interrupt: live traffic must not stay on an unobserved version.
         if releases.state().challenger == state.challenger:
-            releases.drop(f"rollout failed: {type(error).__name__}: {error}", version=state.challenger)
+            interrupted = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted" if interrupted else f"rollout failed: {type(error).__name__}: {error}"
+            releases.drop(reason, version=state.challenger)
         elif isinstance(error, ReleaseRefused):
             return rollout.end("superseded", str(error))
         raise

@@ -148,10 +148,10 @@ def _short(value: float | None) -> str:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from sluice.serving.decision_record import difference
+    from sluice.serving.decision_record import code_version, difference
 
     entries = open_releases(find_workspace()).history()
-    found, differing = [], 0
+    found, differing, by_other_code = [], 0, 0
     for entry in entries:
         record = entry.details.get("decision")
         if record is None:
@@ -160,7 +160,10 @@ def _replay(arguments: argparse.Namespace) -> int:
             differs = difference(record)
         except (KeyError, TypeError, ValueError) as error:
             differs = f"cannot be computed: {error}"
-        differing += bool(differs)
+        # Another rule may well decide otherwise; the same one never does.
+        is_ours = record.get("code") == code_version()
+        differing += bool(differs) and is_ours
+        by_other_code += bool(differs) and not is_ours
         found.append(
             {
                 "entry": entry.sequence,
@@ -172,9 +175,11 @@ def _replay(arguments: argparse.Namespace) -> int:
         )
         if differs and not arguments.json:
             moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-            print(f"entry {entry.sequence} of {moment}, v{entry.version}: {differs}", file=sys.stderr)
+            code = "" if is_ours else f", decided by code {record.get('code')}"
+            print(f"entry {entry.sequence} of {moment}, v{entry.version}{code}: {differs}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"decisions": found, "differing": differing}))
+        print(json.dumps({"decisions": found, "differing": differing, "differing_by_other_code": by_other_code}))
     else:
-        print(f"{len(found)} decisions computed again, {differing} differ")
+        others = f"; {by_other_code} of another version of the code differ" if by_other_code else ""
+        print(f"{len(found)} decisions computed again, {differing} differ{others}")
     return 1 if differing else 0

@@ -258,6 +258,14 @@ def test_replay_computes_all_recorded_decisions_again(releases: Releases, capsys
     assert differences[2].startswith("cannot be computed: ")
 
 
+def test_a_decision_of_other_code_may_differ(releases: Releases, capsys: pytest.CaptureFixture[str]) -> None:
+    decision(releases, reason="by an older rule", code="0.1+older")
+    assert main(["rollout", "replay"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "1 decisions computed again, 0 differ; 1 of another version of the code differ\n"
+    assert "decided by code 0.1+older: recorded advance: by an older rule; now advance: " in told.err
+
+
 def test_a_stranger_version_is_refused(workspace: Workspace, releases: Releases) -> None:
     with pytest.raises(ValueError, match="sluice has no version 7; registered: 1, 2"):
         propose_version(workspace, "7", None, "me@here")
