@@ -88,7 +88,7 @@ QUICK_STEPS: tuple[dict[str, float], ...] = (
 
 
 class QualityConfig(Block):
-    """What a rollout measures of the answers, besides errors and times."""
+    """Settings of the quality signals: measurements of the answers besides errors and times."""
 
     max_parity_difference: float = Field(0.01, gt=0, lt=1)
     """The challenger is dropped once more of its greedy answers than this are shown to differ from the gate's."""

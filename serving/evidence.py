@@ -70,7 +70,7 @@ class Quality:
     """Pairs of answers by whose a judge found worse, in both orders; counted only from a judge that agrees with people.
     """
     notes: tuple[str, ...] = ()
-    """What could not be measured, and why."""
+    """Measurements that could not be made, and why."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Quality":

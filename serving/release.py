@@ -85,7 +85,7 @@ class VerifiedVerdict:
 
 @dataclass(frozen=True)
 class VerdictRequirements:
-    """What a verdict must be besides signed, on this model, and in favour."""
+    """Requirements of a verdict besides its signature, its model and its outcome."""
 
     max_age_days: float = 30.0
     sets: Mapping[str, str] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Routes:
     unwatched: bool = False
     """No controller is alive that measures the challenger, so the champion has all live traffic."""
     view: dict[str, Any] = field(default_factory=dict)
-    """What the page shows beside it (`sluice.serving.page.view.build_view`)."""
+    """Content of the page beside it (`sluice.serving.page.view.build_view`)."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class PendingAnswer:
     """Whether logits that are not finite ended the answer."""
     sampled: int = 0
     leads: list[float] = field(default_factory=list)
-    """Of greedy tokens: the logit of each less that of the next best one."""
+    """The logit of each greedy token less that of the next best one."""
     computed: int = 0
     """Tokens of `ids` that are in the cache."""
     generator: torch.Generator = field(init=False)

@@ -37,7 +37,7 @@ class LivePage:
         self._sampled_at = -HISTORY_PERIOD_S
         self._read_at = -PERIOD_S
         self._shown: dict[bool, dict[str, Any]] = {}
-        """What each region shows, by whether the viewer may release."""
+        """Content of each region, by whether the viewer may release."""
         self._drawn: dict[tuple[str, bool], tuple[Any, str]] = {}
         """Region, and whether the viewer may release -> what it showed, and its HTML."""
 

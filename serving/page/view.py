@@ -1,4 +1,4 @@
-"""What the page shows of the release beyond its state: ledger, verdict and the controller's progress, as plain JSON.
+"""The page's view of the release beyond its state: ledger, verdict and the controller's progress, as plain JSON.
 
 The reconciler, which can read the registry, builds it and pushes it to the gateway with the routes.
 """

@@ -1,4 +1,4 @@
-"""What the page shows, from the server's state alone. Pure.
+"""Content of the page, from the server's state alone. Pure.
 
 `view_model(state)` turns the answer of /admin/state into texts and positions; the templates only place them.
 """

@@ -27,7 +27,7 @@ class KnownItem:
 
     request: AnswerRequest
     score: Callable[[str, str], float | None]
-    """Of an answer's text and finish reason."""
+    """Scorer of an answer's text and finish reason."""
 
 
 class KnownItems(NamedTuple):

@@ -39,9 +39,9 @@ class TextTotals:
     def __init__(self) -> None:
         self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 4)
         self._languages: Counter[str] = Counter()
-        """Of the champion's answers so far."""
+        """Languages of the champion's answers so far."""
         self._surprisals: list[float] = []
-        """Of the champion's answers so far, sorted."""
+        """Surprisals of the champion's answers so far, sorted."""
 
     @property
     def pairs(self) -> dict[str, Pairs]:
