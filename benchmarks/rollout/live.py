@@ -104,7 +104,8 @@ def rollouts_and_rollbacks(
     champion, challenger = versions
     releases, table, seconds = open_releases(workspace), LeaseTable(workspace.database_url), []
     for number in range(count):
-        propose_version(workspace, challenger, f"live figures, rollout {number + 1}", who())
+        if releases.state().challenger != challenger:
+            propose_version(workspace, challenger, f"live figures, rollout {number + 1}", who())
         with Lease(table, releases.model, challenger):
             for weight in WEIGHTS:
                 releases.set_weight(weight, f"live figures, {weight} %", version=challenger)
