@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from sluice.core.process import is_running
 from sluice.serving.control import COMMAND_TIMEOUT_S
 
 if TYPE_CHECKING:  # these import the ledger, which most commands do not need
@@ -199,7 +200,7 @@ def find_server(state_folder: Path, key: str | None = None) -> Client | None:
         return None
     # A file whose process is gone was left by a killed server; one that names another folder came with a copy of the
     # workspace. Another machine's server is at no address of this one, and its process has another's number here.
-    is_here = host == socket.gethostname() and place == state_folder.resolve() and _is_alive(pid)
+    is_here = host == socket.gethostname() and place == state_folder.resolve() and is_running(pid)
     client = Client(url, key)
     return client if is_here and client.answers() else None
 
@@ -227,16 +228,6 @@ def server_elsewhere(state_folder: Path) -> str | None:
         return None
     # One that names another folder came with a copy of the workspace.
     return host if host != socket.gethostname() and place == state_folder.resolve() else None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _checked(response: httpx.Response) -> Any:

@@ -140,7 +140,7 @@ class Commander:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a command is begun whose result the gateway has not received."""
+        """Return whether a command is begun whose result the gateway has not received."""
         return bool(self._begun)
 
     def stop(self) -> None:

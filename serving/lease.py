@@ -12,12 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from sluice.core.process import is_running
 from sluice.serving.database import Database
 
 RENEW_S = 2.0
@@ -151,7 +152,7 @@ class Lease:
         changes |= {} if progress is None else {"progress": progress}
         with self._lock:
             is_new_step = shadow not in (None, self._row.shadow)
-            self._row = LeaseRow(**{**vars(self._row), **changes})
+            self._row = replace(self._row, **changes)
         # A process that was stopped for so long may have been replaced meanwhile, and must know it before it decides.
         if is_new_step or time.monotonic() - self._tried_at > LOST_S:
             self.renew()
@@ -161,7 +162,7 @@ class Lease:
     def renew(self) -> None:
         """Write the next beat, with what was set since the last one."""
         with self._lock:
-            self._row = LeaseRow(**{**vars(self._row), "beat": self._row.beat + 1})
+            self._row = replace(self._row, beat=self._row.beat + 1)
             try:
                 self._lost = not self._table.replace(self._model, self._row, self._row)
             finally:
@@ -207,15 +208,6 @@ class Lease:
 
 def has_ended_here(lease: LeaseRow | None) -> bool:
     """Return whether the holder was a process of this machine that has ended, by the name that `Lease` gives it."""
-    if lease is None:
-        return False
-    words = lease.holder.split()
-    if len(words) != 4 or words[3] != socket.gethostname() or not words[1].isdigit():
-        return False
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    words = lease.holder.split() if lease is not None else []
+    is_here = len(words) == 4 and words[3] == socket.gethostname() and words[1].isdigit()
+    return is_here and not is_running(int(words[1]))

@@ -172,6 +172,19 @@ class Releases:
         """Return all entries, oldest first, verified or not."""
         return self._ledger.history()
 
+    def since_proposal(self, version: str) -> list[RecordedEntry]:
+        """Return the entries after the newest proposal of the version, oldest first.
+
+        Raises LedgerBroken (a ValueError) if one of them is forged.
+        """
+        proposal = self._ledger.find("propose", version)
+        if proposal is None:
+            return []
+        entries, check = self._ledger.read(proposal.sequence, proposal.hash)
+        if not check.ok:
+            raise LedgerBroken(f"the ledger of {self._ledger.model} is {check.message}")
+        return entries
+
     def newest(self, count: int) -> list[RecordedEntry]:
         """Return the last `count` entries, oldest first, verified or not."""
         return self._ledger.newest(count)

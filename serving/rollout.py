@@ -69,7 +69,7 @@ class ServingClient(Protocol):
 
 
 class Told(Protocol):
-    """Where a rollout tells what it does (`sluice.serving.lease.Lease`)."""
+    """Receiver of a rollout's decisions (implemented by `sluice.serving.lease.Lease`)."""
 
     def set(self, *, shadow: bool | None = None, progress: Mapping[str, Any] | None = None) -> None:
         """Tell whether live requests are to be shadowed, and the newest decision. Raises LeaseLost."""
@@ -266,7 +266,7 @@ class _Rollout:
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="replay")
         self._in_flight: dict[Future[Completion], tuple[int, Arm]] = {}
         self._submitted = 0
-        self._began = resume_at(releases.history(), state.challenger, config)
+        self._began = resume_at(releases.since_proposal(state.challenger), config)
         """State and evidence with which the rollout begins: those of a killed one, or none."""
         self._totals = ReplayTotals(config, self._began[1])
         self._held: tuple[str, ...] = ()
@@ -490,19 +490,15 @@ class _Rollout:
         self._progress(sum(needed[: state.step]) + done, sum(needed), note)
 
 
-def resume_at(history: Sequence[RecordedEntry], version: str, config: RolloutConfig) -> tuple[RolloutState, Evidence]:
-    """Return the state and evidence at which the rollout of `version` was left, by its entries since it was proposed.
+def resume_at(entries: Sequence[RecordedEntry], config: RolloutConfig) -> tuple[RolloutState, Evidence]:
+    """Return the state and evidence at which a rollout was left, by the entries since its version was proposed.
 
     That is the start if it reached no second step, or had other settings.
     """
     is_resumed = False
-    for entry in reversed(history):
-        if entry.version != version:
-            continue
+    for entry in reversed(entries):
         is_resumed = is_resumed or entry.action == "resume"
         record = entry.details.get("decision")
-        if entry.action == "propose":
-            break
         if entry.action != "weight" or record is None:
             continue
         try:

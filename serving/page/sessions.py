@@ -34,7 +34,7 @@ class KnownKey(Protocol):
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who is logged in."""
+    """A key that is logged in."""
 
     name: str
     """Name of the key."""

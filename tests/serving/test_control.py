@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from test_keys import NoBackends, NoTraffic
+from idle_gateway import NoBackends, NoTraffic
 
 from sluice.serving import control
 from sluice.serving.auth import KeyRing, workspace_key

@@ -1,16 +1,15 @@
 """Keys of the server: made, listed, revoked, and what each role may ask of the gateway."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
 import pytest
+from idle_gateway import NoBackends, NoTraffic
 from release_fixtures import postgresql  # noqa: F401
 
 from sluice.serving.auth import Key, KeyRing, hash_key, needed_role
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
 from sluice.serving.keys import KeyTable
 from sluice.serving.routing import Routes, RouteTable
@@ -93,26 +92,6 @@ ALLOWED = [
 def test_each_request_needs_its_role(method: str, path: str, headers: dict[str, str], role: str) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert needed_role(method, path, raw)[0] == role
-
-
-class NoBackends:
-    """There are no models."""
-
-    async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        raise AssertionError("nothing is generated here")
-        yield
-
-
-class NoTraffic:
-    """Keeps nothing."""
-
-    lost = 0
-
-    def write(self, record: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 KEYS = {role: f"{role}-{role * 8}" for role in ("use", "watch", "release")}

@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from idle_gateway import NoBackends, NoTraffic
 
 from sluice.serving import auth
 from sluice.serving.auth import KeyRing, hash_key, workspace_key
 from sluice.serving.config import ServeConfig
-from sluice.serving.engine.request import GenerationRequest, TokenEvent
 from sluice.serving.gateway import create_app
 from sluice.serving.page.events import HEARTBEAT_S, PERIOD_S, RETRY_MS, LivePage
 from sluice.serving.page.sessions import COOKIE, CSRF_HEADER, LIFETIME_S, Sessions
@@ -38,26 +38,6 @@ class Key:
     @property
     def sha256(self) -> str:
         return hash_key(self.key)
-
-
-class NoBackends:
-    """There are no models."""
-
-    async def generate(self, version: str, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        raise AssertionError("nothing is generated here")
-        yield
-
-
-class NoTraffic:
-    """Keeps nothing."""
-
-    lost = 0
-
-    def write(self, record: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class World:
         self.releases = workspace.releases
         self.table = RouteTable()
         self.errors: list[str] = []
-        """What the browser's console said."""
+        """Messages of the browser's console."""
         self.keys = KeyRing([workspace_key(KEY), Key("ann", "watch", hash_key(WATCH_KEY))])
         self._commands, self._loop = CommandQueue(), asyncio.new_event_loop()
         app = create_app(Parrot(), ServeConfig(), self.keys, Traffic(), self.table, commands=self._commands)
@@ -148,7 +148,7 @@ class World:
         commander.stop()
 
     async def _push(self, routes: Routes, results: list[CommandResult]) -> list[Command]:
-        """What the gateway's replica does with a push, on the gateway's loop."""
+        """Do on the gateway's loop as its replica does with a push."""
         self.table.current = routes
         self._commands.finish(results)
         return self._commands.pending()

@@ -1,4 +1,4 @@
-"""What the page shows, from the server's state alone."""
+"""The content of the page, from the server's state alone."""
 
 import json
 import math

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from release_fixtures import Workspace as RegistryWorkspace
 from release_fixtures import empty_database, postgresql, workspace  # noqa: F401
+from s3_server import s3_server
 
 from sluice.model.evaluation.evaluated import AnswerRequest
 from sluice.model.evaluation.model_folder import ModelFolder
@@ -29,7 +30,7 @@ print(json.dumps({"text": list(found["text"]), "example": len(loaded.predict(loa
 
 
 def predicted(tracking_uri: str, folder: Path) -> dict[str, Any]:
-    """What a fresh process in an empty folder gets from version 1."""
+    """Return what a fresh process in an empty folder gets from version 1."""
     variables = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(
         [sys.executable, "-c", LOAD], env=variables, cwd=folder, capture_output=True, text=True, timeout=300
@@ -75,24 +76,8 @@ def test_a_fresh_process_predicts_from_a_moved_workspace(
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """URI of a bucket of a server that speaks S3."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "a-key",
-        "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="models")
-    yield "s3://models/some/prefix"
-    server.stop()
+    with s3_server(monkeypatch, tmp_path, "models"):
+        yield "s3://models/some/prefix"
 
 
 @pytest.mark.process

@@ -338,12 +338,18 @@ def test_a_rollout_that_ended_in_doubt_of_the_champion_has_its_last_step_anew() 
     ended = decide(state, evidence, CONFIG)
     assert ended.action == "suspend" and "may be above" in ended.reason
     details = {"percent": 0, "decision": record_decision(state, evidence, CONFIG, ended)}
-    history = [
-        RecordedEntry(1.0, "propose", "3", "run", "judged"),
-        RecordedEntry(2.0, "weight", "3", "rollout", "x", details),
-    ]
-    again, _ = resume_at(history, "3", CONFIG)
+    again, _ = resume_at([RecordedEntry(2.0, "weight", "3", "rollout", "x", details)], CONFIG)
     assert again.elapsed_s - again.paused_s == 0.0
+
+
+def test_a_version_that_is_proposed_again_begins_anew_whatever_its_earlier_rollout_has_shown(stage: Stage) -> None:
+    kill_at(stage, 25)
+    releases = stage.workspace.releases
+    releases.drop("by hand")
+    stage.workspace.propose("3")
+    assert releases.since_proposal("3") == [] and releases.since_proposal("never proposed") == []
+    report = stage.run(stage.peer(live_per_request=3))
+    assert [step.weight for step in report.steps] == [0, 1, 5, 25, 50, 100, 100]
 
 
 def test_other_settings_begin_a_killed_rollout_anew(stage: Stage) -> None:

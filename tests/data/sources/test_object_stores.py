@@ -8,6 +8,7 @@ from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from s3_server import s3_server
 
 from sluice.data.config import IngestConfig, Source
 from sluice.data.document import read_documents
@@ -26,27 +27,14 @@ FILES = {
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     import boto3
     import s3fs
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "a-key",
-        "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="corpus")
-    for name, content in FILES.items():
-        client.put_object(Bucket="corpus", Key=name, Body=content)
-    yield
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server(monkeypatch, tmp_path, "corpus"):
+        s3fs.S3FileSystem.clear_instance_cache()
+        client = boto3.client("s3")
+        for name, content in FILES.items():
+            client.put_object(Bucket="corpus", Key=name, Body=content)
+        yield
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
